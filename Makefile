@@ -1,0 +1,123 @@
+# The project's commands; `make help` lists them. Needs a Debian 12 or 13 host; root for the set-up and the lab.
+# What is made lands in .venv/, build/ and the lab's cache (DWCP_LAB_CACHE, /var/cache/dwcp-migrate by default).
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DELETE_ON_ERROR:
+
+# To build libvirt-python and the lab's programs; to make and run the lab.
+PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
+            ca-certificates debian-archive-keyring debootstrap iproute2 mount nftables procps util-linux zstd \
+            openssh-client systemd
+
+SECONDS ?= 60
+N ?= 100
+SEED ?= 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+TOOLS := $(STAMPS)/venv $(BIN)/promtool
+UNIT := -m "not lab and not long"
+LAB := -m "lab and not long"
+
+.PHONY: help setup check unit format test fuzz demo lab bench soak clean
+
+help:  ## this list
+	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
+	    printf '  make %-8s %s\n' "$$target" "$$text"
+	done
+
+setup: $(TOOLS)  ## everything that the other targets need; again: two seconds, offline
+	$(BIN)/dwcp-migrate lab prepare
+
+check: $(TOOLS)  ## format, lint, types, import contracts, unit tests
+	echo "check: ruff, mypy, import contracts"
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	echo "check: unit tests"
+	$(BIN)/pytest -q $(UNIT)
+
+unit: $(TOOLS)  ## unit tests only
+	$(BIN)/pytest -q $(UNIT)
+
+format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup check  ## everything: `check`, and the tests against libvirt and QEMU in the lab
+	echo "test: lab"
+	$(BIN)/pytest -q $(LAB)
+
+fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
+	for target in parser decoder; do
+	    echo "fuzz: $$target, $(SECONDS) s"
+	    $(BIN)/python tests/fuzz/run.py $$target $(SECONDS)
+	done
+
+demo: setup  ## one guest migrated stock, with multifd and zstd, and accelerated; table and build/demo.json
+	$(BIN)/dwcp-migrate demo --output build/demo.json
+
+lab: setup  ## two hypervisors with agents, a WAN between them and a guest, to try out; `dwcp-migrate lab down` ends it
+	$(BIN)/dwcp-migrate lab up --agents
+	$(BIN)/dwcp-migrate lab guest
+
+bench: setup  ## the benchmark suites; JSON into build/bench/
+	mkdir -p build/bench
+	for suite in amst hde; do
+	    echo "bench: $$suite"
+	    $(BIN)/dwcp-migrate bench $$suite --json > build/bench/$$suite.json
+	done
+
+soak: setup  ## N=100 migrations in a row, channels killed and the link cut as SEED=1 draws it; build/bench/soak.json
+	mkdir -p build/bench
+	$(BIN)/dwcp-migrate bench soak --migrations $(N) --seed $(SEED) --json > build/bench/soak.json
+
+clean:  ## remove .venv and build; the lab's cache stays
+	rm -rf $(VENV) build *.egg-info
+
+$(STAMPS)/system: Makefile
+	mkdir -p $(STAMPS)
+	missing=()
+	for package in $(PACKAGES); do
+	    status=$$(dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null || true)
+	    [[ $$status == *" installed" ]] || missing+=("$$package")
+	done
+	if (( $${#missing[@]} )); then
+	    echo "setup: installing $${missing[*]}"
+	    if (( $$(id -u) != 0 )); then
+	        echo "setup: that needs root: apt-get install $${missing[*]}" >&2
+	        exit 1
+	    fi
+	    export DEBIAN_FRONTEND=noninteractive
+	    apt-get -qq update
+	    apt-get -qq -y install --no-install-recommends "$${missing[@]}" > build/apt.log
+	fi
+	touch $@
+
+$(STAMPS)/venv: pyproject.toml $(STAMPS)/system
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: $(PYTHON) is older than 3.11"; exit 1; }
+	if [[ ! -x $(BIN)/pip ]]; then
+	    echo "setup: making $(VENV)"
+	    $(PYTHON) -m venv $(VENV)
+	fi
+	echo "setup: installing dwcp-migrate and its dependencies into $(VENV)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# Out of Debian's package, which is not installed: it would leave a Prometheus running on this machine.
+$(BIN)/promtool: | $(STAMPS)/venv
+	echo "setup: fetching promtool"
+	rm -rf build/promtool
+	mkdir -p build/promtool
+	cd build/promtool
+	fetch() { apt-get -qq -o APT::Sandbox::User=root download prometheus; }
+	fetch 2>/dev/null || { apt-get -qq update; fetch; }
+	dpkg-deb --extract prometheus_*.deb .
+	mv usr/bin/promtool ../../$@
+	rm -rf ../promtool

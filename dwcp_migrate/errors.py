@@ -1,0 +1,129 @@
+"""Every error that this project raises on purpose, with what the operator can do about it.
+
+    DwcpError                      exit 1
+    ├── ConfigError                exit 2   the configuration file is wrong
+    ├── NotFoundError              exit 3   no such migration, lab, file
+    ├── AgentUnreachableError      exit 4   the CLI cannot reach the local agent
+    ├── HypervisorError            exit 5   libvirt, nftables or the hook socket
+    ├── PeerError                  exit 6   the other agent
+    │   ├── PeerUnreachableError            no answer in time: migrations pass through
+    │   ├── PeerRefusedError                it said no, and why (`code`)
+    │   ├── CertificateError                TLS: wrong, expired or unknown certificate
+    │   └── VersionMismatchError            it speaks another protocol version
+    ├── ProtocolError              exit 7   the wire
+    │   ├── LocalProtocolError              we broke the rules: a bug here
+    │   └── RemoteProtocolError             the peer broke them: the link is closed
+    │       └── LimitExceededError          a size or a count past its named limit
+    ├── LinkLostError              exit 8   no channel came back within `link_loss_s_max`
+    ├── SessionError               exit 9   this migration cannot go on
+    └── LabError                   exit 10  the lab's set-up or its guests
+
+A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
+"""
+
+from typing import ClassVar
+
+
+class DwcpError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes:
+        exit_code: what the CLI exits with; stable, one a branch of the tree above.
+        hint: what to do about it, one sentence, or empty.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(DwcpError):
+    """The configuration is unreadable or breaks a rule."""
+
+    exit_code = 2
+
+
+class NotFoundError(DwcpError):
+    """What the operator named does not exist."""
+
+    exit_code = 3
+
+
+class AgentUnreachableError(DwcpError):
+    """The local agent does not answer on its control socket."""
+
+    exit_code = 4
+
+
+class HypervisorError(DwcpError):
+    """Libvirt, nftables or the hook socket refused."""
+
+    exit_code = 5
+
+
+class PeerError(DwcpError):
+    """The agent on the other host."""
+
+    exit_code = 6
+
+
+class PeerUnreachableError(PeerError):
+    """No connection to the peer's agent within the timeout."""
+
+
+class PeerRefusedError(PeerError):
+    """The peer's agent refused a request.
+
+    Attributes:
+        code: machine-readable reason, one of `session.control.REFUSALS`.
+    """
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class CertificateError(PeerError):
+    """TLS authentication failed: expired, not of this fleet's CA, or another host's name."""
+
+
+class VersionMismatchError(PeerError):
+    """The peer speaks no protocol version that this agent speaks."""
+
+
+class ProtocolError(DwcpError):
+    """A rule of the agents' own protocol was broken."""
+
+    exit_code = 7
+
+
+class LocalProtocolError(ProtocolError):
+    """This process broke the protocol: a bug here."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol; nothing of the offending message was used."""
+
+
+class LimitExceededError(RemoteProtocolError):
+    """A size or a count from the wire is past its named limit."""
+
+
+class LinkLostError(DwcpError):
+    """All channels are gone and none came back in time."""
+
+    exit_code = 8
+
+
+class SessionError(DwcpError):
+    """This migration cannot go on; both ends were reset, the guest stays where libvirt has it."""
+
+    exit_code = 9
+
+
+class LabError(DwcpError):
+    """The lab could not be set up, or what runs in it misbehaved."""
+
+    exit_code = 10
