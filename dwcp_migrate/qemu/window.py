@@ -1,0 +1,78 @@
+"""The bytes that a parser looks at, and how it says that it does not understand them.
+
+A machine (`main.MainChannel`, `multifd.MultifdChannel`) is stepped over a window: each step takes one element or one
+run of equal elements from a position, adds it to the layout and returns the position after it; the same position
+says that the element is not complete. No element is larger than `ELEMENT_BYTES_MAX`: what is longer (a packet's
+pages, a packaged blob) is taken piece by piece.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from dwcp_migrate.qemu.events import Event
+from dwcp_migrate.qemu.layout import Bytes, LayoutBuilder
+from dwcp_migrate.units import PAGE_BYTES
+
+ELEMENT_BYTES_MAX: Final = PAGE_BYTES + 8 + 1 + 255
+"""The largest: a page record that names its RAM block. A multifd header has 1344."""
+
+
+class Surprise(Exception):  # noqa: N818 - not an error: it ends parsing, never a migration
+    """The bytes do not follow the format as far as it is known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Bytes `[base, end)` of `raw`, and the layout of the cut that begins at `base`.
+
+    Attributes:
+        single: take one element a step, never a run.
+    """
+
+    view: memoryview
+    raw: Bytes
+    base: int
+    end: int
+    builder: LayoutBuilder
+    single: bool = False
+
+    def integer(self, position: int, size: int) -> int:
+        """The unsigned big-endian integer at `position`."""
+        return int.from_bytes(self.view[position : position + size], "big")
+
+    def bytes(self, position: int, size: int) -> bytes:
+        """A copy of a few bytes."""
+        return bytes(self.view[position : position + size])
+
+    def has(self, position: int, size: int) -> bool:
+        """True if `size` bytes from `position` on are there."""
+        return position + size <= self.end
+
+
+def window(view: memoryview, base: int, end: int, *, single: bool = False) -> Window:
+    """Open a window on `view` with an empty layout."""
+    return Window(view, np.frombuffer(view, np.uint8), base, end, LayoutBuilder(), single)
+
+
+class Machine(Protocol):
+    """A parser of one kind of connection."""
+
+    @property
+    def urgent(self) -> bool:
+        """From the position reached on nothing may wait."""
+
+    @property
+    def opaque(self) -> bool:
+        """From the position reached on there is nothing more to parse, and that is in order."""
+
+    def step(self, window: Window, position: int) -> int:
+        """Take one element or one run of them.
+
+        Raises:
+            Surprise: the element at `position` is not understood.
+        """
+
+    def take_events(self) -> list[Event]:
+        """What was noticed since the last call."""
