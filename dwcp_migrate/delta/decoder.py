@@ -1,0 +1,146 @@
+"""The destination's half of HDE: the segment's raw bytes from its payload, and a mirror of the source's page cache.
+
+    prepare (parallel)     sizes and counts checked, body decompressed, headers, literals and pages in full laid out
+    apply (serial)         in the order of `state_sequence`, over all connections: changed and repeated pages;
+                           then the slots that the segment names take their new content
+
+Nothing from the wire is trusted: every size, count, slot and page number is checked before it is used, and what is
+decompressed is bounded by what the head announced. Whether the bytes are right is for the segment's checksum to say.
+
+    decoder = PageDecoder(cache_bytes)                        # as many as the source was told
+    prepared = decoder.prepare(payload, raw_bytes, decompressor)    # any thread, with a Decompressor of its own
+    raw = decoder.apply(prepared)                             # one thread; None as state_sequence: at any time
+
+After an error of `prepare` or `apply`, or bytes with a wrong checksum, the segment is asked for again raw (`skip` its
+state sequence if `apply` was not reached) and the source resets its cache.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dwcp_migrate.delta.cache import PAGE_WORDS
+from dwcp_migrate.delta.codec import Decompressor
+from dwcp_migrate.delta.payload import OPAQUE, RESET, SLOTS_MAX, STATE, ColumnReader, Slots, unpack
+from dwcp_migrate.delta.plan import Kept, PagePlan, read_plan
+from dwcp_migrate.delta.skeleton import build, windows
+from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.qemu.layout import Bytes, Words
+from dwcp_migrate.units import PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A segment that waits for its turn.
+
+    Attributes:
+        state_sequence: its place among the segments that touch the cache; None: it touches nothing.
+        reset: the cache is to be emptied first.
+    """
+
+    state_sequence: int | None
+    reset: bool
+    raw: Bytes
+    plan: PagePlan | None
+
+
+class PageDecoder:
+    """Decoder of one migration, all its connections.
+
+    `prepare` may run in many threads; `apply` and `skip` in one at a time.
+    """
+
+    def __init__(self, cache_bytes: int) -> None:
+        slots = cache_bytes // PAGE_BYTES
+        if not 0 <= slots <= SLOTS_MAX:
+            raise ValueError(f"{slots} slots, at most {SLOTS_MAX}")
+        self._pages: Words = np.empty((slots, PAGE_WORDS), np.uint64)
+        self._filled = np.zeros(slots, np.bool_)
+        self._next = 0
+
+    def prefault(self) -> None:
+        """Touch all of the cache's memory, so that a measurement does not count page faults."""
+        self._pages.fill(0)
+
+    def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> Prepared:
+        """Do all that does not need the cache.
+
+        Raises:
+            RemoteProtocolError: the payload breaks the format.
+            LimitExceededError: a size beyond its limit.
+        """
+        head, packed = unpack(memoryview(payload), raw_bytes)
+        body = np.frombuffer(decompressor.decompress(head.codec, packed, head.body_bytes), np.uint8)
+        if head.form == OPAQUE:
+            return Prepared(None, False, body, None)
+        split = head.body_pages * PAGE_BYTES
+        if split > len(body):
+            raise RemoteProtocolError("segment's pages are cut short")
+        reader = ColumnReader(body[split:])
+        raw, positions = build(head, reader, raw_bytes)
+        pages = body[:split].view(np.uint64).reshape(-1, PAGE_WORDS)
+        plan = read_plan(head, reader, pages, positions, len(self._filled))
+        _place(plan, raw)
+        return Prepared(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
+
+    def apply(self, prepared: Prepared) -> memoryview:
+        """Put the pages in and take over what is to be kept; returns the segment's raw bytes.
+
+        Raises:
+            RemoteProtocolError: it refers to a slot that nothing was stored in.
+            LocalProtocolError: it is not this segment's turn.
+        """
+        if prepared.state_sequence is not None:
+            self._take_turn(prepared.state_sequence)
+        if prepared.reset:
+            self._filled[:] = False
+        if prepared.plan is not None:
+            self._carry_out(prepared.plan, prepared.raw)
+        return prepared.raw.data
+
+    def skip(self, state_sequence: int) -> None:
+        """Pass over a segment that could not be prepared; later ones may fail until the source's reset arrives.
+
+        Raises:
+            LocalProtocolError: it is not this segment's turn.
+        """
+        self._take_turn(state_sequence)
+
+    def _take_turn(self, state_sequence: int) -> None:
+        if state_sequence != self._next:
+            raise LocalProtocolError(f"segment {state_sequence} was applied where {self._next} was due")
+        self._next += 1
+
+    def _carry_out(self, plan: PagePlan, raw: Bytes) -> None:
+        """All that needs the cache, as it was before this segment; then what the segment stores."""
+        target = windows(raw, PAGE_BYTES)
+        changed = plan.difference
+        if len(changed):
+            changed = self._read(plan.changed_from)
+            np.bitwise_xor(changed, plan.difference, out=changed)
+            target[plan.changed_at] = changed.view(np.uint8)
+        if len(plan.copied_at):
+            target[plan.copied_at] = self._read(plan.copied_from).view(np.uint8)
+        if len(plan.local_at):
+            target[plan.local_at] = target[plan.local_from]
+        self._store(plan.new_kept, plan.new)
+        self._store(plan.changed_kept, changed)
+
+    def _read(self, slots: Slots) -> Words:
+        if not self._filled[slots].all():
+            raise RemoteProtocolError("segment refers to an empty slot")
+        return self._pages[slots]
+
+    def _store(self, kept: Kept, pages: Words) -> None:
+        if kept.any:
+            self._pages[kept.slots] = pages[kept.rows]
+            self._filled[kept.slots] = True
+
+
+def _place(plan: PagePlan, raw: Bytes) -> None:
+    """Pages that need no cache."""
+    target = windows(raw, PAGE_BYTES)
+    if len(plan.new_at):
+        target[plan.new_at] = plan.new.view(np.uint8)
+    if len(plan.zero_at):
+        target[plan.zero_at] = 0

@@ -1,0 +1,180 @@
+"""A classified segment, and what of the encoding may run beside others of its kind."""
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwcp_migrate.delta.cache import PAGE_WORDS
+from dwcp_migrate.delta.codec import Codec, Coding, Compressor
+from dwcp_migrate.delta.payload import DELTA, LOCAL, NEW, OPAQUE, PAGES, Head, pack_column
+from dwcp_migrate.qemu.layout import Bytes, Layout, Words
+
+UNDECIDED: Final = 255
+"""Stands for DELTA or NEW until `encode` has compared them."""
+GROUP_PAGES: Final = 32
+"""Undecided pages that are compared together: enough for the compressor to show what it makes of them."""
+LEVEL_CHANGED: Final = 3
+"""Least zstd level of a segment with more DELTA than NEW pages: most of its body is zeros, which pass quickly at any
+level, and the rest is 3 % smaller (measured, docs/hde.md)."""
+
+NO_PAGES: Final = np.empty((0, PAGE_WORDS), np.uint64)
+
+Ops = NDArray[np.uint8]
+Column = NDArray[np.uint32]
+
+
+@dataclass(slots=True)
+class PageCounts:
+    """Pages by the form in which they were sent; `resent` counts pages that had been sent before, in any form.
+
+    Attributes:
+        listed_zero: zero pages that QEMU itself had found; `zero` are those that came as a page of zeros.
+        resent_zero: of `listed_zero`, those that had been sent before.
+    """
+
+    zero: int = 0
+    duplicate: int = 0
+    same: int = 0
+    delta: int = 0
+    new: int = 0
+    listed_zero: int = 0
+    resent: int = 0
+    resent_zero: int = 0
+
+    def add(self, other: "PageCounts") -> None:
+        """Add another's counts to these."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    @property
+    def total(self) -> int:
+        """All pages."""
+        return self.zero + self.duplicate + self.same + self.delta + self.new + self.listed_zero
+
+
+@dataclass(slots=True)
+class Classified:
+    """The pages of a segment and what is to be done with each.
+
+    Attributes:
+        pages: uint64[n, 512].
+        op: uint8[n].
+        ref: uint32[n], meaningful for ops that refer to something.
+        store: uint32[n], meaningful for ops with a body.
+        difference: uint64[m, 512], XOR against the version last sent, of the DELTA and UNDECIDED pages in order.
+    """
+
+    pages: Words
+    op: Ops
+    ref: Column
+    store: Column
+    difference: Words
+
+
+@dataclass(slots=True)
+class Job:
+    """A segment to encode.
+
+    Attributes:
+        raw_bytes: size of the segment before encoding.
+        state_sequence: 0, 1, 2.. over the segments that touch the cache; None: independent of all others.
+        counts: pages by form, final after `encode`.
+        flags: as in the payload.
+        raw: the segment, where it is opaque; else its literal bytes.
+    """
+
+    raw_bytes: int
+    state_sequence: int | None
+    counts: PageCounts
+    flags: int
+    raw: Bytes
+    layout: Layout | None
+    classified: Classified
+
+    def encode(self, coding: Coding, compressor: Compressor) -> bytes:
+        """The payload, once. `compressor` belongs to the calling thread."""
+        if self.layout is None:
+            return opaque_payload(self.raw, coding, compressor)
+        _decide(self.classified, coding, compressor)
+        op = self.classified.op
+        self.counts.delta = int(np.count_nonzero(op == DELTA))
+        self.counts.new = int(np.count_nonzero(op == NEW))
+        body, body_pages = _body(self.classified, _columns(self.layout, self.raw, self.classified))
+        codec, result = compressor.compress(body.data, _for_body(coding, self.counts))
+        head = Head(
+            form=PAGES,
+            codec=codec,
+            flags=self.flags,
+            body_bytes=len(body),
+            state_sequence=self.state_sequence or 0,
+            runs=len(self.layout.kind),
+            literal_bytes=len(self.raw),
+            pages=len(op),
+            body_pages=body_pages,
+        )
+        self.classified.pages = self.classified.difference = NO_PAGES
+        return b"".join((head.pack(), result))
+
+
+def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
+    """A payload that carries the bytes as they are, or compressed: independent of all others."""
+    codec, result = compressor.compress(raw.data, coding)
+    return b"".join((Head(form=OPAQUE, codec=codec, flags=0, body_bytes=len(raw)).pack(), result))
+
+
+def _for_body(coding: Coding, counts: PageCounts) -> Coding:
+    """What is asked for, or a little more where it costs nothing."""
+    if coding.codec is Codec.ZSTD and coding.level < LEVEL_CHANGED and counts.delta > counts.new:
+        return Coding(Codec.ZSTD, LEVEL_CHANGED)
+    return coding
+
+
+def _decide(classified: Classified, coding: Coding, compressor: Compressor) -> None:
+    """Settle what is undecided by what the codec makes of both forms, a group of pages at a time."""
+    op, difference = classified.op, classified.difference
+    undecided = np.flatnonzero(op == UNDECIDED)
+    if not len(undecided):
+        return
+    has_difference = (op == DELTA) | (op == UNDECIDED)
+    rows = np.cumsum(has_difference) - 1
+    if coding.codec is Codec.NONE:
+        op[undecided] = NEW
+    else:
+        for at in range(0, len(undecided), GROUP_PAGES):
+            group = undecided[at : at + GROUP_PAGES]
+            full = memoryview(compressor.compress(classified.pages[group].data, coding)[1]).nbytes
+            xor = memoryview(compressor.compress(difference[rows[group]].data, coding)[1]).nbytes
+            op[group] = DELTA if xor < full else NEW
+    classified.difference = difference[op[has_difference] == DELTA]
+
+
+def _body(classified: Classified, columns: bytes) -> tuple[Bytes, int]:
+    """Pages in full, differences, columns, in one array; and the number of pages in it."""
+    new = np.flatnonzero(classified.op == NEW)
+    count = len(new) + len(classified.difference)
+    body = np.empty(count * PAGE_WORDS * 8 + len(columns), np.uint8)
+    pages = body[: count * PAGE_WORDS * 8].view(np.uint64).reshape(count, PAGE_WORDS)
+    if len(new):
+        np.take(classified.pages, new, axis=0, out=pages[: len(new)], mode="clip")
+    pages[len(new) :] = classified.difference
+    body[count * PAGE_WORDS * 8 :] = np.frombuffer(columns, np.uint8)
+    return body, count
+
+
+def _columns(layout: Layout, literal: Bytes, classified: Classified) -> bytes:
+    """Everything of a body that is not pages. See `payload`."""
+    op = classified.op
+    refers = (op >= DELTA) & (op <= LOCAL)
+    return b"".join(
+        (
+            layout.kind.tobytes(),
+            pack_column(layout.count.astype(np.uint32)),
+            pack_column(layout.start),
+            literal.tobytes(),
+            op.tobytes(),
+            pack_column(classified.ref[refers]),
+            pack_column(classified.store[op <= DELTA]),
+        )
+    )
