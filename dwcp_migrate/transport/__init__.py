@@ -1,0 +1,30 @@
+"""AMST: one migration over 1 to 512 TLS channels, none of which matters by itself.
+
+Core (sans-IO): `frames`, `segment`, `outbox`, `inbox`, `health`, `link`, `reassembly`, `window`, `controller`,
+`dialer`. Shell: `channel` (one TLS socket), `carrier` (the thread), `endpoint` (`Link`, what a session uses), `tls`,
+`certificates`.
+The protocol, byte by byte: docs/wire-protocol.md.
+"""
+
+from dwcp_migrate.transport.endpoint import Link
+from dwcp_migrate.transport.options import LinkCounters, LinkOptions, LinkReceiver, Role
+from dwcp_migrate.transport.reassembly import Reassembly
+from dwcp_migrate.transport.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
+from dwcp_migrate.transport.window import Window
+
+__all__ = [
+    "FIN",
+    "OPEN",
+    "PAYLOAD_BYTES_MAX",
+    "RAW_BYTES_MAX",
+    "RESET",
+    "URGENT",
+    "Link",
+    "LinkCounters",
+    "LinkOptions",
+    "LinkReceiver",
+    "Reassembly",
+    "Role",
+    "Segment",
+    "Window",
+]

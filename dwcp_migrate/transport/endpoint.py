@@ -1,0 +1,120 @@
+"""`Link`: one migration's transport as its session uses it (shell).
+
+    link = Link("source", LinkOptions(...), receiver)
+    link.start()                      # dials; at the destination: link.add_channel(sock) for each one accepted
+    link.send(Segment(0, 0, OPEN))    # any thread, never blocks; bounded by the caller's `Window`
+    ...
+    link.close()                      # in order once everything was acknowledged
+
+Rule: whatever happens to channels, the receiver hears each segment once; in the end it hears `on_closed` or
+`on_failed`, unless this side closed first.
+"""
+
+import socket
+from time import monotonic
+from typing import Final, Literal
+
+from dwcp_migrate.transport.carrier import Carrier
+from dwcp_migrate.transport.channel import Terms
+from dwcp_migrate.transport.controller import Controller
+from dwcp_migrate.transport.link import LinkState
+from dwcp_migrate.transport.options import LinkCounters, LinkOptions, LinkReceiver, Role
+from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.tls import make_context
+
+_SIDES: Final[dict[Role, Literal["client", "server"]]] = {"source": "client", "destination": "server"}
+
+
+class Link:
+    """One side of the agents' link for one migration. Methods may be called from any thread.
+
+    Args:
+        role: the source dials, the destination is given its channels.
+        options: see `LinkOptions`.
+        receiver: called on the link's thread.
+
+    Raises:
+        ConfigError: the TLS files cannot be used.
+    """
+
+    def __init__(self, role: Role, options: LinkOptions, receiver: LinkReceiver) -> None:
+        now = monotonic()
+        context = make_context(_SIDES[role], options.ca, options.certificate, options.key)
+        controller = None
+        if role == "source":
+            controller = Controller(now, channels=options.channels, channels_max=options.channels_max)
+        self._state = LinkState(now, options.loss_s_max)
+        terms = Terms(options, context, self._has_room)
+        self._channels_max = 2 * max(options.channels, options.channels_max)
+        self._carrier = Carrier(self._state, receiver, terms, controller, now)
+
+    def start(self) -> None:
+        """Start the thread; the source begins to dial."""
+        self._carrier.start()
+
+    def add_channel(self, sock: socket.socket) -> None:
+        """Take a TCP connection of the peer's: preamble consumed, TLS not begun. The link closes it."""
+        self._carrier.add(sock)
+
+    def send(self, segment: Segment) -> None:
+        """Queue a segment; urgent ones go first.
+
+        Raises:
+            LocalProtocolError: it breaks a limit or was sent before.
+        """
+        self._carrier.change(lambda: self._state.outbox.send(segment))
+
+    def replace(self, segment: Segment) -> None:
+        """Answer `on_rejected`: other bytes for the same connection and sequence, ahead of bulk.
+
+        Raises:
+            LocalProtocolError: it is not unacknowledged, or was replaced too often.
+        """
+        self._carrier.change(lambda: self._state.outbox.replace(segment))
+
+    def acknowledge(self, connection: int, sequence: int) -> None:
+        """Our QEMU took everything up to and including `sequence`.
+
+        Raises:
+            LocalProtocolError: that was not received.
+        """
+        self._carrier.change(lambda: self._state.acknowledge(connection, sequence))
+
+    def reject(self, connection: int, sequence: int) -> None:
+        """The bytes rebuilt from this segment were wrong; it comes again.
+
+        Raises:
+            LocalProtocolError: it was not received, or is acknowledged.
+        """
+        self._carrier.change(lambda: self._state.reject(connection, sequence))
+
+    def close(self, reason: str = "") -> None:
+        """End the link and wait a few seconds at most for the peer to take it (not on the link's own thread).
+
+        Args:
+            reason: empty ends it in order, if everything was acknowledged; otherwise the peer fails with it.
+        """
+        self._carrier.close(reason)
+
+    def counters(self) -> LinkCounters:
+        """Totals and gauges now."""
+        sent_bytes, received_bytes, errors = self._carrier.totals()
+        with self._carrier.lock:
+            state = self._state
+            return LinkCounters(
+                sent_bytes=sent_bytes,
+                received_bytes=received_bytes,
+                channels=state.up,
+                rtt_s=state.rtt_s,
+                channels_lost=state.channels_lost,
+                link_losses=state.link_losses,
+                resent_pieces=state.outbox.resent_pieces,
+                duplicate_pieces=state.inbox.duplicates,
+                retained_segments=state.outbox.retained_segments,
+                retained_bytes=state.outbox.retained_bytes,
+                queued_bytes=state.outbox.queued_bytes,
+                channel_errors=errors,
+            )
+
+    def _has_room(self) -> bool:
+        return self._state.up < self._channels_max

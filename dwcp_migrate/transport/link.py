@@ -1,0 +1,293 @@
+"""The link's protocol, sans-IO: what to send on a channel next, what a received frame means, what time brings.
+
+Rule: whatever dies and whenever, each segment reaches the other session exactly once, and each side learns in the end
+what the other one took. Every channel carries everything; losing one loses only time.
+
+    source session      Link                                   Link      destination session
+    send(0) ──────> outbox ── SEGMENT(0) on channel 2 ──> inbox ──> on_segment(0)
+    send(1) ──────> outbox ── SEGMENT(1) on channel 5 ──> inbox ──> on_segment(1)   any order, once
+                       <──────────── ACK(1) on any ───────── acknowledge(1)         cumulative
+    on_acknowledged(1)
+         channel 5 dies with SEGMENT(2): pulled again by channel 2
+         REJECT(3, attempt 0) ──> on_rejected(3) ──> replace(3) ── SEGMENT(3, attempt 1), urgent
+
+Acknowledgements and rejections are state, not events: what a dead channel may have swallowed is said again on the next
+one, and every new channel begins with all of it. CLOSE follows everything, so it cannot be mistaken for a cut.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError
+from dwcp_migrate.transport import frames
+from dwcp_migrate.transport.frames import Code, Frame, Kind
+from dwcp_migrate.transport.health import Health
+from dwcp_migrate.transport.inbox import Inbox
+from dwcp_migrate.transport.outbox import Outbox
+from dwcp_migrate.transport.segment import Segment
+
+STALL_S: Final = 1.0
+"""Between two ticks; longer means that this process was stopped, not that the peer is silent."""
+RTT_SAMPLES_MAX: Final = 64
+"""Over which the smallest round trip is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The peer's QEMU took all up to `sequence`."""
+
+    connection: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The peer rebuilt wrong bytes from this segment."""
+
+    connection: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Both sides are done with this channel; close it, nothing is on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The peer ended the link; `error` is None when everything was acknowledged on both sides."""
+
+    error: DwcpError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDead:
+    """No progress for too long: give it up."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """No channel came back in time."""
+
+    error: DwcpError
+
+
+Event = Segment | Acknowledged | Rejected | Retired | Closed
+
+
+class LinkState:
+    """One side of a link; both sides are alike. Not thread-safe: the shell holds a lock.
+
+    Attributes:
+        outbox: what we owe the peer.
+        inbox: what came from it.
+        channels_lost: channels that died, retired ones not counted.
+        link_losses: times that the last channel died.
+    """
+
+    def __init__(self, now: float, loss_s_max: float) -> None:
+        self.outbox = Outbox()
+        self.inbox = Inbox()
+        self.channels_lost = 0
+        self.link_losses = 0
+        self._loss_s_max = loss_s_max
+        self._channels: dict[int, Health] = {}
+        self._acknowledgements: dict[int, int] = {}
+        self._rejections: dict[tuple[int, int], int] = {}
+        self._lost_since: float | None = now
+        self._ticked_at = now
+        self._rtts: list[float] = []
+        self._close: Frame | None = None
+
+    # --- the session's side
+
+    def acknowledge(self, connection: int, sequence: int) -> None:
+        """Our QEMU took all up to `sequence`. Raises LocalProtocolError if that was not received."""
+        if self.inbox.acknowledge(connection, sequence):
+            self._acknowledgements[connection] = sequence
+
+    def reject(self, connection: int, sequence: int) -> None:
+        """The bytes rebuilt were wrong. Raises LocalProtocolError if the segment was not received."""
+        self._rejections[(connection, sequence)] = self.inbox.reject(connection, sequence)
+
+    def close(self, detail: str = "") -> None:
+        """Send CLOSE on every channel: in order if all was acknowledged and no `detail` says otherwise."""
+        if detail or self.outbox.retained_segments:
+            self._close = frames.close(Code.ABORTED, detail or "closed early")
+        else:
+            self._close = frames.close(Code.DONE)
+
+    # --- the channels' side
+
+    @property
+    def up(self) -> int:
+        """Channels in use."""
+        return len(self._channels)
+
+    @property
+    def lost_since(self) -> float | None:
+        """Since when there has been no channel; None while there is one."""
+        return self._lost_since
+
+    @property
+    def rtt_s(self) -> float:
+        """Smallest of the last round trips, 0 before the first."""
+        return min(self._rtts, default=0.0)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a channel that can take bytes would find something to send, pings apart."""
+        return bool(self.outbox.waiting or self._acknowledgements or self._rejections)
+
+    @property
+    def close_sent(self) -> bool:
+        """Whether CLOSE went out on every channel that is up."""
+        return self._close is not None and all(health.close_sent for health in self._channels.values())
+
+    def channel_up(self, now: float, channel: int) -> float | None:
+        """A channel is ready. Returns how long the link was lost when this one ends that, else None."""
+        lost_since, self._lost_since = self._lost_since, None
+        self._channels[channel] = Health(now)
+        self._repeat_state()
+        return None if lost_since is None else now - lost_since
+
+    def channel_down(self, now: float, channel: int, *, in_order: bool = False) -> bool:
+        """A channel is gone. Returns whether it was the last one.
+
+        Args:
+            now: the clock.
+            channel: which.
+            in_order: it ended by an orderly end of file; then a retired one has lost nothing.
+        """
+        health = self._channels.pop(channel, None)
+        if health is None:
+            return False
+        if in_order and health.retire_sent and health.retire_received:
+            self.outbox.received(channel, self.outbox.ledger_length(channel))
+        else:
+            self.channels_lost += 1
+        self.outbox.channel_lost(channel)
+        self._repeat_state()
+        if self._channels:
+            return False
+        self._lost_since = now
+        self.link_losses += 1
+        return True
+
+    def retire(self, channel: int) -> None:
+        """Use the channel no more; `Retired` comes once the peer agrees."""
+        if channel in self._channels:
+            self._channels[channel].retiring = True
+
+    def progress(self, now: float, channel: int, delivered_bytes: int) -> None:
+        """The kernel says that the peer's kernel has acknowledged so many bytes on this channel."""
+        if channel in self._channels:
+            self._channels[channel].delivered(now, delivered_bytes)
+
+    def pull(self, now: float, channel: int) -> Frame | None:
+        """The next frame for a channel that can take bytes; None when there is none."""
+        health = self._channels.get(channel)
+        if health is None or health.close_sent:
+            return None
+        control = self._pull_control(now, channel, health)
+        if control is not None:
+            return control
+        if self._close is not None:
+            return self._pull_farewell(health, self._close)
+        if health.retiring:
+            if health.retire_sent:
+                return None
+            health.retire_sent = True
+            return Frame(Kind.RETIRE)
+        frame = self.outbox.pull(channel, health.quantum(now))
+        if frame is not None:
+            health.took(len(frame.payload))
+        return frame
+
+    def receive(self, now: float, channel: int, frame: Frame) -> Event | None:  # noqa: PLR0911 - one for each kind
+        """Take a frame from a channel that is up; returns what it means for the session or the shell.
+
+        Raises:
+            RemoteProtocolError: the frame breaks the protocol; the channel is to be closed.
+        """
+        health = self._channels.get(channel)
+        if health is None:
+            return None
+        health.received(now)
+        match frame.kind:
+            case Kind.SEGMENT:
+                return self._receive_segment(frame)
+            case Kind.ACK:
+                news = self.outbox.acknowledge(frame.connection, frame.sequence)
+                return Acknowledged(frame.connection, frame.sequence) if news else None
+            case Kind.REJECT:
+                news = self.outbox.reject(frame.connection, frame.sequence, frame.attempt)
+                return Rejected(frame.connection, frame.sequence) if news else None
+            case Kind.PING:
+                health.asked(frame.sequence)
+            case Kind.PONG:
+                self.outbox.received(channel, health.pong(now, frame.sequence))
+                self._rtts = [*self._rtts[-(RTT_SAMPLES_MAX - 1) :], health.rtt_s]
+            case Kind.RETIRE:
+                health.retiring = health.retire_received = True
+                return Retired() if health.retire_sent else None
+            case Kind.CLOSE:
+                return Closed(self._closing_error(frame))
+            case _:
+                raise RemoteProtocolError(f"{Kind(frame.kind).name} after the greeting")
+        return None
+
+    def tick(self, now: float) -> list[ChannelDead | LinkFailed]:
+        """What time alone brings; call it at least every `STALL_S`."""
+        stalled = now - self._ticked_at
+        self._ticked_at = now
+        if stalled > STALL_S:
+            for health in self._channels.values():
+                health.shift(stalled)
+            if self._lost_since is not None:
+                self._lost_since += stalled
+        if self._lost_since is not None and now - self._lost_since > self._loss_s_max:
+            return [LinkFailed(LinkLostError(f"no channel for {self._loss_s_max:.0f} s", hint="check the network"))]
+        return [ChannelDead(channel) for channel, health in self._channels.items() if health.is_dead(now)]
+
+    def _repeat_state(self) -> None:
+        """Say all acknowledgements and open rejections again: the last ones may have died with a channel."""
+        self._acknowledgements = self.inbox.acknowledgements()
+        self._rejections = self.inbox.rejections()
+
+    def _receive_segment(self, frame: Frame) -> Segment | None:
+        segment = self.inbox.receive(frame)
+        if segment is not None:
+            self._rejections.pop((frame.connection, frame.sequence), None)
+        return segment
+
+    def _pull_control(self, now: float, channel: int, health: Health) -> Frame | None:
+        number = health.answer()
+        if number is not None:
+            return Frame(Kind.PONG, sequence=number)
+        if self._acknowledgements:
+            connection, sequence = self._acknowledgements.popitem()
+            return Frame(Kind.ACK, connection, sequence)
+        if self._rejections:
+            (connection, sequence), attempt = self._rejections.popitem()
+            return Frame(Kind.REJECT, connection, sequence, attempt=attempt)
+        if health.is_ping_due(now):
+            return Frame(Kind.PING, sequence=health.ping(now, self.outbox.ledger_length(channel)))
+        return None
+
+    def _pull_farewell(self, health: Health, close: Frame) -> Frame:
+        """On each channel all acknowledgements, then CLOSE: whichever comes first tells the whole truth."""
+        if health.farewell is None:
+            health.farewell = list(self.inbox.acknowledgements().items())
+        if health.farewell:
+            return Frame(Kind.ACK, *health.farewell.pop())
+        health.close_sent = True
+        return close
+
+    def _closing_error(self, frame: Frame) -> DwcpError | None:
+        if frame.raw_size == Code.DONE and not self.outbox.retained_segments:
+            return None
+        reason = frames.read_detail(frame) or "with segments not acknowledged"
+        return LinkLostError(f"the peer closed the link: {reason}", hint="see the peer's log")

@@ -1,0 +1,109 @@
+"""What a link is told at its start, what it counts, and whom it calls."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.transport.segment import Segment
+
+Role = Literal["source", "destination"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """One session's link.
+
+    Attributes:
+        session_id: routing key of the channels, 16 bytes.
+        token: 32 secret bytes that a channel proves inside TLS.
+        peer_name: DNS name that the peer's certificate must carry.
+        address: where the source dials; unused at the destination.
+        port: the peer's link port; unused at the destination.
+        ca: PEM of the fleet's CA.
+        certificate: PEM of this host.
+        key: PEM of its key.
+        channels: 0 is adaptive.
+        channels_max: bound of the adaptive count, and of what a destination takes.
+        congestion_control: empty keeps the kernel's default.
+        connect_timeout_s: of one TCP connect, itself bounded by `dialer.CONNECT_S_MAX`.
+        loss_s_max: how long a link without a channel lives.
+    """
+
+    session_id: bytes
+    token: bytes
+    peer_name: str
+    ca: Path
+    certificate: Path
+    key: Path
+    address: str = ""
+    port: int = 0
+    channels: int = 0
+    channels_max: int = 64
+    congestion_control: str = ""
+    connect_timeout_s: float = 1.0
+    loss_s_max: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCounters:
+    """Totals since the start, and a few gauges.
+
+    Attributes:
+        sent_bytes: frames given to TLS.
+        received_bytes: frames taken out of TLS.
+        channels: up now (gauge).
+        rtt_s: smallest of the last round trips (gauge), 0 before the first.
+        channels_lost: died; those retired are not counted.
+        link_losses: times that the last channel died.
+        resent_pieces: frames sent again because their channel died.
+        duplicate_pieces: frames received that had come before.
+        retained_segments: sent and not acknowledged (gauge).
+        retained_bytes: their encoded bytes (gauge).
+        queued_bytes: encoded bytes that no channel has taken yet (gauge).
+        channel_errors: by class name of the error, channels that never came up or broke the protocol.
+    """
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    channels: int = 0
+    rtt_s: float = 0.0
+    channels_lost: int = 0
+    link_losses: int = 0
+    resent_pieces: int = 0
+    duplicate_pieces: int = 0
+    retained_segments: int = 0
+    retained_bytes: int = 0
+    queued_bytes: int = 0
+    channel_errors: dict[str, int] = field(default_factory=dict)
+
+
+class LinkReceiver(Protocol):
+    """Called on the link's thread; must not block, may call the link."""
+
+    def on_segment(self, segment: Segment) -> None:
+        """A segment came; each exactly once (a replaced one again), in any order."""
+
+    def on_acknowledged(self, connection: int, sequence: int) -> None:
+        """The other QEMU took everything up to and including `sequence`."""
+
+    def on_rejected(self, connection: int, sequence: int) -> None:
+        """The peer rebuilt wrong bytes from it: call `Link.replace` with the raw ones."""
+
+    def on_channels(self, up: int) -> None:
+        """The number of channels changed."""
+
+    def on_channel_lost(self, reason: str) -> None:
+        """A channel died; nothing is lost."""
+
+    def on_link_lost(self) -> None:
+        """The last channel died; the link waits for a new one."""
+
+    def on_link_restored(self, milliseconds: int) -> None:
+        """A channel is there again, so long after the last one died."""
+
+    def on_closed(self) -> None:
+        """The peer closed the link in order: everything was acknowledged. The link is finished."""
+
+    def on_failed(self, error: DwcpError) -> None:
+        """The link is finished without that: cut for too long, refused, or the protocol was broken."""

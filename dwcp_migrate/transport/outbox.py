@@ -1,0 +1,252 @@
+"""What one side still owes the other: segments queued, on their way, and not yet acknowledged.
+
+Rule: a segment leaves only when it was acknowledged. What was sent on a channel that died is sent again on another,
+and only that.
+
+    send ──> lane (urgent | bulk) ──pull──> ledger of the channel ──acknowledged──> gone
+                  ^                              │
+                  └───── channel lost ───────────┘   pieces not acknowledged, back to the head of their lane
+
+A channel that can take bytes pulls a piece: at most `quantum` bytes of the segment at the head. So slow and fast
+channels share one segment, and none waits long for another.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.transport.frames import ATTEMPTS_MAX, Frame, Kind
+from dwcp_migrate.transport.segment import (
+    CONNECTIONS_MAX,
+    PAYLOAD_BYTES_MAX,
+    RAW_BYTES_MAX,
+    SEGMENT_FLAGS,
+    URGENT,
+    Segment,
+)
+
+RETAINED_SEGMENTS_MAX: Final = 65536
+"""Segments not acknowledged. With the window's charge for small ones a session stays far below."""
+
+
+class _Retained:
+    """A segment that is not acknowledged yet."""
+
+    __slots__ = ("attempt", "done", "order", "payload", "refused", "segment")
+
+    def __init__(self, segment: Segment, order: int) -> None:
+        self.segment = segment
+        self.payload = memoryview(segment.payload)
+        self.order = order
+        self.attempt = 0
+        self.refused = -1
+        self.done = False
+
+
+class _Piece:
+    """A run of a retained segment's payload: waiting in a lane or sent on a channel."""
+
+    __slots__ = ("attempt", "begin", "end", "retained")
+
+    def __init__(self, retained: _Retained, attempt: int, begin: int, end: int) -> None:
+        self.retained = retained
+        self.attempt = attempt
+        self.begin = begin
+        self.end = end
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not self.retained.done and self.attempt == self.retained.attempt
+
+
+class Outbox:
+    """Segments of one direction of the link, all connections.
+
+    Attributes:
+        queued_bytes: payload bytes that no channel has taken yet.
+        retained_segments: sent or queued, not acknowledged.
+        retained_bytes: their payload bytes.
+        acknowledged_bytes: payload bytes acknowledged since the start.
+        resent_pieces: sent a second time because their channel died.
+    """
+
+    def __init__(self) -> None:
+        self.queued_bytes = 0
+        self.retained_segments = 0
+        self.retained_bytes = 0
+        self.acknowledged_bytes = 0
+        self.resent_pieces = 0
+        self._urgent: deque[_Piece] = deque()
+        self._bulk: deque[_Piece] = deque()
+        self._retained: dict[int, dict[int, _Retained]] = {}
+        self._acknowledged: dict[int, int] = {}
+        self._ledgers: dict[int, deque[_Piece]] = {}
+        self._order = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a pull may find something."""
+        return bool(self._urgent or self._bulk)
+
+    def send(self, segment: Segment) -> None:
+        """Queue a segment; sequences of a connection may come in any order, each once.
+
+        Raises:
+            LocalProtocolError: the segment breaks a limit, was sent before, or too many are unacknowledged.
+        """
+        _check(segment)
+        of_connection = self._retained.setdefault(segment.connection, {})
+        if segment.sequence in of_connection or segment.sequence <= self._acknowledged.get(segment.connection, -1):
+            raise LocalProtocolError(f"segment {segment.sequence} of connection {segment.connection} sent twice")
+        if self.retained_segments >= RETAINED_SEGMENTS_MAX:
+            raise LocalProtocolError(
+                f"{RETAINED_SEGMENTS_MAX} segments are not acknowledged; the window must bound them"
+            )
+        self._order += 1
+        retained = of_connection[segment.sequence] = _Retained(segment, self._order)
+        self.retained_segments += 1
+        self.retained_bytes += len(retained.payload)
+        lane = self._urgent if segment.flags & URGENT else self._bulk
+        self._queue(lane, [_Piece(retained, 0, 0, len(retained.payload))])
+
+    def replace(self, segment: Segment) -> None:
+        """Send other bytes for a segment that the peer rejected, ahead of bulk.
+
+        Raises:
+            LocalProtocolError: it is not unacknowledged, breaks a limit, or was replaced `ATTEMPTS_MAX` times.
+        """
+        _check(segment)
+        retained = self._retained.get(segment.connection, {}).get(segment.sequence)
+        if retained is None:
+            raise LocalProtocolError(f"segment {segment.sequence} of connection {segment.connection} is not retained")
+        if retained.attempt >= ATTEMPTS_MAX:
+            raise LocalProtocolError(f"segment {segment.sequence} was replaced {ATTEMPTS_MAX} times")
+        self.retained_bytes += len(segment.payload) - len(retained.payload)
+        retained.attempt += 1
+        retained.segment = segment
+        retained.payload = memoryview(segment.payload)
+        self._queue(self._urgent, [_Piece(retained, retained.attempt, 0, len(retained.payload))])
+
+    def pull(self, channel: int, quantum: int) -> Frame | None:
+        """Give a channel its next frame, urgent before bulk; None when nothing waits."""
+        for lane in (self._urgent, self._bulk):
+            while lane:
+                piece = lane[0]
+                if not piece.wanted:
+                    self.queued_bytes -= piece.end - piece.begin
+                    lane.popleft()
+                    continue
+                return self._take(lane, piece, channel, quantum)
+        return None
+
+    def acknowledge(self, connection: int, sequence: int) -> bool:
+        """The peer's QEMU took everything up to `sequence`. Returns whether that was news.
+
+        Raises:
+            RemoteProtocolError: it acknowledges what was never sent.
+        """
+        last = self._acknowledged.get(connection, -1)
+        if sequence <= last:
+            return False
+        of_connection = self._retained.get(connection, {})
+        if sequence - last > len(of_connection) or sequence not in of_connection:
+            raise RemoteProtocolError(
+                f"the peer acknowledged segment {sequence} of connection {connection}, never sent"
+            )
+        for number in range(last + 1, sequence + 1):
+            self._release(of_connection, connection, number)
+        self._acknowledged[connection] = sequence
+        return True
+
+    def reject(self, connection: int, sequence: int, attempt: int) -> bool:
+        """The peer refuses an attempt. Returns whether that is news: False when repeated, or of an older attempt.
+
+        Raises:
+            RemoteProtocolError: it rejects what was never sent.
+        """
+        if sequence <= self._acknowledged.get(connection, -1):
+            return False
+        retained = self._retained.get(connection, {}).get(sequence)
+        if retained is None or attempt > retained.attempt:
+            raise RemoteProtocolError(f"the peer rejected segment {sequence} of connection {connection}, never sent")
+        news = attempt == retained.attempt and attempt > retained.refused
+        retained.refused = attempt
+        return news
+
+    def received(self, channel: int, mark: int) -> None:
+        """The peer's link holds the first `mark` pieces of this channel's ledger: a dead channel cannot lose them."""
+        ledger = self._ledgers.get(channel, ())
+        for _ in range(min(mark, len(ledger))):
+            self._ledgers[channel].popleft()
+
+    def ledger_length(self, channel: int) -> int:
+        """Pieces sent on this channel that it could still lose."""
+        return len(self._ledgers.get(channel, ()))
+
+    def channel_lost(self, channel: int) -> None:
+        """Put what the channel may have lost back to the head of its lane, oldest first."""
+        pieces = [piece for piece in self._ledgers.pop(channel, ()) if piece.wanted]
+        pieces.sort(key=lambda piece: (piece.retained.order, piece.begin), reverse=True)
+        self.resent_pieces += len(pieces)
+        for piece in pieces:
+            lane = self._urgent if piece.retained.segment.flags & URGENT or piece.attempt else self._bulk
+            lane.appendleft(piece)
+            self.queued_bytes += piece.end - piece.begin
+
+    def _queue(self, lane: deque[_Piece], pieces: Iterable[_Piece]) -> None:
+        for piece in pieces:
+            lane.append(piece)
+            self.queued_bytes += piece.end - piece.begin
+
+    def _take(self, lane: deque[_Piece], piece: _Piece, channel: int, quantum: int) -> Frame:
+        begin, end = piece.begin, min(piece.end, piece.begin + quantum)
+        if end == piece.end:
+            taken = lane.popleft()
+        else:
+            taken = _Piece(piece.retained, piece.attempt, begin, end)
+            piece.begin = end
+        self.queued_bytes -= end - begin
+        ledger = self._ledgers.setdefault(channel, deque())
+        ledger.append(taken)
+        return _frame(taken)
+
+    def _release(self, of_connection: dict[int, _Retained], connection: int, sequence: int) -> None:
+        retained = of_connection.pop(sequence, None)
+        if retained is None:
+            raise RemoteProtocolError(
+                f"the peer acknowledged segment {sequence} of connection {connection}, never sent"
+            )
+        self.retained_segments -= 1
+        self.retained_bytes -= len(retained.payload)
+        self.acknowledged_bytes += len(retained.payload)
+        retained.done = True
+        retained.payload = memoryview(b"")
+        retained.segment = Segment(connection, sequence)
+
+
+def _frame(piece: _Piece) -> Frame:
+    segment = piece.retained.segment
+    return Frame(
+        Kind.SEGMENT,
+        segment.connection,
+        segment.sequence,
+        segment.flags,
+        piece.attempt,
+        segment.raw_size,
+        segment.checksum,
+        piece.begin,
+        len(piece.retained.payload),
+        piece.retained.payload[piece.begin : piece.end],
+    )
+
+
+def _check(segment: Segment) -> None:
+    """Hold our own limits before the peer's do."""
+    if not 0 <= segment.connection < CONNECTIONS_MAX:
+        raise LocalProtocolError(f"connection {segment.connection}, at most {CONNECTIONS_MAX} of them")
+    if len(segment.payload) > PAYLOAD_BYTES_MAX or not 0 <= segment.raw_size <= RAW_BYTES_MAX:
+        raise LocalProtocolError(f"segment of {len(segment.payload)} bytes for {segment.raw_size} raw bytes")
+    if segment.flags & ~SEGMENT_FLAGS or segment.sequence < 0:
+        raise LocalProtocolError(f"segment with flags {segment.flags:#x}, sequence {segment.sequence}")

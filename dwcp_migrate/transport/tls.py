@@ -1,0 +1,80 @@
+"""TLS contexts of the agents' link: 1.3 only, both sides prove a certificate of the fleet's CA, nothing else counts.
+
+Rule: no system trust store, no older version, no anonymous side. The name is checked on both sides: by OpenSSL where we
+dial, by `check_peer_name` where we were dialled.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from dwcp_migrate.errors import CertificateError, ConfigError, DwcpError, RemoteProtocolError
+
+_ALERTS: Final = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE",
+    }
+)
+"""OpenSSL's names of what a peer says when it does not accept our certificate."""
+
+
+def make_context(side: Literal["client", "server"], ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """Read the PEM files and make a context; call it anew for each session, so that renewed files count at once.
+
+    Raises:
+        ConfigError: a file is missing, unreadable, or not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if side == "client" else ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    if side == "server":
+        context.num_tickets = 0  # resumption would skip the client's certificate
+    try:
+        context.load_verify_locations(cafile=ca)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"TLS files {ca}, {certificate}, {key}: {error}", hint="make them with `dwcp-migrate cert`"
+        ) from error
+    return context
+
+
+def check_peer_name(certificate: Mapping[str, Any] | None, name: str) -> None:
+    """Demand that the certificate carries `name` among its DNS names, as it is: no wildcards, no common name.
+
+    Args:
+        certificate: as `SSLSocket.getpeercert` returns it.
+        name: the peer's configured name.
+
+    Raises:
+        CertificateError: it carries other names.
+    """
+    names = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+    if name.lower() not in (value.lower() for value in names):
+        raise CertificateError(
+            f"the peer's certificate is for {', '.join(names) or 'nobody'}, expected {name}",
+            hint="compare [[peers]] name with the certificate's DNS names",
+        )
+
+
+def as_typed(error: ssl.SSLError) -> DwcpError:
+    """Say what a TLS failure means: a certificate that one side refuses, or bytes that are not TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateError(
+            f"the peer's certificate was refused: {error.verify_message}",
+            hint="check its CA, its dates and its DNS name",
+        )
+    if error.reason in _ALERTS:
+        return CertificateError(
+            f"the peer refused our certificate: {error.reason}", hint="check our certificate and the peer's clock"
+        )
+    return RemoteProtocolError(f"TLS failed: {error.reason or error}")
