@@ -1,0 +1,144 @@
+"""The agent's status as Prometheus text: `render(status)`, a pure function without registry or state.
+
+The rule: whatever the agent exports stands in `table.TABLE`, and every family of the table appears in every answer, so
+that a rule or a dashboard never meets a name that does not exist yet. A counter whose labels are known beforehand
+starts at 0, because a rate needs a first sample.
+
+    GET /metrics -> Status (agent.api) -> values: {family: {label values: number}} -> families -> text
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from dwcp_migrate.telemetry.snapshot import MigrationView, StatusView, TotalsView
+from dwcp_migrate.telemetry.table import ID_CHARACTERS, TABLE, Family
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+ROLES: Final = ("source", "destination")
+RESULTS: Final = ("completed", "failed")
+STATES: Final = ("running", "draining", "stopping")
+
+Labels = tuple[str, ...]
+Values = Mapping[str, Mapping[Labels, float]]
+"""Family name (a summary's `_sum` and `_count` apart) to label values to number."""
+
+
+def render(status: StatusView) -> bytes:
+    """Write all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(values(status)))
+    return generate_latest(registry)
+
+
+def values(status: StatusView) -> Values:
+    """Say which number each family of `TABLE` has for which labels."""
+    found: dict[str, dict[Labels, float]] = defaultdict(dict)
+    for short, by_labels in {**_agent(status), **_totals(status.totals)}.items():
+        found[f"dwcp_migrate_{short}"].update(by_labels)
+    for migration in status.migrations:
+        here = (migration.role, migration.state)
+        found["dwcp_migrate_in_progress"][here] = found["dwcp_migrate_in_progress"].get(here, 0) + 1
+        labels = (migration.id[:ID_CHARACTERS], migration.domain, migration.role, migration.kind, migration.peer)
+        for short, number in _migration(migration).items():
+            if number >= 0:  # negative means unknown in the record: no sample beats a wrong one
+                found[f"dwcp_migrate_migration_{short}"][labels] = number
+    return found
+
+
+def _agent(status: StatusView) -> dict[str, dict[Labels, float]]:
+    caught: dict[Labels, float] = defaultdict(float)
+    for rule in status.intercept.rules:
+        caught[(rule.peer,)] += rule.packets  # a nat rule sees the first packet of each connection
+    return {
+        "build_info": {(status.version,): 1},
+        "start_time_seconds": {(): status.started_at},
+        "state": {(state,): float(state == status.state) for state in STATES},
+        "peers": {(): status.peers},
+        "data_process_ready": {(): status.spare_ready},
+        "redirect_wanted": {(): status.intercept.wanted},
+        "redirect_armed": {(): status.intercept.armed},
+        "redirected_connections_total": caught,
+        "libvirt_connected": {(): status.libvirt.connected},
+        "certificate_expiry_timestamp_seconds": {(one.use,): one.not_after for one in status.certificates},
+    }
+
+
+def _totals(totals: TotalsView) -> dict[str, dict[Labels, float]]:
+    ended = {tuple(key.split(" ", 1)): float(count) for key, count in totals.migrations.items()}
+    by_role = {role: sum(count for key, count in ended.items() if key[0] == role) for role in ROLES}
+    return {
+        "announcements_total": {(): totals.announcements},
+        "migrations_total": {(role, result): 0 for role in ROLES for result in RESULTS} | ended,
+        "accelerated_total": _each_role(totals.accelerated),
+        "passthrough_total": {(reason,): count for reason, count in totals.passthrough.items()},
+        "refused_total": {(reason,): count for reason, count in totals.refused.items()},
+        "rejected_total": {tuple(key.split(" ", 1)): count for key, count in totals.rejected.items()},
+        "raw_bytes_total": _each_role(totals.raw_bytes),
+        "wire_bytes_total": _each_role(totals.wire_bytes),
+        "return_bytes_total": _each_role(totals.reverse_bytes),
+        "opaque_bytes_total": _each_role(totals.opaque_bytes),
+        "pages_total": {tuple(key.split(" ", 1)): count for key, count in totals.pages.items()},
+        "segments_resent_total": {(): totals.resent_segments},
+        "segments_repaired_total": {(): totals.repaired_segments},
+        "channels_lost_total": {(): totals.channels_lost},
+        "link_losses_total": {(): totals.link_losses},
+        "data_process_crashes_total": {(): totals.data_process_crashes},
+        "duration_seconds_sum": _each_role(totals.duration_s),
+        "duration_seconds_count": {(role,): count for role, count in by_role.items()},
+        "downtime_seconds_sum": {key: ms / 1000 for key, ms in _each_role(totals.downtime_ms).items()},
+        "downtime_seconds_count": _each_role(totals.downtime_count),
+    }
+
+
+def _each_role(by_role: Mapping[str, float]) -> dict[Labels, float]:
+    return {(role,): by_role.get(role, 0) for role in ROLES}
+
+
+def _migration(migration: MigrationView) -> dict[str, float]:
+    counters = migration.counters
+    return {
+        "raw_bytes": counters.raw_bytes,
+        "wire_bytes": counters.wire_bytes,
+        "memory_bytes": migration.memory_bytes or -1,
+        "remaining_bytes": migration.remaining_bytes,
+        "raw_bytes_per_second": migration.raw_bytes_per_s,
+        "dirty_bytes_per_second": migration.dirty_bytes_per_s,
+        "iteration": migration.iteration,
+        "channels": counters.channels,
+        "rtt_seconds": counters.rtt_s,
+        "in_flight_bytes": counters.in_flight_bytes,
+        "start_time_seconds": migration.started_at,
+        "eta_seconds": migration.eta_s,
+    }
+
+
+class _Collected(Collector):
+    """Hands prometheus_client the families of one answer."""
+
+    def __init__(self, found: Values) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families in the order of the table."""
+        for family in TABLE.values():
+            yield self._summary(family) if family.kind == "summary" else self._plain(family)
+
+    def _plain(self, family: Family) -> Metric:
+        made = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        metric = made(family.name, family.help, labels=family.labels)
+        for labels, number in self._found.get(family.name, {}).items():
+            metric.add_metric(labels, number)
+        return metric
+
+    def _summary(self, family: Family) -> Metric:
+        metric = SummaryMetricFamily(family.name, family.help, labels=family.labels)
+        sums = self._found.get(f"{family.name}_sum", {})
+        for labels, count in self._found.get(f"{family.name}_count", {}).items():
+            metric.add_metric(labels, count_value=int(count), sum_value=sums.get(labels, 0.0))
+        return metric

@@ -1,0 +1,106 @@
+"""Every metric that the agent exports, in one table; docs/operations.md carries it and a test compares.
+
+The rule: base units, `_total` on counters, and **bounded labels**: role, result, reason, kind, listener and peer come
+from fixed sets or the configuration. Only the gauges of a migration under way name it, and they vanish with it.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "summary"]
+
+ROLE: Final = ("role",)
+MIGRATION: Final = ("migration", "domain", "role", "kind", "peer")
+"""`migration` is the start of the id (`ID_CHARACTERS` digits): one domain may have a memory and a disk migration."""
+
+ID_CHARACTERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric.
+
+    Attributes:
+        name: as Prometheus shows it, a counter with its `_total`.
+        kind: counter, gauge, or summary (`_sum` and `_count`, no quantiles).
+        labels: their names, in order.
+        help: one line.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+_FAMILIES: Final = (
+    Family("dwcp_migrate_build_info", "gauge", ("version",), "Always 1; the version of the agent."),
+    Family("dwcp_migrate_start_time_seconds", "gauge", (), "When the agent started, seconds since the epoch."),
+    Family("dwcp_migrate_state", "gauge", ("state",), "1 for the state that the agent is in: running, draining, ..."),
+    Family("dwcp_migrate_peers", "gauge", (), "Configured peers."),
+    Family("dwcp_migrate_data_process_ready", "gauge", (), "1 while a warm data process waits for a migration."),
+    Family("dwcp_migrate_redirect_wanted", "gauge", (), "1 while the redirect should be in place."),
+    Family("dwcp_migrate_redirect_armed", "gauge", (), "1 while the kernel holds the redirect and all its rules."),
+    Family("dwcp_migrate_redirected_connections_total", "counter", ("peer",), "Connections the redirect caught."),
+    Family("dwcp_migrate_libvirt_connected", "gauge", (), "1 while the agent hears libvirt's events."),
+    Family(
+        "dwcp_migrate_certificate_expiry_timestamp_seconds",
+        "gauge",
+        ("use",),
+        "When a certificate ends, seconds since the epoch; 0 when it cannot be read.",
+    ),
+    Family("dwcp_migrate_announcements_total", "counter", (), "Incoming migrations announced by libvirt's hook."),
+    Family("dwcp_migrate_migrations_total", "counter", ("role", "result"), "Migrations that ended."),
+    Family("dwcp_migrate_accelerated_total", "counter", ROLE, "Migrations that ended and were accelerated."),
+    Family("dwcp_migrate_passthrough_total", "counter", ("reason",), "Migrations that ran unaccelerated, and why."),
+    Family("dwcp_migrate_refused_total", "counter", ("reason",), "Peers' requests that this agent refused, and why."),
+    Family(
+        "dwcp_migrate_rejected_total",
+        "counter",
+        ("listener", "reason"),
+        "Connections closed on a listener: garbage, bad certificates, unknown versions.",
+    ),
+    Family("dwcp_migrate_raw_bytes_total", "counter", ROLE, "Bytes taken from or written into QEMU."),
+    Family("dwcp_migrate_wire_bytes_total", "counter", ROLE, "Bytes on the channels between agents, before TLS."),
+    Family("dwcp_migrate_return_bytes_total", "counter", ROLE, "Bytes of QEMU's return path."),
+    Family("dwcp_migrate_opaque_bytes_total", "counter", ROLE, "Raw bytes carried without being understood."),
+    Family("dwcp_migrate_pages_total", "counter", ("role", "kind"), "Guest pages by how they were sent."),
+    Family("dwcp_migrate_segments_resent_total", "counter", (), "Segments sent again after a channel was lost."),
+    Family(
+        "dwcp_migrate_segments_repaired_total",
+        "counter",
+        (),
+        "Segments that were rebuilt wrong, found by their checksum and sent again raw.",
+    ),
+    Family("dwcp_migrate_channels_lost_total", "counter", (), "Channels that broke under a running migration."),
+    Family("dwcp_migrate_link_losses_total", "counter", (), "Times that a migration lost all of its channels."),
+    Family("dwcp_migrate_data_process_crashes_total", "counter", (), "Data processes that died without a word."),
+    Family("dwcp_migrate_duration_seconds", "summary", ROLE, "How long migrations took."),
+    Family("dwcp_migrate_downtime_seconds", "summary", ROLE, "Downtime of migrations, as libvirt measured it."),
+    Family("dwcp_migrate_in_progress", "gauge", ("role", "state"), "Migrations under way."),
+    Family("dwcp_migrate_migration_raw_bytes", "gauge", MIGRATION, "Bytes taken from or written into QEMU so far."),
+    Family("dwcp_migrate_migration_wire_bytes", "gauge", MIGRATION, "Bytes on the channels so far."),
+    Family("dwcp_migrate_migration_memory_bytes", "gauge", MIGRATION, "Guest memory."),
+    Family("dwcp_migrate_migration_remaining_bytes", "gauge", MIGRATION, "Still to be sent, by libvirt's measure."),
+    Family("dwcp_migrate_migration_raw_bytes_per_second", "gauge", MIGRATION, "Guest memory sent lately, per second."),
+    Family("dwcp_migrate_migration_dirty_bytes_per_second", "gauge", MIGRATION, "What the guest writes, per second."),
+    Family("dwcp_migrate_migration_iteration", "gauge", MIGRATION, "Passes over memory so far."),
+    Family("dwcp_migrate_migration_channels", "gauge", MIGRATION, "Channels that are up."),
+    Family("dwcp_migrate_migration_rtt_seconds", "gauge", MIGRATION, "Smallest round trip of the link lately."),
+    Family("dwcp_migrate_migration_in_flight_bytes", "gauge", MIGRATION, "Raw bytes taken, not yet acknowledged."),
+    Family("dwcp_migrate_migration_start_time_seconds", "gauge", MIGRATION, "When it began, since the epoch."),
+    Family("dwcp_migrate_migration_eta_seconds", "gauge", MIGRATION, "Estimated time to its end."),
+)
+
+TABLE: Final = {family.name: family for family in _FAMILIES}
+"""All metrics by name, in the order of `/metrics`."""
+
+
+def as_markdown() -> str:
+    """Write the table as it stands in docs/operations.md."""
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| `{family.name}` | {family.kind} | {', '.join(family.labels) or '-'} | {family.help} |"
+        for family in _FAMILIES
+    ]
+    return "\n".join(rows) + "\n"

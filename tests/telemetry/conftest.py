@@ -1,0 +1,88 @@
+"""A status with a value in every field that the metrics read."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.session.messages import Counters
+
+START = 1_790_000_000.0
+
+
+def make_migration(**changes: Any) -> api.Migration:
+    fields: dict[str, Any] = {
+        "id": "1f2e3d4c" + "0" * 24,
+        "role": "source",
+        "state": "precopy",
+        "peer": "hv2",
+        "address": "10.0.0.2",
+        "port": 49152,
+        "domain": 'web "1"\\',
+        "started_at": START,
+        "memory_bytes": 4096,
+        "remaining_bytes": 1024,
+        "dirty_bytes_per_s": 10.0,
+        "raw_bytes_per_s": 100.0,
+        "eta_s": 11.0,
+        "counters": Counters(raw_bytes=5000, wire_bytes=1000, channels=16, rtt_s=0.04),
+    }
+    return api.Migration(**(fields | changes))
+
+
+def make_status(**changes: Any) -> api.Status:
+    fields: dict[str, Any] = {
+        "name": "hv1",
+        "version": "0.1.0",
+        "pid": 1,
+        "state": "running",
+        "started_at": START,
+        "now": START + 60,
+        "peers": 1,
+        "spare_ready": True,
+        "hook_last_at": 0.0,
+        "totals": api.Totals(
+            migrations={"source completed": 3, "destination failed": 1},
+            accelerated={"source": 2},
+            passthrough={"unreachable": 2},
+            refused={"sessions": 1},
+            rejected={"link preamble": 4, "redirect not-redirected": 1},
+            raw_bytes={"source": 10_000},
+            wire_bytes={"source": 2000},
+            reverse_bytes={"source": 5},
+            opaque_bytes={"source": 6},
+            pages={"source zero": 7, "source delta": 9},
+            duration_s={"source": 30.0, "destination": 2.5},
+            downtime_ms={"source": 360},
+            downtime_count={"source": 3},
+            repaired_segments=1,
+        ),
+        "intercept": api.Intercept(
+            wanted=True,
+            armed=True,
+            port_min=49152,
+            port_max=49215,
+            rules=[
+                api.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720),
+                api.Rule(peer="hv2", address="fd00::2", packets=3, bytes=240),
+            ],
+        ),
+        "libvirt": api.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
+        "certificates": [
+            api.Certificate(use="ca", path="/ca", not_after=START + 2),
+            api.Certificate(use="host", path="/host", not_after=START + 1),
+        ],
+        "migrations": [make_migration()],
+    }
+    return api.Status(**(fields | changes))
+
+
+@pytest.fixture
+def status() -> Callable[..., api.Status]:
+    return make_status
+
+
+@pytest.fixture
+def migration() -> Callable[..., api.Migration]:
+    return make_migration

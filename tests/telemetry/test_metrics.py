@@ -1,0 +1,193 @@
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.telemetry.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
+from dwcp_migrate.telemetry.table import TABLE, as_markdown
+
+Make = Callable[..., Any]
+REPOSITORY = Path(__file__).parents[2]
+PROMTOOL = str(Path(sys.executable).with_name("promtool"))
+
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+def samples(text: bytes) -> dict[Key, float]:
+    families = list(text_string_to_metric_families(text.decode()))
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def key(short: str, **labels: str) -> Key:
+    return f"dwcp_migrate_{short}", frozenset(labels.items())
+
+
+def test_every_family_of_the_table_appears_even_before_anything_happened(status: Make) -> None:
+    text = render(status(migrations=[], certificates=[])).decode()
+    for name, family in TABLE.items():
+        assert f"# HELP {name} " in text
+        assert f"# TYPE {name} {family.kind}\n" in text
+
+
+def test_counters_with_known_labels_start_at_zero(status: Make) -> None:
+    found = samples(render(status()))
+    assert found[key("migrations_total", role="source", result="failed")] == 0
+    assert found[key("raw_bytes_total", role="destination")] == 0
+
+
+def test_numbers_are_those_of_the_status_in_base_units(status: Make) -> None:
+    found = samples(render(status()))
+    assert found[key("migrations_total", role="source", result="completed")] == 3
+    assert found[key("pages_total", role="source", kind="delta")] == 9
+    assert found[key("rejected_total", listener="link", reason="preamble")] == 4
+    assert found[key("downtime_seconds_sum", role="source")] == 0.36
+    assert found[key("downtime_seconds_count", role="source")] == 3
+    assert found[key("duration_seconds_count", role="destination")] == 1
+    assert found[key("redirected_connections_total", peer="hv2")] == 15
+    assert found[key("state", state="running")] == 1
+    assert found[key("state", state="draining")] == 0
+    assert found[key("in_progress", role="source", state="precopy")] == 1
+
+
+def test_a_domain_name_with_quotes_and_backslashes_survives(status: Make) -> None:
+    labels = {key: value for (name, pairs) in samples(render(status())) for key, value in pairs}
+    assert labels["domain"] == 'web "1"\\'
+
+
+def test_gauges_of_a_migration_vanish_with_it(status: Make) -> None:
+    assert b"web" in render(status())
+    assert b"web" not in render(status(migrations=[]))
+
+
+def test_what_is_unknown_has_no_sample(status: Make, migration: Make) -> None:
+    unknown = migration(remaining_bytes=-1, dirty_bytes_per_s=-1.0, eta_s=-1.0, memory_bytes=0)
+    names = {name for name, _ in samples(render(status(migrations=[unknown])))}
+    assert not names & {
+        f"dwcp_migrate_migration_{what}"
+        for what in ("remaining_bytes", "dirty_bytes_per_second", "eta_seconds", "memory_bytes")
+    }
+    assert "dwcp_migrate_migration_raw_bytes" in names
+
+
+def test_two_migrations_of_one_domain_are_two_series(status: Make, migration: Make) -> None:
+    both = [migration(), migration(id="ab" * 16, kind="disk")]
+    found = samples(render(status(migrations=both)))
+    assert len([name for name, _ in found if name == "dwcp_migrate_migration_channels"]) == 2
+    assert found[key("in_progress", role="source", state="precopy")] == 2
+
+
+def test_only_gauges_of_a_migration_name_a_domain() -> None:
+    for family in TABLE.values():
+        named = {"domain", "migration"} & set(family.labels)
+        assert not named or (family.kind == "gauge" and family.name.startswith("dwcp_migrate_migration_"))
+
+
+def test_names_follow_the_conventions() -> None:
+    for family in TABLE.values():
+        assert re.fullmatch(r"dwcp_migrate_[a-z_]+", family.name)
+        assert family.name.endswith("_total") == (family.kind == "counter")
+        assert family.help.endswith((".", "..."))
+
+
+def test_results_and_states_are_those_of_the_record_and_of_the_agent() -> None:
+    assert set(STATES) == set(get_args(api.AgentState))
+    assert set(RESULTS) == set(get_args(api.Result)) - {""}
+    assert set(ROLES) == set(get_args(api.Role))
+
+
+def test_promtool_finds_nothing_to_complain_about(status: Make) -> None:
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=render(status()), capture_output=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_the_operations_page_carries_the_table() -> None:
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    assert as_markdown() in page, "put the output of telemetry.table.as_markdown() into docs/operations.md"
+
+
+def test_a_real_prometheus_scrapes_it(status: Make, tmp_path: Path) -> None:
+    assert shutil.which("prometheus"), "the Debian package prometheus is missing: run `make setup`"
+    answer = render(status())
+    scraped = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.end_headers()
+            self.wfile.write(answer)
+            scraped.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as exporter:
+        thread = threading.Thread(target=exporter.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            found = scrape_with_prometheus(tmp_path, exporter.server_port, scraped)
+        finally:
+            exporter.shutdown()
+            thread.join()
+    assert found == "15"
+
+
+def scrape_with_prometheus(tmp_path: Path, exporter_port: int, scraped: threading.Event) -> str:
+    """Run Prometheus on a port of the kernel's choice; return the value of one series as it stored it."""
+    port = free_port()
+    config = {
+        "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms"},
+        "rule_files": [str(REPOSITORY / "monitoring/alerts.yml"), str(REPOSITORY / "monitoring/recording.yml")],
+        "scrape_configs": [
+            {"job_name": "dwcp-migrate", "static_configs": [{"targets": [f"127.0.0.1:{exporter_port}"]}]}
+        ],
+    }
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        try:
+            assert scraped.wait(30), (tmp_path / "log").read_text()
+            return stored(port)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def stored(port: int) -> str:
+    url = f"http://127.0.0.1:{port}/api/v1/query?query=dwcp_migrate_redirected_connections_total"
+    deadline = time.monotonic() + 30
+    while True:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            result = json.load(answer)["data"]["result"]
+        if result:
+            value: str = result[0]["value"][1]
+            return value
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # Prometheus appends a scrape when it has parsed it; its API has nothing to wait on
+
+
+def free_port() -> int:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as probe:
+        return probe.server_port
+
+
+@pytest.mark.parametrize("count", [1, 32, 256])
+def test_the_answer_grows_with_running_migrations_only(status: Make, migration: Make, count: int) -> None:
+    many = [migration(id=f"{number:032x}"[::-1]) for number in range(count)]
+    assert len(render(status(migrations=many))) < 12_000 + 2500 * count
