@@ -1,0 +1,94 @@
+"""Migrations that this host's hook announced and that may arrive. No IO, no clock: `now` is an argument.
+
+The rule: nobody makes this host dial a waiting QEMU unless libvirt prepared one, and one announcement opens the door
+`SESSIONS_PER_ANNOUNCEMENT` times: QEMU's stream and libvirt's NBD disk copy. While a session that used an announcement
+runs, the announcement stays: the memory follows hours after a large disk.
+
+    announce(uuid) ── use() ──> the oldest that still opens doors, preferring domains that the source names
+                  └── expires `lifetime_s` after the announcement, or after the last session that used it ended
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+SESSIONS_PER_ANNOUNCEMENT: Final = 2
+"""The stream with its multifd channels is one (one port), all disks together another."""
+
+PENDING_MAX: Final = 1024
+"""Announcements kept; the oldest makes room. libvirt prepares a handful of migrations at once."""
+
+
+@dataclass(slots=True)
+class Announcement:
+    """One announced migration.
+
+    Attributes:
+        at: when it was announced or last used, on the caller's clock, seconds.
+        uses_left: sessions that it may still open.
+        sessions: sessions that it opened and that run.
+    """
+
+    uuid: str
+    name: str
+    at: float
+    uses_left: int = SESSIONS_PER_ANNOUNCEMENT
+    sessions: int = 0
+
+
+class Announcements:
+    """What was announced, by UUID.
+
+    Args:
+        lifetime_s: how long an unused announcement stays good.
+    """
+
+    def __init__(self, lifetime_s: float) -> None:
+        self.lifetime_s = lifetime_s
+        self._by_uuid: dict[str, Announcement] = {}
+
+    def announce(self, uuid: str, name: str, now: float) -> None:
+        """Take in an announcement; a second one for the same domain opens all doors anew."""
+        before = self._by_uuid.pop(uuid, None)
+        self._expire(now)
+        while len(self._by_uuid) >= PENDING_MAX:
+            del self._by_uuid[next(iter(self._by_uuid))]
+        sessions = before.sessions if before else 0
+        self._by_uuid[uuid] = Announcement(uuid, name, now, sessions=sessions)
+
+    def pending(self, now: float) -> list[Announcement]:
+        """Announcements that still open a door, oldest first."""
+        self._expire(now)
+        return [found for found in self._by_uuid.values() if found.uses_left]
+
+    def candidates(self, migrating: Collection[str], now: float) -> list[Announcement]:
+        """Domains that a session which opens now may carry, oldest first.
+
+        Args:
+            migrating: UUIDs that leave the source now, as it says; none of them being announced here, they say nothing.
+            now: the caller's clock.
+        """
+        self._expire(now)
+        known = [found for found in self._by_uuid.values() if found.uses_left or found.sessions]
+        return [found for found in known if found.uuid in migrating] or known
+
+    def use(self, candidates: Iterable[Announcement], now: float) -> str:
+        """Open a door with the oldest candidate that still has one and return its UUID, empty if none has."""
+        for found in candidates:
+            if found.uses_left:
+                found.uses_left -= 1
+                found.sessions += 1
+                found.at = now
+                return found.uuid
+        return ""
+
+    def ended(self, uuid: str, now: float) -> None:
+        """A session that `use` gave `uuid` to ended."""
+        found = self._by_uuid.get(uuid)
+        if found is not None:
+            found.sessions = max(0, found.sessions - 1)
+            found.at = now
+
+    def _expire(self, now: float) -> None:
+        good = now - self.lifetime_s
+        self._by_uuid = {uuid: found for uuid, found in self._by_uuid.items() if found.sessions or found.at >= good}

@@ -1,0 +1,153 @@
+"""What the agent needs from a hypervisor: interception of QEMU's connections, and libvirt's word on its domains.
+
+The rule: each Protocol here has one real implementation and one in `fake`, and the same contract tests hold both.
+
+    Interceptor        intercept.NftInterceptor         fake.FakeInterceptor
+    DomainWatcher      libvirt_events.LibvirtWatcher    fake.FakeWatcher
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Connections of this host to `address`, ports `port_min` to `port_max`, arrive at loopback port `to_port`.
+
+    Attributes:
+        mark: sockets that carry this mark pass: the agent's own.
+    """
+
+    address: str
+    port_min: int
+    port_max: int
+    to_port: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """What one redirect caught: first packets of connections (the others follow by connection tracking)."""
+
+    address: str
+    packets: int
+    bytes: int
+
+
+class Interceptor(Protocol):
+    """Redirects towards peers, all or none in force; the kernel drops them when the process dies."""
+
+    def arm(self, redirects: Sequence[Redirect]) -> None:
+        """Put exactly these in force, at once. Connections that exist are not touched.
+
+        Raises:
+            HypervisorError: the kernel refused; then none is in force.
+        """
+
+    def disarm(self) -> None:
+        """Take all out of force; none being there is fine."""
+
+    def caught(self) -> list[Caught]:
+        """Read the redirects in force from the kernel: IPv4 first, else in the order that `arm` was given.
+
+        Raises:
+            HypervisorError: the kernel does not answer.
+        """
+
+    def close(self) -> None:
+        """Disarm and free the socket."""
+
+
+DomainEventKind = Literal[
+    "iteration",  # source: `number` is the pass
+    "suspended",  # source: paused for the switchover
+    "postcopy",  # either side: it switched to postcopy
+    "left",  # source: stopped because it migrated away
+    "returned",  # source: resumed, the migration failed after the pause
+    "arrived",  # destination: resumed after an incoming migration
+    "arriving",  # destination: started for an incoming migration
+    "gone",  # stopped for another reason, or crashed
+    "job-completed",  # source: statistics of the job that ended
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatistics:
+    """A migration job as libvirt measures it; -1 where it does not say.
+
+    Attributes:
+        outgoing: this host is the source.
+        downtime_ms: expected while it runs, measured when it ended.
+        error: libvirt's message when it failed.
+    """
+
+    outgoing: bool
+    memory_total_bytes: int = -1
+    memory_remaining_bytes: int = -1
+    dirty_bytes_per_s: int = -1
+    iteration: int = -1
+    downtime_ms: int = -1
+    elapsed_ms: int = -1
+    success: bool | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain that runs on this host.
+
+    Attributes:
+        memory_bytes: its configured maximum.
+        job: its migration job, None when it has none.
+    """
+
+    uuid: str
+    name: str
+    memory_bytes: int
+    job: JobStatistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEvent:
+    """Something that libvirt says about a domain's migration."""
+
+    kind: DomainEventKind
+    uuid: str
+    name: str
+    number: int = 0
+    job: JobStatistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherState:
+    """The connection to libvirtd: `error` says why it is down, `version` is libvirt's (`11.3.0`)."""
+
+    connected: bool
+    error: str = ""
+    version: str = field(default="")
+
+
+Listener = Callable[[DomainEvent], None]
+
+
+class DomainWatcher(Protocol):
+    """Libvirt's events and statistics; it lives without libvirtd, comes back with it and never blocks the loop."""
+
+    async def start(self, listener: Listener) -> None:
+        """Begin to connect; events go to `listener` on the loop's thread. Does not wait for libvirtd."""
+
+    async def close(self) -> None:
+        """Stop; no event follows."""
+
+    def state(self) -> WatcherState:
+        """Say where the connection stands."""
+
+    async def domains(self) -> list[Domain]:
+        """Read running domains and their migration jobs; empty while libvirtd is away."""
+
+    async def job(self, uuid: str) -> JobStatistics | None:
+        """Read one domain's running migration job; None without one, without the domain, or while libvirtd is away."""
+
+    async def completed(self, uuid: str) -> JobStatistics | None:
+        """Read the statistics of the domain's last job that ended; None where libvirt has none."""

@@ -1,0 +1,98 @@
+"""Stand-ins for the hypervisor, held by the same contract tests as the real ones.
+
+The rule: they do what the real ones promise and nothing that those cannot do; the extra methods play the outside world.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.base import (
+    Caught,
+    Domain,
+    DomainEvent,
+    JobStatistics,
+    Listener,
+    Redirect,
+    WatcherState,
+)
+
+
+class FakeInterceptor:
+    """Redirects that nothing redirects, see `base.Interceptor`."""
+
+    def __init__(self) -> None:
+        self.redirects: list[Redirect] = []
+        self.refuses = ""
+        self._caught: dict[str, int] = {}
+
+    def arm(self, redirects: Sequence[Redirect]) -> None:
+        """See `base.Interceptor.arm`."""
+        self.disarm()
+        if self.refuses:
+            raise HypervisorError(self.refuses)
+        self.redirects = list(redirects)
+
+    def disarm(self) -> None:
+        """See `base.Interceptor.disarm`."""
+        self.redirects = []
+        self._caught = {}
+
+    def caught(self) -> list[Caught]:
+        """See `base.Interceptor.caught`."""
+        packets = {redirect.address: self._caught.get(redirect.address, 0) for redirect in self.redirects}
+        return [Caught(address, count, 60 * count) for address, count in packets.items()]
+
+    def close(self) -> None:
+        """See `base.Interceptor.close`."""
+        self.disarm()
+
+    def connect(self, address: str, port: int, *, mark: int = 0) -> int:
+        """Play a connection of this host; returns the loopback port that it reaches, 0 if it is not redirected."""
+        for redirect in self.redirects:
+            inside = redirect.port_min <= port <= redirect.port_max
+            if redirect.address == address and inside and mark != redirect.mark:
+                self._caught[address] = self._caught.get(address, 0) + 1
+                return redirect.to_port
+        return 0
+
+
+class FakeWatcher:
+    """A libvirtd whose domains are as they are set, see `base.DomainWatcher`."""
+
+    def __init__(self, domains: Iterable[Domain] = ()) -> None:
+        self.running = {domain.uuid: domain for domain in domains}
+        self.completed_jobs: dict[str, JobStatistics] = {}
+        self.connected = False
+        self._listener: Listener | None = None
+
+    async def start(self, listener: Listener) -> None:
+        """See `base.DomainWatcher.start`."""
+        self._listener = listener
+        self.connected = True
+
+    async def close(self) -> None:
+        """See `base.DomainWatcher.close`."""
+        self._listener = None
+        self.connected = False
+
+    def state(self) -> WatcherState:
+        """See `base.DomainWatcher.state`."""
+        return WatcherState(connected=self.connected, version="11.3.0" if self.connected else "")
+
+    async def domains(self) -> list[Domain]:
+        """See `base.DomainWatcher.domains`."""
+        return list(self.running.values()) if self.connected else []
+
+    async def job(self, uuid: str) -> JobStatistics | None:
+        """See `base.DomainWatcher.job`."""
+        domain = self.running.get(uuid)
+        return domain.job if domain and self.connected else None
+
+    async def completed(self, uuid: str) -> JobStatistics | None:
+        """See `base.DomainWatcher.completed`."""
+        return self.completed_jobs.get(uuid) if self.connected else None
+
+    def say(self, event: DomainEvent) -> None:
+        """Play an event of libvirt's."""
+        if self._listener is not None:
+            self._listener(event)

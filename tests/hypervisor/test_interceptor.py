@@ -1,0 +1,230 @@
+"""The interceptor's contract, held by the kernel's and by the fake; then what only the kernel's promises."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.base import Interceptor, Redirect
+from dwcp_migrate.hypervisor.fake import FakeInterceptor
+from dwcp_migrate.hypervisor.intercept import REDIRECTS_MAX, NftInterceptor, original_destination
+from dwcp_migrate.units import PORT_MAX, PORT_MIN
+from tests.hypervisor.namespace import Namespace, join
+
+PEER = "10.9.0.2"
+OTHER = "10.9.0.3"
+PEER6 = "fd09::2"
+TO_PORT = 7801
+MARK = 0xD3C9
+
+
+def redirect(address: str) -> Redirect:
+    return Redirect(address, PORT_MIN, PORT_MAX, TO_PORT, MARK)
+
+
+class World(Protocol):
+    interceptor: Interceptor
+
+    def connect(self, address: str, port: int, mark: int = 0) -> int:
+        """Connect as a program of this host would; the loopback port that it reached, 0 for the peer itself."""
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.fake = FakeInterceptor()
+        self.interceptor: Interceptor = self.fake
+
+    def connect(self, address: str, port: int, mark: int = 0) -> int:
+        return self.fake.connect(address, port, mark=mark)
+
+
+class KernelWorld:
+    """Nothing listens at the peer, so a connection that is not redirected is refused there."""
+
+    def __init__(self, here: Namespace) -> None:
+        self.here = here
+        self.interceptor: Interceptor = here.call(NftInterceptor)
+        self.listeners = [
+            here.call(socket.create_server, ("127.0.0.1", TO_PORT)),
+            here.call(socket.create_server, ("::1", TO_PORT), family=socket.AF_INET6),
+        ]
+
+    def connect(self, address: str, port: int, mark: int = 0) -> int:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with self.here.call(socket.socket, family) as sock:
+            sock.settimeout(5)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            try:
+                sock.connect((address, port))
+            except ConnectionRefusedError:
+                return 0
+        return TO_PORT
+
+    def close(self) -> None:
+        self.interceptor.close()
+        for listener in self.listeners:
+            listener.close()
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[Namespace, Namespace]]:
+    here, there = Namespace(), Namespace()
+    join([(here, ["10.9.0.1/24", "fd09::1/64"]), (there, [f"{PEER}/24", f"{OTHER}/24", f"{PEER6}/64"])])
+    yield here, there
+    here.close()
+    there.close()
+
+
+@pytest.fixture(params=["fake", "kernel"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    here, _ = request.getfixturevalue("namespaces")
+    kernel = KernelWorld(here)
+    yield kernel
+    kernel.close()
+
+
+def test_a_connection_to_a_peer_in_the_range_is_redirected_and_counted(world: World) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    assert world.connect(PEER, PORT_MIN) == TO_PORT
+    assert world.connect(PEER, PORT_MAX) == TO_PORT
+    (caught,) = world.interceptor.caught()
+    assert (caught.address, caught.packets) == (PEER, 2)
+    assert caught.bytes >= 2 * 40
+
+
+@pytest.mark.parametrize("port", [PORT_MIN - 1, PORT_MAX + 1, 22])
+def test_ports_outside_the_range_are_left_alone(world: World, port: int) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    assert world.connect(PEER, port) == 0
+
+
+def test_addresses_of_nobody_are_left_alone(world: World) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    assert world.connect(OTHER, PORT_MIN) == 0
+
+
+def test_a_socket_with_the_agents_mark_passes(world: World) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    assert world.connect(PEER, PORT_MIN, mark=MARK) == 0
+
+
+def test_ipv6_peers_are_redirected_too(world: World) -> None:
+    world.interceptor.arm([redirect(PEER), redirect(PEER6)])
+    assert world.connect(PEER6, PORT_MIN) == TO_PORT
+    assert [caught.packets for caught in world.interceptor.caught()] == [0, 1]
+
+
+def test_arming_again_replaces_all_redirects(world: World) -> None:
+    world.interceptor.arm([redirect(PEER), redirect(PEER6)])
+    world.interceptor.arm([redirect(OTHER)])
+    assert [caught.address for caught in world.interceptor.caught()] == [OTHER]
+    assert world.connect(PEER, PORT_MIN) == 0
+
+
+def test_disarming_twice_is_fine_and_leaves_nothing(world: World) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    world.interceptor.disarm()
+    world.interceptor.disarm()
+    assert world.interceptor.caught() == []
+    assert world.connect(PEER, PORT_MIN) == 0
+
+
+def test_connections_that_were_redirected_survive_disarming(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, _ = namespaces
+    interceptor = here.call(NftInterceptor)
+    interceptor.arm([redirect(PEER)])
+    with (
+        here.call(socket.create_server, ("127.0.0.1", TO_PORT)) as listener,
+        here.call(socket.create_connection, (PEER, PORT_MIN)) as ours,
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            ours.settimeout(5)
+            accepted.settimeout(5)
+            for change in (interceptor.disarm, lambda: interceptor.arm([redirect(OTHER)]), interceptor.disarm):
+                change()
+                ours.sendall(b"there")
+                assert accepted.recv(5) == b"there"
+                accepted.sendall(b"back")
+                assert ours.recv(4) == b"back"
+    interceptor.close()
+
+
+def test_arming_nothing_disarms(world: World) -> None:
+    world.interceptor.arm([redirect(PEER)])
+    world.interceptor.arm([])
+    assert world.interceptor.caught() == []
+
+
+def test_a_second_agent_is_refused_and_the_first_stays_armed(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, _ = namespaces
+    first, second = here.call(NftInterceptor), here.call(NftInterceptor)
+    first.arm([redirect(PEER)])
+    with pytest.raises(HypervisorError, match="not permitted"):
+        second.arm([redirect(OTHER)])
+    assert [caught.address for caught in first.caught()] == [PEER]
+    second.close()
+    first.close()
+
+
+def test_as_many_redirects_as_allowed_are_armed_and_one_more_is_refused() -> None:
+    here = Namespace()
+    interceptor = here.call(NftInterceptor)
+    many = [redirect(f"10.{number >> 8}.{number & 255}.1") for number in range(REDIRECTS_MAX + 1)]
+    interceptor.arm(many[:REDIRECTS_MAX])
+    assert len(interceptor.caught()) == REDIRECTS_MAX
+    with pytest.raises(HypervisorError, match=str(REDIRECTS_MAX)):
+        interceptor.arm(many)
+    assert interceptor.caught() == []
+    interceptor.close()
+    here.close()
+
+
+@pytest.mark.parametrize("address", [PEER, PEER6])
+def test_the_accepted_socket_names_its_original_destination(
+    namespaces: tuple[Namespace, Namespace], address: str
+) -> None:
+    here, _ = namespaces
+    loopback, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
+    interceptor = here.call(NftInterceptor)
+    interceptor.arm([redirect(address)])
+    with (
+        here.call(socket.create_server, (loopback, TO_PORT), family=family) as listener,
+        here.call(socket.create_connection, (address, PORT_MIN + 7)),
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert original_destination(accepted) == (address, PORT_MIN + 7)
+        with here.call(socket.create_connection, (loopback, TO_PORT)):
+            direct, _ = listener.accept()
+            with direct:
+                assert original_destination(direct) is None
+    interceptor.close()
+
+
+def test_the_redirect_dies_with_a_process_that_is_killed(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, _ = namespaces
+    program = (
+        "from dwcp_migrate.hypervisor.intercept import *\n"
+        "interceptor = NftInterceptor()\n"
+        f"interceptor.arm([Redirect({PEER!r}, {PORT_MIN}, {PORT_MAX}, {TO_PORT}, {MARK})])\n"
+        "print('armed', flush=True)\ninput()"
+    )
+    process = here.start(sys.executable, "-c", program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "armed\n"
+    assert PEER in here.run("nft", "list", "ruleset")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    assert here.run("nft", "list", "ruleset") == ""
