@@ -1,0 +1,278 @@
+"""Both directions of one QEMU connection, on one side of the migration.
+
+    QEMU socket --reader thread--> Outlet --segments--> link
+    QEMU socket <--writer thread-- arrivals, in order <-- link
+
+Rules:
+- The end of the stream, a reset and a broken socket each cross to the other side as a FIN or RESET segment.
+- A segment is acknowledged when QEMU's socket took its bytes, never earlier.
+- The socket is closed by the last of the two threads to leave; the connection has ended when, besides, the other
+  side acknowledged our FIN or RESET (or sent its own RESET).
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+from dwcp_migrate.session.buffers import Lease
+from dwcp_migrate.session.endpoint import CancelledError, Endpoint
+from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """Raw bytes that may have to be sent again.
+
+    Attributes:
+        lease: the buffer that they lie in, None when they own their memory.
+    """
+
+    sequence: int
+    raw: memoryview
+    lease: Lease | None
+
+
+class Outlet:
+    """The outgoing half: numbers segments and keeps their raw bytes until they are acknowledged.
+
+    Attributes:
+        sent_bytes: raw bytes so far.
+    """
+
+    def __init__(self, connection: int, send: Callable[[Segment], None], gate: Gate) -> None:
+        self.connection = connection
+        self.sent_bytes = 0
+        self._send = send
+        self._gate = gate
+        self._lock = threading.Lock()
+        self._next_sequence = 0
+        self._retained: deque[Retained] = deque()
+        self._end_sequence: int | None = None
+        self._end_acknowledged = threading.Event()
+
+    def retain(self, raw: memoryview, lease: Lease | None) -> int:
+        """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement."""
+        if lease is not None:
+            lease.hold()
+        with self._lock:
+            sequence = self._next_sequence
+            self._next_sequence += 1
+            self._retained.append(Retained(sequence, raw, lease))
+            self.sent_bytes += len(raw)
+        self._gate.sent(self.connection, len(raw))
+        return sequence
+
+    def find(self, sequence: int) -> memoryview | None:
+        """The raw bytes of a segment that is not acknowledged yet."""
+        with self._lock:
+            return next((kept.raw for kept in self._retained if kept.sequence == sequence), None)
+
+    def signal(self, flags: int) -> None:
+        """Send OPEN, FIN or RESET; of FIN and RESET only the first counts, but RESET still follows FIN."""
+        with self._lock:
+            if flags & OPEN == 0:
+                if self._end_sequence is not None and not flags & RESET:
+                    return
+                self._end_sequence = self._next_sequence
+            sequence = self._next_sequence
+            self._next_sequence += 1
+        self._send(Segment(self.connection, sequence, flags | URGENT, 0, 0, b""))
+
+    def acknowledged(self, sequence: int) -> None:
+        """All segments up to this one are in the other QEMU."""
+        done: list[Retained] = []
+        with self._lock:
+            while self._retained and self._retained[0].sequence <= sequence:
+                done.append(self._retained.popleft())
+            ended = self._end_sequence is not None and sequence >= self._end_sequence
+        self._free(done)
+        if ended:
+            self._end_acknowledged.set()
+
+    def drop(self) -> None:
+        """Forget everything: the connection is gone."""
+        with self._lock:
+            done = list(self._retained)
+            self._retained.clear()
+        self._free(done)
+        self._end_acknowledged.set()
+
+    def _free(self, done: list[Retained]) -> None:
+        for kept in done:
+            self._gate.acknowledged(self.connection, len(kept.raw))
+            if kept.lease is not None:
+                kept.lease.release()
+
+    @property
+    def ended(self) -> bool:
+        """Our FIN or RESET is acknowledged, or nothing can be any more."""
+        return self._end_acknowledged.is_set()
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits for an acknowledgement."""
+        with self._lock:
+            return not self._retained
+
+
+class Reader(Protocol):
+    """Moves one direction from a socket into segments."""
+
+    def pump(self, endpoint: Endpoint) -> None:
+        """Read until the end of the stream.
+
+        Raises:
+            OSError: the socket broke.
+            CancelledError: the session ends.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A piece of the incoming direction, rebuilt and checked."""
+
+    sequence: int
+    flags: int
+    raw: memoryview | bytes
+
+
+class Connection:
+    """One QEMU connection on this side.
+
+    Args:
+        outlet: its outgoing half.
+        acknowledge: tells the other side that QEMU took a segment.
+        closed: called once, when the connection has ended; True means by a reset.
+
+    Attributes:
+        written_bytes: given to QEMU so far.
+    """
+
+    def __init__(
+        self, outlet: Outlet, acknowledge: Callable[[int, int], None], closed: Callable[["Connection", bool], None]
+    ) -> None:
+        self.number = outlet.connection
+        self.written_bytes = 0
+        self.outlet = outlet
+        self._acknowledge = acknowledge
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._order: Reassembly[Arrival] = Reassembly()
+        self._inbox: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._endpoint: Endpoint | None = None
+        self._threads_left = 0
+        self._broken = False
+        self._told_closed = False
+
+    def attach(self, endpoint: Endpoint, reader: Reader) -> None:
+        """Start both directions over a connected socket."""
+        with self._lock:
+            self._endpoint = endpoint
+            self._threads_left = 2
+        for target, name in ((lambda: self._read(endpoint, reader), "read"), (lambda: self._write(endpoint), "write")):
+            threading.Thread(target=target, name=f"{name}-{self.number}", daemon=True).start()
+        if self._broken:
+            endpoint.cancel()
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Take a rebuilt piece from the link, in any order.
+
+        Raises:
+            LimitExceededError: too many pieces wait for an earlier one.
+        """
+        if arrival.flags & RESET:
+            self.break_off(tell=False)
+        with self._lock:
+            self._order.put(arrival.sequence, arrival, len(arrival.raw))
+            ready = list(iter(self._order.pop, None))
+            if not self._broken:
+                for each in ready:
+                    self._inbox.put(each)
+                return
+        self._discard(ready)
+
+    def _discard(self, arrivals: Iterable[Arrival]) -> None:
+        """Acknowledge what nobody will write, in order: the other side's window must not fill with it."""
+        for arrival in arrivals:
+            self._acknowledge(self.number, arrival.sequence)
+
+    def _read(self, endpoint: Endpoint, reader: Reader) -> None:
+        try:
+            reader.pump(endpoint)
+            self.outlet.signal(FIN)
+        except CancelledError:
+            pass
+        except OSError:
+            self.break_off(tell=True)
+        self._leave(endpoint)
+
+    def _write(self, endpoint: Endpoint) -> None:
+        try:
+            while (arrival := self._inbox.get()) is not None:
+                if arrival.raw:
+                    endpoint.write(arrival.raw)
+                    self.written_bytes += len(arrival.raw)
+                if arrival.flags & FIN:
+                    endpoint.finish_writing()
+                self._acknowledge(self.number, arrival.sequence)
+                if arrival.flags & FIN:
+                    break
+        except CancelledError:
+            pass
+        except OSError:
+            self.break_off(tell=True)
+        self._leave(endpoint)
+
+    def break_off(self, *, tell: bool) -> None:
+        """End both directions by a reset of QEMU's socket.
+
+        Args:
+            tell: send RESET to the other side; otherwise it knows or cannot be told.
+        """
+        with self._lock:
+            if self._broken:
+                return
+            self._broken = True
+            endpoint, running = self._endpoint, self._threads_left
+        if tell:
+            self.outlet.signal(RESET)
+        else:
+            self.outlet.drop()
+        self._inbox.put(None)
+        if endpoint is not None:
+            endpoint.cancel()
+        if not running:
+            self._discard(self._waiting())
+        self.check_closed()
+
+    def _waiting(self) -> Iterator[Arrival]:
+        while not self._inbox.empty():
+            if (arrival := self._inbox.get()) is not None:
+                yield arrival
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        with self._lock:
+            self._threads_left -= 1
+            last = self._threads_left == 0
+        if last:
+            endpoint.close(reset=self._broken)
+            self._discard(self._waiting())
+        self.check_closed()
+
+    @property
+    def quiet(self) -> bool:
+        """QEMU's socket is closed here and nothing of it is left to deliver."""
+        with self._lock:
+            return self._threads_left == 0 and (self._broken or self.outlet.empty)
+
+    def check_closed(self) -> None:
+        """Tell the session once the connection has ended."""
+        with self._lock:
+            if self._told_closed or self._threads_left or not self.outlet.ended:
+                return
+            self._told_closed = True
+        self._closed(self, self._broken)

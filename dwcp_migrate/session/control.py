@@ -1,0 +1,267 @@
+"""What two agents say on their control connection: messages, framing, reasons to refuse. No IO.
+
+The rule: a request that is not understood is answered with `Refused("unknown-request")` and costs nothing, so that a
+newer agent may ask an older one; a frame that breaks the framing ends the connection.
+
+    connection   TCP to the link port, preamble with the all-zero session id, TLS 1.3 both ways, then frames
+    frame        u32 length (big-endian, at most FRAME_BYTES_MAX) | msgpack of Envelope
+    Envelope     id (chosen by the asker, repeated in the answer) | kind | body
+
+    source agent                                    destination agent
+    Open(versions, session_id, token, address, port ...)  ->  Opened(version, cache_bytes, candidates) | Refused(code)
+    Close(session_id, result ...)                         ->  Closed(result) | Refused
+    Ping(versions, session_id)                            ->  Pong(version, software, state, carries)
+
+Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
+defaults within a version, and unknown fields are ignored.
+"""
+
+import struct
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.session.messages import SESSION_ID_BYTES, TOKEN_BYTES
+
+VERSIONS: Final = (1,)
+"""Versions of this protocol and of the data channels' that this software speaks."""
+
+FRAME_BYTES_MAX: Final = 64 * 1024
+"""An `Opened` with `DOMAINS_MAX` candidates takes half of it."""
+
+DOMAINS_MAX: Final = 128
+"""Domains named in one message: more than can migrate at once (`policy.sessions_max` is at most 256, both sides)."""
+
+CONTROL_SESSION: Final = bytes(SESSION_ID_BYTES)
+"""The session id in the preamble of a control connection."""
+
+REFUSALS: Final = {
+    "address": "the address is not one of the destination's own",
+    "draining": "the destination agent is draining",
+    "duplicate": "a session of this id exists",
+    "invalid": "the request breaks a rule",
+    "no-data-process": "the destination agent cannot start a data process",
+    "not-announced": "no migration was announced at the destination by its hook",
+    "port": "the port is outside the destination's migration range",
+    "sessions": "the destination carries as many migrations as it may",
+    "stopping": "the destination agent is stopping",
+    "unknown-request": "the destination agent does not know this request",
+    "unknown-session": "the destination agent knows no such session",
+    "version": "the agents share no protocol version",
+}
+"""Code in `Refused`, and what it says to people."""
+
+HINTS: Final = {
+    "address": "check the addresses of this peer in [[peers]]: a migration dialled one that the peer does not own",
+    "draining": "run `dwcp-migrate drain --off` there when it may take migrations again",
+    "no-data-process": "look into the agent's log there",
+    "not-announced": "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
+    "port": "set intercept.port_min and port_max there as in its qemu.conf",
+    "sessions": "raise policy.sessions_max there, or migrate fewer domains at once",
+    "version": "upgrade the older of the two agents",
+}
+"""What to do about a refusal, by code, where something can be done."""
+
+_LENGTH: Final = struct.Struct(">I")
+_Text = Annotated[str, Meta(max_length=256)]
+_Uuid = Annotated[str, Meta(max_length=36)]
+_Versions = Annotated[tuple[int, ...], Meta(min_length=1, max_length=32)]
+_SessionId = Annotated[bytes, Meta(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class DomainName(msgspec.Struct, frozen=True):
+    """A domain as libvirt names it."""
+
+    uuid: _Uuid
+    name: _Text
+
+
+_Domains = Annotated[tuple[DomainName, ...], Meta(max_length=DOMAINS_MAX)]
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True):
+    """May I bring a migration?
+
+    Attributes:
+        versions: protocol versions that the source speaks.
+        token: what every channel of the session will prove.
+        address: where the migration was dialled; the destination's QEMU waits there, at `port`.
+        domains: domains that migrate away from the source now; may be empty.
+        cache_bytes: page cache that the source would keep.
+        channels_max: channels that it would open.
+    """
+
+    versions: _Versions
+    session_id: _SessionId
+    token: Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+    address: _Text
+    port: _Port
+    domains: _Domains = ()
+    cache_bytes: Annotated[int, Meta(ge=0)]
+    channels_max: Annotated[int, Meta(ge=1, le=512)]
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """You may; a data process waits.
+
+    Attributes:
+        version: the one that holds.
+        cache_bytes: the smaller of both ends' values.
+        channels_max: likewise.
+        candidates: domains announced at the destination, one of which this is; empty when none had to be.
+    """
+
+    version: int
+    cache_bytes: Annotated[int, Meta(ge=0)]
+    channels_max: Annotated[int, Meta(ge=1, le=512)]
+    candidates: _Domains = ()
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """No. `code` is one of `REFUSALS`, or a newer agent's."""
+
+    code: Annotated[str, Meta(max_length=64)]
+    message: _Text = ""
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True):
+    """It ended here like this.
+
+    Attributes:
+        certain: libvirt said so, it is not our conclusion.
+    """
+
+    session_id: _SessionId
+    result: _Text
+    reason: Annotated[str, Meta(max_length=1024)] = ""
+    uuid: _Uuid = ""
+    domain: _Text = ""
+    certain: bool = False
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True):
+    """And here like that; `result` is empty while it still runs here."""
+
+    result: _Text
+    reason: Annotated[str, Meta(max_length=1024)] = ""
+    uuid: _Uuid = ""
+    domain: _Text = ""
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True):
+    """Are you there, and who are you?
+
+    Attributes:
+        session_id: and do you carry this migration? Empty does not ask.
+    """
+
+    versions: _Versions
+    session_id: Annotated[bytes, Meta(max_length=SESSION_ID_BYTES)] = b""
+
+
+class Pong(msgspec.Struct, frozen=True, kw_only=True):
+    """I am.
+
+    Attributes:
+        version: the highest common one, 0 if there is none.
+        state: as `agent.api.AgentState`.
+        carries: whether it carries the migration that was asked for; None from an agent that was not asked.
+    """
+
+    version: int
+    software: _Text
+    state: _Text
+    sessions: int
+    carries: bool | None = None
+
+
+Message = Open | Opened | Refused | Close | Closed | Ping | Pong
+
+_KINDS: Final[dict[str, type[Message]]] = {
+    kind.__name__.lower(): kind for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong)
+}
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A framed message that is not decoded yet."""
+
+    id: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+    kind: Annotated[str, Meta(max_length=64)]
+    body: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+_bodies = {name: msgspec.msgpack.Decoder(kind) for name, kind in _KINDS.items()}
+
+
+def encode(request_id: int, message: Message) -> bytes:
+    """Frame a message.
+
+    Raises:
+        LocalProtocolError: larger than `FRAME_BYTES_MAX`.
+    """
+    body = msgspec.Raw(_encoder.encode(message))
+    data = _encoder.encode(Envelope(request_id, type(message).__name__.lower(), body))
+    if len(data) > FRAME_BYTES_MAX:
+        raise LocalProtocolError(f"control message of {len(data)} bytes, at most {FRAME_BYTES_MAX}")
+    return _LENGTH.pack(len(data)) + data
+
+
+def decode(envelope: Envelope) -> Message | None:
+    """Read the message in an envelope; None for a kind that this version does not know.
+
+    Raises:
+        RemoteProtocolError: a known kind that breaks its rules.
+    """
+    decoder = _bodies.get(envelope.kind)
+    if decoder is None:
+        return None
+    try:
+        message: Message = decoder.decode(envelope.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"control message {envelope.kind!r}: {error}") from error
+    return message
+
+
+class Frames:
+    """Cuts a byte stream into envelopes; holds at most one frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Envelope]:
+        """Take in bytes as they come and return the envelopes that are now complete.
+
+        Raises:
+            LimitExceededError: a frame announces more than `FRAME_BYTES_MAX`.
+            RemoteProtocolError: a frame is no envelope.
+        """
+        self._buffer += data
+        found = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > FRAME_BYTES_MAX:
+                raise LimitExceededError(f"control frame of {length} bytes, at most {FRAME_BYTES_MAX}")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(_envelope(bytes(self._buffer[_LENGTH.size : end])))
+            del self._buffer[:end]
+        return found
+
+
+def _envelope(data: bytes) -> Envelope:
+    try:
+        envelope: Envelope = _envelopes.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"control frame: {error}") from error
+    return envelope
+
+
+def common_version(theirs: tuple[int, ...]) -> int:
+    """The highest version that both speak, 0 if there is none."""
+    return max(set(VERSIONS) & set(theirs), default=0)

@@ -1,0 +1,143 @@
+"""The destination side of an accelerated migration: segments in, the byte-identical stream into the waiting QEMU.
+
+    Link --> WorkPool (decompress) --> Rebuild (apply, verify, in order) --> Connection's writer --> QEMU
+    Link <-- ReverseReader, raw and urgent <-- QEMU's return path
+
+Connections are dialled in the order in which the source accepted them, one at a time: QEMU before 8.0 tells the main
+channel from the others by nothing else.
+"""
+
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final
+
+from dwcp_migrate.delta import PageDecoder
+from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.session.connection import Arrival, Connection
+from dwcp_migrate.session.endpoint import Endpoint
+from dwcp_migrate.session.gate import REVERSE_BYTES_MAX, FixedWindow, Gate
+from dwcp_migrate.session.link_session import LinkSession, link_options
+from dwcp_migrate.session.messages import Counters, Happened, StartDestination
+from dwcp_migrate.session.pool import WorkPool
+from dwcp_migrate.session.rebuild import Rebuild
+from dwcp_migrate.session.reverse import ReverseReader, raw_segment
+from dwcp_migrate.session.source import usable_cores
+from dwcp_migrate.transport import OPEN, Segment
+from dwcp_migrate.units import MIB
+
+DIAL_S: Final = 5.0
+"""QEMU listens on this very host: longer than this it is not there."""
+
+PENDING_BYTES_MAX: Final = 256 * MIB
+"""Raw bytes that came and are not in QEMU yet. The source's windows (64 MiB, and a little for each connection) stay
+far below; a peer that goes past it breaks the protocol."""
+
+
+class DestinationSession(LinkSession):
+    """One migration at the destination.
+
+    Args:
+        start: what the agents agreed on; the target is checked by the agent.
+        report: takes what happened, from any thread.
+    """
+
+    def __init__(self, start: StartDestination, report: Callable[[Happened], None]) -> None:
+        super().__init__("destination", link_options(start), report)
+        self._start = start
+        options = start.options
+        self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
+        self._rebuild = Rebuild(PageDecoder(options.cache_bytes), self._pool, self._deliver, self._reject)
+        self._gate = Gate(FixedWindow(REVERSE_BYTES_MAX))
+        self._raw_bytes = 0
+        self._pending_bytes = 0
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._to_dial: dict[int, Connection] = {}
+        self._dials: SimpleQueue[Connection | None] = SimpleQueue()
+        self._next_dial = 0
+        threading.Thread(target=self._dial_in_order, name="dial", daemon=True).start()
+        self.link.start()
+
+    def add_channel(self, sock: socket.socket) -> None:
+        """Take a channel that the agent accepted; its preamble is consumed, TLS is still to come."""
+        self.link.add_channel(sock)
+
+    def on_segment(self, segment: Segment) -> None:
+        """A piece of a forward direction came, in any order."""
+        connection = self._connection(segment)
+        with self._lock:
+            self._pending_bytes += segment.raw_size
+            pending = self._pending_bytes
+        if pending > PENDING_BYTES_MAX:
+            self.fail(LimitExceededError(f"{pending} raw bytes are waiting, at most {PENDING_BYTES_MAX}"))
+        elif segment.raw_size:
+            self._rebuild.take(segment)
+        else:
+            connection.arrived(Arrival(segment.sequence, segment.flags, b""))
+
+    def _connection(self, segment: Segment) -> Connection:
+        """The segment's connection, made when its first segment comes, which need not be its OPEN."""
+        number = segment.connection
+        with self._lock:
+            connection = self._connections.get(number) or self._new_connection(number, self._gate)
+            if segment.flags & OPEN:
+                self._to_dial[number] = connection
+            while (ready := self._to_dial.pop(self._next_dial, None)) is not None:
+                self._next_dial += 1
+                self._dials.put(ready)
+        return connection
+
+    def _dial_in_order(self) -> None:
+        while (connection := self._dials.get()) is not None:
+            self._dial(connection)
+
+    def _dial(self, connection: Connection) -> None:
+        target = (self._start.target_address, self._start.target_port)
+        try:
+            sock = socket.create_connection(target, timeout=DIAL_S)
+        except OSError as error:
+            detail = f"cannot reach QEMU at {target[0]}:{target[1]}: {error}"
+            self.report(Happened(event="connection-closed", connection=connection.number, detail=detail))
+            connection.break_off(tell=True)
+            return
+        self.report(Happened(event="connection-opened", connection=connection.number))
+        connection.attach(Endpoint(sock), ReverseReader(connection.outlet, self._gate, self.link.send))
+
+    def _deliver(self, segment: Segment, raw: memoryview) -> None:
+        with self._lock:
+            self._sizes[segment.connection, segment.sequence] = segment.raw_size
+        self._known(segment.connection).arrived(Arrival(segment.sequence, segment.flags, raw))
+
+    def _acknowledge(self, connection: int, sequence: int) -> None:
+        with self._lock:
+            size = self._sizes.pop((connection, sequence), 0)
+            self._pending_bytes -= size
+            self._raw_bytes += size
+        super()._acknowledge(connection, sequence)
+
+    def _reject(self, segment: Segment) -> None:
+        with self._lock:
+            self._pending_bytes -= segment.raw_size
+        self.report(Happened(event="repaired", connection=segment.connection, number=segment.sequence))
+        self.link.reject(segment.connection, segment.sequence)
+
+    def _before_repair(self) -> None:
+        """The reverse direction has no state."""
+
+    def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
+        return raw_segment(connection, sequence, raw)
+
+    def _gates(self) -> tuple[Gate, ...]:
+        return (self._gate,)
+
+    def _end(self, result: str, detail: str) -> None:
+        self._dials.put(None)
+        super()._end(result, detail)
+
+    def _totals(self, counters: Counters) -> None:
+        with self._lock:
+            counters.raw_bytes = self._raw_bytes
+            counters.in_flight_bytes = self._pending_bytes
+            connections = list(self._connections.values())
+        counters.reverse_bytes = sum(connection.outlet.sent_bytes for connection in connections)

@@ -1,0 +1,213 @@
+"""The forward direction at the source: QEMU's socket -> parser -> encoder -> segments.
+
+One thread a connection reads and cuts; classification is serial over the whole migration (the page cache is one);
+compression is parallel. Raw bytes stay in their receive buffer, untouched, until the other QEMU has them.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import xxhash
+
+from dwcp_migrate.delta import Coding, Compressor, Job, PageCounts, PageEncoder
+from dwcp_migrate.qemu import Cut, StreamParser
+from dwcp_migrate.qemu.sniff import Kind
+from dwcp_migrate.session.buffers import BufferPool, Lease
+from dwcp_migrate.session.connection import Outlet
+from dwcp_migrate.session.endpoint import Endpoint
+from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.session.pool import WorkPool
+from dwcp_migrate.transport import OPEN, URGENT, Segment
+from dwcp_migrate.units import KIB
+
+COLLECT_S: Final = 0.005
+"""How long a reader waits for more before it cuts a short segment. QEMU writes 32 to 256 KiB at a time, and larger
+segments compress better; in the tail, in postcopy and on streams that are not parsed nothing is held back."""
+
+SMALL_BYTES: Final = 16 * KIB
+"""What comes in so small a piece on a stream that is not parsed is an answer that somebody waits for (a page that
+postcopy's preempt channel brings, an NBD request), not bulk."""
+ROOM_BYTES_MIN: Final = 256 * KIB
+"""A buffer with less room than this is changed for a fresh one."""
+
+
+class Stage:
+    """Turns cuts of every connection into segments.
+
+    Args:
+        encoder: the migration's page encoder.
+        pool: compresses.
+        send: gives a segment to the link.
+        choose: the coding for the next segment.
+    """
+
+    def __init__(
+        self,
+        encoder: PageEncoder,
+        pool: WorkPool,
+        send: Callable[[Segment], None],
+        choose: Callable[[], Coding],
+    ) -> None:
+        self._encoder = encoder
+        self._pool = pool
+        self._send = send
+        self._choose = choose
+        self._classifying = threading.Lock()
+        self._thread = threading.local()
+        self._counted = threading.Lock()
+        self._pages = PageCounts()
+        self._opaque_bytes = 0
+
+    def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: Lease) -> None:
+        """Classify one cut of `view` and have it compressed and sent."""
+        raw = view[cut.begin : cut.end]
+        with self._classifying:
+            job = self._encoder.classify(view, cut)
+        sequence = outlet.retain(raw, lease)
+        lease.hold()
+        urgent = cut.urgent or (cut.layout is None and len(raw) <= SMALL_BYTES)
+        flags = URGENT if urgent else 0
+
+        def encode() -> None:
+            try:
+                self._send(self._segment(outlet.connection, sequence, flags, raw, job))
+            finally:
+                lease.release()
+
+        if urgent:
+            encode()
+        else:
+            self._pool.submit(encode)
+
+    def _segment(self, connection: int, sequence: int, flags: int, raw: memoryview, job: Job) -> Segment:
+        payload = job.encode(self._choose(), self._compressor())
+        with self._counted:
+            self._pages.add(job.counts)
+            self._opaque_bytes += len(raw) if job.layout is None else 0
+        return Segment(connection, sequence, flags, len(raw), xxhash.xxh3_64_intdigest(raw), payload)
+
+    def _compressor(self) -> Compressor:
+        """This thread's own: contexts cannot be shared."""
+        if not hasattr(self._thread, "compressor"):
+            self._thread.compressor = Compressor()
+        compressor: Compressor = self._thread.compressor
+        return compressor
+
+    def reset(self) -> None:
+        """Both page caches start empty from the next cut on."""
+        with self._classifying:
+            self._encoder.reset()
+
+    def count(self, counters: Counters) -> None:
+        """Add the pages and opaque bytes so far."""
+        with self._counted:
+            pages = self._pages
+            counters.pages = {
+                "zero": pages.zero + pages.listed_zero,
+                "duplicate": pages.duplicate,
+                "same": pages.same,
+                "delta": pages.delta,
+                "new": pages.new,
+            }
+            counters.opaque_bytes = self._opaque_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all readers of a migration share."""
+
+    gate: Gate
+    stage: Stage
+    buffers: BufferPool
+
+
+class ForwardReader:
+    """Reads one connection of QEMU's (see `connection.Reader`).
+
+    Args:
+        record: takes the raw bytes as they come, or None.
+        observe: called after each cut with the parser, to report what it saw.
+    """
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        parser: StreamParser,
+        shared: "Shared",
+        observe: Callable[[StreamParser], None],
+        record: Callable[[memoryview], None] | None = None,
+    ) -> None:
+        self._outlet = outlet
+        self._parser = parser
+        self._gate = shared.gate
+        self._stage = shared.stage
+        self._buffers = shared.buffers
+        self._observe = observe
+        self._record = record
+        self._lease = self._buffers.lease()
+        self._begin = 0
+        self._end = 0
+
+    def pump(self, endpoint: Endpoint) -> None:
+        """See `connection.Reader`."""
+        self._outlet.signal(OPEN)
+        try:
+            ended = False
+            while not ended:
+                room = self._gate.wait(self._outlet.connection)
+                ended, idle = self._fill(endpoint, room)
+                self._cut(flush=ended or idle)
+        finally:
+            self._lease.release()
+
+    def _fill(self, endpoint: Endpoint, room: int) -> tuple[bool, bool]:
+        """Read what QEMU has, at most `room` bytes.
+
+        Returns:
+            Whether the stream ended, and whether QEMU has nothing more at the moment.
+        """
+        view = self._lease.view
+        limit = min(len(view), self._end + room)
+        while self._end < limit:
+            count = endpoint.read_into(view[self._end : limit])
+            if count == 0:
+                return True, True
+            if count is not None:
+                self._take(view[self._end : self._end + count])
+            elif self._begin == self._end:
+                endpoint.wait_readable(None)
+            elif not (self._bulk and endpoint.wait_readable(COLLECT_S)):
+                return False, True
+        return False, False
+
+    @property
+    def _bulk(self) -> bool:
+        """Whether waiting a little for a larger segment is worth it and harms nobody."""
+        parser = self._parser
+        return parser.kind in (Kind.MAIN, Kind.MULTIFD) and not parser.opaque_reason and not parser.urgent
+
+    def _take(self, data: memoryview) -> None:
+        if self._record is not None:
+            self._record(data)
+        self._end += len(data)
+
+    def _cut(self, *, flush: bool) -> None:
+        view = self._lease.view[self._begin : self._end]
+        fed = self._parser.feed(view, flush=flush or len(view) == len(self._lease.view))
+        for cut in fed.cuts:
+            self._stage.take(self._outlet, view, cut, self._lease)
+        self._begin += fed.consumed
+        self._observe(self._parser)
+        if len(self._lease.view) - self._end < ROOM_BYTES_MIN:
+            self._change_buffer()
+
+    def _change_buffer(self) -> None:
+        """Go on in a fresh buffer; what is not cut yet moves along."""
+        rest = self._lease.view[self._begin : self._end]
+        fresh = self._buffers.lease()
+        fresh.view[: len(rest)] = rest
+        self._lease.release()
+        self._lease, self._begin, self._end = fresh, 0, len(rest)

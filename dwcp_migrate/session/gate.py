@@ -1,0 +1,133 @@
+"""How much a reader may take from QEMU now.
+
+Rule: bytes taken and not yet in the other QEMU are downtime, so they are bounded in time, twice: by a window over all
+that is not delivered, and by what waits in this process before a channel takes it. Each connection may always have
+`FLOOR_BYTES` in flight: QEMU's destination may refuse to read one connection until another has delivered (multifd's
+SYNC), and shared bounds alone would then stand still for ever.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from dwcp_migrate.session.endpoint import CancelledError
+from dwcp_migrate.units import KIB, MIB
+
+FLOOR_BYTES: Final = 256 * KIB
+READ_S: Final = 0.025
+"""One read takes what the path carries in this time, so that a slow path does not get one huge segment at a time."""
+READ_BYTES_MIN: Final = 128 * KIB
+AHEAD_POLL_S: Final = 0.004
+"""How often a reader looks whether what waits before the channels has become short enough."""
+REVERSE_BYTES_MAX: Final = 4 * MIB
+"""In flight on a return path. Page requests are 12 bytes; only NBD replies can be large."""
+
+
+class ByteWindow(Protocol):
+    """What a gate asks of a window; `transport.Window` is one."""
+
+    @property
+    def rate_bytes_per_s(self) -> float:
+        """Rate of delivery, 0 while unknown."""
+
+    def allowed(self, now: float) -> int:
+        """Bytes that may still be taken."""
+
+    def on_sent(self, now: float, count: int) -> None:
+        """Count bytes taken."""
+
+    def on_acknowledged(self, now: float, count: int) -> None:
+        """Count bytes that the other QEMU took."""
+
+
+class FixedWindow:
+    """A window of constant size, for return paths."""
+
+    def __init__(self, limit_bytes: int = REVERSE_BYTES_MAX) -> None:
+        self._free = limit_bytes
+        self.rate_bytes_per_s = 0.0
+
+    def allowed(self, now: float) -> int:
+        """See `ByteWindow`."""
+        del now
+        return max(0, self._free)
+
+    def on_sent(self, now: float, count: int) -> None:
+        """See `ByteWindow`."""
+        del now
+        self._free -= count
+
+    def on_acknowledged(self, now: float, count: int) -> None:
+        """See `ByteWindow`."""
+        del now
+        self._free += count
+
+
+class Gate:
+    """A window that threads wait at, shared by the connections of a session.
+
+    Args:
+        window: bounds what is not delivered.
+        ahead_s: time that a byte taken now would wait in this process.
+        ahead_s_max: bounds it.
+    """
+
+    def __init__(
+        self, window: ByteWindow, ahead_s: Callable[[], float] = lambda: 0.0, ahead_s_max: float = 0.0
+    ) -> None:
+        self._window = window
+        self._ahead_s = ahead_s
+        self._ahead_s_max = ahead_s_max
+        self._changed = threading.Condition()
+        self._in_flight: dict[int, int] = {}
+        self._closed = False
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes taken and not yet acknowledged, all connections."""
+        with self._changed:
+            return sum(self._in_flight.values())
+
+    def wait(self, connection: int) -> int:
+        """Wait until the connection may take bytes.
+
+        Returns:
+            How many, at least 1.
+
+        Raises:
+            CancelledError: `close` was called.
+        """
+        with self._changed:
+            while not self._closed:
+                floor = FLOOR_BYTES - self._in_flight.get(connection, 0)
+                room = self._room()
+                if room > 0 and self._ahead_s() <= self._ahead_s_max:
+                    return max(room, floor)
+                if floor > 0:
+                    return floor
+                self._changed.wait(AHEAD_POLL_S if room > 0 else None)
+        raise CancelledError
+
+    def _room(self) -> int:
+        read_bytes_max = max(READ_BYTES_MIN, int(self._window.rate_bytes_per_s * READ_S))
+        return min(self._window.allowed(time.monotonic()), read_bytes_max)
+
+    def sent(self, connection: int, count: int) -> None:
+        """Count bytes as in flight."""
+        with self._changed:
+            self._in_flight[connection] = self._in_flight.get(connection, 0) + count
+            self._window.on_sent(time.monotonic(), count)
+
+    def acknowledged(self, connection: int, count: int) -> None:
+        """Count bytes as delivered and let readers go on."""
+        with self._changed:
+            self._in_flight[connection] -= count
+            self._window.on_acknowledged(time.monotonic(), count)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Make every waiter raise, now and later."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

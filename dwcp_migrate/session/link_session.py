@@ -1,0 +1,236 @@
+"""What both sides of an accelerated migration share: their connections, the link's callbacks, the end.
+
+The session ends when every connection has ended (`carried`, or `reset` if QEMU broke one), when the link stays lost
+(`link-lost`), on the agent's order (`aborted`) or by a fault of ours (`failed`). Whatever the end, no socket of
+QEMU's stays open behind it: QEMU then does what it does when a TCP connection ends or breaks.
+"""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
+from dwcp_migrate.session.connection import Connection, Outlet
+from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.session.messages import (
+    Counters,
+    Finished,
+    Happened,
+    SessionOptions,
+    StartDestination,
+    StartSource,
+)
+from dwcp_migrate.transport import Link, LinkOptions, Role, Segment
+
+ABORT_S_MAX: Final = 1.0
+"""How long an aborted session tries to tell the other side before it goes."""
+
+CLOSE_S_MAX: Final = 2.0
+"""How long the threads of QEMU's sockets have to leave them."""
+
+
+def link_options(start: StartSource | StartDestination) -> LinkOptions:
+    """The link's part of what the agents agreed on."""
+    options: SessionOptions = start.options
+    return LinkOptions(
+        session_id=start.session_id,
+        token=start.token,
+        peer_name=start.peer_name,
+        ca=Path(options.ca),
+        certificate=Path(options.certificate),
+        key=Path(options.key),
+        address=start.peer_address if isinstance(start, StartSource) else "",
+        port=start.peer_port if isinstance(start, StartSource) else 0,
+        channels=options.channels,
+        channels_max=options.channels_max,
+        congestion_control=options.congestion_control,
+        connect_timeout_s=options.connect_timeout_s,
+        loss_s_max=options.loss_s_max,
+    )
+
+
+class LinkSession(ABC):
+    """Base of the two sides; also the link's receiver (see `transport.LinkReceiver`).
+
+    Args:
+        report: takes what happened, from any thread.
+
+    Raises:
+        ConfigError: the TLS files cannot be used.
+    """
+
+    def __init__(self, role: Role, options: LinkOptions, report: Callable[[Happened], None]) -> None:
+        self.report = report
+        self._lock = threading.Lock()
+        self._connections: dict[int, Connection] = {}
+        self._open: set[int] = set()
+        self._was_reset = False
+        self._repaired = 0
+        self._link_down = False
+        self._result: tuple[str, str] | None = None
+        self._idle = threading.Condition(self._lock)
+        self.link = Link(role, options, self)
+
+    @abstractmethod
+    def _gates(self) -> tuple[Gate, ...]:
+        """Gates to close at the end."""
+
+    @abstractmethod
+    def _totals(self, counters: Counters) -> None:
+        """Fill in what only this side counts."""
+
+    def _new_connection(self, number: int, gate: Gate) -> Connection:
+        """Make and register a connection. Call with the lock held."""
+        outlet = Outlet(number, self.link.send, gate)
+        connection = Connection(outlet, self._acknowledge, self._connection_closed)
+        self._connections[number] = connection
+        self._open.add(number)
+        return connection
+
+    def _known(self, number: int) -> Connection:
+        """A connection of this session, open or ended: late segments of an ended one are still acknowledged.
+
+        Raises:
+            RemoteProtocolError: there never was one of that number.
+        """
+        with self._lock:
+            connection = self._connections.get(number)
+        if connection is None:
+            raise RemoteProtocolError(f"connection {number} was never opened")
+        return connection
+
+    def _acknowledge(self, connection: int, sequence: int) -> None:
+        self.link.acknowledge(connection, sequence)
+
+    def _connection_closed(self, connection: Connection, was_reset: bool) -> None:  # noqa: FBT001 - a callback
+        self.report(Happened(event="connection-closed", connection=connection.number))
+        with self._lock:
+            self._open.discard(connection.number)
+            self._was_reset |= was_reset
+            self._idle.notify_all()
+
+    @abstractmethod
+    def on_segment(self, segment: Segment) -> None:
+        """A segment came, in any order."""
+
+    def on_acknowledged(self, connection: int, sequence: int) -> None:
+        """The other QEMU took everything up to this segment."""
+        known = self._known(connection)
+        known.outlet.acknowledged(sequence)
+        known.check_closed()
+
+    def on_rejected(self, connection: int, sequence: int) -> None:
+        """The other side rebuilt wrong bytes: send them as they are."""
+        self._before_repair()
+        raw = self._known(connection).outlet.find(sequence)
+        if raw is None:
+            self.fail(SessionError(f"segment {sequence} of connection {connection} was rejected after its delivery"))
+            return
+        self._repaired += 1
+        self.report(Happened(event="repaired", connection=connection, number=sequence))
+        self.link.replace(self._raw_segment(connection, sequence, raw))
+
+    @abstractmethod
+    def _before_repair(self) -> None:
+        """Let the encoder know that the other side's state may be wrong."""
+
+    @abstractmethod
+    def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
+        """A segment that carries the bytes without any use of state."""
+
+    def on_channels(self, up: int) -> None:  # noqa: B027 - `counters` tells it when somebody asks
+        """The number of channels changed."""
+
+    def on_channel_lost(self, reason: str) -> None:
+        """One channel is gone; its segments are being sent again on others."""
+        self.report(Happened(event="channel-lost", detail=reason))
+
+    def on_link_lost(self) -> None:
+        """No channel is left."""
+        self._link_down = True
+        self.report(Happened(event="link-lost"))
+
+    def on_link_restored(self, milliseconds: int) -> None:
+        """A channel came back."""
+        self._link_down = False
+        self.report(Happened(event="link-restored", number=milliseconds))
+
+    def on_closed(self) -> None:  # noqa: B027 - nothing to do is the answer of both sides
+        """The other side has ended in order: everything was acknowledged, so our connections are ending too."""
+
+    def on_failed(self, error: DwcpError) -> None:
+        """The link gave up."""
+        self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the session for a fault: every connection of QEMU's is reset."""
+        result = "link-lost" if isinstance(error, LinkLostError) else "failed"
+        self._end(result, f"{type(error).__name__}: {error}")
+        self._break_off_all(tell=False)
+
+    def abort(self, reason: str) -> None:
+        """Reset every connection on both sides and end."""
+        self._break_off_all(tell=True)
+        deadline = time.monotonic() + ABORT_S_MAX
+        with self._idle:
+            self._idle.wait_for(lambda: not self._open, timeout=deadline - time.monotonic())
+        self._end("aborted", reason)
+        self._break_off_all(tell=False)
+
+    def _end(self, result: str, detail: str) -> None:
+        with self._lock:
+            if self._result is None:
+                self._result = (result, detail)
+        for gate in self._gates():
+            gate.close()
+
+    def _break_off_all(self, *, tell: bool) -> None:
+        with self._lock:
+            connections = list(self._connections.values())
+        for connection in connections:
+            connection.break_off(tell=tell)
+
+    def counters(self) -> Counters:
+        """Totals so far."""
+        link = self.link.counters()
+        counters = Counters(
+            wire_bytes=link.sent_bytes + link.received_bytes,
+            resent_segments=link.resent_pieces,
+            repaired_segments=self._repaired,
+            channels_lost=link.channels_lost,
+            link_losses=link.link_losses,
+            channels=link.channels,
+            rtt_s=link.rtt_s,
+            cpu_s=time.process_time(),
+        )
+        self._totals(counters)
+        return counters
+
+    def finished(self) -> Finished | None:
+        """The result once the session is over; polled by the worker's main loop."""
+        with self._lock:
+            self._check_end()
+            result = self._result
+        if result is None:
+            return None
+        return Finished(result=result[0], detail=result[1], counters=self.counters())
+
+    def close(self) -> None:
+        """End the link: in order unless the session failed. Takes a few seconds at most."""
+        with self._idle:  # an exit before the resets are sent would look like the end of the stream
+            self._idle.wait_for(lambda: not self._open, timeout=CLOSE_S_MAX)
+            result = self._result
+        in_order = result is not None and result[0] in ("carried", "reset")
+        self.link.close("" if in_order else "the session ended early")
+
+    def _check_end(self) -> None:
+        if self._result is not None or not self._connections:
+            return
+        if not self._open:
+            self._result = ("reset" if self._was_reset else "carried", "")
+        elif self._link_down and all(self._connections[number].quiet for number in self._open):
+            # Nothing of QEMU's is left here and nothing to deliver: waiting for the link would serve nobody.
+            self._result = ("reset", "QEMU closed its connections while the link was lost")

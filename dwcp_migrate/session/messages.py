@@ -1,0 +1,241 @@
+"""What the agent and its data processes say to each other.
+
+Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one datagram: msgpack, at most
+`MESSAGE_BYTES_MAX`, with file descriptors beside it (SCM_RIGHTS) where the message says so.
+
+    agent -> data process                          data process -> agent
+    StartSource | StartDestination | StartRelay    Ready            imports done, waiting
+    AddConnection   + 1 fd (relay: 2)              Happened         something worth a log line or a state
+    AddChannel      + 1 fd (destination)           Progress         counters, every PROGRESS_S
+    Abort                                          Finished         the session is over
+    (half-close, the answer to Finished)           Returned + fds   a connection that came too late; then it exits
+
+The agent's death ends the data process (PR_SET_PDEATHSIG): the migration fails as a broken TCP connection does.
+"""
+
+from typing import Final
+
+import msgspec
+
+MESSAGE_BYTES_MAX: Final = 64 * 1024
+PROGRESS_S: Final = 0.5
+TOKEN_BYTES: Final = 32
+SESSION_ID_BYTES: Final = 16
+
+
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides of a session need from the configuration, already agreed between the agents.
+
+    Attributes:
+        cache_bytes: page cache, the smaller of both ends' configured values.
+        channels: 0 is adaptive.
+        workers: 0 is the number of usable cores.
+        codec: auto, none, lz4 or zstd.
+    """
+
+    ca: str
+    certificate: str
+    key: str
+    cache_bytes: int
+    channels: int
+    channels_max: int
+    congestion_control: str
+    connect_timeout_s: float
+    loss_s_max: float
+    in_flight_ms_max: int
+    workers: int
+    codec: str
+    level: int
+    level_max: int
+    record_directory: str = ""
+    record_bytes_max: int = 0
+
+
+class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Carry a migration to a peer whose agent has already agreed to it.
+
+    Attributes:
+        session_id: 16 random bytes, the routing key of the channels.
+        token: 32 random bytes that every channel proves inside TLS.
+        peer_name: name that the peer's certificate must carry.
+        peer_address: where its link port listens.
+    """
+
+    session_id: bytes
+    token: bytes
+    peer_name: str
+    peer_address: str
+    peer_port: int
+    options: SessionOptions
+
+
+class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Receive a migration and write it into the QEMU that waits at `target_address:target_port`.
+
+    Attributes:
+        peer_name: name that the channels' client certificates must carry.
+    """
+
+    session_id: bytes
+    token: bytes
+    peer_name: str
+    target_address: str
+    target_port: int
+    options: SessionOptions
+
+
+class StartRelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Pass connections through byte for byte: no agent at the destination, or not wanted.
+
+    Attributes:
+        reason: why, for the record.
+    """
+
+    reason: str
+
+
+class AddConnection(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One connection of QEMU's (fd 0); for a relay also the connected onward socket (fd 1)."""
+
+    connection: int
+
+
+class AddChannel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One TCP connection of the peer's whose preamble named this session (fd 0); TLS is still to come."""
+
+
+class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Reset everything and exit."""
+
+    reason: str
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Imports are done; the next message starts a session."""
+
+    pid: int
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something worth a log line or a change of state.
+
+    Attributes:
+        event: one of `EVENTS`.
+        connection: which of QEMU's connections, -1 for the session as a whole.
+        detail: for people.
+        number: a value that belongs to the event: an iteration, a byte count, a channel count.
+    """
+
+    event: str
+    connection: int = -1
+    detail: str = ""
+    number: int = 0
+
+
+EVENTS: Final = frozenset(
+    {
+        "connection-opened",  # detail: kind (main, multifd, opaque, tls, nbd)
+        "connection-closed",
+        "uuid",  # detail: the guest's UUID as a multifd channel announces it
+        "ram-total",  # number: bytes of guest memory that the stream announces
+        "iteration",  # number: dirty_sync_count as far as the stream shows it
+        "switchover",  # RAM's SECTION_END passed: the guest is paused
+        "postcopy",  # the stream switched to postcopy
+        "opaque",  # detail: why a connection is no longer parsed
+        "repaired",  # a segment arrived wrong and was sent again raw
+        "channel-lost",  # detail: why
+        "link-lost",  # all channels are gone; waiting
+        "link-restored",  # number: milliseconds it took
+        "record-full",  # the recording reached its limit
+    }
+)
+
+
+class Counters(msgspec.Struct, kw_only=True):
+    """Totals of one data process since it started; every value only grows unless it says otherwise.
+
+    Attributes:
+        raw_bytes: taken from QEMU (source) or written into it (destination), all connections, forward.
+        wire_bytes: sent or received on the channels, frames included, before TLS.
+        reverse_bytes: return path.
+        pages: by kind: zero, duplicate, same, delta, new. Opaque bytes are in `opaque_bytes`.
+        in_flight_bytes: raw bytes taken and not yet acknowledged (a gauge).
+        channels: up now (a gauge).
+        rtt_s: smallest round trip of the link seen lately (a gauge).
+    """
+
+    raw_bytes: int = 0
+    wire_bytes: int = 0
+    reverse_bytes: int = 0
+    opaque_bytes: int = 0
+    pages: dict[str, int] = {}
+    segments: int = 0
+    resent_segments: int = 0
+    repaired_segments: int = 0
+    channels_lost: int = 0
+    link_losses: int = 0
+    in_flight_bytes: int = 0
+    channels: int = 0
+    rtt_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where it stands."""
+
+    counters: Counters
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The session is over; only `Returned` follows.
+
+    Attributes:
+        result: `carried` (every connection ended in order), `reset` (an end of QEMU's reset or vanished),
+            `link-lost`, `aborted`, `failed` (a fault of ours, see `detail`).
+    """
+
+    result: str
+    counters: Counters
+    detail: str = ""
+
+
+class Returned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A connection that arrived when the session was over, untouched, with the descriptors of its `AddConnection`.
+
+    Another migration to the same port may begin in the instant in which this one ends; its first connection must not
+    be lost with the process.
+    """
+
+    connection: int
+
+
+ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | Abort
+FromWorker = Ready | Happened | Progress | Finished | Returned
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """Serialise a message.
+
+    Raises:
+        ValueError: larger than `MESSAGE_BYTES_MAX`.
+    """
+    data = _encoder.encode(message)
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ValueError(f"message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX}")
+    return data
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """Read a message of the agent's. Raises msgspec.ValidationError or DecodeError on anything else."""
+    message: ToWorker = _to_worker.decode(data)
+    return message
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """Read a data process's message. Raises msgspec.ValidationError or DecodeError on anything else."""
+    message: FromWorker = _from_worker.decode(data)
+    return message

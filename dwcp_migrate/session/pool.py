@@ -1,0 +1,57 @@
+"""Threads that do the parallel half of the work: compress at the source, decompress at the destination.
+
+The compressors free the GIL; a queue hand-over costs 16 us against about 1 ms of work for a segment.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class WorkPool:
+    """Runs tasks on `count` threads; a task's exception goes to `failed` and ends nothing else.
+
+    The queue has no bound of its own: every task stands for bytes that a window already let in.
+
+    Attributes:
+        count: threads.
+    """
+
+    def __init__(self, count: int, name: str, failed: Callable[[BaseException], None]) -> None:
+        self.count = count
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._failed = failed
+        self._busy_s = [0.0] * count
+        self._began_at: list[float | None] = [None] * count
+        for index in range(count):
+            threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True).start()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Queue a task."""
+        self._tasks.put(task)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that no thread has taken yet."""
+        return self._tasks.qsize()
+
+    def busy_s(self) -> float:
+        """Time that all threads together have spent on tasks, unfinished ones included."""
+        now = time.monotonic()
+        return sum(self._busy_s) + sum(now - began for began in self._began_at if began is not None)
+
+    def _run(self, index: int) -> None:
+        while (task := self._tasks.get()) is not None:
+            began = self._began_at[index] = time.monotonic()
+            try:
+                task()
+            except Exception as error:  # noqa: BLE001 - the session decides what a fault means
+                self._failed(error)
+            self._began_at[index] = None
+            self._busy_s[index] += time.monotonic() - began
+
+    def close(self) -> None:
+        """Let the threads end after what is queued."""
+        for _ in range(self.count):
+            self._tasks.put(None)

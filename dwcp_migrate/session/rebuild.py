@@ -1,0 +1,121 @@
+"""The parallel and the serial half of decoding, at the destination.
+
+Segments are decompressed on a pool in any order; those that use the page cache are then applied strictly in
+`state_sequence` order, by whichever thread completes the next one. Every rebuilt run is compared with its checksum
+before anybody may write it.
+
+    prepare fails ── its turn ──> skip, reject       apply fails, or the checksum differs ──> reject
+    reject ──> the source sends the segment raw and empties both caches with its next one
+
+What fails until that next one arrives, since it refers to what was skipped, is rejected in the same way. The transport
+bounds how often one segment may be rejected.
+"""
+
+import heapq
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import xxhash
+
+from dwcp_migrate.delta import Decompressor, PageDecoder, Prepared, state_sequence
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.session.pool import WorkPool
+from dwcp_migrate.transport import Segment
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    """A segment that waits for its turn; `prepared` is None where it could not be."""
+
+    state_sequence: int
+    prepared: Prepared | None = field(compare=False)
+    segment: Segment = field(compare=False)
+
+
+class Rebuild:
+    """Turns segments back into raw bytes.
+
+    Args:
+        decoder: the migration's page decoder.
+        pool: decompresses.
+        deliver: takes a segment and its verified raw bytes, from any thread.
+        reject: takes a segment that cannot be rebuilt, or whose rebuilt bytes are wrong.
+    """
+
+    def __init__(
+        self,
+        decoder: PageDecoder,
+        pool: WorkPool,
+        deliver: Callable[[Segment, memoryview], None],
+        reject: Callable[[Segment], None],
+    ) -> None:
+        self._decoder = decoder
+        self._pool = pool
+        self._deliver = deliver
+        self._reject = reject
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._next_state = 0
+        self._applying = False
+        self._thread = threading.local()
+
+    def take(self, segment: Segment) -> None:
+        """Rebuild a segment, some time later."""
+        self._pool.submit(lambda: self._prepare(segment))
+
+    def _prepare(self, segment: Segment) -> None:
+        prepared, sequence = self._prepared(segment)
+        if sequence is None:
+            self._finish(segment, prepared)
+            return
+        with self._lock:
+            if sequence < self._next_state:
+                raise RemoteProtocolError(f"state {sequence} came twice")
+            heapq.heappush(self._waiting, _Waiting(sequence, prepared, segment))
+            if self._applying:
+                return
+            self._applying = True
+        self._apply_ready()
+
+    def _prepared(self, segment: Segment) -> tuple[Prepared | None, int | None]:
+        """What can be done at any time, None where it fails; and the segment's turn."""
+        try:
+            prepared = self._decoder.prepare(segment.payload, segment.raw_size, self._decompressor())
+        except RemoteProtocolError:
+            return None, state_sequence(memoryview(segment.payload))
+        return prepared, prepared.state_sequence
+
+    def _decompressor(self) -> Decompressor:
+        """This thread's own: contexts cannot be shared."""
+        if not hasattr(self._thread, "decompressor"):
+            self._thread.decompressor = Decompressor()
+        decompressor: Decompressor = self._thread.decompressor
+        return decompressor
+
+    def _apply_ready(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or self._waiting[0].state_sequence != self._next_state:
+                    self._applying = False
+                    return
+                item = heapq.heappop(self._waiting)
+                self._next_state += 1
+            if item.prepared is None:
+                self._decoder.skip(item.state_sequence)
+            self._finish(item.segment, item.prepared)
+
+    def _finish(self, segment: Segment, prepared: Prepared | None) -> None:
+        """Deliver a segment whose turn it is, or ask for it again."""
+        if prepared is None:
+            self._reject(segment)
+            return
+        try:
+            raw = self._decoder.apply(prepared)
+        except RemoteProtocolError:
+            self._reject(segment)
+            return
+        if xxhash.xxh3_64_intdigest(raw) == segment.checksum and len(raw) == segment.raw_size:
+            self._deliver(segment, raw)
+        else:
+            self._reject(segment)

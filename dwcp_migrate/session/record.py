@@ -1,0 +1,270 @@
+"""A migration's record: what happened, told by both data processes, libvirt and the agents.
+
+The rule: a record only moves along `TRANSITIONS`, every time is an argument, and a fact that arrives late or twice
+changes nothing that is already known better. Where the tellers disagree on the result, libvirt's word counts, because
+it alone knows where the guest runs.
+
+    opening ──> precopy ──> switchover ──> ended
+       │          │  ^  └──> postcopy ──────^
+       │          v  │                      │
+       │        waiting ────────────────────┤    the link is lost; QEMU waits
+       └──> passthrough ────────────────────┘    unaccelerated, `passthrough_reason` says why
+"""
+
+from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from dwcp_migrate.session.messages import Counters, Finished, Happened
+
+State = Literal["opening", "precopy", "switchover", "postcopy", "waiting", "passthrough", "ended"]
+Role = Literal["source", "destination"]
+Result = Literal["", "completed", "failed"]
+
+TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    "opening": frozenset({"precopy", "passthrough", "ended"}),
+    "precopy": frozenset({"switchover", "postcopy", "waiting", "ended"}),
+    "switchover": frozenset({"postcopy", "waiting", "ended"}),
+    "postcopy": frozenset({"waiting", "ended"}),
+    "waiting": frozenset({"precopy", "switchover", "postcopy", "ended"}),
+    "passthrough": frozenset({"ended"}),
+    "ended": frozenset(),
+}
+"""Which state may follow which. `waiting` returns to the state that it interrupted."""
+
+EVENTS_MAX: Final = 256
+"""Events kept in a record; the first ones and the newest are the telling ones, so the middle goes."""
+
+DETAIL_CHARACTERS_MAX: Final = 500
+"""Length of any text that came from another process."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened, as `session.messages.Happened` says it or libvirt does (`libvirt-...`).
+
+    Attributes:
+        at: seconds since the epoch.
+        connection: which of QEMU's connections, -1 for the migration as a whole.
+    """
+
+    at: float
+    event: str
+    connection: int = -1
+    detail: str = ""
+    number: int = 0
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that the migration entered, and when (seconds since the epoch)."""
+
+    state: State
+    at: float
+
+
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one migration on this host. Also a line of the history file.
+
+    Attributes:
+        id: 32 hexadecimal digits, the same on both hosts; the CLI takes any unique prefix.
+        kind: `memory`, or `disk` where it carries libvirt's NBD disk copy.
+        peer: the other host's name, empty when its address belongs to no peer.
+        address: where QEMU waits, with `port`.
+        domain: libvirt's name, empty until the connection is tied to its domain, as `uuid`.
+        started_at: seconds since the epoch, as `ended_at`; `ended_at` is 0 while it runs.
+        result: empty while it runs.
+        reason: why it failed; empty when it did not.
+        passthrough_reason: why it ran unaccelerated; empty when it was accelerated.
+        memory_bytes: guest memory as the stream announces it, else libvirt's figure.
+        iteration: passes over memory so far.
+        downtime_ms: libvirt's measure; -1 while unknown.
+        raw_bytes_per_s: taken from QEMU lately; with `wire_bytes_per_s` 0 when it ended.
+        remaining_bytes: libvirt's measure; -1 while unknown.
+        dirty_bytes_per_s: libvirt's measure of what the guest writes; -1 while unknown.
+        eta_s: estimated time to the end; -1 while unknown.
+        peer_result: what the other end recorded.
+    """
+
+    id: str
+    role: Role
+    kind: Literal["memory", "disk"] = "memory"
+    state: State = "opening"
+    peer: str
+    address: str
+    port: int
+    domain: str = ""
+    uuid: str = ""
+    started_at: float
+    ended_at: float = 0.0
+    result: Result = ""
+    reason: str = ""
+    passthrough_reason: str = ""
+    memory_bytes: int = 0
+    iteration: int = 0
+    downtime_ms: int = -1
+    raw_bytes_per_s: float = 0.0
+    wire_bytes_per_s: float = 0.0
+    remaining_bytes: int = -1
+    dirty_bytes_per_s: float = -1.0
+    eta_s: float = -1.0
+    peer_result: str = ""
+    counters: Counters = msgspec.field(default_factory=Counters)
+    connections: dict[str, int] = {}
+    phases: tuple[Phase, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """Raw bytes for each byte on the wire; 1 before anything was sent."""
+        wire = self.counters.wire_bytes
+        return self.counters.raw_bytes / wire if wire else 1.0
+
+    def duration_s(self, now: float) -> float:
+        """How long it ran or has been running. `now` is seconds since the epoch."""
+        return max(0.0, (self.ended_at or now) - self.started_at)
+
+
+def enter(record: Migration, state: State, now: float) -> Migration:
+    """Move to a state; a move that `TRANSITIONS` does not know leaves the record as it is."""
+    if state not in TRANSITIONS[record.state]:
+        return record
+    return replace(record, state=state, phases=(*record.phases, Phase(state=state, at=now)))
+
+
+def note(record: Migration, event: Event) -> Migration:
+    """Append an event, bounded by `EVENTS_MAX`: the oldest of the newer half makes room."""
+    event = replace(event, detail=event.detail[:DETAIL_CHARACTERS_MAX])
+    events = record.events
+    if len(events) >= EVENTS_MAX:
+        middle = EVENTS_MAX // 2
+        events = events[:middle] + events[middle + 1 :]
+    return replace(record, events=(*events, event))
+
+
+def happened(record: Migration, message: Happened, now: float) -> Migration:
+    """Take in what a data process says."""
+    known = Event(
+        at=now, event=message.event, connection=message.connection, detail=message.detail, number=message.number
+    )
+    record = note(record, known)
+    follow = _STATE_OF_EVENT.get(message.event)
+    if follow is not None:
+        return enter(record, follow, now)
+    match message.event:
+        case "connection-opened":
+            record = _connection_opened(record, message.detail, now)
+        case "iteration":
+            record = replace(record, iteration=max(record.iteration, message.number))
+        case "ram-total":
+            record = replace(record, memory_bytes=message.number)
+        case "link-restored" if record.state == "waiting":
+            record = enter(record, _interrupted(record), now)
+    return record
+
+
+_STATE_OF_EVENT: Final[dict[str, State]] = {
+    "switchover": "switchover",
+    "postcopy": "postcopy",
+    "link-lost": "waiting",
+}
+
+
+def _connection_opened(record: Migration, kind: str, now: float) -> Migration:
+    kind = kind[:DETAIL_CHARACTERS_MAX]
+    connections = {**record.connections, kind: record.connections.get(kind, 0) + 1}
+    if record.state == "opening":
+        record = enter(record, "precopy", now)
+    if kind == "nbd":
+        record = replace(record, kind="disk")
+    return replace(record, connections=connections)
+
+
+def _interrupted(record: Migration) -> State:
+    """The state before `waiting`."""
+    return next((phase.state for phase in reversed(record.phases) if phase.state != "waiting"), "precopy")
+
+
+RATE_WEIGHT: Final = 0.4
+"""Weight of the newest sample in the smoothed rates: about the last two seconds at a sample every 0.5 s."""
+
+
+def progressed(record: Migration, counters: Counters, elapsed_s: float) -> Migration:
+    """Take in new totals, `elapsed_s` seconds after the ones before, and smooth the rates."""
+    if elapsed_s <= 0:
+        return replace(record, counters=counters)
+    before = record.counters
+    raw = (counters.raw_bytes - before.raw_bytes) / elapsed_s
+    wire = (counters.wire_bytes - before.wire_bytes) / elapsed_s
+    record = replace(
+        record,
+        counters=counters,
+        raw_bytes_per_s=_smooth(record.raw_bytes_per_s, max(0.0, raw)),
+        wire_bytes_per_s=_smooth(record.wire_bytes_per_s, max(0.0, wire)),
+    )
+    return replace(record, eta_s=_eta_s(record))
+
+
+def _smooth(before: float, sample: float) -> float:
+    return sample if before == 0 else before + RATE_WEIGHT * (sample - before)
+
+
+def _eta_s(record: Migration) -> float:
+    """Time to the end while the guest goes on writing as it does; -1 = never or unknown."""
+    net = record.raw_bytes_per_s - max(0.0, record.dirty_bytes_per_s)
+    if record.remaining_bytes < 0 or net <= 0:
+        return -1.0
+    return record.remaining_bytes / net
+
+
+def finished(record: Migration, message: Finished) -> Migration:
+    """Take in a data process's last message. The result is preliminary until `close`."""
+    record = replace(record, counters=message.counters)
+    if message.result == "carried":
+        return record
+    return replace(record, reason=record.reason or _reason(message))
+
+
+def _reason(message: Finished) -> str:
+    said = {
+        "reset": "QEMU or libvirt broke the connection off",
+        "link-lost": "the link to the peer was lost and did not come back in time",
+        "aborted": "the agent ended it",
+        "failed": "the data process failed",
+    }.get(message.result, message.result)
+    detail = message.detail[:DETAIL_CHARACTERS_MAX]
+    return f"{said}: {detail}" if detail else said
+
+
+def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = "") -> Migration:
+    """End it.
+
+    Args:
+        record: what is known.
+        now: seconds since the epoch.
+        libvirt: libvirt's own word on the result, empty when it said nothing.
+        reason: why it failed, if that is known better than the record knows it.
+    """
+    if record.state == "ended":
+        return record
+    result = libvirt or _own_result(record)
+    why = "" if result == "completed" else reason or record.reason or _default_reason(record)
+    record = enter(record, "ended", now)
+    return replace(
+        record, ended_at=now, result=result, reason=why, eta_s=-1.0, raw_bytes_per_s=0.0, wire_bytes_per_s=0.0
+    )
+
+
+def _own_result(record: Migration) -> Result:
+    """Without libvirt: complete is what broke nowhere and, where the stream was read, got past the switchover."""
+    if record.reason:
+        return "failed"
+    seen = {phase.state for phase in record.phases}
+    read = record.state != "passthrough" and "main" in record.connections
+    return "failed" if read and not seen & {"switchover", "postcopy"} else "completed"
+
+
+def _default_reason(record: Migration) -> str:
+    seen = {phase.state for phase in record.phases}
+    if seen & {"switchover", "postcopy"}:
+        return "libvirt took it back after the switchover"
+    return "it ended before the switchover: cancelled, or QEMU failed it"

@@ -1,0 +1,147 @@
+"""Pass-through: connections carried byte for byte, by splice, when no agent answers at the destination.
+
+Rule: nothing is looked at. Half-close and reset cross to the other side; the session ends with its last connection.
+"""
+
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from dwcp_migrate.session.endpoint import CancelledError, Endpoint
+from dwcp_migrate.session.messages import Counters, Finished, Happened
+from dwcp_migrate.units import MIB
+
+PIPE_BYTES: Final = 1 * MIB
+"""What one direction of a connection holds in the kernel: the unprivileged ceiling of a pipe's size."""
+
+
+class _Direction(threading.Thread):
+    """Moves bytes from one endpoint to the other until the end of the stream or an error."""
+
+    def __init__(self, source: Endpoint, sink: Endpoint, broken: Callable[[], None], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.moved_bytes = 0
+        self._source, self._sink, self._broken = source, sink, broken
+
+    def run(self) -> None:
+        outlet, inlet = os.pipe2(os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            while taken := self._splice(self._source.fileno(), inlet, PIPE_BYTES, self._readable):
+                while taken:
+                    moved = self._splice(outlet, self._sink.fileno(), taken, self._sink.wait_writable)
+                    taken -= moved
+                    self.moved_bytes += moved
+            self._sink.finish_writing()
+        except (OSError, CancelledError):
+            self._broken()
+        finally:
+            os.close(outlet)
+            os.close(inlet)
+
+    def _readable(self) -> None:
+        self._source.wait_readable(None)
+
+    @staticmethod
+    def _splice(taken_from: int, put_into: int, count: int, wait: Callable[[], None]) -> int:
+        while True:
+            try:
+                return os.splice(taken_from, put_into, count, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+            except BlockingIOError:
+                wait()
+
+
+class _Pair(threading.Thread):
+    """One connection: both directions, and the closing of both sockets when they are through."""
+
+    def __init__(self, inner: Endpoint, onward: Endpoint, connection: int, ended: Callable[["_Pair"], None]) -> None:
+        super().__init__(name=f"relay-{connection}", daemon=True)
+        self.connection = connection
+        self.was_reset = False
+        self._ends = (inner, onward)
+        self._ended = ended
+        self.forward = _Direction(inner, onward, self.reset, f"relay-{connection}-forward")
+        self.reverse = _Direction(onward, inner, self.reset, f"relay-{connection}-reverse")
+
+    def reset(self) -> None:
+        self.was_reset = True
+        for end in self._ends:
+            end.cancel()
+
+    def run(self) -> None:
+        directions = (self.forward, self.reverse)
+        for direction in directions:
+            direction.start()
+        for direction in directions:
+            direction.join()
+        for end in self._ends:
+            end.close(reset=self.was_reset)
+        self._ended(self)
+
+
+class RelaySession:
+    """All passed-through connections of one migration.
+
+    Args:
+        report: takes what happened, from any thread.
+    """
+
+    def __init__(self, report: Callable[[Happened], None]) -> None:
+        self._report = report
+        self._lock = threading.Lock()
+        self._pairs: dict[int, _Pair] = {}
+        self._ended_bytes = [0, 0]
+        self._was_reset = False
+        self._any_ended = False
+        self._finished: Finished | None = None
+
+    def add_connection(self, connection: int, inner: socket.socket, onward: socket.socket) -> None:
+        """Carry one connection.
+
+        Args:
+            connection: its number, for the record.
+            inner: QEMU's end.
+            onward: connected to where QEMU wanted to go.
+        """
+        pair = _Pair(Endpoint(inner), Endpoint(onward), connection, self._ended)
+        with self._lock:
+            self._pairs[connection] = pair
+        self._report(Happened(event="connection-opened", connection=connection, detail="opaque"))
+        pair.start()
+
+    def _ended(self, pair: _Pair) -> None:
+        with self._lock:
+            del self._pairs[pair.connection]
+            self._ended_bytes[0] += pair.forward.moved_bytes
+            self._ended_bytes[1] += pair.reverse.moved_bytes
+            self._was_reset |= pair.was_reset
+            self._any_ended = True
+        self._report(Happened(event="connection-closed", connection=pair.connection))  # wakes the main thread
+
+    def abort(self, reason: str) -> None:
+        """Reset every connection."""
+        with self._lock:
+            self._finished = Finished(result="aborted", counters=self._totals(), detail=reason)
+            pairs = list(self._pairs.values())
+        for pair in pairs:
+            pair.reset()
+
+    def _totals(self) -> Counters:
+        forward = self._ended_bytes[0] + sum(pair.forward.moved_bytes for pair in self._pairs.values())
+        reverse = self._ended_bytes[1] + sum(pair.reverse.moved_bytes for pair in self._pairs.values())
+        return Counters(raw_bytes=forward, wire_bytes=forward, opaque_bytes=forward, reverse_bytes=reverse)
+
+    def counters(self) -> Counters:
+        """Bytes so far, both directions."""
+        with self._lock:
+            return self._totals()
+
+    def finished(self) -> Finished | None:
+        """The result once the last connection ended; asked on the thread that adds connections, so none slips in."""
+        with self._lock:
+            if self._finished is None and self._any_ended and not self._pairs:
+                self._finished = Finished(result="reset" if self._was_reset else "carried", counters=self._totals())
+            return self._finished

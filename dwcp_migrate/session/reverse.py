@@ -1,0 +1,50 @@
+"""The reverse direction at the destination: small, latency-critical, never looked at.
+
+Page requests of postcopy, acknowledgements of the return path and NBD's replies go out at once, urgent and raw.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import xxhash
+
+from dwcp_migrate.session.connection import Outlet
+from dwcp_migrate.session.endpoint import Endpoint
+from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.transport import URGENT, Segment
+from dwcp_migrate.units import KIB
+
+READ_BYTES: Final = 64 * KIB
+
+
+def raw_segment(connection: int, sequence: int, raw: memoryview) -> Segment:
+    """A reverse segment: its payload is the bytes themselves."""
+    return Segment(connection, sequence, URGENT, len(raw), xxhash.xxh3_64_intdigest(raw), raw)
+
+
+class ReverseReader:
+    """Reads what the destination's QEMU answers (see `connection.Reader`).
+
+    Args:
+        send: gives a segment to the link.
+    """
+
+    def __init__(self, outlet: Outlet, gate: Gate, send: Callable[[Segment], None]) -> None:
+        self._outlet = outlet
+        self._gate = gate
+        self._send = send
+
+    def pump(self, endpoint: Endpoint) -> None:
+        """See `connection.Reader`."""
+        buffer = memoryview(bytearray(READ_BYTES))
+        while True:
+            room = self._gate.wait(self._outlet.connection)
+            count = endpoint.read_into(buffer[:room])
+            if count == 0:
+                return
+            if count is None:
+                endpoint.wait_readable(None)
+                continue
+            raw = memoryview(bytes(buffer[:count]))
+            sequence = self._outlet.retain(raw, None)
+            self._send(raw_segment(self._outlet.connection, sequence, raw))

@@ -1,0 +1,166 @@
+"""The source side of an accelerated migration: QEMU's connections in, segments out.
+
+    QEMU --> ForwardReader --> Stage (classify, serial) --> WorkPool (compress) --> Link
+    QEMU <-- Connection's writer <-- return path, raw <-- Link
+
+The channels are dialled by the link. All that QEMU sees of the network is the window of bytes in flight.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import xxhash
+
+from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
+from dwcp_migrate.qemu import RamBlocks, StreamParser
+from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
+from dwcp_migrate.qemu.sniff import Kind
+from dwcp_migrate.session.buffers import BufferPool
+from dwcp_migrate.session.connection import Arrival
+from dwcp_migrate.session.endpoint import Endpoint
+from dwcp_migrate.session.forward import ForwardReader, Shared, Stage
+from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.session.link_session import LinkSession, link_options
+from dwcp_migrate.session.messages import Counters, Happened, StartSource
+from dwcp_migrate.session.pace import Pace, Seen
+from dwcp_migrate.session.pool import WorkPool
+from dwcp_migrate.session.recorder import Recorder
+from dwcp_migrate.transport import URGENT, Segment, Window
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class _Observer:
+    """Reports what a parser notices, each thing once."""
+
+    def __init__(self, number: int, report: Callable[[Happened], None]) -> None:
+        self._number = number
+        self._report = report
+        self._kind = Kind.UNKNOWN
+
+    def look(self, parser: StreamParser) -> None:
+        """Report what is new."""
+        if parser.kind is not self._kind:
+            self._kind = parser.kind
+            self._happened("connection-opened", detail=self._kind.name.lower())
+        for event in parser.take_events():
+            self._translate(event)
+
+    def _translate(self, event: Event) -> None:
+        match event:
+            case RamTotal(total_bytes=total):
+                self._happened("ram-total", number=total)
+            case GuestUuid(uuid=uuid):
+                self._happened("uuid", detail=uuid)
+            case Iteration(number=number):
+                self._happened("iteration", number=number)
+            case Switchover():
+                self._happened("switchover")
+            case Postcopy():
+                self._happened("postcopy")
+            case Opaque(reason=reason):
+                self._happened("opaque", detail=reason)
+
+    def _happened(self, event: str, *, detail: str = "", number: int = 0) -> None:
+        self._report(Happened(event=event, connection=self._number, detail=detail, number=number))
+
+
+class SourceSession(LinkSession):
+    """One migration at the source.
+
+    Args:
+        start: what the agents agreed on.
+        report: takes what happened, from any thread.
+    """
+
+    def __init__(self, start: StartSource, report: Callable[[Happened], None]) -> None:
+        super().__init__("source", link_options(start), report)
+        self._start = start
+        options = start.options
+        workers = options.workers or usable_cores()
+        self._pool = WorkPool(workers, "encode", self.fail)
+        self._pace = Pace(options.codec, options.level, options.level_max, workers)
+        self._window = Window(options.in_flight_ms_max)
+        self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
+        stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
+        self._shared = Shared(self._gate, stage, BufferPool())
+        self._blocks = RamBlocks()
+        self._parsers: dict[int, StreamParser] = {}
+        self._recorder = self._make_recorder()
+        self.link.start()
+
+    def _make_recorder(self) -> Recorder | None:
+        options = self._start.options
+        if not options.record_directory:
+            return None
+        prefix = self._start.session_id.hex()
+        return Recorder(Path(options.record_directory), prefix, options.record_bytes_max, self.report)
+
+    def add_connection(self, number: int, sock: socket.socket) -> None:
+        """Carry one connection of QEMU's.
+
+        Args:
+            number: in the order in which the connections were accepted, from 0.
+            sock: connected; owned from now on.
+        """
+        with self._lock:
+            connection = self._new_connection(number, self._gate)
+            parser = self._parsers[number] = StreamParser(self._blocks)
+        reader = ForwardReader(
+            connection.outlet,
+            parser,
+            self._shared,
+            _Observer(number, self.report).look,
+            self._recorder.connection(number) if self._recorder is not None else None,
+        )
+        connection.attach(Endpoint(sock), reader)
+
+    def on_segment(self, segment: Segment) -> None:
+        """A piece of a return path came."""
+        connection = self._known(segment.connection)
+        if segment.raw_size and xxhash.xxh3_64_intdigest(segment.payload) != segment.checksum:
+            self.link.reject(segment.connection, segment.sequence)
+        else:
+            if segment.sequence == 0:  # an NBD server greets first, and its client is told apart by nothing else
+                self._parsers[segment.connection].observe_reverse(bytes(segment.payload))
+            connection.arrived(Arrival(segment.sequence, segment.flags, segment.payload))
+
+    def _choose(self) -> Coding:
+        return self._pace.choose(time.monotonic(), self._seen())
+
+    def _ahead_s(self) -> float:
+        return self._pace.ahead_s(time.monotonic(), self._seen())
+
+    def _seen(self) -> Seen:
+        link = self.link.counters()
+        self._window.rtt_s = link.rtt_s
+        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s())
+
+    def _before_repair(self) -> None:
+        self._shared.stage.reset()
+
+    def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
+        return Segment(connection, sequence, URGENT, len(raw), xxhash.xxh3_64_intdigest(raw), raw_payload(raw))
+
+    def _gates(self) -> tuple[Gate, ...]:
+        return (self._gate,)
+
+    def _totals(self, counters: Counters) -> None:
+        self._shared.stage.count(counters)
+        with self._lock:
+            connections = list(self._connections.values())
+        counters.raw_bytes = sum(connection.outlet.sent_bytes for connection in connections)
+        counters.reverse_bytes = sum(connection.written_bytes for connection in connections)
+        counters.in_flight_bytes = self._gate.in_flight_bytes
+
+    def close(self) -> None:
+        """See `LinkSession.close`."""
+        if self._recorder is not None:
+            self._recorder.close()
+        super().close()

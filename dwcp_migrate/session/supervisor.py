@@ -1,0 +1,294 @@
+"""Data processes as the agent holds them: spawned warm, spoken to in messages, ended for certain.
+
+The rule: every process that was spawned is waited for, and whoever waits for it learns how it ended. Nothing here
+blocks the loop, and no thread is used: a process's end is read from its pidfd.
+
+    Spares.take() ──> DataProcess ── send(StartSource ...) ──> ... on_message(...) ... on_exit(code)
+       └── starts the next spare at once
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from dwcp_migrate.errors import SessionError
+from dwcp_migrate.session.messages import (
+    MESSAGE_BYTES_MAX,
+    FromWorker,
+    Ready,
+    Returned,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+
+COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.session.worker")
+"""How a data process is started; the number of its socket is appended."""
+
+READY_S_MAX: Final = 30.0
+"""Imports take 0.5 s on an idle machine; a machine under full load needs many times that."""
+
+FDS_MAX: Final = 2
+"""Descriptors beside one message: a relay's connection has two ends."""
+
+OUTBOX_MAX: Final = 2048
+"""Messages that wait for a data process: four times the channels that a session may have."""
+
+MESSAGES_AT_ONCE: Final = 64
+"""Messages taken from one process before the loop turns to others."""
+
+RESTART_S_MIN: Final = 0.5
+RESTART_S_MAX: Final = 30.0
+
+
+class DataProcess:
+    """One data process.
+
+    Attributes:
+        pid: its process id.
+        ready: done when it said `Ready`; failed with SessionError when it ended before.
+        exited: done with its exit code (negative: the signal) when it is gone.
+        on_message: called with each message after `Ready`.
+        on_returned: called with the sockets of a connection that it gives back.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            os.set_inheritable(theirs.fileno(), True)
+            try:
+                self._process = subprocess.Popen(  # waited for by its pidfd
+                    [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                )
+            except OSError:
+                ours.close()
+                raise
+        self.pid = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self._socket = ours
+        self._socket.setblocking(False)
+        self._outbox: deque[tuple[bytes, list[socket.socket]]] = deque()
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        self.on_message: Callable[[FromWorker], None] = _ignore
+        self.on_returned: Callable[[list[socket.socket]], None] = _close
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._loop.add_reader(self._socket, self._receive)
+
+    def send(self, message: ToWorker, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a message with descriptors; the sockets are closed here once they are handed over.
+
+        Raises:
+            SessionError: the process is gone, or it does not read and `OUTBOX_MAX` messages wait.
+        """
+        if self.exited.done() or len(self._outbox) >= OUTBOX_MAX:
+            _close(sockets)
+            raise SessionError(f"data process {self.pid} takes no messages")
+        self._outbox.append((encode(message), list(sockets)))
+        self._flush()
+
+    def finish_sending(self) -> None:
+        """Say that nothing more comes, so that it may exit; what waits here is given back at once."""
+        waiting, self._outbox = self._outbox, deque()
+        for _, sockets in waiting:
+            self.on_returned(sockets)
+        with contextlib.suppress(OSError):  # it is gone already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """End it now; its sockets are closed by the kernel. Being gone already is fine."""
+        if not self.exited.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def wait(self, timeout_s: float) -> int:
+        """Wait for its end and return its exit code; after `timeout_s` it is killed."""
+        done, _ = await asyncio.wait([self.exited], timeout=timeout_s)
+        if not done:
+            self.kill()
+        return await asyncio.shield(self.exited)
+
+    def _flush(self) -> None:
+        while self._outbox:
+            data, sockets = self._outbox[0]
+            try:
+                socket.send_fds(self._socket, [data], [sock.fileno() for sock in sockets])
+            except BlockingIOError:
+                self._loop.add_writer(self._socket, self._flush)
+                return
+            except OSError:  # it is ending; `_reap` tells
+                self._drop_outbox()
+                break
+            self._outbox.popleft()
+            _close(sockets)
+        self._loop.remove_writer(self._socket)
+
+    def _drop_outbox(self) -> None:
+        while self._outbox:
+            _close(self._outbox.popleft()[1])
+
+    def _receive(self) -> None:
+        for _ in range(MESSAGES_AT_ONCE):
+            try:
+                data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES_MAX, FDS_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._loop.remove_reader(self._socket)
+                return
+            self._take(data, [socket.socket(fileno=fd) for fd in fds])
+
+    def _take(self, data: bytes, sockets: list[socket.socket]) -> None:
+        try:
+            message = decode_from_worker(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):  # a bug in it: it may not go on
+            _close(sockets)
+            self.kill()
+            return
+        if isinstance(message, Returned):
+            self.on_returned(sockets)
+            return
+        _close(sockets)
+        if isinstance(message, Ready):
+            if not self.ready.done():
+                self.ready.set_result(None)
+        else:
+            self.on_message(message)
+
+    def _reap(self) -> None:
+        """Its pidfd is readable: it ended. What it still said comes first."""
+        self._receive_rest()
+        code = self._process.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._drop_outbox()
+        self._socket.close()
+        if not self.ready.done():
+            self.ready.set_exception(SessionError(f"data process ended before it was ready, exit code {code}"))
+            self.ready.exception()  # a spare that nobody waits for must not warn
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    def _receive_rest(self) -> None:
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES_MAX, FDS_MAX)
+            except OSError:
+                return
+            if not data:
+                return
+            self._take(data, [socket.socket(fileno=fd) for fd in fds])
+
+
+def _ignore(message: FromWorker) -> None:
+    del message
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+class Spares:
+    """Keeps one data process warm.
+
+    Args:
+        command: how to start one.
+        on_change: called when `ready` may have changed.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, on_change: Callable[[], None] = lambda: None) -> None:
+        self._command = command
+        self._on_change = on_change
+        self._spare: DataProcess | None = None
+        self._failures = 0
+        self._restart: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.error = ""
+
+    @property
+    def ready(self) -> bool:
+        """A spare waits, imports done."""
+        spare = self._spare
+        return spare is not None and spare.ready.done() and not spare.exited.done()
+
+    @property
+    def failures(self) -> int:
+        """Starts in a row that failed."""
+        return self._failures
+
+    def start(self) -> None:
+        """Start a spare if there is none; when it fails it is tried again, less and less often."""
+        if self._closed or self._spare is not None:
+            return
+        self._restart = None
+        try:
+            spare = DataProcess(self._command)
+        except OSError as error:
+            self._failed(f"cannot start a data process: {error}")
+            return
+        self._spare = spare
+        spare.ready.add_done_callback(lambda _: self._became_ready(spare))
+        spare.exited.add_done_callback(lambda _: self._ended(spare))
+
+    def _became_ready(self, spare: DataProcess) -> None:
+        if spare.ready.cancelled() or spare.ready.exception() is not None:
+            return
+        self._failures = 0
+        self.error = ""
+        self._on_change()
+
+    def _ended(self, spare: DataProcess) -> None:
+        if self._spare is spare:
+            self._spare = None
+            self._failed(f"a data process ended while it waited, exit code {spare.exited.result()}")
+
+    def _failed(self, error: str) -> None:
+        self._failures += 1
+        self.error = error
+        self._on_change()
+        if not self._closed and self._restart is None:
+            delay_s = min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10))
+            self._restart = asyncio.get_running_loop().call_later(delay_s, self.start)
+
+    async def take(self) -> DataProcess:
+        """Hand out the spare, waiting until it is ready, and start the next one.
+
+        Raises:
+            SessionError: none could be started in `READY_S_MAX`.
+        """
+        if self._spare is None:
+            self.start()
+        spare, self._spare = self._spare, None
+        if spare is None:
+            raise SessionError(self.error or "the agent is stopping")
+        self.start()
+        done, _ = await asyncio.wait([spare.ready], timeout=READY_S_MAX)
+        if not done:
+            spare.kill()
+            raise SessionError(f"data process {spare.pid} was not ready within {READY_S_MAX:.0f} s")
+        spare.ready.result()
+        return spare
+
+    async def close(self) -> None:
+        """End the spare and start no more."""
+        self._closed = True
+        if self._restart is not None:
+            self._restart.cancel()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.kill()
+            await asyncio.shield(spare.exited)

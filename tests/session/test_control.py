@@ -1,0 +1,115 @@
+import struct
+
+import msgspec
+import pytest
+
+from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.session.control import (
+    DOMAINS_MAX,
+    FRAME_BYTES_MAX,
+    HINTS,
+    REFUSALS,
+    Closed,
+    DomainName,
+    Envelope,
+    Frames,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Refused,
+    common_version,
+    decode,
+    encode,
+)
+
+OPEN = Open(
+    versions=(1, 2),
+    session_id=b"s" * 16,
+    token=b"t" * 32,
+    address="10.0.0.2",
+    port=49152,
+    domains=(DomainName("u", "vm"),),
+    cache_bytes=1,
+    channels_max=64,
+)
+OPENED = Opened(version=1, cache_bytes=1, channels_max=64, candidates=(DomainName("u" * 36, "n" * 256),) * DOMAINS_MAX)
+
+
+def read(data: bytes) -> Message | None:
+    (envelope,) = Frames().feed(data)
+    return decode(envelope)
+
+
+@pytest.mark.parametrize("message", [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result="")])
+def test_messages_survive_the_wire_byte_by_byte(message: Message) -> None:
+    frames = Frames()
+    found = [envelope for byte in encode(7, message) for envelope in frames.feed(bytes([byte]))]
+    assert [(envelope.id, decode(envelope)) for envelope in found] == [(7, message)]
+
+
+def test_several_frames_in_one_read_are_all_found() -> None:
+    data = encode(1, OPEN) + encode(2, Ping(versions=(1,))) + b"\0\0"
+    assert [envelope.id for envelope in Frames().feed(data)] == [1, 2]
+
+
+def frame(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def test_a_frame_at_the_limit_is_waited_for_and_one_byte_more_is_refused() -> None:
+    assert Frames().feed(struct.pack(">I", FRAME_BYTES_MAX)) == []
+    with pytest.raises(LimitExceededError):
+        Frames().feed(struct.pack(">I", FRAME_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"garbage", msgspec.msgpack.encode([1, "open"])])
+def test_a_frame_that_is_no_envelope_is_the_peers_fault(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Frames().feed(frame(data))
+
+
+def test_an_unknown_kind_is_no_error() -> None:
+    assert decode(Envelope(1, "ticket", msgspec.Raw(b"\x80"))) is None
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    body = {**msgspec.to_builtins(Ping(versions=(1,)), builtin_types=(bytes,)), "new": 1}
+    assert decode(Envelope(1, "ping", msgspec.Raw(msgspec.msgpack.encode(body)))) == Ping(versions=(1,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"session_id": b"short"},
+        {"token": b""},
+        {"port": 0},
+        {"port": 65536},
+        {"versions": ()},
+        {"address": "a" * 257},
+        {"channels_max": 513},
+        {"cache_bytes": -1},
+        {"domains": [["u", "n"]] * (DOMAINS_MAX + 1)},
+    ],
+)
+def test_a_request_past_its_limits_is_the_peers_fault(change: dict[str, object]) -> None:
+    body = {**msgspec.to_builtins(OPEN, builtin_types=(bytes,)), **change}
+    with pytest.raises(RemoteProtocolError):
+        decode(Envelope(1, "open", msgspec.Raw(msgspec.msgpack.encode(body))))
+
+
+def test_we_do_not_send_what_is_too_large() -> None:
+    with pytest.raises(LocalProtocolError):
+        encode(1, Refused(code="x", message="m" * FRAME_BYTES_MAX))
+
+
+def test_the_highest_common_version_holds() -> None:
+    assert (common_version((1, 2, 9)), common_version((2,)), common_version(())) == (1, 0, 0)
+
+
+def test_every_hint_belongs_to_a_refusal() -> None:
+    assert set(HINTS) <= set(REFUSALS)
+
+
+def test_an_answer_with_all_candidates_fits() -> None:
+    assert read(encode(1, OPENED)) == OPENED

@@ -1,0 +1,107 @@
+import pytest
+from msgspec.structs import replace
+
+from dwcp_migrate.session.messages import EVENTS, Counters, Finished, Happened
+from dwcp_migrate.session.record import (
+    DETAIL_CHARACTERS_MAX,
+    EVENTS_MAX,
+    TRANSITIONS,
+    Event,
+    Migration,
+    close,
+    enter,
+    finished,
+    happened,
+    note,
+    progressed,
+)
+
+
+def record(**fields: object) -> Migration:
+    made = Migration(id="0" * 32, role="source", peer="b", address="10.0.0.2", port=49152, started_at=100.0)
+    return replace(made, **fields)
+
+
+def after(*events: str) -> Migration:
+    found = record()
+    for number, event in enumerate(events):
+        found = happened(found, Happened(event=event, detail="main"), 101.0 + number)
+    return found
+
+
+def test_every_state_that_may_follow_is_a_state() -> None:
+    assert all(follow in TRANSITIONS for follows in TRANSITIONS.values() for follow in follows)
+
+
+def test_nothing_follows_the_end() -> None:
+    ended = close(record(), 110.0)
+    assert [enter(ended, state, 111.0) for state in TRANSITIONS] == [ended] * len(TRANSITIONS)
+    assert close(ended, 120.0) is ended
+
+
+def test_a_migration_goes_through_its_states() -> None:
+    found = after("connection-opened", "switchover")
+    assert [phase.state for phase in found.phases] == ["precopy", "switchover"]
+    assert close(found, 110.0).result == "completed"
+
+
+@pytest.mark.parametrize("before", ["connection-opened", "switchover", "postcopy"])
+def test_a_link_that_comes_back_returns_to_the_state_that_it_interrupted(before: str) -> None:
+    events = ["connection-opened", before] if before != "connection-opened" else [before]
+    state = after(*events).state
+    waiting = after(*events, "link-lost")
+    assert waiting.state == "waiting"
+    assert happened(waiting, Happened(event="link-restored"), 120.0).state == state
+
+
+@pytest.mark.parametrize("event", sorted(EVENTS))
+def test_every_event_is_noted_and_none_breaks_an_ended_record(event: str) -> None:
+    assert happened(record(), Happened(event=event), 101.0).events[-1].event == event
+    ended = close(record(), 110.0)
+    assert happened(ended, Happened(event=event), 111.0).state == "ended"
+
+
+def test_it_failed_when_it_ended_before_the_switchover() -> None:
+    ended = close(after("connection-opened"), 110.0)
+    assert (ended.result, ended.reason != "") == ("failed", True)
+
+
+def test_libvirts_word_counts() -> None:
+    assert close(after("connection-opened"), 110.0, libvirt="completed").result == "completed"
+    returned = close(after("connection-opened", "switchover"), 110.0, libvirt="failed", reason="it says so")
+    assert (returned.result, returned.reason) == ("failed", "it says so")
+
+
+def test_a_fault_of_the_data_process_is_the_reason() -> None:
+    message = Finished(result="link-lost", counters=Counters(raw_bytes=7), detail="x" * 10_000)
+    found = close(finished(after("connection-opened", "switchover"), message), 110.0)
+    assert found.result == "failed"
+    assert found.counters.raw_bytes == 7
+    assert "did not come back" in found.reason
+    assert len(found.reason) < DETAIL_CHARACTERS_MAX + 100
+
+
+def test_events_at_the_limit_are_kept_and_one_more_drops_a_middle_one() -> None:
+    found = record()
+    for number in range(EVENTS_MAX + 1):
+        found = note(found, Event(at=number, event="channels", number=number))
+    numbers = [event.number for event in found.events]
+    assert len(numbers) == EVENTS_MAX
+    assert (numbers[0], numbers[-1]) == (0, EVENTS_MAX)
+    assert EVENTS_MAX // 2 not in numbers
+
+
+def test_rates_follow_the_counters_and_the_estimate_follows_the_rates() -> None:
+    found = progressed(record(remaining_bytes=1000, dirty_bytes_per_s=50.0), Counters(raw_bytes=100), 1.0)
+    assert found.raw_bytes_per_s == 100
+    assert found.eta_s == 1000 / 50
+    assert progressed(found, Counters(raw_bytes=100), 0.0).raw_bytes_per_s == 100
+    assert progressed(record(), Counters(raw_bytes=1), 1.0).eta_s == -1
+
+
+def test_a_guest_that_writes_faster_than_we_send_has_no_estimate() -> None:
+    assert progressed(record(remaining_bytes=1, dirty_bytes_per_s=200.0), Counters(raw_bytes=100), 1.0).eta_s == -1
+
+
+def test_disks_are_told_from_memory_by_their_connections() -> None:
+    assert happened(record(), Happened(event="connection-opened", detail="nbd"), 101.0).kind == "disk"
