@@ -1,0 +1,319 @@
+"""What the control API answers: JSON on the unix socket `Config.control_socket` (mode 0660).
+
+The rule: these structs are the contract with `dwcp-migrate status` and friends, with scripts, and with the metrics.
+Fields are added, never renamed or removed within a version of the path.
+
+    GET  /v1/status              Status
+    GET  /v1/migrations          Migrations     those that run now, oldest first
+    GET  /v1/migrations/{id}     Migration      running or ended; any unique prefix of the id
+    GET  /v1/history?limit=N     Migrations     those that ended, newest first (N defaults to HISTORY_LIMIT_DEFAULT)
+    GET  /v1/peers               Peers          asks every peer now, each within `link.connect_timeout_s`
+    GET  /v1/doctor              Facts          raw facts; `dwcp-migrate doctor` explains them
+    POST /v1/drain               Done           no new migrations: they pass through or are refused
+    POST /v1/undrain             Done
+    POST /v1/reload              Done           configuration read again; peers, policy, TLS and log level change
+    POST /v1/record?domain=D&directory=P   Done   the next migration from this host (of domain D; any if D is empty) is
+                                 recorded into the existing directory P; without a query: disarmed
+    GET  /v1/events              server-sent events; each `data:` line is one Update
+
+Errors: status 400 (bad request), 404 (no such migration), 409 (two match the prefix), 422 (the new configuration is
+wrong), 500, each with the body Failure.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from dwcp_migrate.session.record import Event, Migration, Phase, Result, Role, State
+
+__all__ = [
+    "HISTORY_LIMIT_DEFAULT",
+    "HISTORY_LIMIT_MAX",
+    "AgentState",
+    "Certificate",
+    "Done",
+    "Event",
+    "Facts",
+    "Failure",
+    "Hook",
+    "Intercept",
+    "Libvirt",
+    "Listener",
+    "Migration",
+    "Migrations",
+    "PeerView",
+    "Peers",
+    "Phase",
+    "Result",
+    "Role",
+    "Rule",
+    "State",
+    "Status",
+    "Totals",
+    "Update",
+]
+
+HISTORY_LIMIT_DEFAULT: Final = 20
+HISTORY_LIMIT_MAX: Final = 1000
+
+AgentState = Literal["running", "draining", "stopping"]
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the agent started; every one only grows. Keys of the maps come from fixed sets.
+
+    Attributes:
+        migrations: ended, by `ROLE RESULT`: `source completed`, `destination failed` ...
+        accelerated: of these, by role.
+        passthrough: migrations that ran unaccelerated, by reason: a refusal's code (`session.control.REFUSALS`),
+            `unreachable`, `certificate`, `version`, `no-peer`, `draining`, `stopping`, `no-data-process`.
+        refused: requests of peers that this agent refused, by code of `session.control.REFUSALS`.
+        rejected: connections closed on a listener, by `LISTENER REASON`: `link preamble`, `link tls`,
+            `redirect not-redirected` ...
+        raw_bytes: by role; ended and running migrations together, like the rest below.
+        wire_bytes: by role.
+        reverse_bytes: return path, by role.
+        opaque_bytes: by role.
+        pages: by role and kind: `source zero`, `source delta` ...
+        resent_segments, repaired_segments, channels_lost, link_losses: of all migrations.
+        data_process_crashes: data processes that ended without a last message.
+        announcements: migrations that the hook announced.
+        duration_s: sum over ended migrations, by role.
+        downtime_ms: sum over those of them that libvirt told a downtime of, by role, with `downtime_count`.
+    """
+
+    migrations: dict[str, int] = {}
+    accelerated: dict[str, int] = {}
+    passthrough: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    rejected: dict[str, int] = {}
+    raw_bytes: dict[str, int] = {}
+    wire_bytes: dict[str, int] = {}
+    reverse_bytes: dict[str, int] = {}
+    opaque_bytes: dict[str, int] = {}
+    pages: dict[str, int] = {}
+    resent_segments: int = 0
+    repaired_segments: int = 0
+    channels_lost: int = 0
+    link_losses: int = 0
+    data_process_crashes: int = 0
+    announcements: int = 0
+    duration_s: dict[str, float] = {}
+    downtime_ms: dict[str, int] = {}
+    downtime_count: dict[str, int] = {}
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One redirect rule: connections towards a peer's address, and how many it caught."""
+
+    peer: str
+    address: str
+    packets: int
+    bytes: int
+
+
+class Intercept(msgspec.Struct, frozen=True, kw_only=True):
+    """The redirect.
+
+    Attributes:
+        wanted: configured (`intercept.redirect`) and not draining or stopping.
+        armed: the kernel has the table and all its rules.
+        error: why it is not armed although wanted.
+        port_min: the redirected ports, with `port_max`.
+    """
+
+    wanted: bool
+    armed: bool
+    error: str = ""
+    port_min: int
+    port_max: int
+    rules: list[Rule] = []
+
+
+class Libvirt(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection to libvirtd.
+
+    Attributes:
+        uri: empty when the agent runs without.
+        error: why it is not connected.
+        version: libvirt's, as `11.3.0`.
+    """
+
+    uri: str
+    connected: bool
+    error: str = ""
+    version: str = ""
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """The libvirt hook's traces.
+
+    Attributes:
+        socket: where it announces.
+        listening: the socket is there.
+        last_at: its last announcement, seconds since the epoch; 0 = none since the agent started.
+        pending: announced migrations that may still arrive.
+    """
+
+    socket: str
+    listening: bool
+    last_at: float
+    pending: int
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """One PEM file of the `tls` table.
+
+    Attributes:
+        use: `ca` or `host`.
+        names: DNS names in it.
+        not_before: seconds since the epoch, as `not_after`; 0 when it could not be read.
+        error: why it could not be read.
+    """
+
+    use: Literal["ca", "host"]
+    path: str
+    names: list[str] = []
+    not_before: float = 0.0
+    not_after: float = 0.0
+    error: str = ""
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """A socket that the agent listens on.
+
+    Attributes:
+        use: `redirect`, `explicit`, `link`, `control`, `hook` or `metrics`.
+        address: `address:port` or a path.
+        error: why it does not listen.
+    """
+
+    use: str
+    address: str
+    listening: bool
+    error: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent at a glance, and all that the metrics need.
+
+    Attributes:
+        name: this host's name as peers know it.
+        version: of this software.
+        pid: the agent's.
+        started_at: seconds since the epoch.
+        now: the agent's clock when it answered.
+        spare_ready: a warm data process waits for the next migration.
+        hook_last_at: as `Hook.last_at`.
+        migrations: those that run now, oldest first.
+    """
+
+    name: str
+    version: str
+    pid: int
+    state: AgentState
+    started_at: float
+    now: float
+    peers: int
+    spare_ready: bool
+    hook_last_at: float
+    totals: Totals
+    intercept: Intercept
+    libvirt: Libvirt
+    certificates: list[Certificate]
+    migrations: list[Migration]
+
+
+class Migrations(msgspec.Struct, frozen=True, kw_only=True):
+    """Several migrations. `now` is the agent's clock when it answered."""
+
+    now: float
+    migrations: list[Migration]
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured peer and how it answered just now.
+
+    Attributes:
+        version: of its software, with `protocol`, the protocol version that both speak; empty and 0 if unreachable.
+        state: its agent's.
+        rtt_s: round trip of a request on the control connection; 0 if unreachable.
+        code: why it is unreachable: `unreachable`, `certificate`, `version` or a refusal's code; empty if reachable.
+        error: the same for people, `hint` what to do about it.
+        retry_in_s: how long migrations towards it pass through before it is probed again; 0 = it is probed.
+    """
+
+    name: str
+    addresses: list[str]
+    port: int
+    reachable: bool
+    version: str = ""
+    protocol: int = 0
+    state: str = ""
+    rtt_s: float = 0.0
+    code: str = ""
+    error: str = ""
+    hint: str = ""
+    retry_in_s: float = 0.0
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """All configured peers."""
+
+    peers: list[PeerView]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What `dwcp-migrate doctor` judges; the agent states, it does not judge.
+
+    Attributes:
+        name_in_certificate: the host certificate carries this host's name.
+        explicit_peer: who the explicit form migrates to; empty when it is off.
+        history_error: why the history cannot be written; empty when it can.
+        core_dumps_off: neither the agent nor its data processes can leave guest memory in a core dump.
+        configuration_error: why the last reload was refused; empty when it was taken.
+        open_descriptors: of the agent, with the limit on them.
+    """
+
+    name: str
+    version: str
+    state: AgentState
+    intercept: Intercept
+    libvirt: Libvirt
+    hook: Hook
+    certificates: list[Certificate]
+    name_in_certificate: bool
+    listeners: list[Listener]
+    peers: list[PeerView]
+    spare_ready: bool
+    explicit_peer: str
+    history_error: str
+    core_dumps_off: bool
+    configuration_error: str
+    open_descriptors: int
+    open_descriptors_max: int
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """One server-sent event: a migration's new record, or the agent's new state.
+
+    A reader that falls behind by `agent.server.UPDATES_WAITING_MAX` updates is cut off and asks anew.
+    """
+
+    at: float
+    state: AgentState
+    migration: Migration | None = None
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A request took effect. `message` is for people."""
+
+    state: AgentState
+    message: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A request did not. `hint` says what to do about it."""
+
+    error: str
+    hint: str = ""

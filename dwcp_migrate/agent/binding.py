@@ -1,0 +1,102 @@
+"""Which domain is it that a migration carries? A pure function over what libvirt, the hook and the stream say.
+
+The rule: a guess is never written down. A migration is tied to a domain when only one is left that it can be; the rest
+waits for more facts, at the latest for libvirt's event at the end.
+
+    possible = domains announced at the destination  ∩  domains that libvirt moves here now
+               narrowed by the UUID of a multifd channel, by the stream's total of memory, and by those already tied
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dwcp_migrate.units import MIB
+
+EXTRA_MEMORY_BYTES_MAX: Final = 1024 * MIB
+"""What a stream's total exceeds the domain's memory by: video memory (up to 512 MiB), firmware, option ROMs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A domain that libvirt or an announcement names.
+
+    Attributes:
+        memory_bytes: 0 when unknown.
+        moving: libvirt says that it migrates here, in the direction in question.
+    """
+
+    uuid: str
+    name: str
+    memory_bytes: int = 0
+    moving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A migration without a domain.
+
+    Attributes:
+        identity: its id.
+        lane: migrations of one lane carry different domains: `source memory`, `source disk`, `destination memory` ...
+        candidates: UUIDs announced for it; empty when nothing is known of them.
+        stream_uuid: as a multifd channel announced it.
+        memory_bytes: as the stream announced it; 0 when unknown.
+    """
+
+    identity: str
+    lane: str
+    candidates: frozenset[str] = frozenset()
+    stream_uuid: str = ""
+    memory_bytes: int = 0
+
+
+def bind(
+    questions: Sequence[Question], known: Mapping[str, Known], taken: Mapping[str, Collection[str]]
+) -> dict[str, Known]:
+    """Tie what can be tied.
+
+    Args:
+        questions: migrations without a domain.
+        known: domains by UUID, announced ones included.
+        taken: UUIDs already tied, by lane.
+
+    Returns:
+        Identity to domain, for those that have only one left.
+    """
+    gone = {lane: set(uuids) for lane, uuids in taken.items()}
+    answers: dict[str, Known] = {}
+    while True:
+        before = len(answers)
+        for question in questions:
+            if question.identity in answers:
+                continue
+            possible = _possible(question, known, gone.get(question.lane, set()))
+            if len(possible) == 1:
+                answers[question.identity] = possible[0]
+                gone.setdefault(question.lane, set()).add(possible[0].uuid)
+        if len(answers) == before:
+            return answers
+
+
+def _possible(question: Question, known: Mapping[str, Known], gone: Collection[str]) -> list[Known]:
+    if question.stream_uuid:
+        found = known.get(question.stream_uuid)
+        return [found] if found else []
+    free = [domain for domain in known.values() if domain.uuid not in gone]
+    announced = [domain for domain in free if domain.uuid in question.candidates]
+    moving = [domain for domain in announced or free if domain.moving]
+    return _of_size(moving or announced, question.memory_bytes)
+
+
+def _of_size(domains: list[Known], memory_bytes: int) -> list[Known]:
+    """Keep those that the stream's total fits; all if it fits none, because it is a hint only."""
+    if not memory_bytes:
+        return domains
+    fitting = [
+        domain
+        for domain in domains
+        if domain.memory_bytes and domain.memory_bytes <= memory_bytes <= domain.memory_bytes + EXTRA_MEMORY_BYTES_MAX
+    ]
+    exact = [domain for domain in fitting if memory_bytes - domain.memory_bytes < EXTRA_MEMORY_BYTES_MAX // 16]
+    return (exact if len(exact) == 1 else fitting) or domains

@@ -1,0 +1,115 @@
+"""One data process at work on one migration: its messages become the record, its end is noticed however it comes.
+
+The rule: a data process costs at most its own migration. One that vanishes leaves its sockets to the kernel, which
+closes them; one that said its last message and does not go is killed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Final
+
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.errors import SessionError
+from dwcp_migrate.session.messages import Abort, Finished, FromWorker, Happened, Progress, ToWorker
+from dwcp_migrate.session.record import Event, finished, happened, note, progressed
+from dwcp_migrate.session.supervisor import DataProcess
+
+EXIT_S_MAX: Final = 10.0
+"""From its last message to its end; then it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A data process that ended without a last message."""
+
+    code: int
+
+    @property
+    def reason(self) -> str:
+        """For the record."""
+        how = f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+        return f"the data process crashed ({how})"
+
+
+class Carriage:
+    """A started data process.
+
+    Attributes:
+        returned: connections that it gave back (a relay's with the onward socket), complete once it is `gone`.
+
+    Args:
+        identity: of the migration's record.
+        process: ready, nothing started in it yet.
+        ledger: where the record is.
+    """
+
+    def __init__(self, identity: str, process: DataProcess, ledger: Ledger) -> None:
+        self.identity = identity
+        self._process = process
+        self._ledger = ledger
+        self._progress_at = steady_clock()
+        self._finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        process.on_message = self._take
+        process.on_returned = self._take_back
+        self.returned: list[tuple[socket, socket | None]] = []
+
+    @property
+    def pid(self) -> int:
+        """The data process."""
+        return self._process.pid
+
+    def send(self, message: ToWorker, sockets: Sequence[socket] = ()) -> None:
+        """Hand over a message and sockets; if it is gone the sockets are closed, and `ended` tells why."""
+        try:
+            self._process.send(message, sockets)
+        except SessionError as error:
+            detail = str(error)
+            self._ledger.change(
+                self.identity, lambda record: note(record, Event(at=wall_clock(), event="not-taken", detail=detail))
+            )
+
+    def abort(self, reason: str) -> None:
+        """Ask it to reset everything and go; it is killed if it does not."""
+        self.send(Abort(reason=reason))
+        asyncio.get_running_loop().call_later(EXIT_S_MAX, self._process.kill)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+
+    def _take(self, message: FromWorker) -> None:
+        match message:
+            case Happened():
+                self._ledger.change(self.identity, lambda record: happened(record, message, wall_clock()))
+            case Progress(counters=counters):
+                now = steady_clock()
+                elapsed_s, self._progress_at = now - self._progress_at, now
+                self._ledger.change(self.identity, lambda record: progressed(record, counters, elapsed_s))
+            case Finished() if not self._finished.done():
+                self._finished.set_result(message)
+            case _:
+                pass
+
+    async def finish(self) -> Finished | Crash:
+        """Wait for its last message or its crash, and take it into the record."""
+        exited = self._process.exited
+        waited: list[asyncio.Future[Any]] = [self._finished, exited]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not self._finished.done():
+            return Crash(exited.result())
+        message = self._finished.result()
+        self._process.finish_sending()
+        self._ledger.change(self.identity, lambda record: finished(record, message))
+        return message
+
+    def _take_back(self, sockets: list[socket]) -> None:
+        """A connection came when the session was over."""
+        if sockets:
+            self.returned.append((sockets[0], sockets[1] if len(sockets) > 1 else None))
+
+    async def gone(self) -> None:
+        """Wait until the process is gone; a laggard is killed."""
+        await self._process.wait(EXIT_S_MAX)

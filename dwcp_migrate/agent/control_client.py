@@ -1,0 +1,232 @@
+"""The asking side of control connections, kept for reuse.
+
+The rule: a request has one deadline for connecting and one for the answer; whatever goes wrong closes the connection
+and becomes one of four errors: unreachable, certificate, version, refused. A connection from the pool that turns out
+to be dead is replaced once, silently, because the peer's agent may have restarted.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import (
+    CertificateError,
+    ConfigError,
+    DwcpError,
+    PeerRefusedError,
+    PeerUnreachableError,
+    ProtocolError,
+    RemoteProtocolError,
+    VersionMismatchError,
+)
+from dwcp_migrate.session.control import (
+    CONTROL_SESSION,
+    HINTS,
+    REFUSALS,
+    Close,
+    Frames,
+    Message,
+    Open,
+    Ping,
+    Refused,
+    decode,
+    encode,
+)
+from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.tls import as_typed
+from dwcp_migrate.units import KIB
+
+KEPT_S: Final = 300.0
+"""How long an idle connection is kept: the next migration to the same peer saves three round trips."""
+
+KEPT_EACH_MAX: Final = 4
+"""Idle connections kept to one address; migrations that begin in the same instant each use one."""
+
+ANSWER_S_MAX: Final = 10.0
+"""An `Open` waits for a data process that may still be starting."""
+
+READ_BYTES: Final = 64 * KIB
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(slots=True)
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    frames: Frames = field(default_factory=Frames)
+    used_at: float = 0.0
+    requests: int = 0
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+class ControlClient:
+    """Asks peers.
+
+    Args:
+        context: makes the TLS context anew for each connection, so that renewed certificates count at once.
+        connect_timeout_s: for TCP and TLS together.
+        mark: socket mark of the agent's own connections.
+    """
+
+    def __init__(self, context: Callable[[], ssl.SSLContext], connect_timeout_s: float, mark: int) -> None:
+        self._context = context
+        self.connect_timeout_s = connect_timeout_s
+        self._mark = mark
+        self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
+
+    async def ask(self, peer: Peer, address: str, request: Open | Close | Ping, answer: type[M]) -> M:
+        """Send a request to a peer at one of its addresses and return its answer, of type `answer`.
+
+        Raises:
+            PeerUnreachableError: no connection in time, or no answer.
+            CertificateError: either side's certificate was not accepted.
+            VersionMismatchError: no common protocol version.
+            PeerRefusedError: it said no, see its `code`.
+            RemoteProtocolError: it answered against the rules.
+        ConfigError: this host's TLS files cannot be read.
+        """
+        key = (peer.name, address, peer.port)
+        connection = self._take(key)
+        if connection is not None:
+            try:
+                return await self._converse(key, connection, request, answer)
+            except PeerUnreachableError:
+                pass  # it went stale in the pool
+        connection = await self._connect(peer, address)
+        return await self._converse(key, connection, request, answer)
+
+    def _take(self, key: tuple[str, str, int]) -> _Connection | None:
+        kept = self._kept.get(key, [])
+        now = time.monotonic()
+        while kept:
+            connection = kept.pop()
+            if now - connection.used_at < KEPT_S and not connection.reader.at_eof():
+                return connection
+            connection.close()
+        self._kept.pop(key, None)
+        return None
+
+    async def _connect(self, peer: Peer, address: str) -> _Connection:
+        where = f"{peer.name} ({address}, port {peer.port})"
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                sock = await self._dial(address, peer.port)
+                return await self._secure(sock, peer)
+        except TimeoutError as error:
+            raise PeerUnreachableError(
+                f"{where} did not answer within {self.connect_timeout_s:g} s",
+                hint="is its agent running, and does the firewall let the link port in?",
+            ) from error
+        except ssl.SSLError as error:
+            raise _tls_error(where, error) from error
+        except OSError as error:
+            raise PeerUnreachableError(
+                f"{where}: {os.strerror(error.errno) if error.errno else error}",
+                hint="is its agent running and listening there?",
+            ) from error
+
+    async def _dial(self, address: str, port: int) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(ANSWER_S_MAX * 1000))
+            await loop.sock_connect(sock, (address, port))
+            await loop.sock_sendall(sock, encode_preamble(Preamble(CONTROL_SESSION)))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _secure(self, sock: socket.socket, peer: Peer) -> _Connection:
+        try:
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=self._context(), server_hostname=peer.name)
+        except BaseException:
+            sock.close()
+            raise
+        return _Connection(reader, writer)
+
+    async def _converse(
+        self, key: tuple[str, str, int], connection: _Connection, request: Open | Close | Ping, answer: type[M]
+    ) -> M:
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                message = await _exchange(connection, request)
+        except ssl.SSLError as error:  # in TLS 1.3 the server judges our certificate after we think to be connected
+            connection.close()
+            raise _tls_error(key[0], error) from error
+        except (OSError, TimeoutError, EOFError) as error:
+            connection.close()
+            raise PeerUnreachableError(f"{key[0]} did not answer: {error or type(error).__name__}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(key, connection)
+        return _expect(key[0], message, answer)
+
+    def _keep(self, key: tuple[str, str, int], connection: _Connection) -> None:
+        connection.used_at = time.monotonic()
+        kept = self._kept.setdefault(key, [])
+        kept.append(connection)
+        while len(kept) > KEPT_EACH_MAX:
+            kept.pop(0).close()
+
+    def forget(self) -> None:
+        """Close all kept connections: the next request proves this host's certificate anew."""
+        for kept in self._kept.values():
+            for connection in kept:
+                connection.close()
+        self._kept.clear()
+
+
+async def _exchange(connection: _Connection, request: Open | Close | Ping) -> Message | None:
+    connection.requests += 1
+    connection.writer.write(encode(connection.requests, request))
+    await connection.writer.drain()
+    while True:
+        data = await connection.reader.read(READ_BYTES)
+        if not data:
+            raise EOFError("it closed the connection")
+        for envelope in connection.frames.feed(data):
+            if envelope.id != connection.requests:
+                raise RemoteProtocolError(f"answer to request {envelope.id}, asked was {connection.requests}")
+            return decode(envelope)
+
+
+def _expect(name: str, message: Message | None, answer: type[M]) -> M:
+    if isinstance(message, answer):
+        return message
+    if isinstance(message, Refused):
+        said = message.message or REFUSALS.get(message.code, "")
+        hint = HINTS.get(message.code, "")
+        if message.code == "version":
+            raise VersionMismatchError(f"{name}: {said}", hint=hint)
+        raise PeerRefusedError(f"{name} refused: {said}", code=message.code, hint=hint)
+    raise RemoteProtocolError(f"{name} answered {type(message).__name__} to a request for {answer.__name__}")
+
+
+def _tls_error(name: str, error: ssl.SSLError) -> DwcpError:
+    typed = as_typed(error)
+    return type(typed)(f"{name}: {typed}", hint=typed.hint)
+
+
+def code_of(error: DwcpError) -> str:
+    """The key under which a failed request is counted (`api.Totals.passthrough`)."""
+    if isinstance(error, PeerRefusedError):
+        return error.code if error.code in REFUSALS else "other"
+    if isinstance(error, CertificateError | ConfigError):
+        return "certificate"
+    if isinstance(error, VersionMismatchError):
+        return "version"
+    return "protocol" if isinstance(error, ProtocolError) else "unreachable"

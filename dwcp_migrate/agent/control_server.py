@@ -1,0 +1,93 @@
+"""The answering side of control connections: a peer's agent asks, this one answers.
+
+The rule: who asks is what its certificate proves, and it must be a configured peer; one request at a time, each
+answered before the next is read, so that a peer cannot make this agent hold more than one frame.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import ProtocolError
+from dwcp_migrate.session.control import REFUSALS, Close, Frames, Message, Open, Ping, Refused, decode, encode
+from dwcp_migrate.units import KIB
+
+IDLE_S_MAX: Final = 600.0
+"""A control connection without a request is closed; twice the time for which the asking side keeps one."""
+
+CONNECTIONS_MAX: Final = 1024
+"""Control connections at once: a few for each host of a large fleet."""
+
+READ_BYTES: Final = 64 * KIB
+
+Answer = Callable[[Peer, Open | Close | Ping], Awaitable[Message]]
+
+
+def refused(code: str, message: str = "") -> Refused:
+    """A refusal with its standard text."""
+    return Refused(code=code, message=message or REFUSALS[code])
+
+
+def names_in(certificate: Any) -> list[str]:
+    """DNS names in a certificate as `SSLSocket.getpeercert` returns it."""
+    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+
+
+class ControlServer:
+    """Serves control connections.
+
+    Args:
+        identify: finds the peer that one of these names belongs to.
+        answer: answers a request of a peer.
+        rejected: counts a connection that was closed, by reason.
+    """
+
+    def __init__(
+        self, identify: Callable[[list[str]], Peer | None], answer: Answer, rejected: Callable[[str], None]
+    ) -> None:
+        self._identify = identify
+        self._answer = answer
+        self._rejected = rejected
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, TLS done, until it ends, is idle for `IDLE_S_MAX` or breaks the protocol."""
+        names = names_in(writer.get_extra_info("peercert"))
+        if self._identify(names) is None:
+            self._rejected("unknown-peer")
+        elif len(self._writers) >= CONNECTIONS_MAX:
+            self._rejected("full")
+        else:
+            self._writers.add(writer)
+            try:
+                await self._converse(names, reader, writer)
+            except ProtocolError:
+                self._rejected("protocol")
+            except (OSError, TimeoutError, ssl.SSLError):
+                pass  # it went away; nothing of it is left here
+            finally:
+                self._writers.discard(writer)
+        writer.close()
+
+    async def _converse(self, names: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = Frames()
+        while data := await asyncio.wait_for(reader.read(READ_BYTES), IDLE_S_MAX):
+            for envelope in frames.feed(data):
+                message = decode(envelope)
+                peer = self._identify(names)
+                if peer is None:  # a reload took it off the list
+                    self._rejected("unknown-peer")
+                    return
+                if isinstance(message, Open | Close | Ping):
+                    answer = await self._answer(peer, message)
+                else:
+                    answer = refused("unknown-request")
+                writer.write(encode(envelope.id, answer))
+                await asyncio.wait_for(writer.drain(), IDLE_S_MAX)
+
+    def close(self) -> None:
+        """End all connections."""
+        for writer in list(self._writers):
+            writer.transport.abort()

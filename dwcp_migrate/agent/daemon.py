@@ -1,0 +1,384 @@
+"""The agent: its parts put together, its life from start to stop.
+
+The rule: an agent that is not whole does not catch connections. The redirect is armed last and disarmed first, and
+stopping waits for the migrations that run.
+
+    start    control socket, spare, link port, hook socket, libvirt, intake ports, redirect; then READY=1
+    SIGHUP   configuration read again; a wrong one is refused, the old one stays
+    SIGTERM  disarm, refuse, wait up to STOP_S_MAX for running migrations, end
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from dwcp_migrate import __version__
+from dwcp_migrate.agent import facts
+from dwcp_migrate.agent.api import Done, Facts, Peers, Status
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.control_client import ControlClient
+from dwcp_migrate.agent.control_server import ControlServer
+from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.history import History
+from dwcp_migrate.agent.hook_server import HookServer
+from dwcp_migrate.agent.incoming import Incoming
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
+from dwcp_migrate.agent.notify import Notifier
+from dwcp_migrate.agent.outgoing import Outgoing
+from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.redirect import Redirection
+from dwcp_migrate.agent.runtime import Recording, Runtime, is_own_address
+from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
+from dwcp_migrate.agent.views import Views
+from dwcp_migrate.config import Config, Peer, load
+from dwcp_migrate.errors import ConfigError, HypervisorError
+from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
+from dwcp_migrate.hypervisor.hook import Announce
+from dwcp_migrate.session.supervisor import COMMAND, Spares
+from dwcp_migrate.telemetry.logs import get_logger
+from dwcp_migrate.transport.tls import make_context
+
+STOP_S_MAX: Final = 90.0
+"""Running migrations get this long on SIGTERM; systemd's TimeoutStopSec must be longer."""
+
+TICK_S: Final = 2.0
+"""Between two looks at whether the redirect is as it should be."""
+
+log = get_logger(component="agent")
+
+
+class Agent:
+    """The agent.
+
+    Args:
+        config: what it runs with.
+        path: the file that a reload reads.
+        interceptor: opens the redirect's interface in the kernel.
+        watcher: libvirt; None runs without.
+        notifier: the service manager.
+        worker: how a data process is started.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        *,
+        interceptor: Callable[[], Interceptor],
+        watcher: DomainWatcher | None,
+        notifier: Notifier,
+        worker: Sequence[str] = COMMAND,
+    ) -> None:
+        self._path = path
+        self._notifier = notifier
+        self._stopping = asyncio.Event()
+        self._ticker: asyncio.Task[None] | None = None
+        self._listeners: dict[str, Listener] = {}
+        self._http: dict[str, HttpServer] = {}
+        self._redirection = Redirection(interceptor)
+        self._libvirt_was: WatcherState | None = None
+        self.runtime = _runtime(config, watcher, worker)
+        self.ledger = self.runtime.ledger
+        self.outgoing = Outgoing(self.runtime)
+        self.incoming = Incoming(self.runtime, is_own_address, __version__)
+        self.incoming.outgoing_closed = self.outgoing.closed
+        self.incoming.outgoing_carries = self.outgoing.carries
+        self._views = Views(self.runtime, self._redirection)
+        self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
+        self._link = LinkIntake(
+            lambda: _context("server", self.runtime.config),
+            self._control,
+            self.incoming.channel,
+            self._rejected("link"),
+        )
+        self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
+
+    def _identify(self, names: list[str]) -> Peer | None:
+        return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
+
+    def _rejected(self, listener: str) -> Callable[[str], None]:
+        return lambda reason: self.ledger.count("rejected", f"{listener} {reason}")
+
+    # -- life
+
+    async def run(self) -> None:
+        """Start, serve until `stop`, and end.
+
+        Raises:
+            HypervisorError: a socket that it cannot do without is not to be had.
+        """
+        try:
+            await self.start()
+            self._notifier.ready("carrying migrations")
+            log.info("agent started", name=self.runtime.name, version=__version__, pid=os.getpid())
+            await self._stopping.wait()
+            await self._drain_and_wait()
+        finally:
+            await self.close()
+
+    async def start(self) -> None:
+        """Put everything up; the redirect last."""
+        config = self.runtime.config
+        with contextlib.suppress(OSError):  # what needs the directory says so
+            config.runtime_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        api = self._http["control"] = HttpServer(Api(self).application())
+        await api.listen_unix(config.control_socket)
+        self.runtime.spares.start()
+        self._listeners["link"] = Listener(config.link.listen, config.link.port, self._link.take).start()
+        await self._hook.start()
+        await self.runtime.domains.start()
+        self._listen_for_connections()
+        await self._listen_for_metrics()
+        self._views.listening = self._listening
+        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    def _listen_for_connections(self) -> None:
+        intercept = self.runtime.config.intercept
+        if intercept.redirect:
+            intake = RedirectIntake(self._redirected, self._rejected("redirect"))
+            self._listeners["redirect"] = Listener("127.0.0.1", intercept.port, intake.take).start()
+            if any(":" in address for address, _ in self.runtime.directory.redirected()):
+                self._listeners["redirect6"] = Listener("::1", intercept.port, intake.take).start()
+        if intercept.explicit_port:
+            take = explicit_intake(
+                self.outgoing.accepted,
+                lambda: self.runtime.directory.by_name(self.runtime.config.intercept.explicit_peer),
+                intercept.explicit_port,
+            )
+            self._listeners["explicit"] = Listener("127.0.0.1", intercept.explicit_port, take).start()
+
+    async def _listen_for_metrics(self) -> None:
+        """Metrics are no reason not to start: a port that is taken is said and nothing more."""
+        where = self.runtime.config.metrics_listen
+        if not where:
+            return
+        address, _, port = where.rpartition(":")
+        server = self._http["metrics"] = HttpServer(metrics_application(self.status))
+        try:
+            await server.listen_tcp(address.strip("[]"), int(port))
+        except (HypervisorError, ValueError) as error:
+            self._views.metrics_error = str(error)
+            log.error("no metrics", error=str(error))  # noqa: TRY400 - no bug, no trace
+
+    def _redirected(self, sock: socket.socket, address: str, port: int) -> None:
+        self.outgoing.accepted(sock, address, port, self.runtime.directory.by_address(address))
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        pings_due = loop.time()
+        while True:
+            self._hold_redirect()
+            self._watch_libvirt()
+            if self._notifier.watchdog_s and loop.time() >= pings_due:
+                self._notifier.watchdog()
+                pings_due = loop.time() + self._notifier.watchdog_s
+            await asyncio.sleep(min(TICK_S, self._notifier.watchdog_s or TICK_S))
+
+    def _watch_libvirt(self) -> None:
+        """Log libvirtd's coming and going."""
+        state = self.runtime.domains.state()
+        if state != self._libvirt_was and self.runtime.config.libvirt_uri:
+            say = log.info if state.connected else log.warning
+            say("libvirt", connected=state.connected, version=state.version, error=state.error)
+        self._libvirt_was = state
+
+    def _hold_redirect(self) -> None:
+        runtime = self.runtime
+        self._redirection.hold(runtime.config.intercept, runtime.directory, wanted=self._views.redirect_wanted())
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when it is done. A second call ends running migrations."""
+        if self._stopping.is_set():
+            self.outgoing.kill()
+            self.incoming.kill()
+        self._stopping.set()
+
+    async def _drain_and_wait(self) -> None:
+        self.ledger.set_state("stopping")
+        self._hold_redirect()
+        running = self.outgoing.count + self.incoming.count
+        self._notifier.stopping(f"waiting for {running} migrations")
+        log.info("agent stopping", migrations=running)
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                await asyncio.gather(self.outgoing.drained(), self.incoming.drained())
+        except TimeoutError:
+            log.warning("migrations ended by the stop", migrations=self.outgoing.count + self.incoming.count)
+
+    async def close(self) -> None:
+        """Free everything; data processes that still run are ended."""
+        self._redirection.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        self.outgoing.kill()
+        self.incoming.kill()
+        for listener in self._listeners.values():
+            await listener.close()
+        await self._link.close()
+        await self._hook.close()
+        self.ledger.close()
+        await self.runtime.domains.close()
+        self.runtime.control.forget()
+        await self.runtime.spares.close()
+        for server in self._http.values():
+            await server.close()
+        self.runtime.config.control_socket.unlink(missing_ok=True)
+
+    # -- what the control API serves, see `server.Served`
+
+    def status(self) -> Status:
+        """See `api.Status`."""
+        return self._views.status()
+
+    async def peers(self) -> Peers:
+        """See `api.Peers`."""
+        return await self._views.peers()
+
+    async def facts(self) -> Facts:
+        """See `api.Facts`."""
+        return await self._views.facts()
+
+    def _listening(self) -> dict[str, bool]:
+        return {**dict.fromkeys([*self._listeners, *self._http], True), "hook": self._hook.listening}
+
+    def drain(self) -> Done:
+        """No new migrations: the redirect goes, peers are refused, what runs goes on."""
+        if self.ledger.state == "running":
+            self.ledger.set_state("draining")
+        self._hold_redirect()
+        return Done(state=self.ledger.state, message=f"{self.outgoing.count + self.incoming.count} migrations run on")
+
+    def undrain(self) -> Done:
+        """New migrations again."""
+        if self.ledger.state == "draining":
+            self.ledger.set_state("running")
+        self._hold_redirect()
+        return Done(state=self.ledger.state)
+
+    def reload(self) -> Done:
+        """Read the configuration again; what listens and where is only read at the start.
+
+        Raises:
+            ConfigError: it is wrong; the old one stays in force.
+        """
+        try:
+            config = load(self._path)
+        except ConfigError as error:
+            self._views.configuration_error = str(error)
+            log.error("reload refused", error=str(error))  # noqa: TRY400 - no bug, no trace
+            raise
+        runtime = self.runtime
+        runtime.config = _keeping_listeners(config, runtime.config)
+        runtime.directory = _directory(config, runtime.name)
+        runtime.silent = SilentPeers(config.link.negative_cache_s)
+        runtime.announcements.lifetime_s = config.policy.announcement_s_max
+        runtime.control.connect_timeout_s = config.link.connect_timeout_s
+        runtime.control.forget()
+        self._views.configuration_error = ""
+        self._hold_redirect()
+        log.info("configuration reloaded", peers=len(runtime.directory.all()))
+        return Done(state=self.ledger.state, message=f"{len(runtime.directory.all())} peers")
+
+    def record(self, directory: str, domain: str) -> Done:
+        """Record the next migration from here, of `domain` if that is given; an empty directory disarms it.
+
+        Raises:
+            ConfigError: there is no such directory.
+        """
+        if directory and not (Path(directory).is_absolute() and Path(directory).is_dir()):
+            raise ConfigError(f"{directory} is no directory", hint="name one that exists, by its whole path")
+        self.runtime.recording = Recording(directory, domain) if directory else None
+        whose = f"of {domain}" if domain else "from this host"
+        message = f"the next migration {whose} is recorded in {directory}" if directory else "nothing is recorded"
+        log.warning("recording", armed=bool(directory), domain=domain, directory=directory)
+        return Done(state=self.ledger.state, message=message)
+
+    def _announced(self, announce: Announce) -> None:
+        self.runtime.announcements.announce(announce.uuid, announce.name, steady_clock())
+        self.ledger.count_one("announcements")
+        self._views.hook_heard()
+        log.info("migration announced", domain=announce.name, uuid=announce.uuid)
+
+
+def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContext:
+    return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
+
+
+def _directory(config: Config, name: str) -> Directory:
+    return Directory(config.peers, name, is_own_address)
+
+
+def _keeping_listeners(new: Config, old: Config) -> Config:
+    """Take the new configuration but for what is bound already: a restart changes that."""
+    intercept = replace(
+        new.intercept,
+        port=old.intercept.port,
+        redirect=new.intercept.redirect and old.intercept.redirect,
+        explicit_port=old.intercept.explicit_port,
+        mark=old.intercept.mark,
+    )
+    link = replace(new.link, listen=old.link.listen, port=old.link.port)
+    return replace(
+        new,
+        name=old.name,
+        libvirt_uri=old.libvirt_uri,
+        runtime_directory=old.runtime_directory,
+        state_directory=old.state_directory,
+        metrics_listen=old.metrics_listen,
+        intercept=intercept,
+        link=link,
+    )
+
+
+def _runtime(config: Config, watcher: DomainWatcher | None, worker: Sequence[str]) -> Runtime:
+    name = config.name or socket.getfqdn()
+    ledger = Ledger(History(config.state_directory), wall_clock)
+    runtime = Runtime(
+        config=config,
+        name=name,
+        directory=_directory(config, name),
+        silent=SilentPeers(config.link.negative_cache_s),
+        announcements=Announcements(config.policy.announcement_s_max),
+        ledger=ledger,
+        spares=Spares(worker),
+        control=ControlClient(
+            lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
+        ),
+        domains=Domains(watcher, ledger),
+    )
+    return runtime
+
+
+async def serve(
+    config: Config, path: Path, watcher: DomainWatcher | None, interceptor: Callable[[], Interceptor]
+) -> None:
+    """Run the agent in this process until SIGTERM or SIGINT."""
+    facts.forbid_core_dumps()
+    agent = Agent(
+        config,
+        path,
+        interceptor=interceptor,
+        watcher=watcher,
+        notifier=Notifier(os.environ, os.getpid()),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, agent)
+    await agent.run()
+
+
+def _reload_quietly(agent: Agent) -> None:
+    with contextlib.suppress(ConfigError):  # said in the log and by `doctor`
+        agent.reload()

@@ -1,0 +1,306 @@
+"""Ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end.
+
+The rule: nothing here delays a byte. Libvirt is asked beside the data path, each question with a deadline, and without
+libvirtd every answer is "unknown".
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.binding import Known, Question, bind
+from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.hypervisor.base import Domain, DomainEvent, DomainWatcher, JobStatistics, WatcherState
+from dwcp_migrate.session.control import DOMAINS_MAX, DomainName
+from dwcp_migrate.session.record import Event, Migration, Result, Role, note
+from dwcp_migrate.telemetry.logs import get_logger
+
+LEAVING_S_MAX: Final = 0.15
+"""For libvirt to say which domains leave, before the peer is asked; it takes 2 to 20 ms."""
+
+POLL_S: Final = 1.0
+"""Between two looks at the jobs of running migrations; libvirt itself refreshes them at that pace."""
+
+QUERY_S_MAX: Final = 5.0
+"""For any other question to libvirt."""
+
+VERDICT_S_MAX: Final = 10.0
+"""From the data process's end to libvirt's word: Finish and Confirm are two round trips of libvirt's own connection."""
+
+UNTIED_S_MAX: Final = 3.0
+"""The same for a migration that is tied to no domain: it may not be libvirt's at all."""
+
+STATISTICS_S_MAX: Final = 1.0
+"""From libvirt's word to the job's statistics, which come as an event of their own."""
+
+CLOCK_SLACK_S: Final = 0.5
+"""Between libvirt's clock of a job and ours of the record."""
+
+_ENDINGS: Final[dict[str, tuple[Role, Result]]] = {
+    "left": ("source", "completed"),
+    "returned": ("source", "failed"),
+    "arrived": ("destination", "completed"),
+    "gone": ("destination", "failed"),
+}
+
+log = get_logger(component="domains")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Libvirt's word: `result` is empty when it said nothing, `reason` when it named none."""
+
+    result: Result = ""
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Followed:
+    identity: str
+    role: Role
+    candidates: frozenset[str]
+    uuid: str = ""
+    name: str = ""
+    verdict: Verdict | None = None
+    has_statistics: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Domains:
+    """The migrations that are followed.
+
+    Args:
+        watcher: libvirt; None runs without.
+        ledger: where the records are.
+    """
+
+    def __init__(self, watcher: DomainWatcher | None, ledger: Ledger) -> None:
+        self._watcher = watcher
+        self._ledger = ledger
+        self._followed: dict[str, _Followed] = {}
+        self._announced: dict[str, DomainName] = {}
+        self._poller: asyncio.Task[None] | None = None
+        self._look_now = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to listen to libvirt."""
+        if self._watcher is not None:
+            await self._watcher.start(self.heard)
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        if self._watcher is not None:
+            await self._watcher.close()
+
+    def state(self) -> WatcherState:
+        """The connection to libvirt."""
+        return self._watcher.state() if self._watcher else WatcherState(connected=False, error="off by configuration")
+
+    async def leaving(self) -> tuple[DomainName, ...]:
+        """Domains that migrate away now, as far as libvirt says so within `LEAVING_S_MAX`."""
+        domains = await self._domains(LEAVING_S_MAX)
+        leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
+        return tuple(leaving[:DOMAINS_MAX])
+
+    async def _domains(self, timeout_s: float) -> list[Domain]:
+        if self._watcher is None:
+            return []
+        try:
+            return await asyncio.wait_for(self._watcher.domains(), timeout_s)
+        except TimeoutError:
+            return []
+
+    def follow(self, identity: str, role: Role, candidates: Iterable[DomainName]) -> None:
+        """Begin to look for the migration's domain among the candidates; none means any."""
+        named = tuple(candidates)
+        self._announced.update({found.uuid: found for found in named})
+        self._followed[identity] = _Followed(identity, role, frozenset(found.uuid for found in named))
+        self._bind([])
+        self._look_now.set()
+
+    def forget(self, identity: str) -> None:
+        """The record is closed."""
+        self._followed.pop(identity, None)
+        named = {uuid for followed in self._followed.values() for uuid in followed.candidates}
+        self._announced = {uuid: found for uuid, found in self._announced.items() if uuid in named}
+
+    def tell(self, identity: str, uuid: str, name: str) -> None:
+        """The peer knows the domain."""
+        followed = self._followed.get(identity)
+        if followed is not None and uuid and not followed.uuid:
+            self._tie(followed, uuid, name)
+
+    def _bind(self, domains: list[Domain]) -> None:
+        """Tie what can be tied, given what libvirt lists now."""
+        for role in ("source", "destination"):
+            questions, taken = self._questions(role)
+            if questions:
+                known = self._known(domains, role)
+                for identity, domain in bind(questions, known, taken).items():
+                    self._tie(self._followed[identity], domain.uuid, domain.name)
+
+    def _questions(self, role: Role | str) -> tuple[list[Question], dict[str, list[str]]]:
+        questions: list[Question] = []
+        taken: dict[str, list[str]] = {}
+        for followed in self._followed.values():
+            record = self._ledger.get(followed.identity)
+            if record is None or followed.role != role:
+                continue
+            lane = f"{role} {record.kind}"
+            if followed.uuid:
+                taken.setdefault(lane, []).append(followed.uuid)
+                continue
+            spoken = next((event.detail for event in record.events if event.event == "uuid" and event.detail), "")
+            questions.append(Question(followed.identity, lane, followed.candidates, spoken, record.memory_bytes))
+        return questions, taken
+
+    def _known(self, domains: list[Domain], role: Role | str) -> dict[str, Known]:
+        known = {uuid: Known(uuid, found.name) for uuid, found in self._announced.items()}
+        for domain in domains:
+            moving = domain.job is not None and domain.job.outgoing == (role == "source")
+            known[domain.uuid] = Known(domain.uuid, domain.name, domain.memory_bytes, moving)
+        return known
+
+    def _tie(self, followed: _Followed, uuid: str, name: str) -> None:
+        followed.uuid, followed.name = uuid, name
+        followed.changed.set()
+        self._ledger.change(followed.identity, lambda record: replace(record, uuid=uuid, domain=name))
+        log.info("migration tied to its domain", migration=followed.identity, domain=name, uuid=uuid)
+
+    async def _poll(self) -> None:
+        while True:
+            if not self._followed:
+                await self._look_now.wait()
+            self._look_now.clear()
+            domains = await self._domains(QUERY_S_MAX)
+            self._bind(domains)
+            for domain in domains:
+                if domain.job is not None:
+                    self._take_job(domain.uuid, domain.job)
+            await _wait(self._look_now, POLL_S)
+
+    def _take_job(self, uuid: str, job: JobStatistics) -> None:
+        for followed in self._followed.values():
+            same_side = (followed.role == "source") == job.outgoing
+            if followed.uuid == uuid and same_side and not self._is_later(job, followed):
+                self._ledger.change(followed.identity, lambda record: _with_job(record, job, ended=False))
+
+    def _is_later(self, job: JobStatistics, followed: _Followed) -> bool:
+        """Whether a job began after the migration did: the operator has started the next one already.
+
+        A migration's job begins before its first connection, so it has run for longer than the record.
+        """
+        record = self._ledger.get(followed.identity)
+        if record is None or job.elapsed_ms < 0:
+            return False
+        return job.elapsed_ms / 1000 + CLOCK_SLACK_S < record.duration_s(wall_clock())
+
+    def heard(self, event: DomainEvent) -> None:
+        """Take in an event of libvirt's."""
+        for followed in self._meant(event):
+            self._ledger.change(
+                followed.identity,
+                lambda record: note(record, Event(at=wall_clock(), event=f"libvirt-{event.kind}", number=event.number)),
+            )
+            self._take_event(followed, event)
+            followed.changed.set()
+
+    def _meant(self, event: DomainEvent) -> list[_Followed]:
+        """The migrations that an event is about; it may tie one that has no domain yet."""
+        role: Role = "destination" if event.kind in {"arrived", "arriving"} else "source"
+        if event.kind in {"gone", "postcopy"}:
+            return [found for found in self._followed.values() if found.uuid == event.uuid]
+        mine = [found for found in self._followed.values() if found.uuid == event.uuid and found.role == role]
+        if mine:
+            return mine
+        open_ones = [
+            found
+            for found in self._followed.values()
+            if not found.uuid and found.role == role and (not found.candidates or event.uuid in found.candidates)
+        ]
+        if len(open_ones) != 1:
+            return []
+        self._tie(open_ones[0], event.uuid, event.name)
+        return open_ones
+
+    def _take_event(self, followed: _Followed, event: DomainEvent) -> None:
+        job = event.job
+        if job is not None:
+            followed.has_statistics = True
+            self._ledger.change(followed.identity, lambda record: _with_job(record, job, ended=True))
+            if job.success is False:
+                followed.verdict = Verdict("failed", job.error)
+        if event.kind == "iteration":
+            self._ledger.change(
+                followed.identity, lambda record: replace(record, iteration=max(record.iteration, event.number))
+            )
+        ending = _ENDINGS.get(event.kind)
+        if ending is not None and ending[0] == followed.role and followed.verdict is None:
+            result = ending[1]
+            followed.verdict = Verdict(result)
+
+    async def verdict(self, identity: str) -> Verdict:
+        """Libvirt's word on how it ended; waits for it within `VERDICT_S_MAX` if libvirt is there to say it."""
+        followed = self._followed.get(identity)
+        if followed is None or not self.state().connected:
+            return Verdict()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (VERDICT_S_MAX if followed.uuid else UNTIED_S_MAX)
+        while followed.verdict is None and loop.time() < deadline and self.state().connected:
+            followed.changed.clear()
+            await _wait(followed.changed, POLL_S)
+            if followed.verdict is None:
+                followed.verdict = await self._asked(followed)
+        if followed.verdict is None:
+            return Verdict()
+        if followed.role == "source" and not followed.has_statistics and followed.verdict.result == "completed":
+            followed.changed.clear()
+            await _wait(followed.changed, STATISTICS_S_MAX)
+        return followed.verdict
+
+    async def _asked(self, followed: _Followed) -> Verdict | None:
+        """No event came: a source domain that is here and has no job, or a later one, did not leave in this one.
+
+        A job that was cancelled or failed before the pause is silent.
+        """
+        if self._watcher is None or followed.role != "source" or not followed.uuid:
+            return None
+        here = {domain.uuid: domain for domain in await self._domains(QUERY_S_MAX)}
+        domain = here.get(followed.uuid)
+        if domain is None:
+            return None
+        if domain.job is not None:
+            return Verdict("failed") if self._is_later(domain.job, followed) else None
+        try:
+            job = await asyncio.wait_for(self._watcher.completed(followed.uuid), QUERY_S_MAX)
+        except TimeoutError:
+            job = None
+        error = job.error if job and job.success is False else ""
+        return Verdict("failed", error)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return
+
+
+def _with_job(record: Migration, job: JobStatistics, *, ended: bool) -> Migration:
+    """Take libvirt's measures into the record; an expected downtime is no downtime."""
+    return replace(
+        record,
+        memory_bytes=record.memory_bytes or max(0, job.memory_total_bytes),
+        remaining_bytes=job.memory_remaining_bytes,
+        dirty_bytes_per_s=float(job.dirty_bytes_per_s),
+        iteration=max(record.iteration, job.iteration),
+        downtime_ms=job.downtime_ms if ended else record.downtime_ms,
+    )

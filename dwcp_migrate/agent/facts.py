@@ -1,0 +1,62 @@
+"""Facts about this host that `doctor` judges: certificates, descriptors, core dumps. It reads, it does not judge."""
+
+import ctypes
+import resource
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+
+from dwcp_migrate.agent.api import Certificate
+from dwcp_migrate.config import Tls
+from dwcp_migrate.units import MIB
+
+PEM_BYTES_MAX: Final = MIB
+"""A file of a fleet CA and its predecessors takes a few KiB."""
+
+_PR_GET_DUMPABLE: Final = 3
+_PR_SET_DUMPABLE: Final = 4
+
+
+def certificates(tls: Tls) -> list[Certificate]:
+    """Describe the files of the `tls` table."""
+    return [certificate("ca", tls.ca), certificate("host", tls.certificate)]
+
+
+def certificate(use: Literal["ca", "host"], path: Path) -> Certificate:
+    """Describe the first certificate of a PEM file."""
+    try:
+        with path.open("rb") as file:
+            found = x509.load_pem_x509_certificates(file.read(PEM_BYTES_MAX))[0]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a PEM certificate"
+        return Certificate(use=use, path=str(path), error=why or str(error))
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        dns = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        dns = []
+    return Certificate(
+        use=use,
+        path=str(path),
+        names=dns,
+        not_before=found.not_valid_before_utc.timestamp(),
+        not_after=found.not_valid_after_utc.timestamp(),
+    )
+
+
+def open_descriptors() -> tuple[int, int]:
+    """Open descriptors of this process and the limit on them."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def forbid_core_dumps() -> None:
+    """Guest memory passes through here and through the data processes, which inherit the limit."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def core_dumps_off() -> bool:
+    """Whether `forbid_core_dumps` holds."""
+    dumpable = ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    return dumpable == 0 and resource.getrlimit(resource.RLIMIT_CORE)[0] == 0

@@ -1,0 +1,293 @@
+"""The destination side: a peer's agent asks, its channels arrive, a data process writes into the waiting QEMU.
+
+The rule: this host dials only itself, in its migration range, for a migration that its own hook announced; and a
+session belongs to the peer that opened it, by certificate.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.carriage import Carriage, Crash
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.control_server import refused
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.agent.vigil import Vigil
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import DwcpError, SessionError
+from dwcp_migrate.session.control import (
+    CONTROL_SESSION,
+    Close,
+    Closed,
+    DomainName,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Refused,
+    common_version,
+)
+from dwcp_migrate.session.messages import AddChannel, StartDestination
+from dwcp_migrate.session.record import Migration, Result, close
+from dwcp_migrate.telemetry.logs import get_logger
+
+FIRST_CHANNEL_S_MAX: Final = 30.0
+"""From `Opened` to the first channel; a source that died in between leaves no data process behind."""
+
+SOURCE_WORD_S_MAX: Final = 15.0
+"""How long the record waits for the source's word on the result, where libvirt here says nothing."""
+
+log = get_logger(component="agent")
+
+
+@dataclass(slots=True)
+class _Session:
+    peer: str
+    announced: str
+    carriage: Carriage | None = None
+    has_channel: bool = False
+    word: Close | None = None
+
+
+class Incoming:
+    """All migrations that arrive on this host through the agent.
+
+    Args:
+        runtime: the shared parts.
+        is_own_address: says whether an address is this host's.
+        software: this software's version, for peers.
+
+    Attributes:
+        outgoing_closed: tells the source side of this agent that a destination ended a migration.
+        outgoing_carries: asks the source side of this agent whether it carries a migration to that peer.
+    """
+
+    def __init__(self, runtime: Runtime, is_own_address: Callable[[str], bool], software: str) -> None:
+        self._runtime = runtime
+        self._is_own_address = is_own_address
+        self._software = software
+        self.outgoing_closed: Callable[[Peer, Close], bool] = lambda _peer, _word: False
+        self.outgoing_carries: Callable[[Peer, bytes], bool] = lambda _peer, _session_id: False
+        self._sessions: dict[bytes, _Session] = {}
+        self._words: dict[bytes, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """Migrations that run, ending ones included."""
+        return len(self._tasks)
+
+    async def drained(self) -> None:
+        """Wait until none runs."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def kill(self) -> None:
+        """End every data process now."""
+        for session in self._sessions.values():
+            if session.carriage is not None:
+                session.carriage.kill()
+
+    async def answer(self, peer: Peer, request: Open | Close | Ping) -> Message:
+        """Answer a peer's request."""
+        match request:
+            case Open():
+                answer: Message = await self._open(peer, request)
+            case Close():
+                answer = self._close(peer, request)
+            case Ping():
+                answer = Pong(
+                    version=common_version(request.versions),
+                    software=self._software,
+                    state=self._runtime.ledger.state,
+                    sessions=len(self._sessions),
+                    carries=self._carries(peer, request.session_id) if request.session_id else None,
+                )
+        if isinstance(answer, Refused):
+            self._runtime.ledger.count("refused", answer.code)
+            log.warning("request refused", peer=peer.name, code=answer.code, request=type(request).__name__)
+        return answer
+
+    def _carries(self, peer: Peer, session_id: bytes) -> bool:
+        session = self._sessions.get(session_id)
+        return (session is not None and session.peer == peer.name) or self.outgoing_carries(peer, session_id)
+
+    def _objection(self, request: Open) -> str:
+        """The code of a refusal that needs no announcement; empty when there is none."""
+        runtime = self._runtime
+        intercept = runtime.config.intercept
+        in_range = intercept.port_min <= request.port <= intercept.port_max
+        explicit = request.port == intercept.explicit_port
+        checks = {
+            "version": common_version(request.versions) == 0,
+            runtime.ledger.state: runtime.ledger.state != "running",
+            "invalid": request.session_id == CONTROL_SESSION,
+            "duplicate": request.session_id in self._sessions,
+            "sessions": len(self._sessions) >= runtime.config.policy.sessions_max,
+            "port": not (in_range or explicit),
+            "address": not self._is_own_address(request.address),
+        }
+        return next((code for code, applies in checks.items() if applies), "")
+
+    async def _open(self, peer: Peer, request: Open) -> Opened | Refused:
+        runtime = self._runtime
+        code = self._objection(request)
+        if code:
+            return refused(code)
+        now = steady_clock()
+        candidates = runtime.announcements.candidates({found.uuid for found in request.domains}, now)
+        announced = runtime.announcements.use(candidates, now)
+        if not announced and runtime.config.policy.require_announcement:
+            return refused("not-announced")
+        session = self._sessions[request.session_id] = _Session(peer.name, announced)
+        try:
+            process = await runtime.spares.take()
+        except SessionError as error:
+            del self._sessions[request.session_id]
+            runtime.announcements.ended(announced, now)
+            return refused("no-data-process", str(error)[:200])
+        names = tuple(DomainName(found.uuid, found.name) for found in candidates)
+        self._begin(peer, request, session, Carriage(request.session_id.hex(), process, runtime.ledger), names)
+        return Opened(
+            version=common_version(request.versions),
+            cache_bytes=self._cache_bytes(request),
+            channels_max=self._channels_max(request),
+            candidates=names,
+        )
+
+    def _cache_bytes(self, request: Open) -> int:
+        return min(request.cache_bytes, self._runtime.config.encoding.cache_bytes)
+
+    def _channels_max(self, request: Open) -> int:
+        return min(request.channels_max, self._runtime.config.link.channels_max)
+
+    def _begin(
+        self, peer: Peer, request: Open, session: _Session, carriage: Carriage, names: tuple[DomainName, ...]
+    ) -> None:
+        runtime = self._runtime
+        session.carriage = carriage
+        runtime.ledger.put(
+            Migration(
+                id=carriage.identity,
+                role="destination",
+                peer=peer.name,
+                address=request.address,
+                port=request.port,
+                started_at=wall_clock(),
+            )
+        )
+        runtime.domains.follow(carriage.identity, "destination", names)
+        carriage.send(
+            StartDestination(
+                session_id=request.session_id,
+                token=request.token,
+                peer_name=peer.name,
+                target_address=request.address,
+                target_port=request.port,
+                options=runtime.session_options(
+                    self._cache_bytes(request), self._channels_max(request), runtime.config.record.directory
+                ),
+            )
+        )
+        self._words[request.session_id] = asyncio.Event()
+        task = asyncio.get_running_loop().create_task(self._run(request.session_id, session, carriage))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        log.info("migration arrives", migration=carriage.identity, peer=peer.name, pid=carriage.pid)
+
+    def channel(self, session_id: bytes, sock: socket.socket) -> bool:
+        """Hand a channel to its session's data process; False (socket closed) if there is none."""
+        session = self._sessions.get(session_id)
+        if session is None or session.carriage is None:
+            sock.close()
+            return False
+        session.has_channel = True
+        session.carriage.send(AddChannel(), [sock])
+        return True
+
+    async def _run(self, session_id: bytes, session: _Session, carriage: Carriage) -> None:
+        runtime = self._runtime
+
+        def expire() -> None:
+            if not session.has_channel:
+                carriage.abort("no channel came from the source")
+
+        timer = asyncio.get_running_loop().call_later(FIRST_CHANNEL_S_MAX, expire)
+        vigil = self._keep_vigil(session, session_id, carriage)
+        outcome = await carriage.finish()
+        vigil.cancel()
+        timer.cancel()
+        reason = ""
+        if isinstance(outcome, Crash):
+            runtime.ledger.count_one("data_process_crashes")
+            reason = outcome.reason
+            log.error("data process crashed", migration=carriage.identity, code=outcome.code)
+            await self._tell_source(session, session_id, reason)
+        await carriage.gone()
+        verdict = await runtime.domains.verdict(carriage.identity)
+        result = verdict.result or await self._source_word(session_id, session)
+        record = runtime.ledger.get(carriage.identity)
+        del self._sessions[session_id], self._words[session_id]
+        runtime.announcements.ended(session.announced, steady_clock())
+        runtime.domains.forget(carriage.identity)
+        if record is None:
+            return
+        word = session.word
+        if word is not None:
+            record = replace(record, peer_result=word.result)
+        record = replace(record, reason=reason or record.reason)
+        ended = close(record, wall_clock(), libvirt=result, reason=verdict.reason or (word.reason if word else ""))
+        runtime.ledger.put(ended)
+        log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
+
+    def _keep_vigil(self, session: _Session, session_id: bytes, carriage: Carriage) -> asyncio.Task[None]:
+        runtime = self._runtime
+        peer = runtime.directory.by_name(session.peer)
+        if peer is None:
+            raise AssertionError("only a peer opens a session")
+        vigil = Vigil(runtime, peer, peer.addresses[0], session_id, carriage.abort)
+        return asyncio.get_running_loop().create_task(vigil.keep())
+
+    async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:
+        """Without this the source would wait for channels to come back, and its guest with it."""
+        peer = self._runtime.directory.by_name(session.peer)
+        if peer is None:
+            return
+        word = Close(session_id=session_id, result="failed", reason=reason)
+        with contextlib.suppress(DwcpError):
+            await self._runtime.control.ask(peer, peer.addresses[0], word, Closed)
+
+    async def _source_word(self, session_id: bytes, session: _Session) -> Result:
+        """What the source says, if libvirt said it there."""
+        if session.word is None:
+            try:
+                await asyncio.wait_for(self._words[session_id].wait(), SOURCE_WORD_S_MAX)
+            except TimeoutError:
+                return ""
+        word = session.word
+        if word is None or not word.certain:
+            return ""
+        return "completed" if word.result == "completed" else "failed"
+
+    def _close(self, peer: Peer, request: Close) -> Closed | Refused:
+        session = self._sessions.get(request.session_id)
+        if session is not None and session.peer == peer.name:
+            session.word = request
+            if request.result != "completed" and session.carriage is not None:
+                session.carriage.abort(f"the source ended it: {request.reason}")
+            self._runtime.domains.tell(request.session_id.hex(), request.uuid, request.domain)
+            self._words[request.session_id].set()
+            return Closed(result="")
+        if self.outgoing_closed(peer, request):
+            return Closed(result="")
+        identity = request.session_id.hex()
+        ended = next((found for found in self._runtime.ledger.recent() if found.id == identity), None)
+        if ended is None or ended.peer != peer.name:
+            return refused("unknown-session")
+        return Closed(result=ended.result, reason=ended.reason, uuid=ended.uuid, domain=ended.domain)

@@ -1,0 +1,173 @@
+"""The agent's books: migrations that run, totals since the start, and who wants to hear of changes.
+
+The rule: a record changes here and nowhere else, so that a change is seen by every reader of `/v1/events` and a
+migration that ended is counted exactly once.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec.structs import asdict
+
+from dwcp_migrate.agent.api import AgentState, Totals, Update
+from dwcp_migrate.agent.history import History
+from dwcp_migrate.errors import NotFoundError
+from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.session.record import Migration
+
+UPDATES_WAITING_MAX: Final = 1000
+"""Updates that a reader may be behind; at 2 a second and migration that is minutes."""
+
+SUBSCRIBERS_MAX: Final = 32
+
+_SUMMED: Final = ("resent_segments", "repaired_segments", "channels_lost", "link_losses")
+_BY_ROLE: Final = ("raw_bytes", "wire_bytes", "reverse_bytes", "opaque_bytes")
+
+
+class AmbiguousIdError(NotFoundError):
+    """Several migrations begin with this id."""
+
+
+class Ledger:
+    """Running and ended migrations.
+
+    Args:
+        history: where ended ones go.
+        now: the clock, seconds since the epoch.
+    """
+
+    def __init__(self, history: History, now: Callable[[], float]) -> None:
+        self._history = history
+        self._now = now
+        self._running: dict[str, Migration] = {}
+        self._ended: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = {}
+        self._duration_s: dict[str, float] = {}
+        self._subscribers: set[asyncio.Queue[Update | None]] = set()
+        self.state: AgentState = "running"
+
+    def running(self) -> list[Migration]:
+        """Migrations that run, oldest first."""
+        return list(self._running.values())
+
+    def recent(self) -> list[Migration]:
+        """Migrations that ended, newest first."""
+        return self._history.recent()
+
+    @property
+    def history_error(self) -> str:
+        """Why the history cannot be written; empty when it can."""
+        return self._history.error
+
+    def find(self, prefix: str) -> Migration:
+        """Find one, running or ended, by the beginning of its id.
+
+        A migration that went to another agent of the same machine shares its id with the other side; the newest counts.
+
+        Raises:
+            NotFoundError: there is none.
+            AmbiguousIdError: several match.
+        """
+        known = {record.id: record for record in reversed([*self.running(), *self.recent()])}
+        matching = [record for identity, record in known.items() if prefix and identity.startswith(prefix.lower())]
+        if not matching:
+            raise NotFoundError(f"no migration {prefix!r}", hint="`dwcp-migrate history` lists those that ended")
+        if len(matching) > 1:
+            raise AmbiguousIdError(f"{len(matching)} migrations begin with {prefix!r}", hint="give more of the id")
+        return matching[0]
+
+    def get(self, identity: str) -> Migration | None:
+        """A running migration's record."""
+        return self._running.get(identity)
+
+    def put(self, record: Migration) -> None:
+        """Begin a record or replace it; one that has ended moves to the history and the totals."""
+        if record.state == "ended":
+            self._running.pop(record.id, None)
+            self._count_ended(record)
+            self._history.append(record)
+        else:
+            self._running[record.id] = record
+        self._publish(Update(at=self._now(), state=self.state, migration=record))
+
+    def change(self, identity: str, change: Callable[[Migration], Migration]) -> None:
+        """Replace a running record by `change` of it; one that is gone stays gone."""
+        record = self._running.get(identity)
+        if record is not None and (changed := change(record)) is not record:
+            self.put(changed)
+
+    def count(self, table: str, key: str) -> None:
+        """Count one in a map of `Totals`: `passthrough`, `refused` or `rejected`."""
+        self._counts.setdefault(table, Counter())[key] += 1
+
+    def count_one(self, name: str) -> None:
+        """Count one in a plain number of `Totals`."""
+        self._ended[name] += 1
+
+    def _count_ended(self, record: Migration) -> None:
+        role = record.role
+        self.count("migrations", f"{role} {record.result}")
+        if not record.passthrough_reason:
+            self.count("accelerated", role)
+        self._duration_s[role] = self._duration_s.get(role, 0.0) + record.duration_s(record.ended_at)
+        if record.downtime_ms >= 0:
+            self.count("downtime_count", role)
+            self._counts.setdefault("downtime_ms", Counter())[role] += record.downtime_ms
+        _add(self._ended, self._counts, role, record.counters)
+
+    def totals(self) -> Totals:
+        """Sum up everything since the agent started, running migrations included."""
+        numbers = Counter(self._ended)
+        maps = {name: Counter(counts) for name, counts in self._counts.items()}
+        for record in self._running.values():
+            _add(numbers, maps, record.role, record.counters)
+        return msgspec.convert({**maps, **numbers, "duration_s": self._duration_s}, Totals)
+
+    def set_state(self, state: AgentState) -> None:
+        """Change the agent's state and tell it."""
+        self.state = state
+        self._publish(Update(at=self._now(), state=state))
+
+    def subscribe(self) -> "asyncio.Queue[Update | None] | None":
+        """Begin to hear of changes; None comes when the reader fell behind. No queue: `SUBSCRIBERS_MAX` are there."""
+        if len(self._subscribers) >= SUBSCRIBERS_MAX:
+            return None
+        queue: asyncio.Queue[Update | None] = asyncio.Queue(UPDATES_WAITING_MAX)
+        self._subscribers.add(queue)
+        return queue
+
+    def unsubscribe(self, queue: "asyncio.Queue[Update | None]") -> None:
+        """Hear no more."""
+        self._subscribers.discard(queue)
+
+    def _publish(self, update: Update) -> None:
+        for queue in list(self._subscribers):
+            if queue.full():
+                self._subscribers.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(update)
+
+    def close(self) -> None:
+        """Let every subscriber go."""
+        for queue in self._subscribers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+        self._subscribers.clear()
+
+
+def _add(numbers: Counter[str], maps: dict[str, Counter[str]], role: str, counters: Counters) -> None:
+    """Add a migration's counters to the totals."""
+    values = asdict(counters)
+    for name in _SUMMED:
+        numbers[name] += values[name]
+    for name in _BY_ROLE:
+        maps.setdefault(name, Counter())[role] += values[name]
+    pages = maps.setdefault("pages", Counter())
+    for kind, count in counters.pages.items():
+        pages[f"{role} {kind}"] += count

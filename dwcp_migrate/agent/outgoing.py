@@ -1,0 +1,392 @@
+"""The source side: QEMU's connections that this host opened become migrations to a peer, or pass through.
+
+The rule: the first connection to an (address, port) decides for all that follow while its migration runs, and every
+connection is handed on in the order in which it was accepted, because older QEMUs tell their channels apart by nothing
+else. A connection is never left waiting: it is carried, relayed or reset.
+
+    accepted ──> live migration to (address, port)? ── yes: queue behind the others
+                  └─ no: ask the peer's agent ── Opened ──> StartSource, AddConnection ...
+                                              └─ else  ──> dial onward (marked), StartRelay, AddConnection ...
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.carriage import Carriage, Crash
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.control_client import code_of
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.agent.vigil import Vigil
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
+from dwcp_migrate.session.control import VERSIONS, Close, Closed, Open, Opened
+from dwcp_migrate.session.messages import (
+    SESSION_ID_BYTES,
+    TOKEN_BYTES,
+    AddConnection,
+    StartRelay,
+    StartSource,
+)
+from dwcp_migrate.session.record import Event, Migration, close, enter, note
+from dwcp_migrate.telemetry.logs import get_logger
+
+CONNECTIONS_MAX: Final = 1024
+"""QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""
+
+ONWARD_CONNECT_S_MAX: Final = 20.0
+"""For the plain connection of a migration that passes through; the port listens already, so only loss delays it."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+log = get_logger(component="agent")
+
+Connection = tuple[socket.socket, socket.socket | None]
+"""What was accepted, and the onward socket where there is one already."""
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket so that the other end sees a reset, and fails at once."""
+    with contextlib.suppress(OSError):  # it may be gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
+
+
+def _reset_both(connection: Connection) -> None:
+    for sock in connection:
+        if sock is not None:
+            reset(sock)
+
+
+class Outgoing:
+    """All migrations that leave this host through the agent."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._live: dict[tuple[str, int], OutgoingMigration] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accepted(self, sock: socket.socket, address: str, port: int, peer: Peer | None) -> None:
+        """Take a connection that QEMU or libvirtd opened to `address:port`; owned from now on."""
+        self._dispatch((sock, None), (address, port), peer)
+
+    def _dispatch(self, connection: Connection, key: tuple[str, int], peer: Peer | None, again: str = "") -> None:
+        migration = self._live.get(key)
+        if migration is None:
+            migration = OutgoingMigration(self._runtime, key, peer, again)
+            self._live[key] = migration
+            task = asyncio.get_running_loop().create_task(self._run(migration))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        migration.add(connection)
+
+    async def _run(self, migration: "OutgoingMigration") -> None:
+        try:
+            late = await migration.run()
+        finally:
+            del self._live[migration.key]
+        for connection in late:  # they came for the next migration to the same port
+            again = migration.passthrough if connection[1] else ""  # that one has reached its QEMU already
+            self._dispatch(connection, migration.key, migration.peer, again)
+        await migration.settle()
+
+    @property
+    def count(self) -> int:
+        """Migrations that run, ending ones included."""
+        return len(self._tasks)
+
+    async def drained(self) -> None:
+        """Wait until none runs."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def closed(self, peer: Peer, word: Close) -> bool:
+        """The peer's agent says that its side is over; True if that is a migration which runs here."""
+        for migration in self._live.values():
+            if migration.session_id == word.session_id and migration.peer is not None:
+                if migration.peer.name == peer.name:
+                    migration.abort(f"the destination ended it: {word.reason}")
+                return True
+        return False
+
+    def carries(self, peer: Peer, session_id: bytes) -> bool:
+        """Whether a migration to that peer runs here under this session id."""
+        return any(
+            migration.session_id == session_id and migration.peer is not None and migration.peer.name == peer.name
+            for migration in self._live.values()
+        )
+
+    def kill(self) -> None:
+        """End every data process now."""
+        for migration in self._live.values():
+            migration.kill()
+
+
+class OutgoingMigration:
+    """One migration from its first connection to its record's end.
+
+    Args:
+        runtime: the shared parts.
+        key: address and port.
+        peer: who owns the address.
+        again: why the migration before to the same port passed through, if this one has to do so too.
+    """
+
+    def __init__(self, runtime: Runtime, key: tuple[str, int], peer: Peer | None, again: str) -> None:
+        self.key = key
+        self.peer = peer
+        self.passthrough = again
+        self.session_id = os.urandom(SESSION_ID_BYTES)
+        self._runtime = runtime
+        self._id = self.session_id.hex()
+        self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
+        self._carriage: Carriage | None = None
+        self._reason = ""
+        self._accelerated = False
+        runtime.ledger.put(
+            Migration(
+                id=self._id,
+                role="source",
+                peer=peer.name if peer else "",
+                address=key[0],
+                port=key[1],
+                started_at=wall_clock(),
+            )
+        )
+
+    def add(self, connection: Connection) -> None:
+        """Queue a connection in the order of acceptance; beyond `CONNECTIONS_MAX` it is reset."""
+        try:
+            self._connections.put_nowait(connection)
+        except asyncio.QueueFull:
+            _reset_both(connection)
+
+    def abort(self, reason: str) -> None:
+        """Have its data process reset everything."""
+        self._reason = self._reason or reason
+        if self._carriage is not None:
+            self._carriage.abort(reason)
+
+    def kill(self) -> None:
+        """End its data process now."""
+        if self._carriage is not None:
+            self._carriage.kill()
+
+    async def run(self) -> list[Connection]:
+        """Carry it to its end; returns connections that came too late to belong to it."""
+        try:
+            opened = await self._ask()
+            feed = await (self._start_source(opened) if opened else self._start_relay())
+        except SessionError as error:
+            self._reason = str(error)
+            log.error("no data process", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
+            self._reset_waiting()
+            return []
+        if feed is None or self._carriage is None:
+            return []
+        vigil = self._keep_vigil()
+        outcome = await self._carriage.finish()
+        vigil.cancel()
+        feed.cancel()
+        if isinstance(outcome, Crash):
+            self._runtime.ledger.count_one("data_process_crashes")
+            self._reason = outcome.reason
+            log.error("data process crashed", migration=self._id, code=outcome.code)
+        await self._carriage.gone()
+        return [*self._carriage.returned, *self._waiting()]
+
+    def _keep_vigil(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        if not self._accelerated or self.peer is None:
+            return loop.create_future()
+        return loop.create_task(Vigil(self._runtime, self.peer, self.key[0], self.session_id, self.abort).keep())
+
+    def _waiting(self) -> list[Connection]:
+        return [self._connections.get_nowait() for _ in range(self._connections.qsize())]
+
+    def _reset_waiting(self) -> None:
+        for connection in self._waiting():
+            _reset_both(connection)
+
+    async def _ask(self) -> Opened | None:
+        """Ask the peer's agent; None when the migration has to pass through, with the reason in the record."""
+        runtime = self._runtime
+        code, message = self._own_objection()
+        if self.passthrough:
+            code, message = self.passthrough, "as the migration before, to which its connection belonged"
+        if not code and self.peer is not None:
+            silence = runtime.silent.get(self.peer.name, steady_clock())
+            code, message = (silence.code, silence.message) if silence else ("", "")
+            if silence is None:
+                try:
+                    return await self._open(self.peer)
+                except DwcpError as error:
+                    code, message = code_of(error), str(error)
+                    if not isinstance(error, PeerRefusedError):
+                        runtime.silent.add(self.peer.name, code, message, steady_clock())
+        self._pass_through(code, message)
+        return None
+
+    def _own_objection(self) -> tuple[str, str]:
+        runtime = self._runtime
+        if self.peer is None:
+            return "no-peer", "the address belongs to no configured peer"
+        if runtime.ledger.state != "running":
+            return runtime.ledger.state, f"this agent is {runtime.ledger.state}"
+        accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
+        if len(accelerated) > runtime.config.policy.sessions_max:
+            return "sessions", "this agent carries policy.sessions_max migrations"
+        return "", ""
+
+    async def _open(self, peer: Peer) -> Opened:
+        runtime = self._runtime
+        address, port = self.key
+        self._token = os.urandom(TOKEN_BYTES)
+        request = Open(
+            versions=VERSIONS,
+            session_id=self.session_id,
+            token=self._token,
+            address=address,
+            port=port,
+            domains=await runtime.domains.leaving(),
+            cache_bytes=runtime.config.encoding.cache_bytes,
+            channels_max=runtime.config.link.channels_max,
+        )
+        opened = await runtime.control.ask(peer, address, request, Opened)
+        runtime.silent.remove(peer.name)
+        return opened
+
+    def _pass_through(self, code: str, message: str) -> None:
+        self.passthrough = code
+        self._runtime.ledger.count("passthrough", code)
+        now = wall_clock()
+
+        def change(record: Migration) -> Migration:
+            record = note(record, Event(at=now, event="passthrough", detail=f"{code}: {message}"))
+            return enter(_with_passthrough(record, code), "passthrough", now)
+
+        self._runtime.ledger.change(self._id, change)
+        log.warning("migration passes through", migration=self._id, code=code, why=message)
+
+    async def _start_source(self, opened: Opened) -> "asyncio.Task[None] | None":
+        runtime = self._runtime
+        if self.peer is None:
+            raise AssertionError("only a peer can have opened it")
+        runtime.domains.follow(self._id, "source", opened.candidates)
+        carriage = self._carriage = Carriage(self._id, await runtime.spares.take(), runtime.ledger)
+        self._accelerated = True
+        carriage.send(
+            StartSource(
+                session_id=self.session_id,
+                token=self._token,
+                peer_name=self.peer.name,
+                peer_address=self.key[0],
+                peer_port=self.peer.port,
+                options=runtime.session_options(
+                    opened.cache_bytes, opened.channels_max, runtime.take_recording(opened.candidates)
+                ),
+            )
+        )
+        log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
+        return asyncio.get_running_loop().create_task(self._feed_source(carriage))
+
+    async def _feed_source(self, carriage: Carriage) -> None:
+        number = 0
+        while True:
+            sock, _ = await self._connections.get()
+            carriage.send(AddConnection(connection=number), [sock])
+            number += 1
+
+    async def _start_relay(self) -> "asyncio.Task[None] | None":
+        """Dial onward for the connections that wait, and start a relay with the first that succeeds."""
+        runtime = self._runtime
+        runtime.domains.follow(self._id, "source", ())
+        while not self._connections.empty():
+            pair = await self._dial_onward(self._connections.get_nowait())
+            if pair is None:
+                continue
+            try:
+                carriage = self._carriage = Carriage(self._id, await runtime.spares.take(), runtime.ledger)
+            except SessionError:
+                for sock in pair:
+                    reset(sock)
+                raise
+            record = runtime.ledger.get(self._id)
+            carriage.send(StartRelay(reason=record.passthrough_reason if record else ""))
+            carriage.send(AddConnection(connection=0), pair)
+            return asyncio.get_running_loop().create_task(self._feed_relay(carriage))
+        return None
+
+    async def _feed_relay(self, carriage: Carriage) -> None:
+        number = 1
+        while True:
+            pair = await self._dial_onward(await self._connections.get())
+            if pair is not None:
+                carriage.send(AddConnection(connection=number), pair)
+                number += 1
+
+    async def _dial_onward(self, connection: Connection) -> tuple[socket.socket, socket.socket] | None:
+        """Connect to where the connection wanted to go, past the redirect; on failure it is reset."""
+        sock, known = connection
+        if known is not None:
+            return sock, known
+        address, port = self.key
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        onward = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            onward.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._runtime.config.intercept.mark)
+            async with asyncio.timeout(ONWARD_CONNECT_S_MAX):
+                await asyncio.get_running_loop().sock_connect(onward, (address, port))
+        except (OSError, TimeoutError) as error:
+            onward.close()
+            reset(sock)
+            self._reason = f"no connection to {address}:{port}: {error or 'timed out'}"
+            return None
+        except BaseException:
+            onward.close()
+            reset(sock)
+            raise
+        return sock, onward
+
+    async def settle(self) -> None:
+        """End the record with what libvirt and the peer say."""
+        runtime = self._runtime
+        verdict = await runtime.domains.verdict(self._id)
+        record = runtime.ledger.get(self._id)
+        if record is None:
+            return
+        record = replace(record, reason=self._reason or record.reason)
+        ended = close(record, wall_clock(), libvirt=verdict.result, reason=verdict.reason)
+        if self._accelerated and self.peer is not None:
+            ended = _with_peer_result(ended, await self._tell_peer(self.peer, ended, certain=bool(verdict.result)))
+        runtime.domains.forget(self._id)
+        runtime.ledger.put(ended)
+        log.info("migration ended", migration=self._id, domain=ended.domain, result=ended.result, reason=ended.reason)
+
+    async def _tell_peer(self, peer: Peer, record: Migration, *, certain: bool) -> str:
+        request = Close(
+            session_id=self.session_id,
+            result=record.result,
+            reason=record.reason,
+            uuid=record.uuid,
+            domain=record.domain,
+            certain=certain,
+        )
+        try:
+            answer = await self._runtime.control.ask(peer, self.key[0], request, Closed)
+        except DwcpError:
+            return ""
+        return answer.result
+
+
+def _with_passthrough(record: Migration, code: str) -> Migration:
+    return replace(record, passthrough_reason=code)
+
+
+def _with_peer_result(record: Migration, result: str) -> Migration:
+    return replace(record, peer_result=result)

@@ -1,0 +1,103 @@
+"""Who the peers are, and which of them did not answer lately. No IO; `now` is an argument.
+
+The rule: a peer is known by the name in its certificate; addresses only find it. This host itself is never its own
+peer, also where one file lists the whole fleet.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from dwcp_migrate.config import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Why a peer is not probed, and until when."""
+
+    code: str
+    message: str
+    until: float
+
+
+class Directory:
+    """The configured peers.
+
+    Args:
+        peers: as configured; addresses that are names are left to `--migrateuri` and not redirected.
+        own_name: this host's.
+        is_own: says whether an address is this host's.
+    """
+
+    def __init__(self, peers: Iterable[Peer], own_name: str, is_own: Callable[[str], bool]) -> None:
+        self._peers = tuple(
+            peer for peer in peers if peer.name != own_name and not any(is_own(address) for address in peer.addresses)
+        )
+        self._by_name = {peer.name.lower(): peer for peer in self._peers}
+        self._by_address = {canonical(address): peer for peer in self._peers for address in peer.addresses}
+
+    def all(self) -> tuple[Peer, ...]:
+        """All peers, as configured."""
+        return self._peers
+
+    def by_address(self, address: str) -> Peer | None:
+        """The peer that owns an address."""
+        return self._by_address.get(canonical(address))
+
+    def by_name(self, name: str) -> Peer | None:
+        """The peer of a name."""
+        return self._by_name.get(name.lower())
+
+    def by_names(self, names: Iterable[str]) -> Peer | None:
+        """The peer that proved one of these names in its certificate."""
+        return next((peer for name in names if (peer := self.by_name(name))), None)
+
+    def redirected(self) -> list[tuple[str, Peer]]:
+        """Addresses that connections are redirected from, with their peers."""
+        return [(address, peer) for address, peer in self._by_address.items() if _is_address(address)]
+
+
+def canonical(address: str) -> str:
+    """One spelling for each IP address, IPv4 mapped into IPv6 included; a host name in lower case."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address.lower()
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped or parsed)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class SilentPeers:
+    """The negative cache: a peer that did not answer costs one migration the probe, not every one.
+
+    Args:
+        lifetime_s: how long it is not probed.
+    """
+
+    def __init__(self, lifetime_s: float) -> None:
+        self.lifetime_s = lifetime_s
+        self._silent: dict[str, Silence] = {}
+
+    def add(self, name: str, code: str, message: str, now: float) -> None:
+        """A probe failed."""
+        self._silent[name] = Silence(code, message, now + self.lifetime_s)
+
+    def remove(self, name: str) -> None:
+        """It answered."""
+        self._silent.pop(name, None)
+
+    def get(self, name: str, now: float) -> Silence | None:
+        """Why it is not probed now; None when it may be."""
+        found = self._silent.get(name)
+        if found is not None and found.until <= now:
+            del self._silent[name]
+            return None
+        return found

@@ -1,0 +1,82 @@
+"""The redirect as the agent wants it: armed towards every peer while migrations may be accelerated.
+
+The rule: it is armed only while a data process waits, because a connection that is caught and cannot be carried fails
+a migration that plain TCP would have done. Whatever the kernel refuses is said in the status and tried again.
+"""
+
+from collections.abc import Callable
+
+from dwcp_migrate.agent.api import Intercept, Rule
+from dwcp_migrate.agent.peers import Directory, canonical
+from dwcp_migrate.config import Intercept as InterceptConfig
+from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.base import Interceptor, Redirect
+from dwcp_migrate.telemetry.logs import get_logger
+
+log = get_logger(component="redirect")
+
+
+class Redirection:
+    """Holds the redirect.
+
+    Args:
+        make: opens the kernel's interface; raises HypervisorError where there is none.
+    """
+
+    def __init__(self, make: Callable[[], Interceptor]) -> None:
+        self._make = make
+        self._interceptor: Interceptor | None = None
+        self._in_force: list[Redirect] = []
+        self.error = ""
+
+    def hold(self, config: InterceptConfig, directory: Directory, *, wanted: bool) -> None:
+        """Arm or disarm, as wanted; nothing is done when that is how it is."""
+        redirects = [
+            Redirect(address, config.port_min, config.port_max, config.port, config.mark)
+            for address, _ in directory.redirected()
+            if wanted and config.redirect
+        ]
+        if redirects == self._in_force and not self.error:
+            return
+        try:
+            if self._interceptor is None:
+                if not redirects:
+                    return
+                self._interceptor = self._make()
+            self._interceptor.arm(redirects)
+        except HypervisorError as error:
+            self._in_force = []
+            if str(error) != self.error:
+                log.error("redirect not armed", error=str(error), hint=error.hint)  # noqa: TRY400 - no bug, no trace
+            self.error = str(error)
+            return
+        self._in_force, self.error = redirects, ""
+        log.info("redirect armed" if redirects else "redirect disarmed", addresses=len(redirects))
+
+    def view(self, config: InterceptConfig, directory: Directory, *, wanted: bool) -> Intercept:
+        """Read it back from the kernel."""
+        rules: list[Rule] = []
+        error = self.error
+        try:
+            caught = self._interceptor.caught() if self._interceptor else []
+        except HypervisorError as failure:
+            caught, error = [], str(failure)
+        for found in caught:
+            peer = directory.by_address(canonical(found.address))
+            name = peer.name if peer else ""
+            rules.append(Rule(peer=name, address=found.address, packets=found.packets, bytes=found.bytes))
+        return Intercept(
+            wanted=wanted and config.redirect,
+            armed=bool(self._in_force) and len(rules) == len(self._in_force),
+            error=error,
+            port_min=config.port_min,
+            port_max=config.port_max,
+            rules=rules,
+        )
+
+    def close(self) -> None:
+        """Give it up; the kernel removes it."""
+        if self._interceptor is not None:
+            self._interceptor.close()
+            self._interceptor = None
+        self._in_force = []

@@ -1,0 +1,84 @@
+"""What the agent's parts share: the configuration in force, the books, the spares, the ways to peers and libvirt.
+
+The rule: only `daemon` makes it and only a reload changes it, by replacing `config` and `directory` as a whole; whoever
+began with the old ones goes on with them.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dwcp_migrate.agent.control_client import ControlClient
+from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.config import Config
+from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.session.control import DomainName
+from dwcp_migrate.session.messages import SessionOptions
+from dwcp_migrate.session.supervisor import Spares
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The next migration from here is recorded in `directory`; only one of `domain`, unless that is empty."""
+
+    directory: str
+    domain: str
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The shared parts."""
+
+    config: Config
+    name: str
+    directory: Directory
+    silent: SilentPeers
+    announcements: Announcements
+    ledger: Ledger
+    spares: Spares
+    control: ControlClient
+    domains: Domains
+    recording: Recording | None = None
+
+    def take_recording(self, domains: Iterable[DomainName]) -> str:
+        """Where to record a migration that may be of one of `domains`, if anywhere; that was the one recording."""
+        armed = self.recording
+        if armed is None or (armed.domain and armed.domain not in {found.name for found in domains}):
+            return self.config.record.directory
+        self.recording = None
+        return armed.directory
+
+    def session_options(self, cache_bytes: int, channels_max: int, record_directory: str) -> SessionOptions:
+        """What a data process needs; sizes are what both agents agreed to."""
+        config = self.config
+        return SessionOptions(
+            ca=str(config.tls.ca),
+            certificate=str(config.tls.certificate),
+            key=str(config.tls.key),
+            cache_bytes=cache_bytes,
+            channels=min(config.link.channels, channels_max),
+            channels_max=channels_max,
+            congestion_control=config.link.congestion_control,
+            connect_timeout_s=config.link.connect_timeout_s,
+            loss_s_max=config.link.loss_s_max,
+            in_flight_ms_max=config.link.in_flight_ms_max,
+            workers=config.encoding.workers,
+            codec=config.encoding.codec,
+            level=config.encoding.level,
+            level_max=config.encoding.level_max,
+            record_directory=record_directory,
+            record_bytes_max=config.record.bytes_max,
+        )
+
+
+def is_own_address(address: str) -> bool:
+    """Whether `address` is this host's: the kernel would answer from that very address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return str(probe.getsockname()[0]) == address
+    except (OSError, UnicodeError):
+        return False

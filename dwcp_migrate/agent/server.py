@@ -1,0 +1,221 @@
+"""The control API and the metrics over HTTP; what is answered stands in `api`.
+
+The rule: handlers translate, the agent acts. The socket is for root and the agent's group (0660), and no request body
+is read: every verb is in the path and its query.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from dwcp_migrate.agent.api import (
+    HISTORY_LIMIT_DEFAULT,
+    HISTORY_LIMIT_MAX,
+    Done,
+    Facts,
+    Failure,
+    Migrations,
+    Peers,
+    Status,
+)
+from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.ledger import AmbiguousIdError, Ledger
+from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
+from dwcp_migrate.telemetry import metrics
+
+CONTROL_SOCKET_MODE: Final = 0o660
+
+HEARTBEAT_S: Final = 15.0
+"""Between two comment lines of an idle event stream, so that a reader that went away is noticed."""
+
+SHUTDOWN_S_MAX: Final = 2.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Served(Protocol):
+    """What the API serves; `daemon.Agent` is it."""
+
+    ledger: Ledger
+
+    def status(self) -> Status:
+        """See `api.Status`."""
+
+    async def peers(self) -> Peers:
+        """See `api.Peers`."""
+
+    async def facts(self) -> Facts:
+        """See `api.Facts`."""
+
+    def drain(self) -> Done:
+        """No new migrations."""
+
+    def undrain(self) -> Done:
+        """New migrations again."""
+
+    def reload(self) -> Done:
+        """Read the configuration again; raises ConfigError."""
+
+    def record(self, directory: str, domain: str) -> Done:
+        """Arm the recording of one migration, or disarm it if `directory` is empty; raises ConfigError."""
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def _status_of(error: DwcpError) -> int:
+    if isinstance(error, AmbiguousIdError):
+        return 409
+    if isinstance(error, NotFoundError):
+        return 404
+    return 422 if isinstance(error, ConfigError) else 500
+
+
+@web.middleware
+async def _typed_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except DwcpError as error:
+        return _json(Failure(error=str(error), hint=error.hint), _status_of(error))
+    except web.HTTPException as error:
+        return _json(Failure(error=error.reason), error.status)
+
+
+class Api:
+    """The control API's handlers."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def application(self) -> web.Application:
+        """Make the application."""
+        app = web.Application(middlewares=[_typed_errors], client_max_size=1024)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_get("/v1/migrations", self._migrations)
+        app.router.add_get("/v1/migrations/{id}", self._migration)
+        app.router.add_get("/v1/history", self._history)
+        app.router.add_get("/v1/peers", self._peers)
+        app.router.add_get("/v1/doctor", self._doctor)
+        app.router.add_get("/v1/events", self._events)
+        app.router.add_post("/v1/drain", self._drain)
+        app.router.add_post("/v1/undrain", self._undrain)
+        app.router.add_post("/v1/reload", self._reload)
+        app.router.add_post("/v1/record", self._record)
+        return app
+
+    async def _status(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._served.status())
+
+    async def _migrations(self, _: web.Request) -> web.StreamResponse:
+        return _json(Migrations(now=wall_clock(), migrations=self._served.ledger.running()))
+
+    async def _migration(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._served.ledger.find(request.match_info["id"]))
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        text = request.query.get("limit", str(HISTORY_LIMIT_DEFAULT))
+        if not text.isdecimal() or not 1 <= int(text) <= HISTORY_LIMIT_MAX:
+            raise web.HTTPBadRequest(reason=f"limit must be 1 to {HISTORY_LIMIT_MAX}")
+        return _json(Migrations(now=wall_clock(), migrations=self._served.ledger.recent()[: int(text)]))
+
+    async def _peers(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._served.peers())
+
+    async def _doctor(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._served.facts())
+
+    async def _drain(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._served.drain())
+
+    async def _undrain(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._served.undrain())
+
+    async def _reload(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._served.reload())
+
+    async def _record(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._served.record(request.query.get("directory", ""), request.query.get("domain", "")))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        queue = self._served.ledger.subscribe()
+        if queue is None:
+            raise web.HTTPServiceUnavailable(reason="too many readers of events")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        try:
+            await response.prepare(request)
+            await self._stream(queue, response)
+        except ConnectionError:
+            pass  # the reader left
+        finally:
+            self._served.ledger.unsubscribe(queue)
+        return response
+
+    async def _stream(self, queue: Any, response: web.StreamResponse) -> None:
+        while True:
+            try:
+                update = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+            except TimeoutError:
+                await response.write(b":\n\n")
+                continue
+            if update is None:
+                return
+            await response.write(b"data: " + msgspec.json.encode(update) + b"\n\n")
+
+
+def metrics_application(status: Callable[[], Status]) -> web.Application:
+    """Make the application of the metrics listener: `/metrics` and `/healthz`."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=metrics.render(status()), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def healthy(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    app = web.Application(client_max_size=1024)
+    app.router.add_get("/metrics", answer)
+    app.router.add_get("/healthz", healthy)
+    return app
+
+
+class HttpServer:
+    """An application that listens."""
+
+    def __init__(self, application: web.Application) -> None:
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
+
+    async def listen_unix(self, path: Path) -> None:
+        """Listen on a unix socket; one left behind is replaced.
+
+        Raises:
+            HypervisorError: the socket cannot be made.
+        """
+        await self._runner.setup()
+        before = os.umask(0o777 & ~CONTROL_SOCKET_MODE)
+        try:
+            await web.UnixSite(self._runner, path).start()  # it replaces a socket that a dead agent left
+        except OSError as error:
+            raise HypervisorError(f"control socket {path}: {error.strerror}") from error
+        finally:
+            os.umask(before)
+
+    async def listen_tcp(self, address: str, port: int) -> None:
+        """Listen on a TCP port.
+
+        Raises:
+            HypervisorError: the port cannot be listened on.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, address, port).start()
+        except OSError as error:
+            raise HypervisorError(f"cannot listen on {address} port {port}: {error.strerror}") from error
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()

@@ -1,0 +1,211 @@
+"""What the control API shows of the agent: its status, its peers, the facts for `doctor`.
+
+The rule: a view reads what is there; the only thing that it does is to ask peers whether they are.
+"""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Final
+
+from dwcp_migrate import __version__
+from dwcp_migrate.agent import facts
+from dwcp_migrate.agent.api import (
+    Certificate,
+    Facts,
+    Hook,
+    Intercept,
+    Libvirt,
+    Listener,
+    Peers,
+    PeerView,
+    Status,
+)
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.control_client import code_of
+from dwcp_migrate.agent.redirect import Redirection
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPARE_FAILURES_MAX: Final = 3
+"""Starts of a data process in a row that may fail before the redirect is given up, until one succeeds again."""
+
+CERTIFICATES_KEPT_S: Final = 30.0
+"""The status reads the certificates' files at most this often; a migration reads them itself."""
+
+
+class Views:
+    """The agent's views.
+
+    Attributes:
+        listening: says which listeners are up.
+        metrics_error: why the metrics listener is not.
+        configuration_error: why the last reload was refused.
+    """
+
+    def __init__(self, runtime: Runtime, redirection: Redirection) -> None:
+        self._runtime = runtime
+        self._redirection = redirection
+        self._started_at = wall_clock()
+        self._hook_last_at = 0.0
+        self._certificates: tuple[float, list[Certificate]] = (-CERTIFICATES_KEPT_S, [])
+        self.listening: Callable[[], dict[str, bool]] = dict
+        self.metrics_error = ""
+        self.configuration_error = ""
+
+    def hook_heard(self) -> None:
+        """The hook announced a migration just now."""
+        self._hook_last_at = wall_clock()
+
+    def redirect_wanted(self) -> bool:
+        """The agent can carry what a redirect would catch."""
+        return self._runtime.ledger.state == "running" and self._runtime.spares.failures < SPARE_FAILURES_MAX
+
+    def status(self) -> Status:
+        """See `api.Status`."""
+        runtime = self._runtime
+        return Status(
+            name=runtime.name,
+            version=__version__,
+            pid=os.getpid(),
+            state=runtime.ledger.state,
+            started_at=self._started_at,
+            now=wall_clock(),
+            peers=len(runtime.directory.all()),
+            spare_ready=runtime.spares.ready,
+            hook_last_at=self._hook_last_at,
+            totals=runtime.ledger.totals(),
+            intercept=self._intercept(),
+            libvirt=self._libvirt(),
+            certificates=self._read_certificates(),
+            migrations=runtime.ledger.running(),
+        )
+
+    def _intercept(self) -> Intercept:
+        runtime = self._runtime
+        view = self._redirection.view(runtime.config.intercept, runtime.directory, wanted=self.redirect_wanted())
+        if runtime.spares.error and not view.error:
+            return Intercept(
+                wanted=view.wanted,
+                armed=view.armed,
+                error=runtime.spares.error,
+                port_min=view.port_min,
+                port_max=view.port_max,
+                rules=view.rules,
+            )
+        return view
+
+    def _libvirt(self) -> Libvirt:
+        state = self._runtime.domains.state()
+        return Libvirt(
+            uri=self._runtime.config.libvirt_uri,
+            connected=state.connected,
+            error=state.error,
+            version=state.version,
+        )
+
+    def _read_certificates(self) -> list[Certificate]:
+        read_at, found = self._certificates
+        if steady_clock() - read_at >= CERTIFICATES_KEPT_S:
+            found = facts.certificates(self._runtime.config.tls)
+            self._certificates = (steady_clock(), found)
+        return found
+
+    async def peers(self) -> Peers:
+        """See `api.Peers`."""
+        views = [self._peer(peer) for peer in self._runtime.directory.all()]
+        return Peers(peers=list(await asyncio.gather(*views)))
+
+    async def _peer(self, peer: Peer) -> PeerView:
+        runtime = self._runtime
+        silence = runtime.silent.get(peer.name, steady_clock())
+        before = steady_clock()
+        try:
+            await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
+            before = steady_clock()  # the first one may have connected; the second is one round trip
+            pong = await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
+        except DwcpError as error:
+            return PeerView(
+                name=peer.name,
+                addresses=peer.addresses,
+                port=peer.port,
+                reachable=False,
+                code=code_of(error),
+                error=str(error),
+                hint=error.hint,
+                retry_in_s=max(0.0, silence.until - steady_clock()) if silence else 0.0,
+            )
+        runtime.silent.remove(peer.name)
+        return PeerView(
+            name=peer.name,
+            addresses=peer.addresses,
+            port=peer.port,
+            reachable=pong.version > 0,
+            version=pong.software,
+            protocol=pong.version,
+            state=pong.state,
+            rtt_s=steady_clock() - before,
+            code="" if pong.version else "version",
+            error="" if pong.version else "the agents share no protocol version",
+            hint="" if pong.version else "upgrade the older of the two agents",
+        )
+
+    async def facts(self) -> Facts:
+        """See `api.Facts`."""
+        runtime = self._runtime
+        certificates = facts.certificates(runtime.config.tls)
+        names = [name.lower() for found in certificates if found.use == "host" for name in found.names]
+        descriptors, descriptors_max = facts.open_descriptors()
+        return Facts(
+            name=runtime.name,
+            version=__version__,
+            state=runtime.ledger.state,
+            intercept=self._intercept(),
+            libvirt=self._libvirt(),
+            hook=self._hook(),
+            certificates=certificates,
+            name_in_certificate=runtime.name.lower() in names,
+            listeners=self._listeners(),
+            peers=(await self.peers()).peers,
+            spare_ready=runtime.spares.ready,
+            explicit_peer=runtime.config.intercept.explicit_peer if runtime.config.intercept.explicit_port else "",
+            history_error=runtime.ledger.history_error,
+            core_dumps_off=facts.core_dumps_off(),
+            configuration_error=self.configuration_error,
+            open_descriptors=descriptors,
+            open_descriptors_max=descriptors_max,
+        )
+
+    def _hook(self) -> Hook:
+        return Hook(
+            socket=str(self._runtime.config.hook_socket),
+            listening=self.listening().get("hook", False),
+            last_at=self._hook_last_at,
+            pending=len(self._runtime.announcements.pending(steady_clock())),
+        )
+
+    def _listeners(self) -> list[Listener]:
+        config = self._runtime.config
+        up = self.listening()
+        where = {"control": str(config.control_socket), "hook": str(config.hook_socket)}
+        where["link"] = f"{config.link.listen}:{config.link.port}"
+        if config.intercept.redirect:
+            where["redirect"] = f"127.0.0.1:{config.intercept.port}"
+        if config.intercept.explicit_port:
+            where["explicit"] = f"127.0.0.1:{config.intercept.explicit_port}"
+        if config.metrics_listen:
+            where["metrics"] = config.metrics_listen
+        errors = {"metrics": self.metrics_error}
+        return [
+            Listener(
+                use=use,
+                address=address,
+                listening=up.get(use, False) and not errors.get(use),
+                error=errors.get(use, ""),
+            )
+            for use, address in where.items()
+        ]

@@ -1,0 +1,82 @@
+"""Whether the other side of a migration whose channels are all gone is still there.
+
+The rule: a link that was cut is waited for, a peer that is gone is not. The peer's agent knows which; one that was
+started anew, or is not there although its host answers, has no data process any more: those die with their agent.
+
+    no channel ── ask the peer's agent ── it carries the session, or nothing comes back: wait on (`link.loss_s_max`)
+                                      ├── it knows no such session: gone
+                                      └── its host refuses connections for REFUSED_S_MAX: gone
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dwcp_migrate.agent.clocks import steady_clock
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+from dwcp_migrate.telemetry.logs import get_logger
+
+LOOK_S: Final = 1.0
+"""Between two looks; a lost link is back within that time if it was one channel's bad luck."""
+
+REFUSED_S_MAX: Final = 10.0
+"""A service manager has its agent up again sooner, and that agent says it at once."""
+
+log = get_logger(component="vigil")
+
+
+@dataclass(frozen=True, slots=True)
+class Vigil:
+    """One side's watch over the other one.
+
+    Attributes:
+        runtime: the shared parts.
+        peer: whose agent is asked.
+        address: at which it is asked.
+        session_id: of the migration.
+        gone: called once, with the reason, when the other side cannot come back.
+    """
+
+    runtime: Runtime
+    peer: Peer
+    address: str
+    session_id: bytes
+    gone: Callable[[str], None]
+
+    async def keep(self) -> None:
+        """Look until the other side is gone or the record has ended; to be cancelled when the data process ends."""
+        lost = False
+        refused_since: float | None = None
+        while True:
+            await asyncio.sleep(LOOK_S)
+            record = self.runtime.ledger.get(self.session_id.hex())
+            if record is None:
+                return
+            lost, was_lost = record.counters.channels == 0, lost
+            if not (lost and was_lost):
+                refused_since = None
+                continue
+            answer = await self._ask()
+            now = steady_clock()
+            refused_since = (refused_since or now) if answer is None else None
+            silent_s = now - refused_since if refused_since is not None else 0.0
+            if answer is False or silent_s >= REFUSED_S_MAX:
+                self._end("knows nothing of this migration" if answer is False else "is not running")
+                return
+
+    async def _ask(self) -> bool | None:
+        """True: it is there or may be; False: it is not; None: its host refuses connections to its agent."""
+        request = Ping(versions=VERSIONS, session_id=self.session_id)
+        try:
+            pong = await self.runtime.control.ask(self.peer, self.address, request, Pong)
+        except DwcpError as error:
+            return None if isinstance(error.__cause__, ConnectionRefusedError) else True
+        return pong.carries is not False
+
+    def _end(self, what: str) -> None:
+        log.warning("peer is gone", migration=self.session_id.hex(), peer=self.peer.name, what=what)
+        self.gone(f"the agent of {self.peer.name} {what}: it was restarted, or it crashed")

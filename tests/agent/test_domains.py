@@ -1,0 +1,57 @@
+"""Libvirt's word on a migration, as `Domains` takes it from a watcher."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.history import History
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.hypervisor.base import Domain, DomainEvent, JobStatistics
+from dwcp_migrate.hypervisor.fake import FakeWatcher
+from dwcp_migrate.session.record import Migration
+
+UUID: Final = "e42bc6e0-0000-0000-0000-000000000001"
+MEMORY_BYTES: Final = 128 << 20
+
+
+def domain(elapsed_ms: int | None) -> Domain:
+    job = None if elapsed_ms is None else JobStatistics(outgoing=True, elapsed_ms=elapsed_ms)
+    return Domain(UUID, "guest", MEMORY_BYTES, job)
+
+
+async def following(directory: Path, watcher: FakeWatcher) -> Domains:
+    """Follow a migration that began 30 s ago and is tied to the domain that moves."""
+    ledger = Ledger(History(directory), time.time)
+    ledger.put(
+        Migration(id="one", role="source", peer="hv2", address="10.77.0.2", port=49152, started_at=time.time() - 30)
+    )
+    domains = Domains(watcher, ledger)
+    await domains.start()
+    domains.follow("one", "source", ())
+    while not (record := ledger.get("one")) or not record.uuid:  # noqa: ASYNC110 - the tie has no event to wait for
+        await asyncio.sleep(0)
+    return domains
+
+
+@pytest.mark.parametrize("elapsed_ms", [None, 3000])
+async def test_a_domain_that_is_here_without_the_job_did_not_leave(tmp_path: Path, elapsed_ms: int | None) -> None:
+    """With a job of 3 s the operator has begun the next migration; its success is not this one's."""
+    watcher = FakeWatcher([domain(31_000)])
+    domains = await following(tmp_path, watcher)
+    watcher.running[UUID] = domain(elapsed_ms)
+    verdict = await domains.verdict("one")
+    watcher.say(DomainEvent("left", UUID, "guest"))
+    assert verdict.result == "failed"
+    await domains.close()
+
+
+async def test_a_domain_whose_job_goes_on_is_waited_for(tmp_path: Path) -> None:
+    watcher = FakeWatcher([domain(31_000)])
+    domains = await following(tmp_path, watcher)
+    asyncio.get_running_loop().call_later(1.5, watcher.say, DomainEvent("left", UUID, "guest"))
+    assert (await domains.verdict("one")).result == "completed"
+    await domains.close()
