@@ -1,0 +1,102 @@
+"""What an operator types: the root of `dwcp-migrate` and how its errors look.
+
+The rule here: nothing is imported before it is needed. Each sub-command is a module of this package whose attribute
+`command` is a click command; the table below names it and its one line of help, so that `--help` and completion
+import none of them. A typed error becomes `error: ...` (and `hint: ...`) on stderr and its own exit code, see `errors`.
+"""
+
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from dwcp_migrate.errors import DwcpError
+
+COMMANDS: Final[dict[str, str]] = {
+    "agent": "Run the agent of this host.",
+    "status": "Show the agent, its peers and the migrations under way.",
+    "top": "Watch the migrations live.",
+    "history": "List the migrations that ended.",
+    "show": "Show one migration, by id or by domain.",
+    "doctor": "Check this host and say what to do about what is wrong.",
+    "config": "Check or show the configuration.",
+    "drain": "Let no new migration in, before an upgrade.",
+    "reload": "Let the agent read its configuration again.",
+    "record": "Record the next migration's stream, for replay.",
+    "cert": "Make a small fleet CA and issue host certificates.",
+    "lab": "Hypervisors and a WAN on this one machine, for trying out.",
+    "demo": "Migrate a lab guest stock and accelerated, and compare.",
+    "bench": "Run a benchmark suite.",
+    "replay": "Run recorded streams through parser, encoder and decoder.",
+}
+"""Sub-command (and module) name, and its line in `dwcp-migrate --help`."""
+
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the sub-commands in the order of the table, not of the alphabet."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the sub-command's module and return its `command`."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{cmd_name}")
+        found: click.Command = module.command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of sub-commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dwcp-migrate", prog_name="dwcp-migrate")
+def root() -> None:
+    """Make `virsh migrate` several times faster with stock QEMU and libvirt."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        Exit code: 0, 2 for wrong usage, 130 after Ctrl-C, else that of the error's class (see `errors`).
+
+    Raises:
+        SystemExit: click's own, with 1, when the reader of our output left (`| head`).
+    """
+    try:
+        # Outside standalone mode click returns the code of ctx.exit(), or else what the command returned.
+        code = root.main(arguments, prog_name="dwcp-migrate", standalone_mode=False)
+    except DwcpError as error:
+        return report(error)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def report(error: DwcpError) -> int:
+    """Print an error the way virsh does and return its exit code."""
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return error.exit_code

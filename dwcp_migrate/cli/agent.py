@@ -1,0 +1,36 @@
+"""`dwcp-migrate agent`: run the agent of this host in the foreground, as its systemd unit does."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.config import DEFAULT_PATH, load
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_PATH,
+    show_default=True,
+    help="Configuration file.",
+)
+def command(path: Path) -> None:
+    """Run the agent until SIGTERM; SIGHUP reads the configuration again."""
+    from dwcp_migrate.agent.daemon import serve
+    from dwcp_migrate.hypervisor.intercept import NftInterceptor
+    from dwcp_migrate.hypervisor.libvirt_events import LibvirtWatcher
+    from dwcp_migrate.telemetry import logs
+
+    config = load(path)
+    logs.configure(
+        config.log_format,
+        config.log_level,
+        journald="JOURNAL_STREAM" in os.environ,
+        stream=logs.standard_output(),
+    )
+    watcher = LibvirtWatcher(config.libvirt_uri) if config.libvirt_uri else None
+    asyncio.run(serve(config, path, watcher, NftInterceptor))

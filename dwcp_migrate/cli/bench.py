@@ -1,0 +1,33 @@
+"""`dwcp-migrate bench`: run a suite, print figures with the machine, commit and command that they belong to."""
+
+import click
+
+from dwcp_migrate.cli import output
+from dwcp_migrate.cli.options import json_option
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--quick", is_flag=True, help="Few bytes, one run: shows that it works, measures little.")
+@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (soak).")
+@click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first one (soak).")
+@click.option("--seed", default=1, show_default=True, help="What goes wrong in each migration follows from it (soak).")
+@json_option
+def command(*, suite: str, quick: bool, as_json: bool, **soak: int) -> None:
+    """Run the benchmark SUITE: amst, hde or soak.
+
+    The machine should do nothing else meanwhile; suites use as many processes as the agents would.
+    """
+    from dwcp_migrate.bench import frame
+
+    words = ["dwcp-migrate", "bench", suite, *(["--quick"] if quick else [])]
+    if suite == "soak":
+        words += [f"--{name}={value}" for name, value in sorted(soak.items())]
+    words += ["--json"] if as_json else []
+    report = frame.run(suite, frame.Options(quick=quick, **soak), " ".join(words))
+    if as_json:
+        click.echo(output.as_json(report))
+        return
+    click.echo(f"{report.machine}\ncommit {report.commit}, {report.command}\n")
+    rows = [(row.case, row.metric, f"{row.value:.4g}", row.unit, str(row.n)) for row in report.rows]
+    click.echo(output.table(("Case", "Metric", "Value", "Unit", "n"), rows))

@@ -1,0 +1,349 @@
+"""The judgements of `dwcp-migrate doctor`: facts in, checks out, nothing read, no clock.
+
+The rule: each check says what was found, why it matters to a migration and what to do; `warn` means that migrations
+work but not as well as they could (or cannot be judged), `fail` means that some run unaccelerated or are refused.
+
+    agent.api.Facts (or why there are none) + host.Host + Config -> list[Check], always the same ids in the same order
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.cli import output
+from dwcp_migrate.cli.host import Host
+from dwcp_migrate.config import Config
+from dwcp_migrate.units import PORT_MAX, PORT_MIN
+
+Verdict = Literal["ok", "warn", "fail"]
+
+DAY_S: Final = 86400.0
+EXPIRY_WARNING_S: Final = 14 * DAY_S
+CONNTRACK_SHARE_MAX: Final = 0.9
+DESCRIPTORS_SHARE_MAX: Final = 0.8
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One judgement.
+
+    Attributes:
+        id: stable name, for scripts.
+        what: what was found.
+        why: why it matters.
+        remedy: what to do; empty when nothing has to be done.
+    """
+
+    id: str
+    verdict: Verdict
+    what: str
+    why: str
+    remedy: str = ""
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is judged.
+
+    Attributes:
+        facts: the agent's, None when it does not answer.
+        agent_error: why it does not.
+        config: the configuration file, None when it is wrong or unreadable.
+        config_error: why.
+        host: this host.
+        now: seconds since the epoch.
+    """
+
+    facts: api.Facts | None
+    agent_error: str
+    config: Config | None
+    config_error: str
+    host: Host
+    now: float
+
+
+def examine(found: Findings) -> list[Check]:
+    """Judge everything."""
+    checks = [*_configuration(found), _hook_installed(found.host)]
+    if found.facts is None:
+        checks.insert(0, _agent_down(found.agent_error))
+    else:
+        checks = [_agent(found.facts), *checks, *_facts(found.facts, found.now)]
+    return [*checks, *_host(found)]
+
+
+def worst(checks: list[Check]) -> Verdict:
+    """Return the gravest verdict."""
+    verdicts = {check.verdict for check in checks}
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
+
+
+def _agent_down(error: str) -> Check:
+    return Check(
+        id="agent",
+        verdict="fail",
+        what=error,
+        why="without the agent every migration runs as it would without this software",
+        remedy="systemctl status dwcp-migrate; journalctl -u dwcp-migrate -n 50",
+    )
+
+
+def _agent(facts: api.Facts) -> Check:
+    draining = facts.state != "running"
+    return Check(
+        id="agent",
+        verdict="warn" if draining else "ok",
+        what=f"{facts.name}, version {facts.version}, {facts.state}",
+        why="a draining agent lets new migrations run unaccelerated",
+        remedy="systemctl restart dwcp-migrate, or wait for the upgrade that drains it" if draining else "",
+    )
+
+
+def _configuration(found: Findings) -> Iterator[Check]:
+    why = "the agent goes on with the configuration that it last read without error"
+    stale = found.facts.configuration_error if found.facts else ""
+    if found.config is None:
+        yield Check(id="configuration", verdict="fail", what=found.config_error, why=why, remedy="correct the file")
+    elif stale:
+        yield Check(
+            id="configuration",
+            verdict="fail",
+            what=f"the last reload was refused: {stale}",
+            why=why,
+            remedy="correct the file, then systemctl reload dwcp-migrate",
+        )
+    else:
+        yield Check(id="configuration", verdict="ok", what="readable and valid", why=why)
+
+
+def _hook_installed(host: Host) -> Check:
+    return Check(
+        id="hook-installed",
+        verdict="fail" if host.hook_problem else "ok",
+        what=f"{host.hook_path}: {host.hook_problem or 'installed'}",
+        why="libvirt announces incoming migrations through it; an agent dials no QEMU that was not announced",
+        remedy="install the hook with mode 0755 and reload libvirtd: it looks for hooks only then"
+        if host.hook_problem
+        else "",
+    )
+
+
+def _facts(facts: api.Facts, now: float) -> Iterator[Check]:
+    yield _redirect(facts.intercept)
+    yield _libvirt(facts.libvirt)
+    yield _hook(facts.hook)
+    yield from (_certificate(one, now) for one in facts.certificates)
+    yield _name(facts)
+    yield from (_listener(one) for one in facts.listeners)
+    yield from (_peer(one) for one in facts.peers) if facts.peers else iter([_NO_PEER])
+    yield from _process(facts)
+
+
+def _redirect(intercept: api.Intercept) -> Check:
+    broken = intercept.wanted and not intercept.armed
+    if broken:
+        what = f"not armed: {intercept.error or 'the kernel holds no such rules'}"
+    else:
+        towards = output.counted(len(intercept.rules), "address", "addresses")
+        what = f"armed towards {towards}" if intercept.wanted else "off"
+    return Check(
+        id="redirect",
+        verdict="fail" if broken else "ok",
+        what=what,
+        why="the redirect is how a plain virsh migrate reaches the agent",
+        remedy="needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)"
+        if broken
+        else "",
+    )
+
+
+def _libvirt(libvirt: api.Libvirt) -> Check:
+    down = bool(libvirt.uri) and not libvirt.connected
+    return Check(
+        id="libvirt",
+        verdict="warn" if down or not libvirt.uri else "ok",
+        what=f"{libvirt.uri}: {libvirt.error}" if down else f"{libvirt.uri or 'not used'} {libvirt.version}".strip(),
+        why="without it migrations are accelerated, but have no domain name, progress or downtime",
+        remedy="is libvirtd running, and is the agent's user in the group libvirt? The agent connects again by itself"
+        if down
+        else "",
+    )
+
+
+def _hook(hook: api.Hook) -> Check:
+    return Check(
+        id="hook-socket",
+        verdict="ok" if hook.listening else "fail",
+        what=f"{hook.socket}: {'listening' if hook.listening else 'not listening'}, {hook.pending} announced",
+        why="the hook announces incoming migrations there",
+        remedy="" if hook.listening else "systemctl restart dwcp-migrate",
+    )
+
+
+def _certificate(certificate: api.Certificate, now: float) -> Check:
+    what, verdict, remedy = f"{certificate.path}: valid", "ok", ""
+    renew = "issue a new one (dwcp-migrate cert issue) and put it in place: the next migration reads it"
+    left_s = certificate.not_after - now
+    if certificate.error:
+        what, verdict, remedy = f"{certificate.path}: {certificate.error}", "fail", renew
+    elif now < certificate.not_before:
+        what, verdict, remedy = f"{certificate.path}: not valid yet", "fail", "set this host's clock"
+    elif left_s <= 0:
+        what, verdict, remedy = f"{certificate.path}: expired", "fail", renew
+    elif left_s < EXPIRY_WARNING_S:
+        what, verdict, remedy = f"{certificate.path}: expires in {left_s / DAY_S:.1f} days", "warn", renew
+    else:
+        what = f"{certificate.path}: valid for {left_s / DAY_S:.0f} days"
+    return Check(
+        id=f"certificate-{certificate.use}",
+        verdict="fail" if verdict == "fail" else "warn" if verdict == "warn" else "ok",
+        what=what,
+        why="agents prove who they are to each other with it; without it migrations run unaccelerated",
+        remedy=remedy,
+    )
+
+
+def _name(facts: api.Facts) -> Check:
+    return Check(
+        id="certificate-name",
+        verdict="ok" if facts.name_in_certificate else "fail",
+        what=f"the host certificate {'carries' if facts.name_in_certificate else 'does not carry'} {facts.name}",
+        why="a peer accepts this host only by the name that it knows it by",
+        remedy="" if facts.name_in_certificate else f"issue one for {facts.name}, or set name in the configuration",
+    )
+
+
+def _listener(listener: api.Listener) -> Check:
+    return Check(
+        id=f"listener-{listener.use}",
+        verdict="ok" if listener.listening else "fail",
+        what=f"{listener.address}: {'listening' if listener.listening else listener.error or 'not listening'}",
+        why="an agent that does not listen cannot be reached there",
+        remedy="" if listener.listening else "ss -ltnp shows who holds the port; another one can be configured",
+    )
+
+
+_NO_PEER: Final = Check(
+    id="peers",
+    verdict="warn",
+    what="no peer is configured",
+    why="only migrations to and from configured peers are accelerated",
+    remedy="add [[peers]] to the configuration, then systemctl reload dwcp-migrate",
+)
+
+
+def _peer(peer: api.PeerView) -> Check:
+    where = f"{peer.name} ({peer.addresses[0]}:{peer.port})"
+    if peer.reachable:
+        what = f"{where}: answers in {peer.rtt_s * 1000:.1f} ms, version {peer.version}"
+        return Check(id=f"peer-{peer.name}", verdict="ok", what=what, why=_PEER_WHY)
+    firewall = f"is its agent running, and does its firewall let port {peer.port} in?"
+    return Check(
+        id=f"peer-{peer.name}",
+        verdict="fail",
+        what=f"{where}: {peer.error or peer.code}",
+        why=_PEER_WHY,
+        remedy=peer.hint or firewall,
+    )
+
+
+_PEER_WHY: Final = "migrations to a host whose agent does not answer with a good certificate run unaccelerated"
+
+
+def _process(facts: api.Facts) -> Iterator[Check]:
+    yield Check(
+        id="data-process",
+        verdict="ok" if facts.spare_ready else "warn",
+        what="a warm data process is ready" if facts.spare_ready else "no warm data process is ready",
+        why="a migration that starts without one waits for it, or runs unaccelerated",
+        remedy="" if facts.spare_ready else "ask again in a few seconds; then journalctl -u dwcp-migrate",
+    )
+    yield Check(
+        id="history",
+        verdict="warn" if facts.history_error else "ok",
+        what=facts.history_error or "written",
+        why="dwcp-migrate history forgets at the agent's restart what it cannot write",
+        remedy="check owner and space of the state directory" if facts.history_error else "",
+    )
+    yield Check(
+        id="core-dumps",
+        verdict="ok" if facts.core_dumps_off else "warn",
+        what="off" if facts.core_dumps_off else "on",
+        why="a core dump of the agent would hold guest memory",
+        remedy="" if facts.core_dumps_off else "start it by its systemd unit, which sets LimitCORE=0",
+    )
+    used = facts.open_descriptors / max(1, facts.open_descriptors_max)
+    yield Check(
+        id="descriptors",
+        verdict="warn" if used > DESCRIPTORS_SHARE_MAX else "ok",
+        what=f"{facts.open_descriptors} of {facts.open_descriptors_max} in use",
+        why="an agent without descriptors cannot accept a connection",
+        remedy="raise LimitNOFILE in the unit" if used > DESCRIPTORS_SHARE_MAX else "",
+    )
+
+
+def _host(found: Findings) -> Iterator[Check]:
+    config = found.config or Config()
+    yield _ports(found.host, config)
+    yield _conntrack(found.host, config)
+    yield _congestion(found.host, config.link.congestion_control)
+    synchronised = found.host.clock_synchronised
+    yield Check(
+        id="clock",
+        verdict="ok" if synchronised else "warn",
+        what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
+        why="certificates are judged by the clock, and histories of two hosts are compared by it",
+        remedy="" if synchronised else "run chrony, systemd-timesyncd or another NTP client",
+    )
+
+
+def _ports(host: Host, config: Config) -> Check:
+    here = (host.port_min or PORT_MIN, host.port_max or PORT_MAX)
+    ours = (config.intercept.port_min, config.intercept.port_max)
+    covered = ours[0] <= here[0] and here[1] <= ours[1]
+    if not host.qemu_conf_readable:
+        what = "qemu.conf cannot be read here; assuming libvirt's default ports"
+    else:
+        what = f"libvirt migrates to {here[0]}-{here[1]}, the agent covers {ours[0]}-{ours[1]}"
+    return Check(
+        id="ports",
+        verdict="ok" if covered else "fail",
+        what=what,
+        why="only connections to the covered ports are redirected, and only those ports are dialled",
+        remedy="" if covered else "set intercept.port_min and port_max to those of qemu.conf, on all hosts",
+    )
+
+
+def _conntrack(host: Host, config: Config) -> Check:
+    why = "the redirect is a NAT rule, which needs connection tracking"
+    if host.conntrack_count is None:
+        needed = config.intercept.redirect
+        return Check(
+            id="conntrack",
+            verdict="warn" if needed else "ok",
+            what="connection tracking is not to be seen in /proc",
+            why=why,
+            remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect"
+            if needed
+            else "",
+        )
+    full = host.conntrack_count > CONNTRACK_SHARE_MAX * (host.conntrack_max or host.conntrack_count + 1)
+    return Check(
+        id="conntrack",
+        verdict="warn" if full else "ok",
+        what=f"{host.conntrack_count} of {host.conntrack_max} connections tracked",
+        why=why,
+        remedy="raise net.netfilter.nf_conntrack_max" if full else "",
+    )
+
+
+def _congestion(host: Host, wanted: str) -> Check:
+    offered = " ".join(host.congestion_controls)
+    missing = bool(wanted) and wanted not in host.congestion_controls
+    return Check(
+        id="congestion-control",
+        verdict="warn" if missing else "ok",
+        what=f"{wanted} is not offered by the kernel ({offered})" if missing else wanted or "the kernel's default",
+        why="channels fall back to the kernel's default, which may be slower on lossy links",
+        remedy=f"modprobe tcp_{wanted}" if missing else "",
+    )

@@ -1,0 +1,141 @@
+"""The CLI's side of the control API: HTTP over the agent's unix socket, answers as typed structs.
+
+The rule: an answer is the struct that `agent.api` promises or a typed error that says what to do. Standard library
+only, because `status` must answer in a fraction of a second and aiohttp alone takes longer to import.
+"""
+
+import http.client
+import socket
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.config import DEFAULT_PATH, Config, load
+from dwcp_migrate.errors import AgentUnreachableError, ConfigError, DwcpError, NotFoundError
+
+TIMEOUT_S: Final = 10.0
+"""Longest wait for one answer; `/v1/peers` asks every peer at once, each within `link.connect_timeout_s`."""
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A full history page of `HISTORY_LIMIT_MAX` records with all their events stays below it."""
+
+STATUS_NOT_FOUND: Final = 404
+STATUS_CONFLICT: Final = 409
+STATUS_UNPROCESSABLE: Final = 422
+
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of to a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """The local agent, reached by its control socket; one connection a request."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def status(self) -> api.Status:
+        """The agent at a glance. Raises AgentUnreachableError like every method here."""
+        return self._get("/v1/status", api.Status)
+
+    def peers(self) -> list[api.PeerView]:
+        """All peers, asked just now."""
+        return self._get("/v1/peers", api.Peers).peers
+
+    def facts(self) -> api.Facts:
+        """What `doctor` judges."""
+        return self._get("/v1/doctor", api.Facts)
+
+    def migrations(self) -> api.Migrations:
+        """Migrations that run now."""
+        return self._get("/v1/migrations", api.Migrations)
+
+    def history(self, limit: int) -> api.Migrations:
+        """The newest `limit` migrations that ended."""
+        return self._get(f"/v1/history?limit={limit}", api.Migrations)
+
+    def migration(self, prefix: str) -> api.Migration:
+        """One migration by a unique prefix of its id.
+
+        Raises:
+            NotFoundError: there is none, or more than one.
+        """
+        return self._get(f"/v1/migrations/{quote(prefix, safe='')}", api.Migration)
+
+    def post(self, action: str, **query: str) -> api.Done:
+        """Ask for `drain`, `undrain`, `reload` or `record`."""
+        suffix = f"?{urlencode(query)}" if query else ""
+        return self._ask("POST", f"/v1/{action}{suffix}", api.Done)
+
+    def _get(self, target: str, kind: type[Answer]) -> Answer:
+        return self._ask("GET", target, kind)
+
+    def _ask(self, method: str, target: str, kind: type[Answer]) -> Answer:
+        status, body = self._exchange(method, target)
+        try:
+            if status != http.client.OK:
+                raise _refusal(status, msgspec.json.decode(body, type=api.Failure))
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise AgentUnreachableError(
+                f"what listens on {self.path} does not answer like an agent of this version: {error}",
+                hint="after an upgrade: systemctl restart dwcp-migrate, once no migration runs",
+            ) from error
+
+    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+        connection = _UnixConnection(self.path)
+        try:
+            connection.request(method, target)
+            answer = connection.getresponse()
+            return answer.status, answer.read(ANSWER_BYTES_MAX)
+        except PermissionError as error:
+            raise AgentUnreachableError(
+                f"no permission to use {self.path}", hint="run it as root or as a member of the group dwcp-migrate"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise AgentUnreachableError(
+                f"the agent does not answer on {self.path}: {getattr(error, 'strerror', None) or error}",
+                hint="is it running? systemctl status dwcp-migrate; another agent: --config FILE or --socket PATH",
+            ) from error
+        finally:
+            connection.close()
+
+
+def _refusal(status: int, failure: api.Failure) -> DwcpError:
+    kinds: dict[int, type[DwcpError]] = {
+        STATUS_NOT_FOUND: NotFoundError,
+        STATUS_CONFLICT: NotFoundError,
+        STATUS_UNPROCESSABLE: ConfigError,
+    }
+    return kinds.get(status, DwcpError)(failure.error, hint=failure.hint)
+
+
+def control_socket(config_path: Path | None, given: Path | None) -> Path:
+    """Find the control socket: as given, else from the configuration file, else where it is by default.
+
+    Raises:
+        ConfigError: the operator named a configuration file that cannot be used.
+    """
+    if given is not None:
+        return given
+    if config_path is not None:
+        return load(config_path).control_socket
+    try:
+        return load(DEFAULT_PATH).control_socket
+    except ConfigError:
+        return Config().control_socket  # the file may be unreadable to a member of the group

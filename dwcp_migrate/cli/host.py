@@ -1,0 +1,106 @@
+"""What `doctor` reads of this host itself, without the agent: files under /proc, /etc/libvirt, the kernel's clock.
+
+The rule: read, never change, never judge (`checks` judges); what cannot be read is told as None or an empty string.
+"""
+
+import ctypes
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HOOK: Final = Path("etc/libvirt/hooks/qemu.d/50-dwcp-migrate")
+QEMU_CONF: Final = Path("etc/libvirt/qemu.conf")
+CONNTRACK: Final = Path("proc/sys/net/netfilter")
+CONGESTION: Final = Path("proc/sys/net/ipv4/tcp_available_congestion_control")
+
+TIME_ERROR: Final = 5
+"""adjtimex(2): the clock is not synchronised."""
+
+_TIMEX_BYTES: Final = 512
+"""More than any `struct timex`; zeroed, so that `modes` is 0 and nothing is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What was found.
+
+    Attributes:
+        hook_path: where the hook should be.
+        hook_problem: empty when it is there, executable and of root's; else what is not so.
+        qemu_conf_readable: whether `qemu.conf` could be read (it is root's on most systems).
+        port_min: `migration_port_min` of `qemu.conf`, None when it is not set there, as `port_max`.
+        conntrack_count: connections tracked now, None without connection tracking in the kernel.
+        conntrack_max: the limit on them.
+        congestion_controls: those that the kernel offers.
+        clock_synchronised: None when the kernel does not say.
+    """
+
+    hook_path: str
+    hook_problem: str
+    qemu_conf_readable: bool
+    port_min: int | None
+    port_max: int | None
+    conntrack_count: int | None
+    conntrack_max: int | None
+    congestion_controls: tuple[str, ...]
+    clock_synchronised: bool | None
+
+
+def examine(root: Path = Path("/")) -> Host:
+    """Look at the host whose files are under `root`."""
+    qemu_conf = _text(root / QEMU_CONF)
+    return Host(
+        hook_path=str(Path("/") / HOOK),
+        hook_problem=hook_problem(root / HOOK),
+        qemu_conf_readable=qemu_conf is not None,
+        port_min=setting(qemu_conf or "", "migration_port_min"),
+        port_max=setting(qemu_conf or "", "migration_port_max"),
+        conntrack_count=_number(root / CONNTRACK / "nf_conntrack_count"),
+        conntrack_max=_number(root / CONNTRACK / "nf_conntrack_max"),
+        congestion_controls=tuple((_text(root / CONGESTION) or "").split()),
+        clock_synchronised=clock_synchronised(),
+    )
+
+
+def hook_problem(path: Path) -> str:
+    """Say what is wrong with the installed hook; empty when nothing is."""
+    try:
+        found = path.stat()
+    except PermissionError:
+        return ""  # a hook that we may not look at is no finding; libvirtd runs as root
+    except OSError:
+        return "it is not there"
+    if not found.st_mode & stat.S_IXUSR:
+        return "it is not executable"
+    if found.st_mode & stat.S_IWOTH:
+        return "everyone may write it"
+    return ""
+
+
+def setting(text: str, key: str) -> int | None:
+    """Find an integer setting of a libvirt configuration file."""
+    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*(\d+)", text, re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+def clock_synchronised() -> bool | None:
+    """Ask the kernel whether something disciplines its clock (adjtimex(2), read only)."""
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != TIME_ERROR
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text and text.strip().isdigit() else None

@@ -1,0 +1,144 @@
+"""How the views look: virsh-like tables and `Key: value` blocks as text, or one JSON value.
+
+The rule: these functions turn values into strings; printing is the commands'. Plain text, no colour, no line wider than
+its content, so that `| grep` and a log file see what a terminal sees. JSON is the API for scripts: the control API's
+structs as they are, numbers in base units.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from dwcp_migrate.session.record import Migration
+from dwcp_migrate.units import format_bytes, format_rate
+
+UNKNOWN = "-"
+
+
+def as_json(value: object) -> str:
+    """Write a struct, or a list or dict of them, as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out rows as virsh does: a header, a dashed rule, columns three spaces apart, one leading space."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = [
+        " " + "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+    return "\n".join([text[0], "-" * (sum(widths) + 3 * (len(widths) - 1) + 2), *text[1:]])
+
+
+def fitted(header: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence[str]) -> str:
+    """Lay out a table; a terminal too narrow for it gets it without `spare` columns, the first of them first."""
+    return fit(header, [list(row) for row in rows], spare, shutil.get_terminal_size().columns if on_terminal() else 0)
+
+
+def fit(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> str:
+    """Lay out a table no wider than `width` characters, as far as leaving out `spare` columns goes; 0: any width."""
+    text = table(header, rows)
+    if not spare or not width or max(map(len, text.splitlines())) <= width:
+        return text
+    kept = [column for column, name in enumerate(header) if name != spare[0]]
+    narrower = [[row[column] for column in kept] for row in rows]
+    return fit([header[column] for column in kept], narrower, spare[1:], width)
+
+
+def block(pairs: Iterable[tuple[str, str]]) -> str:
+    """Lay out `Key:   value` lines as `virsh domjobinfo` does; pairs without a value are left out."""
+    shown = [(f"{key}:", value) for key, value in pairs if value]
+    width = max((len(key) for key, _ in shown), default=0) + 2
+    return "\n".join(f"{key.ljust(width)}{value}" for key, value in shown)
+
+
+def moment(at: float) -> str:
+    """Say a time as local date and time: `2026-11-24 03:52:01`."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """Say a duration: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 10 min`, `12 d 3 h`; `-` when negative (unknown)."""
+    if seconds < 0:
+        return UNKNOWN
+    if seconds < 10:  # noqa: PLR2004 - one digit before the point leaves room for one after it
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if not minutes:
+        return f"{whole} s"
+    if not hours:
+        return f"{minutes} min {whole % 60:02d} s"
+    return f"{days} d {hours % 24} h" if days else f"{hours} h {minutes % 60} min"
+
+
+def progress(migration: Migration) -> float | None:
+    """Say how much of the guest's memory is done, 0 to 1, or None while nobody knows.
+
+    libvirt's figure of what remains where there is one, else bytes taken against the size of memory; dirtied pages are
+    sent again, so the latter stops at 0.99.
+    """
+    if migration.state == "ended":
+        return 1.0 if migration.result == "completed" else None
+    if not migration.memory_bytes:
+        return None
+    if migration.remaining_bytes >= 0:
+        return min(1.0, max(0.0, 1 - migration.remaining_bytes / migration.memory_bytes))
+    return min(0.99, migration.counters.raw_bytes / migration.memory_bytes)
+
+
+def percent(fraction: float | None) -> str:
+    """Say a fraction: `42 %`, or `-` for None."""
+    return UNKNOWN if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def peer(migration: Migration) -> str:
+    """Say where it goes or comes from: `to host-b`, `from host-a`."""
+    other = migration.peer or migration.address
+    return f"{'to' if migration.role == 'source' else 'from'} {other}"
+
+
+def domain(migration: Migration) -> str:
+    """Say which domain it is, as far as it is known."""
+    return migration.domain or migration.uuid or UNKNOWN
+
+
+def rate(migration: Migration) -> str:
+    """Say how fast guest memory crosses."""
+    return format_rate(migration.raw_bytes_per_s) if migration.raw_bytes_per_s else UNKNOWN
+
+
+def ratio(migration: Migration) -> str:
+    """Say how many raw bytes one byte on the wire stands for; `-` when unaccelerated."""
+    if migration.passthrough_reason or not migration.counters.wire_bytes:
+        return UNKNOWN
+    return f"{migration.ratio:.1f}"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Say how many of something: `1 address`, `2 addresses`."""
+    return f"{count} {one if count == 1 else many}"
+
+
+def milliseconds(value: int) -> str:
+    """Say a downtime: `120 ms`, `-` while unknown (negative)."""
+    return UNKNOWN if value < 0 else f"{value} ms"
+
+
+def size(count: int) -> str:
+    """Say a byte count; `-` while unknown (negative)."""
+    return UNKNOWN if count < 0 else format_bytes(count)
+
+
+def in_colour() -> bool:
+    """Tell whether colour is wanted: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return on_terminal() and not os.environ.get("NO_COLOR")
+
+
+def on_terminal() -> bool:
+    """Tell whether standard output is a terminal."""
+    return sys.stdout.isatty()

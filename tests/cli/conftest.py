@@ -1,0 +1,244 @@
+"""A fake agent: the control API's paths on a unix socket, answered from structs that a test sets."""
+
+import http.server
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.cli import run
+from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.session.record import Phase
+
+NOW = 1_790_000_100.0
+
+
+def make_migration(**changes: Any) -> api.Migration:
+    fields: dict[str, Any] = {
+        "id": "1f2e3d4c" + "0" * 24,
+        "role": "source",
+        "state": "precopy",
+        "peer": "hv2",
+        "address": "10.0.0.2",
+        "port": 49152,
+        "domain": "web1",
+        "uuid": "8f3c1d6e-0000-4000-8000-000000000001",
+        "started_at": NOW - 60,
+        "memory_bytes": 4 << 30,
+        "iteration": 2,
+        "raw_bytes_per_s": 100e6,
+        "wire_bytes_per_s": 20e6,
+        "remaining_bytes": 1 << 30,
+        "dirty_bytes_per_s": 5e6,
+        "eta_s": 11.3,
+        "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, pages={"zero": 10, "delta": 4}, channels=16),
+        "connections": {"main": 1, "multifd": 4},
+        "phases": (Phase(state="opening", at=NOW - 60), Phase(state="precopy", at=NOW - 59)),
+        "events": (api.Event(at=NOW - 59, event="iteration", number=2),),
+    }
+    return api.Migration(**(fields | changes))
+
+
+def make_ended(**changes: Any) -> api.Migration:
+    fields: dict[str, Any] = {
+        "id": "aa" * 16,
+        "state": "ended",
+        "result": "completed",
+        "ended_at": NOW - 10,
+        "downtime_ms": 120,
+        "eta_s": -1.0,
+        "remaining_bytes": -1,
+    }
+    return make_migration(**(fields | changes))
+
+
+def make_status(**changes: Any) -> api.Status:
+    fields: dict[str, Any] = {
+        "name": "hv1",
+        "version": "0.1.0",
+        "pid": 4711,
+        "state": "running",
+        "started_at": NOW - 7300,
+        "now": NOW,
+        "peers": 1,
+        "spare_ready": True,
+        "hook_last_at": 0.0,
+        "totals": api.Totals(
+            migrations={"source completed": 3, "destination failed": 1},
+            passthrough={"unreachable": 2},
+            raw_bytes={"source": 10 << 30},
+            wire_bytes={"source": 2 << 30},
+            pages={"source zero": 7, "source delta": 9},
+            rejected={"link preamble": 4},
+            duration_s={"source": 30.0},
+            downtime_ms={"source": 360},
+            downtime_count={"source": 3},
+        ),
+        "intercept": api.Intercept(
+            wanted=True,
+            armed=True,
+            port_min=49152,
+            port_max=49215,
+            rules=[api.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
+        ),
+        "libvirt": api.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
+        "certificates": [api.Certificate(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
+        "migrations": [make_migration()],
+    }
+    return api.Status(**(fields | changes))
+
+
+def make_peer(**changes: Any) -> api.PeerView:
+    fields: dict[str, Any] = {
+        "name": "hv2",
+        "addresses": ["10.0.0.2"],
+        "port": 7802,
+        "reachable": True,
+        "version": "0.1.0",
+        "protocol": 1,
+        "state": "running",
+        "rtt_s": 0.0402,
+    }
+    return api.PeerView(**(fields | changes))
+
+
+def make_facts(**changes: Any) -> api.Facts:
+    status = make_status()
+    fields: dict[str, Any] = {
+        "name": "hv1",
+        "version": "0.1.0",
+        "state": "running",
+        "intercept": status.intercept,
+        "libvirt": status.libvirt,
+        "hook": api.Hook(socket="/run/dwcp-migrate/hook.sock", listening=True, last_at=0.0, pending=0),
+        "certificates": status.certificates,
+        "name_in_certificate": True,
+        "listeners": [api.Listener(use="link", address="0.0.0.0:7802", listening=True)],
+        "peers": [make_peer()],
+        "spare_ready": True,
+        "explicit_peer": "",
+        "history_error": "",
+        "core_dumps_off": True,
+        "configuration_error": "",
+        "open_descriptors": 40,
+        "open_descriptors_max": 65536,
+    }
+    return api.Facts(**(fields | changes))
+
+
+class FakeAgent:
+    """What the fake answers; `posted` is what it was asked to do."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.status = make_status()
+        self.peers = [make_peer()]
+        self.facts = make_facts()
+        self.ended = [make_ended()]
+        self.failure: tuple[int, api.Failure] | None = None
+        self.raw: bytes | None = None
+        self.posted: list[tuple[str, dict[str, str]]] = []
+
+    def answer(self, method: str, target: str) -> tuple[int, bytes]:
+        if self.raw is not None:
+            return 200, self.raw
+        if self.failure is not None:
+            return self.failure[0], msgspec.json.encode(self.failure[1])
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query, keep_blank_values=True)
+        if method == "POST":
+            self.posted.append((path, {key: values[0] for key, values in query.items()}))
+            return 200, msgspec.json.encode(api.Done(state="running", message=f"done: {path}"))
+        found = self._find(path, query)
+        if found is None:
+            return 404, msgspec.json.encode(api.Failure(error=f"no such migration: {path.rpartition('/')[2]}"))
+        return 200, msgspec.json.encode(found)
+
+    def _find(self, path: str, query: dict[str, list[str]]) -> msgspec.Struct | None:
+        match path:
+            case "/v1/status":
+                return self.status
+            case "/v1/peers":
+                return api.Peers(peers=self.peers)
+            case "/v1/doctor":
+                return self.facts
+            case "/v1/migrations":
+                return api.Migrations(now=NOW, migrations=self.status.migrations)
+            case "/v1/history":
+                return api.Migrations(now=NOW, migrations=self.ended[: int(query["limit"][0])])
+        prefix = path.removeprefix("/v1/migrations/")
+        everything = (*self.status.migrations, *self.ended)
+        return next((one for one in everything if one.id.startswith(prefix)), None)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[FakeAgent]:
+    fake = FakeAgent(tmp_path / "api.sock")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = fake.answer(self.command, self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with socketserver.ThreadingUnixStreamServer(str(fake.socket_path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield fake
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def call(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line against the fake agent; returns exit code, stdout, stderr."""
+    monkeypatch.setenv("DWCP_MIGRATE_SOCKET", str(agent.socket_path))
+
+    def run_it(*arguments: str) -> tuple[int, str, str]:
+        code = run(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_it
+
+
+@pytest.fixture
+def migration() -> Callable[..., api.Migration]:
+    return make_migration
+
+
+@pytest.fixture
+def ended() -> Callable[..., api.Migration]:
+    return make_ended
+
+
+@pytest.fixture
+def status() -> Callable[..., api.Status]:
+    return make_status
+
+
+@pytest.fixture
+def facts() -> Callable[..., api.Facts]:
+    return make_facts
+
+
+@pytest.fixture
+def peer() -> Callable[..., api.PeerView]:
+    return make_peer

@@ -1,0 +1,146 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.cli import checks, host
+from dwcp_migrate.cli.checks import Check, Findings
+from dwcp_migrate.config import Config, parse
+
+Make = Callable[..., Any]
+NOW = 1_790_000_100.0
+DAY = 86400.0
+
+HEALTHY = host.Host(
+    hook_path="/etc/libvirt/hooks/qemu.d/50-dwcp-migrate",
+    hook_problem="",
+    qemu_conf_readable=True,
+    port_min=None,
+    port_max=None,
+    conntrack_count=10,
+    conntrack_max=1000,
+    congestion_controls=("reno", "cubic"),
+    clock_synchronised=True,
+)
+
+
+def judge(facts: api.Facts | None, found: host.Host = HEALTHY, config: Config | None = None) -> dict[str, Check]:
+    findings = Findings(
+        facts=facts,
+        agent_error="" if facts else "the agent does not answer",
+        config=config or Config(),
+        config_error="",
+        host=found,
+        now=NOW,
+    )
+    return {check.id: check for check in checks.examine(findings)}
+
+
+def test_a_healthy_host_has_nothing_to_do(facts: Make) -> None:
+    judged = judge(facts())
+    assert {check.verdict for check in judged.values()} == {"ok"}
+    assert not [check.id for check in judged.values() if check.remedy]
+    assert len(judged) >= 15
+
+
+def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
+    broken = facts(
+        state="draining",
+        intercept=api.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215),
+        libvirt=api.Libvirt(uri="qemu:///system", connected=False, error="refused"),
+        hook=api.Hook(socket="/run/h", listening=False, last_at=0.0, pending=0),
+        certificates=[api.Certificate(use="host", path="/h", error="no such file")],
+        name_in_certificate=False,
+        listeners=[api.Listener(use="link", address="0.0.0.0:7802", listening=False, error="in use")],
+        peers=[peer(reachable=False, code="unreachable", error="no answer")],
+        spare_ready=False,
+        history_error="disk full",
+        core_dumps_off=False,
+        configuration_error="$.x",
+        open_descriptors=90,
+        open_descriptors_max=100,
+    )
+    sick = host.Host(
+        hook_path="/h",
+        hook_problem="it is not executable",
+        qemu_conf_readable=True,
+        port_min=40000,
+        port_max=40063,
+        conntrack_count=None,
+        conntrack_max=None,
+        congestion_controls=("cubic",),
+        clock_synchronised=False,
+    )
+    judged = judge(broken, sick, parse('[link]\ncongestion_control = "bbr"\n'))
+    assert not [check.id for check in judged.values() if check.verdict == "ok"]
+    assert not [check.id for check in judged.values() if not check.remedy or not check.why]
+
+
+def test_without_an_agent_the_host_is_still_looked_at() -> None:
+    judged = judge(None)
+    assert judged["agent"].verdict == "fail"
+    assert judged["ports"].verdict == "ok"
+    assert checks.worst(list(judged.values())) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("left_days", "verdict"), [(-0.01, "fail"), (0.5, "warn"), (13.99, "warn"), (14.01, "ok"), (365, "ok")]
+)
+def test_a_certificate_warns_two_weeks_before_it_ends(facts: Make, left_days: float, verdict: str) -> None:
+    certificate = api.Certificate(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
+    assert judge(facts(certificates=[certificate]))["certificate-host"].verdict == verdict
+
+
+def test_a_certificate_of_the_future_points_at_the_clock(facts: Make) -> None:
+    certificate = api.Certificate(use="host", path="/h", not_before=NOW + 1, not_after=NOW + 90 * DAY)
+    check = judge(facts(certificates=[certificate]))["certificate-host"]
+    assert (check.verdict, check.remedy) == ("fail", "set this host's clock")
+
+
+def test_ports_of_qemu_conf_beyond_the_agents_fail(facts: Make) -> None:
+    def ports(low: int | None, high: int | None) -> str:
+        found = host.Host(
+            **{name: getattr(HEALTHY, name) for name in HEALTHY.__slots__} | {"port_min": low, "port_max": high}
+        )
+        return judge(facts(), found)["ports"].verdict
+
+    assert ports(None, None) == ports(49152, 49215) == ports(49160, 49170) == "ok"
+    assert ports(49151, None) == ports(None, 49216) == "fail"
+
+
+def test_the_host_is_read_from_files(tmp_path: Path) -> None:
+    hook = tmp_path / host.HOOK
+    hook.parent.mkdir(parents=True)
+    assert host.examine(tmp_path).hook_problem == "it is not there"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o644)
+    (tmp_path / host.QEMU_CONF).write_text("# migration_port_min = 1\n  migration_port_min = 50000\n")
+    (tmp_path / host.CONNTRACK).mkdir(parents=True)
+    (tmp_path / host.CONNTRACK / "nf_conntrack_count").write_text("7\n")
+    found = host.examine(tmp_path)
+    assert found.hook_problem == "it is not executable"
+    assert (found.port_min, found.port_max) == (50000, None)
+    assert (found.conntrack_count, found.conntrack_max) == (7, None)
+    hook.chmod(0o757)
+    assert host.examine(tmp_path).hook_problem == "everyone may write it"
+    hook.chmod(0o755)
+    assert host.examine(tmp_path).hook_problem == ""
+
+
+def test_the_command_exits_1_when_a_check_fails(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = call("doctor", "--config", str(tmp_path / "none.toml"))
+    assert code == 1
+    assert "FAIL  configuration: cannot read" in out
+    assert "        do:  " in out
+    assert "ok    redirect: armed towards 1 address" in out
+    quiet = call("doctor", "--quiet", "--config", str(tmp_path / "none.toml"))[1]
+    assert "ok    redirect" not in quiet
+
+
+def test_json_gives_every_check_all_its_fields(call: Callable[..., tuple[int, str, str]]) -> None:
+    answer = json.loads(call("doctor", "--json")[1])
+    assert answer["verdict"] in {"ok", "warn", "fail"}
+    assert {tuple(sorted(check)) for check in answer["checks"]} == {("id", "remedy", "verdict", "what", "why")}

@@ -1,0 +1,97 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from dwcp_migrate import errors
+from dwcp_migrate.cli import COMMANDS, report, root, run
+
+HELP_CPU_S_MAX = 0.3
+MODULES_TOO_SLOW_FOR_HELP = ("numpy", "aiohttp", "libvirt", "pyroute2", "rich", "msgspec", "prometheus_client")
+HERE = Path(__file__)
+
+
+def test_help_costs_less_cpu_than_a_person_notices() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "dwcp_migrate", "--help"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert all(name in done.stdout for name in COMMANDS)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < HELP_CPU_S_MAX
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from dwcp_migrate.cli import run; run(['--help']); "
+        f"sys.exit(','.join(set({MODULES_TOO_SLOW_FOR_HELP!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == "\n" or not done.stderr, f"imported for --help: {done.stderr}"
+
+
+def test_status_imports_nothing_heavy(agent: Any) -> None:
+    socket_path = agent.socket_path
+    program = (
+        f"import sys; from dwcp_migrate.cli import run; assert run(['status', '--socket', {str(socket_path)!r}]) == 0; "
+        "sys.exit(','.join({'numpy', 'aiohttp', 'libvirt', 'pyroute2', 'rich'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"imported for status: {done.stderr}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_table_exists_and_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert isinstance(command, click.Command)
+    assert run([name, "--help"]) == 0
+    assert "Usage: dwcp-migrate" in capsys.readouterr().out
+
+
+def documented_exit_codes() -> dict[str, int]:
+    """Read the tree in the docstring of `errors`: class name to exit code; a child without one inherits."""
+    found, current = {}, 1
+    for line in (errors.__doc__ or "").splitlines():
+        words = line.replace("│", " ").replace("├──", " ").replace("└──", " ").split()
+        if words and words[0].endswith("Error"):
+            current = int(words[2]) if words[1:2] == ["exit"] else current
+            found[words[0]] = current
+    return found
+
+
+def test_each_error_class_exits_with_its_documented_code() -> None:
+    documented = documented_exit_codes()
+    assert len(documented) > 10
+    for name, code in documented.items():
+        assert getattr(errors, name).exit_code == code, name
+
+
+def test_the_documented_table_of_the_operations_page_is_that_of_the_code() -> None:
+    page = (HERE.parents[2] / "docs/operations.md").read_text()
+    for name, code in documented_exit_codes().items():
+        if f"exit {code}" in (errors.__doc__ or "") and name != "DwcpError":
+            assert f"| {code} |" in page, f"{name} ({code}) is missing in docs/operations.md"
+
+
+def test_an_error_goes_to_stderr_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(errors.HypervisorError("no nft", hint="load nf_tables")) == 5
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: no nft\nhint: load nf_tables\n")
+
+
+def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["no-such-command"]) == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_a_reader_that_left_is_no_traceback(agent: Any) -> None:
+    command = [sys.executable, "-m", "dwcp_migrate", "top", "-n", "50", "-i", "0.2", "--socket", str(agent.socket_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=30) == 1
+        assert process.stderr.read() == ""

@@ -1,0 +1,174 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.cli import run
+
+Call = Callable[..., tuple[int, str, str]]
+Make = Callable[..., Any]
+
+
+def test_status_shows_agent_redirect_peers_and_migrations(call: Call) -> None:
+    code, out, _ = call("status")
+    assert code == 0
+    assert "hv1, running, up 2 h 1 min" in out
+    assert "armed, ports 49152-49215 towards 1 address, 12 connections caught" in out
+    assert "3 completed, 1 failed, 2 unaccelerated (unreachable 2)" in out
+    assert " hv2    10.0.0.2:7802   running   40.2 ms   0.1.0" in out
+    assert " 1f2e3d4c   web1     to hv2   precopy 2   75 %       800.0 Mbit/s   5.0     11 s" in out
+
+
+def test_status_has_no_colour_and_no_line_is_padded(call: Call) -> None:
+    _, out, _ = call("status")
+    assert "\x1b" not in out
+    assert all(line == line.rstrip() for line in out.splitlines())
+
+
+def test_status_says_what_is_broken(call: Call, agent: Any, status: Make, peer: Make) -> None:
+    broken = api.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215)
+    down = api.Libvirt(uri="qemu:///system", connected=False, error="refused")
+    agent.status = status(intercept=broken, libvirt=down, migrations=[])
+    agent.peers = [peer(reachable=False, code="certificate", error="it expired")]
+    _, out, _ = call("status")
+    assert "NOT ARMED: EPERM" in out
+    assert "NOT CONNECTED: refused" in out
+    assert "certificate" in out
+    assert "it expired" in out
+    assert "No migration under way." in out
+
+
+def test_status_as_json_is_the_agents_status_with_the_peers_views(call: Call, agent: Any) -> None:
+    code, out, _ = call("status", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["name"] == "hv1"
+    assert answer["migrations"][0]["domain"] == "web1"
+    assert answer["peer_views"][0]["rtt_s"] == agent.peers[0].rtt_s
+
+
+def test_history_lists_newest_first_and_says_why_one_was_unaccelerated(call: Call, agent: Any, ended: Make) -> None:
+    agent.ended = [
+        ended(id="b" * 32, domain="db", passthrough_reason="unreachable", result="failed", reason="cancelled"),
+        ended(),
+    ]
+    _, out, _ = call("history")
+    lines = out.splitlines()
+    assert "unaccelerated: unreachable" in lines[2]
+    assert "120 ms" in lines[3]
+    assert len(json.loads(call("history", "--json", "-n", "1")[1])) == 1
+
+
+def test_history_of_a_new_agent_says_so(call: Call, agent: Any) -> None:
+    agent.ended = []
+    assert call("history")[:2] == (0, " No migration has ended yet.\n")
+
+
+@pytest.mark.parametrize("limit", ["0", "1001"])
+def test_history_refuses_a_limit_that_the_agent_does_not_serve(call: Call, limit: str) -> None:
+    assert call("history", "-n", limit)[0] == 2
+
+
+def test_show_lays_out_like_domjobinfo(call: Call) -> None:
+    code, out, _ = call("show", "1f2e", "--events")
+    assert code == 0
+    assert "Operation:         Outgoing migration (memory)" in out
+    assert "Data processed:    5.0 GiB" in out
+    assert "Phases:            opening 1.0 s, precopy 59 s" in out
+    assert "Pages:             10 zero, 4 delta" in out
+    assert "iteration" in out
+    assert "Trouble" not in out
+
+
+def test_show_says_why_one_ran_unaccelerated_and_what_to_do(
+    call: Call, agent: Any, status: Make, migration: Make
+) -> None:
+    agent.status = status(migrations=[migration(state="passthrough", passthrough_reason="draining")])
+    _, out, _ = call("show", "web1")
+    shown = dict(line.split(": ", 1) for line in out.replace(":  ", ": ").splitlines() if ": " in line)
+    assert shown["Unaccelerated"].strip() == "draining: the destination agent is draining"
+    assert "drain --off" in shown["What to do"]
+
+
+@pytest.mark.parametrize("which", ["web1", "8f3c1d6e-0000-4000-8000-000000000001", "1f2e3d"])
+def test_show_takes_domain_uuid_and_the_start_of_an_id(call: Call, which: str) -> None:
+    assert json.loads(call("show", which, "--json")[1])["id"].startswith("1f2e3d4c")
+
+
+def test_show_prefers_the_running_migration_of_a_domain(call: Call, agent: Any, status: Make) -> None:
+    assert json.loads(call("show", "web1", "--json")[1])["state"] == "precopy"
+    agent.status = status(migrations=[])
+    assert json.loads(call("show", "web1", "--json")[1])["state"] == "ended"
+
+
+def test_show_of_nothing_exits_3_and_says_where_to_look(call: Call) -> None:
+    code, out, err = call("show", "nope")
+    assert (code, out) == (3, "")
+    assert (
+        err == "error: no such migration: nope\nhint: dwcp-migrate status and dwcp-migrate history list what there is\n"
+    )
+
+
+def test_top_without_a_terminal_prints_plain_blocks(call: Call) -> None:
+    code, out, _ = call("top", "-n", "2", "-i", "0.2")
+    assert code == 0
+    assert out.count("hv1, running") == 2
+    assert "\x1b" not in out
+
+
+def test_record_needs_a_domain_or_next_and_a_directory(call: Call, agent: Any, tmp_path: Path) -> None:
+    assert call("record")[0] == 2
+    assert call("record", "web1", "--next", "--directory", str(tmp_path))[0] == 2
+    assert call("record", "web1")[0] == 2
+    assert call("record", "web1", "--directory", str(tmp_path))[0] == 0
+    assert call("record", "--next", "--directory", str(tmp_path))[0] == 0
+    assert call("record", "--cancel")[0] == 0
+    assert agent.posted == [
+        ("/v1/record", {"domain": "web1", "directory": str(tmp_path)}),
+        ("/v1/record", {"domain": "", "directory": str(tmp_path)}),
+        ("/v1/record", {}),
+    ]
+
+
+def test_drain_waits_no_longer_than_it_is_told(call: Call, agent: Any, status: Make) -> None:
+    code, _, err = call("drain", "--wait", "--timeout", "0")
+    assert code == 1
+    assert "still under way after 0 s: web1" in err
+    agent.status = status(migrations=[])
+    assert call("drain", "--wait", "--timeout", "0")[0] == 0
+    assert call("drain", "--off")[0] == 0
+    assert [path for path, _ in agent.posted] == ["/v1/drain", "/v1/drain", "/v1/undrain"]
+
+
+def test_a_refused_reload_exits_2_with_the_agents_words(call: Call, agent: Any) -> None:
+    agent.failure = (422, api.Failure(error="configuration: $.link.port", hint="see docs/configuration.md"))
+    assert call("reload")[::2] == (2, "error: configuration: $.link.port\nhint: see docs/configuration.md\n")
+
+
+def test_no_agent_exits_4_and_says_how_to_find_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--socket", str(tmp_path / "none.sock")]) == 4
+    err = capsys.readouterr().err
+    assert "the agent does not answer" in err
+    assert "systemctl status dwcp-migrate" in err
+
+
+@pytest.mark.parametrize("garbage", [b"", b"[]", b'{"name": 3}', b"\xff\xfe", b"<html>"])
+def test_garbage_on_the_control_socket_is_an_error_not_a_traceback(call: Call, agent: Any, garbage: bytes) -> None:
+    agent.raw = garbage
+    code, out, err = call("status")
+    assert (code, out) == (4, "")
+    assert "does not answer like an agent of this version" in err
+
+
+def test_a_prefix_that_fits_two_is_the_operators_to_lengthen(call: Call, agent: Any) -> None:
+    agent.failure = None
+    original = agent.answer
+    agent.answer = lambda method, target: (
+        (409, b'{"error":"2 migrations begin with 1f"}') if "/migrations/" in target else original(method, target)
+    )
+    code, _, err = call("show", "1f")
+    assert code == 3
+    assert "error: 2 migrations begin with 1f" in err
