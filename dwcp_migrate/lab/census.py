@@ -1,0 +1,144 @@
+"""What a lab holds at one moment, counted: a leak is a difference between two counts.
+
+The rule here: only what should stay the same from one migration to the next is counted, and everything of that kind is.
+A lab at rest between two migrations, the same agents running, counts the same however many migrations it has seen.
+
+Counted by host: processes by name (QEMU's over all hosts: guests move), the agent's threads, descriptors and children,
+nftables' rules, mounts. Not counted: control connections that agents keep for the next migration, up to their limit.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from dwcp_migrate.config import Link
+from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.lab import Lab
+
+Census = dict[str, int]
+"""`HOST WHAT` to count."""
+
+REST_S_MAX: Final = 30.0
+"""From a migration's end until the last ssh session, data process and record are gone; 20 s is what an agent waits for
+libvirt's and its peer's word at most."""
+
+POLL_S: Final = 0.1
+CONTROL_CONNECTIONS_MAX: Final = 8
+"""Two hosts keep four each way (agent.control_client.KEPT_EACH_MAX)."""
+
+AGENT_THREADS: Final = 3
+"""The loop, and two for libvirt (hypervisor.libvirt_events.THREADS) that are made when they are first needed."""
+
+_ESTABLISHED: Final = "01"
+
+
+def take(lab: Lab) -> Census:
+    """Count what the lab holds now."""
+    census: Census = {"all qemu": 0}
+    for host in lab.hypervisors:
+        counts = _of_host(host)
+        census["all qemu"] += counts.pop("qemu-system-x86", 0)
+        agent = lab.agents.get(host.name)
+        if agent is not None and agent.is_alive():
+            counts |= _of_agent(agent.process.pid)
+        census |= {f"{host.name} {what}": count for what, count in counts.items()}
+    return census
+
+
+def difference(before: Census, after: Census) -> dict[str, tuple[int, int]]:
+    """Return what differs, as (before, after)."""
+    keys = sorted(before.keys() | after.keys())
+    pairs = {key: (before.get(key, 0), after.get(key, 0)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def settled(lab: Lab, before: Census, *, timeout_s: float = REST_S_MAX) -> dict[str, tuple[int, int]]:
+    """Wait until the lab counts as `before`; returns what still differs after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while (left := difference(before, take(lab))) and time.monotonic() < deadline:
+        time.sleep(POLL_S)  # processes that are none of our children have no event that is simpler than asking again
+    return left
+
+
+def resident_bytes(pid: int) -> int:
+    """Return a process's resident memory.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started and that are not gone yet, oldest first."""
+    found: list[int] = []
+    for task in _listed(Path(f"/proc/{pid}/task")):
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
+def _of_host(host: Hypervisor) -> Census:
+    holder = host.namespace.holder.pid
+    counts: Census = {}
+    for name in _names(_namespace(holder)):
+        counts[name] = counts.get(name, 0) + 1
+    counts["mounts"] = len(Path(f"/proc/{holder}/mountinfo").read_text().splitlines())
+    counts["nft rules"] = host.run(["nft", "list", "ruleset"]).stdout.count("redirect to")
+    return counts
+
+
+def _of_agent(pid: int) -> Census:
+    control = _control_connections(pid)
+    descriptors = [_target(entry) for entry in _listed(Path(f"/proc/{pid}/fd"))]
+    kept = sum(target in control for target in descriptors)
+    return {
+        "agent threads": max(len(_listed(Path(f"/proc/{pid}/task"))), AGENT_THREADS),
+        "agent descriptors": len(descriptors) - min(kept, CONTROL_CONNECTIONS_MAX),
+        "agent children": len(children(pid)),
+    }
+
+
+def _control_connections(pid: int) -> set[str]:
+    """Return the link targets of the descriptors of established connections from or to a link port."""
+    port = f"{Link().port:04X}"
+    found = set()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *rest = line.split()
+        if state == _ESTABLISHED and port in {local.split(":")[1], remote.split(":")[1]}:
+            found.add(f"socket:[{rest[5]}]")
+    return found
+
+
+def _names(namespace: str) -> list[str]:
+    """Return the names of all processes in a network namespace."""
+    names = []
+    for entry in _listed(Path("/proc")):
+        if entry.name.isdigit() and _namespace(int(entry.name)) == namespace:
+            try:
+                names.append((entry / "comm").read_text().strip())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return names
+
+
+def _namespace(pid: int) -> str:
+    return _target(Path(f"/proc/{pid}/ns/net"))
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # the process or the descriptor is gone
+        return ""
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
