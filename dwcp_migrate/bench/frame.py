@@ -1,0 +1,107 @@
+"""What every benchmark suite has in common: its rows, where it ran, and how it is found.
+
+Rule: a figure is worth something only with the machine, the commit and the command that made it: they travel with it.
+A suite is a module of this package with `rows(options) -> list[Row]`; it is imported when it is run.
+"""
+
+import os
+import platform
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dwcp_migrate.errors import NotFoundError
+
+SUITES: Final = {
+    "amst": "channels, set-up, segment sizes over loopback mTLS, and pass-through beside it",
+    "hde": "codecs on zeros, text, guest memory and a mix",
+    "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
+}
+"""Name of the module and what it measures."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure.
+
+    Attributes:
+        case: what was varied, for instance `channels=8`.
+        metric: what was measured, for instance `throughput`.
+        value: median of `n` runs unless the method says otherwise.
+        unit: of the value.
+        n: runs behind it.
+        method: one sentence: how it was measured.
+    """
+
+    case: str
+    metric: str
+    value: float
+    unit: str
+    n: int
+    method: str
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How thoroughly to measure.
+
+    Attributes:
+        quick: an eighth of the bytes and one run of each: shows that it works, measures little.
+        migrations: of the suite soak.
+        first: number of its first migration: what is done to each follows from the seed and its number.
+        seed: of the suite soak.
+    """
+
+    quick: bool = False
+    migrations: int = 100
+    first: int = 0
+    seed: int = 1
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `dwcp-migrate bench SUITE --json` prints."""
+
+    machine: str
+    commit: str
+    command: str
+    rows: list[Row]
+
+
+def run(suite: str, options: Options, command: str) -> Report:
+    """Run a suite.
+
+    Raises:
+        NotFoundError: no such suite.
+    """
+    if suite not in SUITES:
+        raise NotFoundError(f"no suite {suite}", hint=f"one of {', '.join(SUITES)}")
+    module = import_module(f"dwcp_migrate.bench.{suite}")
+    return Report(machine=machine(), commit=commit(), command=command, rows=module.rows(options))
+
+
+def machine() -> str:
+    """Say what this ran on: CPU, usable cores, kernel, Python."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """Name the checkout's commit, `-dirty` if the package was changed; the version where there is no checkout."""
+    package = Path(__file__).parents[1]
+    git = ["git", "-C", str(package)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(package)], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        from importlib.metadata import version
+
+        return version("dwcp-migrate")
+    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
