@@ -1,0 +1,60 @@
+"""docs/configuration.md names every key of the configuration with the default that the code has."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dwcp_migrate import config
+
+PAGE = Path(__file__).parents[2] / "docs/configuration.md"
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "tls": config.Tls,
+    "intercept": config.Intercept,
+    "link": config.Link,
+    "encoding": config.Encoding,
+    "policy": config.Policy,
+    "record": config.Record,
+}
+
+
+def documented(heading: str) -> dict[str, str]:
+    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.+) \|$", section, re.MULTILINE)
+    return {key: default.strip("`") for key, default, _ in rows}
+
+
+def actual(struct: type[msgspec.Struct], without: tuple[str, ...] = ()) -> dict[str, str]:
+    found = {}
+    for field in msgspec.structs.fields(struct):
+        required = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+        default = "required" if required else msgspec.json.encode(field.default, enc_hook=str).decode()
+        if field.name not in without:
+            found[field.name] = default
+    return found
+
+
+def test_the_top_level() -> None:
+    assert documented("Top level") == actual(config.Config, ("peers", *TABLES))
+
+
+def test_a_peer() -> None:
+    assert documented("[[peers]]") == actual(config.Peer)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_table(table: str) -> None:
+    assert documented(f"[{table}]") == actual(TABLES[table])
+
+
+def test_no_table_is_forgotten() -> None:
+    structs = {
+        field.name for field in msgspec.structs.fields(config.Config) if isinstance(field.default, msgspec.Struct)
+    }
+    assert structs == set(TABLES)
+
+
+def test_the_example_is_a_valid_configuration() -> None:
+    example = PAGE.read_text().partition("```toml\n")[2].partition("```")[0]
+    assert config.parse(example).peers[0].name == "hv2.example.net"
