@@ -1,0 +1,110 @@
+"""Agents and data processes killed with SIGKILL, at each phase, on each side.
+
+What must hold: the guest runs on exactly one host with its memory whole; the redirect is gone with its agent; the next
+migration works without the dead agent, and is accelerated again once it was restarted.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import pytest
+
+from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
+from dwcp_migrate.session.record import Migration
+from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, migrate, migrate_stock
+
+pytestmark = pytest.mark.lab
+
+Side = Literal["source", "destination"]
+Phase = Literal["set-up", "first pass", "later passes", "switchover"]
+
+SIDES: Final[tuple[Side, ...]] = ("source", "destination")
+REACHED: Final[dict[Phase, Callable[[Migration], bool]]] = {
+    "set-up": lambda record: record.state in {"opening", "precopy"},
+    "first pass": lambda record: record.counters.raw_bytes > 8 << 20,
+    "later passes": lambda record: record.iteration >= 3,
+    "switchover": lambda record: record.state == "switchover",
+}
+
+
+def begin_and_reach(world: World, phase: Phase) -> Move:
+    """Start a migration and return when it is in the phase."""
+    world.lab.wan.set(SLOW)
+    with Watch(world.agent(world.shuttle.source)) as watch:
+        move = world.shuttle.begin()
+        if phase == "later passes":
+            watch.until(REACHED["first pass"])
+            world.limit_downtime(DOWNTIME_MS_NEVER)
+        watch.until(REACHED[phase])
+    return move
+
+
+def victim(world: World, side: Side) -> Hypervisor:
+    return world.shuttle.source if side == "source" else world.shuttle.destination
+
+
+def redirected(host: Hypervisor) -> bool:
+    return "redirect to" in host.run(["nft", "list", "ruleset"]).stdout
+
+
+def check_guest(world: World, move: Move, source: Hypervisor, phase: Phase) -> None:
+    """The operator is told the truth: exactly one host has the guest, and up to the switchover that is the source."""
+    succeeded = move.wait().succeeded
+    host = world.shuttle.source
+    assert succeeded == (host != source)
+    if phase != "switchover":
+        assert host == source
+    world.lab.wan.heal()
+    world.shuttle.check()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_agent_killed_at_rest_leaves_plain_migrations_behind(world: World, side: Side) -> None:
+    host = victim(world, side)
+    assert redirected(host)
+    world.agent(host).kill()
+    assert not redirected(host)
+    begin = time.time()
+    source = world.shuttle.source
+    migrate_stock(world)
+    if side == "destination":  # the source's agent asked in vain and said so
+        assert newest_record(world.agent(source), "source", after=begin).passthrough_reason == "unreachable"
+    world.restart(host)
+    migrate(world)
+
+
+@pytest.mark.parametrize("phase", REACHED)
+@pytest.mark.parametrize("side", SIDES)
+def test_an_agent_killed_during_a_migration_costs_no_guest(world: World, side: Side, phase: Phase) -> None:
+    source, host = world.shuttle.source, victim(world, side)
+    move = begin_and_reach(world, phase)
+    world.agent(host).kill()
+    assert not redirected(host)
+    check_guest(world, move, source, phase)
+    world.restore_wan()
+    migrate_stock(world)
+
+
+@pytest.mark.parametrize("phase", REACHED)
+@pytest.mark.parametrize("side", SIDES)
+def test_a_data_process_killed_during_a_migration_costs_no_guest(world: World, side: Side, phase: Phase) -> None:
+    source, destination, host = world.shuttle.source, world.shuttle.destination, victim(world, side)
+    process, begin = world.data_process(host), time.time()
+    move = begin_and_reach(world, phase)
+    process.end(grace_s=0)
+    check_guest(world, move, source, phase)
+    world.restore_wan()
+    records = world.records(source, destination, begin)
+    if phase != "switchover":
+        assert {record.result for record in records} == {"failed"}
+    assert all(record.reason for record in records if record.result == "failed")
+    migrate(world)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_spare_data_process_that_was_killed_is_replaced(world: World, side: Side) -> None:
+    world.data_process(victim(world, side)).end(grace_s=0)
+    world.at_rest()
+    migrate(world)
