@@ -56,6 +56,7 @@ class DestinationSession(LinkSession):
         self._to_dial: dict[int, Connection] = {}
         self._dials: SimpleQueue[Connection | None] = SimpleQueue()
         self._next_dial = 0
+        self._source_ended = False
         threading.Thread(target=self._dial_in_order, name="dial", daemon=True).start()
         self.link.start()
 
@@ -128,8 +129,15 @@ class DestinationSession(LinkSession):
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
         return raw_segment(connection, sequence, raw)
 
+    def on_closed(self) -> None:
+        """See `LinkSession.on_closed`."""
+        self._source_ended = True
+
     def _gates(self) -> tuple[Gate, ...]:
         return (self._gate,)
+
+    def _awaits_more(self) -> bool:
+        return not self._source_ended
 
     def _end(self, result: str, detail: str) -> None:
         self._dials.put(None)

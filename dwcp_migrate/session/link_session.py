@@ -3,6 +3,9 @@
 The session ends when every connection has ended (`carried`, or `reset` if QEMU broke one), when the link stays lost
 (`link-lost`), on the agent's order (`aborted`) or by a fault of ours (`failed`). Whatever the end, no socket of
 QEMU's stays open behind it: QEMU then does what it does when a TCP connection ends or breaks.
+
+The source alone decides that no further connection comes; the destination stays until it says so (CLOSE), or until it
+cannot say it any more. Otherwise a connection that QEMU opens as the last one ends would meet a closed link.
 """
 
 import threading
@@ -158,7 +161,7 @@ class LinkSession(ABC):
         self._link_down = False
         self.report(Happened(event="link-restored", number=milliseconds))
 
-    def on_closed(self) -> None:  # noqa: B027 - nothing to do is the answer of both sides
+    def on_closed(self) -> None:  # noqa: B027 - nothing to do is the source's answer
         """The other side has ended in order: everything was acknowledged, so our connections are ending too."""
 
     def on_failed(self, error: DwcpError) -> None:
@@ -183,7 +186,7 @@ class LinkSession(ABC):
     def _end(self, result: str, detail: str) -> None:
         with self._lock:
             if self._result is None:
-                self._result = (result, detail)
+                self._result = self._carried() if self._is_idle() else (result, detail)
         for gate in self._gates():
             gate.close()
 
@@ -226,11 +229,23 @@ class LinkSession(ABC):
         in_order = result is not None and result[0] in ("carried", "reset")
         self.link.close("" if in_order else "the session ended early")
 
+    def _is_idle(self) -> bool:
+        """Every connection has ended."""
+        return bool(self._connections) and not self._open
+
+    def _carried(self) -> tuple[str, str]:
+        return ("reset" if self._was_reset else "carried", "")
+
+    @abstractmethod
+    def _awaits_more(self) -> bool:
+        """Whether a further connection may come to an idle session."""
+
     def _check_end(self) -> None:
         if self._result is not None or not self._connections:
             return
         if not self._open:
-            self._result = ("reset" if self._was_reset else "carried", "")
+            if not self._awaits_more():
+                self._result = self._carried()
         elif self._link_down and all(self._connections[number].quiet for number in self._open):
             # Nothing of QEMU's is left here and nothing to deliver: waiting for the link would serve nobody.
             self._result = ("reset", "QEMU closed its connections while the link was lost")

@@ -151,6 +151,10 @@ class SourceSession(LinkSession):
     def _gates(self) -> tuple[Gate, ...]:
         return (self._gate,)
 
+    def _awaits_more(self) -> bool:
+        """One that comes later goes back to the agent, for a session of its own."""
+        return False
+
     def _totals(self, counters: Counters) -> None:
         self._shared.stage.count(counters)
         with self._lock:

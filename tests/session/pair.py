@@ -41,7 +41,8 @@ class DataProcess:
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         self.said: list[FromWorker] = []
         self._news = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self.wait(Ready)
 
     def _listen(self) -> None:
@@ -79,6 +80,7 @@ class DataProcess:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._listener.join()
         self._socket.close()
 
 
@@ -106,7 +108,8 @@ class Pair:
         self.source, self.destination = DataProcess(), DataProcess()
         self._connections = 0
         self._ends: list[socket.socket] = []
-        threading.Thread(target=self._route_channels, daemon=True).start()
+        self._router = threading.Thread(target=self._route_channels, daemon=True)
+        self._router.start()
         self._start()
 
     def _options(self, name: str) -> SessionOptions:
@@ -151,15 +154,24 @@ class Pair:
 
     def _route_channels(self) -> None:
         """What the destination's agent does: read the preamble, hand the socket over."""
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 sock, _ = self._link_port.accept()
-                if self.refuse_channels.is_set():
-                    sock.close()
-                    continue
-                assert decode_preamble(sock.recv(PREAMBLE_BYTES, socket.MSG_WAITALL)).session_id == self.session_id
-                self.channels.append(sock.dup())
-                self.destination.tell(AddChannel(), sock)
+            except OSError:
+                return
+            with sock:
+                if not self.refuse_channels.is_set():
+                    self._route(sock)
+
+    def _route(self, sock: socket.socket) -> None:
+        # A source that is told to end, or killed, may leave between its connect and its preamble.
+        with contextlib.suppress(OSError):
+            preamble = sock.recv(PREAMBLE_BYTES, socket.MSG_WAITALL)
+            if len(preamble) < PREAMBLE_BYTES:
+                return
+            assert decode_preamble(preamble).session_id == self.session_id
+            self.channels.append(sock.dup())
+            self.destination.tell(AddChannel(), sock)
 
     def connect(self) -> tuple[socket.socket, socket.socket]:
         """Open a connection as the source's QEMU; returns its end and what the destination's QEMU accepted."""
@@ -186,10 +198,13 @@ class Pair:
             self.break_channel(0)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._link_port.shutdown(socket.SHUT_RDWR)
+        self.source.close()
+        self._router.join()
         for sock in (self._link_port, self.qemu, *self._ends):
             sock.close()
         self.cut()
-        self.source.close()
         self.destination.close()
 
 
