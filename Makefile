@@ -20,7 +20,7 @@ SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
-TOOLS := $(STAMPS)/venv $(BIN)/promtool
+TOOLS := $(STAMPS)/venv $(BIN)/prometheus
 UNIT := -m "not lab and not long"
 LAB := -m "lab and not long"
 
@@ -111,13 +111,13 @@ $(STAMPS)/venv: pyproject.toml $(STAMPS)/system
 	touch $@
 
 # Out of Debian's package, which is not installed: it would leave a Prometheus running on this machine.
-$(BIN)/promtool: | $(STAMPS)/venv
-	echo "setup: fetching promtool"
-	rm -rf build/promtool
-	mkdir -p build/promtool
-	cd build/promtool
+$(BIN)/prometheus: | $(STAMPS)/venv
+	echo "setup: fetching prometheus and promtool"
+	rm -rf build/prometheus
+	mkdir -p build/prometheus
+	cd build/prometheus
 	fetch() { apt-get -qq -o APT::Sandbox::User=root download prometheus; }
 	fetch 2>/dev/null || { apt-get -qq update; fetch; }
 	dpkg-deb --extract prometheus_*.deb .
-	mv usr/bin/promtool ../../$@
-	rm -rf ../promtool
+	mv usr/bin/promtool usr/bin/prometheus ../../$(BIN)/
+	rm -rf ../prometheus

@@ -1,7 +1,6 @@
 import http.server
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from dwcp_migrate.telemetry.table import TABLE, as_markdown
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
 PROMTOOL = str(Path(sys.executable).with_name("promtool"))
+PROMETHEUS = str(Path(sys.executable).with_name("prometheus"))
 
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -121,7 +121,6 @@ def test_the_operations_page_carries_the_table() -> None:
 
 
 def test_a_real_prometheus_scrapes_it(status: Make, tmp_path: Path) -> None:
-    assert shutil.which("prometheus"), "the Debian package prometheus is missing: run `make setup`"
     answer = render(status())
     scraped = threading.Event()
 
@@ -158,7 +157,7 @@ def scrape_with_prometheus(tmp_path: Path, exporter_port: int, scraped: threadin
         ],
     }
     (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    command = [PROMETHEUS, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
         try:
