@@ -22,9 +22,10 @@ BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(BIN)/prometheus
 UNIT := -m "not lab and not long"
-LAB := -m "lab and not long"
+LONG := -m long
+LAB := -m lab
 
-.PHONY: help setup check unit format test fuzz demo lab bench soak clean
+.PHONY: help setup check unit format test long fuzz demo lab bench soak clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -50,9 +51,13 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup check  ## everything: `check`, and the tests against libvirt and QEMU in the lab
+test: setup check long fuzz  ## everything: `check`, `long`, `fuzz`, and the tests against libvirt and QEMU in the lab
 	echo "test: lab"
 	$(BIN)/pytest -q $(LAB)
+
+long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many random cuts, cores by themselves
+	echo "test: long"
+	$(BIN)/pytest -q $(LONG)
 
 fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
 	for target in parser decoder; do

@@ -87,7 +87,7 @@ class Agent:
         self._http: dict[str, HttpServer] = {}
         self._redirection = Redirection(interceptor)
         self._libvirt_was: WatcherState | None = None
-        self.runtime = _runtime(config, watcher, worker)
+        self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
         self.outgoing = Outgoing(self.runtime)
         self.incoming = Incoming(self.runtime, is_own_address, __version__)
@@ -341,7 +341,12 @@ def _keeping_listeners(new: Config, old: Config) -> Config:
     )
 
 
-def _runtime(config: Config, watcher: DomainWatcher | None, worker: Sequence[str]) -> Runtime:
+def _runtime(
+    config: Config,
+    watcher: DomainWatcher | None,
+    worker: Sequence[str],
+    keep_translation: Callable[[], list[socket.socket]],
+) -> Runtime:
     name = config.name or socket.getfqdn()
     ledger = Ledger(History(config.state_directory), wall_clock)
     runtime = Runtime(
@@ -356,6 +361,7 @@ def _runtime(config: Config, watcher: DomainWatcher | None, worker: Sequence[str
             lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
         ),
         domains=Domains(watcher, ledger),
+        keep_translation=keep_translation,
     )
     return runtime
 

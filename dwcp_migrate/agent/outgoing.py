@@ -290,7 +290,8 @@ class OutgoingMigration:
                 options=runtime.session_options(
                     opened.cache_bytes, opened.channels_max, runtime.take_recording(opened.candidates)
                 ),
-            )
+            ),
+            runtime.keep_translation(),
         )
         log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
         return asyncio.get_running_loop().create_task(self._feed_source(carriage))
@@ -317,7 +318,7 @@ class OutgoingMigration:
                     reset(sock)
                 raise
             record = runtime.ledger.get(self._id)
-            carriage.send(StartRelay(reason=record.passthrough_reason if record else ""))
+            carriage.send(StartRelay(reason=record.passthrough_reason if record else ""), runtime.keep_translation())
             carriage.send(AddConnection(connection=0), pair)
             return asyncio.get_running_loop().create_task(self._feed_relay(carriage))
         return None

@@ -4,6 +4,7 @@ The rule: it is armed only while a data process waits, because a connection that
 a migration that plain TCP would have done. Whatever the kernel refuses is said in the status and tried again.
 """
 
+import socket
 from collections.abc import Callable
 
 from dwcp_migrate.agent.api import Intercept, Rule
@@ -52,6 +53,19 @@ class Redirection:
             return
         self._in_force, self.error = redirects, ""
         log.info("redirect armed" if redirects else "redirect disarmed", addresses=len(redirects))
+
+    def keep_translation(self) -> list[socket.socket]:
+        """For a data process, so that QEMU hears of its end even when the agent ended first; none where none is caught.
+
+        A kernel that refuses costs only that: it is said, and the migration goes on.
+        """
+        if self._interceptor is None:
+            return []
+        try:
+            return [self._interceptor.keep_translation()]
+        except HypervisorError as error:
+            log.warning("translation ends with the agent", error=str(error), hint=error.hint)
+            return []
 
     def view(self, config: InterceptConfig, directory: Directory, *, wanted: bool) -> Intercept:
         """Read it back from the kernel."""

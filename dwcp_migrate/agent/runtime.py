@@ -5,7 +5,7 @@ began with the old ones goes on with them.
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dwcp_migrate.agent.control_client import ControlClient
@@ -29,7 +29,11 @@ class Recording:
 
 @dataclass(slots=True)
 class Runtime:
-    """The shared parts."""
+    """The shared parts.
+
+    Attributes:
+        keep_translation: makes what a data process has to hold, see `redirect.Redirection.keep_translation`.
+    """
 
     config: Config
     name: str
@@ -40,6 +44,7 @@ class Runtime:
     spares: Spares
     control: ControlClient
     domains: Domains
+    keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
 
     def take_recording(self, domains: Iterable[DomainName]) -> str:

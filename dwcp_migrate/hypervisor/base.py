@@ -6,6 +6,7 @@ The rule: each Protocol here has one real implementation and one in `fake`, and 
     DomainWatcher      libvirt_events.LibvirtWatcher    fake.FakeWatcher
 """
 
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -53,6 +54,15 @@ class Interceptor(Protocol):
 
         Raises:
             HypervisorError: the kernel does not answer.
+        """
+
+    def keep_translation(self) -> socket.socket:
+        """Let connections that were redirected stay so while any process holds the returned socket, whatever ends here.
+
+        A process that is killed with it closes its other sockets first.
+
+        Raises:
+            HypervisorError: the kernel refused.
         """
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 The rule: they do what the real ones promise and nothing that those cannot do; the extra methods play the outside world.
 """
 
+import socket
 from collections.abc import Iterable, Sequence
 
 from dwcp_migrate.errors import HypervisorError
@@ -41,6 +42,12 @@ class FakeInterceptor:
         """See `base.Interceptor.caught`."""
         packets = {redirect.address: self._caught.get(redirect.address, 0) for redirect in self.redirects}
         return [Caught(address, count, 60 * count) for address, count in packets.items()]
+
+    def keep_translation(self) -> socket.socket:
+        """See `base.Interceptor.keep_translation`."""
+        kept, far = socket.socketpair()
+        far.close()
+        return kept
 
     def close(self) -> None:
         """See `base.Interceptor.close`."""

@@ -14,9 +14,14 @@ stays until the agent ends.
     }
 
 It matches no user: libvirtd itself opens the connection in the plain case, QEMU with `--parallel` or `--postcopy`.
+
+For the same reason a data process holds a table of its own with such a rule (`keep_translation`): when the agent dies,
+the data process dies after it, and QEMU must still hear its sockets close. Without the translation their FIN or RST
+would come from an address that QEMU never connected to, and a QEMU that only waits would wait for ever.
 """
 
 import ipaddress
+import os
 import socket
 import struct
 import sys
@@ -93,21 +98,32 @@ class NftInterceptor:
         found = [_caught(rule) for family in self._families for rule in self._nftables.rules(family, TABLE)]
         return [caught for caught in found if caught.address not in _HOLD.values()]
 
+    def keep_translation(self) -> socket.socket:
+        """See `base.Interceptor.keep_translation`."""
+        table = f"{TABLE}_{os.urandom(8).hex()}"
+        kept, far = socket.socketpair()
+        with far, Nftables() as nftables:
+            nftables.commit([change for family in self._families for change in _changes(family, (), table)])
+            # In flight, it is let go when `kept` is: a process that ends closes all its descriptors first, in whatever
+            # order, and what a closed socket's queue held only after that.
+            socket.send_fds(far, [b"table"], [nftables.fileno()])
+        return kept
+
     def close(self) -> None:
         """See `base.Interceptor.close`."""
         self._nftables.close()
         self._families = ()
 
 
-def _changes(family: int, redirects: Sequence[Redirect]) -> list[nfgen_msg]:
+def _changes(family: int, redirects: Sequence[Redirect], table: str = TABLE) -> list[nfgen_msg]:
     """Put exactly the redirects of one family in force."""
     hold = Redirect(_HOLD[family], port_min=1, port_max=0, to_port=1, mark=0)
     mine = [redirect for redirect in redirects if _family(redirect.address) == family]
     return [
-        owned_table(family, TABLE),
-        nat_output_chain(family, TABLE, CHAIN),
-        drop_rules(family, TABLE, CHAIN),
-        *(rule(family, TABLE, CHAIN, _expressions(family, redirect)) for redirect in [*mine, hold]),
+        owned_table(family, table),
+        nat_output_chain(family, table, CHAIN),
+        drop_rules(family, table, CHAIN),
+        *(rule(family, table, CHAIN, _expressions(family, redirect)) for redirect in [*mine, hold]),
     ]
 
 

@@ -103,8 +103,12 @@ class Nftables:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """The socket's descriptor; whoever holds a copy of it holds the tables up."""
+        return self._socket.fileno()
+
     def close(self) -> None:
-        """Close the socket; the kernel removes the tables that it owns."""
+        """Close the socket; the kernel removes the tables that it owns, once no copy of it is left."""
         self._socket.close()
 
     def commit(self, changes: Sequence[nfgen_msg]) -> None:

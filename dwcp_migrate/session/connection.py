@@ -264,6 +264,11 @@ class Connection:
         self.check_closed()
 
     @property
+    def broken(self) -> bool:
+        """It was reset, by whichever side."""
+        return self._broken
+
+    @property
     def quiet(self) -> bool:
         """QEMU's socket is closed here and nothing of it is left to deliver."""
         with self._lock:

@@ -176,17 +176,16 @@ class LinkSession(ABC):
 
     def abort(self, reason: str) -> None:
         """Reset every connection on both sides and end."""
-        self._break_off_all(tell=True)
-        deadline = time.monotonic() + ABORT_S_MAX
-        with self._idle:
-            self._idle.wait_for(lambda: not self._open, timeout=deadline - time.monotonic())
         self._end("aborted", reason)
+        self._break_off_all(tell=True)
+        with self._idle:
+            self._idle.wait_for(lambda: not self._open, timeout=ABORT_S_MAX)
         self._break_off_all(tell=False)
 
     def _end(self, result: str, detail: str) -> None:
         with self._lock:
             if self._result is None:
-                self._result = self._carried() if self._is_idle() else (result, detail)
+                self._result = self._carried() if self._is_over() else (result, detail)
         for gate in self._gates():
             gate.close()
 
@@ -229,12 +228,12 @@ class LinkSession(ABC):
         in_order = result is not None and result[0] in ("carried", "reset")
         self.link.close("" if in_order else "the session ended early")
 
-    def _is_idle(self) -> bool:
-        """Every connection has ended."""
-        return bool(self._connections) and not self._open
+    def _is_over(self) -> bool:
+        """Every connection has ended, or a QEMU broke it and its threads are leaving."""
+        return bool(self._connections) and all(self._connections[number].broken for number in self._open)
 
     def _carried(self) -> tuple[str, str]:
-        return ("reset" if self._was_reset else "carried", "")
+        return ("reset" if self._was_reset or self._open else "carried", "")
 
     @abstractmethod
     def _awaits_more(self) -> bool:

@@ -5,6 +5,7 @@ Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one d
 
     agent -> data process                          data process -> agent
     StartSource | StartDestination | StartRelay    Ready            imports done, waiting
+        + 1 fd to hold until the end (not always)
     AddConnection   + 1 fd (relay: 2)              Happened         something worth a log line or a state
     AddChannel      + 1 fd (destination)           Progress         counters, every PROGRESS_S
     Abort                                          Finished         the session is over

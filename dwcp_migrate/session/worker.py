@@ -69,6 +69,7 @@ class Worker:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._session: Session | None = None
+        self._held: list[socket.socket] = []
         self._events: deque[Happened] = deque(maxlen=PENDING_EVENTS_MAX)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._told_at = 0.0
@@ -141,10 +142,12 @@ class Worker:
     def _handle(self, message: ToWorker, sockets: list[socket.socket]) -> None:
         match message, self._session:
             case StartSource(), None:
+                self._held = sockets
                 self._session = SourceSession(message, self.report)
             case StartDestination(), None:
                 self._session = DestinationSession(message, self.report)
             case StartRelay(), None:
+                self._held = sockets
                 self._session = RelaySession(self.report)
             case AddConnection(), SourceSession() as session:
                 session.add_connection(message.connection, *sockets)

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 
 import pytest
 
@@ -23,6 +24,28 @@ def test_a_killed_agent_leaves_no_redirect_and_migrations_run_plain(hosts: Hosts
         assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
     for pid in workers:
         _gone(pid)
+
+
+def test_a_qemu_that_only_waits_hears_of_an_agent_that_was_killed(hosts: Hosts) -> None:
+    source, destination = hosts
+    for host in hosts:
+        host.spawn()
+    for host in hosts:
+        host.ready()
+    listener = destination.listen()
+    waiting = source.connect(DESTINATION_ADDRESS)
+    arrived, _ = listener.accept()
+    waiting.sendall(b"stream")
+    arrived.settimeout(20)
+    assert arrived.recv(6, socket.MSG_WAITALL) == b"stream"
+    workers = source.descendants()
+    source.stop(signal.SIGKILL)
+    receive_all(waiting, or_reset=True)
+    for pid in workers:
+        _gone(pid)
+    assert source.namespace.run("nft", "list", "ruleset") == ""
+    for sock in (waiting, arrived, listener):
+        sock.close()
 
 
 def _gone(pid: int) -> None:

@@ -158,6 +158,30 @@ def test_connections_that_were_redirected_survive_disarming(namespaces: tuple[Na
     interceptor.close()
 
 
+@pytest.mark.parametrize("address", [PEER, PEER6])
+def test_what_keeps_the_translation_outlives_the_agent_and_leaves_nothing(
+    namespaces: tuple[Namespace, Namespace], address: str
+) -> None:
+    here, _ = namespaces
+    loopback, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
+    interceptor = here.call(NftInterceptor)
+    interceptor.arm([redirect(address)])
+    with (
+        here.call(socket.create_server, (loopback, TO_PORT), family=family) as listener,
+        here.call(socket.create_connection, (address, PORT_MIN)) as ours,
+    ):
+        accepted, _ = listener.accept()
+        kept = here.call(interceptor.keep_translation)
+        interceptor.close()
+        assert f"redirect to :{TO_PORT}" not in here.run("nft", "list", "ruleset")
+        accepted.close()
+        ours.settimeout(5)
+        assert ours.recv(1) == b""
+    assert here.run("nft", "list", "ruleset") != ""
+    kept.close()
+    assert here.run("nft", "list", "ruleset") == ""
+
+
 def test_arming_nothing_disarms(world: World) -> None:
     world.interceptor.arm([redirect(PEER)])
     world.interceptor.arm([])
