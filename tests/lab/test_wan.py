@@ -99,8 +99,9 @@ def test_the_round_trip_takes_twice_the_delay(lab: Lab) -> None:
 
 def test_tcp_gets_the_rate_and_not_more(lab: Lab) -> None:
     lab.wan.set(Link(rate_bytes_per_s=6.25e6, delay_s=0.005, loss=0.0))
-    rate = tcp_bytes_per_s(lab, mib=16)
-    assert 0.80 * 6.25e6 < rate < 1.02 * 6.25e6  # headers take 3.5 %
+    rates = [tcp_bytes_per_s(lab, mib=8) for _ in range(3)]
+    assert max(rates) > 0.80 * 6.25e6, rates  # headers take 3.5 %; a neighbour's load can only slow one of them down
+    assert max(rates) < 1.02 * 6.25e6, rates
 
 
 def test_loss_hits_single_packets_at_its_probability(lab: Lab) -> None:
