@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import pytest
 
+from dwcp_migrate.config import Intercept
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from dwcp_migrate.session.record import Migration
@@ -46,15 +47,20 @@ def victim(world: World, side: Side) -> Hypervisor:
 
 
 def redirected(host: Hypervisor) -> bool:
-    return "redirect to" in host.run(["nft", "list", "ruleset"]).stdout
+    """Whether new connections are; tables of data processes that are ending redirect nothing."""
+    return f"redirect to :{Intercept().port}" in host.run(["nft", "list", "ruleset"]).stdout
 
 
 def check_guest(world: World, move: Move, source: Hypervisor, phase: Phase) -> None:
-    """The operator is told the truth: exactly one host has the guest, and up to the switchover that is the source."""
+    """The operator is told the truth: exactly one host has the guest.
+
+    In the passes that is the source. In the set-up an agent that is gone before it answered costs only the
+    acceleration; at the switchover it depends on who heard what.
+    """
     succeeded = move.wait().succeeded
     host = world.shuttle.source
     assert succeeded == (host != source)
-    if phase != "switchover":
+    if phase in {"first pass", "later passes"}:
         assert host == source
     world.lab.wan.heal()
     world.shuttle.check()
