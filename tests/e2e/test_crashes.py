@@ -108,6 +108,7 @@ def test_a_data_process_killed_during_a_migration_costs_no_guest(world: World, s
     if phase in PASSES:
         assert {record.result for record in records} == {"failed"}
     assert all(record.reason for record in records if record.result == "failed")
+    world.at_rest()
     migrate(world)
 
 

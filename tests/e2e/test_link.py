@@ -7,7 +7,7 @@ import pytest
 from dwcp_migrate.lab.disturb import kill_channels
 from dwcp_migrate.lab.shuttle import Watch
 from dwcp_migrate.session.record import Migration
-from tests.e2e.world import SLOW, World, completed, migrate
+from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, completed, migrate
 
 pytestmark = pytest.mark.lab
 
@@ -47,6 +47,8 @@ def test_killed_channels_lose_nothing_in_postcopy(world: World) -> None:
     source, destination, begin = world.shuttle.source, world.shuttle.destination, time.time()
     with Watch(world.agent(source)) as watch:
         move = world.shuttle.begin("--postcopy", "--postcopy-after-precopy")
+        watch.until(lambda record: record.counters.raw_bytes > 0)
+        world.limit_downtime(DOWNTIME_MS_NEVER)  # or else it converges first
         watch.until(lambda record: record.state == "postcopy")
         kill_channels(world.lab, source.name, 1.0, seed=1)
     completed(world, move.wait(), (source, destination), begin)
