@@ -15,18 +15,19 @@ PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
 
 SECONDS ?= 60
 N ?= 100
+SEEDS ?= 2000
 SEED ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
-TOOLS := $(STAMPS)/venv $(BIN)/prometheus
+TOOLS := $(STAMPS)/venv $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
 LONG := -m long
 # Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
 LAB := -m lab --reruns 2
 
-.PHONY: help setup check unit format test long fuzz demo lab bench soak clean
+.PHONY: help setup check unit format test sim long fuzz demo lab bench soak fleet clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -52,13 +53,17 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup check long fuzz  ## everything: `check`, `long`, `fuzz`, and the tests against libvirt and QEMU in the lab
+test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, and the tests against libvirt and QEMU in the lab
 	echo "test: lab"
 	$(BIN)/pytest -q $(LAB)
 
 long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many random cuts, cores by themselves
 	echo "test: long"
 	$(BIN)/pytest -q $(LONG)
+
+sim: $(STAMPS)/venv  ## SEEDS=2000 simulated groups that crash, part and lie, from SEED=1 on; prints the seed that fails
+	echo "sim: $(SEEDS) scenarios from seed $(SEED)"
+	$(BIN)/python tests/consensus/simulation/run.py $(SEEDS) $(SEED)
 
 fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
 	for target in parser decoder; do
@@ -75,7 +80,7 @@ lab: setup  ## two hypervisors with agents, a WAN between them and a guest, to t
 
 bench: setup  ## the benchmark suites; JSON into build/bench/
 	mkdir -p build/bench
-	for suite in amst hde; do
+	for suite in amst hde acp ass pba itp; do
 	    echo "bench: $$suite"
 	    $(BIN)/dwcp-migrate bench $$suite --json > build/bench/$$suite.json
 	done
@@ -83,6 +88,9 @@ bench: setup  ## the benchmark suites; JSON into build/bench/
 soak: setup  ## N=100 migrations in a row, channels killed and the link cut as SEED=1 draws it; build/bench/soak.json
 	mkdir -p build/bench
 	$(BIN)/dwcp-migrate bench soak --migrations $(N) --seed $(SEED) --json > build/bench/soak.json
+
+fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
+	$(BIN)/pytest -q -m "long and not lab" tests/placement
 
 clean:  ## remove .venv and build; the lab's cache stays
 	rm -rf $(VENV) build *.egg-info
@@ -127,3 +135,15 @@ $(BIN)/prometheus: | $(STAMPS)/venv
 	dpkg-deb --extract prometheus_*.deb .
 	mv usr/bin/promtool usr/bin/prometheus ../../$(BIN)/
 	rm -rf ../prometheus
+
+# Likewise: installed, it would be a database that runs on this machine.
+$(BIN)/etcd: | $(STAMPS)/venv
+	echo "setup: fetching etcd"
+	rm -rf build/etcd
+	mkdir -p build/etcd
+	cd build/etcd
+	fetch() { apt-get -qq -o APT::Sandbox::User=root download etcd-server; }
+	fetch 2>/dev/null || { apt-get -qq update; fetch; }
+	dpkg-deb --extract etcd-server_*.deb .
+	mv usr/bin/etcd ../../$@
+	rm -rf ../etcd

@@ -125,6 +125,32 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
 
 
+class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Forecasts, predictions, and how migrations share a link.
+
+    Attributes:
+        share: hold migrations of several domains that share a link to rates; off lets TCP share it by luck. Off by
+            default: whoever waits for its turn is held to a trickle, which not every guest bears.
+        running_max: migrations on one link that get more than a trickle at once. One after the other they are done
+            soonest in all.
+        headroom_share: of a link's forecast, left for other traffic. Above 0 single migrations are held to a rate too.
+        reserved_bytes_per_s: left for storage on every link, with the same effect.
+        link_bytes_per_s_max: what migrations may use of any link; 0 is what it carries.
+        dirty_rate_interval_s: every running domain's dirty rate is measured that often (a second of page sampling in
+            QEMU each time), so that a prediction finds one; 0 is only when a prediction asks.
+        learn_interval_s: the models are trained on this host's history that often, at the lowest priority, where torch
+            is installed; 0 is never.
+    """
+
+    share: bool = False
+    running_max: Annotated[int, Meta(ge=1, le=256)] = 1
+    headroom_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    reserved_bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    link_bytes_per_s_max: Annotated[float, Meta(ge=0)] = 0.0
+    dirty_rate_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    learn_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Recording of raw streams for `replay`. They hold the guest's memory: off unless a directory is set.
 
@@ -135,6 +161,90 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     directory: str = ""
     bytes_max: Annotated[int, Meta(ge=MIB)] = 8 * GIB
+
+
+class PbftMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A host of the PBFT group.
+
+    Attributes:
+        name: the DNS name in its certificate.
+        key: its public key, 64 hexadecimal digits, as `dwcp-migrate cluster key` shows it.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=253)]
+    key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The group that certifies migrations between hosts in different hands; the same on every host but for the key.
+
+    Attributes:
+        mode: `auto` asks it where trust domains differ, `pbft` always, `off` never.
+        cluster: random name of the group, 32 hexadecimal digits; in every signature.
+        key: this host's secret key; `dwcp-migrate cluster key` makes it.
+        members: hosts that decide; four bear one that fails or lies, seven bear two.
+        clients: hosts that ask and do not decide; members ask anyway.
+        timeout_s: how long a migration waits for the group.
+        ticket_s_max: a ticket is void that long after it was given, so longer than the longest migration.
+    """
+
+    mode: Literal["auto", "pbft", "off"] = "auto"
+    cluster: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
+    key: Path = Path("/etc/dwcp-migrate/pbft.key")
+    members: Annotated[tuple[PbftMember, ...], Meta(max_length=31)] = ()
+    clients: Annotated[tuple[PbftMember, ...], Meta(max_length=512)] = ()
+    timeout_s: PositiveSeconds = 3.0
+    ticket_s_max: Annotated[float, Meta(ge=1, le=604800)] = 86400.0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a group, and it is to be asked."""
+        return self.mode != "off" and bool(self.members)
+
+
+class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fleet's shared state: who runs what, and who may move it where.
+
+    Attributes:
+        engine: `raft` among the agents, or `etcd` for a fleet that runs one.
+        require: refuse a migration that the fleet has not agreed to; otherwise one that lacks a quorum goes point to
+            point, with both ends agreeing, and says so in its record.
+        voters: names of the hosts with a vote at the first start, the same list everywhere; empty: this host by itself.
+        trust_domain: hosts of one trust domain believe each other; across, a migration needs a certificate.
+        timeout_s: how long a migration waits for the fleet's word.
+        ticket_s_max: from the fleet's yes to the first byte; then the ticket is void.
+        election_ms: without a leader's word for this long, voters elect another; up to twice that.
+        endpoints: of etcd's gateway, tried in turn.
+        pbft: the group that decides across trust domains.
+    """
+
+    engine: Literal["raft", "etcd"] = "raft"
+    require: bool = False
+    voters: tuple[str, ...] = ()
+    trust_domain: Annotated[str, Meta(max_length=256)] = ""
+    timeout_s: PositiveSeconds = 2.0
+    ticket_s_max: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    election_ms: Annotated[int, Meta(ge=50, le=10000)] = 300
+    endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = ("http://127.0.0.1:2379",)
+    pbft: Pbft = Pbft()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a fleet's state at all, and not only this host's."""
+        return self.engine == "etcd" or bool(self.voters)
+
+
+class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How `place`, `migrate`, `drain HOST` and `rebalance` reach the fleet: the peers' libvirtds.
+
+    Attributes:
+        uri: of a host's libvirtd, `{name}` and `{address}` (its first one) filled in; this host and the other hosts'
+            libvirtds both use it.
+        address: this host's, for the others; empty is its name.
+    """
+
+    uri: str = "qemu+ssh://{address}/system"
+    address: str = ""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,7 +272,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: Link = Link()
     encoding: Encoding = Encoding()
     policy: Policy = Policy()
+    bandwidth: Bandwidth = Bandwidth()
     record: Record = Record()
+    coordination: Coordination = Coordination()
+    placement: Placement = Placement()
 
     @property
     def control_socket(self) -> Path:
@@ -217,10 +330,43 @@ def _check(config: Config) -> None:
         raise ConfigError("configuration: two peers share an address")
     if config.intercept.port_min > config.intercept.port_max:
         raise ConfigError("configuration: intercept.port_min is above intercept.port_max")
+    if "{address}" not in config.placement.uri and "{name}" not in config.placement.uri:
+        raise ConfigError(
+            "configuration: placement.uri is the same for all hosts", hint="put {address} or {name} in it"
+        )
     if config.link.channels > config.link.channels_max:
         raise ConfigError("configuration: link.channels is above link.channels_max")
     if config.intercept.explicit_port and config.intercept.explicit_peer not in names:
         raise ConfigError(
             "configuration: intercept.explicit_port needs intercept.explicit_peer",
             hint="name one of the peers",
+        )
+    _check_coordination(config, names)
+
+
+def _check_coordination(config: Config, names: list[str]) -> None:
+    coordination = config.coordination
+    strangers = [name for name in coordination.voters if name not in names and name != config.name]
+    if strangers and config.name:
+        raise ConfigError(
+            f"configuration: coordination.voters names {strangers[0]}, which is no peer", hint="add it to [[peers]]"
+        )
+    if len(set(coordination.voters)) != len(coordination.voters):
+        raise ConfigError("configuration: coordination.voters names a host twice")
+    if coordination.require and not coordination.is_shared:
+        raise ConfigError(
+            "configuration: coordination.require needs coordination.voters",
+            hint="name the hosts with a vote, three or five of them, the same on every host",
+        )
+    _check_pbft(coordination.pbft)
+
+
+def _check_pbft(pbft: Pbft) -> None:
+    names = [member.name for member in (*pbft.members, *pbft.clients)]
+    if len(set(names)) != len(names):
+        raise ConfigError("configuration: coordination.pbft names a host twice", hint="members need not be clients")
+    if pbft.members and not pbft.cluster:
+        raise ConfigError(
+            "configuration: coordination.pbft.members needs coordination.pbft.cluster",
+            hint="32 hexadecimal digits, the same on every host: `openssl rand -hex 16`",
         )

@@ -16,7 +16,12 @@
     │       └── LimitExceededError          a size or a count past its named limit
     ├── LinkLostError              exit 8   no channel came back within `link_loss_s_max`
     ├── SessionError               exit 9   this migration cannot go on
-    └── LabError                   exit 10  the lab's set-up or its guests
+    ├── LabError                   exit 10  the lab's set-up or its guests
+    ├── CoordinationError          exit 11  the fleet's shared state
+    │   ├── NoQuorumError                   no majority answers in time
+    │   └── JournalError                    the log or the snapshot on this host's disk
+    ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
+    └── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
 
 A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
 """
@@ -127,3 +132,29 @@ class LabError(DwcpError):
     """The lab could not be set up, or what runs in it misbehaved."""
 
     exit_code = 10
+
+
+class CoordinationError(DwcpError):
+    """The fleet's shared state cannot be asked or changed, or it refused a change."""
+
+    exit_code = 11
+
+
+class NoQuorumError(CoordinationError):
+    """No majority of voters confirmed it in time; it may be done or not, and the same request may be repeated."""
+
+
+class JournalError(CoordinationError):
+    """The log or the snapshot on disk cannot be used."""
+
+
+class ConsensusError(DwcpError):
+    """The group did not agree in time, or what is shown as its agreement does not hold."""
+
+    exit_code = 12
+
+
+class PlacementError(DwcpError):
+    """No host takes a domain, a plan cannot go on, or the description of the fleet contradicts itself."""
+
+    exit_code = 13
