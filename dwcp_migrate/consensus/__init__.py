@@ -1,0 +1,30 @@
+"""ACP: agreement where hosts are in different hands, and the choice of when that is needed.
+
+Core (sans-IO): `quorum`, `keys`, `membership`, `messages`, `clients`, `log`, `batching`, `requests`, `agreement`,
+`execution`, `reconfiguration`, `stable`, `snapshot`, `epochs`, `view_change`, `views`, `catchup`, `journal`,
+`recovery`, `replica`, `client`, `certificate`, `tickets`, `permits`, `policy`.
+Shell: `journal_file`, `key_file`, `channel`, `node`, `group_client`, `event_loop`.
+The protocol with its diagram, what is signed and what is left out: docs/consensus.md.
+"""
+
+from dwcp_migrate.consensus.certificate import Certificate
+from dwcp_migrate.consensus.client import Client, Decision
+from dwcp_migrate.consensus.core import Application, Context, Execution, Options, Ready
+from dwcp_migrate.consensus.keys import Identity
+from dwcp_migrate.consensus.membership import Member, Membership
+from dwcp_migrate.consensus.replica import Replica
+
+__all__ = [
+    "Application",
+    "Certificate",
+    "Client",
+    "Context",
+    "Decision",
+    "Execution",
+    "Identity",
+    "Member",
+    "Membership",
+    "Options",
+    "Ready",
+    "Replica",
+]

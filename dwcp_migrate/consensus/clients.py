@@ -1,0 +1,91 @@
+"""What each client asked for last, and what it was told: a request is executed once, however often it arrives.
+
+Rule: the table is part of the replicated state. It changes only by execution, so it is the same on all replicas after
+the same sequence number, travels with the state and decides alike everywhere what is new.
+
+A client may have `CLIENT_WINDOW` requests on the way. A number that far behind its highest is refused without a result:
+whether it was executed is no longer known, so it must not be executed now.
+"""
+
+from enum import Enum, auto
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.consensus.messages import Counter
+
+CLIENT_WINDOW: Final = 128
+"""Results kept for each client; with 64 requests on the way it may still lose half of the replies."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What came of a request, and where it was decided."""
+
+    sequence: Counter
+    result: bytes
+
+
+class Standing(Enum):
+    """What a request's number says about it."""
+
+    NEW = auto()
+    DONE = auto()
+    STALE = auto()
+
+
+_Rows = dict[str, dict[int, Outcome]]
+
+
+class ClientTable:
+    """Results by client and number."""
+
+    def __init__(self) -> None:
+        self._rows: _Rows = {}
+        self._highest: dict[str, int] = {}
+
+    def standing(self, client: str, number: int) -> Standing:
+        """Tell whether a request is to be executed."""
+        row = self._rows.get(client)
+        if row is None:
+            return Standing.NEW
+        if number in row:
+            return Standing.DONE
+        return Standing.STALE if number <= self._highest[client] - CLIENT_WINDOW else Standing.NEW
+
+    def outcome(self, client: str, number: int) -> Outcome | None:
+        """Find the result of a request that was executed and is not forgotten."""
+        return self._rows.get(client, {}).get(number)
+
+    def record(self, client: str, number: int, outcome: Outcome) -> None:
+        """Keep the result of a request that was just executed; forget those that are too old."""
+        row = self._rows.setdefault(client, {})
+        row[number] = outcome
+        highest = self._highest.get(client, number - 1)
+        if number > highest:
+            self._highest[client] = number
+            for old in range(highest - CLIENT_WINDOW + 1, min(number - CLIENT_WINDOW, highest) + 1):
+                row.pop(old, None)
+
+    def forget(self, clients: set[str]) -> None:
+        """Drop clients that are no longer members."""
+        for client in clients:
+            self._rows.pop(client, None)
+            self._highest.pop(client, None)
+
+    def dump(self) -> list[tuple[str, list[tuple[int, Outcome]]]]:
+        """List everything in an order that is the same on all replicas."""
+        return [(client, sorted(self._rows[client].items())) for client in sorted(self._rows)]
+
+    @staticmethod
+    def load(rows: list[tuple[str, list[tuple[int, Outcome]]]]) -> "ClientTable":
+        """Rebuild a table from `dump`."""
+        table = ClientTable()
+        for client, results in rows:
+            table._rows[client] = dict(results)
+            table._highest[client] = max(number for number, _ in results)
+        return table
+
+
+Dump = list[tuple[str, Annotated[list[tuple[Counter, Outcome]], Meta(min_length=1, max_length=CLIENT_WINDOW)]]]
+"""Type of `ClientTable.dump` as it is decoded: a row without a result does not occur."""

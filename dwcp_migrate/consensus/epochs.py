@@ -1,0 +1,90 @@
+"""From one membership to the next, for those who were there and for those who were not.
+
+Rule: the old members prove the new ones. The checkpoint at which an epoch begins is signed by the members of the one
+before it; its header names the new members. Until a quorum has signed it, everybody stays in the old epoch, so that
+those who have not executed so far find a quorum there.
+
+Such links form a chain from the membership that a replica was started with to the present one, so that it can verify
+everything that lies between. Each replica keeps the last `LINKS_MAX` links; one that lags further is started anew with
+a later membership by its operator.
+"""
+
+from typing import Final
+
+from dwcp_migrate.consensus import journal
+from dwcp_migrate.consensus.core import Core
+from dwcp_migrate.consensus.keys import digest
+from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.messages import BROKEN, EpochLink, StableProof, Status
+from dwcp_migrate.consensus.snapshot import Header, Snapshot, manifest_digest, read_header
+from dwcp_migrate.consensus.stable import is_proven
+
+LINKS_MAX: Final = 64
+"""Membership changes; a fleet makes a few a year."""
+LINKS_SENT_MAX: Final = 4
+
+
+class Epochs:
+    """The chain of memberships."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def succeed(self, old: Group, new: Group) -> Group:
+        """Note that one group follows another; from there on the old one signs nothing."""
+        if old.epoch == new.epoch - 1:
+            old.until = new.since
+        return self._core.known.setdefault(new.epoch, new)
+
+    def record(self, proof: StableProof, snapshot: Snapshot) -> None:
+        """Keep the link that a stable checkpoint makes, if it is the last one of an epoch."""
+        if proof.sequence and proof.epoch not in self._core.links:
+            self._keep(EpochLink(proof, snapshot.parts, snapshot.header))
+
+    def learn(self, link: EpochLink) -> bool:
+        """Follow a link from a membership that is known; returns whether it holds and was new."""
+        core = self._core
+        group = core.known.get(link.proof.epoch)
+        if group is None or link.proof.epoch in core.links:
+            return False
+        holds = manifest_digest(link.parts) == link.proof.digest and digest(link.header) == link.parts[0]
+        if not holds or not is_proven(link.proof, (group,)):
+            core.counters.refused += 1
+            return False
+        return self._keep(link)
+
+    def _keep(self, link: EpochLink) -> bool:
+        core = self._core
+        try:
+            header = read_header(link.header)
+            if not _begins_epoch(header, link.proof):
+                return False
+            new = Group(header.membership, header.since)
+        except (*BROKEN, ValueError):
+            return False
+        old = core.known.get(link.proof.epoch)
+        if old is not None:
+            self.succeed(old, new)
+        core.known.setdefault(new.epoch, new)
+        core.links[link.proof.epoch] = link
+        core.write(journal.Linked(link), sync=False)
+        for epoch in sorted(core.links)[:-LINKS_MAX]:
+            del core.links[epoch]
+        return True
+
+    def help(self, sender: str, status: Status) -> None:
+        """Send the links that another replica lacks."""
+        core = self._core
+        for epoch in range(status.epoch, min(status.epoch + LINKS_SENT_MAX, core.group.epoch)):
+            if epoch in core.links:
+                core.send(sender, core.links[epoch])
+
+    @property
+    def trusted(self) -> tuple[Group, ...]:
+        """The groups whose checkpoints this replica may take over: the current one and those that follow it."""
+        core = self._core
+        return tuple(group for epoch, group in core.known.items() if epoch >= core.group.epoch)
+
+
+def _begins_epoch(header: Header, proof: StableProof) -> bool:
+    return header.membership.epoch == proof.epoch + 1 and header.since == header.sequence == proof.sequence

@@ -1,0 +1,151 @@
+"""A client's process side: channels to all replicas and futures around `Client`."""
+
+import asyncio
+import time
+from typing import Final
+
+from dwcp_migrate.consensus.channel import Channel, dial, only
+from dwcp_migrate.consensus.client import Client, Decision
+from dwcp_migrate.consensus.keys import Identity
+from dwcp_migrate.consensus.membership import Membership
+from dwcp_migrate.consensus.messages import VERSION, Hello, Message, Reply, encode_frame
+from dwcp_migrate.consensus.node import REDIAL_S, TICK_S, NodeOptions
+from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
+
+DECISION_S_MAX: Final = 10.0
+"""Until an undecided request is given up; a change of view takes two."""
+
+
+class GroupClient:
+    """Asks a group.
+
+    Args:
+        name: as in the membership and in this host's certificate.
+        identity: its key.
+        membership: of the current epoch.
+        options: where the replicas are; `listen`, `server_context` and `sync` do not matter.
+    """
+
+    def __init__(self, name: str, identity: Identity, membership: Membership, options: NodeOptions) -> None:
+        first = time.time_ns() // 1000
+        self._client = Client(name, identity, membership, first_number=first)
+        self._hello = Hello(VERSION, membership.cluster, "client")
+        self._options = options
+        self._channels: dict[str, Channel] = {}
+        self._made: set[Channel] = set()
+        self._waiting: dict[int, asyncio.Future[Decision]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._connected = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle
+
+    async def start(self, connections: int) -> None:
+        """Dial all replicas; returns when so many are connected."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._keep_dialled(name)) for name in self._options.addresses]
+        self._tick()
+        while len(self._channels) < connections:
+            self._connected.clear()
+            await self._connected.wait()
+
+    async def stop(self) -> None:
+        """Close everything; requests without an answer are cancelled."""
+        self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for future in self._waiting.values():
+            future.cancel()
+        channels = list(self._made)
+        for channel in channels:
+            channel.close()
+        await asyncio.gather(*(channel.gone for channel in channels))
+
+    @property
+    def connected(self) -> list[str]:
+        """Replicas that are connected."""
+        return sorted(self._channels)
+
+    async def decide(
+        self, operation: bytes, *, certify: bool = False, reconfigure: bool = False, timeout_s: float = DECISION_S_MAX
+    ) -> Decision:
+        """Let the group decide.
+
+        Raises:
+            ConsensusError: no answer in time: it may be decided yet; or too many requests under way.
+        """
+        future = self.submit(operation, certify=certify, reconfigure=reconfigure)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            raise ConsensusError(
+                f"the group did not decide within {timeout_s:g} s; it may still do so", hint="are enough replicas up?"
+            ) from None
+
+    def submit(self, operation: bytes, *, certify: bool = False, reconfigure: bool = False) -> asyncio.Future[Decision]:
+        """Ask and return at once; the future gets the decision, whenever that is.
+
+        Raises:
+            ConsensusError: too many requests under way, or too large an operation.
+        """
+        number = self._client.submit(operation, self._loop.time(), certify=certify, reconfigure=reconfigure)
+        future = self._waiting[number] = self._loop.create_future()
+        self._flush()
+        return future
+
+    def update(self, membership: Membership) -> None:
+        """Go on with the members of another epoch."""
+        self._client.update(membership)
+
+    def _tick(self) -> None:
+        self._client.tick(self._loop.time())
+        self._flush()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    async def _keep_dialled(self, name: str) -> None:
+        while True:
+            address, route = self._options.addresses[name], self._options.route
+            channel = await dial(address, name, route, lambda: Channel(self, self._hello, only(name)))
+            if channel is not None:
+                await channel.gone
+            await asyncio.sleep(REDIAL_S)
+
+    def made(self, channel: Channel) -> None:
+        """Count a channel until it is gone."""
+        self._made.add(channel)
+        channel.gone.add_done_callback(lambda _: self._made.discard(channel))
+
+    def opened(self, channel: Channel) -> None:
+        """Take a channel into use."""
+        self._channels[channel.peer] = channel
+        self._connected.set()
+
+    def closed(self, channel: Channel) -> None:
+        """Forget a channel."""
+        if self._channels.get(channel.peer) is channel:
+            del self._channels[channel.peer]
+
+    def received(self, channel: Channel, messages: list[Message]) -> None:
+        """Take replies."""
+        for message in messages:
+            if not isinstance(message, Reply):
+                raise RemoteProtocolError(f"replica {channel.peer} sent a client a {type(message).__name__}")
+            self._client.step(channel.peer, message)
+        self._flush()
+
+    def _flush(self) -> None:
+        messages, decisions = self._client.ready()
+        for decision in decisions:
+            future = self._waiting.pop(decision.number)
+            if not future.done():
+                future.set_result(decision)
+        touched = set()
+        for to, request in messages:
+            frame = encode_frame(request)
+            for name, channel in self._channels.items():
+                if to is None or to == name:
+                    channel.put(frame)
+                    touched.add(channel)
+        for channel in touched:
+            channel.flush()

@@ -1,0 +1,119 @@
+"""The journal on a disk.
+
+Rule: `append` and `replace` return when what they wrote is durable, or raise. A new journal appears whole: written
+beside the old one, synced, renamed, directory synced. One process at a time: the file is locked.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dwcp_migrate.consensus import journal
+from dwcp_migrate.errors import ConsensusError
+
+
+class JournalFile:
+    """An open journal.
+
+    Args:
+        path: of the file; made if it is not there.
+        sync: make writes durable; off only where losing power may cost the replica its identity.
+
+    Raises:
+        ConsensusError: another process has it, it is damaged, or the disk refuses.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        self._path = path
+        self._sync = sync
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take_lock()
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._file).st_size
+        except OSError as error:
+            raise ConsensusError(f"journal {path}: {error.strerror}") from error
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ConsensusError(f"journal {self._path} is in use", hint="one replica for each journal") from None
+
+    def read(self) -> list[journal.Entry]:
+        """Read everything and cut a torn tail off.
+
+        Raises:
+            ConsensusError: as `journal.decode`.
+        """
+        entries, end = journal.decode(self._path.read_bytes())
+        os.ftruncate(self._file, end)
+        self._size = end
+        return entries
+
+    def append(self, entries: Iterable[journal.Entry], *, sync: bool) -> None:
+        """Add records.
+
+        Raises:
+            OSError: the disk is full or refuses: what was written in part is cut off again; it may be tried again.
+            ConsensusError: a sync failed: what the disk holds is not known any more, the replica must stop.
+        """
+        data = b"".join(map(journal.encode, entries))
+        try:
+            _write_all(self._file, data)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+        if sync and self._sync:
+            try:
+                os.fdatasync(self._file)
+            except OSError as error:
+                raise ConsensusError(
+                    f"journal {self._path} cannot be synced: {error.strerror}", hint="check the disk"
+                ) from error
+
+    def replace(self, entries: Iterable[journal.Entry]) -> None:
+        """Put a new journal in place of the old one.
+
+        Raises:
+            OSError: the disk refuses; the old journal is as it was.
+        """
+        data = b"".join(map(journal.encode, entries))
+        fresh = self._path.with_suffix(".new")
+        file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(file, data)
+            if self._sync:
+                os.fdatasync(file)
+            fresh.rename(self._path)
+        except OSError:
+            os.close(file)
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self._size = file, len(data)
+        if self._sync:
+            _sync_directory(self._path.parent)
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        os.close(self._file)
+        os.close(self._lock)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

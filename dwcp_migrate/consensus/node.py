@@ -1,0 +1,324 @@
+"""A replica's process side: channels, journal, timers around `Replica`.
+
+Rule: what `ready` says happens in its order: records are written and synced, then messages leave. Syncing happens in a
+thread, meanwhile the replica goes on; so under load one sync covers many records. A full disk makes the replica silent
+until there is room; a failed sync ends it.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from dwcp_migrate.consensus.channel import HANDSHAKE_S_MAX, Channel, Route, dial, only
+from dwcp_migrate.consensus.core import Ready
+from dwcp_migrate.consensus.journal_file import JournalFile
+from dwcp_migrate.consensus.messages import VERSION, Hello, Message, Reply, Request, encode_frame
+from dwcp_migrate.consensus.replica import Replica
+from dwcp_migrate.errors import ConsensusError, DwcpError, RemoteProtocolError
+
+TICK_S: Final = 0.05
+REDIAL_S: Final = 0.3
+"""A replica that restarts is back in the group within a second."""
+DISK_RETRY_S: Final = 0.5
+HELD_MAX: Final = 4096
+"""Steps whose records wait for the disk; past that messages are not taken until it has caught up."""
+CHANNELS_MAX: Final = 8192
+"""Two for each client of a large fleet: an old one may linger."""
+ADOPTING_MAX: Final = 64
+"""Handshakes of adopted connections at once."""
+
+
+class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node lives.
+
+    Attributes:
+        listen: address and port; port 0 takes a free one; None where something else listens and calls `adopt`.
+        addresses: of the other replicas, present and to come, by name.
+        server_context: makes the TLS context of accepted connections.
+        client_context: makes that of dialled ones.
+        sync: journal records are made durable; see `JournalFile`.
+        greeting: sent before TLS; see `channel.Route`.
+        mark: of sockets that dial; see `channel.Route`.
+    """
+
+    listen: tuple[str, int] | None
+    addresses: Mapping[str, tuple[str, int]]
+    server_context: Callable[[], ssl.SSLContext]
+    client_context: Callable[[], ssl.SSLContext]
+    sync: bool = True
+    greeting: bytes = b""
+    mark: int = 0
+
+    @property
+    def route(self) -> Route:
+        """How the other replicas are reached."""
+        return Route(self.client_context, self.greeting, self.mark)
+
+
+class Node:
+    """Runs a replica on an event loop.
+
+    Args:
+        replica: fresh; `start` recovers it.
+        journal: its own.
+        options: see there.
+    """
+
+    def __init__(self, replica: Replica, journal: JournalFile, options: NodeOptions) -> None:
+        self.replica = replica
+        self.watcher: Callable[[Ready], None] | None = None
+        self._journal = journal
+        self._options = options
+        self._hello = Hello(VERSION, replica.membership.cluster, "replica")
+        self._peers: dict[str, Channel] = {}
+        self._clients: dict[str, Channel] = {}
+        self._channels: set[Channel] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._disk = ThreadPoolExecutor(1, "journal")
+        self._held: list[Ready] = []
+        self._syncing = False
+        self._scheduled = False
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop
+        self._server: asyncio.Server | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle
+        self.failed: asyncio.Future[ConsensusError]
+
+    # --- life
+
+    async def start(self) -> int:
+        """Recover, listen, dial; returns the port, 0 where nothing listens.
+
+        Raises:
+            ConsensusError: the journal is damaged.
+            OSError: the address cannot be listened on.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.failed = self._loop.create_future()
+        self.replica.recover(self._journal.read(), self._loop.time())
+        port = await self._listen(*self._options.listen) if self._options.listen else 0
+        for name in self._options.addresses:
+            if name > self.replica.core.name:
+                self._tasks.append(self._loop.create_task(self._keep_dialled(name)))
+        self._tick()
+        return port
+
+    async def _listen(self, address: str, port: int) -> int:
+        self._server = await self._loop.create_server(
+            self._make_channel,
+            address,
+            port,
+            ssl=self._options.server_context(),
+            ssl_handshake_timeout=HANDSHAKE_S_MAX,
+        )
+        taken: int = self._server.sockets[0].getsockname()[1]
+        return taken
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take a connection that something else accepted; its greeting was read."""
+        if self._stopped or len(self._adopting) >= ADOPTING_MAX:
+            sock.close()
+            return
+        task = self._loop.create_task(self._take(sock))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _take(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                self._make_channel,
+                sock,
+                ssl=self._options.server_context(),
+                ssl_handshake_timeout=HANDSHAKE_S_MAX,
+            )
+        except (OSError, DwcpError):
+            sock.close()
+
+    async def stop(self) -> None:
+        """Close everything; what was written stays."""
+        self._stopped = True
+        self._timer.cancel()
+        for task in [*self._tasks, *self._adopting]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._adopting, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+        for channel in list(self._channels):
+            channel.close()
+        await asyncio.gather(*(channel.gone for channel in list(self._channels)))
+        await self._loop.run_in_executor(None, self._disk.shutdown)
+        self._journal.close()
+
+    def _fail(self, error: ConsensusError) -> None:
+        self._stopped = True
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        now = self._loop.time()
+        self.replica.set_clock(time.time(), now)
+        try:
+            self.replica.tick(now)
+        except ConsensusError as error:
+            self._fail(error)
+            return
+        self._flush()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    # --- channels
+
+    def _make_channel(self) -> Channel:
+        return Channel(self, self._hello, self._identify)
+
+    def made(self, channel: Channel) -> None:
+        """Count a channel until it is gone."""
+        self._channels.add(channel)
+        channel.gone.add_done_callback(lambda _: self._channels.discard(channel))
+
+    def _identify(self, names: list[str]) -> str | None:
+        if len(self._channels) > CHANNELS_MAX or self._stopped:
+            return None
+        group = self.replica.core.group
+        for name in names:
+            if name in group.keys or name in group.clients or name in self._options.addresses:
+                return name
+        return None
+
+    async def _keep_dialled(self, name: str) -> None:
+        """Stay connected to a replica; of two replicas the one with the lower name dials."""
+        while True:
+            address, route = self._options.addresses[name], self._options.route
+            channel = await dial(address, name, route, lambda: Channel(self, self._hello, only(name)))
+            if channel is not None:
+                await channel.gone
+            await asyncio.sleep(REDIAL_S)
+
+    def opened(self, channel: Channel) -> None:
+        """Take a channel into use; an older one of the same peer ends."""
+        core = self.replica.core
+        if channel.role == "client":
+            known = self._clients
+            allowed = channel.peer in core.group.clients
+        else:
+            known = self._peers
+            allowed = channel.peer in core.group.keys or channel.peer in self._options.addresses
+        if not allowed:
+            raise RemoteProtocolError(f"{channel.peer} is no {channel.role} here")
+        old = known.get(channel.peer)
+        known[channel.peer] = channel
+        if old is not None:
+            old.close()
+
+    def closed(self, channel: Channel) -> None:
+        """Forget a channel."""
+        known = self._clients if channel.role == "client" else self._peers
+        if known.get(channel.peer) is channel:
+            del known[channel.peer]
+
+    def received(self, channel: Channel, messages: list[Message]) -> None:
+        """Step the replica; what it wants done is done once the loop has delivered what else is there."""
+        if self._stopped or len(self._held) >= HELD_MAX:
+            return
+        now = self._loop.time()
+        replica, peer = self.replica, channel.peer
+        try:
+            for message in messages:
+                if channel.role == "client" and not isinstance(message, Request):
+                    raise RemoteProtocolError(f"client {peer} sent a {type(message).__name__}")
+                replica.step(peer, message, now)
+        except ConsensusError as error:
+            self._fail(error)
+            return
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    # --- doing what the replica says
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        ready = self.replica.ready()
+        if not ready or self._stopped:
+            return
+        if self._held or ((ready.sync and self._options.sync) or ready.compacted is not None):
+            self._held.append(ready)
+            self._sync()
+            return
+        try:
+            if ready.entries:
+                self._journal.append(ready.entries, sync=False)
+        except OSError:
+            self._held.append(ready)
+            self._loop.call_later(DISK_RETRY_S, self._sync)
+            return
+        self._send([ready])
+
+    def _sync(self) -> None:
+        """Write everything held in the thread, unless it is at work already."""
+        if self._syncing or not self._held or self._stopped:
+            return
+        self._syncing = True
+        taken = self._held[:]
+        future = self._loop.run_in_executor(self._disk, _write, self._journal, taken)
+        future.add_done_callback(lambda done: self._synced(len(taken), done))
+
+    def _synced(self, count: int, done: "asyncio.Future[None]") -> None:
+        self._syncing = False
+        if self._stopped or done.cancelled():
+            return
+        error = done.exception()
+        if isinstance(error, ConsensusError):
+            self._fail(error)
+        elif isinstance(error, OSError):
+            self._loop.call_later(DISK_RETRY_S, self._sync)
+        elif error is not None:
+            raise error
+        else:
+            taken = self._held[:count]
+            del self._held[:count]
+            self._send(taken)
+            self._sync()
+
+    def _send(self, readies: list[Ready]) -> None:
+        touched: set[Channel] = set()
+        peers = self._peers
+        for ready in readies:
+            for to, message in ready.messages:
+                frame = encode_frame(message)
+                for channel in peers.values() if to is None else filter(None, (peers.get(to),)):
+                    channel.put(frame)
+                    touched.add(channel)
+            for client, reply in ready.replies:
+                self._reply(client, reply, touched)
+            if self.watcher is not None:
+                self.watcher(ready)
+        for channel in touched:
+            channel.flush()
+
+    def _reply(self, client: str, reply: Reply, touched: set[Channel]) -> None:
+        channel = self._clients.get(client)
+        if channel is not None:
+            channel.put(encode_frame(reply))
+            touched.add(channel)
+
+
+def _write(journal: JournalFile, readies: list[Ready]) -> None:
+    """Make durable what several `Ready` want written, with one sync."""
+    for at in reversed(range(len(readies))):
+        compacted = readies[at].compacted
+        if compacted is not None:
+            journal.replace(compacted)
+            readies = readies[at + 1 :]
+            break
+    entries = [entry for ready in readies for entry in ready.entries]
+    if entries:
+        journal.append(entries, sync=True)

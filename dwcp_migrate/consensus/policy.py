@@ -1,0 +1,129 @@
+"""Which engine decides: per decision, from who is involved, what the policy says and what works at the moment.
+
+Rule: trust is never traded for availability. Inside one trust domain a crash is the worst to fear: Raft, and PBFT if
+Raft has no quorum. Across trust domains, or where the policy says so, only PBFT's certificate counts; Raft does not
+stand in for it. With neither, a fleet that does not require coordination migrates point to point, both ends agreeing,
+and says so; one that does refuses. Each choice carries its reason; each change is recorded.
+
+A failed engine is tried again by one decision after a pause that doubles; what works again is used again at once.
+"""
+
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
+
+PAUSE_S: Final = 5.0
+"""Until a failed engine is tried again: a Raft election takes less than one."""
+PAUSE_DOUBLINGS_MAX: Final = 4
+EVENTS_MAX: Final = 256
+
+
+class Engine(StrEnum):
+    """Who decides."""
+
+    RAFT = "raft"
+    PBFT = "pbft"
+    POINT_TO_POINT = "point-to-point"
+    REFUSED = "refused"
+
+
+class Policy(NamedTuple):
+    """What the operator wants.
+
+    Attributes:
+        mode: `auto` looks at the trust domains; `pbft` demands it for every decision; `off` coordinates nothing.
+        require: refuse what no quorum can decide, rather than migrate point to point.
+    """
+
+    mode: Literal["auto", "pbft", "off"] = "auto"
+    require: bool = False
+
+
+class Choice(NamedTuple):
+    """Who decides this one, and why.
+
+    Attributes:
+        fallback: not what it would be if everything worked.
+    """
+
+    engine: Engine
+    reason: str
+    fallback: bool = False
+
+
+def choose(source_trust: str, destination_trust: str, policy: Policy, usable: frozenset[Engine]) -> Choice:
+    """Choose the engine for a decision that concerns two hosts.
+
+    Args:
+        source_trust: trust domain of the source host.
+        destination_trust: of the destination host.
+        policy: the operator's.
+        usable: engines that are configured and answer.
+    """
+    if policy.mode == "off":
+        return Choice(Engine.POINT_TO_POINT, "coordination is off")
+    crosses = source_trust != destination_trust
+    if policy.mode == "pbft" or crosses:
+        why = (
+            f"{source_trust} and {destination_trust} are different trust domains"
+            if crosses
+            else "the policy demands it"
+        )
+        if Engine.PBFT in usable:
+            return Choice(Engine.PBFT, why)
+        return _without(f"no PBFT quorum, and {why}", policy)
+    if Engine.RAFT in usable:
+        return Choice(Engine.RAFT, f"both hosts are in trust domain {source_trust}")
+    if Engine.PBFT in usable:
+        return Choice(Engine.PBFT, "no Raft quorum", fallback=True)
+    return _without("no Raft quorum and no PBFT quorum", policy)
+
+
+def _without(why: str, policy: Policy) -> Choice:
+    if policy.require:
+        return Choice(Engine.REFUSED, f"{why}; coordination is required", fallback=True)
+    return Choice(Engine.POINT_TO_POINT, f"{why}; both ends agree alone", fallback=True)
+
+
+class Event(NamedTuple):
+    """An engine failed or came back."""
+
+    at_s: float
+    engine: Engine
+    usable: bool
+    reason: str
+
+
+class Health:
+    """Which engines answer, as the decisions themselves show.
+
+    Args:
+        configured: engines that exist here.
+    """
+
+    def __init__(self, configured: frozenset[Engine]) -> None:
+        self._configured = configured
+        self._failures: dict[Engine, int] = {}
+        self._again_at: dict[Engine, float] = {}
+        self.events: list[Event] = []
+
+    def usable(self, now: float) -> frozenset[Engine]:
+        """List engines to try now: those that work, and failed ones whose pause is over."""
+        return frozenset(engine for engine in self._configured if self._again_at.get(engine, now) <= now)
+
+    def failed(self, engine: Engine, reason: str, now: float) -> None:
+        """Note that an engine did not decide; it is left alone for a pause."""
+        failures = self._failures.get(engine, 0)
+        self._failures[engine] = failures + 1
+        self._again_at[engine] = now + PAUSE_S * 2 ** min(failures, PAUSE_DOUBLINGS_MAX)
+        if failures == 0:
+            self._record(Event(now, engine, usable=False, reason=reason))
+
+    def worked(self, engine: Engine, now: float) -> None:
+        """Note that an engine decided."""
+        if self._failures.pop(engine, 0):
+            self._again_at.pop(engine, None)
+            self._record(Event(now, engine, usable=True, reason="it decided again"))
+
+    def _record(self, event: Event) -> None:
+        self.events.append(event)
+        del self.events[:-EVENTS_MAX]

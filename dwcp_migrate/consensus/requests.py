@@ -1,0 +1,201 @@
+"""Requests before they are decided: who may ask, what waits for the primary, and how long.
+
+Rule: every request that counts is authentic to this replica. Sent for the first time it carries one authenticator a
+replica (2 us each). An authenticator convinces only its replica, so a client could make the group quarrel about it;
+therefore a request that is sent again carries a signature, which all replicas judge alike, and only signed requests
+make a replica suspect its primary. A client whose authenticator was wrong here must sign for a while.
+"""
+
+from collections import Counter
+from typing import Final, TypeVar
+
+from dwcp_migrate.consensus.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.clients import CLIENT_WINDOW, Standing
+from dwcp_migrate.consensus.core import Core
+from dwcp_migrate.consensus.keys import MAC_BYTES, REQUEST, is_authentic, is_signed
+from dwcp_migrate.consensus.messages import Reply, Request, RequestBody, decode_request_body
+
+SUSPECT_S: Final = 60.0
+"""How long a client signs everything after a wrong authenticator."""
+HELD_MAX: Final = 8192
+"""Requests held for all clients together."""
+
+CLIENT_HELD_MAX: Final = 2 * CLIENT_WINDOW
+"""Requests held for one client."""
+
+Key = tuple[str, int]
+T = TypeVar("T")
+
+
+class Held(dict[Key, T]):
+    """Requests by key, in the order in which they came, and how many each client has here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Counter[str] = Counter()
+
+    def put(self, key: Key, value: T) -> None:
+        """Add a request, or replace it where it stands."""
+        if key not in self:
+            self._counts[key[0]] += 1
+        self[key] = value
+
+    def drop(self, key: Key) -> None:
+        """Remove a request, if it is here."""
+        if self.pop(key, None) is not None:
+            self._counts[key[0]] -= 1
+            if not self._counts[key[0]]:
+                del self._counts[key[0]]
+
+    def drop_all(self) -> None:
+        """Remove everything."""
+        self.clear()
+        self._counts.clear()
+
+    def of(self, client: str) -> int:
+        """Count a client's requests."""
+        return self._counts.get(client, 0)
+
+
+class Requests:
+    """Requests that this replica knows of and that are not executed."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.queue = Held[tuple[Request, RequestBody]]()
+        self.proposed: set[Key] = set()
+        self.waiting = Held[tuple[float, Request]]()
+        self._suspects: dict[str, float] = {}
+        self._keys: dict[str, bytes] = {}
+        core.on_epoch.append(self._on_epoch)
+
+    def on_request(self, sender: str, request: Request) -> None:
+        """Take a request from its client, or from a replica that forwards it."""
+        core = self._core
+        body = decode_request_body(request.body)
+        if body is None or body.client not in core.group.clients:
+            core.counters.refused += 1
+            return
+        standing = core.clients.standing(body.client, body.number)
+        if standing is not Standing.NEW:
+            if standing is Standing.DONE and sender == body.client:
+                self.reply(body)
+            return
+        key = (body.client, body.number)
+        if key in self.queue or (key in self.proposed and not request.signature):
+            return
+        if not request.signature and not core.is_primary:
+            if sender == body.client and core.active and core.is_voter:
+                core.send(core.primary, request)
+            return
+        if not self._has_room(body.client) or not self.is_genuine(request, body):
+            core.counters.refused += 1
+            return
+        if request.signature:
+            self._await(sender, key, request)
+        if core.is_primary and key not in self.proposed:
+            self.queue.put(key, (request, body))
+
+    def _await(self, sender: str, key: Key, request: Request) -> None:
+        """Expect the primary to see to a signed request in time."""
+        core = self._core
+        if key not in self.waiting:
+            self.waiting.put(key, (core.now, request))
+        if sender == key[0] and core.active and core.is_voter and not core.is_primary:
+            core.send(core.primary, request)
+
+    def _has_room(self, client: str) -> bool:
+        held = len(self.queue) + len(self.waiting)
+        return held < HELD_MAX and self.queue.of(client) + self.waiting.of(client) < CLIENT_HELD_MAX
+
+    def is_genuine(self, request: Request, body: RequestBody) -> bool:
+        """Tell whether the client that it names made this request, as far as this replica can know."""
+        core = self._core
+        member = core.group.clients.get(body.client)
+        if member is None:
+            return False
+        if request.signature:
+            return is_signed(member.key, REQUEST, core.group.cluster, request.body, request.signature)
+        if body.epoch != core.group.epoch or body.reconfigure:
+            return False
+        if body.client in self._suspects and self._suspects[body.client] > core.now:
+            return False
+        key = self._keys.get(body.client)
+        if key is None:
+            key = self._keys[body.client] = core.identity.shared_key(member.key)
+        at = core.group.places[core.name] * MAC_BYTES
+        if is_authentic(key, request.body, request.macs[at : at + MAC_BYTES]):
+            return True
+        self._suspects[body.client] = core.now + SUSPECT_S
+        return False
+
+    def take(self, count: int, bytes_max: int) -> list[tuple[Request, RequestBody]]:
+        """Take the oldest requests off the queue for a proposal; a new membership is taken alone."""
+        taken: list[tuple[Request, RequestBody]] = []
+        size = 0
+        for key, (request, body) in list(self.queue.items())[:count]:
+            size += len(request.body) + len(request.macs) + len(request.signature) + 16
+            if taken and (size > bytes_max or body.reconfigure):
+                break
+            taken.append((request, body))
+            self.proposed.add(key)
+            self.queue.drop(key)
+            if body.reconfigure:
+                break
+        return taken
+
+    def done(self, key: Key) -> None:
+        """Forget a request that was executed."""
+        self.queue.drop(key)
+        self.proposed.discard(key)
+        self.waiting.drop(key)
+
+    def prune(self) -> None:
+        """Forget what was executed elsewhere: the state was fetched."""
+        for key in [*self.queue, *self.proposed, *self.waiting]:
+            if self._core.clients.standing(*key) is not Standing.NEW:
+                self.done(key)
+
+    def overdue(self, timeout_s: float) -> bool:
+        """Tell whether the request that has waited longest has waited too long."""
+        for since, _ in self.waiting.values():
+            return self._core.now - since > timeout_s
+        return False
+
+    def enter_view(self, carried: set[Key]) -> None:
+        """Give what waits to the new primary, with its full time."""
+        core = self._core
+        self.queue.drop_all()
+        self.proposed = carried
+        for key, (_, request) in list(self.waiting.items()):
+            self.waiting.put(key, (core.now, request))
+            if key in carried:
+                continue
+            if core.is_primary:
+                body = decode_request_body(request.body)
+                assert body is not None, "it was decoded when it came"
+                self.queue.put(key, (request, body))
+            elif core.is_voter:
+                core.send(core.primary, request)
+
+    def reply(self, body: RequestBody) -> None:
+        """Tell a client what came of its request."""
+        core = self._core
+        outcome = core.clients.outcome(body.client, body.number)
+        if outcome is None or core.recovering or not core.is_voter:
+            return
+        epoch, sequence, result = core.group.epoch, outcome.sequence, outcome.result
+        signature = b""
+        if body.certify:
+            decision = Certificate(core.group.cluster, epoch, sequence, body.client, body.number, result, {})
+            signature = sign_decision(core.identity, core.group, decision)
+        reply = Reply(epoch, core.view, body.number, sequence, result, signature)
+        core.out.replies.append((body.client, reply))
+
+    def _on_epoch(self) -> None:
+        clients = self._core.group.clients
+        self._keys.clear()
+        self._suspects.clear()
+        for key in [held for held in self.waiting if held[0] not in clients]:
+            self.waiting.drop(key)
+        self.enter_view(set())

@@ -1,0 +1,64 @@
+"""The client table against a naive one that remembers everything."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwcp_migrate.consensus.clients import CLIENT_WINDOW, ClientTable, Outcome, Standing
+
+
+class Naive:
+    """All numbers ever executed; what is within the window of the highest is remembered."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, dict[int, Outcome]] = {}
+
+    def standing(self, client: str, number: int) -> Standing:
+        row = self.done.get(client, {})
+        if row and number <= max(row) - CLIENT_WINDOW:
+            return Standing.STALE
+        return Standing.DONE if number in row else Standing.NEW
+
+    def outcome(self, client: str, number: int) -> Outcome | None:
+        known = self.standing(client, number) is Standing.DONE
+        return self.done[client][number] if known else None
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3 * CLIENT_WINDOW)), max_size=60))
+def test_the_table_answers_as_one_that_forgets_nothing(asked: list[tuple[str, int]]) -> None:
+    table, naive = ClientTable(), Naive()
+    for sequence, (client, number) in enumerate(asked):
+        assert table.standing(client, number) is naive.standing(client, number)
+        assert table.outcome(client, number) == naive.outcome(client, number)
+        if table.standing(client, number) is Standing.NEW:
+            outcome = Outcome(sequence, b"")
+            table.record(client, number, outcome)
+            naive.done.setdefault(client, {})[number] = outcome
+        again = ClientTable.load(table.dump())
+        for probe in (number, number + 1, number - CLIENT_WINDOW, number - CLIENT_WINDOW + 1):
+            assert table.standing(client, probe) is naive.standing(client, probe)
+            assert again.standing(client, probe) is naive.standing(client, probe)
+    assert all(len(rows) <= CLIENT_WINDOW for _, rows in table.dump())
+
+
+def test_the_window_ends_where_it_says() -> None:
+    table = ClientTable()
+    table.record("c", 1000, Outcome(1, b""))
+    assert table.standing("c", 1000 - CLIENT_WINDOW + 1) is Standing.NEW
+    assert table.standing("c", 1000 - CLIENT_WINDOW) is Standing.STALE
+
+
+def test_a_far_jump_forgets_everything_before_it() -> None:
+    table = ClientTable()
+    for number in range(50):
+        table.record("c", number, Outcome(1, b""))
+    table.record("c", 10**15, Outcome(2, b""))
+    assert [number for number, _ in dict(table.dump())["c"]] == [10**15]
+
+
+def test_who_is_no_member_any_more_is_forgotten() -> None:
+    table = ClientTable()
+    table.record("a", 1, Outcome(1, b""))
+    table.record("b", 1, Outcome(1, b""))
+    table.forget({"a", "unknown"})
+    assert [client for client, _ in table.dump()] == ["b"]
+    assert table.standing("a", 1) is Standing.NEW

@@ -1,0 +1,283 @@
+"""Nodes on one event loop, over real mutual TLS: decisions, restarts, and peers that misbehave."""
+
+import asyncio
+import errno
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dwcp_migrate.consensus import Member, Membership, Options, Replica
+from dwcp_migrate.consensus import channel as channels
+from dwcp_migrate.consensus import node as nodes_module
+from dwcp_migrate.consensus.certificate import Certificate
+from dwcp_migrate.consensus.channel import Channel
+from dwcp_migrate.consensus.group_client import GroupClient
+from dwcp_migrate.consensus.journal_file import JournalFile
+from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
+from dwcp_migrate.consensus.node import Node, NodeOptions
+from dwcp_migrate.consensus.permits import Expected, Permits
+from dwcp_migrate.consensus.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
+from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.errors import ConsensusError
+from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.transport.tls import make_context
+from tests.consensus.members import CLUSTER, identity, member, membership
+from tests.consensus.processes import free_ports
+
+DOMAIN = "00000000-0000-4000-8000-000000000001"
+WAIT_S = 30.0
+
+
+class Fleet:
+    """Certificates and addresses of some hosts, and the nodes that run on them."""
+
+    def __init__(self, directory: Path, replicas: int) -> None:
+        self.directory = directory
+        self.members = membership(replicas)
+        self.names = [each.name for each in self.members.replicas]
+        self.ports = dict(zip(self.names, free_ports(replicas), strict=True))
+        create_authority(directory)
+        for name in (*self.names, "c0", "c1", "op", "stranger"):
+            issue(directory, name)
+
+    def context(self, side: str, name: str) -> ssl.SSLContext:
+        files = (self.directory / "ca.pem", self.directory / f"{name}.pem", self.directory / f"{name}.key")
+        return make_context("server" if side == "server" else "client", *files)
+
+    def options(self, name: str) -> NodeOptions:
+        return NodeOptions(
+            listen=("127.0.0.1", self.ports.get(name, 0)),
+            addresses={other: ("127.0.0.1", port) for other, port in self.ports.items() if other != name},
+            server_context=lambda: self.context("server", name),
+            client_context=lambda: self.context("client", name),
+        )
+
+    def node(self, name: str, application: Tickets | None = None) -> Node:
+        options = Options(request_timeout_s=1.0, status_s=0.1)
+        replica = Replica(name, identity(name), self.members, application or Tickets(), options)
+        return Node(replica, JournalFile(self.directory / f"{name}.journal"), self.options(name))
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[dict[str, Node]]:
+        nodes = {name: self.node(name) for name in self.names}
+        for node in nodes.values():
+            await node.start()
+        try:
+            yield nodes
+        finally:
+            for node in nodes.values():
+                await node.stop()
+
+    @asynccontextmanager
+    async def client(self, name: str) -> AsyncIterator[GroupClient]:
+        client = GroupClient(name, identity(name), self.members, self.options(name))
+        await asyncio.wait_for(client.start(len(self.names)), WAIT_S)
+        try:
+            yield client
+        finally:
+            await client.stop()
+
+    async def dial(self, name: str, hello: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the first replica as `name` and say `hello`, its frame's bytes."""
+        context = self.context("client", name)
+        port = self.ports[self.names[0]]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=self.names[0])
+        writer.write(hello)
+        return reader, writer
+
+
+async def test_four_nodes_decide_and_their_certificate_convinces_a_destination(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run(), fleet.client("c0") as client:
+        await client.decide(encode(Register(DOMAIN)))
+        decision = await client.decide(encode(Issue(DOMAIN, "c1", 0, 0, 60_000)), certify=True)
+        ticket = decode_result(decision.result)
+        assert isinstance(ticket, Ticket)
+        assert isinstance(decision.certificate, Certificate)
+        expected = Expected(DOMAIN, "c0", "c1", 0)
+        group = Group(fleet.members)
+        assert Permits().admit(decision.certificate, group, expected, ticket.expires_ms - 1) == ticket
+
+
+async def test_of_two_hosts_that_ask_at_once_one_gets_the_slot(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    other = DOMAIN[:-1] + "2"
+    async with fleet.run(), fleet.client("c0") as c0, fleet.client("c1") as c1:
+        await c0.decide(encode(Register(DOMAIN)))
+        await c1.decide(encode(Register(other)))
+        asked = (
+            c0.decide(encode(Issue(DOMAIN, "op", 0, 0, 60_000))),
+            c1.decide(encode(Issue(other, "op", 0, 0, 60_000))),
+        )
+        answers = [decode_result(decision.result) for decision in await asyncio.gather(*asked)]
+    assert sorted(type(answer).__name__ for answer in answers) == ["Refusal", "Ticket"]
+    assert Refusal("slot-busy", 1) in answers
+
+
+async def test_a_group_of_one_remembers_everything_over_a_restart(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run(), fleet.client("c0") as client:
+        await client.decide(encode(Register(DOMAIN)))
+    async with fleet.run() as nodes:
+        application = nodes["r0"].replica.core.application
+        assert isinstance(application, Tickets)
+        owned = application.ownership(DOMAIN)
+        assert owned is not None
+        assert owned.owner == "c0"
+
+
+async def test_a_group_without_a_quorum_says_so_in_time(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        for name in ("r1", "r2"):
+            await nodes.pop(name).stop()
+        with pytest.raises(ConsensusError, match=r"did not decide within 0\.5 s"):
+            await client.decide(encode(Register(DOMAIN)), timeout_s=0.5)
+
+
+async def test_only_an_operator_changes_the_members(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    replicas = fleet.members.replicas
+    following = Membership(CLUSTER, 1, replicas, (*fleet.members.clients, Member("c9", member("c9").key)))
+    async with fleet.run() as nodes, fleet.client("c0") as c0, fleet.client("op") as operator:
+        refused = await c0.decide(encode_membership(following), reconfigure=True)
+        assert refused.result == NOT_ALLOWED
+        accepted = await operator.decide(encode_membership(following), reconfigure=True)
+        assert accepted.result == ACCEPTED
+        c0.update(following)
+        decision = await c0.decide(encode(Register(DOMAIN)), certify=True)
+        assert decision.certificate is not None
+        decision.certificate.verify(Group(following).keys, 1, CLUSTER)
+        assert {node.replica.membership.epoch for node in nodes.values()} <= {0, 1}
+
+
+async def test_a_full_disk_stops_the_replica_from_speaking_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "DISK_RETRY_S", 0.01)
+    monkeypatch.setattr(nodes_module, "HELD_MAX", 1)
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        journal = nodes["r0"]._journal
+        tried = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def refuse(*_: object, **__: object) -> None:
+            loop.call_soon_threadsafe(tried.set)
+            raise OSError(errno.ENOSPC, "no space left")
+
+        with monkeypatch.context() as full:
+            full.setattr(journal, "append", refuse)
+            waiting = [asyncio.ensure_future(client.decide(encode(Register(DOMAIN)))) for _ in range(3)]
+            await asyncio.wait_for(tried.wait(), WAIT_S)
+            assert not any(each.done() for each in waiting)
+        await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
+
+
+async def test_a_failed_sync_ends_the_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        monkeypatch.setattr("os.fdatasync", fail)
+        asked = client.submit(encode(Register(DOMAIN)))
+        error = await asyncio.wait_for(nodes["r0"].failed, WAIT_S)
+        assert "cannot be synced" in str(error)
+        assert not asked.done()
+
+
+HELLO = encode_frame(Hello(VERSION, CLUSTER, "client"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("stranger", HELLO),
+        ("c0", encode_frame(Hello(VERSION, bytes(16), "client"))),
+        ("c0", encode_frame(Hello(VERSION + 1, CLUSTER, "client"))),
+        ("c0", encode_frame(Hello(VERSION, CLUSTER, "replica"))),
+        ("c0", encode_frame(Commit(0, 0, 1, bytes(32)))),
+        ("c0", HELLO + encode_frame(Commit(0, 0, 1, bytes(32)))),
+        ("c0", HELLO + (FRAME_BYTES_MAX + 1).to_bytes(4, "big")),
+        ("c0", HELLO + b"\x00\x00\x00\x01\xc1"),
+        ("c0", b"GET / HTTP/1.1\r\n\r\n"),
+    ],
+    ids=[
+        "no member",
+        "another cluster",
+        "another version",
+        "a client as a replica",
+        "no hello",
+        "a vote from a client",
+        "a frame past the limit",
+        "no message",
+        "another protocol",
+    ],
+)
+async def test_who_breaks_the_rules_is_cut_off_and_nobody_else(tmp_path: Path, name: str, sent: bytes) -> None:
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run(), fleet.client("c0" if name != "c0" else "c1") as client:
+        reader, writer = await fleet.dial(name, sent)
+        try:
+            while await asyncio.wait_for(reader.read(4096), WAIT_S):
+                pass
+        except (ConnectionError, ssl.SSLError):
+            pass  # cut off without ceremony
+        writer.transport.abort()
+        await client.decide(encode(Register(DOMAIN)))
+
+
+async def test_a_host_of_another_authority_does_not_get_in(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    fleet, foreign = Fleet(tmp_path / "ours", 1), Fleet(tmp_path / "theirs", 1)
+    foreign.ports = fleet.ports
+    async with fleet.run():
+        with pytest.raises(ssl.SSLError):
+            await foreign.dial("c0", HELLO)
+
+
+class Transport:
+    """What a channel sees of a peer that takes nothing."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.written: list[bytes] = []
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+class Nobody:
+    """An owner that wants nothing."""
+
+    def made(self, channel: Channel) -> None: ...
+
+    def opened(self, channel: Channel) -> None: ...
+
+    def received(self, channel: Channel, messages: list[Message]) -> None: ...
+
+    def closed(self, channel: Channel) -> None: ...
+
+
+async def test_what_a_peer_does_not_take_is_dropped_past_the_limit() -> None:
+    channel = Channel(Nobody(), Hello(VERSION, CLUSTER, "client"), lambda _: None)
+    transport = channel._transport = Transport()  # type: ignore[assignment]
+    transport.size = channels.UNSENT_BYTES_MAX
+    channel.put(b"a")
+    channel.put(b"b")
+    channel.flush()
+    assert transport.written == [b"ab"]
+    transport.size += 1
+    channel.put(b"c")
+    channel.flush()
+    assert transport.written == [b"ab"]
+    assert channel.dropped == 1

@@ -1,0 +1,110 @@
+"""A few seeds of the simulator, and proof that it finds what it is there to find; the many are `make sim`."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from dwcp_migrate.consensus import membership as membership_module
+from dwcp_migrate.consensus import views
+from dwcp_migrate.consensus.agreement import Agreement
+from dwcp_migrate.consensus.messages import ViewChangeBody
+from dwcp_migrate.consensus.quorum import Quorum, quorum_of
+from dwcp_migrate.consensus.requests import Requests
+from dwcp_migrate.consensus.view_change import Choice
+from tests.consensus.simulation.byzantine import KINDS
+from tests.consensus.simulation.scenario import Run, plan, run
+from tests.consensus.simulation.script import Script
+from tests.consensus.simulation.world import Disk
+
+SEEDS = range(1, 41)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_everything_holds(seed: int) -> None:
+    run(seed)
+
+
+@pytest.mark.parametrize("replicas", [4, 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_honest_request_completes_beside_as_many_liars_as_a_group_bears(kind: str, replicas: int) -> None:
+    """The first replicas lie, all in the same way: so the first primaries do."""
+    base = plan(1)
+    liars: dict[str, tuple[str, ...]] = {f"r{place}": (kind,) for place in range(quorum_of(replicas).faulty)}
+    for seed in range(2):
+        scenario = replace(base, seed=seed, replicas=replicas, liars=liars, faults=(), reconfigure_s=0.0)
+        done = Run(scenario)
+        done.run()
+        asked = sum(scenario.operations.values())
+        assert sum(len(each.decisions) for each in done.world.clients.values()) == asked
+
+
+def test_a_seed_replays_event_by_event() -> None:
+    first, second = run(17), run(17)
+    assert first.world.events == second.world.events
+    assert first.world.now == second.world.now
+    assert first.invariants.batches == second.invariants.batches
+
+
+def test_every_kind_of_liar_and_fault_is_drawn() -> None:
+    plans = [plan(seed) for seed in range(400)]
+    assert {kind for each in plans for kinds in each.liars.values() for kind in kinds} == set(KINDS)
+    faults = {fault.kind for each in plans for fault in each.faults}
+    assert faults == {"power", "kill", "part", "one-way", "slow", "clock", "disk"}
+    assert {each.replicas for each in plans} == {4, 5, 6, 7, 10}
+    assert any(each.reconfigure_s for each in plans)
+
+
+def finds_a_fault(seeds: range) -> bool:
+    """Tell whether some seed fails; its message names the seed."""
+    for seed in seeds:
+        try:
+            run(seed)
+        except AssertionError as error:
+            return f"SEED={seed}" in str(error)
+    return False
+
+
+def test_it_finds_quorums_that_are_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership_module, "quorum_of", lambda size: Quorum(size, (size - 1) // 3, size // 2, 1))
+    assert finds_a_fault(range(60))
+
+
+def test_it_finds_promises_that_were_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_everything(self: Disk, rng: random.Random) -> None:
+        del rng
+        self.synced = b""
+        self._unsynced.clear()
+
+    monkeypatch.setattr(Disk, "crash", lose_everything)
+    assert finds_a_fault(range(300))
+
+
+def test_it_finds_new_views_that_nobody_examines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was prepared is forgotten with the view: sooner or later two batches are decided at one place."""
+
+    def forget(bodies: Iterable[ViewChangeBody], _: Quorum) -> Choice:
+        return Choice(max((body.stable for body in bodies), key=lambda proof: proof.sequence), {})
+
+    monkeypatch.setattr(views, "select", forget)
+    assert finds_a_fault(range(300))
+
+
+def test_it_finds_requests_that_nobody_authenticates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Requests, "is_genuine", lambda *_: True)
+    with pytest.raises(AssertionError, match="executed what c0 never asked"):
+        Script("replicas 4\nliar r0 garble\nask c0 4\nrun 5").run()
+
+
+def test_it_finds_a_primary_that_nobody_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Requests, "overdue", lambda *_: False)
+    monkeypatch.setattr(Agreement, "is_stuck", lambda *_: False)
+    assert finds_a_fault(range(60))
+
+
+def test_liars_are_at_most_as_many_as_a_group_bears() -> None:
+    for seed in range(50):
+        scenario = plan(seed)
+        assert len(scenario.liars) <= (scenario.replicas - 1) // 3
+        assert str(Run(scenario).plan).startswith(f"seed {seed}:")
