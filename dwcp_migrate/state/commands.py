@@ -1,0 +1,310 @@
+"""What changes the fleet's state: commands, and how they lie in the log. No IO.
+
+The rule: a command is all that its outcome depends on, the time included; one that breaks a limit is refused where it
+is decoded, before it reaches the log or the state.
+
+    log entry   msgpack array of commands, each a msgpack byte string (one submitted batch)
+    command     version | request | by | at | body (tagged by its type)
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
+from dwcp_migrate.state.model import (
+    VERSION,
+    Capacity,
+    Certificate,
+    Count,
+    HostState,
+    Labels,
+    Lifetime,
+    Limits,
+    Name,
+    RequestId,
+    Rule,
+    Seconds,
+    Text,
+    Uuid,
+)
+from dwcp_migrate.units import KIB
+
+COMMAND_BYTES_MAX: Final = 128 * KIB
+"""One command; a certificate of `CERTIFICATE_BYTES_MAX` fits four times. Bulk state goes beside the log."""
+
+BATCH_BYTES_MAX: Final = 160 * KIB
+"""One log entry. It stays below what the log replicates in one message."""
+
+BATCH_COMMANDS_MAX: Final = 1024
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag=str.lower):
+    pass
+
+
+class PutHost(_Body, frozen=True, kw_only=True):
+    """A host says what it is and that it lives."""
+
+    name: Name
+    trust_domain: Text = ""
+    labels: Labels = {}
+    capacity: Capacity = Capacity()
+
+
+class SetHostState(_Body, frozen=True, kw_only=True):
+    """A host drains, is taken for dead, or is back."""
+
+    name: Name
+    state: HostState
+
+
+class RemoveHost(_Body, frozen=True, kw_only=True):
+    """A host leaves; refused while it owns domains."""
+
+    name: Name
+
+
+class PutDomain(_Body, frozen=True, kw_only=True):
+    """A host says that it runs a domain that nobody owns yet; a known one only gets its name and size."""
+
+    uuid: Uuid
+    name: Text = ""
+    memory_bytes: Count = 0
+
+
+class ForgetDomain(_Body, frozen=True, kw_only=True):
+    """The owner undefined a domain."""
+
+    uuid: Uuid
+
+
+class SetLimits(_Body, frozen=True, kw_only=True):
+    """How many migrations at once from now on."""
+
+    limits: Limits
+
+
+class PutRule(_Body, frozen=True, kw_only=True):
+    """A placement rule, new or replaced."""
+
+    rule: Rule
+
+
+class DropRule(_Body, frozen=True, kw_only=True):
+    """No such rule any more; there being none is fine."""
+
+    name: Name
+
+
+class Propose(_Body, frozen=True, kw_only=True):
+    """May this domain go from here to there? The source asks.
+
+    Attributes:
+        generation: that the asker believes in, 0 for any.
+        certificate: needed when the hosts are of different trust domains.
+    """
+
+    uuid: Uuid
+    name: Text = ""
+    source: Name
+    destination: Name
+    lifetime_s: Lifetime
+    generation: Count = 0
+    certificate: Certificate = b""
+
+
+class Begin(_Body, frozen=True, kw_only=True):
+    """The destination accepted the data link."""
+
+    token: Count
+
+
+class Resume(_Body, frozen=True, kw_only=True):
+    """The destination runs the domain: it is the owner now."""
+
+    token: Count
+
+
+class Fail(_Body, frozen=True, kw_only=True):
+    """The migration did not happen; the domain stays with the source."""
+
+    token: Count
+    reason: Text = ""
+
+
+class Resolve(_Body, frozen=True, kw_only=True):
+    """What libvirt on both hosts says about a ticket whose end nobody recorded; None is unknown."""
+
+    token: Count
+    source_runs: bool | None = None
+    destination_runs: bool | None = None
+
+
+class HandOver(_Body, frozen=True, kw_only=True):
+    """The owner says that a domain runs elsewhere now: it went point to point, while the fleet could not be asked."""
+
+    uuid: Uuid
+    destination: Name
+
+
+class Acquire(_Body, frozen=True, kw_only=True):
+    """Take a lease, or prolong one that is held already."""
+
+    name: Name
+    lifetime_s: Lifetime
+
+
+class Release(_Body, frozen=True, kw_only=True):
+    """Give a lease back; only the holder of this very token does."""
+
+    name: Name
+    token: Count
+
+
+class Reserve(_Body, frozen=True, kw_only=True):
+    """Take a share of a link, or change one."""
+
+    name: Name
+    source: Name
+    destination: Name
+    bytes_per_s: Count
+    lifetime_s: Lifetime
+
+
+class Unreserve(_Body, frozen=True, kw_only=True):
+    """Give a share back."""
+
+    name: Name
+    token: Count
+
+
+class Barrier(_Body, frozen=True, kw_only=True):
+    """Nothing; who sees it applied has seen all before it.
+
+    Attributes:
+        padding: makes it as large as a measurement wants.
+    """
+
+    padding: Annotated[bytes, Meta(max_length=COMMAND_BYTES_MAX)] = b""
+
+
+Body = (
+    PutHost
+    | SetHostState
+    | RemoveHost
+    | PutDomain
+    | ForgetDomain
+    | SetLimits
+    | PutRule
+    | DropRule
+    | Propose
+    | Begin
+    | Resume
+    | Fail
+    | Resolve
+    | HandOver
+    | Acquire
+    | Release
+    | Reserve
+    | Unreserve
+    | Barrier
+)
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A body and where it comes from.
+
+    Attributes:
+        request: names this request among those of `by`; the same one again changes nothing and gets the same outcome.
+        by: the host that asks, as its certificate says.
+        at: its clock, seconds since the epoch.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=2**31)] = VERSION
+    request: RequestId
+    by: Name
+    at: Seconds
+    body: Body
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    request: RequestId
+    by: Name
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Command)
+_heads = msgspec.msgpack.Decoder(_Head)
+_Batch = Annotated[list[Annotated[bytes, Meta(max_length=COMMAND_BYTES_MAX)]], Meta(max_length=BATCH_COMMANDS_MAX)]
+_batches = msgspec.msgpack.Decoder(_Batch)
+
+
+class UnknownVersionError(RemoteProtocolError):
+    """A command of a newer version: this replica must not go on, it would come to another state than the others."""
+
+
+def encode(command: Command) -> bytes:
+    """Write a command.
+
+    Raises:
+        LimitExceededError: it is larger than `COMMAND_BYTES_MAX`.
+    """
+    data = _encoder.encode(command)
+    if len(data) > COMMAND_BYTES_MAX:
+        raise LimitExceededError(f"command of {len(data)} bytes, at most {COMMAND_BYTES_MAX}")
+    return data
+
+
+def decode(data: bytes) -> Command:
+    """Read a command.
+
+    Raises:
+        UnknownVersionError: of a newer version.
+        RemoteProtocolError: it breaks a rule or a limit.
+    """
+    try:
+        head: _Head = _heads.decode(data)
+        if head.version > VERSION:
+            raise UnknownVersionError(
+                f"command of version {head.version}, this software knows {VERSION}", hint="upgrade this agent"
+            )
+        command: Command = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"command: {error}") from error
+    return command
+
+
+def encode_batch(commands: list[bytes]) -> bytes:
+    """Join commands to one log entry; see `BATCH_BYTES_MAX`, which the caller keeps."""
+    return _encoder.encode(commands)
+
+
+def decode_batch(data: bytes) -> list[bytes]:
+    """Split a log entry.
+
+    Raises:
+        RemoteProtocolError: it is none, or breaks a limit.
+    """
+    if len(data) > BATCH_BYTES_MAX:
+        raise LimitExceededError(f"log entry of {len(data)} bytes, at most {BATCH_BYTES_MAX}")
+    try:
+        batch: list[bytes] = _batches.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"log entry: {error}") from error
+    return batch
+
+
+def author(data: bytes) -> str:
+    """Say who a command claims to be by.
+
+    Raises:
+        RemoteProtocolError: it is no command.
+    """
+    try:
+        head: _Head = _heads.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"command: {error}") from error
+    return head.by

@@ -1,0 +1,150 @@
+"""What the agent needs of whatever holds the fleet's state; Raft and etcd are behind it.
+
+The rule: the agent knows this Protocol and no engine. A change is confirmed when it is committed and applied here, a
+look is local and may be late, `barrier` before it makes it a look at everything that was confirmed to anybody.
+
+    Engine      raft.RaftEngine      etcd.EtcdEngine      fake.FakeEngine (tests)
+"""
+
+from collections.abc import Callable
+from socket import socket
+from typing import Final, Literal, Protocol, TypeVar
+
+import msgspec
+
+from dwcp_migrate.state.commands import Body
+from dwcp_migrate.state.model import REQUEST_WINDOW, Fleet, Outcome
+
+T = TypeVar("T")
+
+SUBMITS_MAX: Final = REQUEST_WINDOW // 2
+"""Requests of this host open at once."""
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One of those that keep the state.
+
+    Attributes:
+        connected: to this host.
+        behind: entries that the leader has not seen it take; -1 where that is not known (only the leader knows).
+    """
+
+    name: str
+    role: Literal["leader", "voter", "observer"]
+    connected: bool
+    behind: int = -1
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an engine stands.
+
+    Attributes:
+        state: of this host in it; `stopped` with the reason in `error`.
+        commit_ms_p50: of this host's last requests, from asking to applied here; -1 before the first.
+        requests: of this host since the start: those confirmed, and those that no majority confirmed in time.
+    """
+
+    engine: str
+    state: Literal["leader", "follower", "candidate", "observer", "client", "stopped"]
+    leader: str = ""
+    term: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    log_bytes: int = 0
+    members: list[Member] = []
+    elections: int = 0
+    requests: int = 0
+    requests_failed: int = 0
+    commit_ms_p50: float = -1.0
+    commit_ms_p99: float = -1.0
+    error: str = ""
+
+
+class Engine(Protocol):
+    """Holds the fleet's state."""
+
+    async def start(self) -> None:
+        """Begin; does not wait for a quorum.
+
+        Raises:
+            CoordinationError: what is on the disk, or the configuration, cannot be used.
+        """
+
+    async def close(self) -> None:
+        """End; what is open fails."""
+
+    async def submit(self, body: Body, timeout_s: float) -> Outcome:
+        """Have a command committed and applied here.
+
+        Raises:
+            NoQuorumError: not confirmed in time; it may still happen.
+            LimitExceededError: it is too large.
+        """
+
+    async def barrier(self, timeout_s: float) -> None:
+        """Wait until everything that was confirmed to anybody is applied here.
+
+        Raises:
+            NoQuorumError: not in time.
+        """
+
+    async def look(self, at: Callable[[Fleet], T]) -> T:
+        """Look at the state as it is here; `at` must not keep or change what it sees.
+
+        Raises:
+            NoQuorumError: the engine is stopped.
+        """
+
+    async def status(self) -> EngineStatus:
+        """Say where it stands."""
+
+    async def add_member(self, name: str, timeout_s: float) -> None:
+        """Give a host a vote.
+
+        Raises:
+            NoQuorumError: not confirmed in time.
+            CoordinationError: not possible now, or not with this engine.
+        """
+
+    async def remove_member(self, name: str, timeout_s: float) -> None:
+        """Take a host's vote; raises as `add_member`."""
+
+    async def transfer_leader(self, name: str, timeout_s: float) -> str:
+        """Have another voter lead, the one furthest along if `name` is empty; returns its name. Raises as above."""
+
+    def adopt(self, sock: socket) -> None:
+        """Take a connection that another host's engine opened."""
+
+
+class Requests:
+    """Numbers this host's requests so that a repeated one always finds its outcome.
+
+    The state remembers the last `REQUEST_WINDOW` outcomes of each host, so a request is only begun while it is less
+    than that ahead of the oldest one that is open still.
+
+    Args:
+        run: names this run of the process; requests of different runs never share an id.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._next = 0
+        self._open: dict[int, None] = {}
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether another may be begun now."""
+        oldest = next(iter(self._open), self._next)
+        return len(self._open) < SUBMITS_MAX and self._next - oldest < SUBMITS_MAX
+
+    def begin(self) -> tuple[int, str]:
+        """Begin one; returns its number, for `end`, and its id."""
+        assert self.may_begin, "ask may_begin first"
+        number = self._next
+        self._next += 1
+        self._open[number] = None
+        return number, f"{self._run}-{number}"
+
+    def end(self, number: int) -> None:
+        """It is answered, or given up for good."""
+        del self._open[number]

@@ -1,0 +1,56 @@
+"""The model as the log drives it: batches of commands in, outcomes out.
+
+The rule: what every replica of this version cannot read alike is refused alike; what only a newer one can read stops
+this replica before it comes to another state than the rest.
+"""
+
+import msgspec
+
+from dwcp_migrate.errors import JournalError, RemoteProtocolError
+from dwcp_migrate.state import commands, model
+from dwcp_migrate.state.invariants import violations
+from dwcp_migrate.state.machine import apply
+from dwcp_migrate.state.model import Fleet, Outcome
+
+
+class FleetMachine:
+    """The fleet's state behind a log."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+
+    def apply(self, batch: list[bytes]) -> list[Outcome]:
+        """Apply one entry's commands.
+
+        Raises:
+            UnknownVersionError: a command of a newer version.
+        """
+        return [self._apply_one(data) for data in batch]
+
+    def _apply_one(self, data: bytes) -> Outcome:
+        try:
+            command = commands.decode(data)
+        except commands.UnknownVersionError:
+            raise
+        except RemoteProtocolError:
+            return Outcome("invalid")
+        return apply(self.fleet, command)
+
+    def save(self) -> bytes:
+        """Encode the state."""
+        return model.encode(self.fleet)
+
+    def restore(self, data: bytes) -> None:
+        """Take a state.
+
+        Raises:
+            JournalError: it is none, of a newer version, or breaks an invariant.
+        """
+        try:
+            fleet = model.decode(data)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise JournalError(f"the snapshot's state cannot be read: {error}") from error
+        wrong = violations(fleet)
+        if wrong:
+            raise JournalError(f"the snapshot's state is unsound: {wrong[0]}")
+        self.fleet = fleet

@@ -1,0 +1,93 @@
+"""Leases and reservations: what is held for a time. Pure functions over the fleet.
+
+The rule: a hold that ran out is nobody's, whoever still believes in it; its token tells a late holder from the next.
+A host whose clock runs ahead can shorten holds of others, never share them.
+"""
+
+from dwcp_migrate.state import commands as do
+from dwcp_migrate.state.model import LEASES_MAX, RESERVATIONS_MAX, Fleet, Lease, Outcome, Reservation
+
+
+def acquire(fleet: Fleet, by: str, body: do.Acquire) -> Outcome:
+    """Take a free lease with a new token, or prolong one's own and keep its token."""
+    held = fleet.leases.get(body.name)
+    token = fleet.index
+    if held is not None and held.expires_at > fleet.now:
+        if held.holder != by:
+            return Outcome("held", held.token)
+        token = held.token
+    elif held is None and len(fleet.leases) >= LEASES_MAX:
+        _drop_expired_leases(fleet)
+        if len(fleet.leases) >= LEASES_MAX:
+            return Outcome("full")
+    fleet.leases[body.name] = Lease(name=body.name, holder=by, token=token, expires_at=fleet.now + body.lifetime_s)
+    return Outcome(token=token)
+
+
+def release(fleet: Fleet, by: str, body: do.Release) -> Outcome:
+    """Give it back; one that ran out or is another's is left alone."""
+    held = fleet.leases.get(body.name)
+    if held is None or held.token != body.token:
+        return Outcome(token=body.token)
+    if held.holder != by:
+        return Outcome("stranger", held.token)
+    del fleet.leases[body.name]
+    return Outcome(token=body.token)
+
+
+def reserve(fleet: Fleet, by: str, body: do.Reserve) -> Outcome:
+    """Take a share of a link, or change one's own; refused when the link has not that much left."""
+    held = fleet.reservations.get(body.name)
+    alive = held is not None and held.expires_at > fleet.now
+    if held is not None and alive and held.holder != by:
+        return Outcome("held", held.token)
+    if held is None and len(fleet.reservations) >= RESERVATIONS_MAX:
+        _drop_expired_reservations(fleet)
+        if len(fleet.reservations) >= RESERVATIONS_MAX:
+            return Outcome("full")
+    most = fleet.limits.link_bytes_per_s.get(f"{body.source}>{body.destination}", 0)
+    if most and reserved(fleet, body.source, body.destination, without=body.name) + body.bytes_per_s > most:
+        return Outcome("link")
+    token = held.token if held is not None and alive else fleet.index
+    fleet.reservations[body.name] = Reservation(
+        name=body.name,
+        source=body.source,
+        destination=body.destination,
+        holder=by,
+        bytes_per_s=body.bytes_per_s,
+        token=token,
+        expires_at=fleet.now + body.lifetime_s,
+    )
+    return Outcome(token=token)
+
+
+def reserved(fleet: Fleet, source: str, destination: str, without: str = "") -> int:
+    """Say how many bytes/s of a link are reserved now, leaving out the reservation `without`."""
+    return sum(
+        held.bytes_per_s
+        for held in fleet.reservations.values()
+        if (held.source, held.destination) == (source, destination)
+        and held.expires_at > fleet.now
+        and held.name != without
+    )
+
+
+def unreserve(fleet: Fleet, by: str, body: do.Unreserve) -> Outcome:
+    """Give a share back; one that ran out or is another's is left alone."""
+    held = fleet.reservations.get(body.name)
+    if held is None or held.token != body.token:
+        return Outcome(token=body.token)
+    if held.holder != by:
+        return Outcome("stranger", held.token)
+    del fleet.reservations[body.name]
+    return Outcome(token=body.token)
+
+
+def _drop_expired_leases(fleet: Fleet) -> None:
+    for name in [name for name, held in fleet.leases.items() if held.expires_at <= fleet.now]:
+        del fleet.leases[name]
+
+
+def _drop_expired_reservations(fleet: Fleet) -> None:
+    for name in [name for name, held in fleet.reservations.items() if held.expires_at <= fleet.now]:
+        del fleet.reservations[name]

@@ -1,0 +1,281 @@
+"""The log of a replica on disk: entries, term and vote, read back after any crash.
+
+The rule: what was synced is never lost and never changed but by `truncate`; what was not may be missing, and is then
+missing at the end only. Writing comes before remembering: an entry that the disk did not take is not in the log.
+
+    log     "DWCPLOG1" | records: length u32 | crc32 u32 | index u64 | term u64 | kind u8 | payload
+    vote    two slots of 512 bytes, written in turn: crc32 u32 | number u64 | term u64 | commit u64 | length u16 | name
+
+A record whose checksum is wrong ends the log: it was being written when the host died, nobody was told that it is safe.
+If the vote file says that more was committed than the log now holds, the disk lost what it promised: the replica must
+not vote with that log, see `Journal.check`.
+"""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Final, overload
+
+from dwcp_migrate.errors import JournalError
+from dwcp_migrate.state.commands import BATCH_BYTES_MAX
+from dwcp_migrate.units import KIB
+
+MAGIC: Final = b"DWCPLOG1"
+SLOT_BYTES: Final = 512
+"""One sector: disks write it whole."""
+NAME_BYTES_MAX: Final = 256
+READ_BYTES: Final = 256 * KIB
+
+_RECORD: Final = struct.Struct("<IIQQB")
+_SLOT: Final = struct.Struct("<IQQQH")
+_HEAD_BYTES: Final = 8
+_BODY_MIN: Final = _RECORD.size - _HEAD_BYTES
+
+Record = tuple[bytes, int, int]
+"""Command (kind byte and payload), index, term: as the Raft library holds it."""
+
+
+class Journal:
+    """Entries, term and vote.
+
+    Args:
+        directory: made if it is not there; holds `log` and `vote`.
+        durable: False leaves out every fsync: for measurements and for the state of one lone host's tests.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        self._durable = durable
+        self._path = directory / "log"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._vote = os.open(directory / "vote", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._number, self.term, self.voted_for, committed = self._read_vote()
+            self._records: list[Record] = []
+            self._offsets: list[int] = []
+            self._end = 0
+            self._load()
+        except OSError as error:
+            raise JournalError(f"cannot use {directory}: {error.strerror}", hint="check the directory") from error
+        self._dirty = self._vote_dirty = False
+        self.commit = self._stored_commit = committed
+
+    # -- entries
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, item: int) -> Record: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[Record]: ...
+    def __getitem__(self, item: int | slice) -> Record | list[Record]:
+        return self._records[item]
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """Index and term of the last entry, zeros when there is none."""
+        return (self._records[-1][1], self._records[-1][2]) if self._records else (0, 0)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the log on disk."""
+        return self._end
+
+    def append(self, record: Record) -> None:
+        """Write an entry behind the last; durable after `sync`.
+
+        Raises:
+            OSError: the disk did not take it; the log is as before.
+        """
+        data = _encode(record)
+        try:
+            _write_all(self._file, data, self._end)
+        except OSError:
+            os.ftruncate(self._file, self._end)
+            raise
+        self._offsets.append(self._end)
+        self._records.append(record)
+        self._end += len(data)
+        self._dirty = True
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` entries; durable on return."""
+        if count >= len(self._records):
+            return
+        end = self._offsets[count]
+        os.ftruncate(self._file, end)
+        self._end = end
+        del self._records[count:], self._offsets[count:]
+        self._dirty = True
+        self.sync()
+
+    def drop_first(self, count: int) -> None:
+        """Forget the first `count` entries, which a snapshot holds; the rest moves to a new file, whole or not."""
+        self._rewrite(self._records[count:])
+
+    def replace(self, records: list[Record]) -> None:
+        """Hold these entries and no others, durably."""
+        self._rewrite(records)
+
+    def check(self, snapshot_index: int) -> None:
+        """Demand that what was committed is there, in the log or in the snapshot.
+
+        Raises:
+            JournalError: the disk lost what it had confirmed; a replica without it could help to lose it everywhere.
+        """
+        if self.commit > max(self.last[0], snapshot_index):
+            raise JournalError(
+                f"{self._path} ends with entry {self.last[0]}, but {self.commit} was committed",
+                hint="remove this member from the fleet, delete the directory, add the member again",
+            )
+
+    def sync(self) -> None:
+        """Make everything written durable, entries, term and vote; costs nothing when nothing was.
+
+        Raises:
+            OSError: the disk failed; what it holds is unknown from now on, and the journal must not be used again.
+        """
+        if self._dirty:
+            if self._durable:
+                os.fdatasync(self._file)
+            self._dirty = False
+        if self._vote_dirty:
+            if self._durable:
+                os.fdatasync(self._vote)
+            self._vote_dirty = False
+
+    def _rewrite(self, records: list[Record]) -> None:
+        temporary = self._path.with_suffix(".new")
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            encoded = [_encode(record) for record in records]
+            _write_all(file, MAGIC + b"".join(encoded), 0)
+            if self._durable:
+                os.fsync(file)
+            temporary.replace(self._path)
+            self._sync_directory()
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(self._file)
+        self._file = file
+        self._records = records
+        self._offsets = []
+        self._end = len(MAGIC)
+        for data in encoded:
+            self._offsets.append(self._end)
+            self._end += len(data)
+        self._dirty = False
+
+    def _load(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size < len(MAGIC):
+            os.ftruncate(self._file, 0)
+            _write_all(self._file, MAGIC, 0)
+            self._sync_file()
+            self._sync_directory()
+            self._end = len(MAGIC)
+            return
+        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+            raise JournalError(f"{self._path} is no log of this software", hint="move it away")
+        self._end = len(MAGIC)
+        while (found := self._read(self._end, size)) is not None:
+            record, length = found
+            if self._records and record[1] != self._records[-1][1] + 1:
+                break
+            self._records.append(record)
+            self._offsets.append(self._end)
+            self._end += length
+        if self._end < size:
+            os.ftruncate(self._file, self._end)
+            self._sync_file()
+
+    def _read(self, offset: int, size: int) -> tuple[Record, int] | None:
+        head = os.pread(self._file, _HEAD_BYTES, offset)
+        if len(head) < _HEAD_BYTES:
+            return None
+        length, checksum = struct.unpack("<II", head)
+        if not _BODY_MIN <= length <= _BODY_MIN + BATCH_BYTES_MAX or offset + _HEAD_BYTES + length > size:
+            return None
+        body = os.pread(self._file, length, offset + _HEAD_BYTES)
+        if len(body) < length or zlib.crc32(body) != checksum:
+            return None
+        index, term = struct.unpack_from("<QQ", body)
+        return (body[16:], index, term), _HEAD_BYTES + length
+
+    # -- term, vote, commit index
+
+    def set_term(self, term: int, voted_for: str | None) -> None:
+        """Write term and vote; `sync` before the next message that tells of them."""
+        self.term, self.voted_for = term, voted_for
+        self._write_vote()
+        self._vote_dirty = True
+
+    def set_commit(self, index: int) -> None:
+        """Take a newer commit index: what it covers is made durable before anybody is told."""
+        if index > self.commit:
+            self.sync()
+        self.commit = index
+
+    def store_commit(self) -> None:
+        """Write the commit index if it has changed; called once a second, it only has to be true, not the newest."""
+        if self.commit != self._stored_commit:
+            self._write_vote()
+
+    def _write_vote(self) -> None:
+        self._number += 1
+        name = (self.voted_for or "").encode()
+        if len(name) > NAME_BYTES_MAX:
+            raise JournalError(f"a name of {len(name)} bytes, at most {NAME_BYTES_MAX}")
+        body = struct.pack("<QQQH", self._number, self.term, self.commit, len(name)) + name
+        slot = struct.pack("<I", zlib.crc32(body)) + body
+        _write_all(self._vote, slot.ljust(SLOT_BYTES, b"\0"), self._number % 2 * SLOT_BYTES)
+        self._stored_commit = self.commit
+
+    def _read_vote(self) -> tuple[int, int, str | None, int]:
+        found: list[tuple[int, int, str | None, int]] = []
+        for offset in (0, SLOT_BYTES):
+            data = os.pread(self._vote, SLOT_BYTES, offset)
+            if len(data) < SLOT_BYTES:
+                continue
+            checksum, number, term, commit, length = _SLOT.unpack_from(data)
+            body = data[4 : _SLOT.size + length]
+            if length <= NAME_BYTES_MAX and zlib.crc32(body) == checksum:
+                found.append((number, term, body[_SLOT.size - 4 :].decode() or None, commit))
+        return max(found, default=(0, 0, None, 0), key=lambda slot: slot[0])
+
+    def _sync_file(self) -> None:
+        if self._durable:
+            os.fsync(self._file)
+
+    def _sync_directory(self) -> None:
+        if not self._durable:
+            return
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Close the files; nothing is synced by it."""
+        os.close(self._file)
+        os.close(self._vote)
+
+
+def _encode(record: Record) -> bytes:
+    command, index, term = record
+    body = struct.pack("<QQ", index, term) + command
+    return struct.pack("<II", len(body), zlib.crc32(body)) + body
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(file, view, offset)
+        view, offset = view[count:], offset + count

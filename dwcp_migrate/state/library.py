@@ -1,0 +1,296 @@
+"""pysyncobj with its wire and its disk replaced: the only module that knows the library.
+
+The rule: the library's private parts that are used are listed in `HOOKS`, which a test holds against the installed
+version, and are touched here and nowhere else; `replica` decides, this only gives it the handles. No pickle is left:
+commands, membership and snapshots are bytes with a schema of their own.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.monotonic import monotonic
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from dwcp_migrate.state import wire
+from dwcp_migrate.state.journal import Journal, Record
+from dwcp_migrate.state.snapshots import Snapshots
+
+COMPACT_ENTRIES: Final = 8192
+"""The log is cut when it is that long; what is cut costs a follower that was away a snapshot."""
+
+QUEUE_MAX: Final = 4096
+"""Entries handed over between two ticks."""
+
+FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+
+HOOKS: Final = (
+    "_SyncObj__changeCluster",
+    "_SyncObj__connectedNodes",
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__doChangeCluster",
+    "_SyncObj__generateRaftTimeout",
+    "_SyncObj__loadDumpFile",
+    "_SyncObj__onMessageReceived",
+    "_SyncObj__onReadonlyNodeConnected",
+    "_SyncObj__onReadonlyNodeDisconnected",
+    "_SyncObj__parseChangeClusterRequest",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__raftCurrentTerm",
+    "_SyncObj__raftElectionDeadline",
+    "_SyncObj__raftLastApplied",
+    "_SyncObj__raftLeader",
+    "_SyncObj__raftLog",
+    "_SyncObj__raftMatchIndex",
+    "_SyncObj__raftState",
+    "_SyncObj__readonlyNodes",
+    "_SyncObj__selfNode",
+    "_SyncObj__serializer",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__setState",
+    "_SyncObj__transferInProgress",
+    "_SyncObj__votedForNodeId",
+    "_applyCommand",
+    "_getLeader",
+    "_poller",
+)
+"""Private names of pysyncobj 0.3.17 that this module uses or overrides."""
+
+Answer = Callable[[Any, int], object]
+"""Called with the outcome and a FAIL_REASON (0 is success)."""
+
+clock = monotonic
+"""The clock that the library's deadlines are in."""
+
+
+class Owner(Protocol):
+    """Who decides; `replica.Replica` is it."""
+
+    name: str
+
+    def applied(self, command: bytes) -> Any:
+        """Apply a committed entry."""
+
+    def may_change(self, verb: str, name: str) -> bool:
+        """As the leader: whether membership may change so now."""
+
+    def change_own(self, *, is_voter: bool) -> bool:
+        """This host gets or loses its vote."""
+
+    def install(self) -> None:
+        """Take the snapshot that has come."""
+
+    def post(self, name: str, message: dict[str, Any]) -> bool:
+        """Send a message of the library's."""
+
+    def know(self, name: str) -> None:
+        """There is another voter."""
+
+    def forget(self, name: str) -> None:
+        """It is none any more."""
+
+
+class _Log:
+    """The journal under the library's names."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        self._journal.append((command, idx, term))
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names, here and below
+        self._journal.truncate(entryFrom)
+
+    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
+        self._journal.drop_first(entryTo)
+
+    def __getitem__(self, item: int | slice) -> Record | list[Record]:
+        return self._journal[item]
+
+    def __len__(self) -> int:
+        return len(self._journal)
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:  # noqa: N802, N803
+        self._journal.set_commit(raftCommitIndex)
+
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:  # noqa: N802, N803
+        self._journal.set_term(term, votedForNodeId)
+
+    def onOneSecondTimer(self) -> None:  # noqa: N802
+        self._journal.store_commit()
+
+
+class _Courier(Transport):  # type: ignore[misc] # the library has no types
+    """The replica's links under the library's names."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(None, None, ())
+        self._owner = owner
+
+    def addNode(self, node: Any) -> None:  # noqa: N802
+        self._owner.know(node.id)
+
+    def dropNode(self, node: Any) -> None:  # noqa: N802
+        self._owner.forget(node.id)
+
+    def send(self, node: Any, message: dict[str, Any]) -> bool:
+        return self._owner.post(node.id, message)
+
+
+class Raft(SyncObj):  # type: ignore[misc] # the library has no types
+    """The library's object: its algorithm, our bytes.
+
+    Args:
+        owner: decides.
+        election_s: shortest time without a leader's word before an election; the longest is twice that.
+    """
+
+    def __init__(self, owner: Owner, election_s: float) -> None:
+        self.owner = owner
+        super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=_Courier(owner))
+
+    # -- overridden
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802
+        return self.owner.applied(command)
+
+    def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> tuple[str, str] | None:  # noqa: N802
+        if command[0] != wire.MEMBERSHIP:
+            return None
+        change = wire.decode_membership(command[1:])
+        return change.verb, change.name
+
+    def _SyncObj__changeCluster(self, request: tuple[str, str]) -> bool:  # noqa: N802
+        allowed = self.owner.may_change(*request)
+        return allowed and bool(SyncObj._SyncObj__changeCluster(self, request))  # noqa: SLF001
+
+    def _SyncObj__doChangeCluster(self, request: tuple[str, str], reverse: bool = False) -> bool:  # noqa: N802, FBT001, FBT002
+        verb, name = request
+        adding = (verb == "add") != reverse
+        if name == self.owner.name:
+            return self.owner.change_own(is_voter=adding)
+        if adding:
+            self._SyncObj__readonlyNodes.discard(Node(name))
+        return bool(SyncObj._SyncObj__doChangeCluster(self, request, reverse))  # noqa: SLF001
+
+    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803, FBT001
+        del clearJournal
+        self.owner.install()
+
+    # -- handles
+
+    def load(self, journal: Journal, snapshots: Snapshots) -> None:
+        """Work on these from now on; term, vote and commit index come from the journal."""
+        self._SyncObj__raftLog = _Log(journal)
+        self._SyncObj__serializer = snapshots
+        self._SyncObj__raftCurrentTerm = max(journal.term, journal.last[1])
+        self._SyncObj__votedForNodeId = journal.voted_for if journal.term >= journal.last[1] else None
+        self._SyncObj__raftCommitIndex = max(1, min(journal.commit, journal.last[0]))
+
+    def applied_to(self, index: int) -> None:
+        """The state is that of an entry, which is committed."""
+        self._SyncObj__raftLastApplied = index
+        self._SyncObj__raftCommitIndex = max(index, self._SyncObj__raftCommitIndex)
+
+    def set_own(self, *, is_voter: bool) -> None:
+        """Take part in votes, or only listen."""
+        self._SyncObj__selfNode = Node(self.owner.name) if is_voter else None
+
+    def change(self, verb: str, name: str) -> None:
+        """Membership is so now."""
+        self._SyncObj__doChangeCluster((verb, name))
+
+    def hear(self, name: str, message: dict[str, Any]) -> None:
+        """A message came."""
+        self._SyncObj__onMessageReceived(Node(name), message)
+
+    def connected(self, name: str, *, is_voter: bool) -> None:
+        """A host is connected."""
+        if is_voter:
+            self._SyncObj__connectedNodes.add(Node(name))
+        else:
+            self._SyncObj__onReadonlyNodeConnected(Node(name))
+
+    def disconnected(self, name: str) -> None:
+        """It is no more."""
+        node = Node(name)
+        if node in self._SyncObj__readonlyNodes:
+            self._SyncObj__onReadonlyNodeDisconnected(node)
+        self._SyncObj__connectedNodes.discard(node)
+
+    def step_down(self, term: int) -> None:
+        """There is a newer term."""
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__setState(FOLLOWER)
+        self._SyncObj__raftLeader = None
+
+    def propose(self, payload: bytes, answer: Answer, kind: int) -> None:
+        """Have an entry appended."""
+        self._applyCommand(payload, answer, kind)
+
+    def transfer(self, name: str, answer: Answer) -> None:
+        """As the leader: ask another voter to take over; any if `name` is empty."""
+        self.transferLeadership(Node(name) if name else None, answer)
+
+    def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
+        """Have the poller wait for a descriptor."""
+        self._poller.subscribe(descriptor, callback, events)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Do so no more."""
+        self._poller.unsubscribe(descriptor)
+
+    @property
+    def role(self) -> int:
+        """FOLLOWER, CANDIDATE or LEADER."""
+        return int(self._SyncObj__raftState)
+
+    @property
+    def leader(self) -> str:
+        """The leader as far as it is known; empty while there is none."""
+        node = self._getLeader()
+        return node.id if node is not None else ""
+
+    @property
+    def is_transferring(self) -> bool:
+        """Whether the leader asked this host to take over."""
+        return bool(self._SyncObj__transferInProgress)
+
+    @property
+    def deadline(self) -> float:
+        """When an election is due without a leader's word."""
+        return float(self._SyncObj__raftElectionDeadline)
+
+    @deadline.setter
+    def deadline(self, at: float) -> None:
+        self._SyncObj__raftElectionDeadline = at
+
+    def timeout_s(self) -> float:
+        """Draw an election timeout."""
+        return float(self._SyncObj__generateRaftTimeout())
+
+    def matched(self, name: str) -> int:
+        """As the leader: the last entry that a host is known to hold; -1 when unknown."""
+        return int(self._SyncObj__raftMatchIndex.get(Node(name), -1)) if self.role == LEADER else -1
+
+
+def _conf(election_s: float) -> Any:
+    longest = 2 * election_s
+    return SyncObjConf(
+        autoTick=False,
+        raftMinTimeout=election_s,
+        raftMaxTimeout=longest,
+        appendEntriesPeriod=election_s / 6,
+        connectionTimeout=longest,
+        leaderFallbackTimeout=2 * longest,
+        appendEntriesUseBatch=False,
+        appendEntriesBatchSizeBytes=wire.APPEND_BYTES,
+        logCompactionMinEntries=COMPACT_ENTRIES,
+        logCompactionMinTime=10**9,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=True,
+        commandsQueueSize=QUEUE_MAX,
+        useFork=False,
+    )

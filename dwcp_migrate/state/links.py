@@ -1,0 +1,372 @@
+"""Connections between replicas: TLS both ways on sockets that never block, driven by the replica's poller.
+
+The rule: a connection counts once its other end has proved by certificate to be a host of this fleet, and is known by
+that name alone; there is one for each host, the newest. Whatever breaks a limit or the schema closes it. Nothing is
+sent before `flush`, so that what has to be on disk first can be put there.
+
+    voters dial each other, the one whose name is less first; observers dial all voters
+    dial      TCP, greeting of the agents' link port, TLS 1.3 with the host's name checked
+    taken     by the agent on its link port, greeting read there, `adopt`
+"""
+
+import os
+import random
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from dwcp_migrate.errors import DwcpError, RemoteProtocolError
+from dwcp_migrate.state.wire import Frames, Message, encode
+from dwcp_migrate.units import KIB, MIB
+
+READ_BYTES: Final = 128 * KIB
+READS_MAX: Final = 16
+"""Reads of one connection in a row, before others have their turn."""
+OUT_BYTES_MAX: Final = 8 * MIB
+"""Waiting for a peer that does not read; then its connection is closed and the log brings it up again."""
+ROOM_BYTES: Final = 1 * MIB
+"""While less is waiting, bulk may be added."""
+HANDSHAKE_S_MAX: Final = 5.0
+DIAL_EVERY_S: Final = 0.3
+"""Between two attempts; a killed agent is back within a second."""
+WRONG_WAY_S: Final = 3.0
+"""A voter that should be dialled by the other one dials itself after this long without it."""
+ADOPTED_MAX: Final = 64
+"""Connections taken and not yet looked at."""
+PENDING_MAX: Final = 64
+"""Handshakes at once: strangers cannot take more than `HANDSHAKE_S_MAX` of patience each."""
+SILENT_MS_MAX: Final = 3000
+"""Unacknowledged bytes for this long are a dead host's (TCP_USER_TIMEOUT)."""
+
+# Events of the poller, as pysyncobj.poller.POLL_EVENT_TYPE numbers them.
+READ: Final = 1
+WRITE: Final = 2
+ERROR: Final = 4
+
+
+class Poller(Protocol):
+    """What the replica waits with."""
+
+    def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
+        """Call back when the descriptor is ready."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """Do so no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How this host proves itself and finds others.
+
+    Attributes:
+        name: of this host.
+        client: makes the TLS context for dialling, anew each time, so that renewed certificates count.
+        server: likewise for connections taken.
+        identify: finds the fleet's host that one of these certificate names belongs to; None for strangers.
+        address: of a host's agent; None when it is not configured.
+        greeting: sent in clear before TLS.
+        mark: socket mark, 0 for none.
+    """
+
+    name: str
+    client: Callable[[], ssl.SSLContext]
+    server: Callable[[], ssl.SSLContext]
+    identify: Callable[[list[str]], str | None]
+    address: Callable[[str], tuple[str, int] | None]
+    greeting: bytes = b""
+    mark: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One connection."""
+
+    sock: socket.socket
+    name: str
+    dialled: bool
+    since: float
+    frames: Frames = field(default_factory=Frames)
+    out: bytearray = field(default_factory=bytearray)
+    is_up: bool = False
+    is_closed: bool = False
+    mask: int = READ
+
+
+class Events(Protocol):
+    """Who hears of connections."""
+
+    def up(self, name: str) -> None:
+        """A host is connected."""
+
+    def down(self, name: str) -> None:
+        """It is connected no more."""
+
+    def message(self, name: str, message: Message) -> None:
+        """A host says something; a DwcpError closes its connection."""
+
+    def rejected(self, reason: str) -> None:
+        """A connection was closed for a reason of the other end's."""
+
+
+class Links:
+    """All connections of a replica; every method but `adopt` is for the replica's thread."""
+
+    def __init__(self, identity: Identity, poller: Poller, events: Events) -> None:
+        self._identity = identity
+        self._poller = poller
+        self._events = events
+        self._up: dict[str, Link] = {}
+        self._pending: set[Link] = set()
+        self._unread: set[Link] = set()
+        self._dialled_at: dict[str, float] = {}
+        self._adopted: deque[socket.socket] = deque()
+        self.voters: set[str] = set()
+        self.is_voter = False
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take a connection whose greeting was read; may be called from any thread."""
+        if len(self._adopted) >= ADOPTED_MAX:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._adopted.append(sock)
+
+    def connected(self, name: str) -> bool:
+        """Whether a host is connected."""
+        return name in self._up
+
+    @property
+    def peers(self) -> list[str]:
+        """Hosts that are connected."""
+        return list(self._up)
+
+    def send(self, name: str, message: Message) -> bool:
+        """Queue a message; False when the host is not connected, or is not any more."""
+        link = self._up.get(name)
+        if link is None:
+            return False
+        link.out += encode(message)
+        if len(link.out) > OUT_BYTES_MAX:
+            self._close(link)
+            return False
+        return True
+
+    def has_room(self, name: str) -> bool:
+        """Whether bulk may be queued for a host."""
+        link = self._up.get(name)
+        return link is not None and len(link.out) < ROOM_BYTES
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the sockets take it."""
+        for link in list(self._up.values()):
+            if link.out:
+                self._write(link)
+
+    def tick(self, now: float) -> None:
+        """Dial who is missing, end handshakes that take too long, begin those of adopted connections."""
+        unread, self._unread = self._unread, set()
+        for link in unread:
+            self._ready(link, READ)
+        while self._adopted and len(self._pending) < PENDING_MAX:
+            self._begin(self._adopted.popleft(), now)
+        for link in [link for link in self._pending if now - link.since > HANDSHAKE_S_MAX]:
+            self._close(link)
+        for name in self.voters - self._up.keys() - {self._identity.name}:
+            self._dial(name, now)
+
+    def _dial(self, name: str, now: float) -> None:
+        mine = self._identity.name < name or not self.is_voter
+        first = self._dialled_at.setdefault(name, now - DIAL_EVERY_S if mine else now)
+        if now - first < (DIAL_EVERY_S if mine else WRONG_WAY_S) or any(link.name == name for link in self._pending):
+            return
+        self._dialled_at[name] = now + random.uniform(0, DIAL_EVERY_S / 4)  # noqa: S311 - spreads, hides nothing
+        where = self._identity.address(name)
+        if where is None:
+            return
+        sock = socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            if self._identity.mark:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._identity.mark)
+            sock.connect_ex(where)
+        except OSError:
+            sock.close()
+            return
+        link = Link(sock, name, dialled=True, since=now, mask=WRITE)
+        self._pending.add(link)
+        self._subscribe(link)
+
+    def _begin(self, sock: socket.socket, now: float) -> None:
+        link = Link(sock, "", dialled=False, since=now)
+        try:
+            link.sock = self._identity.server().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            _tune(link.sock)
+        except (OSError, DwcpError):
+            sock.close()
+            self._events.rejected("tls")
+            return
+        self._pending.add(link)
+        self._handshake(link)
+
+    def _subscribe(self, link: Link) -> None:
+        self._poller.watch(link.sock.fileno(), lambda _, event: self._ready(link, event), link.mask | ERROR)
+
+    def _want(self, link: Link, mask: int) -> None:
+        if link.mask != mask:
+            link.mask = mask
+            self._subscribe(link)
+
+    def _ready(self, link: Link, event: int) -> None:
+        if link.is_closed:
+            return
+        if not link.is_up:
+            self._advance(link)
+            return
+        if event & (READ | ERROR):
+            self._read(link)
+        if event & WRITE and not link.is_closed:
+            self._write(link)
+
+    def _advance(self, link: Link) -> None:
+        """Go on with connecting or the handshake."""
+        if link.dialled and not isinstance(link.sock, ssl.SSLSocket):
+            try:
+                _check(link.sock)
+                _tune(link.sock)
+                link.sock.sendall(self._identity.greeting)
+                self._poller.unwatch(link.sock.fileno())
+                link.sock = self._identity.client().wrap_socket(
+                    link.sock, server_hostname=link.name, do_handshake_on_connect=False
+                )
+            except (OSError, DwcpError):
+                self._close(link)
+                return
+        self._handshake(link)
+
+    def _handshake(self, link: Link) -> None:
+        sock = link.sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            link.mask = READ
+            self._subscribe(link)
+            return
+        except ssl.SSLWantWriteError:
+            link.mask = WRITE
+            self._subscribe(link)
+            return
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            if not link.dialled:
+                self._events.rejected("tls")
+            self._close(link)
+            return
+        name = link.name or self._identity.identify(_names(sock.getpeercert())) or ""
+        if not name or name == self._identity.name:
+            self._events.rejected("unknown-host")
+            self._close(link)
+            return
+        self._raise(link, name)
+
+    def _raise(self, link: Link, name: str) -> None:
+        older = self._up.get(name)
+        if older is not None:
+            self._close(older)
+        self._pending.discard(link)
+        link.name, link.is_up, link.mask = name, True, READ
+        self._up[name] = link
+        self._subscribe(link)
+        self._events.up(name)
+        self._read(link)
+
+    def _read(self, link: Link) -> None:
+        """Take what has come; what goes wrong in taking it in is the link's fault, in acting on it the replica's."""
+        for _ in range(READS_MAX):
+            data = self._receive(link)
+            if not data:
+                return
+            try:
+                for message in link.frames.feed(data):
+                    self._events.message(link.name, message)
+                    if link.is_closed:
+                        return
+            except RemoteProtocolError as error:
+                self._events.rejected(f"protocol: {error}")
+                self._close(link)
+                return
+        if link.sock.pending():  # type: ignore[attr-defined] # poll does not see what TLS has decrypted already
+            self._unread.add(link)
+
+    def _receive(self, link: Link) -> bytes:
+        """Receive; nothing when there is nothing now, or the link broke and is closed."""
+        try:
+            data = link.sock.recv(READ_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
+        except (OSError, ValueError):
+            data = b""
+        if not data:
+            self._close(link)
+        return data
+
+    def _write(self, link: Link) -> None:
+        try:
+            while link.out:
+                sent = link.sock.send(link.out)
+                del link.out[:sent]
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            self._want(link, READ | WRITE)
+            return
+        except (OSError, ValueError):
+            self._close(link)
+            return
+        self._want(link, READ)
+
+    def drop(self, name: str) -> None:
+        """Close a host's connection."""
+        link = self._up.get(name)
+        if link is not None:
+            self._close(link)
+
+    def _close(self, link: Link) -> None:
+        if link.is_closed:
+            return
+        link.is_closed = True
+        descriptor = link.sock.fileno()
+        if descriptor >= 0:
+            self._poller.unwatch(descriptor)
+        link.sock.close()
+        self._pending.discard(link)
+        if self._up.get(link.name) is link:
+            del self._up[link.name]
+            self._dialled_at.pop(link.name, None)
+            self._events.down(link.name)
+
+    def close(self) -> None:
+        """Close all."""
+        for link in [*self._up.values(), *self._pending]:
+            self._close(link)
+        while self._adopted:
+            self._adopted.popleft().close()
+
+
+def _check(sock: socket.socket) -> None:
+    failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_MS_MAX)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def _names(certificate: Any) -> list[str]:
+    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]

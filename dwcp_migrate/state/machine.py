@@ -1,0 +1,186 @@
+"""The state machine: one command at a time, the same outcome on every replica. No IO, no clock.
+
+The rule: a command either does all that it says or changes nothing but the table of outcomes; a request that was seen
+is answered from that table. Refusals are outcomes, not errors: they are part of the replicated history.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from msgspec.structs import replace
+
+from dwcp_migrate.state import commands as do
+from dwcp_migrate.state import holds, tickets
+from dwcp_migrate.state.model import DOMAINS_MAX, HOSTS_MAX, REQUEST_WINDOW, RULES_MAX, Domain, Fleet, Host, Outcome
+
+REFUSALS: Final = {
+    "busy": "the domain has a ticket already",
+    "certificate": "the hosts are of different trust domains and no certificate came along",
+    "draining": "the destination takes no domains now",
+    "expired": "the ticket expired before it was begun",
+    "full": "a table of the fleet's state is full",
+    "generation": "the domain has changed hands since",
+    "held": "somebody else holds it",
+    "limit": "as many migrations run as may",
+    "link": "the link has not that much left to reserve",
+    "not-owner": "the source does not own the domain",
+    "owns-domains": "the host owns domains still",
+    "same-host": "source and destination are one host",
+    "stranger": "this host has no say in it",
+    "unknown-domain": "the fleet knows no such domain",
+    "unknown-host": "the fleet knows no such host",
+    "unknown-ticket": "there is no such open ticket",
+    "unresolved": "what libvirt says does not settle it yet",
+}
+"""Codes of outcomes, and what they say to people."""
+
+DONE: Final = Outcome()
+
+B = TypeVar("B")
+Handler = Callable[[Fleet, do.Command], Outcome]
+
+
+def apply(fleet: Fleet, command: do.Command) -> Outcome:
+    """Apply one command that was committed; commands come in the order of the log, which numbers them.
+
+    Args:
+        fleet: changed in place; its `index` is the number of the last command, and what tokens are made of.
+        command: decoded, its limits kept.
+    """
+    if isinstance(command.body, do.Barrier):
+        return DONE
+    seen = fleet.outcomes.setdefault(command.by, {})
+    known = seen.get(command.request)
+    if known is not None:
+        return known
+    fleet.index += 1
+    fleet.now = max(fleet.now, command.at)
+    outcome = _HANDLERS[type(command.body)](fleet, command)
+    seen[command.request] = outcome
+    if len(seen) > REQUEST_WINDOW:
+        del seen[next(iter(seen))]
+    if command.by not in fleet.hosts and len(fleet.outcomes) > HOSTS_MAX:
+        _forget_stranger(fleet, command.by)
+    return outcome
+
+
+def _forget_stranger(fleet: Fleet, newest: str) -> None:
+    """Make room among outcomes of those that are no hosts of the fleet (any more)."""
+    for name in fleet.outcomes:
+        if name not in fleet.hosts and name != newest:
+            del fleet.outcomes[name]
+            return
+
+
+def _put_host(fleet: Fleet, command: do.Command) -> Outcome:
+    body = _as(do.PutHost, command)
+    if body.name != command.by:
+        return Outcome("stranger")
+    known = fleet.hosts.get(body.name)
+    if known is None and len(fleet.hosts) >= HOSTS_MAX:
+        return Outcome("full")
+    fleet.hosts[body.name] = Host(
+        name=body.name,
+        trust_domain=body.trust_domain,
+        labels=body.labels,
+        capacity=body.capacity,
+        state=known.state if known is not None and known.state == "draining" else "up",
+        heard_at=command.at,
+    )
+    return DONE
+
+
+def _set_host_state(fleet: Fleet, command: do.Command) -> Outcome:
+    body = _as(do.SetHostState, command)
+    known = fleet.hosts.get(body.name)
+    if known is None:
+        return Outcome("unknown-host")
+    fleet.hosts[body.name] = replace(known, state=body.state)
+    return DONE
+
+
+def _remove_host(fleet: Fleet, command: do.Command) -> Outcome:
+    body = _as(do.RemoveHost, command)
+    if body.name not in fleet.hosts:
+        return Outcome("unknown-host")
+    if any(domain.owner == body.name for domain in fleet.domains.values()):
+        return Outcome("owns-domains")
+    tickets.sweep(fleet)
+    if any(body.name in (ticket.source, ticket.destination) for ticket in fleet.open_tickets.values()):
+        return Outcome("busy")
+    del fleet.hosts[body.name]
+    return DONE
+
+
+def _put_domain(fleet: Fleet, command: do.Command) -> Outcome:
+    body = _as(do.PutDomain, command)
+    if command.by not in fleet.hosts:
+        return Outcome("unknown-host")
+    known = fleet.domains.get(body.uuid)
+    if known is not None and known.owner != command.by:
+        return Outcome("not-owner")
+    if known is None and len(fleet.domains) >= DOMAINS_MAX:
+        return Outcome("full")
+    base = known or Domain(uuid=body.uuid, owner=command.by, generation=fleet.index)
+    fleet.domains[body.uuid] = replace(base, name=body.name, memory_bytes=body.memory_bytes)
+    return DONE
+
+
+def _forget_domain(fleet: Fleet, command: do.Command) -> Outcome:
+    body = _as(do.ForgetDomain, command)
+    known = fleet.domains.get(body.uuid)
+    if known is None:
+        return Outcome("unknown-domain")
+    if known.owner != command.by:
+        return Outcome("not-owner")
+    tickets.sweep(fleet)
+    if body.uuid in fleet.open_tickets:
+        return Outcome("busy")
+    del fleet.domains[body.uuid]
+    return DONE
+
+
+def _set_limits(fleet: Fleet, command: do.Command) -> Outcome:
+    fleet.limits = _as(do.SetLimits, command).limits
+    return DONE
+
+
+def _put_rule(fleet: Fleet, command: do.Command) -> Outcome:
+    rule = _as(do.PutRule, command).rule
+    if rule.name not in fleet.rules and len(fleet.rules) >= RULES_MAX:
+        return Outcome("full")
+    fleet.rules[rule.name] = rule
+    return DONE
+
+
+def _drop_rule(fleet: Fleet, command: do.Command) -> Outcome:
+    fleet.rules.pop(_as(do.DropRule, command).name, None)
+    return DONE
+
+
+def _as(kind: type[B], command: do.Command) -> B:
+    body = command.body
+    assert isinstance(body, kind), "the table of handlers is wrong"
+    return body
+
+
+_HANDLERS: Final[dict[type[Any], Handler]] = {
+    do.PutHost: _put_host,
+    do.SetHostState: _set_host_state,
+    do.RemoveHost: _remove_host,
+    do.PutDomain: _put_domain,
+    do.ForgetDomain: _forget_domain,
+    do.SetLimits: _set_limits,
+    do.PutRule: _put_rule,
+    do.DropRule: _drop_rule,
+    do.Propose: lambda fleet, command: tickets.propose(fleet, command, _as(do.Propose, command)),
+    do.Begin: lambda fleet, command: tickets.begin(fleet, command.by, _as(do.Begin, command)),
+    do.Resume: lambda fleet, command: tickets.resume(fleet, command.by, _as(do.Resume, command)),
+    do.Fail: lambda fleet, command: tickets.fail(fleet, command.by, _as(do.Fail, command)),
+    do.Resolve: lambda fleet, command: tickets.resolve(fleet, command.by, _as(do.Resolve, command)),
+    do.HandOver: lambda fleet, command: tickets.hand_over(fleet, command.by, _as(do.HandOver, command)),
+    do.Acquire: lambda fleet, command: holds.acquire(fleet, command.by, _as(do.Acquire, command)),
+    do.Release: lambda fleet, command: holds.release(fleet, command.by, _as(do.Release, command)),
+    do.Reserve: lambda fleet, command: holds.reserve(fleet, command.by, _as(do.Reserve, command)),
+    do.Unreserve: lambda fleet, command: holds.unreserve(fleet, command.by, _as(do.Unreserve, command)),
+}

@@ -1,0 +1,226 @@
+"""What the fleet agrees on: hosts, domains and who owns them, tickets, leases, reservations, limits, rules. No IO.
+
+The rule: this is data only. It changes by `machine.apply` and nowhere else, every table has a named limit, times are
+values that came in commands, and a fencing token is the number in the log of the command that gave it: it only grows.
+
+    domain   owner and generation; the generation begins with the number of the command that made the domain known and
+             grows by one each time that the owner changes: never the same twice, also for one forgotten in between
+    ticket   granted ─> running ─> completed        the destination resumed: ownership moved, exactly once
+                │          ├────> failed            it runs at the source still
+                │          └────> conflict          it runs on both: nothing moves it until an operator resolves it
+                └> expired, failed                  no byte flowed
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+VERSION: Final = 1
+"""Of the model and its commands; a replica that meets a newer one stops instead of guessing."""
+
+HOSTS_MAX: Final = 1024
+DOMAINS_MAX: Final = 65536
+OPEN_TICKETS_MAX: Final = 4096
+ENDED_TICKETS_MAX: Final = 1024
+"""Tickets that ended are kept for people; the oldest make room."""
+LEASES_MAX: Final = 1024
+RESERVATIONS_MAX: Final = 4096
+RULES_MAX: Final = 1024
+LABELS_MAX: Final = 64
+CERTIFICATE_BYTES_MAX: Final = 32 * 1024
+"""100 signatures of 64 bytes with names of voters take half of it."""
+REQUEST_WINDOW: Final = 256
+"""Outcomes remembered for each host. A host never has a request open that is this many behind its newest."""
+LIFETIME_S_MAX: Final = 24 * 3600.0
+
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+"""A host's DNS name (RFC 1035, 2.3.4), also used for what operators name."""
+Text = Annotated[str, Meta(max_length=256)]
+Uuid = Annotated[str, Meta(min_length=1, max_length=36)]
+RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
+Seconds = Annotated[float, Meta(ge=0, le=1e11)]
+Lifetime = Annotated[float, Meta(gt=0, le=LIFETIME_S_MAX)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Labels = Annotated[dict[Text, Text], Meta(max_length=LABELS_MAX)]
+Certificate = Annotated[bytes, Meta(max_length=CERTIFICATE_BYTES_MAX)]
+
+HostState = Literal["up", "draining", "down"]
+TicketState = Literal["granted", "running", "completed", "failed", "expired", "conflict"]
+OPEN_STATES: Final = frozenset({"granted", "running", "conflict"})
+"""A domain with a ticket in one of these gets no other."""
+RuleKind = Literal["together", "apart", "spread", "pin", "exclude"]
+RuleLevel = Literal["host", "rack", "datacentre", "region"]
+RULE_NAMES_MAX: Final = 256
+"""Domains of one rule, and zones: both together fit into a command."""
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What a host offers; 0 is unknown."""
+
+    cpus: Count = 0
+    memory_bytes: Count = 0
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A hypervisor.
+
+    Attributes:
+        trust_domain: hosts of one trust domain believe each other; a migration across needs a certificate.
+        heard_at: when it last said that it lives, seconds since the epoch by its own clock.
+    """
+
+    name: Name
+    trust_domain: Text = ""
+    labels: Labels = {}
+    capacity: Capacity = Capacity()
+    state: HostState = "up"
+    heard_at: Seconds = 0.0
+
+
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain and the one host that may run it."""
+
+    uuid: Uuid
+    name: Text = ""
+    owner: Name
+    generation: Count = 1
+    memory_bytes: Count = 0
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """Permission for one migration.
+
+    Attributes:
+        token: fencing token, the number of the grant in the log; also its name.
+        generation: of the domain when it was granted; a ticket of an older one is worth nothing.
+        expires_at: a ticket that was not begun by then is void. One that runs does not expire.
+        certificate: what proves it across trust domains; opaque here.
+    """
+
+    token: Count
+    uuid: Uuid
+    source: Name
+    destination: Name
+    generation: Count
+    granted_at: Seconds
+    expires_at: Seconds
+    state: TicketState = "granted"
+    changed_at: Seconds = 0.0
+    reason: Text = ""
+    certificate: Certificate = b""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock with an end; `token` goes with every act that it covers, so that a late holder is told apart."""
+
+    name: Name
+    holder: Name
+    token: Count
+    expires_at: Seconds
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of the link from `source` to `destination`."""
+
+    name: Name
+    source: Name
+    destination: Name
+    holder: Name
+    bytes_per_s: Count
+    token: Count
+    expires_at: Seconds
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A placement rule; it means what `placement.fleet.Rule` says, which has the same fields.
+
+    Attributes:
+        domains: by name.
+    """
+
+    name: Name
+    kind: RuleKind
+    domains: Annotated[tuple[Text, ...], Meta(max_length=RULE_NAMES_MAX)] = ()
+    level: RuleLevel = "host"
+    zones: Annotated[tuple[Text, ...], Meta(max_length=RULE_NAMES_MAX)] = ()
+    limit: Annotated[int, Meta(ge=1, le=2**53)] = 1
+    hard: bool = True
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many migrations at once; 0 is no limit.
+
+    Attributes:
+        link_bytes_per_s: what may be reserved of each link, by `source>destination`; others are not limited.
+    """
+
+    fleet: Count = 0
+    outgoing: Count = 8
+    incoming: Count = 8
+    link_bytes_per_s: Annotated[dict[Text, Count], Meta(max_length=4096)] = {}
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a command.
+
+    Attributes:
+        code: empty when it was done, else why not: a key of `machine.REFUSALS`.
+        token: of the ticket, lease or reservation that it gave or is about; 0 for none.
+    """
+
+    code: Text = ""
+    token: Count = 0
+
+
+class Fleet(msgspec.Struct, kw_only=True):
+    """The whole state.
+
+    Attributes:
+        now: the latest time that a command brought; never goes back.
+        index: number of the last command applied; barriers and repeated requests have none.
+        outcomes: for each host the outcomes of its last `REQUEST_WINDOW` requests, oldest first.
+    """
+
+    version: int = VERSION
+    now: Seconds = 0.0
+    index: Count = 0
+    hosts: dict[str, Host] = {}
+    domains: dict[str, Domain] = {}
+    open_tickets: dict[str, Ticket] = {}
+    ended_tickets: dict[int, Ticket] = {}
+    leases: dict[str, Lease] = {}
+    reservations: dict[str, Reservation] = {}
+    rules: dict[str, Rule] = {}
+    limits: Limits = Limits()
+    outcomes: dict[str, dict[str, Outcome]] = {}
+
+    def ticket(self, token: int) -> Ticket | None:
+        """Find a ticket, open or ended."""
+        found = self.ended_tickets.get(token)
+        if found is not None:
+            return found
+        return next((ticket for ticket in self.open_tickets.values() if ticket.token == token), None)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Fleet)
+
+
+def encode(fleet: Fleet) -> bytes:
+    """Write a snapshot; equal states give equal bytes, because tables keep the order of the log."""
+    return _encoder.encode(fleet)
+
+
+def decode(data: bytes) -> Fleet:
+    """Read a snapshot.
+
+    Raises:
+        msgspec.DecodeError: it is none, or breaks a limit.
+        ValueError: of a newer version than this software knows.
+    """
+    fleet: Fleet = _decoder.decode(data)
+    if fleet.version > VERSION:
+        raise ValueError(f"state of version {fleet.version}, this software knows {VERSION}")
+    return fleet

@@ -1,0 +1,490 @@
+"""One Raft replica: the library's log and elections, held to what Raft asks of them.
+
+The rule: what the library leaves open is closed here, and each of these has a test of its own:
+
+    journal         fsync before an acknowledgement, a vote or a commit; torn tails; see `journal`
+    truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
+                    a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
+    answers         an Ack of an earlier term is dropped; the library would count it
+    disruption      a vote is asked for beforehand (`PreVote`), so that who was cut off does not depose the leader
+    stale leaders   are told (`Stale`); the library leaves them in the dark
+    failure         a lost connection to the leader brings the election forward: a dead process is noticed at once
+    membership      a host without a vote becomes a voter when its log has caught up, in place
+
+Not thread-safe: everything runs in the thread that calls `tick`.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from dwcp_migrate.errors import JournalError, RemoteProtocolError
+from dwcp_migrate.state import wire
+from dwcp_migrate.state.commands import author, decode_batch
+from dwcp_migrate.state.dialect import to_library, to_wire
+from dwcp_migrate.state.journal import Journal
+from dwcp_migrate.state.library import CANDIDATE, LEADER, Answer, Raft, clock
+from dwcp_migrate.state.links import Identity, Links
+from dwcp_migrate.state.snapshots import Image, Snapshots
+from dwcp_migrate.state.wire import as_entry, as_record
+from dwcp_migrate.units import MIB
+
+COMPACT_BYTES: Final = 16 * MIB
+"""The log is cut when it is that large."""
+
+LAG_MAX: Final = 1000
+"""Entries that a new voter may be behind: it counts for the quorum at once."""
+
+VOTERS_MAX: Final = 15
+
+FAST_ELECTION_S: Final = 0.03
+"""Jitter of an election after the leader's connection broke; it must exceed a round of votes, 1 to 5 ms (measured)."""
+
+TICK_S: Final = 0.01
+"""Longest wait of the poller: the grain of timeouts."""
+
+STALL_S: Final = 0.1
+"""A tick that took longer did not run: the disk or the CPU was held up, here and not at the leader."""
+
+NEVER: Final = float("-inf")
+
+Role = Literal["follower", "candidate", "leader", "observer"]
+
+
+class Machine(Protocol):
+    """What the log drives. Methods may raise a DwcpError to stop the replica."""
+
+    def apply(self, batch: list[bytes]) -> Any:
+        """Apply one entry's commands; returns what whoever submitted them gets."""
+
+    def save(self) -> bytes:
+        """Encode the state."""
+
+    def restore(self, data: bytes) -> None:
+        """Take a state."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replica runs.
+
+    Attributes:
+        directory: of the journal and the snapshot.
+        voters: members with a vote at the very first start; afterwards the log knows. They may lead at any time, so
+            that a replica that was away while they became voters follows them.
+        election_s: shortest time without a leader's word before an election; the longest is twice that.
+        durable: fsync.
+    """
+
+    directory: Path
+    voters: tuple[str, ...]
+    election_s: float = 0.3
+    durable: bool = True
+
+
+class Replica:
+    """A replica.
+
+    Args:
+        settings: see there.
+        identity: of this host.
+        machine: what the log drives.
+        rejected: counts a connection that was closed for the other end's fault.
+
+    Raises:
+        JournalError: the disk's state cannot be used.
+    """
+
+    def __init__(
+        self, settings: Settings, identity: Identity, machine: Machine, rejected: Callable[[str], None]
+    ) -> None:
+        self.name = identity.name
+        self.rejected = rejected
+        self._settings = settings
+        self._machine = machine
+        self._journal = Journal(settings.directory, durable=settings.durable)
+        self._snapshots = Snapshots(
+            settings.directory / "snapshot",
+            self._image,
+            lambda node: self.links.has_room(node.id),
+            durable=settings.durable,
+        )
+        self._heard_at = NEVER
+        self._promised: set[str] | None = None
+        self._won = self._campaigning = False
+        self._must_sync = False
+        self._ack_limit = 0
+        self._ticked_at = clock()
+        self._raft = Raft(self, settings.election_s)
+        self.links = Links(identity, self._raft, self)
+        self._raft.addOnTickCallback(self._before_wait)
+        self._start()
+
+    # -- from the disk
+
+    def _start(self) -> None:
+        journal, raft = self._journal, self._raft
+        image = self._snapshots.load()
+        if image is None and not len(journal):
+            journal.append((bytes([wire.NO_OP]) + msgspec.msgpack.encode(sorted(self._settings.voters)), 1, 0))
+            journal.sync()
+        journal.check(image.last.index if image else 0)
+        voters = self._first_voters(image)
+        if image is not None:
+            self._machine.restore(image.state)
+            self._align(image)
+        raft.load(journal, self._snapshots)
+        if image is not None:
+            raft.applied_to(image.last.index)
+        self.links.is_voter = self.name in voters
+        raft.set_own(is_voter=self.links.is_voter)
+        for name in sorted(voters - {self.name}):
+            raft.change("add", name)
+        self._change_after(image.last.index if image else 0)
+
+    def _change_after(self, index: int) -> None:
+        """Let the changes of membership behind an entry count: they do from when they are in the log."""
+        for change in self._changes(index):
+            self._raft.change(change.verb, change.name)
+
+    def _changes(self, index: int) -> list[wire.Membership]:
+        found = [command[1:] for command, at, _ in self._journal[:] if at > index and command[0] == wire.MEMBERSHIP]
+        return [wire.decode_membership(payload) for payload in found]
+
+    def _first_voters(self, image: Image | None) -> set[str]:
+        if image is not None:
+            return set(image.voters)
+        command, _, _ = self._journal[0]
+        try:
+            return set(msgspec.msgpack.decode(command[1:], type=list[str]))
+        except msgspec.DecodeError as error:
+            raise JournalError(f"the first entry of the log names no voters: {error}") from error
+
+    def _align(self, image: Image) -> None:
+        """Let the log begin with the snapshot's two entries, keeping what follows them if it does follow them."""
+        journal = self._journal
+        records = [as_record(image.before), as_record(image.last)]
+        start = image.before.index - (journal[0][1] if len(journal) else 0)
+        if len(journal) and start >= 0 and journal[start : start + 2] == records:
+            if start:
+                journal.drop_first(start)
+            return
+        journal.replace(records)
+
+    def install(self) -> None:
+        """Take the snapshot that came from the leader, unless the log is past it already."""
+        image = self._snapshots.received()
+        self._ack_limit = image.last.index + 1
+        if image.last.index <= self.applied_index:
+            return
+        self._machine.restore(image.state)
+        self._snapshots.keep(image)
+        self._align(image)
+        self._raft.applied_to(image.last.index)
+        self._set_voters(image.voters)
+        self._change_after(image.last.index)
+
+    def _set_voters(self, voters: Iterable[str]) -> None:
+        wanted = set(voters)
+        self.change_own(is_voter=self.name in wanted)
+        for name in sorted(wanted - self.links.voters - {self.name}):
+            self._raft.change("add", name)
+        for name in sorted(self.links.voters - wanted):
+            self._raft.change("rem", name)
+
+    def _image(self) -> Image:
+        start = self.applied_index - 1 - self._journal[0][1]
+        before, last = self._journal[start : start + 2]
+        voters = self.voters
+        for change in reversed(self._changes(self.applied_index)):  # not committed: not the snapshot's
+            (voters.discard if change.verb == "add" else voters.add)(change.name)
+        return Image(as_entry(before), as_entry(last), tuple(sorted(voters)), self._machine.save())
+
+    # -- what others see
+
+    @property
+    def voters(self) -> set[str]:
+        """Members with a vote, this host included if it has one."""
+        return self.links.voters | ({self.name} if self.links.is_voter else set())
+
+    @property
+    def leader(self) -> str:
+        """The leader as far as it is known here; empty while there is none."""
+        return self._raft.leader
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether commands can go to a leader now."""
+        leader = self.leader
+        return bool(leader) and (leader == self.name or self.links.connected(leader))
+
+    @property
+    def state(self) -> Role:
+        """What this replica is."""
+        if not self.links.is_voter:
+            return "observer"
+        role = self._raft.role
+        return "leader" if role == LEADER else "candidate" if role == CANDIDATE else "follower"
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+        return int(self._raft.raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        """Last entry known to be committed."""
+        return int(self._raft.raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        """Last entry applied."""
+        return int(self._raft.raftLastApplied)
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the log on disk."""
+        return self._journal.size_bytes
+
+    def matched(self, name: str) -> int:
+        """As the leader: the last entry that a host is known to hold; -1 when unknown."""
+        return self._raft.matched(name)
+
+    # -- acts
+
+    def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
+        """Have `tick` wait for a descriptor too."""
+        self._raft.watch(descriptor, callback, events)
+
+    def submit(self, payload: bytes, answer: Answer, kind: int = wire.REGULAR) -> None:
+        """Have an entry appended; `answer` is called when it is applied here, or failed, or never."""
+        self._raft.propose(payload, answer, kind)
+
+    def transfer(self, name: str, answer: Answer) -> None:
+        """As the leader: ask another voter to take over, the one that is furthest if `name` is empty."""
+        self._raft.transfer(name, answer)
+
+    def compact(self) -> None:
+        """Write a snapshot and cut the log soon."""
+        self._raft.forceLogCompaction()
+
+    def tick(self, wait_s: float = TICK_S) -> None:
+        """Do what is due and wait for the network at most `wait_s`.
+
+        Raises:
+            OSError: the disk failed.
+            DwcpError: the state or the log cannot go on.
+        """
+        now = clock()
+        if now - self._ticked_at > STALL_S:  # whatever the leader said meanwhile is in the sockets still
+            self._raft.deadline = max(self._raft.deadline, now + STALL_S)
+        self._ticked_at = now
+        self.links.tick(now)
+        self._flush()
+        if self._journal.size_bytes > COMPACT_BYTES:
+            self.compact()
+        self._consider_election(now)
+        left_s = self._raft.deadline - now
+        self._raft.doTick(wait_s if left_s <= 0 else min(wait_s, left_s))
+        if self._campaigning and self.state == "candidate":
+            self._put_off(clock())
+        self._campaigning = False
+
+    def _before_wait(self) -> None:
+        """Entries travel while they are being written here; a commit waits for both."""
+        self._flush()
+        self._journal.sync()
+
+    def _flush(self) -> None:
+        if self._must_sync:
+            self._journal.sync()
+            self._must_sync = False
+        self.links.flush()
+
+    def close(self) -> None:
+        """Close links and files."""
+        self.links.close()
+        self._snapshots.close()
+        self._journal.close()
+
+    # -- elections
+
+    def _consider_election(self, now: float) -> None:
+        """Ask beforehand whether an election would be won; the library holds it when the deadline has passed."""
+        raft = self._raft
+        if not self.links.is_voter or raft.role == LEADER or raft.is_transferring or raft.deadline > now:
+            return
+        if self._won or len(self.voters) == 1:
+            self._won, self._promised, self._campaigning = False, None, True
+            return
+        self._promised = {self.name}
+        self._put_off(now)
+        index, term = self._journal.last
+        for name in self.links.voters:
+            self.links.send(name, wire.PreVote(term=self.term, last_index=index, last_term=term))
+
+    def _put_off(self, now: float) -> None:
+        """Set the next deadline: soon, when the leader's connection is lost and an election has just failed."""
+        soon = random.uniform(1, 3) * FAST_ELECTION_S  # noqa: S311 - spreads, hides nothing
+        self._raft.deadline = now + (soon if self._heard_at == NEVER else self._raft.timeout_s())
+
+    def _pre_vote(self, name: str, message: wire.PreVote) -> None:
+        if message.term < self.term:
+            self.links.send(name, wire.Stale(term=self.term))
+            return
+        is_quiet = clock() - self._heard_at > self._settings.election_s
+        index, term = self._journal.last
+        if self.state != "leader" and is_quiet and (message.last_term, message.last_index) >= (term, index):
+            self.links.send(name, wire.PreVoted(term=self.term, asked=message.term))
+
+    def _pre_voted(self, name: str, message: wire.PreVoted) -> None:
+        if self._promised is None or message.asked != self.term or self.state == "leader":
+            return
+        self._promised.add(name)
+        if len(self._promised & self.voters) * 2 > len(self.voters):
+            self._won, self._promised = True, None
+            self._raft.deadline = 0
+
+    def _newer_term(self, term: int) -> None:
+        """Somebody is in a newer term: step down and let an election settle it."""
+        if term > self.term:
+            self._raft.step_down(term)
+
+    # -- links' events
+
+    def up(self, name: str) -> None:
+        """See `links.Events`."""
+        self._raft.connected(name, is_voter=name in self.links.voters)
+
+    def down(self, name: str) -> None:
+        """See `links.Events`."""
+        self._raft.disconnected(name)
+        if name == self.leader:
+            self._heard_at = NEVER
+            soon = clock() + random.uniform(0, FAST_ELECTION_S)  # noqa: S311 - spreads, hides nothing
+            self._raft.deadline = min(self._raft.deadline, soon)
+
+    def message(self, name: str, message: wire.Message) -> None:
+        """See `links.Events`."""
+        may = name in self.links.voters or name in self._settings.voters or isinstance(message, wire.OBSERVER_MAY)
+        if not may:
+            raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
+        match message:
+            case wire.PreVote():
+                self._pre_vote(name, message)
+            case wire.PreVoted():
+                self._pre_voted(name, message)
+            case wire.Stale():
+                self._newer_term(message.term)
+            case wire.Append():
+                self._append(name, message)
+            case wire.Snapshot():
+                if self._is_current(name, message.term):
+                    self._raft.hear(name, to_library(message))
+            case wire.Ack():
+                self._ack(name, message)
+            case wire.Submit():
+                self._check_submitted(name, message)
+                self._raft.hear(name, to_library(message))
+            case _:
+                self._raft.hear(name, to_library(message))
+
+    def _is_current(self, name: str, term: int) -> bool:
+        if term < self.term:
+            self.links.send(name, wire.Stale(term=self.term))
+            return False
+        self._heard_at = clock()
+        return True
+
+    def _append(self, name: str, message: wire.Append) -> None:
+        """Hand an Append to the library so that it cuts the log back at a conflict only."""
+        entries = message.entries
+        end = message.previous_index + len(entries)
+        if [entry.index for entry in entries] != list(range(message.previous_index + 1, end + 1)):
+            raise RemoteProtocolError(f"entries of {name} are not in a row")
+        if not self._is_current(name, message.term):
+            return
+        if self._holds(message.previous_index, message.previous_term):
+            known = 0
+            while known < len(entries) and self._holds(entries[known].index, entries[known].term):
+                known += 1
+            if known:
+                previous = entries[known - 1]
+                message = replace(
+                    message, previous_index=previous.index, previous_term=previous.term, entries=entries[known:]
+                )
+            last = self._journal.last
+            if known == len(entries) and message.previous_index < last[0]:
+                self._ack_limit = end + 1
+                commit = min(message.commit, end)
+                message = replace(message, previous_index=last[0], previous_term=last[1], commit=commit)
+        self._raft.hear(name, to_library(message))
+
+    def _holds(self, index: int, term: int) -> bool:
+        position = index - self._journal[0][1]
+        return 0 <= position < len(self._journal) and self._journal[position][2] == term
+
+    def _ack(self, name: str, message: wire.Ack) -> None:
+        self._newer_term(message.term)
+        if message.term != self.term or self.matched(name) < 0:
+            return  # of an earlier term of ours, or we have just left the one that it is of
+        if message.success and message.next_index > self._journal.last[0] + 1:
+            raise RemoteProtocolError(f"{name} claims entries that were never sent")
+        self._raft.hear(name, to_library(message))
+
+    def _check_submitted(self, name: str, message: wire.Submit) -> None:
+        if message.kind == wire.MEMBERSHIP:
+            if name not in self.links.voters:
+                raise RemoteProtocolError(f"{name} has no vote and no say in who has one")
+            wire.decode_membership(message.payload)
+        elif any(author(command) != name for command in decode_batch(message.payload)):
+            raise RemoteProtocolError(f"{name} speaks in another host's name")
+
+    # -- the library's calls, see `library.Owner`
+
+    def post(self, name: str, message: dict[str, Any]) -> bool:
+        """Send a message; those that promise something wait for the disk."""
+        translated = to_wire(message, self.term)
+        self._must_sync |= isinstance(translated, wire.Ack | wire.Vote | wire.RequestVote)
+        if isinstance(translated, wire.Ack):
+            if self._ack_limit and translated.success:
+                translated = replace(translated, next_index=min(translated.next_index, self._ack_limit))
+            self._ack_limit = 0
+        return self.links.send(name, translated)
+
+    def know(self, name: str) -> None:
+        """There is another voter."""
+        self.links.voters.add(name)
+
+    def forget(self, name: str) -> None:
+        """It is none any more; it may come back without a vote."""
+        self.links.voters.discard(name)
+        self.links.drop(name)
+
+    def applied(self, command: bytes) -> Any:
+        """Apply a committed entry; returns the outcomes of its commands."""
+        if command[0] == wire.REGULAR:
+            return self._machine.apply(decode_batch(command[1:]))
+        if command[0] == wire.MEMBERSHIP:
+            change = wire.decode_membership(command[1:])
+            self._raft.change(change.verb, change.name)
+        return None
+
+    def may_change(self, verb: str, name: str) -> bool:
+        """As the leader: whether membership may change so now."""
+        if verb == "rem":
+            return name != self.name and name in self.links.voters
+        behind = self._journal.last[0] - self.matched(name)
+        return self.links.connected(name) and behind <= LAG_MAX and len(self.voters) < VOTERS_MAX
+
+    def change_own(self, *, is_voter: bool) -> bool:
+        """This host gets or loses its vote."""
+        if self.links.is_voter == is_voter:
+            return False
+        self.links.is_voter = is_voter
+        self._raft.set_own(is_voter=is_voter)
+        self._put_off(clock())
+        return True

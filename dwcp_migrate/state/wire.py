@@ -1,0 +1,234 @@
+"""What replicas say to each other: messages with a strict schema, framing, and which of them a role may send. No IO.
+
+The rule: nothing is unpickled, every size has a limit that is checked before memory is taken, and a message that its
+sender's role does not allow ends the connection. Every message carries the sender's term, so that an answer that was
+meant for an earlier term is told apart.
+
+    frame    u32 length (big-endian, at most FRAME_BYTES_MAX) | msgpack of one Message, tagged by its type
+    entry    index | term | kind (0 commands, 1 no-op, 2 membership) | payload
+
+    PreVote, PreVoted     would you vote for me? Asked before the term is raised, so that a host that comes back from a
+                          partition does not depose a leader that works (Ongaro's dissertation, 9.6)
+    RequestVote, Vote     Raft's election
+    Append, Ack           entries and heartbeats; Stale answers an Append of a term that is over
+    Snapshot              one part of the state, for a follower whose next entry is in the log no more
+    Submit, Submitted     a follower hands commands to the leader
+    TimeoutNow            the leader asks a follower to take over (dissertation, 3.10)
+"""
+
+import struct
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.state.commands import BATCH_BYTES_MAX
+from dwcp_migrate.state.model import Name
+from dwcp_migrate.units import KIB, MIB
+
+APPEND_BYTES: Final = 256 * KIB
+"""Entries of one Append together, the last one overshooting; larger than any entry, so that none is ever cut up."""
+
+SNAPSHOT_PART_BYTES: Final = 256 * KIB
+
+FRAME_BYTES_MAX: Final = 2 * MIB
+"""`APPEND_BYTES`, one entry over, and 20 bytes around each of the smallest entries."""
+
+ENTRIES_MAX: Final = 65536
+
+REGULAR: Final = 0
+NO_OP: Final = 1
+MEMBERSHIP: Final = 2
+
+_LENGTH: Final = struct.Struct(">I")
+_Index = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One entry of the log."""
+
+    index: _Index
+    term: _Index
+    kind: Annotated[int, Meta(ge=REGULAR, le=MEMBERSHIP)]
+    payload: Annotated[bytes, Meta(max_length=BATCH_BYTES_MAX)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    term: _Index
+
+
+class PreVote(_Message, frozen=True, kw_only=True, tag=1):
+    """Would you vote for me in the term after `term`?"""
+
+    last_index: _Index
+    last_term: _Index
+
+
+class PreVoted(_Message, frozen=True, kw_only=True, tag=2):
+    """I would; `asked` is the term in the question."""
+
+    asked: _Index
+
+
+class RequestVote(_Message, frozen=True, kw_only=True, tag=3):
+    """Vote for me."""
+
+    last_index: _Index
+    last_term: _Index
+
+
+class Vote(_Message, frozen=True, kw_only=True, tag=4):
+    """I do."""
+
+
+class Append(_Message, frozen=True, kw_only=True, tag=5):
+    """Entries after `previous_index`; none is a heartbeat."""
+
+    commit: _Index
+    previous_index: _Index
+    previous_term: _Index
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_MAX)] = ()
+
+
+class Snapshot(_Message, frozen=True, kw_only=True, tag=6):
+    """A part of the state; an empty last one ends it."""
+
+    commit: _Index
+    data: Annotated[bytes, Meta(max_length=SNAPSHOT_PART_BYTES)]
+    first: bool
+    last: bool
+
+
+class Ack(_Message, frozen=True, kw_only=True, tag=7):
+    """I hold everything before `next_index`, on disk (success), or send from there (reset)."""
+
+    next_index: _Index
+    reset: bool
+    success: bool
+
+
+class Stale(_Message, frozen=True, kw_only=True, tag=8):
+    """Your term is over, mine is newer."""
+
+
+class Submit(_Message, frozen=True, kw_only=True, tag=9):
+    """Append this for me."""
+
+    request: _Index
+    kind: Literal[0, 2]
+    payload: Annotated[bytes, Meta(max_length=BATCH_BYTES_MAX)]
+
+
+class Submitted(_Message, frozen=True, kw_only=True, tag=10):
+    """It stands at `index`, not committed yet; or `error` says why not."""
+
+    request: _Index
+    index: _Index = 0
+    entry_term: _Index = 0
+    error: Annotated[int, Meta(ge=0, le=255)] = 0
+
+
+class TimeoutNow(_Message, frozen=True, kw_only=True, tag=11):
+    """Call an election at once."""
+
+
+Message = PreVote | PreVoted | RequestVote | Vote | Append | Snapshot | Ack | Stale | Submit | Submitted | TimeoutNow
+
+OBSERVER_MAY: Final = (Ack, Submit, Stale)
+"""What a host without a vote may say; anything else from it ends its connection."""
+
+
+class Membership(msgspec.Struct, frozen=True, array_like=True):
+    """Payload of a membership entry."""
+
+    verb: Literal["add", "rem"]
+    name: Name
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+_memberships = msgspec.msgpack.Decoder(Membership)
+
+
+def encode(message: Message) -> bytes:
+    """Frame a message.
+
+    Raises:
+        LocalProtocolError: larger than `FRAME_BYTES_MAX`: a bug on this side.
+    """
+    data = _encoder.encode(message)
+    if len(data) > FRAME_BYTES_MAX:
+        raise LocalProtocolError(f"message of {len(data)} bytes, at most {FRAME_BYTES_MAX}")
+    return _LENGTH.pack(len(data)) + data
+
+
+def encode_membership(change: Membership) -> bytes:
+    """Write the payload of a membership entry."""
+    return _encoder.encode(change)
+
+
+def decode_membership(data: bytes) -> Membership:
+    """Read the payload of a membership entry.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    try:
+        change: Membership = _memberships.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"membership entry: {error}") from error
+    return change
+
+
+class Frames:
+    """Cuts a byte stream into messages; holds at most one frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take in bytes as they come and return the messages that are now complete.
+
+        Raises:
+            LimitExceededError: a frame announces more than `FRAME_BYTES_MAX`.
+            RemoteProtocolError: a frame is no message or breaks a limit.
+        """
+        self._buffer += data
+        found: list[Message] = []
+        start = 0
+        with memoryview(self._buffer) as view:
+            while len(view) - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(view, start)
+                if length > FRAME_BYTES_MAX:
+                    raise LimitExceededError(f"message of {length} bytes, at most {FRAME_BYTES_MAX}")
+                end = start + _LENGTH.size + length
+                if len(view) < end:
+                    break
+                found.append(_message(view[start + _LENGTH.size : end]))
+                start = end
+        del self._buffer[:start]
+        return found
+
+
+def _message(data: memoryview) -> Message:
+    try:
+        message: Message = _decoder.decode(data)
+        if isinstance(message, Append):
+            for entry in message.entries:
+                if entry.kind == MEMBERSHIP:
+                    decode_membership(entry.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"message: {error}") from error
+    return message
+
+
+def as_record(entry: Entry) -> tuple[bytes, int, int]:
+    """Turn an entry of the wire into one of the log."""
+    return bytes([entry.kind]) + entry.payload, entry.index, entry.term
+
+
+def as_entry(record: tuple[bytes, int, int]) -> Entry:
+    """Turn an entry of the log into one of the wire."""
+    command, index, term = record
+    return Entry(index, term, command[0], command[1:])

@@ -1,0 +1,101 @@
+"""Both engines behind their interface, ready to be asked, for the tests that hold them to one contract."""
+
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from dwcp_migrate.state.engine import Engine
+from dwcp_migrate.state.etcd import EtcdEngine
+from dwcp_migrate.state.links import Identity
+from dwcp_migrate.state.raft import RaftEngine
+from dwcp_migrate.state.replica import Settings
+
+ETCD = Path(sys.executable).with_name("etcd")
+
+
+@asynccontextmanager
+async def lone_raft(directory: Path, clock: Callable[[], float]) -> AsyncIterator[RaftEngine]:
+    """A Raft engine of one voter, which needs neither network nor certificates."""
+    identity = Identity(name="a", client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None)
+    settings = Settings(directory=directory, voters=("a",), election_s=0.05)
+    engine = RaftEngine(settings, identity, clock=clock)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def no_context() -> ssl.SSLContext:
+    raise AssertionError("one voter talks to nobody")
+
+
+class EtcdServer:
+    """An etcd of its own, on free ports of loopback, without fsync of consequence."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._client, self._peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self._client
+
+    def spawn(self) -> None:
+        """Start it."""
+        with (self._directory / "etcd.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(ETCD),
+                    f"--data-dir={self._directory / 'etcd'}",
+                    f"--listen-client-urls={self._client}",
+                    f"--advertise-client-urls={self._client}",
+                    f"--listen-peer-urls={self._peer}",
+                    f"--initial-advertise-peer-urls={self._peer}",
+                    f"--initial-cluster=default={self._peer}",
+                    "--heartbeat-interval=50",
+                    "--election-timeout=500",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    async def ready(self) -> None:
+        """Wait until it answers."""
+        async with etcd_engine(self, "probe") as engine:
+            await engine.barrier(30)
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@asynccontextmanager
+async def etcd_engine(
+    server: EtcdServer, name: str = "a", clock: Callable[[], float] = lambda: 0.0, *dead: str
+) -> AsyncIterator[EtcdEngine]:
+    """An etcd engine of a host."""
+    engine = EtcdEngine(name, [*dead, server.url], clock)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+async def index_of(engine: Engine) -> int:
+    """How much history an engine has seen."""
+    return await engine.look(lambda fleet: fleet.index)

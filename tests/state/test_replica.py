@@ -1,0 +1,216 @@
+"""A replica by itself: what it does with messages that a network, a peer or a bug may bring."""
+
+import errno
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pysyncobj.syncobj
+import pytest
+
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.state import commands, wire
+from dwcp_migrate.state.commands import Barrier, Command
+from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state.library import HOOKS
+from dwcp_migrate.state.links import Identity
+from dwcp_migrate.state.replica import Replica, Settings
+
+
+def no_context() -> ssl.SSLContext:
+    raise AssertionError("nobody is dialled here")
+
+
+def entry(index: int, term: int, by: str = "b") -> wire.Entry:
+    command = commands.encode(Command(request=f"{index}.{term}", by=by, at=0, body=Barrier()))
+    return wire.Entry(index, term, wire.REGULAR, commands.encode_batch([command]))
+
+
+class Lone:
+    """A replica named a of voters a, b, c whose links catch what it sends."""
+
+    def __init__(self, directory: Path, name: str = "a") -> None:
+        self.sent: list[tuple[str, wire.Message]] = []
+        identity = Identity(
+            name=name, client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None
+        )
+        settings = Settings(directory=directory, voters=("a", "b", "c"))
+        self.replica = Replica(settings, identity, FleetMachine(), lambda _: None)
+        self.replica.links.send = self._send  # type: ignore[method-assign]
+        for peer in sorted({"a", "b", "c", "observer"} - {name}):
+            self.replica.up(peer)
+
+    def _send(self, name: str, message: wire.Message) -> bool:
+        self.sent.append((name, message))
+        return True
+
+    def hears(self, name: str, message: wire.Message) -> list[wire.Message]:
+        """Let it hear a message; returns its answers to that host."""
+        self.sent.clear()
+        self.replica.message(name, message)
+        return [answer for to, answer in self.sent if to == name]
+
+    def append(self, previous: tuple[int, int], *entries: wire.Entry, term: int = 1, commit: int = 1) -> wire.Ack:
+        """Let it hear an Append of b's."""
+        (answer,) = self.hears(
+            "b",
+            wire.Append(
+                term=term, commit=commit, previous_index=previous[0], previous_term=previous[1], entries=entries
+            ),
+        )
+        assert isinstance(answer, wire.Ack)
+        return answer
+
+    @property
+    def log(self) -> list[tuple[int, int]]:
+        return [(index, term) for _, index, term in self.replica._journal[:]]
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Lone]:
+    made = Lone(tmp_path)
+    yield made
+    made.replica.close()
+
+
+def test_the_installed_library_has_everything_that_is_hooked() -> None:
+    probe = pysyncobj.syncobj.SyncObj.__init__.__code__.co_names
+    methods = dir(pysyncobj.syncobj.SyncObj)
+    missing = [name for name in HOOKS if name not in probe and name not in methods]
+    assert missing == []
+
+
+def test_entries_are_taken_and_acknowledged(lone: Lone) -> None:
+    assert lone.append((1, 0), entry(2, 1), entry(3, 1)) == wire.Ack(term=1, next_index=4, reset=False, success=True)
+    assert lone.log == [(1, 0), (2, 1), (3, 1)]
+
+
+def test_an_append_that_comes_again_or_starts_earlier_takes_nothing_back(lone: Lone) -> None:
+    lone.append((1, 0), entry(2, 1), entry(3, 1), entry(4, 1))
+    assert lone.append((1, 0), entry(2, 1)).next_index == 3
+    assert lone.append((2, 1)).next_index == 3
+    assert lone.append((1, 0), entry(2, 1), entry(3, 1)).next_index == 4
+    assert lone.log == [(1, 0), (2, 1), (3, 1), (4, 1)]
+    assert lone.append((2, 1), entry(3, 1), entry(4, 1), entry(5, 1)).next_index == 6
+    assert lone.log[-1] == (5, 1)
+
+
+def test_a_conflict_cuts_the_log_back_to_it(lone: Lone) -> None:
+    lone.append((1, 0), entry(2, 1), entry(3, 1), entry(4, 1))
+    assert lone.append((2, 1), entry(3, 2), term=2).next_index == 4
+    assert lone.log == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_what_lies_behind_a_heartbeat_is_neither_acknowledged_nor_committed(lone: Lone) -> None:
+    lone.append((1, 0), entry(2, 1), entry(3, 1), entry(4, 1))
+    assert lone.append((2, 1), term=2, commit=4).next_index == 3
+    assert lone.replica.commit_index == 2
+
+
+def test_a_gap_is_answered_with_where_to_begin(lone: Lone) -> None:
+    assert lone.append((5, 1), entry(6, 1)) == wire.Ack(term=1, next_index=2, reset=True, success=False)
+
+
+def test_a_leader_of_the_past_is_told(lone: Lone) -> None:
+    lone.append((1, 0), term=5)
+    answer = lone.hears("c", wire.Append(term=4, commit=1, previous_index=1, previous_term=0))
+    assert answer == [wire.Stale(term=5)]
+    assert lone.hears("c", wire.Snapshot(term=4, commit=1, data=b"", first=True, last=False)) == [wire.Stale(term=5)]
+
+
+def test_who_hears_a_leader_does_not_promise_its_vote(lone: Lone) -> None:
+    asked = wire.PreVote(term=1, last_index=9, last_term=1)
+    assert lone.hears("c", asked) == [wire.PreVoted(term=0, asked=1)]
+    lone.append((1, 0))
+    assert lone.hears("c", asked) == []
+    lone.replica.down("b")
+    assert lone.hears("c", asked) == [wire.PreVoted(term=1, asked=1)]
+    assert lone.hears("c", wire.PreVote(term=0, last_index=9, last_term=1)) == [wire.Stale(term=1)]
+
+
+def test_a_log_that_is_behind_gets_no_promise(lone: Lone) -> None:
+    lone.append((1, 0), entry(2, 1), entry(3, 1))
+    lone.replica.down("b")
+    assert lone.hears("c", wire.PreVote(term=1, last_index=2, last_term=1)) == []
+    assert lone.hears("c", wire.PreVote(term=1, last_index=3, last_term=1)) != []
+
+
+def test_one_vote_a_term_also_after_a_restart(tmp_path: Path) -> None:
+    first = Lone(tmp_path)
+    asked = wire.RequestVote(term=3, last_index=1, last_term=0)
+    assert first.hears("b", asked) == [wire.Vote(term=3)]
+    assert first.hears("c", asked) == []
+    first.replica.close()
+    again = Lone(tmp_path)
+    assert again.hears("c", asked) == []
+    assert again.hears("c", wire.RequestVote(term=4, last_index=1, last_term=0)) == [wire.Vote(term=4)]
+    again.replica.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.PreVote(term=9, last_index=9, last_term=9),
+        wire.RequestVote(term=9, last_index=9, last_term=9),
+        wire.Vote(term=9),
+        wire.Append(term=9, commit=1, previous_index=1, previous_term=0),
+        wire.Snapshot(term=9, commit=9, data=b"x", first=True, last=True),
+        wire.TimeoutNow(term=9),
+        wire.Submit(term=1, request=1, kind=2, payload=wire.encode_membership(wire.Membership("add", "observer"))),
+    ],
+)
+def test_who_has_no_vote_cannot_lead_elect_or_change_membership(lone: Lone, message: wire.Message) -> None:
+    with pytest.raises(RemoteProtocolError):
+        lone.replica.message("observer", message)
+    assert lone.replica.term == 0
+
+
+def test_nobody_speaks_in_another_hosts_name(lone: Lone) -> None:
+    with pytest.raises(RemoteProtocolError, match="another host's name"):
+        lone.hears("b", wire.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="c").payload))
+    lone.hears("b", wire.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="b").payload))
+
+
+def test_entries_out_of_a_row_are_refused(lone: Lone) -> None:
+    with pytest.raises(RemoteProtocolError, match="in a row"):
+        lone.append((1, 0), entry(3, 1))
+
+
+def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restart(tmp_path: Path) -> None:
+    first = Lone(tmp_path)
+    change = wire.Entry(2, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("add", "observer")))
+    first.append((1, 0), change)
+    assert first.replica.voters == {"a", "b", "c", "observer"}
+    first.replica.close()
+    again = Lone(tmp_path)
+    assert again.replica.voters == {"a", "b", "c", "observer"}
+    again.append((1, 0), entry(2, 2), term=2)
+    assert again.replica.voters == {"a", "b", "c"}
+    again.replica.close()
+
+
+def test_a_snapshot_names_the_voters_of_its_entry_and_not_of_what_may_be_taken_back(lone: Lone) -> None:
+    added = wire.Entry(4, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("add", "observer")))
+    removed = wire.Entry(5, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("rem", "c")))
+    lone.append((1, 0), entry(2, 1), entry(3, 1), added, removed, commit=3)
+    lone.replica.tick(0)
+    assert lone.replica.applied_index == 3
+    assert lone.replica.voters == {"a", "b", "observer"}
+    assert lone.replica._image().voters == ("a", "b", "c")
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_link_that_does(lone: Lone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(lone.replica._journal, "append", full)
+    with pytest.raises(OSError, match="no space"):
+        lone.append((1, 0), entry(2, 1))
+
+
+def test_a_host_that_loses_its_vote_follows_on_without_it(lone: Lone) -> None:
+    change = wire.Entry(2, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("rem", "a")))
+    lone.append((1, 0), change)
+    assert (lone.replica.state, lone.replica.voters) == ("observer", {"b", "c"})
+    assert lone.append((2, 1), entry(3, 1)).next_index == 4
+    assert lone.hears("c", wire.RequestVote(term=8, last_index=9, last_term=7)) == []
