@@ -1,0 +1,95 @@
+"""What to do, and why: precopy, warm first, postcopy, or not now (pure).
+
+The rule: the mildest that works. Precopy risks nothing but time; postcopy risks the guest if the link is lost on the
+way; waiting costs nothing but waiting. The reason names the figures that it rests on.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction
+from dwcp_migrate.units import format_bytes, format_rate
+
+Way = Literal["precopy", "warm-first", "postcopy", "not-now"]
+
+CONVERGENCE_SURE: Final = 0.9
+"""Share of the scenarios in which precopy must converge to be advised."""
+
+WARM_SHARE_MAX: Final = 0.25
+"""Of the memory: with a smaller working set most pages copied beforehand are still right."""
+
+WARM_TIME_S_MIN: Final = 60.0
+"""A migration that is over sooner is not worth preparing."""
+
+STEADY: Final = 0.3
+"""Low quantile of the link over its median, under which a postcopy guest would stand still too often."""
+
+LOSSES_MAX: Final = 0
+"""Losses of the whole link lately, above which postcopy is too dangerous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do.
+
+    Attributes:
+        way: what.
+        reason: why, one sentence for people.
+    """
+
+    way: Way
+    reason: str
+
+
+def advise(
+    guest: Guest, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
+) -> Advice:
+    """Choose.
+
+    Args:
+        guest: as predicted from.
+        path: as predicted from.
+        prediction: of precopy.
+        link_losses: times that the whole link was lost lately.
+        deadline_s: until when it should be over; 0 without one.
+    """
+    link, dirty = path.bytes_per_s, guest.dirty_bytes_per_s
+    if link.median <= 1.0:
+        return Advice("not-now", "the link carries nothing that could be measured")
+    if prediction.convergence >= CONVERGENCE_SURE:
+        return _precopy(guest, prediction, deadline_s)
+    rates = (
+        f"the guest writes {format_bytes(dirty.median)}/s, "
+        f"{format_rate(dirty.median * guest.later_wire_share.median)} after encoding, "
+        f"on a link of {format_rate(link.median)}"
+    )
+    odds = f"precopy converges in {prediction.convergence * 100:.0f} % of the cases: {rates}"
+    if link_losses > LOSSES_MAX:
+        return Advice(
+            "not-now", f"{odds}; the link was lost {link_losses} times lately, which postcopy would not survive"
+        )
+    if link.low < STEADY * link.median:
+        return Advice("not-now", f"{odds}; the link falls to {format_rate(link.low)}, too unsteady for postcopy")
+    return Advice("postcopy", f"{odds}; the link is steady enough to fetch pages after the switchover")
+
+
+def _precopy(guest: Guest, prediction: Prediction, deadline_s: float) -> Advice:
+    time_s, downtime_s = prediction.time_s, prediction.downtime_s
+    figures = (
+        f"{time_s.median:.0f} s ({time_s.low:.0f} to {time_s.high:.0f}), a pause of {downtime_s.median * 1000:.0f} ms"
+    )
+    is_late = deadline_s > 0 and time_s.high > deadline_s
+    if (
+        is_late
+        and time_s.median > WARM_TIME_S_MIN
+        and guest.working_set_bytes.high < WARM_SHARE_MAX * guest.memory_bytes
+    ):
+        return Advice(
+            "warm-first",
+            f"precopy takes {figures}, too long for {deadline_s:.0f} s; it writes to only "
+            f"{format_bytes(guest.working_set_bytes.median)} of {format_bytes(guest.memory_bytes)}, so that a copy "
+            "made beforehand stays good",
+        )
+    if is_late and time_s.low > deadline_s:
+        return Advice("not-now", f"precopy takes {figures}, longer than the {deadline_s:.0f} s there are")
+    return Advice("precopy", f"it converges in {prediction.convergence * 100:.0f} % of the cases: {figures}")

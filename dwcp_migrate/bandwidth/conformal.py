@@ -1,0 +1,60 @@
+"""Keeps the bands honest under drift: an online, adaptive conformal correction.
+
+The rule: if outcomes fall below the low quantile more often than one in ten, it moves away from the median, and back if
+they do more rarely; the same above. In each series and target the two distances are stretched by factors that follow
+adaptive conformal inference (Gibbs and Candes 2021) in the form of quantile tracking (Angelopoulos, Candes and
+Tibshirani 2023): long-run coverage holds whatever the series does, since a factor can only stay where misses balance.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth.targets import HIGH, LAGS, LOW, MEDIAN, QUANTILES, TARGETS, Floats, Indices
+
+RATE: Final = 0.02
+"""One miss stretches by 1.8 %, one hit shrinks by 0.2 %; divided by the root of the target's steps, since outcomes of
+overlapping targets miss together."""
+
+STRETCH_MAX: Final = 1.1
+"""Of |ln factor|: a band is stretched or shrunk by a factor of 3 at most."""
+
+
+class Conformal:
+    """Corrections of `count` series.
+
+    Args:
+        count: of series.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._stretch = np.zeros((count, len(TARGETS), 2))
+        self._rate = RATE / np.sqrt(LAGS)[:, None]
+
+    def correct(self, slots: Indices, quantiles: Floats) -> Floats:
+        """Stretch (m, targets, 3), positive and ascending, around its median, in ratios."""
+        factor = np.exp(self._stretch[slots])
+        median = quantiles[..., MEDIAN]
+        corrected = np.empty_like(quantiles)
+        corrected[..., MEDIAN] = median
+        corrected[..., LOW] = median * (quantiles[..., LOW] / median) ** factor[..., 0]
+        corrected[..., HIGH] = median * (quantiles[..., HIGH] / median) ** factor[..., 1]
+        return corrected
+
+    def learn(self, slots: Indices, corrected: Floats, truth: Floats, known: Floats) -> None:
+        """Take in outcomes.
+
+        Args:
+            slots: (m,).
+            corrected: (m, targets, 3) as said when each outcome was still ahead.
+            truth: (m, targets).
+            known: (m, targets) 1 where such a forecast was made, else 0.
+        """
+        below = (truth < corrected[..., LOW]) - QUANTILES[LOW]
+        above = (truth > corrected[..., HIGH]) - (1 - QUANTILES[HIGH])
+        moved = self._stretch[slots] + self._rate * known[..., None] * np.stack([below, above], axis=-1)
+        self._stretch[slots] = np.clip(moved, -STRETCH_MAX, STRETCH_MAX)
+
+    def forget(self, slot: int) -> None:
+        """Begin this series anew."""
+        self._stretch[slot] = 0.0

@@ -1,0 +1,57 @@
+"""Puts the experts together: five that need no training, the perceptron and one streaming LSTM.
+
+The rule: the panel of the agent, of the benchmark and of training is made here, so that what is measured is what runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth.neural import Lstm, Mlp, QuantileForecaster
+from dwcp_migrate.bandwidth.panel import Experts, Panel, Prior, no_prior
+from dwcp_migrate.bandwidth.points import Autoregressive, Ewma, Holt, Last, Seasonal
+from dwcp_migrate.bandwidth.targets import Floats
+from dwcp_migrate.bandwidth.weights import MODELS, Weights
+
+EWMA_DEFAULT: Final[Floats] = np.array([0.5, 0.3, 0.1, 0.3, 0.1])
+"""Weight of the newest sample for each target: near the best on every set of real traces that was looked at."""
+
+DEFAULT_MODELS: Final = ("mlp", "lstm-small")
+"""The neural experts of the agent: the larger LSTMs cost 3 and 12 times as much and win nowhere clearly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Everything that a panel is made from.
+
+    Attributes:
+        weights: of the neural experts, by name of the model, in the order in which they take part.
+        ewma: weights of the EWMA, (targets,).
+        prior: what training found, or None.
+    """
+
+    weights: Mapping[str, Weights]
+    ewma: Floats
+    prior: Prior | None = None
+
+    def experts(self, count: int) -> Experts:
+        """Make the experts for so many series."""
+        points = (Last(), Ewma(count, self.ewma), Holt(count), Seasonal(count), Autoregressive(count))
+        return Experts(points, [neural(name, weights, count) for name, weights in self.weights.items()])
+
+    def panel(self, count: int) -> Panel:
+        """Make a panel for so many series."""
+        experts = self.experts(count)
+        return Panel(count, experts, self.prior or no_prior(experts))
+
+    def only(self, models: Sequence[str]) -> "Ensemble":
+        """The same with fewer neural experts, without the prior, which no longer fits."""
+        return Ensemble({name: self.weights[name] for name in models}, self.ewma)
+
+
+def neural(name: str, weights: Weights, count: int) -> QuantileForecaster:
+    """Make one neural expert for so many series."""
+    model = MODELS[name]
+    return Mlp(model, weights) if model.kind == "mlp" else Lstm(model, weights, count)

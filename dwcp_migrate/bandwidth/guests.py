@@ -1,0 +1,138 @@
+"""What migrations teach about a guest: how its memory shrinks on the wire, how it writes, how it is encoded (pure).
+
+The rule: one finished pass after the other. The first pass tells what memory costs that was never sent before; later
+passes tell what the guest wrote while the pass before ran, and what that costs as deltas.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth.predictor import Guest, Range
+from dwcp_migrate.bandwidth.targets import QUANTILES
+from dwcp_migrate.units import MIB
+
+LINK_BUSY: Final = 0.5
+"""A pass in which less than that share of the time bytes waited for the link shows how fast the hosts encode."""
+
+UNKNOWN_FIRST_SHARE: Final = Range(0.08, 0.3, 0.7)
+"""Guest memory after zero pages, duplicates and zstd, over the guests of the benchmark suite `hde`."""
+
+UNKNOWN_LATER_SHARE: Final = Range(0.05, 0.2, 0.6)
+UNKNOWN_ENCODE: Final = Range(80e6, 300e6, 900e6)
+"""Bytes of memory a second, two to eight cores."""
+
+UNKNOWN_SPREAD: Final = 3.0
+"""Factor either way around a quantity that is a guess from another one."""
+
+KNOWN_SPREAD: Final = 1.15
+"""Factor either way around a quantity that was measured once or twice."""
+
+SAMPLES_KEPT: Final = 20
+"""Of a quantity of a guest: a guest changes its habits with its software."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of one migration.
+
+    Attributes:
+        seconds: how long it ran.
+        raw_bytes: taken from QEMU.
+        wire_bytes: on the channels.
+        link_busy: share of the time in which bytes waited for the link.
+    """
+
+    seconds: float
+    raw_bytes: float
+    wire_bytes: float
+    link_busy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one migration showed; None where it showed nothing."""
+
+    first_share: float | None = None
+    later_share: float | None = None
+    encode_bytes_per_s: float | None = None
+    working_set_bytes: float | None = None
+
+
+def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float) -> Lesson:
+    """Read a finished migration.
+
+    Args:
+        memory_bytes: of the guest.
+        passes: in order; the last one may be the switchover's.
+        dirty_bytes_per_s: libvirt's measure while it ran; negative where there is none.
+    """
+    if not passes or memory_bytes <= 0:
+        return Lesson()
+    first, later = passes[0], [one for one in passes[1:] if one.raw_bytes >= MIB]
+    later_raw = sum(one.raw_bytes for one in later)
+    free = first.link_busy < LINK_BUSY and first.seconds > 0
+    sets = [
+        working_set(written.raw_bytes, dirty_bytes_per_s, before.seconds)
+        for before, written in itertools.pairwise(passes)
+        if written.raw_bytes >= MIB
+    ]
+    return Lesson(
+        first_share=first.wire_bytes / memory_bytes if first.wire_bytes > 0 else None,
+        later_share=sum(one.wire_bytes for one in later) / later_raw if later_raw else None,
+        encode_bytes_per_s=memory_bytes / first.seconds if free else None,
+        working_set_bytes=min(max(sets), memory_bytes) if sets else None,
+    )
+
+
+def working_set(written_bytes: float, dirty_bytes_per_s: float, seconds: float) -> float:
+    """Solve written = W (1 - exp(-D t / W)) for W, by bisection.
+
+    Returns:
+        At least `written_bytes`; four times that where D t says nothing about a bound.
+    """
+    drawn = dirty_bytes_per_s * seconds
+    if drawn <= written_bytes * 1.05:
+        return 4 * written_bytes
+    low, high = written_bytes, 4 * written_bytes
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if middle * -math.expm1(-drawn / middle) < written_bytes else (low, middle)
+    return low
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Measured values of one guest, oldest first; empty where nothing was measured."""
+
+    dirty: Sequence[float] = ()
+    working_set: Sequence[float] = ()
+    first_share: Sequence[float] = ()
+    later_share: Sequence[float] = ()
+    encode: Sequence[float] = ()
+
+
+def describe(memory_bytes: float, known: Known) -> Guest:
+    """Put a guest together from what was measured of it, and from what is usual where nothing was."""
+    dirty = _known(known.dirty, Range(0.0, 0.01 * memory_bytes, 0.05 * memory_bytes))
+    bound = Range(min(4 * MIB, memory_bytes), min(16 * max(dirty.median, MIB), memory_bytes), memory_bytes)
+    return Guest(
+        memory_bytes=memory_bytes,
+        dirty_bytes_per_s=dirty,
+        working_set_bytes=_known(known.working_set, bound),
+        first_wire_share=_known(known.first_share, UNKNOWN_FIRST_SHARE),
+        later_wire_share=_known(known.later_share, UNKNOWN_LATER_SHARE),
+        encode_bytes_per_s=_known(known.encode, UNKNOWN_ENCODE),
+    )
+
+
+def _known(values: Sequence[float], otherwise: Range) -> Range:
+    recent = np.asarray(values[-SAMPLES_KEPT:], dtype=np.float64)
+    if not len(recent):
+        return otherwise
+    low, median, high = (float(value) for value in np.quantile(recent, QUANTILES))
+    return Range(min(low, median / KNOWN_SPREAD), median, max(high, median * KNOWN_SPREAD))

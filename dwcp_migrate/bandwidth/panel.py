@@ -1,0 +1,151 @@
+"""The forecast of many series: experts, their bands, the mix and its correction, one step at a time.
+
+The rule: one call takes a sample of each series that has one and returns what is forecast now; everything that learns
+learns from forecasts that this panel itself made earlier, so that nothing ever sees the future.
+
+    sample ─> History ─> experts ─ points ─> Bands ┐
+                             └──── quantiles ──────┴─> (experts, targets, 3) ─> Mix ─> Conformal ─> forecast
+    and, as soon as a target's time has come, the outcome goes back into Bands, Mix and Conformal
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth.bands import Bands, untrained
+from dwcp_migrate.bandwidth.conformal import Conformal
+from dwcp_migrate.bandwidth.history import History
+from dwcp_migrate.bandwidth.mix import Mix
+from dwcp_migrate.bandwidth.neural import QuantileForecaster
+from dwcp_migrate.bandwidth.points import PointForecaster
+from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
+
+PENDING: Final = 64
+"""Forecasts kept until their time has come: the longest target and a power of two."""
+
+_COLUMNS: Final = np.arange(len(TARGETS))
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Who takes part.
+
+    Attributes:
+        points: they say numbers.
+        quantiles: they say quantiles.
+    """
+
+    points: Sequence[PointForecaster]
+    quantiles: Sequence[QuantileForecaster]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all, in the order of the panel's arrays."""
+        return tuple(expert.name for expert in (*self.points, *self.quantiles))
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What training knows of the experts before the first sample.
+
+    Attributes:
+        bands: (point experts, targets, 3) log-ratios.
+        losses: (experts, targets, 3) relative pinball losses.
+    """
+
+    bands: Floats
+    losses: Floats
+
+
+def no_prior(experts: Experts) -> Prior:
+    """Nothing known: wide bands, equal weights."""
+    losses = np.ones((len(experts.names), len(TARGETS), len(QUANTILES)))
+    return Prior(untrained(len(experts.points), len(TARGETS)), losses)
+
+
+class Panel:
+    """Forecasts of `count` series.
+
+    Args:
+        count: of series; each has a slot from 0.
+        experts: made for so many series.
+        prior: from training, or `no_prior`.
+    """
+
+    def __init__(self, count: int, experts: Experts, prior: Prior) -> None:
+        shape = (len(experts.names), len(TARGETS))
+        self.names = experts.names
+        self._experts = experts
+        self._history = History(count)
+        self._bands = Bands(count, prior.bands)
+        self._mix = Mix(count, prior.losses)
+        self._conformal = Conformal(count)
+        self._points = np.zeros((count, PENDING, len(experts.points), shape[1]))
+        self._said = np.zeros((count, PENDING, *shape, len(QUANTILES)))
+        self._corrected = np.zeros((count, PENDING, shape[1], len(QUANTILES)))
+        self.experts_say = np.zeros((count, *shape, len(QUANTILES)))
+        self.forecasts = np.zeros((count, shape[1], len(QUANTILES)))
+
+    def step(self, slots: Indices, values: Floats) -> Floats:
+        """Take one sample of each of these series.
+
+        Args:
+            slots: (m,), none twice.
+            values: (m,), finite; what is not positive counts as very small.
+
+        Returns:
+            (m, targets, 3): the corrected mix. Kept in `forecasts`, and what each expert says in `experts_say`.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        self._history.push(slots, values)
+        self._learn(slots)
+        points = np.stack([expert.step(slots, self._history) for expert in self._experts.points], axis=1)
+        banded = self._bands.around(slots, points)
+        said = np.concatenate(
+            [banded, *[expert.step(slots, self._history)[:, None] for expert in self._experts.quantiles]], axis=1
+        )
+        corrected = self._conformal.correct(slots, self._mix.combine(slots, said))
+        place = self._history.taken[slots] % PENDING
+        self._points[slots, place], self._said[slots, place] = points, said
+        self._corrected[slots, place] = corrected
+        self.experts_say[slots], self.forecasts[slots] = said, corrected
+        return corrected
+
+    def _learn(self, slots: Indices) -> None:
+        """Score what was said of the sample that has just come."""
+        taken = self._history.taken[slots]
+        known = (taken[:, None] > LAGS).astype(np.float64)
+        if not known.any():
+            return
+        truth = realised(self._history.window(slots, STEPS_MAX))
+        place = (taken[:, None] - LAGS) % PENDING
+        row = slots[:, None]
+        points = self._points[row, place, :, _COLUMNS].transpose(0, 2, 1)
+        said = self._said[row, place, :, _COLUMNS].transpose(0, 2, 1, 3)
+        absent = known[:, None, :] == 0
+        points = np.where(absent, truth[:, None, :], points)
+        said = np.where(absent[..., None], truth[:, None, :, None], said)
+        corrected = np.where(known[..., None] == 0, truth[..., None], self._corrected[row, place, _COLUMNS])
+        self._bands.learn(slots, points, truth, known)
+        self._mix.learn(slots, pinball(truth[:, None, :], said), known)
+        self._conformal.learn(slots, corrected, truth, known)
+
+    def weights(self, slot: int) -> Floats:
+        """How much each expert counts for one series: (experts, targets, 3)."""
+        weights: Floats = self._mix.weights(np.array([slot]))[0]
+        return weights
+
+    def taken(self, slot: int) -> int:
+        """Samples of a series so far."""
+        return int(self._history.taken[slot])
+
+    def forget(self, slot: int) -> None:
+        """Give the slot to another series."""
+        for part in (self._history, self._bands, self._mix, self._conformal):
+            part.forget(slot)
+        for expert in (*self._experts.points, *self._experts.quantiles):
+            expert.forget(slot)

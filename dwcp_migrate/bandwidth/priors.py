@@ -1,0 +1,108 @@
+"""What the experts' panel begins with: bands, losses and the weights of the EWMA, found on training series.
+
+The rule: no torch, only the panel itself run over series that it will not be judged on.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth.bands import untrained
+from dwcp_migrate.bandwidth.evaluation import WARM_UP, Said, run
+from dwcp_migrate.bandwidth.features import RATIO_MAX
+from dwcp_migrate.bandwidth.history import VALUE_MIN, History
+from dwcp_migrate.bandwidth.panel import Experts, Panel, Prior
+from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, outcomes, pinball
+from dwcp_migrate.bandwidth.weights import read_arrays
+from dwcp_migrate.errors import ConfigError
+
+EWMA_WEIGHTS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+"""Candidates for the weight of the newest sample."""
+
+
+def tune_ewma(series: Sequence[Floats]) -> Floats:
+    """Find the weight with the least absolute error for each target: (targets,)."""
+    lost = np.zeros((len(EWMA_WEIGHTS), len(TARGETS)))
+    gains = np.array(EWMA_WEIGHTS)
+    for values in series:
+        came = outcomes(values)
+        level = np.full(len(gains), values[0])
+        said = np.empty((len(values), len(gains)))
+        for at, value in enumerate(values):
+            level = level + gains * (value - level)
+            said[at] = level
+        error = np.abs(said[:, :, None] - came[:, None, :]) / values.mean()
+        lost += np.nansum(error, axis=0)
+    best: Floats = gains[lost.argmin(axis=0)]
+    return best
+
+
+def learn(make: Callable[[int], Experts], series: Sequence[Floats]) -> Prior:
+    """Find bands and losses: the point experts run over the series alone, then the whole panel with their bands.
+
+    Args:
+        make: experts for so many series.
+        series: to learn from.
+    """
+    bands = _bands(make(len(series)), series)
+    flat = Prior(bands, np.ones((len(make(1).names), len(TARGETS), len(QUANTILES))))
+    said = run(lambda count: Panel(count, make(count), flat), series)
+    return Prior(bands, _losses(said))
+
+
+def _bands(experts: Experts, series: Sequence[Floats]) -> Floats:
+    """Quantiles of ln(outcome / point) for each point expert: (point experts, targets, 3)."""
+    history = History(len(series))
+    lengths = np.array([len(values) for values in series])
+    errors = np.full((len(experts.points), int(lengths.max()), len(series), len(TARGETS)), np.nan)
+    came = [outcomes(np.maximum(values, VALUE_MIN)) for values in series]
+    for at in range(int(lengths.max())):
+        slots = np.flatnonzero(lengths > at)
+        history.push(slots, np.array([series[int(slot)][at] for slot in slots]))
+        truth = np.log(np.stack([came[int(slot)][at] for slot in slots]))
+        for index, expert in enumerate(experts.points):
+            said = np.log(expert.step(slots, history))
+            errors[index, at, slots] = np.clip(truth - said, -RATIO_MAX, RATIO_MAX)
+    judged = errors[:, WARM_UP:].reshape(len(experts.points), -1, len(TARGETS))
+    if not np.isfinite(judged).any(axis=1).all():
+        return untrained(len(experts.points), len(TARGETS))
+    return np.moveaxis(np.nanquantile(judged, QUANTILES, axis=1), 0, 2)
+
+
+def _losses(said: Said) -> Floats:
+    """Mean pinball loss of each expert relative to the mean of all: (experts, targets, 3)."""
+    found = np.ones((len(said.names) - 1, len(TARGETS), len(QUANTILES)))
+    for column in range(len(TARGETS)):
+        truth, forecasts = said.truths[column], said.forecasts[column][:, :-1]
+        if len(truth):
+            lost = pinball(truth[:, None], forecasts).mean(axis=0)
+            found[:, column] = lost / np.maximum(lost.mean(axis=0), 1e-12)
+    return found
+
+
+def pack(prior: Prior, ewma: Floats, names: Sequence[str]) -> bytes:
+    """Write a prior as `.npz`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, bands=prior.bands, losses=prior.losses, ewma=ewma, names=np.array(names))
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[Prior, Floats, tuple[str, ...]]:
+    """Read a prior, the weights of its EWMA and the names of its experts.
+
+    Raises:
+        ConfigError: it is none, or too large.
+    """
+    arrays = read_arrays("prior", data)
+    shape = (len(TARGETS), len(QUANTILES))
+    losses, bands, ewma, names = (arrays.get(name) for name in ("losses", "bands", "ewma", "names"))
+    if losses is None or bands is None or ewma is None or names is None:
+        raise ConfigError("the prior lacks an array")
+    fits = losses.shape[1:] == shape and bands.shape[1:] == shape and ewma.shape == shape[:1]
+    if not fits or names.shape != losses.shape[:1] or names.dtype.kind != "U":
+        raise ConfigError("the prior's arrays do not fit together")
+    if not all(np.isfinite(array).all() for array in (losses, bands, ewma)) or (losses <= 0).any():
+        raise ConfigError("the prior's numbers are not finite")
+    return Prior(bands, losses), ewma, tuple(str(name) for name in names)

@@ -1,0 +1,139 @@
+"""A training run as the command line and the agent start it: what to learn from, what becomes of the result (shell).
+
+The rule: nothing that is in use is touched before its successor is whole and judged; see `lifecycle`.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dwcp_migrate.bandwidth import files, lifecycle
+from dwcp_migrate.bandwidth.ensemble import Ensemble
+from dwcp_migrate.bandwidth.store import read_all
+from dwcp_migrate.bandwidth.targets import Floats
+from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
+from dwcp_migrate.bandwidth.training.fit import Trained
+from dwcp_migrate.errors import ConfigError
+
+FORECAST: Final = frozenset({("link", "rate"), ("domain", "dirty")})
+"""Series that are forecast, and so learned from."""
+
+SERIES_MIN: Final = 2
+"""One to learn from and one to choose the epoch by."""
+
+
+class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's training: the loss on what was held out, before and after, and how long it took."""
+
+    model: str
+    before: float
+    after: float
+    seconds: float
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a run.
+
+    Attributes:
+        taken: the new models are in use (or written, where nothing was in use).
+        loss: of the new mix on the newest history, percent of the mean; 0 where nothing was judged.
+        loss_before: of what was in use.
+        message: for people.
+    """
+
+    models: list[ModelOutcome]
+    taken: bool
+    loss: float = 0.0
+    loss_before: float = 0.0
+    message: str = ""
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """An ensemble and how it came about."""
+
+    ensemble: Ensemble
+    models: list[ModelOutcome]
+
+
+def make(series: Sequence[Floats], effort: Effort, start: Ensemble | None = None) -> Learned:
+    """Train an ensemble.
+
+    Raises:
+        ConfigError: fewer than two series are long enough.
+    """
+    told: list[ModelOutcome] = []
+    since = [time.perf_counter()]
+
+    def tell(name: str, trained: Trained) -> None:
+        now = time.perf_counter()
+        told.append(
+            ModelOutcome(model=name, before=trained.losses[0], after=min(trained.losses), seconds=now - since[0])
+        )
+        since[0] = now
+
+    try:
+        return Learned(train_ensemble(series, tell, effort, start), told)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="give more or longer series") from error
+
+
+def keep(learned: Learned, directory: Path) -> Outcome:
+    """Write models where the operator wants them.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    files.save(directory, learned.ensemble)
+    return Outcome(models=learned.models, taken=True, message=f"written to {directory}")
+
+
+def learn(state: Path, effort: Effort) -> Outcome:
+    """Learn from the history in an agent's state directory, and take the result if it is better.
+
+    Before that, models that turned out worse than those that they replaced are rolled back.
+
+    Raises:
+        ConfigError: too little history, or the directory cannot be written.
+    """
+    back = look_back(state)
+    history = _history(state)
+    older, newest = lifecycle.split(history)
+    if len(older) < SERIES_MIN:
+        raise ConfigError(
+            f"{state} holds {len(older)} series of {lifecycle.SAMPLES_MIN} s or more, training needs {SERIES_MIN}",
+            hint="let the agent carry migrations for a while",
+        )
+    current = files.in_use(state)
+    learned = make(older, effort, current)
+    before, after = lifecycle.loss(current, newest), lifecycle.loss(learned.ensemble, newest)
+    taken = lifecycle.is_better(after, before)
+    if taken:
+        files.promote(state, learned.ensemble)
+    verdict = "taken" if taken else "dropped: not better"
+    message = (
+        f"{back}; " * bool(back)
+        + f"{verdict}; loss on the newest history {after:.2f} %, of what was in use {before:.2f} %"
+    )
+    return Outcome(models=learned.models, taken=taken, loss=after, loss_before=before, message=message)
+
+
+def _history(state: Path) -> list[Floats]:
+    """Rates of links and of guests' writing: what the panel forecasts."""
+    rings = read_all(state / files.SERIES_DIRECTORY)
+    return [ring.values for ring in rings if (ring.key.kind, ring.key.quantity) in FORECAST]
+
+
+def look_back(state: Path) -> str:
+    """Go back to the previous models if they would have done better on the newest history; says so, or nothing."""
+    previous = files.replaced(state)
+    _, newest = lifecycle.split(_history(state))
+    if previous is None or not newest:
+        return ""
+    now, then = lifecycle.loss(files.in_use(state), newest), lifecycle.loss(previous, newest)
+    if not lifecycle.is_worse(now, then):
+        return ""
+    files.roll_back(state)
+    return f"rolled back: loss {now:.2f} % on the newest history, {then:.2f} % with the models before"

@@ -1,0 +1,25 @@
+"""Suite `pba`: how good the forecasts are, what they cost, and whether the allocator shares links as it should.
+
+Cases: `accuracy/SERIES/FORECASTER`, `inference/MODEL/single|batch-N|sequence`, `train/MODEL`, `overhead/LINKS/DOMAINS`,
+`sharing/...`, `fleet/LINKS/SECONDS`. docs/forecasting.md says what the series are and how to read the figures.
+"""
+
+from dwcp_migrate.bench import pba_accuracy, pba_cost, pba_sharing
+from dwcp_migrate.bench.frame import Options, Row
+
+
+def rows(options: Options) -> list[Row]:
+    """Measure everything.
+
+    Raises:
+        ConfigError: traces or models that cannot be read.
+        NotFoundError: there are none.
+    """
+    return [
+        *pba_accuracy.synthetic_rows(options),
+        *pba_accuracy.trace_rows(options),
+        *pba_cost.inference_rows(options),
+        *pba_cost.overhead_rows(options),
+        *pba_cost.training_rows(options),
+        *pba_sharing.rows(options),
+    ]

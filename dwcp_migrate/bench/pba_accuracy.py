@@ -1,0 +1,115 @@
+"""How good each forecaster is, on synthetic classes and on traces that the operator has.
+
+Rule: nothing is judged on a series that it was trained on. On synthetic series the shipped models run as they are; of
+each set of traces two files in three, by a checksum of their names, train everything that can be trained (beginning
+with the shipped models where torch is installed), the rest judges.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth import files, priors, synthetic
+from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, Ensemble
+from dwcp_migrate.bandwidth.evaluation import MIX, WARM_UP, Score, run, score
+from dwcp_migrate.bandwidth.targets import TARGETS, Floats
+from dwcp_migrate.bandwidth.weights import MODELS
+from dwcp_migrate.bench.frame import Options, Row
+
+SERIES: Final = 32
+SAMPLES: Final = 600
+"""Of each synthetic class."""
+
+LARGE: Final = tuple(name for name in MODELS if name not in DEFAULT_MODELS)
+"""Models that do not take part in the agent's mix; measured for comparison."""
+
+_UNITS: Final = ("accuracy_percent", "wape_percent", "pinball", "coverage_percent")
+
+
+def synthetic_rows(options: Options) -> list[Row]:
+    """Measure on the four classes of `synthetic`."""
+    count = SERIES // 4 if options.quick else SERIES
+    found = []
+    shipped, extra = files.load(), files.load(LARGE)
+    for name, make in synthetic.CLASSES.items():
+        draw = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
+        series = [make(draw, SAMPLES) for _ in range(count)]
+        method = (
+            f"{count} series of {SAMPLES} samples, seed {options.seed}, noise floor {synthetic.FLOORS_PERCENT[name]} %"
+        )
+        found += _rows(name, _scores(shipped, extra, series), count, method)
+    return found
+
+
+def trace_rows(options: Options) -> list[Row]:
+    """Measure on the sets of traces in `options.traces`; none without."""
+    if not options.traces:
+        return []
+    found = []
+    for name, by_file in files.traces(Path(options.traces)).items():
+        long = {file: values for file, values in by_file.items() if len(values) > WARM_UP}
+        train = [values for file, values in long.items() if not is_test(file)]
+        test = [values for file, values in long.items() if is_test(file)]
+        if not (train and test):
+            continue
+        shipped, extra, how = _fitted(train, options)
+        method = f"{len(test)} traces, {sum(map(len, test))} rows, {how} {len(train)} others"
+        found += _rows(name, _scores(shipped, extra, test), len(test), method)
+    return found
+
+
+def is_test(file: str) -> bool:
+    """Whether a trace judges: one in three, by its name."""
+    return zlib.crc32(file.encode()) % 3 == 0
+
+
+def _fitted(train: Sequence[Floats], options: Options) -> tuple[Ensemble, Ensemble, str]:
+    """Train on traces: the agent's ensemble and the larger models."""
+    shipped, large = files.load(), files.load(LARGE)
+    try:
+        from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
+    except ImportError:
+        ewma = priors.tune_ewma(train)
+        bare = Ensemble(shipped.weights, ewma)
+        return (
+            Ensemble(shipped.weights, ewma, priors.learn(bare.experts, train)),
+            large,
+            "shipped models, the rest from",
+        )
+    mine = train_ensemble(train, lambda *_: None, Effort(seed=options.seed), shipped)
+    if options.quick:
+        return mine, Ensemble({}, mine.ewma), "trained on"
+    return mine, train_ensemble(train, lambda *_: None, Effort(models=LARGE, seed=options.seed), large), "trained on"
+
+
+def _scores(shipped: Ensemble, extra: Ensemble, series: Sequence[Floats]) -> dict[str, list[Score]]:
+    """Score the agent's panel, and the larger models in one of their own whose mix counts for nothing."""
+    found = score(run(shipped.panel, series))
+    if extra.weights:
+        others = score(run(extra.panel, series))
+        found.update({name: scores for name, scores in others.items() if name in extra.weights})
+    return {name: found[name] for name in sorted(found, key=lambda name: (name == MIX, list(found).index(name)))}
+
+
+def _rows(series: str, scores: Mapping[str, list[Score]], n: int, method: str) -> list[Row]:
+    found = []
+    for forecaster, by_target in scores.items():
+        for target, result in zip(TARGETS, by_target, strict=True):
+            if not result.outcomes:
+                continue
+            figures = (result.accuracy_percent, result.wape_percent, result.pinball_percent, result.coverage_percent)
+            found += [
+                Row(
+                    case=f"accuracy/{series}/{forecaster}",
+                    metric=f"{metric}/{target.name}",
+                    value=round(figure, 3),
+                    unit="percent of the mean" if metric == "pinball" else "percent",
+                    n=n,
+                    method=method,
+                )
+                for metric, figure in zip(_UNITS, figures, strict=True)
+            ]
+    return found

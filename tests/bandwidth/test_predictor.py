@@ -1,0 +1,165 @@
+import math
+
+import numpy as np
+import pytest
+
+from dwcp_migrate.bandwidth.advice import advise
+from dwcp_migrate.bandwidth.precopy import DOWNTIME_S, PASSES_MAX, Fluid
+from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
+from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Score, corrected
+from dwcp_migrate.units import GIB, MIB
+
+
+def guest(*, dirty: float = 0.0, working: float = 64 * MIB, memory: float = GIB, share: float = 1.0) -> Guest:
+    return Guest(
+        memory_bytes=memory,
+        dirty_bytes_per_s=Range.exactly(dirty),
+        working_set_bytes=Range.exactly(working),
+        first_wire_share=Range.exactly(share),
+        later_wire_share=Range.exactly(share),
+        encode_bytes_per_s=Range.exactly(1e12),
+    )
+
+
+def path(rate: float = 25e6, spread: float = 1.0) -> Path:
+    return Path(bytes_per_s=Range.around(rate, spread), setup_s=0.0, pause_s=0.0)
+
+
+def test_an_idle_guest_takes_one_pass() -> None:
+    said = predict(guest(), path())
+    assert said.time_s.median == pytest.approx(GIB / 25e6)
+    assert said.downtime_s.median == 0
+    assert said.wire_bytes.median == pytest.approx(GIB)
+    assert (said.passes.median, said.convergence) == (1, 1.0)
+
+
+def test_round_trips_and_setting_up_count() -> None:
+    far = Path(bytes_per_s=Range.exactly(25e6), rtt_s=0.1, setup_s=0.5, pause_s=0.03)
+    said = predict(guest(), far)
+    assert said.time_s.median == pytest.approx(GIB / 25e6 + 0.5 + 0.8 + 0.23)
+    assert said.downtime_s.median == pytest.approx(0.23)
+
+
+def test_a_guest_that_writes_faster_than_the_link_never_converges() -> None:
+    said = predict(guest(dirty=100e6, working=GIB), path())
+    assert said.convergence == 0
+    assert not said.converges
+
+
+def test_a_working_set_that_fits_into_the_pause_converges_however_fast_it_is_written() -> None:
+    fits = 25e6 * DOWNTIME_S
+    assert predict(guest(dirty=1e9, working=0.99 * fits), path()).convergence == 1
+    assert predict(guest(dirty=1e9, working=1.01 * fits), path()).convergence == 0
+
+
+def test_hosts_that_encode_slowly_bound_the_rate() -> None:
+    slow = Guest(
+        memory_bytes=GIB,
+        dirty_bytes_per_s=Range.exactly(0),
+        working_set_bytes=Range.exactly(MIB),
+        first_wire_share=Range.exactly(0.1),
+        later_wire_share=Range.exactly(0.1),
+        encode_bytes_per_s=Range.exactly(100e6),
+    )
+    said = predict(slow, path())
+    assert said.time_s.median == pytest.approx(GIB / 100e6)
+    assert said.wire_bytes.median == pytest.approx(GIB / 10)
+
+
+@pytest.mark.parametrize(("dirty", "working"), [(1e6, 16 * MIB), (8e6, 200 * MIB), (20e6, 500 * MIB), (2e6, 2 * MIB)])
+def test_prediction_and_fluid_model_are_the_same_guest(dirty: float, working: float) -> None:
+    fluid, now = Fluid(GIB, dirty, working), 0.0
+    while not fluid.is_over:
+        step = min(fluid.next_event_s(25e6), 0.5)
+        fluid.advance(step, 25e6)
+        now += step
+    said = predict(guest(dirty=dirty, working=working), path())
+    assert said.time_s.median == pytest.approx(now, rel=0.01)
+    assert said.wire_bytes.median == pytest.approx(fluid.sent_bytes, rel=0.01)
+    assert fluid.passes < PASSES_MAX
+
+
+def test_what_is_uncertain_goes_in_and_comes_out() -> None:
+    sure, unsure = predict(guest(dirty=2e6), path()), predict(guest(dirty=2e6), path(spread=1.5))
+    assert sure.time_s.low == pytest.approx(sure.time_s.high)
+    assert unsure.time_s.low < unsure.time_s.median < unsure.time_s.high
+    assert unsure.time_s.high / unsure.time_s.median == pytest.approx(1.5, rel=0.1)
+
+
+def test_more_link_is_never_slower_and_more_writing_never_faster() -> None:
+    times = [predict(guest(dirty=5e6), path(rate)).time_s.median for rate in (10e6, 20e6, 40e6)]
+    assert times == sorted(times, reverse=True)
+    times = [predict(guest(dirty=dirty), path()).time_s.median for dirty in (0, 4e6, 8e6)]
+    assert times == sorted(times)
+
+
+def test_live_the_time_that_passed_counts_and_setting_up_does_not() -> None:
+    said = predict(guest(memory=100e6), Path(bytes_per_s=Range.exactly(25e6), pause_s=0.0), done_s=40.0, later=True)
+    assert said.time_s.median == pytest.approx(44.0)
+
+
+def advice_for(
+    dirty: float, working: float, *, rate: float = 25e6, spread: float = 1.05, **more: float
+) -> tuple[str, str]:
+    here, way = guest(dirty=dirty, working=working), path(rate, spread)
+    said = advise(here, way, predict(here, way), link_losses=int(more.get("losses", 0)), deadline_s=more.get("due", 0))
+    return said.way, said.reason
+
+
+def test_what_is_advised_and_why() -> None:
+    assert advice_for(1e6, 16 * MIB)[0] == "precopy"
+    way, reason = advice_for(100e6, GIB)
+    assert way == "postcopy"
+    assert "95.4 MiB/s" in reason
+    way, reason = advice_for(100e6, GIB, losses=2)
+    assert way == "not-now"
+    assert "2 times" in reason
+    assert advice_for(100e6, GIB, spread=5.0)[0] == "not-now"
+    assert advice_for(0, 0, rate=0.0)[0] == "not-now"
+
+
+def test_a_deadline_changes_the_advice() -> None:
+    quiet = {"dirty": 1e6, "working": 16.0 * MIB, "rate": 10e6}
+    assert advice_for(**quiet, due=300.0)[0] == "precopy"
+    assert advice_for(**quiet, due=60.0)[0] == "warm-first"
+    assert advice_for(6e6, 400 * MIB, due=20.0)[0] == "not-now"
+
+
+def test_a_score_says_how_far_off_and_whether_inside() -> None:
+    score = Score(Range(8, 10, 13), 11)
+    assert score.error == pytest.approx(0.1)
+    assert score.is_inside
+    assert not Score(Range(8, 10, 13), 14).is_inside
+
+
+def test_earlier_errors_correct_the_next_prediction() -> None:
+    said = Range(9.0, 10.0, 11.0)
+    assert corrected(said, []) == said
+    known = corrected(said, [math.log(1.5)] * SCORES_KEPT)
+    assert known.median == pytest.approx(15, rel=0.05)
+    few = corrected(said, [math.log(1.5)])
+    assert 10 < few.median < known.median
+
+
+def test_corrected_intervals_hold_as_many_as_they_say() -> None:
+    draw = np.random.default_rng(1)
+    errors: list[float] = []
+    inside = []
+    for _ in range(400):
+        said = corrected(Range(9.9, 10.0, 10.1), errors)
+        error = draw.normal(0.2, 0.3)
+        inside.append(Score(said, 10.0 * math.exp(error)).is_inside)
+        errors.append(error)
+    assert 0.74 < np.mean(inside[50:]) < 0.9
+
+
+def test_nothing_older_than_the_scores_kept_counts() -> None:
+    old = [2.0] * 10
+    recent = [0.1] * SCORES_KEPT
+    assert corrected(Range.exactly(10.0), [*old, *recent]) == corrected(Range.exactly(10.0), recent)
+
+
+def test_a_prediction_of_nothing_known_is_still_one() -> None:
+    said = predict(guest(memory=0.0), path())
+    assert isinstance(said, Prediction)
+    assert said.time_s.median == 0
