@@ -1,0 +1,187 @@
+"""Where everything should be: heal what is broken, then even out, with as few moves as that takes.
+
+The rule here: a fleet in which no hard rule is broken and whose fullest host is within `Policy.balanced` of what is
+possible is left alone. Otherwise, in this order:
+
+    heal      steepest moves that each end a breach (drained hosts, overfull hosts, parted rules); chains for what is
+              left
+    relieve   the fullest host first, until the fleet is within half of `balanced`
+    unlock    an ejection chain where no move and no swap helps, then relieve again
+    return    whoever moved and is not needed away goes home
+    descend   what still gains more than its price: latency, soft rules, evenness; ruin and recreate where hosts are
+              full
+
+Each phase's measure falls strictly with each of its moves, and none undoes an earlier one's.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.placement.arrays import OVERLOADED, Floats, Integers, State
+from dwcp_migrate.placement.chains import repack
+from dwcp_migrate.placement.model import Problem
+from dwcp_migrate.placement.recreate import recreate
+from dwcp_migrate.placement.search import descend, item_cost, put_item, relieve, take_item
+
+UNLOCK_ROUNDS: Final = 8
+"""Chains tried, each for half of the way to the bound that is left."""
+
+STEPS_MIN: Final = 200
+STEPS_SHARE: Final = 10
+"""Steps of a chain: STEPS_MIN, and one for so many items. Those that succeeded at 1000 hosts took 5 for 100 items."""
+
+TRIES_ITEMS: Final = 400
+"""A fleet of n items is tried this / n times."""
+
+TRIES_MAX: Final = 30
+
+LEVEL_STEP: Final = 2e-3
+"""Share of the bound that is not worth another chain."""
+
+ROUNDS_AN_ITEM: Final = 20
+"""Of ruin and recreate, where places have a cost of their own."""
+
+ANY_LEVEL: Final = 1e9
+
+
+def figures(problem: Problem) -> tuple[float, float, float]:
+    """Level of the fullest host, mean and standard deviation over the hosts that are up."""
+    levels = level_of_hosts(problem)
+    return (float(levels.max()), float(levels.mean()), float(levels.std())) if len(levels) else (0.0, 0.0, 0.0)
+
+
+def level_of_hosts(problem: Problem) -> Floats:
+    """Levels of the hosts that are up."""
+    up = [h for h, host in enumerate(problem.fleet.hosts) if host.state == "up"]
+    levels: Floats = (problem.state.loaded * problem.model.inverse).max(axis=0, initial=0.0)[up]
+    return levels
+
+
+def bound(problem: Problem) -> float:
+    """Level that the fullest host has at least: all demand over all capacity, or an item alone on its best host."""
+    model, placed = problem.model, problem.state.host >= 0
+    room = np.where(model.inverse > 0, problem.capacity, 0.0).sum(axis=1)
+    total = model.load[placed].sum(axis=0)
+    share = float(np.divide(total, room, out=np.zeros_like(total), where=room > 0).max(initial=0.0))
+    for klass in range(len(model.barrier)):
+        kinds = np.unique(model.inverse[:, np.isfinite(model.barrier[klass])], axis=1)  # few: hosts come in kinds
+        items = np.flatnonzero(placed & (model.klass == klass))
+        if kinds.size and len(items):
+            alone = (model.load[items][:, :, None] * kinds[None]).max(axis=1).min(axis=1)
+            share = max(share, float(alone.max()))
+    return share
+
+
+def broken_items(problem: Problem) -> list[int]:
+    """Items that are where a hard rule or capacity would not have them."""
+    placed = np.flatnonzero(problem.state.host >= 0)
+    return [
+        int(item)
+        for item in placed
+        if item_cost(problem.table, int(item), int(problem.state.host[item])) >= OVERLOADED / 2
+    ]
+
+
+def heal(problem: Problem) -> None:
+    """End breaches, by as few moves as the steepest ones and chains take."""
+    descend(problem.table, len(problem.items) * 2, OVERLOADED / 2)
+    if any(problem.model.movable[item] for item in broken_items(problem)):
+        _repack(problem, ANY_LEVEL)
+
+
+def even_out(problem: Problem, start: State, target: float, moves_max: int) -> None:
+    """Bring the fullest host down to `target`, or as far as moves, swaps and chains reach.
+
+    Args:
+        problem: its state is changed.
+        start: where items were when the moves began to count.
+        target: level.
+        moves_max: items that may be elsewhere than in `start` at the end.
+    """
+    relieve(problem.table, moves_max - moved(problem, start), target)
+    lowest = max(target, bound(problem))
+    for _ in range(UNLOCK_ROUNDS):
+        top, _, _ = figures(problem)
+        if top <= target or top - lowest < LEVEL_STEP * lowest:
+            break
+        aim, before = (top + lowest) / 2, problem.state.copy()
+        if not _repack(problem, aim):
+            lowest = aim
+            continue
+        return_home(problem, start)
+        if moved(problem, start) > moves_max:
+            problem.restore(before)
+            break
+        relieve(problem.table, moves_max - moved(problem, start), target)
+
+
+def _repack(problem: Problem, aim: float) -> bool:
+    """Try chains; a small fleet, where a try costs little, is tried several times."""
+    items = len(problem.items)
+    tries = max(1, TRIES_ITEMS // max(items, 1))
+    steps_max = STEPS_MIN + items // STEPS_SHARE
+    return any(repack(problem.table, aim, steps_max, seed) >= 0 for seed in range(min(tries, TRIES_MAX)))
+
+
+def moved(problem: Problem, start: State) -> int:
+    """How many items are elsewhere than they were."""
+    return int((problem.state.host != start.host).sum())
+
+
+def return_home(problem: Problem, start: State) -> None:
+    """Send items home that are not needed away: no rule breaks and the fullest host stays as full as it is.
+
+    A breach that was healed stays healed: home bars who broke a rule there.
+    """
+    top, _, _ = figures(problem)
+    state, model = problem.state, problem.model
+    away = np.flatnonzero((state.host != start.host) & (start.host >= 0))
+    for item in sorted((int(one) for one in away), key=lambda one: (-model.move_cost[one], one)):
+        home, place = int(start.host[item]), int(state.host[item])
+        level = float(((state.loaded[:, home] + model.load[item]) * model.inverse[:, home]).max(initial=0.0))
+        if level > top or not np.isfinite(item_cost(problem.table, item, home)):
+            continue
+        take_item(problem.table, item)
+        put_item(problem.table, item, home)
+        assert problem.state.host[item] != place
+
+
+def rebalance(problem: Problem) -> None:
+    """Move items of a problem to where they should be; its state is changed."""
+    policy, start = problem.policy, problem.state.copy()
+    heal(problem)
+    top, _, _ = figures(problem)
+    possible = bound(problem)
+    aim = possible + policy.balanced / 2
+    if top > possible + policy.balanced:
+        even_out(problem, start, aim, policy.moves_max)
+        return_home(problem, start)
+    settled, before = problem.state.copy(), figures(problem)[0]
+    gain_min = max(policy.gain_min, _least_gain(problem))
+    descend(problem.table, policy.moves_max - moved(problem, start), gain_min)
+    if problem.model.site_cost.any() or np.isfinite(problem.model.weight).any():
+        recreate(problem.table, _dear_items(problem), ROUNDS_AN_ITEM * len(problem.items), 0.0, 1)
+    if figures(problem)[0] > max(before, aim) or moved(problem, start) > policy.moves_max:
+        problem.restore(settled)
+
+
+def _dear_items(problem: Problem) -> Integers:
+    """Items that would cost less elsewhere but for the others, and those that soft rules speak of."""
+    model, host = problem.model, problem.state.host
+    here = model.site_cost[model.site, np.maximum(host, 0)]
+    soft = np.flatnonzero(np.isfinite(model.weight))
+    ruled = np.zeros(len(host), np.bool_)
+    for g in soft:
+        ruled[model.members[model.members_begin[g] : model.members_begin[g + 1]]] = True
+    cheapest = model.site_cost.min(axis=1)[model.site]
+    found: Integers = np.flatnonzero((host >= 0) & ((here > cheapest) | ruled)).astype(np.int64)
+    return found
+
+
+def _least_gain(problem: Problem) -> float:
+    """Within the band evenness alone is no reason to move: what moving the largest item by the band's width gains."""
+    model = problem.model
+    shares = (model.load[:, :, None] * model.inverse[None]).max(axis=(1, 2), initial=0.0) if len(model.load) else 0.0
+    weights = float((model.price * problem.capacity**2).max(initial=0.0))
+    return float(2 * weights * np.max(shares, initial=0.0) * problem.policy.balanced)

@@ -1,0 +1,292 @@
+"""Kernel: ejection chains, for what single moves and swaps cannot reach.
+
+The rule here: all or nothing. Every host above a level gives up items until it is at or below; each of these is put
+where it fits below the level, or else takes the place of others, mostly one or two, that are easiest to place
+elsewhere, which then look for a place themselves. Whoever had to look often is hard to place: it is ejected less
+readily each time (after Nagata and Braeysy, "A powerful route minimization heuristic", 2009). If the last one finds
+no place in time, everything is as it was.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from dwcp_migrate.placement.arrays import EPSILON, NOWHERE, Floats, Integers, Model, State, Table, unpack
+from dwcp_migrate.placement.kernel import entry, inlined, part
+from dwcp_migrate.placement.moves import put, take
+from dwcp_migrate.placement.search import allowed, level, level_with, may_go
+
+INFINITE = np.inf
+
+EJECTED_MAX = 8
+"""Items that make room for one; only a large one on a host of many small ones needs more than two."""
+
+READY = 2.0
+"""Singles that were ejected less often than this are taken before pairs are looked at."""
+
+
+@part
+def _size(m: Model, v: int, mean: Floats) -> float:
+    """Largest share of an average host that an item uses."""
+    size = 0.0
+    for r in range(m.load.shape[1]):
+        size = max(size, m.load[v, r] * mean[r])
+    return size
+
+
+@part
+def _unload(m: Model, s: State, h: int, target: float, queue: Integers, waiting: int) -> int:
+    """Take items off a host: those that may not be there, then the smallest that is enough, else the largest."""
+    v = s.first[h]
+    while v >= 0:
+        following = s.after[v]
+        if m.movable[v] != 0 and m.barrier[m.klass[v], h] == INFINITE:
+            take(m, s, v)
+            queue[waiting] = v
+            waiting += 1
+        v = following
+    while level(m, s, h) > target:
+        chosen, chosen_level, enough = NOWHERE, INFINITE, False
+        v = s.first[h]
+        while v >= 0:
+            left = level_with(m, s, h, NOWHERE, v)
+            if m.movable[v] != 0:
+                suits = left <= target
+                if (suits and (not enough or left > chosen_level)) or (
+                    not suits and not enough and left < chosen_level
+                ):
+                    chosen, chosen_level, enough = v, left, suits
+            v = s.after[v]
+        if chosen < 0:
+            return -1
+        take(m, s, chosen)
+        queue[waiting] = chosen
+        waiting += 1
+    return waiting
+
+
+@part
+def _place_below(m: Model, s: State, v: int, target: float, tight: int) -> bool:
+    """Put an item where it may go and the target holds: home, else the emptiest host, or the fullest if `tight`."""
+    chosen, chosen_level = NOWHERE, INFINITE
+    home = m.home[v]
+    if (
+        home >= 0
+        and m.barrier[m.klass[v], home] < INFINITE
+        and level_with(m, s, home, v, NOWHERE) <= target
+        and may_go(m, s, v, home, NOWHERE)
+    ):
+        chosen = home
+    else:
+        for h in range(m.inverse.shape[1]):
+            reached = level_with(m, s, h, v, NOWHERE)
+            key = -reached if tight != 0 else reached
+            if reached <= target and key < chosen_level and may_go(m, s, v, h, NOWHERE):
+                chosen, chosen_level = h, key
+    if chosen < 0:
+        return False
+    put(m, s, v, chosen)
+    return True
+
+
+@inlined
+def _has_room(m: Model, s: State, v: int, h: int, pair: Any, target: float) -> bool:
+    """Whether an item fits on a host below the target once one or two others have left."""
+    w, x = pair
+    for r in range(m.inverse.shape[0]):
+        used = s.loaded[r, h] + m.load[v, r] - m.load[w, r]
+        room = s.free[r, h] + m.demand[w, r]
+        if x >= 0:
+            used -= m.load[x, r]
+            room += m.demand[x, r]
+        if used * m.inverse[r, h] > target or room < m.demand[v, r] - EPSILON:
+            return False
+    return True
+
+
+@part
+def _held(m: Model, s: State, h: int, held: Integers) -> int:
+    """List the movable items of a host into `held`; their number."""
+    count = 0
+    w = s.first[h]
+    while w >= 0:
+        if m.movable[w] != 0:
+            held[count] = w
+            count += 1
+        w = s.after[w]
+    return count
+
+
+@part
+def _single(m: Model, s: State, v: int, target: float, penalty: Floats) -> Any:
+    """The host, and the item on it to eject, that costs least; NOWHERE if none makes room."""
+    host, item, lowest = NOWHERE, NOWHERE, INFINITE
+    held = np.empty(len(s.host), np.int64)
+    for h in range(m.inverse.shape[1]):
+        if not allowed(m, s, v, h):
+            continue
+        for n in range(_held(m, s, h, held)):
+            w = held[n]
+            if penalty[w] < lowest and _has_room(m, s, v, h, (w, NOWHERE), target):
+                host, item, lowest = h, w, penalty[w]
+    return host, item, lowest
+
+
+@part
+def _pair(m: Model, s: State, v: int, target: float, penalty: Floats) -> Any:
+    """The host, and the two items on it to eject, that cost least together."""
+    host, one, other, lowest = NOWHERE, NOWHERE, NOWHERE, INFINITE
+    held = np.empty(len(s.host), np.int64)
+    for h in range(m.inverse.shape[1]):
+        if not allowed(m, s, v, h):
+            continue
+        for i in range(_held(m, s, h, held)):
+            for j in range(i):
+                cost = penalty[held[i]] + penalty[held[j]]
+                if cost < lowest and _has_room(m, s, v, h, (held[i], held[j]), target):
+                    host, one, other, lowest = h, held[i], held[j], cost
+    return host, one, other, lowest
+
+
+@part
+def _several(m: Model, s: State, v: int, h: int, target: float, gone: Integers) -> int:
+    """Which items of a host to eject, the most helpful first, until item v fits: noted in `gone`; how many, or -1."""
+    held, used, room = np.empty(len(s.host), np.int64), np.empty(m.inverse.shape[0]), np.empty(m.inverse.shape[0])
+    for r in range(len(used)):
+        used[r], room[r] = s.loaded[r, h] + m.load[v, r], s.free[r, h] - m.demand[v, r]
+    count, out = _held(m, s, h, held), 0
+    while True:
+        worst, over = -1, 0.0
+        for r in range(len(used)):
+            beyond = max(used[r] * m.inverse[r, h] - target, -(room[r] + EPSILON) * m.inverse[r, h])
+            if beyond > over:
+                worst, over = r, beyond
+        if worst < 0:
+            return out
+        best = -1
+        for n in range(count):
+            if best < 0 or m.load[held[n], worst] > m.load[held[best], worst]:
+                best = n
+        if best < 0 or out == len(gone):
+            return -1
+        w = held[best]
+        gone[out] = w
+        out += 1
+        count -= 1
+        held[best] = held[count]
+        for r in range(len(used)):
+            used[r] -= m.load[w, r]
+            room[r] += m.demand[w, r]
+
+
+@part
+def _cheapest_several(m: Model, s: State, v: int, target: float, penalty: Floats) -> int:
+    """The host on which ejecting several items for item v costs least; NOWHERE if that makes room nowhere."""
+    host, lowest, gone = NOWHERE, INFINITE, np.empty(EJECTED_MAX, np.int64)
+    for h in range(m.inverse.shape[1]):
+        if not allowed(m, s, v, h):
+            continue
+        count, cost = _several(m, s, v, h, target, gone), 0.0
+        for n in range(count):
+            cost += penalty[gone[n]]
+        if count >= 0 and cost < lowest:
+            host, lowest = h, cost
+    return host
+
+
+@part
+def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, steps_max: int, seed: int) -> int:
+    """Find places for those who wait, the largest first; steps that it took, or -1."""
+    penalty, mean = np.ones(len(s.host)), np.zeros(m.inverse.shape[0])
+    for v in range(len(penalty) if seed > 0 else 0):
+        penalty[v] += (v * 7919 + seed * 104729) % 1009 / 1009.0
+    for r in range(m.inverse.shape[0]):
+        mean[r] = np.mean(m.inverse[r])
+    steps, gone = 0, np.empty(EJECTED_MAX, np.int64)
+    while waiting > 0:
+        if steps == steps_max:
+            return -1
+        steps += 1
+        largest = 0
+        for n in range(1, waiting):
+            if _size(m, queue[n], mean) > _size(m, queue[largest], mean):
+                largest = n
+        v = queue[largest]
+        queue[largest] = queue[waiting - 1]
+        waiting -= 1
+        if _place_below(m, s, v, target, seed & 1):
+            continue
+        penalty[v] += 1.0
+        h, one, lowest = _single(m, s, v, target, penalty)
+        other = NOWHERE
+        if lowest > READY:
+            t, first, second, both = _pair(m, s, v, target, penalty)
+            if both < lowest:
+                h, one, other = t, first, second
+        gone[0], gone[1] = one, other
+        count = 1 if other < 0 else 2
+        if h < 0:
+            h = _cheapest_several(m, s, v, target, penalty)
+            if h < 0:
+                return -1
+            count = _several(m, s, v, h, target, gone)
+        for n in range(count):
+            take(m, s, gone[n])
+            queue[waiting] = gone[n]
+            waiting += 1
+        put(m, s, v, h)
+    return steps
+
+
+@part
+def go_back(m: Model, s: State, before: Integers) -> None:
+    """Put everything where it was."""
+    for v in range(len(before)):
+        if s.host[v] >= 0 and s.host[v] != before[v]:
+            take(m, s, v)
+    for v in range(len(before)):
+        if before[v] >= 0 and s.host[v] < 0:
+            put(m, s, v, before[v])
+
+
+@entry("int64(table, float64, int64, int64)")
+def repack(table: Table, target: float, steps_max: int, seed: int) -> int:
+    """Bring every host to a level, by ejection chains of `steps_max` steps in all.
+
+    Args:
+        table: of the problem.
+        target: level.
+        steps_max: limit.
+        seed: another one is another try: it decides whom chains eject first, odd ones fill hosts up instead of evenly.
+
+    Returns:
+        Steps that it took, or -1: no way was found, and everything is as it was.
+    """
+    m, s = unpack(table)
+    before, queue = s.host.copy(), np.empty(len(s.host), np.int64)
+    waiting, steps = 0, -1
+    for h in range(m.inverse.shape[1]):
+        if waiting >= 0:
+            waiting = _unload(m, s, h, target, queue, waiting)
+    if waiting >= 0:
+        steps = _settle(m, s, queue, waiting, target, steps_max, seed)
+    if steps < 0:
+        go_back(m, s, before)
+    return steps
+
+
+@entry("int64(table, int64[::1], int64)")
+def fit(table: Table, items: Integers, steps_max: int) -> int:
+    """Place items that are nowhere where the others must make room, by ejection chains of `steps_max` steps in all.
+
+    Returns:
+        Steps that it took, or -1: no way was found, and everything is as it was.
+    """
+    m, s = unpack(table)
+    before, queue = s.host.copy(), np.empty(len(s.host), np.int64)
+    for n in range(len(items)):
+        queue[n] = items[n]
+    steps = _settle(m, s, queue, len(items), INFINITE, steps_max, 0)
+    if steps < 0:
+        go_back(m, s, before)
+    return steps

@@ -1,0 +1,173 @@
+"""Plans for a fleet: rebalance, drain, migrate; and the same again when the fleet has changed.
+
+The rule here: pure functions from a `Fleet` to a `Plan`. What a plan reaches is checked against the fleet itself
+(`check`), not against the arrays that found it.
+"""
+
+from collections.abc import Collection
+
+import msgspec
+import numpy as np
+
+from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.placement.arrays import State
+from dwcp_migrate.placement.balance import broken_items, heal, rebalance
+from dwcp_migrate.placement.check import levels, violations
+from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.explain import reasons
+from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan
+from dwcp_migrate.placement.schedule import schedule
+from dwcp_migrate.placement.search import item_cost, item_scores, put_item, take_item
+
+
+def plan_rebalance(fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
+    """Even a fleet out; an even one gives a plan without steps."""
+    problem = build(fleet, policy, cost)
+    start = problem.state.copy()
+    rebalance(problem)
+    return _planned(problem, start, Goal(purpose="rebalance"), cost)
+
+
+def plan_drain(fleet: Fleet, host: str, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
+    """Empty a host.
+
+    Raises:
+        PlacementError: no such host.
+    """
+    drained = in_maintenance(fleet, host)
+    problem = build(drained, policy, cost)
+    start = problem.state.copy()
+    heal(problem)
+    return _planned(problem, start, Goal(purpose="drain", host=host), cost)
+
+
+def plan_migrate(
+    fleet: Fleet, domain: str, host: str = "", policy: Policy | None = None, cost: MoveCost = default_cost
+) -> Plan:
+    """Move one domain, and those that a hard rule keeps with it, to its best other host or to a named one.
+
+    Raises:
+        PlacementError: no such domain or host, it does not run or may not move, or no host takes it.
+    """
+    problem = build(fleet, policy, cost)
+    item = problem.item_of[problem.domain_index(domain)]
+    source = int(problem.state.host[item])
+    if source < 0:
+        raise PlacementError(f"{domain} runs nowhere", hint="`place` finds a host for it")
+    if not problem.model.movable[item]:
+        raise PlacementError(f"{domain} may not move: it is migrating already, or marked so")
+    target = _target(problem, item, host)
+    start = problem.state.copy()
+    take_item(problem.table, item)
+    put_item(problem.table, item, target)
+    return _planned(problem, start, Goal(purpose="migrate", domain=domain, host=host), cost)
+
+
+def plan_again(plan: Plan, fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
+    """Plan for the same goal in a fleet as it is now.
+
+    Raises:
+        PlacementError: what the goal names is gone.
+    """
+    goal = plan.goal
+    if goal.purpose == "drain":
+        return plan_drain(fleet, goal.host, policy, cost)
+    if goal.purpose == "migrate":
+        where = {domain.name: domain.host for domain in fleet.domains}
+        last = plan.steps[-1].destination if plan.steps else ""
+        if where.get(goal.domain) == (goal.host or last):
+            return msgspec.structs.replace(plan, steps=[], left=[], seconds=0.0)
+        return plan_migrate(fleet, goal.domain, goal.host, policy, cost)
+    return plan_rebalance(fleet, policy, cost)
+
+
+def in_maintenance(fleet: Fleet, host: str) -> Fleet:
+    """The fleet with a host in maintenance.
+
+    Raises:
+        PlacementError: no such host.
+    """
+    names = [one.name for one in fleet.hosts]
+    if host not in names:
+        raise PlacementError(f"no host {host}", hint=f"one of {', '.join(names[:20])}")
+    hosts = [msgspec.structs.replace(one, state="maintenance") if one.name == host else one for one in fleet.hosts]
+    return msgspec.structs.replace(fleet, hosts=hosts)
+
+
+def rested(fleet: Fleet, moved: Collection[str]) -> Fleet:
+    """The fleet in which domains that moved lately stay where they are."""
+    domains = [
+        msgspec.structs.replace(one, movable=False) if one.name in moved and one.movable else one
+        for one in fleet.domains
+    ]
+    return msgspec.structs.replace(fleet, domains=domains)
+
+
+def _target(problem: Problem, item: int, host: str) -> int:
+    """Host that an item is to move to."""
+    if not host:
+        costs = np.empty(len(problem.hosts))
+        item_scores(problem.table, item, costs)
+        best = int(costs.argmin())
+        if not np.isfinite(costs[best]):
+            raise PlacementError(f"no other host takes {problem.item_name(item)}: {_words(problem, item)}")
+        return best
+    target = problem.host_index(host)
+    if target == problem.state.host[item]:
+        raise PlacementError(f"{problem.item_name(item)} runs on {host} already")
+    if not np.isfinite(item_cost(problem.table, item, target)):
+        why = reasons(problem, item).get(host, "")
+        raise PlacementError(f"{host} does not take {problem.item_name(item)}: {why}")
+    return target
+
+
+def _words(problem: Problem, item: int) -> str:
+    return "; ".join(f"{host}: {why}" for host, why in reasons(problem, item).items() if why)
+
+
+def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan:
+    """Order what was decided, and check it."""
+    fleet = problem.fleet
+    before = _figures(fleet, {one.name: one.host for one in fleet.domains if one.host})
+    found = schedule(problem, start, cost)
+    stuck = [
+        Left(
+            domain=fleet.domains[number].name,
+            host=problem.hosts[int(problem.state.host[item])],
+            why=_words(problem, item),
+        )
+        for item in broken_items(problem)
+        for number in problem.items[item]
+        if item < len(problem.items) and not fleet.domains[number].arriving
+    ]
+    named = {left.domain for left in found.left}
+    return Plan(
+        goal=goal,
+        steps=found.steps,
+        left=[*found.left, *(left for left in stuck if left.domain not in named)],
+        before=before,
+        after=_figures(fleet, places(problem)),
+        seconds=found.seconds,
+    )
+
+
+def places(problem: Problem) -> dict[str, str]:
+    """Host of each domain that has one."""
+    hosts = problem.state.host
+    return {
+        domain.name: problem.hosts[int(hosts[problem.item_of[number]])]
+        for number, domain in enumerate(problem.fleet.domains)
+        if hosts[problem.item_of[number]] >= 0
+    }
+
+
+def _figures(fleet: Fleet, where: dict[str, str]) -> Figures:
+    found = list(levels(fleet, where).values()) or [0.0]
+    return Figures(
+        fullest=max(found),
+        mean=float(np.mean(found)),
+        deviation=float(np.std(found)),
+        broken=len(violations(fleet, where)),
+    )

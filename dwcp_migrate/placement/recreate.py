@@ -1,0 +1,132 @@
+"""Kernel: ruin and recreate, for what items cost where they are and full hosts keep them from what is better.
+
+The rule here: a round takes a few items off that are in each other's way, puts them back each where it is cheapest,
+in random order, and keeps the result if the whole objective is no worse, or worse by less than a threshold that falls
+to nothing. The best assignment met is what remains. (Schrimpf et al., "Record breaking optimization results using the
+ruin and recreate principle", 2000.) Chance is a linear congruential generator, so a seed always gives the same
+answer.
+"""
+
+import numpy as np
+
+from dwcp_migrate.placement.arrays import Floats, Integers, Model, State, Table, unpack
+from dwcp_migrate.placement.chains import go_back
+from dwcp_migrate.placement.kernel import entry, part
+from dwcp_migrate.placement.moves import cost_here, lowest, put, scores, take
+
+INFINITE = np.inf
+VICTIMS = 6
+"""Items of one host that a round takes off at most."""
+
+BLINK = 8
+"""One look in so many overlooks the cheapest host (as in "Slack induction by string removals", 2020)."""
+
+ROUNDING = 1e-9
+
+
+@part
+def drawn(chance: int) -> int:
+    """The number after this one: a linear congruential step modulo 2^31; its upper bits look random."""
+    return int((chance * 1103515245 + 12345) & 0x7FFFFFFF)
+
+
+@part
+def _take_some(m: Model, s: State, h: int, taken: Integers, count: int, chance: int) -> int:
+    """Note about a half of a host's movable items, VICTIMS at most, in `taken`; how many are in it now."""
+    most = count + VICTIMS
+    v = s.first[h]
+    while v >= 0 and count < most:
+        chance = drawn(chance)
+        if m.movable[v] != 0 and v != taken[0] and chance >> 16 & 1:
+            taken[count] = v
+            count += 1
+        v = s.after[v]
+    return count
+
+
+@part
+def _shuffle(taken: Integers, count: int, chance: int) -> None:
+    for n in range(count - 1, 0, -1):
+        chance = drawn(chance)
+        other = (chance >> 8) % (n + 1)
+        taken[n], taken[other] = taken[other], taken[n]
+
+
+@part
+def _put_back(m: Model, s: State, taken: Integers, count: int, costs: Floats, chance: int) -> float:
+    """Put items where each is cheapest, in order, until one fits nowhere; what they cost there, then infinite."""
+    total = 0.0
+    for n in range(count):
+        scores(m, s, taken[n], costs)
+        h = lowest(costs)
+        chance = drawn(chance)
+        if (chance >> 8) % BLINK == 0 and costs[h] < INFINITE:
+            cheapest, costs[h] = costs[h], INFINITE
+            second = lowest(costs)
+            costs[h] = cheapest
+            h = second if costs[second] < INFINITE else h
+        total += costs[h]
+        if total == INFINITE:
+            return INFINITE
+        put(m, s, taken[n], h)
+    return total
+
+
+@entry("int64(table, int64[::1], int64, float64, int64)")
+def recreate(table: Table, items: Integers, rounds: int, threshold: float, seed: int) -> int:
+    """Improve the objective for a number of rounds.
+
+    Args:
+        table: of the problem.
+        items: those that rounds begin with, in turn by chance.
+        rounds: how many.
+        threshold: what a round may lose at first.
+        seed: of chance.
+
+    Returns:
+        How many rounds improved on the best so far.
+    """
+    m, s = unpack(table)
+    best, total, best_total, better = s.host.copy(), 0.0, 0.0, 0
+    taken, came = np.empty(2 * VICTIMS + 1, np.int64), np.empty(2 * VICTIMS + 1, np.int64)
+    hosts = m.price.shape[1]
+    costs = np.empty(hosts)
+    chance = drawn(seed)
+    for number in range(rounds if len(items) else 0):
+        chance = drawn(chance)
+        v = items[(chance >> 8) % len(items)]
+        if m.movable[v] == 0 or s.host[v] < 0:
+            continue
+        chance = drawn(chance)
+        wanted, other = lowest(m.site_cost[m.site[v]]), (chance >> 8) % hosts
+        chance = drawn(chance)
+        if wanted == s.host[v] or chance >> 16 & 3 == 0:
+            wanted = (chance >> 8) % hosts
+        taken[0] = v
+        count = _take_some(m, s, wanted, taken, 1, chance)
+        if chance >> 20 & 1 and other != wanted:
+            count = _take_some(m, s, other, taken, count, chance + 1)
+        change = 0.0
+        for n in range(count):
+            came[n] = s.host[taken[n]]
+            change -= cost_here(m, s, taken[n])
+            take(m, s, taken[n])
+        pairs = taken.copy()
+        sources = came.copy()
+        if chance >> 21 & 1:
+            _shuffle(taken, count, chance)
+        change += _put_back(m, s, taken, count, costs, chance)
+        allowed = threshold * (1.0 - number / rounds)
+        if change <= allowed:
+            total += change
+            if total < best_total - ROUNDING:
+                best_total, better = total, better + 1
+                best[:] = s.host
+            continue
+        for n in range(count):
+            if s.host[pairs[n]] >= 0:
+                take(m, s, pairs[n])
+        for n in range(count):
+            put(m, s, pairs[n], sources[n])
+    go_back(m, s, best)
+    return better

@@ -1,0 +1,84 @@
+"""The placement suite: its cases are named as documented, and a small run of each suite scores what it must."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dwcp_migrate.bench import itp, itp_accuracy
+from dwcp_migrate.bench.frame import Row
+from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.placement import generate, referee
+from dwcp_migrate.placement.fleet import Rule
+from dwcp_migrate.placement.model import build
+from tests.placement.fleets import domain, fleet, host, rng
+
+CASES = re.compile(
+    r"place/\d+x\d+/(basic|complex|call)|geo/\d+/\d+/\d+|utilisation/\d+|affinity/\d+/\d+/\w+|rebalance/\d+|dynamic/\d+x\d+|accuracy/[\w-]+"
+)
+
+
+def value(rows: list[Row], metric: str) -> float:
+    return next(row.value for row in rows if row.metric == metric)
+
+
+def test_each_latency_case_is_named_and_measured() -> None:
+    rows = [
+        itp._overhead(3),
+        itp._place(10, 5, "complex", 3),
+        itp._geo(3, 10, 50, 3),
+        itp._utilisation(10, 3),
+        itp._affinity(50, 5, "apart", 3),
+        *itp._rebalance(10, 3),
+        itp._dynamic(50, 20, 3),
+    ]
+    for row in rows:
+        assert CASES.fullmatch(row.case), row.case
+        assert row.value > 0, row
+        assert np.isfinite(row.value)
+    settled = {"ms", "moves", "max_utilisation", "gap_percent"}
+    assert {row.metric for row in rows} == {"us", "ns", *settled, *(f"planned_{name}" for name in settled)}
+
+
+@pytest.mark.parametrize(
+    ("score", "gap"),
+    [
+        (lambda: itp_accuracy.exact(8), 5.0),
+        (lambda: itp_accuracy.geo(50, 1), 5.0),
+        (lambda: itp_accuracy.planted(20, 1), 2.0),
+    ],
+)
+def test_each_accuracy_suite_breaks_nothing_places_all_and_comes_near(score: object, gap: float) -> None:
+    rows = list(score().rows("suite", "method"))  # type: ignore[operator]
+    assert value(rows, "violations") == 0
+    assert value(rows, "placed_percent") == 100
+    assert 0 <= value(rows, "gap_percent") <= gap
+
+
+def test_online_placements_are_the_best_there_are() -> None:
+    rows = list(itp_accuracy.online(120))
+    assert value(rows, "hit_percent") == 100
+    assert value(rows, "violations") == 0
+
+
+def test_the_referee_proves_what_can_be_counted_by_hand() -> None:
+    problem = build(fleet([host("a"), host("b")], [domain(f"x{n}", vcpus=4, memory=1) for n in range(4)]))
+    verdict = referee.fullest(problem, 10.0)
+    assert verdict.proven
+    assert np.isclose(verdict.value, 0.5)
+    assert np.bincount(verdict.host).tolist() == [2, 2]
+    near = generate.spread(rng(1), 2, 4, 3, fill=0.1)
+    found = referee.nearest(build(near), 10.0)
+    assert found.proven
+    assert found.value == 0.0
+    none = referee.fullest(build(fleet([host("a")], [domain("x", vcpus=99)])), 10.0)
+    assert none.proven
+    assert none.value == float("inf")
+
+
+def test_the_referee_refuses_rules_that_it_does_not_know() -> None:
+    rule = Rule(name="r", kind="apart", domains=["x", "y"], level="rack")
+    problem = build(fleet([host("a"), host("b", rack="2")], [domain("x"), domain("y")], rule))
+    for ask in (referee.fullest, referee.nearest):
+        with pytest.raises(PlacementError, match="referee knows"):
+            ask(problem, 1.0)

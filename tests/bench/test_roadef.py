@@ -1,0 +1,127 @@
+"""Machine reassignment: the reader, the checker on an instance made by hand, and the search held by the checker."""
+
+import numpy as np
+import pytest
+
+from dwcp_migrate.bench import roadef
+from dwcp_migrate.bench.roadef_search import solve
+from dwcp_migrate.errors import NotFoundError, PlacementError
+
+# Two resources (the second transient), three machines (the third in another neighbourhood and location), two services
+# (the first in two locations at least, the second needs the first near), three processes, one balance cost.
+MODEL = """
+2
+0 10
+1 1
+3
+0 0 20 20 10 20 0 1 4
+0 0 20 20 15 20 1 0 4
+1 1 20 20 20 20 4 4 0
+2
+2 0
+1 1 0
+3
+0 12 2 5
+0 3 3 5
+1 4 12 100
+1
+0 1 2
+7
+1 10 100
+"""
+START = "0 2 0"
+
+
+def test_the_reader_takes_every_number_where_it_belongs() -> None:
+    instance = roadef.parse(MODEL, START)
+    assert instance.transient == [False, True]
+    assert instance.load_weight == [10, 1]
+    assert instance.machines[1] == roadef.Machine(0, 0, [20, 20], [15, 20], [1, 0, 4])
+    assert instance.services == [roadef.Service(2, []), roadef.Service(1, [0])]
+    assert instance.processes[2] == roadef.Process(1, [4, 12], 100)
+    assert instance.balances == [roadef.Balance(0, 1, 2, 7)]
+    assert (instance.process_weight, instance.service_weight, instance.machine_weight) == (1, 10, 100)
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        (MODEL + " 1", START),
+        (MODEL.rsplit(maxsplit=1)[0], START),
+        (MODEL, "0 2"),
+        (MODEL, "0 2 3"),
+        (MODEL.replace("1 1 0\n3", "1 1 5\n3"), START),
+        ("100001", START),
+        ("x", START),
+    ],
+)
+def test_a_broken_instance_is_refused(model: str, start: str) -> None:
+    with pytest.raises(PlacementError, match="instance"):
+        roadef.parse(model, start)
+
+
+def test_the_checker_sums_what_can_be_summed_by_hand() -> None:
+    instance = roadef.parse(MODEL, START)
+    # used: machine 0 (16, 14), machine 2 (3, 3). Load: 10 * (16 - 10). Balance, 2 * free of 0 - free of 1, times 7:
+    # machine 0: 2 * 4 - 6 = 2; machine 1: 40 - 20 = 20; machine 2: 34 - 17 = 17.
+    assert roadef.objective(instance, [0, 2, 0]) == 60 + 7 * (2 + 20 + 17)
+    # the first process moves to machine 1: load 0; balance 0: 2 * 16 - 8 = 24, 1: 16 - 18 < 0, 2: 17;
+    # the move: 5, one of its service: 10, the way: 100.
+    assert roadef.objective(instance, [1, 2, 0]) == 7 * (24 + 17) + 5 + 10 + 100
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ([0, 2, 0], ""),
+        ([0, 0, 0], "two processes on one machine"),
+        ([0, 1, 0], "fewer than 2 locations"),
+        ([2, 2, 0], "without service 0"),
+        ([0, 2, 1], ""),
+    ],
+)
+def test_the_checker_names_each_constraint(assignment: list[int], says: str) -> None:
+    found = roadef.violations(roadef.parse(MODEL, START), assignment)
+    assert any(says in one for one in found) if says else found == []
+
+
+def test_a_transient_resource_is_held_on_both_machines() -> None:
+    full = roadef.parse(MODEL.replace("0 0 20 20 15 20", "0 0 20 13 15 20"), START)
+    assert roadef.violations(full, [1, 2, 0]) == []
+    assert roadef.violations(full, [1, 2, 1]) == ["machine 1: 14 of resource 1, 13 there"]
+
+
+def test_the_search_never_breaks_a_constraint_and_never_ends_worse() -> None:
+    instance = roadef.parse(MODEL, START)
+    found = solve(instance, 0.2, 1)
+    assert roadef.violations(instance, found) == []
+    assert roadef.objective(instance, found) <= roadef.objective(instance, [0, 2, 0])
+    everything = [
+        [a, b, c] for a in range(3) for b in range(3) for c in range(3) if roadef.violations(instance, [a, b, c]) == []
+    ]
+    assert roadef.objective(instance, found) == min(roadef.objective(instance, one) for one in everything)
+
+
+def test_a_larger_instance_of_chance_is_held_by_the_checker() -> None:
+    draw = np.random.Generator(np.random.PCG64(3))
+    machines, services, processes = 12, 20, 60
+    lines = ["2", "0 10", "1 1", str(machines)]
+    for number in range(machines):
+        ways = " ".join(str(int(abs(number - other))) for other in range(machines))
+        lines.append(f"{number % 3} {number % 4} 300 300 60 60 {ways}")
+    lines += [str(services), *("1 0" if number % 4 else f"1 1 {number + 1}" for number in range(services))]
+    amounts = draw.integers(1, 40, (processes, 3))
+    lines += [str(processes), *(f"{n % services} {a} {b} {c}" for n, (a, b, c) in enumerate(amounts))]
+    lines += ["1", "0 1 1", "5", "1 10 20"]
+    start = [n % machines for n in range(processes)]  # the three of a service are in all three neighbourhoods
+    instance = roadef.parse("\n".join(lines), " ".join(map(str, start)))
+    assert roadef.violations(instance, start) == []
+    found = solve(instance, 0.5, 1)
+    assert roadef.violations(instance, found) == []
+    assert roadef.objective(instance, found) < roadef.objective(instance, start)
+
+
+def test_only_known_instances_have_a_best_known_value() -> None:
+    assert roadef.best_known("a1_1") == 44_306_501
+    with pytest.raises(NotFoundError, match="b_1"):
+        roadef.best_known("b_1")
