@@ -159,5 +159,11 @@ class DomainWatcher(Protocol):
     async def job(self, uuid: str) -> JobStatistics | None:
         """Read one domain's running migration job; None without one, without the domain, or while libvirtd is away."""
 
+    async def dirty_rate(self, uuid: str) -> float | None:
+        """Measure for about a second how many bytes of memory a domain writes to, per second; None if it cannot be."""
+
+    async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
+        """Bound the rate of a domain's migration that QEMU itself sends; quietly nothing where there is none."""
+
     async def completed(self, uuid: str) -> JobStatistics | None:
         """Read the statistics of the domain's last job that ended; None where libvirt has none."""

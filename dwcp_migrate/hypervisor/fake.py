@@ -69,6 +69,8 @@ class FakeWatcher:
     def __init__(self, domains: Iterable[Domain] = ()) -> None:
         self.running = {domain.uuid: domain for domain in domains}
         self.completed_jobs: dict[str, JobStatistics] = {}
+        self.dirty_rates: dict[str, float] = {}
+        self.speeds: dict[str, float] = {}
         self.connected = False
         self._listener: Listener | None = None
 
@@ -98,6 +100,15 @@ class FakeWatcher:
     async def completed(self, uuid: str) -> JobStatistics | None:
         """See `base.DomainWatcher.completed`."""
         return self.completed_jobs.get(uuid) if self.connected else None
+
+    async def dirty_rate(self, uuid: str) -> float | None:
+        """See `base.DomainWatcher.dirty_rate`."""
+        return self.dirty_rates.get(uuid) if self.connected and uuid in self.running else None
+
+    async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
+        """See `base.DomainWatcher.set_speed`."""
+        if self.connected and uuid in self.running:
+            self.speeds[uuid] = bytes_per_s
 
     def say(self, event: DomainEvent) -> None:
         """Play an event of libvirt's."""

@@ -23,7 +23,7 @@ from dwcp_migrate.hypervisor.base import (
     Listener,
     WatcherState,
 )
-from dwcp_migrate.units import KIB
+from dwcp_migrate.units import KIB, MIB
 
 RECONNECT_S_MIN: Final = 1.0
 RECONNECT_S_MAX: Final = 10.0
@@ -36,6 +36,12 @@ THREADS: Final = 2
 """One more than the poller needs, so that a verdict does not wait behind it."""
 
 DOMAINS_MAX: Final = 4096
+
+DIRTY_RATE_S: Final = 1
+"""How long QEMU samples pages for a dirty rate; its least."""
+
+DIRTY_RATE_LOOKS: Final = 4
+"""Looks for the result, half a second apart after that: libvirt tells its end by no event."""
 
 _LIFECYCLE: Final[dict[tuple[int, int], DomainEventKind]] = {
     (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED): "arriving",
@@ -193,6 +199,33 @@ class LibvirtWatcher:
         """See `base.DomainWatcher.completed`."""
         return await self._job(uuid, libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
 
+    async def dirty_rate(self, uuid: str) -> float | None:
+        """See `base.DomainWatcher.dirty_rate`."""
+        connection = self._connection
+        if connection is None or not self._state.connected:
+            return None
+        try:
+            domain = await self._call(connection.lookupByUUIDString, uuid)
+            await self._call(domain.startDirtyRateCalc, DIRTY_RATE_S, 0)
+            for look in range(DIRTY_RATE_LOOKS):
+                await asyncio.sleep(0.5 if look else DIRTY_RATE_S)
+                answer = await self._call(connection.domainListGetStats, [domain], libvirt.VIR_DOMAIN_STATS_DIRTYRATE)
+                found = _measured(answer[0][1]) if answer else None
+                if found is not None:
+                    return found
+        except libvirt.libvirtError:
+            return None
+        return None
+
+    async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
+        """See `base.DomainWatcher.set_speed`."""
+        connection = self._connection
+        if connection is None or not self._state.connected:
+            return
+        with contextlib.suppress(libvirt.libvirtError):
+            domain = await self._call(connection.lookupByUUIDString, uuid)
+            await self._call(domain.migrateSetMaxSpeed, max(1, round(bytes_per_s / MIB)), 0)
+
     async def _job(self, uuid: str, flags: int) -> JobStatistics | None:
         connection = self._connection
         if connection is None or not self._state.connected:
@@ -201,6 +234,14 @@ class LibvirtWatcher:
             return await self._call(lambda: job_statistics(connection.lookupByUUIDString(uuid).jobStats(flags)))
         except libvirt.libvirtError:
             return None
+
+
+def _measured(statistics: dict[str, Any]) -> float | None:
+    """Read a finished measurement of virConnectGetAllDomainStats; libvirt gives whole MiB a second."""
+    if statistics.get("dirtyrate.calc_status") != libvirt.VIR_DOMAIN_DIRTYRATE_MEASURED:
+        return None
+    rate = statistics.get("dirtyrate.megabytes_per_second", -1)
+    return float(rate * MIB) if rate >= 0 else None
 
 
 def _ignore_error(_context: Any, _error: Any) -> None:

@@ -11,6 +11,8 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     Open(versions, session_id, token, address, port ...)  ->  Opened(version, cache_bytes, candidates) | Refused(code)
     Close(session_id, result ...)                         ->  Closed(result) | Refused
     Ping(versions, session_id)                            ->  Pong(version, software, state, carries)
+    Expect(domains)                                       ->  Expected(candidates) | Refused
+    Ask(uuid)                                             ->  Runs(runs) | Refused
 
 Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
 defaults within a version, and unknown fields are ignored.
@@ -37,6 +39,12 @@ DOMAINS_MAX: Final = 128
 CONTROL_SESSION: Final = bytes(SESSION_ID_BYTES)
 """The session id in the preamble of a control connection."""
 
+STATE_SESSION: Final = b"\xff" * SESSION_ID_BYTES
+"""The session id in the preamble of a connection between replicas of the fleet's state."""
+
+PBFT_SESSION: Final = b"\xfe" * SESSION_ID_BYTES
+"""The session id in the preamble of a connection to a replica of the PBFT group."""
+
 REFUSALS: Final = {
     "address": "the address is not one of the destination's own",
     "draining": "the destination agent is draining",
@@ -44,9 +52,11 @@ REFUSALS: Final = {
     "invalid": "the request breaks a rule",
     "no-data-process": "the destination agent cannot start a data process",
     "not-announced": "no migration was announced at the destination by its hook",
+    "no-quorum": "the fleet's state cannot be asked at the destination, and it requires that",
     "port": "the port is outside the destination's migration range",
     "sessions": "the destination carries as many migrations as it may",
     "stopping": "the destination agent is stopping",
+    "ticket": "the fleet has not agreed to this migration",
     "unknown-request": "the destination agent does not know this request",
     "unknown-session": "the destination agent knows no such session",
     "version": "the agents share no protocol version",
@@ -59,7 +69,9 @@ HINTS: Final = {
     "no-data-process": "look into the agent's log there",
     "not-announced": "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
     "port": "set intercept.port_min and port_max there as in its qemu.conf",
+    "no-quorum": "see `dwcp-migrate cluster status` there",
     "sessions": "raise policy.sessions_max there, or migrate fewer domains at once",
+    "ticket": "see `dwcp-migrate tickets`",
     "version": "upgrade the older of the two agents",
 }
 """What to do about a refusal, by code, where something can be done."""
@@ -82,6 +94,24 @@ class DomainName(msgspec.Struct, frozen=True):
 _Domains = Annotated[tuple[DomainName, ...], Meta(max_length=DOMAINS_MAX)]
 
 
+class Permit(msgspec.Struct, frozen=True, kw_only=True):
+    """What both ends agree on before bytes flow.
+
+    Attributes:
+        token: of the fleet's ticket; 0 is none: the two ends agree by themselves, point to point.
+        expires_at: seconds since the epoch.
+        certificate: as in the ticket.
+    """
+
+    token: Annotated[int, Meta(ge=0)] = 0
+    uuid: _Uuid
+    source: _Text
+    destination: _Text
+    generation: Annotated[int, Meta(ge=0)] = 0
+    expires_at: float
+    certificate: Annotated[bytes, Meta(max_length=32 * 1024)] = b""
+
+
 class Open(msgspec.Struct, frozen=True, kw_only=True):
     """May I bring a migration?
 
@@ -92,6 +122,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         domains: domains that migrate away from the source now; may be empty.
         cache_bytes: page cache that the source would keep.
         channels_max: channels that it would open.
+        permit: what the fleet, or the source alone, says of this migration; None from one that knows no domain.
     """
 
     versions: _Versions
@@ -102,6 +133,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     domains: _Domains = ()
     cache_bytes: Annotated[int, Meta(ge=0)]
     channels_max: Annotated[int, Meta(ge=1, le=512)]
+    permit: Permit | None = None
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +144,14 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes: the smaller of both ends' values.
         channels_max: likewise.
         candidates: domains announced at the destination, one of which this is; empty when none had to be.
+        agreed: `fleet` or `point-to-point`; empty when nothing was agreed on.
     """
 
     version: int
     cache_bytes: Annotated[int, Meta(ge=0)]
     channels_max: Annotated[int, Meta(ge=1, le=512)]
     candidates: _Domains = ()
+    agreed: _Text = ""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,10 +212,38 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
     carries: bool | None = None
 
 
-Message = Open | Opened | Refused | Close | Closed | Ping | Pong
+class Expect(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of these, that leave here, were announced at your end?"""
+
+    domains: _Domains = ()
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """These."""
+
+    candidates: _Domains = ()
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """Does this domain run at your end?"""
+
+    uuid: _Uuid
+
+
+class Runs(msgspec.Struct, frozen=True, kw_only=True):
+    """It does, does not, or (None) that cannot be said now."""
+
+    runs: bool | None
+
+
+Request = Open | Close | Ping | Expect | Ask
+"""What may be asked."""
+
+Message = Request | Opened | Refused | Closed | Pong | Expected | Runs
 
 _KINDS: Final[dict[str, type[Message]]] = {
-    kind.__name__.lower(): kind for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong)
+    kind.__name__.lower(): kind
+    for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected, Ask, Runs)
 }
 
 

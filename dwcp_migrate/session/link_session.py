@@ -168,6 +168,10 @@ class LinkSession(ABC):
         """The link gave up."""
         self.fail(error)
 
+    def pace(self, bytes_per_s: float) -> None:
+        """Hold the link's bulk to a rate; 0 for none."""
+        self.link.pace(bytes_per_s)
+
     def fail(self, error: BaseException) -> None:
         """End the session for a fault: every connection of QEMU's is reset."""
         result = "link-lost" if isinstance(error, LinkLostError) else "failed"
@@ -206,6 +210,7 @@ class LinkSession(ABC):
             link_losses=link.link_losses,
             channels=link.channels,
             rtt_s=link.rtt_s,
+            retransmits=link.retransmits,
             cpu_s=time.process_time(),
         )
         self._totals(counters)

@@ -7,7 +7,8 @@ Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one d
     StartSource | StartDestination | StartRelay    Ready            imports done, waiting
         + 1 fd to hold until the end (not always)
     AddConnection   + 1 fd (relay: 2)              Happened         something worth a log line or a state
-    AddChannel      + 1 fd (destination)           Progress         counters, every PROGRESS_S
+    AddChannel      + 1 fd (destination)
+    Pace                                           Progress         counters, every PROGRESS_S
     Abort                                          Finished         the session is over
     (half-close, the answer to Finished)           Returned + fds   a connection that came too late; then it exits
 
@@ -105,6 +106,12 @@ class AddChannel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One TCP connection of the peer's whose preamble named this session (fd 0); TLS is still to come."""
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Hold the channels' bulk, all together, to a rate on the wire; 0 for none. A source understands it."""
+
+    bytes_per_s: float
+
+
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Reset everything and exit."""
 
@@ -163,6 +170,8 @@ class Counters(msgspec.Struct, kw_only=True):
         in_flight_bytes: raw bytes taken and not yet acknowledged (a gauge).
         channels: up now (a gauge).
         rtt_s: smallest round trip of the link seen lately (a gauge).
+        retransmits: packets that the kernel sent again.
+        link_waiting_s: time in which encoded bytes waited for a channel (source).
     """
 
     raw_bytes: int = 0
@@ -178,6 +187,8 @@ class Counters(msgspec.Struct, kw_only=True):
     in_flight_bytes: int = 0
     channels: int = 0
     rtt_s: float = 0.0
+    retransmits: int = 0
+    link_waiting_s: float = 0.0
     cpu_s: float = 0.0
 
 
@@ -210,7 +221,7 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     connection: int
 
 
-ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | Abort
+ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | Pace | Abort
 FromWorker = Ready | Happened | Progress | Finished | Returned
 
 _encoder = msgspec.msgpack.Encoder()

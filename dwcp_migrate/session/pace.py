@@ -42,6 +42,9 @@ class Pace:
         level: for a pinned codec.
         level_max: for `auto`.
         workers: compressors.
+
+    Attributes:
+        link_waiting_s: time in which something waited for the link, as far as anybody looked.
     """
 
     def __init__(self, codec: str, level: int, level_max: int, workers: int) -> None:
@@ -51,6 +54,7 @@ class Pace:
         self._lock = threading.Lock()
         self._began: tuple[float, Seen] | None = None
         self._looks = self._waiting_looks = 0
+        self.link_waiting_s = 0.0
         self._rates: deque[tuple[float, float]] = deque()
 
     def ahead_s(self, now: float, seen: Seen) -> float:
@@ -83,10 +87,12 @@ class Pace:
         self._rates.append((now, (seen.sent_bytes - before.sent_bytes) / elapsed))
         while now - self._rates[0][0] > CAPACITY_S:
             self._rates.popleft()
+        link_busy = self._waiting_looks / self._looks
+        self.link_waiting_s += elapsed * link_busy
         self._choice.observe(
             Observation(
                 link_bytes_per_s=self._capacity_bytes_per_s(),
-                link_busy=self._waiting_looks / self._looks,
+                link_busy=link_busy,
                 compressors_busy=min(1.0, (seen.busy_s - before.busy_s) / (elapsed * self._workers)),
             )
         )

@@ -62,6 +62,28 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What was predicted when it began. Three numbers are the quantiles 0.1, 0.5 and 0.9.
+
+    Attributes:
+        time_s: from the first connection to the end of the record.
+        downtime_s: for which the guest is paused.
+        wire_bytes: on the channels.
+        convergence: probability that precopy ends at all, 0 to 1.
+        way: what was advised: `precopy`, `warm-first`, `postcopy` or `not-now`.
+        model_time_s: median time before earlier errors corrected it; what the next corrections learn from.
+        model_downtime_s: the same of the downtime.
+    """
+
+    time_s: tuple[float, float, float]
+    downtime_s: tuple[float, float, float]
+    wire_bytes: tuple[float, float, float]
+    convergence: float
+    way: str
+    model_time_s: float
+    model_downtime_s: float = 0.0
+
+
 class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one migration on this host. Also a line of the history file.
 
@@ -82,6 +104,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         remaining_bytes: libvirt's measure; -1 while unknown.
         dirty_bytes_per_s: libvirt's measure of what the guest writes; -1 while unknown.
         eta_s: estimated time to the end; -1 while unknown.
+        eta_range_s: quantiles 0.1 and 0.9 of it; None while only the rates of the moment are known.
+        granted_bytes_per_s: what it was granted of its link; -1 where it is not held to a rate.
+        expected: what was predicted when it began; None where too little was known.
         peer_result: what the other end recorded.
     """
 
@@ -107,6 +132,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     remaining_bytes: int = -1
     dirty_bytes_per_s: float = -1.0
     eta_s: float = -1.0
+    eta_range_s: tuple[float, float] | None = None
+    granted_bytes_per_s: float = -1.0
+    expected: Expected | None = None
     peer_result: str = ""
     counters: Counters = msgspec.field(default_factory=Counters)
     connections: dict[str, int] = {}
@@ -201,7 +229,7 @@ def progressed(record: Migration, counters: Counters, elapsed_s: float) -> Migra
         raw_bytes_per_s=_smooth(record.raw_bytes_per_s, max(0.0, raw)),
         wire_bytes_per_s=_smooth(record.wire_bytes_per_s, max(0.0, wire)),
     )
-    return replace(record, eta_s=_eta_s(record))
+    return record if record.eta_range_s is not None else replace(record, eta_s=_eta_s(record))
 
 
 def _smooth(before: float, sample: float) -> float:
@@ -250,7 +278,14 @@ def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = 
     why = "" if result == "completed" else reason or record.reason or _default_reason(record)
     record = enter(record, "ended", now)
     return replace(
-        record, ended_at=now, result=result, reason=why, eta_s=-1.0, raw_bytes_per_s=0.0, wire_bytes_per_s=0.0
+        record,
+        ended_at=now,
+        result=result,
+        reason=why,
+        eta_s=-1.0,
+        eta_range_s=None,
+        raw_bytes_per_s=0.0,
+        wire_bytes_per_s=0.0,
     )
 
 

@@ -162,6 +162,7 @@ class SourceSession(LinkSession):
         counters.raw_bytes = sum(connection.outlet.sent_bytes for connection in connections)
         counters.reverse_bytes = sum(connection.written_bytes for connection in connections)
         counters.in_flight_bytes = self._gate.in_flight_bytes
+        counters.link_waiting_s = self._pace.link_waiting_s
 
     def close(self) -> None:
         """See `LinkSession.close`."""

@@ -29,6 +29,7 @@ from dwcp_migrate.session.messages import (
     Finished,
     FromWorker,
     Happened,
+    Pace,
     Progress,
     Ready,
     Returned,
@@ -155,12 +156,20 @@ class Worker:
                 session.add_connection(message.connection, *sockets)
             case AddChannel(), DestinationSession() as session:
                 session.add_channel(*sockets)
+            case Pace(), session:
+                self._pace(session, message.bytes_per_s)
             case Abort(), session:
                 if session is None:
                     raise SystemExit(0)
                 session.abort(message.reason)
             case _:
                 raise SessionError(f"unexpected {type(message).__name__}")
+
+    @staticmethod
+    def _pace(session: Session | None, bytes_per_s: float) -> None:
+        """A relay is held by libvirt's own speed, and a destination sends no bulk."""
+        if isinstance(session, SourceSession):
+            session.pace(bytes_per_s)
 
     def _send_events(self) -> None:
         while self._events:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from dwcp_migrate.telemetry.snapshot import MigrationView, StatusView, TotalsView
+from dwcp_migrate.telemetry.snapshot import CoordinationView, MigrationView, StatusView, TotalsView
 from dwcp_migrate.telemetry.table import ID_CHARACTERS, TABLE, Family
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +23,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("source", "destination")
 RESULTS: Final = ("completed", "failed")
 STATES: Final = ("running", "draining", "stopping")
+COORDINATION_STATES: Final = ("leader", "follower", "candidate", "observer", "client", "stopped")
 
 Labels = tuple[str, ...]
 Values = Mapping[str, Mapping[Labels, float]]
@@ -39,8 +40,12 @@ def render(status: StatusView) -> bytes:
 def values(status: StatusView) -> Values:
     """Say which number each family of `TABLE` has for which labels."""
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
-    for short, by_labels in {**_agent(status), **_totals(status.totals)}.items():
+    shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination)}
+    for short, by_labels in shorts.items():
         found[f"dwcp_migrate_{short}"].update(by_labels)
+    for link in status.links:
+        for quantile, number in zip(("0.1", "0.5", "0.9"), link.next_minute, strict=True):
+            found["dwcp_migrate_link_forecast_bytes_per_second"][(link.peer, quantile)] = number
     for migration in status.migrations:
         here = (migration.role, migration.state)
         found["dwcp_migrate_in_progress"][here] = found["dwcp_migrate_in_progress"].get(here, 0) + 1
@@ -89,10 +94,28 @@ def _totals(totals: TotalsView) -> dict[str, dict[Labels, float]]:
         "channels_lost_total": {(): totals.channels_lost},
         "link_losses_total": {(): totals.link_losses},
         "data_process_crashes_total": {(): totals.data_process_crashes},
+        "predictions_total": {(where,): totals.predictions.get(where, 0) for where in ("inside", "outside")},
+        "prediction_error_ratio_sum": {(): totals.prediction_error},
+        "prediction_error_ratio_count": {(): sum(totals.predictions.values())},
         "duration_seconds_sum": _each_role(totals.duration_s),
         "duration_seconds_count": {(role,): count for role, count in by_role.items()},
         "downtime_seconds_sum": {key: ms / 1000 for key, ms in _each_role(totals.downtime_ms).items()},
         "downtime_seconds_count": _each_role(totals.downtime_count),
+    }
+
+
+def _coordination(view: CoordinationView) -> dict[str, dict[Labels, float]]:
+    latencies = {("0.5",): view.commit_ms_p50 / 1000, ("0.99",): view.commit_ms_p99 / 1000}
+    return {
+        "coordination_state": {(state,): float(state == view.state) for state in COORDINATION_STATES},
+        "coordination_has_leader": {(): float(bool(view.leader))},
+        "coordination_term": {(): view.term},
+        "coordination_commit_index": {(): view.commit_index},
+        "coordination_applied_index": {(): view.applied_index},
+        "coordination_log_bytes": {(): view.log_bytes},
+        "coordination_elections_total": {(): view.elections},
+        "coordination_requests_total": {("confirmed",): view.requests, ("failed",): view.requests_failed},
+        "coordination_commit_seconds": {labels: value for labels, value in latencies.items() if value >= 0},
     }
 
 
@@ -115,6 +138,9 @@ def _migration(migration: MigrationView) -> dict[str, float]:
         "in_flight_bytes": counters.in_flight_bytes,
         "start_time_seconds": migration.started_at,
         "eta_seconds": migration.eta_s,
+        "eta_low_seconds": migration.eta_range_s[0] if migration.eta_range_s else -1,
+        "eta_high_seconds": migration.eta_range_s[1] if migration.eta_range_s else -1,
+        "granted_bytes_per_second": migration.granted_bytes_per_s,
     }
 
 

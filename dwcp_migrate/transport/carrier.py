@@ -75,7 +75,7 @@ class Carrier:
         self._accepted: deque[socket.socket] = deque()
         self._numbers = 0
         self._errors: Counter[str] = Counter()
-        self._gone_sent = self._gone_received = 0
+        self._gone_sent = self._gone_received = self._gone_retransmits = 0
         self._ticked_at = now
         self._asleep = False
         self._finished = False
@@ -106,6 +106,12 @@ class Carrier:
         with contextlib.suppress(OSError, ValueError):  # it has finished
             os.eventfd_write(self._wake_fd, 1)
 
+    def pace(self, bytes_per_s: float) -> None:
+        """Hold bulk to a rate, 0 for none."""
+        with self.lock:
+            self.state.pacer.set(monotonic(), bytes_per_s)
+        self.wake()
+
     def change(self, change: Callable[[], None]) -> None:
         """Change `state` under the lock; wakes the thread if it waits with channels that could take bytes."""
         with self.lock:
@@ -123,6 +129,11 @@ class Carrier:
         self.wake()
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(CLOSE_S + 1)
+
+    @property
+    def retransmits(self) -> int:
+        """Packets that the kernel sent again, on all channels that there ever were."""
+        return self._gone_retransmits + sum(channel.retransmits for channel in list(self._channels.values()))
 
     def totals(self) -> tuple[int, int, dict[str, int]]:
         """Frame bytes sent and received, and errors by class name."""
@@ -166,10 +177,12 @@ class Carrier:
         """How long to wait: not at all if a channel could go on now."""
         with self.lock:
             self._asleep = False
-            if self._again or self._accepted or (self._ready and self.state.has_work):
+            now = monotonic()
+            if self._again or self._accepted or (self._ready and self.state.has_work(now)):
                 return 0.0
             self._asleep = bool(self._ready)
-        timeout = TICK_S
+            held_s = self.state.pacer.wait_s(now) if self._ready and self.state.outbox.waiting else TICK_S
+        timeout = min(TICK_S, held_s)
         if self._controller is not None:
             up, pending = self._counts()
             soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._controller.count)
@@ -236,7 +249,7 @@ class Carrier:
             self._write_one(self._ready.pop(number))
         for _ in range(len(self._ready)):
             with self.lock:
-                waiting = self.state.has_work
+                waiting = self.state.has_work(monotonic())
             if not waiting or not self._ready:
                 return
             self._write_one(self._ready.popitem(last=False)[1])
@@ -330,6 +343,7 @@ class Carrier:
             self._epoll.unregister(descriptor)
         self._gone_sent += channel.sent_bytes
         self._gone_received += channel.received_bytes
+        self._gone_retransmits += channel.retransmits
         channel.close(in_order=in_order)
 
     def _lose(self, channel: Channel, reason: str, *, in_order: bool = False) -> None:

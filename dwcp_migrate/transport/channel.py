@@ -13,7 +13,6 @@ import errno
 import hmac
 import socket
 import ssl
-import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from dwcp_migrate.errors import (
     RemoteProtocolError,
     VersionMismatchError,
 )
-from dwcp_migrate.transport import frames, tls
+from dwcp_migrate.transport import frames, tcp_info, tls
 from dwcp_migrate.transport.dialer import CONNECT_S_MAX
 from dwcp_migrate.transport.frames import Code, Frame, FrameReader, Kind, Preamble
 from dwcp_migrate.transport.options import LinkOptions
@@ -48,9 +47,6 @@ UNSENT_BYTES_ALL: Final = 512 * KIB
 """TCP_NOTSENT_LOWAT: what the kernel queues beyond the congestion window, a channel and all together. 128 KiB in a flow
 that loss has slowed to 300 KB/s hold up everything behind them for 0.4 s."""
 _TCP_NOTSENT_LOWAT: Final = 25
-_TCP_INFO_BYTES: Final = 128
-_BYTES_ACKED_AT: Final = 120
-"""struct tcp_info of linux/tcp.h: tcpi_bytes_acked."""
 
 
 class Phase(Enum):
@@ -138,6 +134,7 @@ class Channel:
         events: what epoll watches for it; the carrier's.
         sent_bytes: frames given to TLS.
         received_bytes: frames taken out of it.
+        retransmits: packets sent again, as of the last look.
     """
 
     def __init__(self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool) -> None:
@@ -149,6 +146,7 @@ class Channel:
         self.events = 0
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.retransmits = 0
         self._terms = terms
         self._reader = FrameReader()
         self._out: deque[bytes | bytearray | memoryview] = deque()
@@ -174,9 +172,10 @@ class Channel:
         return self.phase is not Phase.UP and now > self._deadline
 
     def delivered_bytes(self) -> int:
-        """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say."""
-        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        return struct.unpack_from("=Q", info, _BYTES_ACKED_AT)[0] if len(info) >= _TCP_INFO_BYTES else 0
+        """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes `retransmits` too."""
+        info = tcp_info.read(self.socket)
+        self.retransmits = info.retransmits
+        return info.acknowledged_bytes
 
     def advance(self, now: float, budget: int) -> list[Frame]:
         """Go on as far as the socket allows; returns frames that came while UP, of about `budget` bytes.

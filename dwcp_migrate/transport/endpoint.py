@@ -88,6 +88,10 @@ class Link:
         """
         self._carrier.change(lambda: self._state.reject(connection, sequence))
 
+    def pace(self, bytes_per_s: float) -> None:
+        """Hold what is not urgent to a rate on the wire, all channels together; 0 for none."""
+        self._carrier.pace(bytes_per_s)
+
     def close(self, reason: str = "") -> None:
         """End the link and wait a few seconds at most for the peer to take it (not on the link's own thread).
 
@@ -106,6 +110,7 @@ class Link:
                 received_bytes=received_bytes,
                 channels=state.up,
                 rtt_s=state.rtt_s,
+                retransmits=self._carrier.retransmits,
                 channels_lost=state.channels_lost,
                 link_losses=state.link_losses,
                 resent_pieces=state.outbox.resent_pieces,

@@ -24,6 +24,7 @@ from dwcp_migrate.transport.frames import Code, Frame, Kind
 from dwcp_migrate.transport.health import Health
 from dwcp_migrate.transport.inbox import Inbox
 from dwcp_migrate.transport.outbox import Outbox
+from dwcp_migrate.transport.pacer import Pacer
 from dwcp_migrate.transport.segment import Segment
 
 STALL_S: Final = 1.0
@@ -83,6 +84,7 @@ class LinkState:
     Attributes:
         outbox: what we owe the peer.
         inbox: what came from it.
+        pacer: the rate that bulk is held to.
         channels_lost: channels that died, retired ones not counted.
         link_losses: times that the last channel died.
     """
@@ -90,6 +92,7 @@ class LinkState:
     def __init__(self, now: float, loss_s_max: float) -> None:
         self.outbox = Outbox()
         self.inbox = Inbox()
+        self.pacer = Pacer()
         self.channels_lost = 0
         self.link_losses = 0
         self._loss_s_max = loss_s_max
@@ -136,10 +139,11 @@ class LinkState:
         """Smallest of the last round trips, 0 before the first."""
         return min(self._rtts, default=0.0)
 
-    @property
-    def has_work(self) -> bool:
+    def has_work(self, now: float) -> bool:
         """Whether a channel that can take bytes would find something to send, pings apart."""
-        return bool(self.outbox.waiting or self._acknowledgements or self._rejections)
+        if self._acknowledgements or self._rejections or self.outbox.waiting_urgent:
+            return True
+        return self.outbox.waiting and not self.pacer.wait_s(now)
 
     @property
     def close_sent(self) -> bool:
@@ -201,9 +205,10 @@ class LinkState:
                 return None
             health.retire_sent = True
             return Frame(Kind.RETIRE)
-        frame = self.outbox.pull(channel, health.quantum(now))
+        frame = self.outbox.pull(channel, health.quantum(now), bulk=not self.pacer.wait_s(now))
         if frame is not None:
             health.took(len(frame.payload))
+            self.pacer.took(len(frame.payload))
         return frame
 
     def receive(self, now: float, channel: int, frame: Frame) -> Event | None:  # noqa: PLR0911 - one for each kind

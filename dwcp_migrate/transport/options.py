@@ -54,6 +54,7 @@ class LinkCounters:
         received_bytes: frames taken out of TLS.
         channels: up now (gauge).
         rtt_s: smallest of the last round trips (gauge), 0 before the first.
+        retransmits: packets that the kernel sent again.
         channels_lost: died; those retired are not counted.
         link_losses: times that the last channel died.
         resent_pieces: frames sent again because their channel died.
@@ -68,6 +69,7 @@ class LinkCounters:
     received_bytes: int = 0
     channels: int = 0
     rtt_s: float = 0.0
+    retransmits: int = 0
     channels_lost: int = 0
     link_losses: int = 0
     resent_pieces: int = 0

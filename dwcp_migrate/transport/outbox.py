@@ -90,6 +90,11 @@ class Outbox:
         """Whether a pull may find something."""
         return bool(self._urgent or self._bulk)
 
+    @property
+    def waiting_urgent(self) -> bool:
+        """Whether something urgent does."""
+        return bool(self._urgent)
+
     def send(self, segment: Segment) -> None:
         """Queue a segment; sequences of a connection may come in any order, each once.
 
@@ -129,9 +134,9 @@ class Outbox:
         retained.payload = memoryview(segment.payload)
         self._queue(self._urgent, [_Piece(retained, retained.attempt, 0, len(retained.payload))])
 
-    def pull(self, channel: int, quantum: int) -> Frame | None:
-        """Give a channel its next frame, urgent before bulk; None when nothing waits."""
-        for lane in (self._urgent, self._bulk):
+    def pull(self, channel: int, quantum: int, *, bulk: bool = True) -> Frame | None:
+        """Give a channel its next frame, urgent before bulk (if that may go); None when nothing waits."""
+        for lane in (self._urgent, self._bulk) if bulk else (self._urgent,):
             while lane:
                 piece = lane[0]
                 if not piece.wanted:

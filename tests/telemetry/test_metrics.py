@@ -62,6 +62,21 @@ def test_numbers_are_those_of_the_status_in_base_units(status: Make) -> None:
     assert found[key("in_progress", role="source", state="precopy")] == 1
 
 
+def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make) -> None:
+    held = migration(eta_range_s=(9.0, 15.0), granted_bytes_per_s=7.0)
+    link = api.LinkForecast(peer="hv2", next_minute=(1.0, 2.0, 3.0))
+    totals = api.Totals(predictions={"inside": 3, "outside": 1}, prediction_error=0.4)
+    found = samples(render(status(migrations=[held], links=[link], totals=totals)))
+    assert found[key("link_forecast_bytes_per_second", peer="hv2", quantile="0.1")] == 1
+    assert found[key("predictions_total", interval="inside")] == 3
+    assert found[key("prediction_error_ratio_sum")] == 0.4
+    assert found[key("prediction_error_ratio_count")] == 4
+    values = {name: value for (name, _), value in found.items()}
+    assert values["dwcp_migrate_migration_eta_low_seconds"] == 9
+    assert values["dwcp_migrate_migration_eta_high_seconds"] == 15
+    assert values["dwcp_migrate_migration_granted_bytes_per_second"] == 7
+
+
 def test_a_domain_name_with_quotes_and_backslashes_survives(status: Make) -> None:
     labels = {key: value for (name, pairs) in samples(render(status())) for key, value in pairs}
     assert labels["domain"] == 'web "1"\\'

@@ -136,7 +136,7 @@ class World:
                             self.deliver(number, direction, queue)
             for side in self.sides:
                 side.acknowledge_all()
-                busy = busy or side.state.has_work
+                busy = busy or side.state.has_work(self.now)
 
 
 @pytest.mark.parametrize("seed", range(60))

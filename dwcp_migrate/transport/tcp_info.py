@@ -1,0 +1,50 @@
+"""What the kernel knows of one TCP connection: `struct tcp_info` of linux/tcp.h, as far as it is used here.
+
+The rule: a kernel may be older or newer than this file; what its structure does not reach reads as 0.
+"""
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+BYTES: Final = 128
+"""Up to tcpi_bytes_acked (Linux 4.1)."""
+
+_RTT_AT: Final = 68
+_TOTAL_RETRANS_AT: Final = 100
+_BYTES_ACKED_AT: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """One look.
+
+    Attributes:
+        rtt_s: smoothed round trip.
+        retransmits: packets sent again so far.
+        acknowledged_bytes: that the peer's kernel has acknowledged so far.
+    """
+
+    rtt_s: float = 0.0
+    retransmits: int = 0
+    acknowledged_bytes: int = 0
+
+
+def parse(data: bytes) -> TcpInfo:
+    """Read the structure."""
+    if len(data) < BYTES:
+        return TcpInfo()
+    (rtt_us,) = struct.unpack_from("=I", data, _RTT_AT)
+    (retransmits,) = struct.unpack_from("=I", data, _TOTAL_RETRANS_AT)
+    (acknowledged,) = struct.unpack_from("=Q", data, _BYTES_ACKED_AT)
+    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged)
+
+
+def read(sock: socket.socket) -> TcpInfo:
+    """Ask the kernel.
+
+    Raises:
+        OSError: the socket is gone.
+    """
+    return parse(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES))
