@@ -9,12 +9,18 @@ Fields are added, never renamed or removed within a version of the path.
     GET  /v1/history?limit=N     Migrations     those that ended, newest first (N defaults to HISTORY_LIMIT_DEFAULT)
     GET  /v1/peers               Peers          asks every peer now, each within `link.connect_timeout_s`
     GET  /v1/doctor              Facts          raw facts; `dwcp-migrate doctor` explains them
+    GET  /v1/predict?domain=D&peer=P&deadline_s=S   Predicted   time, downtime and bytes of a migration of D to P, and
+                                 what is advised; measures D's dirty rate first, about a second
+    POST /v1/share?domain=D&weight=W&deadline_s=S   Done   how D's next or running migration shares its link: W relative
+                                 to the others, S seconds from now until it should be over (0: no deadline)
     POST /v1/drain               Done           no new migrations: they pass through or are refused
     POST /v1/undrain             Done
     POST /v1/reload              Done           configuration read again; peers, policy, TLS and log level change
     POST /v1/record?domain=D&directory=P   Done   the next migration from this host (of domain D; any if D is empty) is
                                  recorded into the existing directory P; without a query: disarmed
     GET  /v1/events              server-sent events; each `data:` line is one Update
+
+The fleet's shared state has views of its own: `cluster_api`.
 
 Errors: status 400 (bad request), 404 (no such migration), 409 (two match the prefix), 422 (the new configuration is
 wrong), 500, each with the body Failure.
@@ -24,26 +30,31 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp_migrate.session.record import Event, Migration, Phase, Result, Role, State
+from dwcp_migrate.session.record import Event, Expected, Migration, Phase, Result, Role, State
+from dwcp_migrate.state.engine import EngineStatus
 
 __all__ = [
     "HISTORY_LIMIT_DEFAULT",
     "HISTORY_LIMIT_MAX",
+    "WEIGHT_MAX",
     "AgentState",
     "Certificate",
     "Done",
     "Event",
+    "Expected",
     "Facts",
     "Failure",
     "Hook",
     "Intercept",
     "Libvirt",
+    "LinkForecast",
     "Listener",
     "Migration",
     "Migrations",
     "PeerView",
     "Peers",
     "Phase",
+    "Predicted",
     "Result",
     "Role",
     "Rule",
@@ -55,6 +66,8 @@ __all__ = [
 
 HISTORY_LIMIT_DEFAULT: Final = 20
 HISTORY_LIMIT_MAX: Final = 1000
+
+WEIGHT_MAX: Final = 1000.0
 
 AgentState = Literal["running", "draining", "stopping"]
 
@@ -79,6 +92,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         data_process_crashes: data processes that ended without a last message.
         announcements: migrations that the hook announced.
         duration_s: sum over ended migrations, by role.
+        predictions: migrations that were predicted and completed, `inside` or `outside` of the interval of their time.
+        prediction_error: sum of the relative errors of their times, unsigned.
         downtime_ms: sum over those of them that libvirt told a downtime of, by role, with `downtime_count`.
     """
 
@@ -98,6 +113,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     link_losses: int = 0
     data_process_crashes: int = 0
     announcements: int = 0
+    predictions: dict[str, int] = {}
+    prediction_error: float = 0.0
     duration_s: dict[str, float] = {}
     downtime_ms: dict[str, int] = {}
     downtime_count: dict[str, int] = {}
@@ -194,6 +211,41 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What the link to a peer will carry, in bytes a second on the wire.
+
+    Attributes:
+        next_minute: quantiles 0.1, 0.5 and 0.9 of the mean over the next minute in which migrations fill it.
+    """
+
+    peer: str
+    next_minute: tuple[float, float, float]
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction before the start.
+
+    Attributes:
+        expected: as a record will carry it.
+        reason: why `expected.way` is advised.
+        memory_bytes: of the domain.
+        dirty_bytes_per_s: what the guest writes; three quantiles, as the next.
+        link_bytes_per_s: what the link will carry.
+        link_known: migrations to this peer were measured; otherwise the link's range is a guess.
+        rtt_s: round trip to the peer; 0 where it did not answer.
+    """
+
+    domain: str
+    peer: str
+    expected: Expected
+    reason: str
+    memory_bytes: int
+    dirty_bytes_per_s: tuple[float, float, float]
+    link_bytes_per_s: tuple[float, float, float]
+    link_known: bool
+    rtt_s: float
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at a glance, and all that the metrics need.
 
@@ -206,6 +258,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         spare_ready: a warm data process waits for the next migration.
         hook_last_at: as `Hook.last_at`.
         migrations: those that run now, oldest first.
+        links: forecasts, of the peers to which migrations were measured.
     """
 
     name: str
@@ -222,6 +275,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     libvirt: Libvirt
     certificates: list[Certificate]
     migrations: list[Migration]
+    coordination: EngineStatus = EngineStatus(engine="", state="stopped")
+    links: list[LinkForecast] = []
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,12 +29,10 @@ from dwcp_migrate.session.control import (
     CONTROL_SESSION,
     HINTS,
     REFUSALS,
-    Close,
     Frames,
     Message,
-    Open,
-    Ping,
     Refused,
+    Request,
     decode,
     encode,
 )
@@ -83,7 +81,7 @@ class ControlClient:
         self._mark = mark
         self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
 
-    async def ask(self, peer: Peer, address: str, request: Open | Close | Ping, answer: type[M]) -> M:
+    async def ask(self, peer: Peer, address: str, request: Request, answer: type[M]) -> M:
         """Send a request to a peer at one of its addresses and return its answer, of type `answer`.
 
         Raises:
@@ -158,7 +156,7 @@ class ControlClient:
         return _Connection(reader, writer)
 
     async def _converse(
-        self, key: tuple[str, str, int], connection: _Connection, request: Open | Close | Ping, answer: type[M]
+        self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M]
     ) -> M:
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
@@ -190,7 +188,7 @@ class ControlClient:
         self._kept.clear()
 
 
-async def _exchange(connection: _Connection, request: Open | Close | Ping) -> Message | None:
+async def _exchange(connection: _Connection, request: Request) -> Message | None:
     connection.requests += 1
     connection.writer.write(encode(connection.requests, request))
     await connection.writer.drain()

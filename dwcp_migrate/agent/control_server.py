@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import ProtocolError
-from dwcp_migrate.session.control import REFUSALS, Close, Frames, Message, Open, Ping, Refused, decode, encode
+from dwcp_migrate.session.control import REFUSALS, Frames, Message, Refused, Request, decode, encode
 from dwcp_migrate.units import KIB
 
 IDLE_S_MAX: Final = 600.0
@@ -22,7 +22,7 @@ CONNECTIONS_MAX: Final = 1024
 
 READ_BYTES: Final = 64 * KIB
 
-Answer = Callable[[Peer, Open | Close | Ping], Awaitable[Message]]
+Answer = Callable[[Peer, Request], Awaitable[Message]]
 
 
 def refused(code: str, message: str = "") -> Refused:
@@ -80,7 +80,7 @@ class ControlServer:
                 if peer is None:  # a reload took it off the list
                     self._rejected("unknown-peer")
                     return
-                if isinstance(message, Open | Close | Ping):
+                if isinstance(message, Request):
                     answer = await self._answer(peer, message)
                 else:
                     answer = refused("unknown-request")

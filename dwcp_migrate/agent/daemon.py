@@ -22,11 +22,15 @@ from msgspec.structs import replace
 
 from dwcp_migrate import __version__
 from dwcp_migrate.agent import facts
-from dwcp_migrate.agent.api import Done, Facts, Peers, Status
+from dwcp_migrate.agent.api import Done, Facts, Peers, Predicted, Status
+from dwcp_migrate.agent.certifying import Certifying
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.cluster_api import ClusterApi
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
+from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.hook_server import HookServer
 from dwcp_migrate.agent.incoming import Incoming
@@ -35,6 +39,10 @@ from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, e
 from dwcp_migrate.agent.notify import Notifier
 from dwcp_migrate.agent.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.permits import Permits
+from dwcp_migrate.agent.planner import Planner
+from dwcp_migrate.agent.prospect import Prospect
+from dwcp_migrate.agent.recovery import Recovery
 from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.agent.runtime import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
@@ -44,6 +52,7 @@ from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.hook import Announce
+from dwcp_migrate.session.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.session.supervisor import COMMAND, Spares
 from dwcp_migrate.telemetry.logs import get_logger
 from dwcp_migrate.transport.tls import make_context
@@ -83,22 +92,38 @@ class Agent:
         self._notifier = notifier
         self._stopping = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
+        self._planning: asyncio.Task[None] | None = None
         self._listeners: dict[str, Listener] = {}
         self._http: dict[str, HttpServer] = {}
         self._redirection = Redirection(interceptor)
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
-        self.outgoing = Outgoing(self.runtime)
-        self.incoming = Incoming(self.runtime, is_own_address, __version__)
+        self.coordination = Coordination(
+            self.runtime, lambda side: _context(side, self.runtime.config), self._rejected("state")
+        )
+        self.group = PbftGroup(self.runtime, lambda side: _context(side, self.runtime.config))
+        self.certifying = Certifying(self.runtime, self.group)
+        self.cluster_api = ClusterApi(
+            self.runtime.name, lambda: self.runtime.config.coordination, self.coordination, self.certifying.view
+        )
+        self.permits = Permits(self.runtime, self.coordination, self.certifying)
+        self._recovery = Recovery(self.runtime, self.coordination, self.permits)
+        self.outgoing = Outgoing(self.runtime, self.permits)
+        self.incoming = Incoming(self.runtime, self.permits, self._recovery, is_own_address, __version__)
         self.incoming.outgoing_closed = self.outgoing.closed
         self.incoming.outgoing_carries = self.outgoing.carries
         self._views = Views(self.runtime, self._redirection)
+        self._views.coordination = lambda: self.coordination.latest
+        self._planner = Planner(self.runtime, self.outgoing.pace)
+        self._prospect = Prospect(self.runtime, self._planner)
+        self._views.links = self._prospect.links
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = LinkIntake(
             lambda: _context("server", self.runtime.config),
             self._control,
             self.incoming.channel,
+            {STATE_SESSION: self.coordination.adopt, PBFT_SESSION: self.group.adopt},
             self._rejected("link"),
         )
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
@@ -137,10 +162,14 @@ class Agent:
         self._listeners["link"] = Listener(config.link.listen, config.link.port, self._link.take).start()
         await self._hook.start()
         await self.runtime.domains.start()
+        await self.coordination.start()
+        await self.group.start()
+        self._recovery.start()
         self._listen_for_connections()
         await self._listen_for_metrics()
         self._views.listening = self._listening
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
+        self._planning = asyncio.get_running_loop().create_task(self._planner.run())
 
     def _listen_for_connections(self) -> None:
         intercept = self.runtime.config.intercept
@@ -221,11 +250,18 @@ class Agent:
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
+        if self._planning is not None:
+            self._planning.cancel()
+            await asyncio.gather(self._planning, return_exceptions=True)
+            await self._planner.close()
         self.outgoing.kill()
         self.incoming.kill()
         for listener in self._listeners.values():
             await listener.close()
         await self._link.close()
+        await self._recovery.close()
+        await self.group.close()
+        await self.coordination.close()
         await self._hook.close()
         self.ledger.close()
         await self.runtime.domains.close()
@@ -256,6 +292,7 @@ class Agent:
         """No new migrations: the redirect goes, peers are refused, what runs goes on."""
         if self.ledger.state == "running":
             self.ledger.set_state("draining")
+            self.coordination.change_draining(draining=True)
         self._hold_redirect()
         return Done(state=self.ledger.state, message=f"{self.outgoing.count + self.incoming.count} migrations run on")
 
@@ -263,6 +300,7 @@ class Agent:
         """New migrations again."""
         if self.ledger.state == "draining":
             self.ledger.set_state("running")
+            self.coordination.change_draining(draining=False)
         self._hold_redirect()
         return Done(state=self.ledger.state)
 
@@ -289,6 +327,14 @@ class Agent:
         self._hold_redirect()
         log.info("configuration reloaded", peers=len(runtime.directory.all()))
         return Done(state=self.ledger.state, message=f"{len(runtime.directory.all())} peers")
+
+    async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
+        """See `prospect.Prospect.predict`."""
+        return await self._prospect.predict(domain, peer, deadline_s)
+
+    def share(self, domain: str, weight: float, deadline_s: float) -> Done:
+        """See `prospect.Prospect.share`."""
+        return self._prospect.share(domain, weight, deadline_s)
 
     def record(self, directory: str, domain: str) -> Done:
         """Record the next migration from here, of `domain` if that is given; an empty directory disarms it.
@@ -336,6 +382,13 @@ def _keeping_listeners(new: Config, old: Config) -> Config:
         runtime_directory=old.runtime_directory,
         state_directory=old.state_directory,
         metrics_listen=old.metrics_listen,
+        coordination=replace(
+            new.coordination,
+            engine=old.coordination.engine,
+            voters=old.coordination.voters,
+            election_ms=old.coordination.election_ms,
+            endpoints=old.coordination.endpoints,
+        ),
         intercept=intercept,
         link=link,
     )

@@ -5,6 +5,7 @@ libvirtd every answer is "unknown".
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -104,11 +105,35 @@ class Domains:
         """The connection to libvirt."""
         return self._watcher.state() if self._watcher else WatcherState(connected=False, error="off by configuration")
 
+    async def here(self) -> list[Domain] | None:
+        """Domains that libvirt has on this host; None when it does not say."""
+        found = await self._domains(QUERY_S_MAX)
+        return found if self.state().connected else None
+
     async def leaving(self) -> tuple[DomainName, ...]:
         """Domains that migrate away now, as far as libvirt says so within `LEAVING_S_MAX`."""
         domains = await self._domains(LEAVING_S_MAX)
         leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
         return tuple(leaving[:DOMAINS_MAX])
+
+    async def listed(self) -> list[Domain]:
+        """Domains that run here, with their jobs; none while libvirt does not answer."""
+        return await self._domains(QUERY_S_MAX)
+
+    async def dirty_rate(self, uuid: str) -> float | None:
+        """Have a domain's dirty rate measured, about a second; None if it cannot be."""
+        if self._watcher is None:
+            return None
+        try:
+            return await asyncio.wait_for(self._watcher.dirty_rate(uuid), QUERY_S_MAX)
+        except TimeoutError:
+            return None
+
+    async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
+        """Hold a domain's migration to a rate in QEMU itself."""
+        if self._watcher is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._watcher.set_speed(uuid, bytes_per_s), QUERY_S_MAX)
 
     async def _domains(self, timeout_s: float) -> list[Domain]:
         if self._watcher is None:

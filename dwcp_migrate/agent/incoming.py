@@ -16,21 +16,31 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.carriage import Carriage, Crash
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.control_server import refused
+from dwcp_migrate.agent.permits import Permits
+from dwcp_migrate.agent.recovery import Recovery
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.vigil import Vigil
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, SessionError
+from dwcp_migrate.hypervisor.announcements import Announcement
 from dwcp_migrate.session.control import (
     CONTROL_SESSION,
+    PBFT_SESSION,
+    STATE_SESSION,
+    Ask,
     Close,
     Closed,
     DomainName,
+    Expect,
+    Expected,
     Message,
     Open,
     Opened,
     Ping,
     Pong,
     Refused,
+    Request,
+    Runs,
     common_version,
 )
 from dwcp_migrate.session.messages import AddChannel, StartDestination
@@ -60,6 +70,8 @@ class Incoming:
 
     Args:
         runtime: the shared parts.
+        permits: what is agreed on before bytes flow.
+        recovery: knows what runs here.
         is_own_address: says whether an address is this host's.
         software: this software's version, for peers.
 
@@ -68,8 +80,17 @@ class Incoming:
         outgoing_carries: asks the source side of this agent whether it carries a migration to that peer.
     """
 
-    def __init__(self, runtime: Runtime, is_own_address: Callable[[str], bool], software: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        permits: Permits,
+        recovery: Recovery,
+        is_own_address: Callable[[str], bool],
+        software: str,
+    ) -> None:
         self._runtime = runtime
+        self._permits = permits
+        self._recovery = recovery
         self._is_own_address = is_own_address
         self._software = software
         self.outgoing_closed: Callable[[Peer, Close], bool] = lambda _peer, _word: False
@@ -94,13 +115,17 @@ class Incoming:
             if session.carriage is not None:
                 session.carriage.kill()
 
-    async def answer(self, peer: Peer, request: Open | Close | Ping) -> Message:
+    async def answer(self, peer: Peer, request: Request) -> Message:
         """Answer a peer's request."""
         match request:
             case Open():
                 answer: Message = await self._open(peer, request)
             case Close():
                 answer = self._close(peer, request)
+            case Expect():
+                answer = Expected(candidates=self._names(self._candidates(request)))
+            case Ask():
+                answer = Runs(runs=await self._recovery.runs(request.uuid))
             case Ping():
                 answer = Pong(
                     version=common_version(request.versions),
@@ -127,7 +152,7 @@ class Incoming:
         checks = {
             "version": common_version(request.versions) == 0,
             runtime.ledger.state: runtime.ledger.state != "running",
-            "invalid": request.session_id == CONTROL_SESSION,
+            "invalid": request.session_id in (CONTROL_SESSION, PBFT_SESSION, STATE_SESSION),
             "duplicate": request.session_id in self._sessions,
             "sessions": len(self._sessions) >= runtime.config.policy.sessions_max,
             "port": not (in_range or explicit),
@@ -140,11 +165,18 @@ class Incoming:
         code = self._objection(request)
         if code:
             return refused(code)
-        now = steady_clock()
-        candidates = runtime.announcements.candidates({found.uuid for found in request.domains}, now)
-        announced = runtime.announcements.use(candidates, now)
-        if not announced and runtime.config.policy.require_announcement:
+        if not self._candidates(request) and runtime.config.policy.require_announcement:
             return refused("not-announced")
+        code, agreed = await self._permits.judge(request.session_id.hex(), peer, request.permit)
+        code = code or self._objection(request)  # others were answered meanwhile
+        now = steady_clock()
+        candidates = self._candidates(request)
+        announced = "" if code else runtime.announcements.use(candidates, now)
+        if not announced and runtime.config.policy.require_announcement:
+            code = code or "not-announced"
+        if code:
+            self._permits.forget(request.session_id.hex())
+            return refused(code)
         session = self._sessions[request.session_id] = _Session(peer.name, announced)
         try:
             process = await runtime.spares.take()
@@ -152,14 +184,26 @@ class Incoming:
             del self._sessions[request.session_id]
             runtime.announcements.ended(announced, now)
             return refused("no-data-process", str(error)[:200])
-        names = tuple(DomainName(found.uuid, found.name) for found in candidates)
+        names = self._names(candidates)
         self._begin(peer, request, session, Carriage(request.session_id.hex(), process, runtime.ledger), names)
         return Opened(
             version=common_version(request.versions),
             cache_bytes=self._cache_bytes(request),
             channels_max=self._channels_max(request),
             candidates=names,
+            agreed=agreed,
         )
+
+    def _candidates(self, request: Open | Expect) -> list[Announcement]:
+        """Announced domains that a request is about; a permit is for one domain and no other."""
+        permit = request.permit if isinstance(request, Open) else None
+        uuids = {permit.uuid} if permit else {found.uuid for found in request.domains}
+        found = self._runtime.announcements.candidates(uuids, steady_clock())
+        return [one for one in found if permit is None or one.uuid == permit.uuid]
+
+    @staticmethod
+    def _names(candidates: list[Announcement]) -> tuple[DomainName, ...]:
+        return tuple(DomainName(found.uuid, found.name) for found in candidates)
 
     def _cache_bytes(self, request: Open) -> int:
         return min(request.cache_bytes, self._runtime.config.encoding.cache_bytes)
@@ -243,6 +287,7 @@ class Incoming:
             record = replace(record, peer_result=word.result)
         record = replace(record, reason=reason or record.reason)
         ended = close(record, wall_clock(), libvirt=result, reason=verdict.reason or (word.reason if word else ""))
+        await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
         runtime.ledger.put(ended)
         log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
 

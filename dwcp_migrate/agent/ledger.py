@@ -46,6 +46,7 @@ class Ledger:
         self._ended: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
         self._duration_s: dict[str, float] = {}
+        self._prediction_error = 0.0
         self._subscribers: set[asyncio.Queue[Update | None]] = set()
         self.state: AgentState = "running"
 
@@ -113,10 +114,20 @@ class Ledger:
         if not record.passthrough_reason:
             self.count("accelerated", role)
         self._duration_s[role] = self._duration_s.get(role, 0.0) + record.duration_s(record.ended_at)
+        self._count_prediction(record)
         if record.downtime_ms >= 0:
             self.count("downtime_count", role)
             self._counts.setdefault("downtime_ms", Counter())[role] += record.downtime_ms
         _add(self._ended, self._counts, role, record.counters)
+
+    def _count_prediction(self, record: Migration) -> None:
+        """Hold what was predicted against what came."""
+        if record.expected is None or record.result != "completed":
+            return
+        low, median, high = record.expected.time_s
+        actual = record.duration_s(record.ended_at)
+        self.count("predictions", "inside" if low <= actual <= high else "outside")
+        self._prediction_error += abs(actual / median - 1) if median > 0 else 0.0
 
     def totals(self) -> Totals:
         """Sum up everything since the agent started, running migrations included."""
@@ -124,7 +135,9 @@ class Ledger:
         maps = {name: Counter(counts) for name, counts in self._counts.items()}
         for record in self._running.values():
             _add(numbers, maps, record.role, record.counters)
-        return msgspec.convert({**maps, **numbers, "duration_s": self._duration_s}, Totals)
+        return msgspec.convert(
+            {**maps, **numbers, "duration_s": self._duration_s, "prediction_error": self._prediction_error}, Totals
+        )
 
     def set_state(self, state: AgentState) -> None:
         """Change the agent's state and tell it."""

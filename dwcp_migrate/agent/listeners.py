@@ -12,7 +12,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Self
 
 from dwcp_migrate.agent.control_server import ControlServer
@@ -125,6 +125,7 @@ class LinkIntake:
         context: makes the server's TLS context.
         control: serves control connections.
         channel: takes a channel of a session; False if there is no such session.
+        replicas: take connections between replicas, by the session that their preamble names.
         rejected: counts a connection that was closed, by reason.
     """
 
@@ -133,11 +134,13 @@ class LinkIntake:
         context: Callable[[], ssl.SSLContext],
         control: ControlServer,
         channel: Callable[[bytes, socket.socket], bool],
+        replicas: Mapping[bytes, Callable[[socket.socket], None]],
         rejected: Rejected,
     ) -> None:
         self._context = context
         self._control = control
         self._channel = channel
+        self._replicas = replicas
         self._rejected = rejected
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings = 0
@@ -169,6 +172,8 @@ class LinkIntake:
             sock.close()
         elif preamble.session_id == CONTROL_SESSION:
             self._spawn(self._serve_control(sock))
+        elif preamble.session_id in self._replicas:
+            self._replicas[preamble.session_id](sock)
         elif not self._channel(preamble.session_id, sock):
             self._rejected("unknown-session")
 

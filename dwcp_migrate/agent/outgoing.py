@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.carriage import Carriage, Crash
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.control_client import code_of
+from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.vigil import Vigil
 from dwcp_migrate.config import Peer
@@ -30,6 +31,7 @@ from dwcp_migrate.session.messages import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
     AddConnection,
+    Pace,
     StartRelay,
     StartSource,
 )
@@ -41,6 +43,9 @@ CONNECTIONS_MAX: Final = 1024
 
 ONWARD_CONNECT_S_MAX: Final = 20.0
 """For the plain connection of a migration that passes through; the port listens already, so only loss delays it."""
+
+NOT_AGREED: Final = frozenset({"ticket", "no-quorum"})
+"""Refusals by which the destination says that the migration must not happen, rather than that it will not carry it."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -66,8 +71,9 @@ def _reset_both(connection: Connection) -> None:
 class Outgoing:
     """All migrations that leave this host through the agent."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, permits: Permits) -> None:
         self._runtime = runtime
+        self._permits = permits
         self._live: dict[tuple[str, int], OutgoingMigration] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -78,7 +84,7 @@ class Outgoing:
     def _dispatch(self, connection: Connection, key: tuple[str, int], peer: Peer | None, again: str = "") -> None:
         migration = self._live.get(key)
         if migration is None:
-            migration = OutgoingMigration(self._runtime, key, peer, again)
+            migration = OutgoingMigration(self._runtime, self._permits, key, peer, again)
             self._live[key] = migration
             task = asyncio.get_running_loop().create_task(self._run(migration))
             self._tasks.add(task)
@@ -121,6 +127,12 @@ class Outgoing:
             for migration in self._live.values()
         )
 
+    def pace(self, identity: str, bytes_per_s: float) -> None:
+        """Hold a migration's channels to a rate, 0 for none; one that is gone is none."""
+        for migration in self._live.values():
+            if migration.session_id.hex() == identity:
+                migration.pace(bytes_per_s)
+
     def kill(self) -> None:
         """End every data process now."""
         for migration in self._live.values():
@@ -132,12 +144,14 @@ class OutgoingMigration:
 
     Args:
         runtime: the shared parts.
+        permits: what is agreed on before bytes flow.
         key: address and port.
         peer: who owns the address.
         again: why the migration before to the same port passed through, if this one has to do so too.
     """
 
-    def __init__(self, runtime: Runtime, key: tuple[str, int], peer: Peer | None, again: str) -> None:
+    def __init__(self, runtime: Runtime, permits: Permits, key: tuple[str, int], peer: Peer | None, again: str) -> None:
+        self._permits = permits
         self.key = key
         self.peer = peer
         self.passthrough = again
@@ -172,6 +186,11 @@ class OutgoingMigration:
         if self._carriage is not None:
             self._carriage.abort(reason)
 
+    def pace(self, bytes_per_s: float) -> None:
+        """Hold its channels to a rate, if it is accelerated."""
+        if self._carriage is not None and self._accelerated:
+            self._carriage.send(Pace(bytes_per_s=bytes_per_s))
+
     def kill(self) -> None:
         """End its data process now."""
         if self._carriage is not None:
@@ -184,7 +203,7 @@ class OutgoingMigration:
             feed = await (self._start_source(opened) if opened else self._start_relay())
         except SessionError as error:
             self._reason = str(error)
-            log.error("no data process", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
+            log.error("migration refused", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
             self._reset_waiting()
             return []
         if feed is None or self._carriage is None:
@@ -225,6 +244,8 @@ class OutgoingMigration:
             if silence is None:
                 try:
                     return await self._open(self.peer)
+                except SessionError:
+                    raise
                 except DwcpError as error:
                     code, message = code_of(error), str(error)
                     if not isinstance(error, PeerRefusedError):
@@ -246,6 +267,9 @@ class OutgoingMigration:
     async def _open(self, peer: Peer) -> Opened:
         runtime = self._runtime
         address, port = self.key
+        leaving = await runtime.domains.leaving()
+        agreement = await self._permits.obtain(self._id, peer, address, leaving)
+        self._note("agreement", agreement.note)
         self._token = os.urandom(TOKEN_BYTES)
         request = Open(
             versions=VERSIONS,
@@ -253,15 +277,35 @@ class OutgoingMigration:
             token=self._token,
             address=address,
             port=port,
-            domains=await runtime.domains.leaving(),
+            domains=leaving,
             cache_bytes=runtime.config.encoding.cache_bytes,
             channels_max=runtime.config.link.channels_max,
+            permit=agreement.permit,
         )
-        opened = await runtime.control.ask(peer, address, request, Opened)
+        try:
+            opened = await runtime.control.ask(peer, address, request, Opened)
+        except PeerRefusedError as error:
+            if error.code in NOT_AGREED:
+                raise SessionError(str(error), hint=error.hint) from error
+            raise
         runtime.silent.remove(peer.name)
+        self._note("agreed", opened.agreed)
         return opened
 
+    def _note(self, event: str, detail: str) -> None:
+        if detail:
+            self._runtime.ledger.change(
+                self._id, lambda record: note(record, Event(at=wall_clock(), event=event, detail=detail))
+            )
+
     def _pass_through(self, code: str, message: str) -> None:
+        """Let it run without us, unless the fleet has to agree to it: then whoever cannot be asked is a no.
+
+        Raises:
+            SessionError: the fleet has to agree.
+        """
+        if self._permits.is_required and self.peer is not None and self._id not in self._permits.carried:
+            raise SessionError(f"coordination.require: {message}", hint="see `dwcp-migrate cluster status`")
         self.passthrough = code
         self._runtime.ledger.count("passthrough", code)
         now = wall_clock()
@@ -365,6 +409,7 @@ class OutgoingMigration:
         ended = close(record, wall_clock(), libvirt=verdict.result, reason=verdict.reason)
         if self._accelerated and self.peer is not None:
             ended = _with_peer_result(ended, await self._tell_peer(self.peer, ended, certain=bool(verdict.result)))
+        await self._permits.ended(self._id, "source", ended.result, certain=bool(verdict.result))
         runtime.domains.forget(self._id)
         runtime.ledger.put(ended)
         log.info("migration ended", migration=self._id, domain=ended.domain, result=ended.result, reason=ended.reason)

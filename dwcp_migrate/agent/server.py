@@ -16,16 +16,20 @@ from aiohttp import web
 from dwcp_migrate.agent.api import (
     HISTORY_LIMIT_DEFAULT,
     HISTORY_LIMIT_MAX,
+    WEIGHT_MAX,
     Done,
     Facts,
     Failure,
     Migrations,
     Peers,
+    Predicted,
     Status,
 )
 from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.cluster_api import ClusterApi
 from dwcp_migrate.agent.ledger import AmbiguousIdError, Ledger
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
+from dwcp_migrate.state.commands import COMMAND_BYTES_MAX
 from dwcp_migrate.telemetry import metrics
 
 CONTROL_SOCKET_MODE: Final = 0o660
@@ -42,6 +46,7 @@ class Served(Protocol):
     """What the API serves; `daemon.Agent` is it."""
 
     ledger: Ledger
+    cluster_api: ClusterApi
 
     def status(self) -> Status:
         """See `api.Status`."""
@@ -64,9 +69,26 @@ class Served(Protocol):
     def record(self, directory: str, domain: str) -> Done:
         """Arm the recording of one migration, or disarm it if `directory` is empty; raises ConfigError."""
 
+    async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
+        """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""
+
+    def share(self, domain: str, weight: float, deadline_s: float) -> Done:
+        """How the domain's migration shares its link."""
+
 
 def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def _number(request: web.Request, name: str, otherwise: float) -> float:
+    """A number from 0 in the query."""
+    try:
+        value = float(request.query.get(name, otherwise))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise web.HTTPBadRequest(reason=f"{name} must be a number from 0")
+    return value
 
 
 def _status_of(error: DwcpError) -> int:
@@ -95,7 +117,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Make the application."""
-        app = web.Application(middlewares=[_typed_errors], client_max_size=1024)
+        app = web.Application(middlewares=[_typed_errors], client_max_size=COMMAND_BYTES_MAX)
         app.router.add_get("/v1/status", self._status)
         app.router.add_get("/v1/migrations", self._migrations)
         app.router.add_get("/v1/migrations/{id}", self._migration)
@@ -103,10 +125,13 @@ class Api:
         app.router.add_get("/v1/peers", self._peers)
         app.router.add_get("/v1/doctor", self._doctor)
         app.router.add_get("/v1/events", self._events)
+        app.router.add_get("/v1/predict", self._predict)
+        app.router.add_post("/v1/share", self._share)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/undrain", self._undrain)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/record", self._record)
+        self._served.cluster_api.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
@@ -129,6 +154,18 @@ class Api:
 
     async def _doctor(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._served.facts())
+
+    async def _predict(self, request: web.Request) -> web.StreamResponse:
+        domain, peer = request.query.get("domain", ""), request.query.get("peer", "")
+        if not (domain and peer):
+            raise web.HTTPBadRequest(reason="domain and peer are needed")
+        return _json(await self._served.predict(domain, peer, _number(request, "deadline_s", 0.0)))
+
+    async def _share(self, request: web.Request) -> web.StreamResponse:
+        domain, weight = request.query.get("domain", ""), _number(request, "weight", 1.0)
+        if not domain or not 0 < weight <= WEIGHT_MAX:
+            raise web.HTTPBadRequest(reason=f"a domain and a weight up to {WEIGHT_MAX:.0f} are needed")
+        return _json(self._served.share(domain, weight, _number(request, "deadline_s", 0.0)))
 
     async def _drain(self, _: web.Request) -> web.StreamResponse:
         return _json(self._served.drain())

@@ -15,6 +15,7 @@ from dwcp_migrate.agent.api import (
     Hook,
     Intercept,
     Libvirt,
+    LinkForecast,
     Listener,
     Peers,
     PeerView,
@@ -27,6 +28,7 @@ from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+from dwcp_migrate.state.engine import EngineStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +45,8 @@ class Views:
 
     Attributes:
         listening: says which listeners are up.
+        coordination: says where the fleet's state stood lately.
+        links: says what the links to the peers will carry.
         metrics_error: why the metrics listener is not.
         configuration_error: why the last reload was refused.
     """
@@ -54,6 +58,8 @@ class Views:
         self._hook_last_at = 0.0
         self._certificates: tuple[float, list[Certificate]] = (-CERTIFICATES_KEPT_S, [])
         self.listening: Callable[[], dict[str, bool]] = dict
+        self.coordination: Callable[[], EngineStatus] = lambda: EngineStatus(engine="", state="stopped")
+        self.links: Callable[[], list[LinkForecast]] = list
         self.metrics_error = ""
         self.configuration_error = ""
 
@@ -83,6 +89,8 @@ class Views:
             libvirt=self._libvirt(),
             certificates=self._read_certificates(),
             migrations=runtime.ledger.running(),
+            coordination=self.coordination(),
+            links=self.links(),
         )
 
     def _intercept(self) -> Intercept:

@@ -82,7 +82,8 @@ class Host:
         }
         lines = [f"{key} = {_toml(value)}" for key, value in settings.items()]
         for table, values in self.tables.items():
-            lines += [f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+            heading = table.partition("#")[0]  # tables of a list have one key each here
+            lines += [f"[{heading}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         for peer, addresses in self.peers:
             lines += ["[[peers]]", f'name = "{peer}"', f"addresses = {addresses!r}"]
         self.config.write_text("\n".join(lines) + "\n")
@@ -195,6 +196,8 @@ class Host:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return repr(value)
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

@@ -1,0 +1,159 @@
+"""The handlers of the control API's part about the fleet's shared state; what they answer stands in `cluster_views`.
+
+The rule: as in `server`: handlers translate. A look at tickets or locks waits for the fleet's word and says when it
+could not have it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from dwcp_migrate.agent.api import Failure
+from dwcp_migrate.agent.cluster_views import Changed, Cluster, Locks, PbftView, Tickets
+from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.agent.standing_api import StandingApi
+from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
+from dwcp_migrate.state.model import Fleet, Limits
+
+STATUS_BAD_REQUEST: Final = 400
+STATUS_UNAVAILABLE: Final = 503
+
+CHANGE_S_MAX: Final = 10.0
+"""For a change of membership or of the leader; below what the CLI waits."""
+
+T = TypeVar("T")
+
+
+class ClusterApi:
+    """The handlers.
+
+    Args:
+        name: of this host.
+        configured: says what is configured now.
+        coordination: the fleet's state.
+        pbft: says where the PBFT group stands.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        configured: Callable[[], Configured],
+        coordination: Coordination,
+        pbft: Callable[[], PbftView],
+    ) -> None:
+        self._pbft = pbft
+        self._name = name
+        self._configured = configured
+        self._coordination = coordination
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to an application."""
+        views = {"cluster": self.cluster, "pbft": self.pbft, "tickets": self.tickets, "locks": self.locks}
+        for path, view in views.items():
+            app.router.add_get(f"/v1/{path}", _answering(view))
+        for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
+            app.router.add_post(f"/v1/cluster/{verb}", _acting(act))
+        standing = StandingApi(self._coordination)
+        app.router.add_get("/v1/standing", _answering(standing.standing))
+        for path, change in standing.changes().items():
+            app.router.add_post(f"/v1/{path}", _changing(change))
+
+    async def cluster(self) -> Cluster:
+        """See `Cluster`."""
+        configured = self._configured()
+        status = await self._coordination.status()
+        try:
+            hosts, limits = await self._coordination.look(lambda fleet: (list(fleet.hosts.values()), fleet.limits))
+        except NoQuorumError:
+            hosts, limits = [], Limits()
+        crosses = len({host.trust_domain for host in hosts}) > 1
+        return Cluster(
+            name=self._name,
+            is_shared=configured.is_shared,
+            is_required=configured.require,
+            trust_domain=configured.trust_domain,
+            pbft="certificates" if crosses else "off",
+            engine=status,
+            hosts=hosts,
+            limits=limits,
+        )
+
+    async def pbft(self) -> PbftView:
+        """See `PbftView`."""
+        return self._pbft()
+
+    async def tickets(self) -> Tickets:
+        """See `Tickets`."""
+        is_fresh, found = await self._seen(
+            lambda fleet: [*fleet.open_tickets.values(), *reversed(fleet.ended_tickets.values())]
+        )
+        return Tickets(is_fresh=is_fresh, tickets=found)
+
+    async def locks(self) -> Locks:
+        """See `Locks`."""
+        is_fresh, (now, leases, reservations) = await self._seen(
+            lambda fleet: (
+                fleet.now,
+                [held for held in fleet.leases.values() if held.expires_at > fleet.now],
+                [held for held in fleet.reservations.values() if held.expires_at > fleet.now],
+            )
+        )
+        return Locks(is_fresh=is_fresh, now=now, leases=leases, reservations=reservations)
+
+    async def _seen(self, at: Callable[[Fleet], T]) -> tuple[bool, T]:
+        try:
+            return True, await self._coordination.look(at, fresh=True)
+        except NoQuorumError:
+            return False, await self._coordination.look(at)
+
+    async def _add(self, name: str) -> Changed:
+        await self._coordination.engine.add_member(name, CHANGE_S_MAX)
+        return Changed(message=f"{name} has a vote")
+
+    async def _remove(self, name: str) -> Changed:
+        await self._coordination.engine.remove_member(name, CHANGE_S_MAX)
+        return Changed(message=f"{name} has no vote")
+
+    async def _transfer(self, name: str) -> Changed:
+        leader = await self._coordination.engine.transfer_leader(name, CHANGE_S_MAX)
+        return Changed(message=f"{leader} leads")
+
+
+def _answering(view: Callable[[], Awaitable[msgspec.Struct]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_: web.Request) -> web.Response:
+        return await _told(view)
+
+    return handle
+
+
+def _acting(act: Callable[[str], Awaitable[msgspec.Struct]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        return await _told(lambda: act(request.query.get("name", "")))
+
+    return handle
+
+
+def _changing(
+    change: Callable[[Mapping[str, str], bytes], Awaitable[msgspec.Struct]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        body = await request.read()
+        return await _told(lambda: change(request.query, body))
+
+    return handle
+
+
+async def _told(ask: Callable[[], Awaitable[msgspec.Struct]]) -> web.Response:
+    try:
+        return _json(await ask(), 200)
+    except CoordinationError as error:
+        return _json(Failure(error=str(error), hint=error.hint), STATUS_UNAVAILABLE)
+    except ConfigError as error:
+        return _json(Failure(error=str(error), hint=error.hint), STATUS_BAD_REQUEST)
+
+
+def _json(value: msgspec.Struct, status: int) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")

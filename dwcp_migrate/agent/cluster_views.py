@@ -1,0 +1,167 @@
+"""What the control API answers about the fleet's shared state; a part of `api`, apart because few ask for it.
+
+The rule: as in `api`: these structs are the contract; fields are added, never renamed or removed.
+
+    GET  /v1/cluster                        Cluster
+    GET  /v1/pbft                           PbftView
+    GET  /v1/tickets                        Tickets      open ones first, then those that ended, newest first
+    GET  /v1/locks                          Locks
+    GET  /v1/standing                       Standing     what placement must respect
+    POST /v1/cluster/add?name=N             Changed      N gets a vote
+    POST /v1/cluster/remove?name=N          Changed      N loses it
+    POST /v1/cluster/transfer-leader?name=N Changed      N leads; whoever is furthest if N is empty
+    POST /v1/cluster/drain?name=N           Changed      N takes no domains, by the fleet's state
+    POST /v1/cluster/undrain?name=N         Changed      N takes them again
+    POST /v1/rules/put                      Changed      the body is a `state.model.Rule` as JSON, new or replaced
+    POST /v1/rules/remove?name=N            Changed
+    POST /v1/locks/acquire?name=N&lifetime_s=S  Held     this host takes the lease N, or prolongs it
+    POST /v1/locks/release?name=N&token=T   Changed
+
+Errors: status 400 for what cannot be read, 503 when the fleet cannot be asked or says no, with the body `api.Failure`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.model import Host, Lease, Limits, Reservation, Rule, Ticket
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the shared state stands.
+
+    Attributes:
+        is_shared: there is a fleet's state; otherwise this host keeps its own.
+        is_required: migrations that the fleet has not agreed to are refused.
+        pbft: what is decided across trust domains: `certificates` where a migration between them needs one, `off` where
+            all hosts are of one.
+    """
+
+    name: str
+    is_shared: bool
+    is_required: bool
+    trust_domain: str
+    pbft: str
+    engine: EngineStatus
+    hosts: list[Host] = []
+    limits: Limits = Limits()
+
+
+class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the group stands, seen from this host.
+
+    Attributes:
+        role: of this host: `replica`, `client`, or `none`.
+        members: names, in the order in which they become primary.
+        connected: members that this host's client is connected to.
+        faulty_max: members that may fail or lie in any way.
+        view: that the replica here is in; 0 on clients.
+        sequence: last one executed here.
+        view_changes: that the replica here entered.
+        batch_p50: requests in the batches executed lately; 0 before the first.
+        batch_max: likewise.
+        decisions: that this host asked for and got.
+        decisions_failed: that it did not get in time.
+        decision_ms_p50: of this host's last decisions; -1 before the first.
+        decision_ms_max: likewise.
+        error: why it takes no part.
+    """
+
+    role: Literal["replica", "client", "none"] = "none"
+    members: list[str] = []
+    connected: list[str] = []
+    faulty_max: int = 0
+    primary: str = ""
+    view: int = 0
+    sequence: int = 0
+    view_changes: int = 0
+    batch_p50: float = 0.0
+    batch_max: int = 0
+    decisions: int = 0
+    decisions_failed: int = 0
+    decision_ms_p50: float = -1.0
+    decision_ms_max: float = -1.0
+    error: str = ""
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision: who was to decide it, and why."""
+
+    at: float
+    source: str
+    destination: str
+    engine: str
+    reason: str
+    fallback: bool
+
+
+class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine stopped deciding, or decided again."""
+
+    at: float
+    engine: str
+    usable: bool
+    reason: str
+
+
+class PbftView(msgspec.Struct, frozen=True, kw_only=True):
+    """The PBFT group, and who decided lately; newest first."""
+
+    mode: str
+    group: GroupStatus
+    choices: list[Chosen] = []
+    events: list[EngineEvent] = []
+
+
+class Tickets(msgspec.Struct, frozen=True, kw_only=True):
+    """Tickets; `is_fresh` is False when the fleet could not be asked and this is what this host knows."""
+
+    is_fresh: bool
+    tickets: list[Ticket]
+
+
+class Locks(msgspec.Struct, frozen=True, kw_only=True):
+    """What is held now; see `Tickets` for `is_fresh`."""
+
+    is_fresh: bool
+    now: float
+    leases: list[Lease]
+    reservations: list[Reservation]
+
+
+class Flight(msgspec.Struct, frozen=True, kw_only=True):
+    """A migration with an open ticket; `domain` is empty where the fleet was never told its name."""
+
+    domain: str
+    source: str
+    destination: str
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fleet's state says to placement.
+
+    Attributes:
+        is_fresh: see `Tickets`.
+        draining: hosts that take no domains.
+        flights: migrations under way or about to begin.
+    """
+
+    is_fresh: bool
+    rules: list[Rule] = []
+    draining: list[str] = []
+    flights: list[Flight] = []
+    limits: Limits = Limits()
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease of this host; `token` gives it back."""
+
+    name: str
+    token: int
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """It is done; `message` is for people."""
+
+    message: str

@@ -1,0 +1,206 @@
+"""The agent's side of the fleet's state: its engine, what this host says of itself there, and the looks at it.
+
+The rule: nothing here may cost a migration that the configuration does not ask to be refused. An engine that cannot
+start leaves an agent without shared state, and says so in the status, in the log and in `doctor`'s place: `cluster`.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
+from dwcp_migrate.session.control import STATE_SESSION
+from dwcp_migrate.state.commands import Body, PutHost, SetHostState
+from dwcp_migrate.state.engine import Engine, EngineStatus
+from dwcp_migrate.state.links import Identity
+from dwcp_migrate.state.model import Capacity, Fleet, Outcome
+from dwcp_migrate.state.raft import RaftEngine
+from dwcp_migrate.state.replica import Settings
+from dwcp_migrate.telemetry.logs import get_logger
+from dwcp_migrate.transport.frames import Preamble, encode_preamble
+
+ALIVE_S: Final = 10.0
+"""Between two times that this host says that it lives."""
+
+FIRST_S: Final = 1.0
+"""Between two attempts to say so for the first time: a fleet that starts has no leader for about that long."""
+
+LOOK_S: Final = 2.0
+"""Between two looks at where the engine stands, for status and metrics."""
+
+log = get_logger(component="coordination")
+
+T = TypeVar("T")
+Context = Callable[[Literal["client", "server"]], ssl.SSLContext]
+
+
+class Coordination:
+    """The engine and what it is asked.
+
+    Args:
+        runtime: the shared parts.
+        context: makes TLS contexts.
+        rejected: counts connections that were closed, by reason.
+        engine: makes the engine; None makes the one that is configured.
+
+    Attributes:
+        is_known: the fleet has heard of this host.
+        latest: where the engine stood at the last look.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        context: Context,
+        rejected: Callable[[str], None],
+        engine: Callable[[], Engine] | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._make = engine or self._configured
+        self._context = context
+        self._rejected = rejected
+        self._engine: Engine | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.is_known = False
+        self.latest = EngineStatus(engine=runtime.config.coordination.engine, state="stopped", error="not started")
+
+    # -- life
+
+    async def start(self) -> None:
+        """Start the engine; one that cannot start is logged and left out."""
+        engine = self._make()
+        try:
+            await engine.start()
+        except DwcpError as error:
+            self.latest = EngineStatus(engine=self.latest.engine, state="stopped", error=str(error))
+            log.error("no shared state", error=str(error), hint=error.hint)  # noqa: TRY400 - no bug, no trace
+            return
+        self._engine = engine
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._say_alive()), loop.create_task(self._look_on())]
+
+    def _configured(self) -> Engine:
+        runtime = self._runtime
+        coordination = runtime.config.coordination
+        if coordination.engine == "etcd":
+            from dwcp_migrate.state.etcd import EtcdEngine
+
+            return EtcdEngine(runtime.name, coordination.endpoints, wall_clock, lambda: self._context("client"))
+        settings = Settings(
+            directory=Path(runtime.config.state_directory) / ("fleet" if coordination.voters else "alone"),
+            voters=coordination.voters or (runtime.name,),
+            election_s=coordination.election_ms / 1000,
+        )
+        identity = Identity(
+            name=runtime.name,
+            client=lambda: self._context("client"),
+            server=lambda: self._context("server"),
+            identify=self._identify,
+            address=self._address,
+            greeting=encode_preamble(Preamble(STATE_SESSION)),
+            mark=runtime.config.intercept.mark,
+        )
+        engine = RaftEngine(settings, identity, rejected=self._count_rejected, clock=wall_clock)
+        engine.leader_changed = lambda leader, term: log.info("leader", leader=leader or "none", term=term)
+        return engine
+
+    def _count_rejected(self, reason: str) -> None:
+        self._rejected(reason.split(":", 1)[0])
+        log.warning("state connection closed", why=reason)
+
+    def _identify(self, names: list[str]) -> str | None:
+        peer = self._runtime.directory.by_names(names)
+        return peer.name if peer else None
+
+    def _address(self, name: str) -> tuple[str, int] | None:
+        peer = self._runtime.directory.by_name(name)
+        return (peer.addresses[0], peer.port) if peer else None
+
+    async def close(self) -> None:
+        """Stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._engine is not None:
+            await self._engine.close()
+            self._engine = None
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take a connection of another replica."""
+        if self._engine is None:
+            sock.close()
+        else:
+            self._engine.adopt(sock)
+
+    async def _say_alive(self) -> None:
+        """Say so again and again to a fleet, once to oneself."""
+        while not self.is_known or self._runtime.config.coordination.is_shared:
+            try:
+                outcome = await self.submit(self._self())
+                self.is_known = self.is_known or not outcome.code
+            except NoQuorumError as error:
+                log.warning("the fleet does not hear this host", error=str(error))
+            await asyncio.sleep(ALIVE_S if self.is_known else FIRST_S)
+
+    def _self(self) -> PutHost:
+        pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return PutHost(
+            name=self._runtime.name,
+            trust_domain=self._runtime.config.coordination.trust_domain,
+            capacity=Capacity(cpus=os.cpu_count() or 0, memory_bytes=pages * page_bytes),
+        )
+
+    async def _look_on(self) -> None:
+        while True:
+            self.latest = await self.status()
+            await asyncio.sleep(LOOK_S)
+
+    # -- asking
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            NoQuorumError: it did not start.
+        """
+        if self._engine is None:
+            raise NoQuorumError(f"this agent has no shared state: {self.latest.error}", hint="see the agent's log")
+        return self._engine
+
+    async def submit(self, body: Body) -> Outcome:
+        """Have a command committed within `coordination.timeout_s`; raises NoQuorumError."""
+        return await self.engine.submit(body, self._runtime.config.coordination.timeout_s)
+
+    async def look(self, at: Callable[[Fleet], T], *, fresh: bool = False) -> T:
+        """Look at the state here; `fresh` waits for all that was confirmed to anybody. Raises NoQuorumError."""
+        if fresh:
+            await self.engine.barrier(self._runtime.config.coordination.timeout_s)
+        return await self.engine.look(at)
+
+    async def status(self) -> EngineStatus:
+        """Say where the engine stands, now."""
+        return self.latest if self._engine is None else await self._engine.status()
+
+    async def set_draining(self, *, draining: bool) -> None:
+        """Tell the fleet that this host takes no domains; a leader hands over. What fails is logged, drains go on."""
+        try:
+            await self.submit(SetHostState(name=self._runtime.name, state="draining" if draining else "up"))
+            if draining and (await self.status()).state == "leader" and self._runtime.config.coordination.is_shared:
+                leader = await self.engine.transfer_leader("", self._runtime.config.coordination.timeout_s)
+                log.info("leadership handed over", leader=leader)
+        except CoordinationError as error:
+            log.warning("the fleet does not know of the drain", error=str(error))
+
+    def change_draining(self, *, draining: bool) -> None:
+        """Begin `set_draining`; whoever drains does not wait for the fleet."""
+        with contextlib.suppress(RuntimeError):  # no loop: nothing was started
+            task = asyncio.get_running_loop().create_task(self.set_draining(draining=draining))
+            self._tasks.append(task)

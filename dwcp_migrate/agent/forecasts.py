@@ -1,0 +1,111 @@
+"""What this host has measured and what follows for the next minute: one panel over all series, kept on disk.
+
+The rule: a series has a slot of the panel while it is measured; the one longest silent gives its slot away and takes it
+up again from the disk. Nothing here waits for the disk but `flush`, which runs on a thread.
+"""
+
+import asyncio
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.samples import Samples
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.store import Store
+from dwcp_migrate.bandwidth.targets import Floats
+
+SLOTS: Final = 128
+"""Series that are forecast at once: 32 links and 64 domains, and some to spare; 70 KiB each."""
+
+REPLAY: Final = 60
+"""Samples that a series which comes back is caught up with: the panel's longest horizon, about 0.1 s of CPU."""
+
+FLUSH_S: Final = 60.0
+"""Between two writes; a crash costs that much history."""
+
+
+class Forecasts:
+    """All series of this host.
+
+    Args:
+        state: the agent's state directory.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._store = Store(state / files.SERIES_DIRECTORY)
+        self._samples = Samples(SLOTS)
+        self._slots: dict[Key, int] = {}
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self._heard: dict[Key, float] = {}
+        self._flushed_at = 0.0
+        self._panel = files.in_use(state).panel(SLOTS)
+
+    @property
+    def error(self) -> str:
+        """Why the series cannot be written; empty when they can."""
+        return self._store.error
+
+    def reload(self) -> None:
+        """Take the models in use now; every series is caught up when it is measured next."""
+        self._panel = files.in_use(self._state).panel(SLOTS)
+        self._slots.clear()
+        self._free = list(range(SLOTS - 1, -1, -1))
+
+    def sample(self, key: Key, value: float, now: float) -> None:
+        """Take one sample of a series that is forecast; what came within a second is one step."""
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._settle(key)
+        self._heard[key] = now
+        self._samples.add(np.array([slot]), np.array([value]))
+
+    def note(self, key: Key, value: float, now: float) -> None:
+        """Keep a value that is not forecast step by step."""
+        self._store.add(key, value, now)
+
+    def known(self, key: Key, count: int) -> list[float]:
+        """The newest values of a series, those that wait to be written included."""
+        return self._store.newest(key, count)
+
+    def _settle(self, key: Key) -> int:
+        """Give a series a slot, and let the panel catch up with what the disk knows of it."""
+        if not self._free:
+            oldest = min(self._slots, key=lambda known: self._heard.get(known, 0.0))
+            self._free.append(self._slots.pop(oldest))
+        slot = self._slots[key] = self._free.pop()
+        self._panel.forget(slot)
+        for value in self._store.newest(key, REPLAY):
+            self._panel.step(np.array([slot]), np.array([value]))
+        return slot
+
+    def step(self, now: float) -> None:
+        """End a step: forecast anew whatever was measured in it. `now` is seconds since the epoch."""
+        slots, means = self._samples.take()
+        if not len(slots):
+            return
+        self._panel.step(slots, means)
+        keys = {slot: key for key, slot in self._slots.items()}
+        for slot, mean in zip(slots, means, strict=True):
+            self._store.add(keys[int(slot)], float(mean), now)
+
+    def quantiles(self, key: Key) -> Floats | None:
+        """Forecast of a series, (targets, 3); None where it was never measured."""
+        slot = self._slots.get(key)
+        if slot is None:
+            if not self._store.newest(key, 1):
+                return None
+            slot = self._settle(key)
+        if not self._panel.taken(slot):
+            return None
+        found: Floats = self._panel.forecasts[slot]
+        return found
+
+    async def flush(self, now: float, thread: Executor, *, at_once: bool = False) -> None:
+        """Write what is pending, every `FLUSH_S`, on `thread`."""
+        if at_once or now - self._flushed_at >= FLUSH_S:
+            self._flushed_at = now
+            await asyncio.get_running_loop().run_in_executor(thread, self._store.flush)

@@ -1,0 +1,291 @@
+"""What source and destination agree on before bytes flow, and what they record when the migration ended.
+
+The rule: a migration is never refused for want of a quorum unless `coordination.require` says so; then it is never let
+through for want of one. What the fleet refuses for a reason is refused either way: the domain has another ticket, the
+destination drains, too many run.
+
+    source       Expect ─> which domain is it? ─> Propose ─> ticket ─> Open(permit)
+    destination  Open(permit) ─> is it in the fleet's log, mine, of this peer, this domain, in time? ─> Begin ─> Opened
+    end          destination: Resume, ownership moves      source: Fail, when libvirt says so
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Peer
+from dwcp_migrate.consensus.policy import Engine
+from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
+from dwcp_migrate.session.control import DomainName, Expect, Expected, Permit
+from dwcp_migrate.session.record import Result
+from dwcp_migrate.state.commands import Begin, Body, Fail, Propose, Resume
+from dwcp_migrate.state.machine import REFUSALS
+from dwcp_migrate.state.model import Fleet, Ticket
+from dwcp_migrate.telemetry.logs import get_logger
+
+BLOCKING: Final = frozenset({"busy", "draining", "limit"})
+"""Outcomes of a proposal that refuse a migration also where a quorum is not required."""
+
+CLOCK_SKEW_S: Final = 30.0
+"""How far the clocks of two hosts may be apart when they agree point to point."""
+
+log = get_logger(component="permits")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the source brings along.
+
+    Attributes:
+        permit: for the destination; None when the domain is not known.
+        note: for the record.
+    """
+
+    permit: Permit | None
+    note: str
+
+
+class Permits:
+    """Agreements of this host.
+
+    Args:
+        runtime: the shared parts.
+        coordination: the fleet's state.
+        certifying: certificates, and who decides.
+
+    Attributes:
+        carried: tickets of migrations under way here, by migration.
+    """
+
+    def __init__(self, runtime: Runtime, coordination: Coordination, certifying: Certifying) -> None:
+        self._runtime = runtime
+        self._coordination = coordination
+        self._certifying = certifying
+        self._domains: dict[str, str] = {}
+        self.carried: dict[str, int] = {}
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a migration without the fleet's word is refused."""
+        return self._runtime.config.coordination.require
+
+    # -- source
+
+    async def obtain(self, identity: str, peer: Peer, address: str, leaving: Collection[DomainName]) -> Agreement:
+        """Ask the fleet for a ticket, or settle for an agreement of both ends.
+
+        Raises:
+            SessionError: the fleet refuses the migration, or it is required to agree and cannot.
+            DwcpError: the destination's agent cannot be asked; as `control_client.ControlClient.ask` says.
+        """
+        domain = await self._which(peer, address, leaving)
+        if domain is None:
+            return self._settle(None, "the domain is not known")
+        alone = Permit(
+            uuid=domain.uuid,
+            source=self._runtime.name,
+            destination=peer.name,
+            expires_at=wall_clock() + self._runtime.config.coordination.ticket_s_max,
+        )
+        if not self._runtime.config.coordination.is_shared:
+            return self._settle(alone, "no fleet is configured")
+        try:
+            return await self._propose(identity, peer, domain, alone)
+        except NoQuorumError as error:
+            return self._settle(alone, str(error))
+
+    async def _propose(self, identity: str, peer: Peer, domain: DomainName, alone: Permit) -> Agreement:
+        body = Propose(
+            uuid=domain.uuid,
+            name=domain.name,
+            source=self._runtime.name,
+            destination=peer.name,
+            lifetime_s=self._runtime.config.coordination.ticket_s_max,
+        )
+        ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, body.source, body.destination))
+        hosts = (body.source, ours), (body.destination, theirs)
+        choice = self._certifying.choose(*hosts)
+        if choice.engine is Engine.RAFT:
+            try:
+                return await self._ticket(identity, body, alone)
+            except NoQuorumError:
+                if not self._certifying.is_possible:
+                    raise
+            choice = self._certifying.choose(*hosts)
+        if choice.engine is Engine.PBFT:
+            agreement = await self._certified(identity, body, alone)
+            return Agreement(agreement.permit, f"{agreement.note}; PBFT: {choice.reason}")
+        return self._settle(alone, choice.reason)
+
+    async def _certified(self, identity: str, body: Propose, alone: Permit) -> Agreement:
+        """Get a certificate, and enter it in the fleet's log where that can be had."""
+        certificate = await self._certifying.certify(body.uuid, body.destination)
+        self._certifying.begin(identity, body.uuid)
+        try:
+            return await self._ticket(identity, replace(body, certificate=certificate), alone)
+        except NoQuorumError as error:
+            return Agreement(replace(alone, certificate=certificate), f"certificate alone: {error}")
+
+    async def _ticket(self, identity: str, body: Propose, alone: Permit) -> Agreement:
+        try:
+            outcome = await self._coordination.submit(body)
+        except NoQuorumError as error:
+            self._certifying.failed(Engine.RAFT, str(error))
+            raise
+        self._certifying.worked(Engine.RAFT)
+        if outcome.code:
+            words = REFUSALS.get(outcome.code, outcome.code)
+            if outcome.code in BLOCKING:
+                raise SessionError(f"the fleet refuses it: {words}", hint="see `dwcp-migrate tickets`")
+            return self._settle(alone, f"the fleet gives no ticket: {words}")
+        ticket = await self._coordination.look(lambda fleet: fleet.ticket(outcome.token))
+        if ticket is None:
+            return self._settle(alone, "the ticket is gone already")
+        self.carried[identity] = ticket.token
+        self._domains[identity] = ticket.uuid
+        return Agreement(as_permit(ticket), f"ticket {ticket.token}, generation {ticket.generation}")
+
+    def _settle(self, permit: Permit | None, why: str) -> Agreement:
+        if self.is_required:
+            raise SessionError(f"coordination.require: {why}", hint="see `dwcp-migrate cluster status`")
+        return Agreement(permit, f"point-to-point: {why}")
+
+    async def _which(self, peer: Peer, address: str, leaving: Collection[DomainName]) -> DomainName | None:
+        """Which domain it is: one that leaves here and was announced there, and has no ticket that is carried yet."""
+        request = Expect(domains=tuple(leaving))
+        try:
+            expected = await self._runtime.control.ask(peer, address, request, Expected)
+        except PeerRefusedError:
+            return None  # an agent of before tickets
+        here = {found.uuid for found in leaving}
+        candidates = [found for found in expected.candidates if not here or found.uuid in here]
+        if len(candidates) < 2:  # noqa: PLR2004 - one or none
+            return next(iter(candidates), None)
+        if not here:
+            return None  # libvirt does not say: an announcement of a migration that is over must not be taken for this
+        try:
+            tokens = set(self.carried.values())
+            taken = await self._coordination.look(
+                lambda fleet: {ticket.uuid for ticket in fleet.open_tickets.values() if ticket.token in tokens}
+            )
+        except CoordinationError:
+            taken = set()
+        return next((found for found in candidates if found.uuid not in taken), candidates[0])
+
+    # -- destination
+
+    async def judge(self, identity: str, peer: Peer, permit: Permit | None) -> tuple[str, str]:
+        """Judge what a source brings along.
+
+        Args:
+            identity: of the migration.
+            peer: who brings it.
+            permit: what it brings; its domain is the one whose announcement will be used.
+
+        Returns:
+            A refusal's code or nothing, and what was agreed on: `fleet`, `certificate`, `point-to-point` or nothing.
+        """
+        if permit is None:
+            return ("ticket" if self.is_required else ""), ""
+        if (permit.source, permit.destination) != (peer.name, self._runtime.name):
+            return "ticket", ""
+        if not permit.token and not permit.certificate:
+            late = permit.expires_at + CLOCK_SKEW_S < wall_clock()
+            return ("ticket" if self.is_required or late else ""), "point-to-point"
+        is_certified = bool(permit.certificate) or self._certifying.needs(crosses=await self._crosses(permit))
+        if is_certified and not self._certifying.verify(permit):
+            return "ticket", ""
+        code, agreed = await self._judge_ticket(identity, permit, is_certified=is_certified)
+        if is_certified and not code:
+            self._certifying.begin(identity, permit.uuid)
+        return code, agreed
+
+    async def _judge_ticket(self, identity: str, permit: Permit, *, is_certified: bool) -> tuple[str, str]:
+        if not permit.token:
+            return "", "certificate"
+        try:
+            return await self._begin(identity, permit), "fleet"
+        except NoQuorumError:
+            if is_certified:
+                return "", "certificate"
+            return ("no-quorum" if self.is_required else ""), "point-to-point"
+
+    async def _crosses(self, permit: Permit) -> bool:
+        try:
+            ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, permit.destination, permit.source))
+        except NoQuorumError:
+            return False
+        return ours != theirs
+
+    async def _begin(self, identity: str, permit: Permit) -> str:
+        ticket = await self._find(permit.token)
+        if ticket is None or as_permit(ticket) != permit:
+            return "ticket"
+        outcome = await self._coordination.submit(Begin(token=permit.token))
+        if outcome.code:
+            log.warning("ticket refused", token=permit.token, code=outcome.code)
+            return "ticket"
+        self.carried[identity] = permit.token
+        return ""
+
+    async def _find(self, token: int) -> Ticket | None:
+        found = await self._coordination.look(lambda fleet: fleet.ticket(token))
+        return found or await self._coordination.look(lambda fleet: fleet.ticket(token), fresh=True)
+
+    # -- both
+
+    def forget(self, identity: str) -> None:
+        """A migration that was agreed on did not begin."""
+        self.carried.pop(identity, None)
+        self._certifying.forget(identity)
+
+    async def ended(self, identity: str, role: str, result: Result, *, certain: bool) -> None:
+        """Record how a migration ended; what nobody is certain of is left to recovery."""
+        is_certified = self._certifying.carries(identity)
+        await self._certifying.ended(identity, role, result, certain=certain)
+        uuid = self._domains.pop(identity, "")
+        if uuid and not is_certified and result == "completed" and certain:
+            await self._certifying.left(uuid)
+        token = self.carried.pop(identity, 0)
+        if not token or not certain:
+            return
+        body: Body
+        if role == "destination" and result == "completed":
+            body = Resume(token=token)
+        elif role == "source" and result == "failed":
+            body = Fail(token=token, reason="libvirt says that it failed")
+        else:
+            return
+        try:
+            outcome = await self._coordination.submit(body)
+        except NoQuorumError as error:
+            log.warning("the end of a migration is not recorded yet", token=token, error=str(error))
+            return
+        log.info("ticket", token=token, role=role, result=result, code=outcome.code)
+
+
+def as_permit(ticket: Ticket) -> Permit:
+    """Say of a ticket what both ends compare."""
+    return Permit(
+        token=ticket.token,
+        uuid=ticket.uuid,
+        source=ticket.source,
+        destination=ticket.destination,
+        generation=ticket.generation,
+        expires_at=ticket.expires_at,
+        certificate=ticket.certificate,
+    )
+
+
+def trusts(fleet: Fleet, one: str, other: str) -> tuple[str, str]:
+    """Say which trust domains two hosts are of; one that the fleet does not know counts as of the other's."""
+    known, others = fleet.hosts.get(one), fleet.hosts.get(other)
+    if known is None or others is None:
+        return "", ""
+    return known.trust_domain, others.trust_domain

@@ -1,0 +1,281 @@
+"""The agent's foresight at work: once a second measure, forecast, share, estimate; now and then look at the network.
+
+The rule: nothing here is needed for a migration to run. Whatever fails is logged and tried again at the next tick, and
+the data processes go on at the rates that they have.
+
+    every TICK_S    rates of running migrations -> Forecasts -> Sharing -> ETA of each record
+    every LOOK_S    interfaces over netlink, on a thread
+    as configured   dirty rates of running domains, one at a time; training on this host's history, at lowest priority
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.forecasts import Forecasts
+from dwcp_migrate.agent.predictions import Predictions, Subject, with_eta
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.agent.sharing import Sharing
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.hypervisor import network
+from dwcp_migrate.hypervisor.network import Interface
+from dwcp_migrate.session.record import Migration
+from dwcp_migrate.telemetry.logs import get_logger
+
+TICK_S: Final = 1.0
+"""A step of the panel."""
+
+LOOK_S: Final = 10.0
+"""Between two looks at the network: 6 to 15 ms of CPU each."""
+
+BUSY_MIN: Final = 0.8
+"""A migration that keeps its link busy a smaller share of the time shows only what the link carries at least."""
+
+PREDICTED_S_MAX: Final = 10.0
+"""A migration that is tied to its domain later than that is not predicted any more: it is half over."""
+
+LEARN_NICE: Final = 19
+"""Training runs when nobody else wants to."""
+
+RETRY_S: Final = 3600.0
+"""Before training is tried again that failed."""
+
+log = get_logger(component="planner")
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    wire_bytes: int
+    retransmits: int
+    waiting_s: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What one migration showed of its link since the last look."""
+
+    bytes_per_s: float
+    busy: float
+
+
+class Planner:
+    """The loop.
+
+    Args:
+        runtime: the shared parts.
+        pace: holds a migration's data process to a rate on the wire, 0 for none.
+        look: reads the interfaces that lead to some addresses.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        pace: Callable[[str, float], None],
+        look: Callable[[list[str]], list[Interface]] = network.look,
+    ) -> None:
+        self._runtime = runtime
+        self._look = look
+        self.forecasts = Forecasts(runtime.config.state_directory)
+        self.predictions = Predictions(self.forecasts, runtime.ledger.recent())
+        self.sharing = Sharing(runtime.ledger, self.forecasts, pace, self._set_speed)
+        self._before: dict[str, _Before] = {}
+        self._watched: set[str] = set()
+        self._interfaces: dict[str, tuple[Interface, float]] = {}
+        self._wire_bytes = 0
+        self._wire_at_look = 0
+        self._other_bytes_per_s = 0.0
+        self._due = {"look": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._thread.submit(int).result()  # it is there from the start: an agent's threads do not grow with its age
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            try:
+                await self.tick(wall_clock())
+            except (OSError, ValueError, ArithmeticError) as error:
+                log.warning("tick failed", error=repr(error))
+            await asyncio.sleep(TICK_S)
+
+    async def close(self) -> None:
+        """Write what is pending; what runs beside the loop is ended."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.forecasts.flush(wall_clock(), self._thread, at_once=True)
+        self._thread.shutdown()
+
+    async def tick(self, now: float) -> None:
+        """Do one second's work. `now` is seconds since the epoch."""
+        running = [record for record in self._runtime.ledger.running() if record.role == "source"]
+        self._measure(running, now)
+        self.forecasts.step(now)
+        self.sharing.update(self._runtime.config.bandwidth, self._other_bytes_per_s, now)
+        for record in running:
+            self._estimate(record, now)
+        self._take_ended({record.id for record in running})
+        await self.forecasts.flush(now, self._thread)
+        self._begin_what_is_due()
+
+    # -- measuring
+
+    def _measure(self, running: list[Migration], now: float) -> None:
+        by_peer: dict[str, list[_Shown]] = {}
+        for record in running:
+            shown = self._show(record, now)
+            if shown is not None and record.peer:
+                by_peer.setdefault(record.peer, []).append(shown)
+        self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
+        for peer, found in by_peer.items():
+            value = sum(shown.bytes_per_s for shown in found)
+            if value > 0:
+                self.forecasts.note(Key("link", "seen", peer), value, now)
+            if value > 0 and max(shown.busy for shown in found) >= BUSY_MIN:
+                if self.sharing.is_held(peer):  # it was held: the link carries at least that
+                    value = max(value, self.predictions.link_median(peer))
+                self.forecasts.sample(Key("link", "rate", peer), value, now)
+
+    def _show(self, record: Migration, now: float) -> _Shown | None:
+        """What a migration showed of its link since the last look; None where that was no plain sending."""
+        counters, before = record.counters, self._before.get(record.id)
+        if before is not None and counters.wire_bytes == before.wire_bytes:
+            return None  # the data process reports every `PROGRESS_S`: wait for the next one
+        self._before[record.id] = _Before(counters.wire_bytes, counters.retransmits, counters.link_waiting_s, now)
+        if before is None or now <= before.at or record.state not in {"precopy", "postcopy"}:
+            return None
+        seconds = now - before.at
+        self._wire_bytes += counters.wire_bytes - before.wire_bytes
+        if record.peer and counters.rtt_s > 0:
+            self.forecasts.note(Key("link", "rtt", record.peer), counters.rtt_s, now)
+            again = max(0, counters.retransmits - before.retransmits) / seconds
+            self.forecasts.note(Key("link", "retransmits", record.peer), again, now)
+        if record.uuid and record.dirty_bytes_per_s > 0:
+            self.forecasts.sample(Key("domain", "dirty", record.uuid), record.dirty_bytes_per_s, now)
+        busy = (counters.link_waiting_s - before.waiting_s) / seconds
+        return _Shown(max(0, counters.wire_bytes - before.wire_bytes) / seconds, busy)
+
+    # -- records
+
+    def _estimate(self, record: Migration, now: float) -> None:
+        self._watched.add(record.id)
+        self.predictions.watch(record, now)
+        ledger = self._runtime.ledger
+        fresh = record.duration_s(now) <= PREDICTED_S_MAX
+        if record.expected is None and record.uuid and record.memory_bytes and record.kind == "memory" and fresh:
+            told = self.predictions.tell(self.subject(record))
+            ledger.change(record.id, lambda found: replace(found, expected=told.expected))
+        eta = self.predictions.eta(record)
+        if eta is not None:
+            ledger.change(record.id, lambda found: with_eta(found, eta))
+
+    def subject(self, record: Migration) -> Subject:
+        """What is to be predicted of a migration that begins."""
+        due_at = self.sharing.wished(record.domain).due_at
+        return Subject(
+            uuid=record.uuid,
+            memory_bytes=record.memory_bytes,
+            peer=record.peer,
+            rtt_s=record.counters.rtt_s,
+            deadline_s=max(0.0, due_at - record.started_at) if due_at else 0.0,
+        )
+
+    def _take_ended(self, running: set[str]) -> None:
+        gone = self._watched - running
+        if not gone:
+            return
+        for record in self._runtime.ledger.recent():
+            if record.id in gone and record.role == "source":
+                self.predictions.ended(record)
+                gone.discard(record.id)
+                self._watched.discard(record.id)
+        self._watched -= gone
+
+    # -- beside the loop
+
+    def _begin_what_is_due(self) -> None:
+        now, config = steady_clock(), self._runtime.config.bandwidth
+        for name, every, work in (
+            ("look", LOOK_S, self._look_at_network),
+            ("dirty", config.dirty_rate_interval_s, self._measure_dirty_rates),
+            ("learn", config.learn_interval_s, self._learn),
+        ):
+            if every > 0 and now >= self._due[name]:
+                self._due[name] = now + every
+                self._spawn(work())
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_at_network(self) -> None:
+        addresses = [address for address, _ in self._runtime.directory.redirected()]
+        if not addresses:
+            return
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, self._look, addresses)
+        now, sent = wall_clock(), self._wire_bytes - self._wire_at_look
+        self._wire_at_look = self._wire_bytes
+        others = 0.0
+        for interface in found:
+            before = self._interfaces.get(interface.name)
+            self._interfaces[interface.name] = (interface, now)
+            if interface.speed_bytes_per_s:
+                self.forecasts.note(Key("interface", "speed", interface.name), interface.speed_bytes_per_s, now)
+            self.forecasts.note(Key("interface", "backlog", interface.name), float(interface.backlog_bytes), now)
+            if before is not None and now > before[1]:
+                all_of_it = interface.sent_bytes - before[0].sent_bytes
+                other = max(0.0, all_of_it - sent) / (now - before[1])
+                self.forecasts.note(Key("interface", "other", interface.name), other, now)
+                others += other
+        self._other_bytes_per_s = others
+
+    async def _measure_dirty_rates(self) -> None:
+        for domain in await self._runtime.domains.listed():
+            if domain.job is None:
+                await self.dirty_rate(domain.uuid)
+
+    async def dirty_rate(self, uuid: str) -> float | None:
+        """Measure a domain's dirty rate now, about a second, and keep it; None if it cannot be."""
+        found = await self._runtime.domains.dirty_rate(uuid)
+        if found is not None:
+            self.forecasts.note(Key("domain", "dirty", uuid), found, wall_clock())
+        return found
+
+    def _set_speed(self, uuid: str, bytes_per_s: float) -> None:
+        self._spawn(self._runtime.domains.set_speed(uuid, bytes_per_s))
+
+    async def _learn(self) -> None:
+        """Train on this host's history in a process of its own, at the lowest priority; then read what is in use."""
+        await self.forecasts.flush(wall_clock(), self._thread, at_once=True)
+        command = [sys.executable, "-m", "dwcp_migrate", "train", "--json"]
+        command += ["--state", str(self._runtime.config.state_directory)]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            os.setpriority(os.PRIO_PROCESS, process.pid, LEARN_NICE)
+            said, errors = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            self._due["learn"] = max(self._due["learn"], steady_clock() + RETRY_S)
+            log.warning("training failed", said=errors.decode(errors="replace")[-300:].strip())
+            return
+        log.info("training ended", said=said.decode(errors="replace")[-300:].strip())
+        self.forecasts.reload()

@@ -1,0 +1,269 @@
+"""Predictions as the agent makes them: from what it has measured, corrected by how earlier ones turned out.
+
+The rule: whatever is not known is said as a wide range, never as a guess without one. A prediction is fixed in the
+record when the migration's domain is known, and scored when the record ends.
+
+    Forecasts (link, guest) ── describe ──> predict ── corrected by scores of this peer ──> Expected, ETA
+    record ended ──> Score ──> corrections;  its passes ──> Lesson ──> Forecasts
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.forecasts import Forecasts
+from dwcp_migrate.bandwidth.advice import Advice, advise
+from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Pass, describe, lesson
+from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
+from dwcp_migrate.bandwidth.scores import SCORES_KEPT, corrected
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.targets import MEDIAN, over_transfer
+from dwcp_migrate.session.record import Expected, Migration
+
+UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
+"""8 Mbit/s to 1 Gbit/s: a link over which nothing was ever carried."""
+
+TRANSFER_STEPS: Final = 60.0
+"""How far the forecast of a link is asked for before the length of the transfer is known."""
+
+SEEN_KEPT: Final = 60
+"""Seconds of migrations whose rate counts as what a link carries at least."""
+
+SEEN_QUANTILE: Final = 0.9
+"""Of those: a single second may be a burst out of a buffer."""
+
+UNFILLED: Final = 8.0
+"""A link that migrations never filled may carry so many times what they sent."""
+
+LOSSES_OF: Final = 5
+"""Migrations to a peer whose link losses count as `lately`."""
+
+Quantity = Literal["dirty", "working_set", "first_share", "later_share", "encode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is to be predicted.
+
+    Attributes:
+        uuid: of the domain.
+        memory_bytes: of it.
+        peer: name of the destination.
+        rtt_s: round trip to it; 0 while unknown.
+        deadline_s: until when it should be over; 0 without one.
+    """
+
+    uuid: str
+    memory_bytes: int
+    peer: str
+    rtt_s: float = 0.0
+    deadline_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A prediction with everything that it rests on."""
+
+    expected: Expected
+    advice: Advice
+    guest: Guest
+    path: Path
+    link_known: bool
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A migration's passes as they end."""
+
+    passes: list[Pass] = field(default_factory=list)
+    iteration: int = 0
+    began_s: float = 0.0
+    raw_bytes: int = 0
+    wire_bytes: int = 0
+    waiting_s: float = 0.0
+    dirty: float = -1.0
+
+
+class Predictions:
+    """All predictions of this host.
+
+    Args:
+        forecasts: what was measured.
+        recent: migrations that ended, newest first, to learn corrections from.
+    """
+
+    def __init__(self, forecasts: Forecasts, recent: list[Migration]) -> None:
+        self._forecasts = forecasts
+        self._errors: dict[str, deque[float]] = {}
+        self._downtime_errors: dict[str, deque[float]] = {}
+        self._losses: dict[str, deque[int]] = {}
+        self._watched: dict[str, _Watched] = {}
+        for record in reversed(recent):
+            self._score(record)
+
+    def tell(self, subject: Subject, granted: Range | None = None) -> Told:
+        """Predict a migration that has not begun.
+
+        Args:
+            subject: which.
+            granted: what the allocator would grant it; the whole link without.
+        """
+        guest = self._guest(subject.uuid, float(subject.memory_bytes))
+        link = granted or self._link(subject.peer)
+        path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s)
+        said = predict(guest, path)
+        errors = list(self._errors.get(subject.peer, ()))
+        time_s = corrected(said.time_s, errors)
+        downtime_s = corrected(said.downtime_s, list(self._downtime_errors.get(subject.peer, ())))
+        losses = sum(self._losses.get(subject.peer, ()))
+        advice = advise(guest, path, _with(said, time_s, downtime_s), link_losses=losses, deadline_s=subject.deadline_s)
+        expected = Expected(
+            time_s=_three(time_s),
+            downtime_s=_three(downtime_s),
+            wire_bytes=_three(said.wire_bytes),
+            convergence=said.convergence,
+            way=advice.way,
+            model_time_s=said.time_s.median,
+            model_downtime_s=said.downtime_s.median,
+        )
+        return Told(expected=expected, advice=advice, guest=guest, path=path, link_known=link is not None)
+
+    def eta(self, record: Migration) -> Range | None:
+        """Time to the end of a migration that runs; None while nothing is known of what is left."""
+        if record.remaining_bytes < 0 or record.state not in {"precopy", "switchover"}:
+            return None
+        guest = self._guest(record.uuid, float(record.remaining_bytes))
+        watched = self._watched.get(record.id)
+        if record.dirty_bytes_per_s > 0:
+            guest = _with_dirty(guest, Range.around(record.dirty_bytes_per_s, 1.3))
+        link = self._link(record.peer)
+        if record.granted_bytes_per_s > 0:
+            link = Range.around(record.granted_bytes_per_s, 1.2)
+        if link is None:
+            return None
+        later = watched is not None and len(watched.passes) > 0
+        # Something has passed already (done_s), so that setting up does not count once more.
+        done_s = 1e-9
+        said = predict(guest, Path(bytes_per_s=link, rtt_s=record.counters.rtt_s), done_s=done_s, later=later)
+        return corrected(said.time_s, list(self._errors.get(record.peer, ()))) if said.converges else None
+
+    def watch(self, record: Migration, now: float) -> None:
+        """Look at a migration that runs: passes end when its iteration grows."""
+        watched = self._watched.setdefault(record.id, _Watched(began_s=record.started_at))
+        watched.dirty = max(watched.dirty, record.dirty_bytes_per_s)
+        if record.iteration > watched.iteration and watched.iteration:
+            self._end_pass(watched, record, now)
+        watched.iteration = max(watched.iteration, record.iteration, 1)
+
+    @staticmethod
+    def _end_pass(watched: _Watched, record: Migration, now: float) -> None:
+        counters, seconds = record.counters, max(0.0, now - watched.began_s)
+        watched.passes.append(
+            Pass(
+                seconds=seconds,
+                raw_bytes=counters.raw_bytes - watched.raw_bytes,
+                wire_bytes=counters.wire_bytes - watched.wire_bytes,
+                link_busy=(counters.link_waiting_s - watched.waiting_s) / seconds if seconds else 0.0,
+            )
+        )
+        watched.began_s, watched.raw_bytes, watched.wire_bytes = now, counters.raw_bytes, counters.wire_bytes
+        watched.waiting_s = counters.link_waiting_s
+
+    def ended(self, record: Migration) -> None:
+        """Learn from a migration that ended."""
+        watched = self._watched.pop(record.id, None)
+        self._score(record)
+        if watched is None or not record.uuid or record.result != "completed" or record.passthrough_reason:
+            return
+        self._end_pass(watched, record, record.ended_at)
+        shown = lesson(float(record.memory_bytes), watched.passes, watched.dirty)
+        values: dict[Quantity, float | None] = {
+            "first_share": shown.first_share,
+            "later_share": shown.later_share,
+            "encode": shown.encode_bytes_per_s,
+            "working_set": shown.working_set_bytes,
+            "dirty": watched.dirty if watched.dirty >= 0 else None,
+        }
+        for quantity, value in values.items():
+            if value is not None and value > 0:
+                self._forecasts.note(Key("domain", quantity, record.uuid), value, record.ended_at)
+
+    def _score(self, record: Migration) -> None:
+        if record.role != "source" or not record.peer:
+            return
+        self._losses.setdefault(record.peer, deque(maxlen=LOSSES_OF)).append(record.counters.link_losses)
+        expected = record.expected
+        actual = record.duration_s(record.ended_at)
+        if expected is None or record.result != "completed" or expected.model_time_s <= 0 or actual <= 0:
+            return
+        errors = self._errors.setdefault(record.peer, deque(maxlen=SCORES_KEPT))
+        errors.append(math.log(actual / expected.model_time_s))
+        if record.downtime_ms > 0 and expected.model_downtime_s > 0:
+            pauses = self._downtime_errors.setdefault(record.peer, deque(maxlen=SCORES_KEPT))
+            pauses.append(math.log(record.downtime_ms / 1000 / expected.model_downtime_s))
+
+    def _guest(self, uuid: str, memory_bytes: float) -> Guest:
+        def values(quantity: Quantity) -> list[float]:
+            return self._forecasts.known(Key("domain", quantity, uuid), SAMPLES_KEPT) if uuid else []
+
+        known = Known(
+            dirty=values("dirty"),
+            working_set=values("working_set"),
+            first_share=values("first_share"),
+            later_share=values("later_share"),
+            encode=values("encode"),
+        )
+        return describe(memory_bytes, known)
+
+    def _link(self, peer: str) -> Range | None:
+        if not peer:
+            return None
+        forecast = self._forecasts.quantiles(Key("link", "rate", peer))
+        seen = self._forecasts.known(Key("link", "seen", peer), SEEN_KEPT)
+        least = float(np.quantile(seen, SEEN_QUANTILE)) if seen else 0.0
+        if forecast is None:
+            return Range(least, least * 2, least * UNFILLED) if least > 1 else None
+        found = Range.of(over_transfer(forecast, TRANSFER_STEPS))
+        found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
+        return found if found.median > 1 else None
+
+    def link_median(self, peer: str) -> float:
+        """What the link carries in the next step; 0 while unknown."""
+        forecast = self._forecasts.quantiles(Key("link", "rate", peer))
+        return float(forecast[0, MEDIAN]) if forecast is not None else 0.0
+
+
+def _three(value: Range) -> tuple[float, float, float]:
+    return (value.low, value.median, value.high)
+
+
+def _with(said: Prediction, time_s: Range, downtime_s: Range) -> Prediction:
+    return Prediction(
+        time_s=time_s,
+        downtime_s=downtime_s,
+        wire_bytes=said.wire_bytes,
+        passes=said.passes,
+        convergence=said.convergence,
+    )
+
+
+def _with_dirty(guest: Guest, dirty: Range) -> Guest:
+    return Guest(
+        memory_bytes=guest.memory_bytes,
+        dirty_bytes_per_s=dirty,
+        working_set_bytes=guest.working_set_bytes,
+        first_wire_share=guest.first_wire_share,
+        later_wire_share=guest.later_wire_share,
+        encode_bytes_per_s=guest.encode_bytes_per_s,
+    )
+
+
+def with_eta(record: Migration, eta: Range | None) -> Migration:
+    """Take an estimate into the record."""
+    if eta is None:
+        return record
+    return replace(record, eta_s=eta.median, eta_range_s=(eta.low, eta.high))

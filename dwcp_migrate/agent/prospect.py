@@ -1,0 +1,112 @@
+"""What the control API says of the future, and what it takes of the operator's wishes for it.
+
+The rule: a question costs at most a second: the dirty rate of a domain that has none, and a round trip to the peer.
+"""
+
+from dwcp_migrate.agent.api import Done, LinkForecast, Predicted
+from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.planner import Planner
+from dwcp_migrate.agent.predictions import Subject
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.agent.sharing import Wish
+from dwcp_migrate.bandwidth.predictor import Range
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.targets import over_transfer
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import DwcpError, NotFoundError
+from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+
+MINUTE_STEPS = 60.0
+
+
+class Prospect:
+    """Answers of one agent.
+
+    Args:
+        runtime: the shared parts.
+        planner: what measures, forecasts and shares.
+    """
+
+    def __init__(self, runtime: Runtime, planner: Planner) -> None:
+        self._runtime = runtime
+        self._planner = planner
+
+    async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
+        """Predict a migration that has not begun.
+
+        Args:
+            domain: its name or UUID.
+            peer: its destination, as configured.
+            deadline_s: until when it should be over; 0 without one.
+
+        Raises:
+            NotFoundError: no such domain runs here, or no such peer is configured.
+        """
+        known = self._runtime.directory.by_name(peer)
+        if known is None:
+            raise NotFoundError(f"no peer {peer!r}", hint="`dwcp-migrate status` lists the peers")
+        found = await self._domain(domain)
+        await self._planner.dirty_rate(found.uuid)
+        subject = Subject(
+            uuid=found.uuid,
+            memory_bytes=found.memory_bytes,
+            peer=known.name,
+            rtt_s=await self._rtt(known),
+            deadline_s=deadline_s,
+        )
+        told = self._planner.predictions.tell(subject)
+        return Predicted(
+            domain=found.name,
+            peer=known.name,
+            expected=told.expected,
+            reason=told.advice.reason,
+            memory_bytes=found.memory_bytes,
+            dirty_bytes_per_s=_three(told.guest.dirty_bytes_per_s),
+            link_bytes_per_s=_three(told.path.bytes_per_s),
+            link_known=told.link_known,
+            rtt_s=subject.rtt_s,
+        )
+
+    async def _domain(self, name: str) -> Domain:
+        for found in await self._runtime.domains.listed():
+            if name in {found.name, found.uuid}:
+                return found
+        raise NotFoundError(f"no domain {name!r} runs here", hint="`virsh list` lists those that do")
+
+    async def _rtt(self, peer: Peer) -> float:
+        """A round trip of the control connection; 0 where the peer does not answer."""
+        try:
+            await self._runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
+            before = steady_clock()  # the first one may have connected
+            await self._runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
+        except DwcpError:
+            return 0.0
+        return steady_clock() - before
+
+    def share(self, domain: str, weight: float, deadline_s: float) -> Done:
+        """Take a wish for a domain's next or running migration.
+
+        Args:
+            domain: its name.
+            weight: relative to the others.
+            deadline_s: from now until it should be over; 0 without a deadline.
+        """
+        due_at = wall_clock() + deadline_s if deadline_s else 0.0
+        self._planner.sharing.wish(domain, Wish(weight=weight, due_at=due_at))
+        when = f", to be over in {deadline_s:.0f} s" if deadline_s else ""
+        return Done(state=self._runtime.ledger.state, message=f"{domain}: weight {weight:g}{when}")
+
+    def links(self) -> list[LinkForecast]:
+        """Forecasts for the peers to which migrations were measured."""
+        found = []
+        for peer in self._runtime.directory.all():
+            forecast = self._planner.forecasts.quantiles(Key("link", "rate", peer.name))
+            if forecast is not None:
+                quantiles = Range.of(over_transfer(forecast, MINUTE_STEPS))
+                found.append(LinkForecast(peer=peer.name, next_minute=_three(quantiles)))
+        return found
+
+
+def _three(value: Range) -> tuple[float, float, float]:
+    return (value.low, value.median, value.high)

@@ -1,0 +1,155 @@
+"""Settles what a crash or a lost quorum left open, by what libvirt says on the hosts themselves.
+
+The rule: nothing is concluded from silence or from time. A ticket is settled when libvirt on both hosts has said
+whether the domain runs there; a domain changes hands outside a ticket only when its owner's libvirt says that it is
+gone and another host's that it is there.
+"""
+
+import asyncio
+from typing import Final
+
+from dwcp_migrate.agent.clocks import wall_clock
+from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.agent.permits import Permits
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Peer
+from dwcp_migrate.errors import CoordinationError, DwcpError
+from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.session.control import Ask, Runs
+from dwcp_migrate.state.commands import HandOver, PutDomain, Resolve
+from dwcp_migrate.state.model import Ticket
+from dwcp_migrate.telemetry.logs import get_logger
+
+EVERY_S: Final = 5.0
+"""Between two looks for what is open."""
+
+SETTLED_S: Final = 10.0
+"""A ticket that changed more recently is left alone: its migration may be ending just now."""
+
+log = get_logger(component="recovery")
+
+
+class Recovery:
+    """Looks after this host's part of the fleet's state.
+
+    Args:
+        runtime: the shared parts.
+        coordination: the fleet's state.
+        permits: knows which tickets are carried.
+    """
+
+    def __init__(self, runtime: Runtime, coordination: Coordination, permits: Permits) -> None:
+        self._runtime = runtime
+        self._coordination = coordination
+        self._permits = permits
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look, if there is a fleet: a host by itself has nothing to settle with anybody."""
+        if not self._runtime.config.coordination.is_shared:
+            return
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.look()
+            except CoordinationError as error:
+                log.debug("nothing can be settled now", error=str(error))
+
+    async def look(self) -> None:
+        """Settle what can be settled; raises NoQuorumError."""
+        if not self._coordination.is_known:
+            return
+        for ticket in await self._left_open():
+            await self._settle(ticket)
+        domains = await self._runtime.domains.here()
+        if domains is not None:
+            await self._register(domains)
+
+    async def _left_open(self) -> list[Ticket]:
+        name, carried, now = self._runtime.name, set(self._permits.carried.values()), wall_clock()
+        return await self._coordination.look(
+            lambda fleet: [
+                ticket
+                for ticket in fleet.open_tickets.values()
+                if name in (ticket.source, ticket.destination)
+                and ticket.token not in carried
+                and ticket.state != "granted"
+                and now - ticket.changed_at > SETTLED_S
+            ]
+        )
+
+    async def _settle(self, ticket: Ticket) -> None:
+        mine = await self.runs(ticket.uuid)
+        is_source = ticket.source == self._runtime.name
+        peer = self._runtime.directory.by_name(ticket.destination if is_source else ticket.source)
+        theirs = await self._ask(peer, ticket.uuid)
+        if mine is None or theirs is None:
+            return
+        source_runs, destination_runs = (mine, theirs) if is_source else (theirs, mine)
+        body = Resolve(token=ticket.token, source_runs=source_runs, destination_runs=destination_runs)
+        outcome = await self._coordination.submit(body)
+        say = log.error if source_runs and destination_runs else log.warning
+        say(
+            "ticket settled",
+            token=ticket.token,
+            uuid=ticket.uuid,
+            source_runs=source_runs,
+            destination_runs=destination_runs,
+            code=outcome.code,
+        )
+
+    async def runs(self, uuid: str) -> bool | None:
+        """Whether a domain runs here for good; None while it moves or libvirt does not say."""
+        domains = await self._runtime.domains.here()
+        if domains is None:
+            return None
+        found = next((domain for domain in domains if domain.uuid == uuid), None)
+        return None if found is not None and found.job is not None else found is not None
+
+    async def _ask(self, peer: Peer | None, uuid: str) -> bool | None:
+        if peer is None:
+            return None
+        try:
+            answer = await self._runtime.control.ask(peer, peer.addresses[0], Ask(uuid=uuid), Runs)
+        except DwcpError:
+            return None
+        return answer.runs
+
+    async def _register(self, domains: list[Domain]) -> None:
+        """Tell the fleet of domains that run here and that it does not know, or knows elsewhere."""
+        here = {domain.uuid: domain for domain in domains if domain.job is None}
+        name = self._runtime.name
+        known = await self._coordination.look(
+            lambda fleet: {
+                uuid: (found.owner, found.name, uuid in fleet.open_tickets) for uuid, found in fleet.domains.items()
+            }
+        )
+        for uuid, domain in here.items():
+            owner, called, is_moving = known.get(uuid, ("", "", False))
+            if (owner, called) == (name, domain.name) or is_moving:
+                continue
+            if owner in ("", name):
+                await self._coordination.submit(
+                    PutDomain(uuid=uuid, name=domain.name, memory_bytes=domain.memory_bytes)
+                )
+        for uuid, (owner, _, is_moving) in known.items():
+            if owner == name and uuid not in here and not is_moving:
+                await self._give_away(uuid)
+
+    async def _give_away(self, uuid: str) -> None:
+        """A domain of this host's is not here: hand it over if a peer's libvirt says that it has it."""
+        for peer in self._runtime.directory.all():
+            if await self._ask(peer, uuid):
+                if await self.runs(uuid) is False:
+                    await self._coordination.submit(HandOver(uuid=uuid, destination=peer.name))
+                    log.warning("a domain went without a ticket", uuid=uuid, owner=peer.name)
+                return

@@ -1,0 +1,168 @@
+"""How migrations share their links: the allocator's grants, once a second, into the data processes and libvirt.
+
+The rule: one migration alone is held to no rate unless head-room is asked for, and what is learned of a link is never
+only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,
+which are held, leave. Where head-room holds all of them, the brake is let go for `PROBE_S` every `PROBE_EVERY_S`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.forecasts import Forecasts
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.targets import LOW, over_transfer
+from dwcp_migrate.config import Bandwidth
+from dwcp_migrate.session.record import Migration
+
+PROBE_S: Final = 1.0
+PROBE_EVERY_S: Final = 30.0
+
+CHANGE_MIN: Final = 0.03
+"""A rate that moves by less is left as it is: a message for each flutter of a forecast would say nothing."""
+
+FORECAST_STEPS: Final = 10.0
+"""A grant holds for a second; the low quantile of the next ten keeps it from jumping."""
+
+WISHES_MAX: Final = 1024
+
+UNKNOWN_LATER_SHARE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator wants for a domain.
+
+    Attributes:
+        weight: its share of what is left, relative to the others.
+        due_at: when its migration should be over, seconds since the epoch; 0 without a deadline.
+    """
+
+    weight: float = 1.0
+    due_at: float = 0.0
+
+
+class Sharing:
+    """The grants of this host.
+
+    Args:
+        ledger: where the migrations are.
+        forecasts: what links carry.
+        pace: holds a migration's data process to a rate on the wire, 0 for none.
+        set_speed: holds QEMU itself, for a migration that passes through.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        forecasts: Forecasts,
+        pace: Callable[[str, float], None],
+        set_speed: Callable[[str, float], None],
+    ) -> None:
+        self._ledger = ledger
+        self._forecasts = forecasts
+        self._pace = pace
+        self._set_speed = set_speed
+        self._rates: dict[str, float] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._probed_at: dict[str, float] = {}
+
+    def wish(self, domain: str, wish: Wish) -> None:
+        """Take a wish for the domain's next or running migration; beyond `WISHES_MAX` the oldest is forgotten."""
+        self._wishes.pop(domain, None)
+        self._wishes[domain] = wish
+        if len(self._wishes) > WISHES_MAX:
+            del self._wishes[next(iter(self._wishes))]
+
+    def wished(self, domain: str) -> Wish:
+        """What is wanted for a domain."""
+        return self._wishes.get(domain, Wish())
+
+    def is_held(self, peer: str) -> bool:
+        """Whether every migration to a peer is held to a rate now, so that their sum says little about the link."""
+        mine = [record for record in self._running() if record.peer == peer]
+        return bool(mine) and all(self._rates.get(record.id, 0.0) > 0 for record in mine)
+
+    def _running(self) -> list[Migration]:
+        """Source migrations whose data process carries something: before that there is nobody to be told a rate."""
+        running = self._ledger.running()
+        return [one for one in running if one.role == "source" and one.peer and one.state != "opening"]
+
+    def update(self, config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
+        """Share every link anew. `now` is seconds since the epoch."""
+        running = self._running()
+        for peer in sorted({record.peer for record in running}):
+            mine = [record for record in running if record.peer == peer]
+            self._share(peer, mine, config, other_bytes_per_s, now)
+        gone = self._rates.keys() - {record.id for record in running}
+        for identity in gone:
+            del self._rates[identity]
+
+    def _share(self, peer: str, mine: list[Migration], config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
+        forecast = self._forecasts.quantiles(Key("link", "rate", peer))
+        has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s or config.link_bytes_per_s_max)
+        domains = {record.domain or record.uuid or record.id for record in mine}  # disks and memory of one are one
+        wanted = config.share and forecast is not None and (len(domains) > 1 or has_headroom)
+        if forecast is None or not wanted:
+            for record in mine:
+                self._hold(record, 0.0, -1.0)
+            return
+        speed = config.link_bytes_per_s_max or float("inf")
+        capacity = Capacity(
+            forecast_bytes_per_s=float(over_transfer(forecast, FORECAST_STEPS)[LOW]),
+            speed_bytes_per_s=max(0.0, speed - other_bytes_per_s),
+            headroom_share=config.headroom_share,
+            reserved_bytes_per_s=config.reserved_bytes_per_s,
+        )
+        demands = [self._demand(record, now) for record in mine]
+        grants = {grant.identity: grant for grant in allocate(capacity, demands, running_max=config.running_max)}
+        free = self._free(peer, grants, now, has_headroom=has_headroom)
+        for record in mine:
+            rate = grants[record.id].rate_bytes_per_s
+            self._hold(record, 0.0 if record.id in free else max(rate, 1.0), rate)
+
+    def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
+        """Which are not held: the one with most, or for a moment all, so that the link can be measured."""
+        if not has_headroom:
+            return {max(grants.values(), key=lambda grant: (grant.rate_bytes_per_s, grant.identity)).identity}
+        since = now - self._probed_at.setdefault(peer, now)
+        if since >= PROBE_EVERY_S + PROBE_S:
+            self._probed_at[peer] = now
+        return set(grants) if since >= PROBE_EVERY_S else set()
+
+    def _demand(self, record: Migration, now: float) -> Demand:
+        wish = self.wished(record.domain)
+        key = Key("domain", "later_share", record.uuid) if record.uuid else None
+        known = self._forecasts.known(key, 1) if key is not None else []
+        share = known[-1] if known else UNKNOWN_LATER_SHARE
+        left = record.remaining_bytes if record.remaining_bytes >= 0 else record.memory_bytes
+        return Demand(
+            identity=record.id,
+            weight=wish.weight,
+            remaining_bytes=left / max(1.0, record.ratio),
+            dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * share,
+            deadline_s=wish.due_at - now if wish.due_at else None,
+            is_switching=record.state in {"switchover", "postcopy"},
+        )
+
+    def _hold(self, record: Migration, rate: float, granted: float) -> None:
+        before = self._rates.get(record.id, 0.0)
+        changed = (rate > 0) != (before > 0) or abs(rate - before) > CHANGE_MIN * max(rate, before)
+        if changed:
+            self._rates[record.id] = rate
+            if record.passthrough_reason:
+                if record.uuid and rate > 0:
+                    self._set_speed(record.uuid, rate)
+            else:
+                self._pace(record.id, rate)
+        if changed or granted < 0:
+            self._ledger.change(record.id, lambda found: _granted(found, granted))
+
+
+def _granted(record: Migration, granted: float) -> Migration:
+    same = record.granted_bytes_per_s == granted
+    return record if same else replace(record, granted_bytes_per_s=granted)

@@ -1,0 +1,78 @@
+"""A fleet under what its shared state says: rules, hosts that drain, migrations under way, limits. No IO.
+
+The rule here: what others are about to do counts as done to capacity. A domain with an open ticket counts on both its
+hosts and stays out of plans; a host that drains takes nothing, and keeps what it has unless a plan is to empty it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from dwcp_migrate.agent.cluster_views import Flight, Standing
+from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.fleet import Domain, Fleet, Rule, check
+
+
+def rules_of(standing: Standing) -> list[Rule]:
+    """The fleet's rules as placement has them; one without domains is about nobody."""
+    return msgspec.convert([msgspec.to_builtins(rule) for rule in standing.rules if rule.domains], list[Rule])
+
+
+def under(fleet: Fleet, standing: Standing) -> Fleet:
+    """The fleet as placement must take it.
+
+    Raises:
+        PlacementError: a rule names a zone that is not there.
+    """
+    flights = {one.domain: one for one in standing.flights if one.domain}
+    hosts = {host.name for host in fleet.hosts}
+    domains = [_flying(one, flights.get(one.name), hosts) for one in fleet.domains]
+    there = {one.name for one in domains}
+    rules = [
+        msgspec.structs.replace(rule, domains=kept)
+        for rule in rules_of(standing)
+        if (kept := [name for name in rule.domains if name in there])
+    ]
+    found = msgspec.structs.replace(fleet, domains=domains, rules=[*rules, *_closed(domains, standing, hosts)])
+    check(found)
+    return found
+
+
+def for_new(fleet: Fleet, standing: Standing) -> Fleet:
+    """The fleet for placing new domains, which moves nothing: hosts that drain are closed to all."""
+    hosts = [
+        msgspec.structs.replace(host, state="maintenance") if host.name in standing.draining else host
+        for host in fleet.hosts
+    ]
+    return msgspec.structs.replace(fleet, hosts=hosts)
+
+
+def _flying(domain: Domain, flight: Flight | None, hosts: set[str]) -> Domain:
+    """A domain with an open ticket; one that libvirt says has arrived only stays where it is."""
+    if flight is None:
+        return domain
+    begun = flight.source == domain.host != flight.destination and flight.destination in hosts
+    arriving = domain.arriving or (flight.destination if begun else "")
+    return msgspec.structs.replace(domain, arriving=arriving, movable=False)
+
+
+def _closed(domains: Sequence[Domain], standing: Standing, hosts: set[str]) -> list[Rule]:
+    """A rule for each host that drains: nothing goes there that is not there, or on its way."""
+    rules = []
+    for name in standing.draining:
+        others = [one.name for one in domains if name not in {one.host, one.arriving}]
+        if name in hosts and others:
+            rules.append(Rule(name=f"{name} drains", kind="exclude", domains=others, zones=[name]))
+    return rules
+
+
+def within(policy: Policy, standing: Standing) -> Policy:
+    """The policy within the fleet's limits, of which migrations under way have taken their part; one always may run."""
+    limits = standing.limits
+    left = max(1, limits.fleet - len(standing.flights)) if limits.fleet else policy.running_max
+    return msgspec.structs.replace(
+        policy,
+        running_max=min(policy.running_max, left),
+        outgoing_max=min(policy.outgoing_max, limits.outgoing or policy.outgoing_max),
+        incoming_max=min(policy.incoming_max, limits.incoming or policy.incoming_max),
+    )

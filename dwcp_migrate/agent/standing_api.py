@@ -1,0 +1,129 @@
+"""What placement reads from the fleet's shared state and writes there: rules, draining hosts, leases, flights.
+
+The rule: as in `cluster_api`. A plan that is made or carried out must not rest on an old answer, so that whoever asks
+is told whether it may be one.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from dwcp_migrate.agent.cluster_views import Changed, Flight, Held, Standing
+from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
+from dwcp_migrate.state.commands import Acquire, Body, DropRule, PutRule, Release, SetHostState
+from dwcp_migrate.state.machine import REFUSALS
+from dwcp_migrate.state.model import Fleet, Outcome, Rule
+
+LEASE_S_MAX: Final = 600.0
+"""Longest lease that the control API gives: one whose holder died is free again after that."""
+
+Change = Callable[[Mapping[str, str], bytes], Awaitable[msgspec.Struct]]
+
+
+class StandingApi:
+    """The handlers.
+
+    Args:
+        coordination: the fleet's state.
+    """
+
+    def __init__(self, coordination: Coordination) -> None:
+        self._coordination = coordination
+
+    def changes(self) -> dict[str, Change]:
+        """Handlers of what changes something, by the path below `/v1/`."""
+        return {
+            "cluster/drain": lambda query, _: self._set_state(query, draining=True),
+            "cluster/undrain": lambda query, _: self._set_state(query, draining=False),
+            "rules/put": lambda _, body: self._put_rule(body),
+            "rules/remove": lambda query, _: self._drop_rule(query),
+            "locks/acquire": lambda query, _: self._acquire(query),
+            "locks/release": lambda query, _: self._release(query),
+        }
+
+    async def standing(self) -> Standing:
+        """See `Standing`."""
+        try:
+            found, is_fresh = await self._coordination.look(standing_of, fresh=True), True
+        except NoQuorumError:
+            found, is_fresh = await self._coordination.look(standing_of), False
+        return msgspec.structs.replace(found, is_fresh=is_fresh)
+
+    async def _set_state(self, query: Mapping[str, str], *, draining: bool) -> Changed:
+        name = query.get("name", "")
+        outcome = await self._coordination.submit(SetHostState(name=name, state="draining" if draining else "up"))
+        if outcome.code == "unknown-host":  # none without an agent gets a ticket either
+            return Changed(message=f"the fleet does not know {name}")
+        _check(outcome)
+        return Changed(message=f"{name} {'drains' if draining else 'takes domains again'}")
+
+    async def _put_rule(self, body: bytes) -> Changed:
+        try:
+            rule = msgspec.json.decode(body, type=Rule)
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"rule: {error}", hint="at most 256 domains and 256 zones a rule") from error
+        try:
+            await self._done(PutRule(rule=rule))
+        except LimitExceededError as error:
+            raise ConfigError(f"rule {rule.name}: {error}", hint="make two of it") from error
+        return Changed(message=f"{rule.name} is a rule of the fleet")
+
+    async def _drop_rule(self, query: Mapping[str, str]) -> Changed:
+        name = query.get("name", "")
+        await self._done(DropRule(name=name))
+        return Changed(message=f"{name} is no rule of the fleet")
+
+    async def _acquire(self, query: Mapping[str, str]) -> Held:
+        name, lifetime_s = query.get("name", ""), _number(query, "lifetime_s", LEASE_S_MAX)
+        outcome = await self._coordination.submit(Acquire(name=name, lifetime_s=lifetime_s))
+        if outcome.code == "held":
+            lease = await self._coordination.look(lambda fleet: fleet.leases.get(name))
+            holder = lease.holder if lease else "another host"
+            raise CoordinationError(f"{holder} holds the lease {name}", hint="`dwcp-migrate locks` shows until when")
+        _check(outcome)
+        return Held(name=name, token=outcome.token)
+
+    async def _release(self, query: Mapping[str, str]) -> Changed:
+        name, token = query.get("name", ""), int(_number(query, "token", 2**53))
+        await self._done(Release(name=name, token=token))
+        return Changed(message=f"{name} is free")
+
+    async def _done(self, body: Body) -> None:
+        _check(await self._coordination.submit(body))
+
+
+def standing_of(fleet: Fleet) -> Standing:
+    """Say what placement must respect of a state."""
+    names = {uuid: domain.name for uuid, domain in fleet.domains.items()}
+    flights = [
+        Flight(domain=names.get(ticket.uuid, ""), source=ticket.source, destination=ticket.destination)
+        for ticket in fleet.open_tickets.values()
+        if ticket.state != "granted" or ticket.expires_at > fleet.now
+    ]
+    draining = [host.name for host in fleet.hosts.values() if host.state == "draining"]
+    return Standing(
+        is_fresh=True, rules=list(fleet.rules.values()), draining=draining, flights=flights, limits=fleet.limits
+    )
+
+
+def _check(outcome: Outcome) -> None:
+    if outcome.code:
+        words = REFUSALS.get(outcome.code, outcome.code)
+        raise CoordinationError(f"the fleet says no: {words}", hint="`dwcp-migrate cluster status` shows it")
+
+
+def _number(query: Mapping[str, str], name: str, most: float) -> float:
+    """A number of a query.
+
+    Raises:
+        ConfigError: it is none, or not between 0 and `most`.
+    """
+    try:
+        found = float(query.get(name, ""))
+    except ValueError:
+        found = -1.0
+    if not 0 < found <= most:
+        raise ConfigError(f"{name} must be a number above 0, at most {most:g}")
+    return found

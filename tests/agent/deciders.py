@@ -1,0 +1,53 @@
+"""A PBFT group in one piece for tests of what agents do with its answers: real tickets, real signatures, no network."""
+
+import time
+
+from dwcp_migrate.agent.cluster_views import GroupStatus
+from dwcp_migrate.consensus.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.client import Decision
+from dwcp_migrate.consensus.core import Context
+from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.tickets import Tickets
+from dwcp_migrate.errors import NoQuorumError
+from tests.consensus.members import identity, membership
+
+
+class Deciders:
+    """The group of four; `is_up` is whether it decides.
+
+    Attributes:
+        signers: who signs; a quorum of three unless a test says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.group = Group(membership(4))
+        self.tickets = Tickets()
+        self.signers = ["r0", "r1", "r2"]
+        self.sequence = 0
+        self.is_up = True
+
+    def decide(self, client: str, operation: bytes, *, certify: bool) -> Decision:
+        if not self.is_up:
+            raise NoQuorumError("PBFT: the group did not decide")
+        self.sequence += 1
+        result = self.tickets.apply(operation, Context(client, self.sequence, round(time.time() * 1000)))
+        empty = Certificate(self.group.cluster, 0, self.sequence, client, self.sequence, result, {})
+        signatures = {name: sign_decision(identity(name), self.group, empty) for name in self.signers}
+        certificate = Certificate(self.group.cluster, 0, self.sequence, client, self.sequence, result, signatures)
+        return Decision(self.sequence, self.sequence, result, certificate if certify else None)
+
+
+class FakeGroup:
+    """One host's way to it, in the place of `PbftGroup`; a host that no group is configured for has `deciders` None."""
+
+    def __init__(self, name: str, deciders: Deciders | None) -> None:
+        self._name = name
+        self._deciders = deciders
+        self.group = deciders.group if deciders else None
+
+    async def decide(self, operation: bytes, *, certify: bool = False) -> Decision:
+        assert self._deciders is not None
+        return self._deciders.decide(self._name, operation, certify=certify)
+
+    def status(self) -> GroupStatus:
+        return GroupStatus(role="client" if self._deciders else "none")

@@ -1,0 +1,195 @@
+"""Migrations between hosts in different hands: who decides, what a destination believes, and how often."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import pytest
+
+from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.config import Coordination, Pbft, PbftMember
+from dwcp_migrate.consensus.certificate import decode, encode
+from dwcp_migrate.consensus.tickets import Ownership
+from dwcp_migrate.errors import NoQuorumError, SessionError
+from dwcp_migrate.session.control import Permit
+from dwcp_migrate.state.commands import Body, PutHost
+from dwcp_migrate.state.model import Outcome
+from tests.agent.deciders import Deciders, FakeGroup
+from tests.agent.test_permits import UUID, WEB, World, world_of
+from tests.consensus.members import identity
+
+if TYPE_CHECKING:
+    from dwcp_migrate.agent.group import PbftGroup
+
+PBFT = Pbft(cluster="00" * 16, members=(PbftMember("r0", identity("r0").public.hex()),))
+SHARED = Coordination(voters=("a", "b", "c"), pbft=PBFT)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Host b is of another trust domain than a and c."""
+    async with world_of(tmp_path, SHARED, Deciders()) as found:
+        await part(found)
+        yield found
+
+
+async def part(world: World) -> None:
+    there = world.hosts["b"]
+    coordination = msgspec.structs.replace(there.runtime.config.coordination, trust_domain="other")
+    there.runtime.config = msgspec.structs.replace(there.runtime.config, coordination=coordination)
+    await there.coordination.submit(PutHost(name="b", trust_domain="other"))
+
+
+def deciders(world: World) -> Deciders:
+    assert world.deciders is not None
+    return world.deciders
+
+
+def owner(world: World) -> Ownership | None:
+    return deciders(world).tickets.ownership(UUID)
+
+
+async def judged(world: World, permit: Permit) -> str:
+    there = world.hosts["b"]
+    return (await there.permits.judge("other", there.peer("a"), permit))[0]
+
+
+class _Silent:
+    """A fleet's state without a majority: what is known is known, nothing new is agreed on."""
+
+    async def submit(self, _body: Body, _timeout_s: float) -> Outcome:
+        raise NoQuorumError("no majority")
+
+
+def silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in world.hosts.values():
+        monkeypatch.setattr(host.engine, "submit", _Silent().submit)
+
+
+async def test_across_trust_domains_the_destination_believes_the_members_and_becomes_the_owner(world: World) -> None:
+    permit, answer = await world.agree()
+    assert answer == ("", "fleet")
+    assert decode(permit.certificate).signatures.keys() == {"r0", "r1", "r2"}
+    await world.hosts["b"].permits.ended("one", "destination", "completed", certain=True)
+    await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
+    assert owner(world) == Ownership(UUID, "b", 1)
+    assert world.state == "completed"
+
+
+async def test_a_forged_certificate_is_refused(world: World) -> None:
+    deciders(world).signers = ["r0", "r1"]  # f + 1, and a quorum is 2 f + 1
+    _, answer = await world.agree()
+    assert answer == ("ticket", "")
+
+
+async def test_a_signature_of_somebody_else_is_refused(world: World) -> None:
+    here, there = world.hosts["a"], world.hosts["b"]
+    there.announced = [WEB]
+    permit = (await here.permits.obtain("one", here.peer("b"), "", [WEB])).permit
+    assert permit is not None
+    good = decode(permit.certificate)
+    bad = msgspec.structs.replace(good, signatures={**good.signatures, "r2": good.signatures["r1"]})
+    alone = msgspec.structs.replace(permit, token=0, certificate=encode(bad))
+    assert await judged(world, alone) == "ticket"
+    assert await judged(world, msgspec.structs.replace(alone, certificate=permit.certificate)) == ""
+
+
+async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: World) -> None:
+    permit, answer = await world.agree()
+    assert answer[0] == ""
+    there = world.hosts["b"]
+    await there.permits.ended("one", "destination", "failed", certain=True)
+    assert await judged(world, permit) == "ticket"
+    again = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
+    assert not again.verify(permit)
+
+
+async def test_disk_and_memory_of_one_migration_show_the_same_certificate(world: World) -> None:
+    first, _ = await world.agree()
+    here, there = world.hosts["a"], world.hosts["b"]
+    second = (await here.permits.obtain("two", here.peer("b"), "", [WEB])).permit
+    assert second == first
+    assert await there.permits.judge("two", there.peer("a"), first) == ("", "fleet")
+    await there.permits.ended("two", "destination", "completed", certain=True)
+    assert owner(world) == Ownership(UUID, "a", 0)
+    await there.permits.ended("one", "destination", "completed", certain=True)
+    assert owner(world) == Ownership(UUID, "b", 1)
+
+
+async def test_a_damaged_list_of_used_tickets_lets_nothing_in(world: World) -> None:
+    permit, _ = await world.agree()
+    there = world.hosts["b"]
+    (Path(there.runtime.config.state_directory) / "pbft" / "used").write_bytes(b"?")
+    damaged = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
+    assert not damaged.verify(permit)
+
+
+async def test_a_failed_migration_gives_its_ticket_back(world: World) -> None:
+    await world.agree()
+    await world.hosts["a"].permits.ended("one", "source", "failed", certain=True)
+    await world.hosts["b"].permits.ended("one", "destination", "failed", certain=True)
+    assert owner(world) == Ownership(UUID, "a", 0)
+    _, answer = await world.agree()
+    assert answer == ("", "fleet")
+
+
+async def test_a_move_that_was_left_unsaid_is_made_up_for(world: World) -> None:
+    await world.agree()
+    there = world.hosts["b"]
+    back = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))  # its agent was killed
+    assert decode(await back.certify(UUID, "a"))
+    assert owner(world) == Ownership(UUID, "b", 1)
+
+
+async def test_inside_a_trust_domain_raft_decides_and_the_group_lets_go(world: World) -> None:
+    await world.agree()
+    for name in ("a", "b"):
+        await world.hosts[name].permits.ended("one", "source" if name == "a" else "destination", "failed", certain=True)
+    permit, answer = await world.agree("a", "c")
+    assert (permit.certificate, answer) == (b"", ("", "fleet"))
+    await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
+    assert owner(world) == Ownership(UUID, "", 1)
+    (latest, *_) = world.hosts["a"].certifying.view().choices
+    assert (latest.engine, latest.destination) == ("raft", "c")
+
+
+@pytest.mark.parametrize("require", [False, True])
+async def test_without_a_group_that_decides_it_goes_point_to_point_or_not_at_all(
+    tmp_path: Path,
+    require: bool,  # noqa: FBT001
+) -> None:
+    configured = msgspec.structs.replace(SHARED, require=require)
+    async with world_of(tmp_path, configured, Deciders()) as world:
+        await part(world)
+        deciders(world).is_up = False
+        if require:
+            with pytest.raises(SessionError, match="did not decide"):
+                await world.agree()
+            with pytest.raises(SessionError, match="no PBFT quorum"):
+                await world.agree()
+            return
+        here = world.hosts["a"]
+        _, answer = await world.agree()
+        assert answer == ("", "point-to-point")
+        agreement = await here.permits.obtain("two", here.peer("b"), "", [WEB])
+        assert agreement.note.startswith("point-to-point: no PBFT quorum, and  and other are different")
+        (event,) = here.certifying.view().events
+        assert (event.engine, event.usable) == ("pbft", False)
+
+
+async def test_the_group_stands_in_for_a_fleet_without_a_majority(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence(world, monkeypatch)
+    permit, answer = await world.agree("a", "c")
+    assert (permit.token, answer) == (0, ("", "certificate"))
+    latest, first = world.hosts["a"].certifying.view().choices
+    assert (first.engine, latest.engine, latest.reason, latest.fallback) == ("raft", "pbft", "no Raft quorum", True)
+
+
+async def test_where_the_policy_demands_it_every_migration_needs_a_certificate(tmp_path: Path) -> None:
+    configured = msgspec.structs.replace(SHARED, pbft=msgspec.structs.replace(PBFT, mode="pbft"))
+    async with world_of(tmp_path, configured, Deciders()) as world:
+        permit, answer = await world.agree("a", "c")
+        assert (bool(permit.certificate), answer) == (True, ("", "fleet"))

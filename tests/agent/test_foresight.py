@@ -1,0 +1,294 @@
+"""Measuring, forecasting, sharing and predicting, with a ledger that a test fills and time that a test makes."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.forecasts import REPLAY, SLOTS, Forecasts
+from dwcp_migrate.agent.history import History
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.predictions import Predictions, Subject
+from dwcp_migrate.agent.sharing import PROBE_EVERY_S, PROBE_S, WISHES_MAX, Sharing, Wish
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.targets import LOW, MEDIAN, over_transfer
+from dwcp_migrate.config import Bandwidth
+from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.session.record import Expected, Migration, close
+from dwcp_migrate.units import GIB, MIB
+
+RATE = 25e6
+PEER = "hv2"
+LINK = Key("link", "rate", PEER)
+
+
+def record(identity: str = "aa" * 16, **changes: object) -> Migration:
+    known = Migration(
+        id=identity,
+        role="source",
+        state="precopy",
+        peer=PEER,
+        address="10.0.0.2",
+        port=49152,
+        domain=f"guest-{identity[:2]}",
+        uuid=f"{identity[:8]}-0000-4000-8000-000000000000",
+        started_at=1000.0,
+        memory_bytes=GIB,
+        remaining_bytes=GIB,
+        dirty_bytes_per_s=1e6,
+        iteration=1,
+    )
+    return replace(known, **changes)
+
+
+class Bench:
+    """A ledger, forecasts that know the link, and what the data processes were told."""
+
+    def __init__(self, directory: Path, *, link: float = RATE) -> None:
+        self.now = 1000.0
+        self.ledger = Ledger(History(directory), lambda: self.now)
+        self.forecasts = Forecasts(directory)
+        self.paced: dict[str, float] = {}
+        self.speeds: dict[str, float] = {}
+        self.sharing = Sharing(self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__)
+        for _ in range(REPLAY if link else 0):
+            self.now += 1
+            self.forecasts.sample(LINK, link, self.now)
+            self.forecasts.step(self.now)
+
+    def share(self, **config: object) -> None:
+        self.sharing.update(Bandwidth(**{"share": True, **config}), 0.0, self.now)  # type: ignore[arg-type]  # names are the fields
+
+
+def test_what_was_measured_is_forecast_and_survives_a_restart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.forecasts.quantiles(Key("link", "rate", "nobody")) is None
+    found = bench.forecasts.quantiles(LINK)
+    assert found is not None
+    assert found[0, MEDIAN] == pytest.approx(RATE, rel=0.02)
+    bench.forecasts._store.flush()
+    again = Forecasts(tmp_path).quantiles(LINK)
+    assert again is not None
+    assert again[0, MEDIAN] == pytest.approx(RATE, rel=0.02)
+
+
+def test_as_many_series_as_there_are_slots_are_forecast_and_one_more_takes_the_oldest_place(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    for number in range(SLOTS + 1):
+        bench.forecasts.sample(Key("link", "rate", f"hv{number}"), 1e6 * (number + 1), 2000.0 + number)
+        if number % 32 == 0:
+            bench.forecasts.step(2000.0 + number)
+    bench.forecasts.step(9999.0)
+    assert len(bench.forecasts._slots) == SLOTS
+    assert Key("link", "rate", "hv0") not in bench.forecasts._slots
+    first = bench.forecasts.quantiles(Key("link", "rate", "hv0"))  # from what is kept of it
+    assert first is not None
+    assert first[0, MEDIAN] == pytest.approx(1e6, rel=0.2)
+
+
+def test_new_models_are_taken_and_what_was_measured_is_not_lost(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.forecasts.reload()
+    found = bench.forecasts.quantiles(LINK)
+    assert found is not None
+    assert found[0, MEDIAN] == pytest.approx(RATE, rel=0.05)
+
+
+def test_one_migration_alone_is_held_to_no_rate(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.ledger.put(record())
+    bench.share()
+    assert bench.paced == {}
+    assert bench.ledger.running()[0].granted_bytes_per_s == -1
+
+
+def test_on_a_link_of_which_nothing_is_known_nobody_is_held(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    for identity in ("aa" * 16, "bb" * 16):
+        bench.ledger.put(record(identity))
+    bench.share()
+    assert bench.paced == {}
+
+
+def test_of_two_the_shorter_runs_free_and_the_other_is_held_to_a_trickle(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    short, long = record("aa" * 16, remaining_bytes=100 * MIB), record("bb" * 16, remaining_bytes=900 * MIB)
+    for one in (short, long):
+        bench.ledger.put(one)
+    bench.share()
+    assert bench.paced.get(short.id, 0.0) == 0
+    assert 0 < bench.paced[long.id] < 0.1 * RATE
+    granted = {one.id: one.granted_bytes_per_s for one in bench.ledger.running()}
+    forecast = bench.forecasts.quantiles(LINK)
+    assert forecast is not None
+    assert sum(granted.values()) <= over_transfer(forecast, 10)[LOW] * (1 + 1e-9)
+    assert not bench.sharing.is_held(PEER)
+
+
+def test_the_held_one_is_let_go_when_it_is_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    short, long = record("aa" * 16, remaining_bytes=MIB), record("bb" * 16)
+    for one in (short, long):
+        bench.ledger.put(one)
+    bench.share()
+    bench.ledger.put(close(short, bench.now, libvirt="completed"))
+    bench.share()
+    assert bench.paced[long.id] == 0
+
+
+def test_one_that_is_still_opening_is_told_nothing_and_counts_for_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for one in (record("aa" * 16, remaining_bytes=MIB), record("bb" * 16, state="opening")):
+        bench.ledger.put(one)
+    bench.share()
+    assert bench.paced == {}
+
+
+def test_a_deadline_changes_who_runs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    short = record("aa" * 16, remaining_bytes=500 * MIB)
+    long = record("bb" * 16, remaining_bytes=1000 * MIB)
+    for one in (short, long):
+        bench.ledger.put(one)
+    bench.sharing.wish(long.domain, Wish(due_at=bench.now + 46))
+    bench.share()
+    assert bench.paced.get(long.id, 0.0) == 0
+    assert bench.paced[short.id] > 0
+
+
+def test_headroom_holds_a_single_migration_and_the_brake_is_let_go_to_measure(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one = record()
+    bench.ledger.put(one)
+    bench.share(headroom_share=0.2)
+    assert 0.5 * RATE < bench.paced[one.id] <= 0.8 * RATE
+    assert bench.sharing.is_held(PEER)
+    bench.now += PROBE_EVERY_S
+    bench.share(headroom_share=0.2)
+    assert bench.paced[one.id] == 0
+    bench.now += PROBE_S
+    bench.share(headroom_share=0.2)
+    bench.now += 1
+    bench.share(headroom_share=0.2)
+    assert bench.paced[one.id] > 0
+
+
+def test_sharing_that_is_off_holds_nobody(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for identity in ("aa" * 16, "bb" * 16):
+        bench.ledger.put(record(identity))
+    bench.share(share=False)
+    assert bench.paced == {}
+
+
+def test_a_migration_that_passes_through_is_held_in_qemu_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = record("bb" * 16, state="passthrough", passthrough_reason="unreachable")
+    for one in (record("aa" * 16, remaining_bytes=MIB), plain):
+        bench.ledger.put(one)
+    bench.share()
+    assert plain.id not in bench.paced
+    assert bench.speeds[plain.uuid] > 0
+
+
+def test_wishes_are_kept_up_to_their_limit_and_the_oldest_goes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    for number in range(WISHES_MAX + 1):
+        bench.sharing.wish(f"guest{number}", Wish(weight=2.0))
+    assert bench.sharing.wished("guest0") == Wish()
+    assert bench.sharing.wished("guest1") == Wish(weight=2.0)
+
+
+SUBJECT = Subject(uuid=record().uuid, memory_bytes=GIB, peer=PEER, rtt_s=0.02)
+
+
+def test_the_less_is_known_the_wider_is_what_is_said(tmp_path: Path) -> None:
+    ignorant = Predictions(Bench(tmp_path / "a", link=0).forecasts, []).tell(SUBJECT)
+    knowing = Bench(tmp_path / "b")
+    for quantity, value in (("dirty", 1e6), ("first_share", 0.3), ("later_share", 0.1), ("encode", 400e6)):
+        knowing.forecasts.note(Key("domain", quantity, SUBJECT.uuid), value, 0.0)
+    knowing.forecasts.note(Key("domain", "working_set", SUBJECT.uuid), 64.0 * MIB, 0.0)
+    told = Predictions(knowing.forecasts, []).tell(SUBJECT)
+    assert told.link_known
+    assert not ignorant.link_known
+    assert told.expected.time_s[1] == pytest.approx(0.3 * GIB / RATE, rel=0.2)
+    spread = [one.expected.time_s[2] / one.expected.time_s[0] for one in (told, ignorant)]
+    assert spread[0] < 2 < spread[1]
+    assert told.expected.way == "precopy"
+
+
+def finished(seconds: float, **changes: object) -> Migration:
+    expected = Expected(
+        time_s=(9, 10, 11),
+        downtime_s=(0.1, 0.1, 0.1),
+        wire_bytes=(1, 1, 1),
+        convergence=1.0,
+        way="precopy",
+        model_time_s=10.0,
+        model_downtime_s=0.1,
+    )
+    known = record(expected=expected, downtime_ms=300)
+    return replace(close(known, 1000.0 + seconds, libvirt="completed"), **changes)
+
+
+def test_earlier_errors_of_a_peer_correct_what_is_said_of_it_and_of_nobody_else(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = Predictions(bench.forecasts, []).tell(SUBJECT).expected
+    history = [finished(20.0, id=f"{number:032x}") for number in range(12)]
+    taught = Predictions(bench.forecasts, history)
+    assert taught.tell(SUBJECT).expected.time_s[1] == pytest.approx(2 * plain.model_time_s, rel=0.05)
+    assert taught.tell(SUBJECT).expected.downtime_s[1] == pytest.approx(3 * plain.model_downtime_s, rel=0.05)
+    elsewhere = Subject(uuid=SUBJECT.uuid, memory_bytes=GIB, peer="hv3")
+    assert taught.tell(elsewhere).expected.time_s[1] == pytest.approx(taught.tell(elsewhere).expected.model_time_s)
+
+
+def test_a_failed_migration_corrects_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = Predictions(bench.forecasts, []).tell(SUBJECT).expected
+    failed = [replace(finished(20.0), result="failed")]
+    assert Predictions(bench.forecasts, failed).tell(SUBJECT).expected.time_s == plain.time_s
+
+
+def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    stages = [
+        (1.0, 1, Counters(raw_bytes=10 * MIB, wire_bytes=2 * MIB)),
+        (11.0, 2, Counters(raw_bytes=GIB, wire_bytes=256 * MIB, link_waiting_s=1.0)),
+        (13.0, 3, Counters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, link_waiting_s=1.1)),
+    ]
+    for seconds, iteration, counters in stages:
+        predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
+    counters = Counters(raw_bytes=GIB + 41 * MIB, wire_bytes=260 * MIB + 100)
+    predictions.ended(close(record(iteration=3, counters=counters), 1014.0, libvirt="completed"))
+
+    def newest(quantity: str) -> float:
+        return bench.forecasts.known(Key("domain", quantity, SUBJECT.uuid), 1)[0]
+
+    assert newest("first_share") == pytest.approx(0.25, rel=0.01)
+    assert newest("later_share") == pytest.approx(0.1, rel=0.05)
+    assert newest("encode") == pytest.approx(GIB / 11.0, rel=0.01)
+    assert 40 * MIB <= newest("working_set") <= 160 * MIB
+
+
+def test_what_is_left_becomes_an_estimate_with_a_range(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 0.5, 0.0)
+    half, tenth = (predictions.eta(record(remaining_bytes=int(GIB * share))) for share in (0.5, 0.1))
+    assert half is not None
+    assert tenth is not None
+    assert tenth.median < half.median
+    assert half.low < half.median < half.high
+    assert predictions.eta(record(remaining_bytes=-1)) is None
+    assert predictions.eta(record(state="passthrough")) is None
+
+
+def test_predictions_are_scored_in_the_totals(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    bench.ledger.put(finished(10.5))
+    bench.ledger.put(finished(20.0, id="bb" * 16))
+    bench.ledger.put(replace(finished(20.0, id="cc" * 16), result="failed"))
+    totals = bench.ledger.totals()
+    assert totals.predictions == {"inside": 1, "outside": 1}
+    assert totals.prediction_error == pytest.approx(0.05 + 1.0)

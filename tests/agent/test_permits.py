@@ -1,0 +1,364 @@
+"""What source and destination agree on, and how it is settled; the fleet's state is the model itself."""
+
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.history import History
+from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.permits import CLOCK_SKEW_S, Permits, as_permit
+from dwcp_migrate.agent.recovery import SETTLED_S, Recovery
+from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Config, Peer
+from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.errors import PeerUnreachableError, SessionError
+from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.hypervisor.base import Domain, JobStatistics
+from dwcp_migrate.hypervisor.fake import FakeWatcher
+from dwcp_migrate.session.control import Ask, DomainName, Expect, Expected, Permit, Runs
+from dwcp_migrate.state.commands import PutHost, Resolve, SetHostState, SetLimits
+from dwcp_migrate.state.fake import FakeEngine
+from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state.model import Limits, Ticket
+from tests.agent.deciders import Deciders, FakeGroup
+
+if TYPE_CHECKING:
+    from dwcp_migrate.agent.control_client import ControlClient
+    from dwcp_migrate.agent.group import PbftGroup
+    from dwcp_migrate.session.supervisor import Spares
+
+UUID = "0123abcd-0000-1111-2222-333344445555"
+WEB = DomainName(UUID, "web1")
+NAMES = ("a", "b", "c")
+
+
+class Control:
+    """The ways to the other hosts of a test, in the place of their control connections."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    async def ask(self, peer: Peer, _address: str, request: Any, _answer: object) -> Any:
+        host = self._world.hosts[peer.name]
+        if not host.is_reachable:
+            raise PeerUnreachableError("gone")
+        if isinstance(request, Expect):
+            return Expected(candidates=tuple(host.announced))
+        assert isinstance(request, Ask)
+        return Runs(runs=await host.recovery.runs(request.uuid))
+
+
+class Host:
+    """One host's part in agreements."""
+
+    def __init__(self, world: "World", name: str, configured: Configured, directory: Path) -> None:
+        self.announced: list[DomainName] = []
+        self.is_reachable = True
+        self.watcher = FakeWatcher()
+        ledger = Ledger(History(directory / name), time.time)
+        peers = [Peer(name=other, addresses=[f"10.0.0.{number}"]) for number, other in enumerate(NAMES, 1)]
+        self.runtime = Runtime(
+            config=Config(name=name, state_directory=directory / name, coordination=configured),
+            name=name,
+            directory=Directory(peers, name, lambda _: False),
+            silent=SilentPeers(1.0),
+            announcements=Announcements(1.0),
+            ledger=ledger,
+            spares=cast("Spares", None),
+            control=cast("ControlClient", Control(world)),
+            domains=Domains(self.watcher, ledger),
+            keep_translation=list,
+        )
+        self.engine = FakeEngine(name, world.machine, lambda: world.now)
+        self.coordination = Coordination(self.runtime, _no_context, lambda _: None, lambda: self.engine)
+        self.group = FakeGroup(name, world.deciders)
+        self.certifying = Certifying(self.runtime, cast("PbftGroup", self.group))
+        self.permits = Permits(self.runtime, self.coordination, self.certifying)
+        self.recovery = Recovery(self.runtime, self.coordination, self.permits)
+
+    def peer(self, name: str) -> Peer:
+        found = self.runtime.directory.by_name(name)
+        assert found is not None
+        return found
+
+    def runs(self, uuid: str = UUID, job: JobStatistics | None = None) -> None:
+        self.watcher.running[uuid] = Domain(uuid, "web1", 1 << 30, job)
+
+
+def _no_context(_: str) -> Any:
+    raise AssertionError("nobody is dialled here")
+
+
+class World:
+    """Hosts a, b and c and their one state."""
+
+    def __init__(self, directory: Path, configured: Configured, deciders: Deciders | None = None) -> None:
+        self.deciders = deciders
+        self.machine = FleetMachine()
+        self.now = time.time()
+        self.hosts = {name: Host(self, name, configured, directory) for name in NAMES}
+
+    @property
+    def state(self) -> str:
+        """Of the one ticket."""
+        return self.tickets[0].state
+
+    def state_of(self, name: str) -> str:
+        """Of a host."""
+        return self.machine.fleet.hosts[name].state
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        fleet = self.machine.fleet
+        return [*fleet.open_tickets.values(), *fleet.ended_tickets.values()]
+
+    async def agree(self, source: str = "a", destination: str = "b") -> tuple[Permit, tuple[str, str]]:
+        """Go through an agreement on `WEB`; returns what the source showed and how it was judged."""
+        here, there = self.hosts[source], self.hosts[destination]
+        there.announced = [WEB]
+        agreement = await here.permits.obtain("one", here.peer(destination), "", [WEB])
+        assert agreement.permit is not None
+        return agreement.permit, await there.permits.judge("one", there.peer(source), agreement.permit)
+
+
+@asynccontextmanager
+async def world_of(directory: Path, configured: Configured, deciders: Deciders | None = None) -> AsyncIterator[World]:
+    world = World(directory, configured, deciders)
+    async with AsyncExitStack() as stack:
+        for host in world.hosts.values():
+            await host.coordination.start()
+            stack.push_async_callback(host.coordination.close)
+            await host.runtime.domains.start()
+            stack.push_async_callback(host.runtime.domains.close)
+            host.coordination.is_known = True
+            await host.coordination.submit(PutHost(name=host.runtime.name))
+        yield world
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_of(tmp_path, Configured(voters=NAMES)) as made:
+        yield made
+
+
+@pytest.fixture
+async def strict(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_of(tmp_path, Configured(voters=NAMES, require=True)) as made:
+        yield made
+
+
+async def test_both_ends_agree_on_the_fleets_ticket_and_ownership_moves_at_the_end(world: World) -> None:
+    permit, judged = await world.agree()
+    assert (permit.uuid, permit.source, permit.destination) == (UUID, "a", "b")
+    assert judged == ("", "fleet")
+    assert world.state == "running"
+    await world.hosts["b"].permits.ended("one", "destination", "completed", certain=True)
+    await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
+    assert world.state == "completed"
+    assert world.machine.fleet.domains[UUID].owner == "b"
+    assert world.hosts["a"].permits.carried == world.hosts["b"].permits.carried == {}
+
+
+async def test_a_migration_that_failed_leaves_the_domain_with_its_source(world: World) -> None:
+    await world.agree()
+    await world.hosts["b"].permits.ended("one", "destination", "failed", certain=True)
+    assert world.state == "running"
+    await world.hosts["a"].permits.ended("one", "source", "failed", certain=True)
+    assert world.state == "failed"
+    assert world.machine.fleet.domains[UUID].owner == "a"
+
+
+async def test_the_same_domain_cannot_go_to_two_hosts_at_once(world: World) -> None:
+    await world.agree("a", "b")
+    world.hosts["c"].announced = [WEB]
+    with pytest.raises(SessionError, match="has a ticket already"):
+        await world.hosts["a"].permits.obtain("two", world.hosts["a"].peer("c"), "", [WEB])
+
+
+@pytest.mark.parametrize("refusal", ["draining", "limit"])
+async def test_what_the_fleet_refuses_for_a_reason_is_refused(world: World, refusal: str) -> None:
+    source = world.hosts["a"]
+    body = SetHostState(name="b", state="draining") if refusal == "draining" else SetLimits(limits=Limits(fleet=1))
+    await source.coordination.submit(body)
+    if refusal == "limit":
+        world.hosts["b"].announced = [DomainName("other", "other")]
+        await source.permits.obtain("zero", source.peer("b"), "", [DomainName("other", "other")])
+    world.hosts["b"].announced = [WEB]
+    with pytest.raises(SessionError):
+        await source.permits.obtain("one", source.peer("b"), "", [WEB])
+
+
+async def test_without_a_quorum_both_ends_agree_by_themselves_and_say_so(world: World) -> None:
+    for host in world.hosts.values():
+        host.engine.has_quorum = False
+    permit, judged = await world.agree()
+    assert permit.token == 0
+    assert judged == ("", "point-to-point")
+    agreement = await world.hosts["a"].permits.obtain("two", world.hosts["a"].peer("b"), "", [WEB])
+    assert agreement.note.startswith("point-to-point: no majority")
+
+
+async def test_where_the_fleet_is_required_want_of_a_quorum_is_a_no_on_both_ends(strict: World) -> None:
+    permit, judged = await strict.agree()
+    assert judged == ("", "fleet")
+    source, destination = strict.hosts["a"], strict.hosts["b"]
+    destination.engine.has_quorum = False
+    assert (await destination.permits.judge("two", destination.peer("a"), permit))[0] == "no-quorum"
+    source.engine.has_quorum = False
+    with pytest.raises(SessionError, match="no majority"):
+        await source.permits.obtain("two", source.peer("b"), "", [WEB])
+
+
+async def test_where_the_fleet_is_required_nothing_else_will_do(strict: World) -> None:
+    destination = strict.hosts["b"]
+    alone = Permit(uuid=UUID, source="a", destination="b", expires_at=time.time() + 60)
+    assert (await destination.permits.judge("one", destination.peer("a"), alone))[0] == "ticket"
+    assert (await destination.permits.judge("one", destination.peer("a"), None))[0] == "ticket"
+    with pytest.raises(SessionError, match="the domain is not known"):
+        await strict.hosts["a"].permits.obtain("one", strict.hosts["a"].peer("b"), "", [])
+
+
+async def test_a_forged_ticket_is_refused_whatever_was_changed(world: World) -> None:
+    source, destination = world.hosts["a"], world.hosts["b"]
+    destination.announced = [WEB]
+    agreement = await source.permits.obtain("one", source.peer("b"), "", [WEB])
+    assert agreement.permit is not None
+    good = agreement.permit
+    forged = [
+        replace(good, token=good.token + 1),
+        replace(good, uuid="another"),
+        replace(good, generation=good.generation + 1),
+        replace(good, expires_at=good.expires_at + 1),
+        replace(good, certificate=b"forged"),
+        replace(good, destination="c"),
+        replace(good, source="c"),
+    ]
+    for permit in forged:
+        assert (await destination.permits.judge("x", destination.peer("a"), permit))[0] == "ticket", permit
+    assert (await destination.permits.judge("x", destination.peer("c"), good))[0] == "ticket"
+    assert (await world.hosts["c"].permits.judge("x", world.hosts["c"].peer("a"), good))[0] == "ticket"
+    assert (await destination.permits.judge("one", destination.peer("a"), good)) == ("", "fleet")
+
+
+async def test_a_ticket_that_was_used_is_not_good_again(world: World) -> None:
+    permit, _ = await world.agree()
+    destination = world.hosts["b"]
+    await destination.permits.ended("one", "destination", "completed", certain=True)
+    assert (await destination.permits.judge("replay", destination.peer("a"), permit))[0] == "ticket"
+
+
+async def test_a_ticket_that_expired_is_no_good(world: World) -> None:
+    source, destination = world.hosts["a"], world.hosts["b"]
+    destination.announced = [WEB]
+    agreement = await source.permits.obtain("one", source.peer("b"), "", [WEB])
+    world.now += source.runtime.config.coordination.ticket_s_max
+    assert (await destination.permits.judge("one", destination.peer("a"), agreement.permit))[0] == "ticket"
+
+
+async def test_an_old_agreement_of_two_ends_is_no_good(world: World) -> None:
+    destination = world.hosts["b"]
+    late = Permit(uuid=UUID, source="a", destination="b", expires_at=time.time() - CLOCK_SKEW_S - 1)
+    assert (await destination.permits.judge("one", destination.peer("a"), late))[0] == "ticket"
+    skewed = replace(late, expires_at=time.time() - CLOCK_SKEW_S + 5)
+    assert (await destination.permits.judge("one", destination.peer("a"), skewed))[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "state", "owner"),
+    [("a", "failed", "a"), ("b", "completed", "b"), ("", "failed", "a"), ("ab", "conflict", "a")],
+)
+async def test_what_a_crash_left_open_is_settled_by_libvirt_on_both_hosts(
+    world: World, runs: str, state: str, owner: str
+) -> None:
+    await world.agree()
+    for host in world.hosts.values():
+        host.permits.carried.clear()  # the agents were killed and are back
+    for name in runs:
+        world.hosts[name].runs()
+    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=time.time() - SETTLED_S - 1)
+    await world.hosts["b"].recovery.look()
+    assert (world.state, world.machine.fleet.domains[UUID].owner) == (state, owner)
+
+
+@pytest.mark.parametrize("why", ["carried", "recent", "moving", "no-libvirt", "unreachable"])
+async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
+    await world.agree()
+    source, destination = world.hosts["a"], world.hosts["b"]
+    age = 0.0 if why == "recent" else SETTLED_S + 1
+    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=time.time() - age)
+    if why != "carried":
+        destination.permits.carried.clear()
+    source.runs(job=JobStatistics(outgoing=True) if why == "moving" else None)
+    source.watcher.connected = why != "no-libvirt"
+    source.is_reachable = why != "unreachable"
+    await destination.recovery.look()
+    assert world.state == "running"
+
+
+async def test_domains_that_run_here_become_known_and_those_that_went_unagreed_change_hands(world: World) -> None:
+    first, second = world.hosts["a"], world.hosts["b"]
+    first.runs()
+    await first.recovery.look()
+    assert world.machine.fleet.domains[UUID].owner == "a"
+    del first.watcher.running[UUID]
+    await first.recovery.look()
+    assert world.machine.fleet.domains[UUID].owner == "a"
+    second.runs()
+    await second.recovery.look()
+    assert world.machine.fleet.domains[UUID].owner == "a"
+    await first.recovery.look()
+    assert world.machine.fleet.domains[UUID].owner == "b"
+
+
+async def test_a_drain_is_known_to_the_fleet(world: World) -> None:
+    await world.hosts["b"].coordination.set_draining(draining=True)
+    assert world.state_of("b") == "draining"
+    await world.hosts["b"].coordination.set_draining(draining=False)
+    assert world.state_of("b") == "up"
+    world.hosts["b"].engine.has_quorum = False
+    await world.hosts["b"].coordination.set_draining(draining=True)
+    assert world.state_of("b") == "up"
+
+
+async def test_an_engine_that_cannot_start_leaves_an_agent_without_it(tmp_path: Path) -> None:
+    async with world_of(tmp_path, Configured()) as world:
+        runtime = world.hosts["a"].runtime
+        (tmp_path / "a" / "alone").mkdir(parents=True)
+        (tmp_path / "a" / "alone" / "snapshot").write_bytes(b"damaged")
+        broken = Coordination(runtime, _no_context, lambda _: None)
+        await broken.start()
+        assert "damaged" in broken.latest.error
+        agreement = await Permits(runtime, broken, world.hosts["a"].certifying).obtain(
+            "one", world.hosts["a"].peer("b"), "", [WEB]
+        )
+        assert agreement.note.startswith("point-to-point")
+        here, there = socket.socketpair()
+        broken.adopt(here)
+        assert there.recv(1) == b""
+        there.close()
+        await broken.close()
+
+
+def test_a_ticket_says_all_that_both_ends_compare() -> None:
+    shown = set(Permit.__struct_fields__)
+    assert shown < set(Ticket.__struct_fields__)
+    ticket = Ticket(
+        token=7, uuid="u", source="a", destination="b", generation=3, granted_at=1, expires_at=2, certificate=b"c"
+    )
+    assert all(getattr(as_permit(ticket), name) == getattr(ticket, name) for name in shown)
+
+
+async def test_a_resolution_needs_a_side_of_the_ticket(world: World) -> None:
+    await world.agree()
+    body = Resolve(token=world.tickets[0].token, source_runs=True, destination_runs=False)
+    assert (await world.hosts["c"].coordination.submit(body)).code == "stranger"
