@@ -17,7 +17,13 @@ from dwcp_migrate.errors import NotFoundError
 
 SUITES: Final = {
     "amst": "channels, set-up, segment sizes over loopback mTLS, and pass-through beside it",
+    "ass": "commits, elections and broadcast of the shared state, each replica a process of its own",
     "hde": "codecs on zeros, text, guest memory and a mix",
+    "acp": "the PBFT group: latency and throughput, conflicts, certificates, quorum checks",
+    "pba": "forecasts on synthetic series and traces, their cost, the allocator in virtual time",
+    "contend": "four migrations at once over one link of the lab, a deadline on one (root)",
+    "predict": "predictions against migrations over varied links and guests in the lab (root)",
+    "itp": "placement: latencies, local optima, accuracy against proven and planted optima",
     "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
 }
 """Name of the module and what it measures."""
@@ -48,15 +54,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         quick: an eighth of the bytes and one run of each: shows that it works, measures little.
-        migrations: of the suite soak.
-        first: number of its first migration: what is done to each follows from the seed and its number.
-        seed: of the suite soak.
+        migrations: of the suites soak and predict.
+        first: number of the first migration (soak) or group (predict): what is done follows from the seed and that.
+        seed: of what the suites soak, predict and pba draw.
+        traces: directory of `time value` files for the suite pba; empty without.
     """
 
     quick: bool = False
     migrations: int = 100
     first: int = 0
     seed: int = 1
+    traces: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

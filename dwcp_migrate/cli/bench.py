@@ -1,5 +1,7 @@
 """`dwcp-migrate bench`: run a suite, print figures with the machine, commit and command that they belong to."""
 
+import os
+
 import click
 
 from dwcp_migrate.cli import output
@@ -9,22 +11,28 @@ from dwcp_migrate.cli.options import json_option
 @click.command()
 @click.argument("suite")
 @click.option("--quick", is_flag=True, help="Few bytes, one run: shows that it works, measures little.")
-@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (soak).")
-@click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first one (soak).")
-@click.option("--seed", default=1, show_default=True, help="What goes wrong in each migration follows from it (soak).")
+@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (soak, predict).")
+@click.option(
+    "--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first (soak, predict)."
+)
+@click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (soak, pba, predict).")
+@click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
 @json_option
-def command(*, suite: str, quick: bool, as_json: bool, **soak: int) -> None:
-    """Run the benchmark SUITE: amst, hde or soak.
+def command(*, suite: str, quick: bool, as_json: bool, traces: str, **soak: int) -> None:
+    """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict or soak.
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
     """
+    # Before numpy is imported: its threads cost more than they bring on the small matrices of a forecast.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dwcp_migrate.bench import frame
 
     words = ["dwcp-migrate", "bench", suite, *(["--quick"] if quick else [])]
-    if suite == "soak":
+    if suite in {"soak", "predict"}:
         words += [f"--{name}={value}" for name, value in sorted(soak.items())]
+    words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
     words += ["--json"] if as_json else []
-    report = frame.run(suite, frame.Options(quick=quick, **soak), " ".join(words))
+    report = frame.run(suite, frame.Options(quick=quick, traces=traces, **soak), " ".join(words))
     if as_json:
         click.echo(output.as_json(report))
         return

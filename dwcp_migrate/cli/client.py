@@ -14,10 +14,11 @@ import msgspec
 
 from dwcp_migrate.agent import api
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
-from dwcp_migrate.errors import AgentUnreachableError, ConfigError, DwcpError, NotFoundError
+from dwcp_migrate.errors import AgentUnreachableError, ConfigError, CoordinationError, DwcpError, NotFoundError
 
-TIMEOUT_S: Final = 10.0
-"""Longest wait for one answer; `/v1/peers` asks every peer at once, each within `link.connect_timeout_s`."""
+TIMEOUT_S: Final = 15.0
+"""Longest wait for one answer; `/v1/peers` asks every peer at once, each within `link.connect_timeout_s`;
+a change of the fleet's membership takes up to 10 s."""
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """A full history page of `HISTORY_LIMIT_MAX` records with all their events stays below it."""
@@ -25,6 +26,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 STATUS_NOT_FOUND: Final = 404
 STATUS_CONFLICT: Final = 409
 STATUS_UNPROCESSABLE: Final = 422
+STATUS_UNAVAILABLE: Final = 503
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
@@ -69,6 +71,15 @@ class Client:
         """The newest `limit` migrations that ended."""
         return self._get(f"/v1/history?limit={limit}", api.Migrations)
 
+    def predict(self, domain: str, peer: str, deadline_s: float) -> api.Predicted:
+        """What a migration of a domain to a peer will take."""
+        query = urlencode({"domain": domain, "peer": peer, "deadline_s": deadline_s})
+        return self._get(f"/v1/predict?{query}", api.Predicted)
+
+    def share(self, domain: str, weight: float, deadline_s: float) -> api.Done:
+        """Set how a domain's migration shares its link."""
+        return self.post("share", domain=domain, weight=str(weight), deadline_s=str(deadline_s))
+
     def migration(self, prefix: str) -> api.Migration:
         """One migration by a unique prefix of its id.
 
@@ -78,15 +89,27 @@ class Client:
         return self._get(f"/v1/migrations/{quote(prefix, safe='')}", api.Migration)
 
     def post(self, action: str, **query: str) -> api.Done:
-        """Ask for `drain`, `undrain`, `reload` or `record`."""
+        """Ask for `drain`, `undrain`, `reload`, `record` or `share`."""
         suffix = f"?{urlencode(query)}" if query else ""
         return self._ask("POST", f"/v1/{action}{suffix}", api.Done)
+
+    def ask(self, view: str, kind: type[Answer]) -> Answer:
+        """Any other view by its name.
+
+        Raises:
+            CoordinationError: it is about the fleet's state, which cannot be asked.
+        """
+        return self._get(f"/v1/{view}", kind)
+
+    def change(self, action: str, kind: type[Answer], body: bytes = b"", **query: str) -> Answer:
+        """Ask for a change of the fleet's state; raises as `ask`."""
+        return self._ask("POST", f"/v1/{action}?{urlencode(query)}", kind, body)
 
     def _get(self, target: str, kind: type[Answer]) -> Answer:
         return self._ask("GET", target, kind)
 
-    def _ask(self, method: str, target: str, kind: type[Answer]) -> Answer:
-        status, body = self._exchange(method, target)
+    def _ask(self, method: str, target: str, kind: type[Answer], sent: bytes = b"") -> Answer:
+        status, body = self._exchange(method, target, sent)
         try:
             if status != http.client.OK:
                 raise _refusal(status, msgspec.json.decode(body, type=api.Failure))
@@ -97,10 +120,10 @@ class Client:
                 hint="after an upgrade: systemctl restart dwcp-migrate, once no migration runs",
             ) from error
 
-    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+    def _exchange(self, method: str, target: str, sent: bytes) -> tuple[int, bytes]:
         connection = _UnixConnection(self.path)
         try:
-            connection.request(method, target)
+            connection.request(method, target, sent or None)
             answer = connection.getresponse()
             return answer.status, answer.read(ANSWER_BYTES_MAX)
         except PermissionError as error:
@@ -121,6 +144,7 @@ def _refusal(status: int, failure: api.Failure) -> DwcpError:
         STATUS_NOT_FOUND: NotFoundError,
         STATUS_CONFLICT: NotFoundError,
         STATUS_UNPROCESSABLE: ConfigError,
+        STATUS_UNAVAILABLE: CoordinationError,
     }
     return kinds.get(status, DwcpError)(failure.error, hint=failure.hint)
 

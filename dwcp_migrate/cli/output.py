@@ -8,7 +8,7 @@ structs as they are, numbers in base units.
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,6 +17,9 @@ from dwcp_migrate.session.record import Migration
 from dwcp_migrate.units import format_bytes, format_rate
 
 UNKNOWN = "-"
+
+Say = Callable[[float], str]
+"""Turns a number into what people read."""
 
 
 def as_json(value: object) -> str:
@@ -117,6 +120,14 @@ def ratio(migration: Migration) -> str:
     if migration.passthrough_reason or not migration.counters.wire_bytes:
         return UNKNOWN
     return f"{migration.ratio:.1f}"
+
+
+def eta(migration: Migration) -> str:
+    """Say when it will be over: `42 s`, with its range where that is known: `42 s (38 s to 51 s)`."""
+    if migration.eta_range_s is None or migration.eta_s < 0:
+        return duration(migration.eta_s)
+    low, high = migration.eta_range_s
+    return f"{duration(migration.eta_s)} ({duration(low)} to {duration(high)})"
 
 
 def counted(count: int, one: str, many: str) -> str:

@@ -61,6 +61,7 @@ def summary(status: api.Status) -> list[tuple[str, str]]:
         ("Version", f"{status.version}, pid {status.pid}"),
         ("Redirect", redirect(status.intercept)),
         ("libvirt", f"{libvirt.uri} {libvirt.version}".strip() if libvirt.connected else _not_connected(libvirt)),
+        ("Fleet", fleet(status)),
         ("Carried", carried(status.totals)),
     ]
 
@@ -92,6 +93,16 @@ def carried(totals: api.Totals) -> str:
     return f"{told}, {passed} unaccelerated" + (f" ({reasons})" if reasons else "")
 
 
+def fleet(status: api.Status) -> str:
+    """Say where the fleet's shared state stands; empty for a host by itself."""
+    engine = status.coordination
+    if engine.state == "stopped" and engine.error:
+        return f"STOPPED: {engine.error}"
+    if len(engine.members) < 2:  # noqa: PLR2004 - itself
+        return ""
+    return f"{engine.engine}, {engine.state}, {f'led by {engine.leader}' if engine.leader else 'NO LEADER'}"
+
+
 def peer_row(peer: api.PeerView) -> tuple[str, ...]:
     """Lay out one peer."""
     address = f"{peer.addresses[0]}:{peer.port}"
@@ -110,7 +121,7 @@ def migration_row(migration: api.Migration) -> tuple[str, ...]:
         output.percent(output.progress(migration)),
         output.rate(migration),
         output.ratio(migration),
-        output.duration(migration.eta_s),
+        output.eta(migration),
     )
 
 

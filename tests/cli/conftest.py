@@ -132,6 +132,29 @@ def make_facts(**changes: Any) -> api.Facts:
     return api.Facts(**(fields | changes))
 
 
+def make_predicted(**changes: Any) -> api.Predicted:
+    expected = api.Expected(
+        time_s=(38.0, 42.0, 51.0),
+        downtime_s=(0.1, 0.12, 0.3),
+        wire_bytes=(1 << 29, 1 << 30, 2 << 30),
+        convergence=0.97,
+        way="precopy",
+        model_time_s=40.0,
+    )
+    fields: dict[str, Any] = {
+        "domain": "web1",
+        "peer": "hv2",
+        "expected": expected,
+        "reason": "it converges in 97 % of the cases: 42 s (38 to 51), a pause of 120 ms",
+        "memory_bytes": 4 << 30,
+        "dirty_bytes_per_s": (5e6, 5e6, 5e6),
+        "link_bytes_per_s": (20e6, 25e6, 26e6),
+        "link_known": True,
+        "rtt_s": 0.04,
+    }
+    return api.Predicted(**(fields | changes))
+
+
 class FakeAgent:
     """What the fake answers; `posted` is what it was asked to do."""
 
@@ -140,10 +163,13 @@ class FakeAgent:
         self.status = make_status()
         self.peers = [make_peer()]
         self.facts = make_facts()
+        self.predicted = make_predicted()
         self.ended = [make_ended()]
+        self.more: dict[str, msgspec.Struct] = {}
         self.failure: tuple[int, api.Failure] | None = None
         self.raw: bytes | None = None
         self.posted: list[tuple[str, dict[str, str]]] = []
+        self.asked: dict[str, str] = {}
 
     def answer(self, method: str, target: str) -> tuple[int, bytes]:
         if self.raw is not None:
@@ -154,7 +180,10 @@ class FakeAgent:
         if method == "POST":
             self.posted.append((path, {key: values[0] for key, values in query.items()}))
             return 200, msgspec.json.encode(api.Done(state="running", message=f"done: {path}"))
-        found = self._find(path, query)
+        if path == "/v1/predict":
+            self.asked = {key: values[0] for key, values in query.items()}
+            return 200, msgspec.json.encode(self.predicted)
+        found = self.more.get(path) or self._find(path, query)
         if found is None:
             return 404, msgspec.json.encode(api.Failure(error=f"no such migration: {path.rpartition('/')[2]}"))
         return 200, msgspec.json.encode(found)

@@ -7,9 +7,11 @@ import pytest
 
 from dwcp_migrate.agent import api
 from dwcp_migrate.cli import run
+from dwcp_migrate.state.engine import EngineStatus, Member
 
 Call = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Any]
+MEMBERS = [Member(name="hv1", role="voter", connected=True), Member(name="hv2", role="leader", connected=True)]
 
 
 def test_status_shows_agent_redirect_peers_and_migrations(call: Call) -> None:
@@ -26,6 +28,23 @@ def test_status_has_no_colour_and_no_line_is_padded(call: Call) -> None:
     _, out, _ = call("status")
     assert "\x1b" not in out
     assert all(line == line.rstrip() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        (EngineStatus(engine="raft", state="leader", leader="hv1", members=MEMBERS[:1]), ""),
+        (EngineStatus(engine="raft", state="follower", leader="hv2", members=MEMBERS), "raft, follower, led by hv2"),
+        (EngineStatus(engine="raft", state="candidate", members=MEMBERS), "raft, candidate, NO LEADER"),
+        (EngineStatus(engine="raft", state="stopped", error="disk full"), "STOPPED: disk full"),
+    ],
+)
+def test_status_says_where_the_fleets_state_stands(
+    call: Call, agent: Any, status: Make, engine: EngineStatus, said: str
+) -> None:
+    agent.status = status(coordination=engine)
+    (line,) = [line for line in call("status")[1].splitlines() if line.startswith("Fleet")] or [""]
+    assert line == (f"Fleet:     {said}" if said else "")
 
 
 def test_status_says_what_is_broken(call: Call, agent: Any, status: Make, peer: Make) -> None:

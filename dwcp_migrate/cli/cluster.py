@@ -1,0 +1,203 @@
+"""`dwcp-migrate cluster`: who keeps the fleet's shared state, who leads, who may vote."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.agent import cluster_views as api
+from dwcp_migrate.cli import output
+from dwcp_migrate.cli.client import Client, control_socket
+from dwcp_migrate.cli.options import agent_options, json_option
+from dwcp_migrate.units import format_bytes
+
+MEMBER_HEADER = ("Member", "Role", "Connected", "Behind")
+HOST_HEADER = ("Host", "State", "Trust domain", "CPUs", "Memory", "Heard")
+
+CHOICE_HEADER = ("When", "From", "To", "Engine", "Why")
+EVENT_HEADER = ("When", "Engine", "Now", "Why")
+CHOICES_SHOWN = 10
+
+
+@click.group()
+def command() -> None:
+    """Show and change the fleet's shared state: members, leader, policy."""
+
+
+@command.command()
+@json_option
+@agent_options
+def status(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Show where the shared state stands, seen from this host."""
+    found = Client(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
+    click.echo(output.as_json(found) if as_json else render(found))
+
+
+@command.command()
+@json_option
+@agent_options
+def members(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """List the members and the hosts."""
+    found = Client(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
+    if as_json:
+        click.echo(output.as_json({"members": found.engine.members, "hosts": found.hosts}))
+        return
+    click.echo(f"{member_table(found)}\n\n{host_table(found)}")
+
+
+@command.command()
+@json_option
+@agent_options
+def pbft(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Show the PBFT group, and who decided lately and why."""
+    found = Client(control_socket(config_path, socket_path)).ask("pbft", api.PbftView)
+    click.echo(output.as_json(found) if as_json else render_pbft(found))
+
+
+@command.command()
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("/etc/dwcp-migrate/pbft.key"),
+    show_default=True,
+    help="Where this host's secret key is; made if it is not there, never replaced.",
+)
+@json_option
+def key(*, path: Path, as_json: bool) -> None:
+    """Make this host's key for the PBFT group; shows the public one, for [coordination.pbft] of every host."""
+    from dwcp_migrate.consensus.key_file import make_identity
+
+    public = make_identity(path).public.hex()
+    click.echo(output.as_json({"key": str(path), "public_key": public}) if as_json else public)
+
+
+def _change(verb: str, name: str, config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
+    done = Client(control_socket(config_path, socket_path)).change(f"cluster/{verb}", api.Changed, name=name)
+    click.echo(output.as_json(done) if as_json else done.message)
+
+
+@command.command()
+@click.argument("name")
+@json_option
+@agent_options
+def add(*, name: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Give the host NAME a vote; its agent must run and be a peer of the leader."""
+    _change("add", name, config_path, socket_path, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@json_option
+@agent_options
+def remove(*, name: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Take the vote of the host NAME; it follows on without one."""
+    _change("remove", name, config_path, socket_path, as_json=as_json)
+
+
+@command.command("transfer-leader")
+@click.argument("name", required=False, default="")
+@json_option
+@agent_options
+def transfer_leader(*, name: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Let NAME lead, or whoever is furthest; run it on the leader."""
+    _change("transfer-leader", name, config_path, socket_path, as_json=as_json)
+
+
+def render(cluster: api.Cluster) -> str:
+    """Lay the cluster out as text."""
+    return "\n\n".join([output.block(summary(cluster)), member_table(cluster), host_table(cluster)])
+
+
+def summary(cluster: api.Cluster) -> list[tuple[str, str]]:
+    """Say where it stands in a few lines."""
+    engine = cluster.engine
+    return [
+        ("Shared state", f"{engine.engine}, this host is {engine.state}" if cluster.is_shared else "this host's own"),
+        ("Leader", f"{engine.leader or 'none'}, term {engine.term}"),
+        ("Log", f"{engine.commit_index} committed, {engine.applied_index} applied, {format_bytes(engine.log_bytes)}"),
+        ("Commit", latency(engine.commit_ms_p50, engine.commit_ms_p99)),
+        ("Requests", f"{engine.requests} confirmed, {engine.requests_failed} not"),
+        ("Required", "yes: migrations need the fleet's word" if cluster.is_required else "no"),
+        ("PBFT", policy(cluster)),
+        ("Error", engine.error),
+    ]
+
+
+def policy(cluster: api.Cluster) -> str:
+    """Say what happens across trust domains."""
+    if cluster.pbft == "off":
+        return "off: all hosts are of one trust domain"
+    return "a migration between trust domains needs a certificate"
+
+
+def render_pbft(found: api.PbftView) -> str:
+    """Lay the group out as text, with the latest choices and changes."""
+    parts = [output.block(pbft_summary(found))]
+    if found.choices:
+        rows = [
+            (output.moment(one.at), one.source, one.destination, one.engine, one.reason)
+            for one in found.choices[:CHOICES_SHOWN]
+        ]
+        parts.append(output.table(CHOICE_HEADER, rows))
+    if found.events:
+        changes = [
+            (output.moment(event.at), event.engine, "decides again" if event.usable else "failed", event.reason)
+            for event in found.events[:CHOICES_SHOWN]
+        ]
+        parts.append(output.table(EVENT_HEADER, changes))
+    return "\n\n".join(parts)
+
+
+def pbft_summary(found: api.PbftView) -> list[tuple[str, str]]:
+    """Say where the group stands in a few lines."""
+    group = found.group
+    is_replica = group.role == "replica"
+    time = f"{group.decision_ms_p50:.1f} ms half of them, {group.decision_ms_max:.1f} ms at most"
+    return [
+        ("Mode", found.mode),
+        ("This host", group.role),
+        ("Members", ", ".join(group.members)),
+        ("Connected", ", ".join(group.connected)),
+        ("Bears", f"{group.faulty_max} that fail or lie" if group.members else ""),
+        ("View", f"{group.view}, primary {group.primary}, {group.view_changes} changes" if is_replica else ""),
+        ("Sequence", str(group.sequence) if is_replica else ""),
+        ("Batches", f"{group.batch_p50:g} requests half of them, {group.batch_max} at most" if is_replica else ""),
+        ("Decisions", f"{group.decisions} for this host, {group.decisions_failed} not in time"),
+        ("Decision", time if group.decision_ms_p50 >= 0 else ""),
+        ("Error", group.error),
+    ]
+
+
+def latency(p50_ms: float, p99_ms: float) -> str:
+    """Say how long commits took; empty before the first."""
+    return f"{p50_ms:.1f} ms half of them, {p99_ms:.1f} ms 99 of 100" if p50_ms >= 0 else ""
+
+
+def member_table(cluster: api.Cluster) -> str:
+    """Lay the members out."""
+    rows = [
+        (
+            member.name,
+            member.role,
+            "yes" if member.connected else "no",
+            str(member.behind) if member.behind >= 0 else output.UNKNOWN,
+        )
+        for member in cluster.engine.members
+    ]
+    return output.table(MEMBER_HEADER, rows)
+
+
+def host_table(cluster: api.Cluster) -> str:
+    """Lay the hosts out."""
+    rows = [
+        (
+            host.name,
+            host.state,
+            host.trust_domain or output.UNKNOWN,
+            str(host.capacity.cpus or output.UNKNOWN),
+            output.size(host.capacity.memory_bytes or -1),
+            output.moment(host.heard_at),
+        )
+        for host in cluster.hosts
+    ]
+    return output.table(HOST_HEADER, rows)

@@ -1,0 +1,50 @@
+"""`dwcp-migrate rebalance`: even the fleet out, by as few migrations as that takes."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.agent.journal import Journal
+from dwcp_migrate.cli import fleet, output
+from dwcp_migrate.cli.options import json_option
+from dwcp_migrate.placement.plan import Goal
+from dwcp_migrate.placement.planner import plan_rebalance
+
+
+@click.command()
+@click.option("--apply/--dry-run", "apply", default=False, help="Carry the plan out, or only show it (default).")
+@click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
+@json_option
+@fleet.fleet_options
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    apply: bool,
+    abandon: bool,
+    as_json: bool,
+    config_path: Path | None,
+    fleet_path: Path | None,
+) -> None:
+    """Show, or with --apply carry out, the migrations that even out the fleet. An even fleet is left alone."""
+    goal = Goal(purpose="rebalance")
+    with fleet.desk(config_path, fleet_path) as ours:
+        if abandon:
+            click.echo("given up" if _abandon(ours) else "no plan is under way")
+            return
+        if apply and fleet.unended(ours, goal):
+            context.exit(fleet.carry_out(ours, None, goal, as_json=as_json))
+        plan = plan_rebalance(ours.rested(ours.source.snapshot()), ours.policy(), ours.cost)
+        if not apply or not plan.steps:
+            click.echo(output.as_json(plan) if as_json else fleet.plan_text(plan))
+            return
+        context.exit(fleet.carry_out(ours, plan, goal, as_json=as_json))
+
+
+def _abandon(ours: fleet.Desk) -> bool:
+    journal = Journal.resume(ours.journal_path)
+    if journal is None:
+        return False
+    with journal:
+        journal.end("abandoned")
+    return True

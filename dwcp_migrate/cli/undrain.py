@@ -1,0 +1,30 @@
+"""`dwcp-migrate undrain`: let a drained host take domains again."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.agent.fleet import write_settings
+from dwcp_migrate.cli import fleet
+from dwcp_migrate.cli.drain import with_state
+from dwcp_migrate.errors import PlacementError
+
+
+@click.command()
+@click.argument("host")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="DWCP_MIGRATE_CONFIG",
+    help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
+)
+def command(*, host: str, config_path: Path | None) -> None:
+    """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
+    with fleet.desk(config_path, None) as ours:
+        if ours.hosts is None or host not in ours.hosts.uris:
+            raise PlacementError(f"no host {host}", hint="the hosts are this one and the configuration's peers")
+        if ours.shared is not None:
+            ours.shared.set_draining(host, draining=False)
+        write_settings(ours.settings_path, with_state(ours.settings(), host, "up"))
+        click.echo(f"{host} takes domains again")

@@ -1,0 +1,207 @@
+"""What an operator sees of the fleet's shared state."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dwcp_migrate.agent import api
+from dwcp_migrate.agent.cluster_views import Chosen, Cluster, EngineEvent, GroupStatus, Locks, PbftView, Tickets
+from dwcp_migrate.errors import CoordinationError
+from dwcp_migrate.state.engine import EngineStatus, Member
+from dwcp_migrate.state.model import Capacity, Host, Lease, Reservation, Ticket
+
+Call = Callable[..., tuple[int, str, str]]
+NOW = 1_790_000_000.0
+
+
+def make_cluster(**changes: Any) -> Cluster:
+    engine = EngineStatus(
+        engine="raft",
+        state="follower",
+        leader="hv1",
+        term=4,
+        commit_index=120,
+        applied_index=120,
+        log_bytes=2048,
+        members=[
+            Member(name="hv1", role="leader", connected=True, behind=0),
+            Member(name="hv2", role="voter", connected=True),
+            Member(name="hv3", role="observer", connected=False),
+        ],
+        requests=7,
+        requests_failed=1,
+        commit_ms_p50=1.25,
+        commit_ms_p99=3.5,
+    )
+    host = Host(name="hv1", trust_domain="x", capacity=Capacity(cpus=8, memory_bytes=1 << 34), heard_at=NOW)
+    fields: dict[str, Any] = {
+        "name": "hv2",
+        "is_shared": True,
+        "is_required": True,
+        "trust_domain": "x",
+        "pbft": "off",
+        "engine": engine,
+        "hosts": [host],
+    }
+    return Cluster(**(fields | changes))
+
+
+def make_ticket(**changes: Any) -> Ticket:
+    fields: dict[str, Any] = {
+        "token": 42,
+        "uuid": "0123",
+        "source": "hv1",
+        "destination": "hv2",
+        "generation": 3,
+        "granted_at": NOW,
+        "expires_at": NOW + 60,
+    }
+    return Ticket(**(fields | changes))
+
+
+def test_cluster_status_shows_leader_log_members_and_hosts(call: Call, agent: Any) -> None:
+    agent.more["/v1/cluster"] = make_cluster()
+    code, out, _ = call("cluster", "status")
+    assert code == 0
+    assert "raft, this host is follower" in out
+    assert "hv1, term 4" in out
+    assert "120 committed, 120 applied, 2.0 KiB" in out
+    assert "1.2 ms half of them, 3.5 ms 99 of 100" in out
+    assert " hv1      leader     yes         0" in out
+    assert " hv3      observer   no          -" in out
+    assert "16.0 GiB" in out
+    assert all(line == line.rstrip() for line in out.splitlines())
+
+
+def test_a_host_by_itself_says_so(call: Call, agent: Any) -> None:
+    agent.more["/v1/cluster"] = make_cluster(is_shared=False, is_required=False, hosts=[])
+    _, out, _ = call("cluster", "status")
+    assert "this host's own" in out
+
+
+@pytest.mark.parametrize(("policy", "words"), [("off", "one trust domain"), ("certificates", "needs a certificate")])
+def test_the_policy_across_trust_domains_is_shown(call: Call, agent: Any, policy: str, words: str) -> None:
+    agent.more["/v1/cluster"] = make_cluster(pbft=policy)
+    assert words in call("cluster", "status")[1]
+
+
+def test_the_group_and_who_decided_why_is_shown(call: Call, agent: Any) -> None:
+    group = GroupStatus(
+        role="replica",
+        members=["hv1", "hv2", "hv3", "hv4"],
+        connected=["hv1", "hv3"],
+        faulty_max=1,
+        primary="hv2",
+        view=1,
+        sequence=17,
+        view_changes=1,
+        batch_p50=2.0,
+        batch_max=5,
+        decisions=9,
+        decisions_failed=1,
+        decision_ms_p50=3.25,
+        decision_ms_max=80.0,
+    )
+    chosen = Chosen(at=NOW, source="hv1", destination="hv3", engine="pbft", reason="x and y differ", fallback=False)
+    event = EngineEvent(at=NOW, engine="raft", usable=False, reason="no majority")
+    agent.more["/v1/pbft"] = PbftView(mode="auto", group=group, choices=[chosen], events=[event])
+    code, out, _ = call("cluster", "pbft")
+    assert code == 0
+    for words in (
+        "1 that fail or lie",
+        "1, primary hv2, 1 changes",
+        "2 requests half of them, 5 at most",
+        "9 for this host, 1 not in time",
+        "3.2 ms half of them, 80.0 ms at most",
+        "x and y differ",
+        "no majority",
+    ):
+        assert words in out
+    shown = json.loads(call("cluster", "pbft", "--json")[1])
+    assert (shown["group"]["sequence"], shown["choices"][0]["engine"]) == (17, "pbft")
+
+
+def test_a_host_outside_of_any_group_says_so(call: Call, agent: Any) -> None:
+    agent.more["/v1/pbft"] = PbftView(mode="auto", group=GroupStatus(error="no group is configured"))
+    out = call("cluster", "pbft")[1]
+    assert "no group is configured" in out
+    assert "primary" not in out
+
+
+def test_a_key_is_made_once_and_shown_again(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "pbft.key"
+    first = call("cluster", "key", "--file", str(path))[1].strip()
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(call("cluster", "key", "--file", str(path), "--json")[1])["public_key"] == first
+    path.write_text("beef\n")
+    code, _, error = call("cluster", "key", "--file", str(path))
+    assert (code, "2 bytes, not 32" in error) == (2, True)
+
+
+def test_members_are_listed(call: Call, agent: Any) -> None:
+    agent.more["/v1/cluster"] = make_cluster()
+    assert "observer" in call("cluster", "members")[1]
+    listed = json.loads(call("cluster", "members", "--json")[1])
+    assert [member["name"] for member in listed["members"]] == ["hv1", "hv2", "hv3"]
+    assert json.loads(call("cluster", "status", "--json")[1])["engine"]["term"] == 4
+
+
+@pytest.mark.parametrize(("verb", "name"), [("add", "hv4"), ("remove", "hv4"), ("transfer-leader", "hv4")])
+def test_changes_are_asked_of_the_agent(call: Call, agent: Any, verb: str, name: str) -> None:
+    agent.raw = b'{"message": "done"}'
+    assert call("cluster", verb, name)[:2] == (0, "done\n")
+    agent.raw = None
+    agent.failure = (503, api.Failure(error="no majority", hint="wait"))
+    code, _, err = call("cluster", verb, name)
+    assert (code, err) == (CoordinationError.exit_code, "error: no majority\nhint: wait\n")
+
+
+def test_open_tickets_are_listed_and_ended_ones_when_asked_for(call: Call, agent: Any) -> None:
+    ended = make_ticket(token=41, state="failed", reason="cancelled")
+    agent.more["/v1/tickets"] = Tickets(is_fresh=True, tickets=[make_ticket(), ended])
+    code, out, _ = call("tickets")
+    assert code == 0
+    assert " 42" in out
+    assert "cancelled" not in out
+    assert "cancelled" in call("tickets", "--all")[1]
+    assert [one["token"] for one in json.loads(call("tickets", "--json", "--all")[1])["tickets"]] == [42, 41]
+
+
+def test_what_may_be_old_is_said_to_be(call: Call, agent: Any) -> None:
+    agent.more["/v1/tickets"] = Tickets(is_fresh=False, tickets=[])
+    assert call("tickets")[1] == " No ticket is open.\n\nThe fleet cannot be asked; this is what this host knows.\n"
+    agent.more["/v1/locks"] = Locks(is_fresh=False, now=NOW, leases=[], reservations=[])
+    assert "this host knows" in call("locks")[1]
+
+
+def test_locks_show_leases_and_reservations(call: Call, agent: Any) -> None:
+    agent.more["/v1/locks"] = Locks(
+        is_fresh=True,
+        now=NOW,
+        leases=[Lease(name="upgrade", holder="hv1", token=9, expires_at=NOW + 42)],
+        reservations=[
+            Reservation(
+                name="r",
+                source="hv1",
+                destination="hv2",
+                holder="hv1",
+                bytes_per_s=25_000_000,
+                token=10,
+                expires_at=NOW + 60,
+            )
+        ],
+    )
+    _, out, _ = call("locks")
+    assert " upgrade   hv1      9       42 s" in out
+    assert "200.0 Mbit/s" in out
+    assert json.loads(call("locks", "--json")[1])["leases"][0]["token"] == 9
+
+
+def test_nothing_held_is_said(call: Call, agent: Any) -> None:
+    agent.more["/v1/locks"] = Locks(is_fresh=True, now=NOW, leases=[], reservations=[])
+    assert call("locks")[1] == " Nothing is held.\n"

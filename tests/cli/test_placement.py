@@ -1,0 +1,131 @@
+"""The placement commands on fleets from files, and the settings that they keep."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dwcp_migrate.agent.fleet import read_settings
+from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
+from dwcp_migrate.cli import run
+from dwcp_migrate.errors import NotFoundError, PlacementError
+from dwcp_migrate.placement.fleet import Rule, encode
+from dwcp_migrate.placement.plan import decode
+from dwcp_migrate.placement.planner import plan_drain
+from tests.placement.fleets import domain, fleet, host
+
+Say = Callable[..., tuple[int, str, str]]
+
+FLEET = fleet(
+    [host("hv1"), host("hv2"), host("hv3", vcpus=2)],
+    [*(domain(f"vm{number}", "hv1") for number in range(4)), domain("new")],
+    Rule(name="pair", kind="apart", domains=["vm0", "vm1"]),
+)
+
+
+@pytest.fixture
+def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command with a configuration whose state is in a directory of the test's."""
+    (tmp_path / "fleet.json").write_bytes(encode(FLEET))
+    (tmp_path / "agent.toml").write_text(
+        f'name = "hv1"\nlibvirt_uri = "test:///default"\nstate_directory = "{tmp_path}/state"\n'
+    )
+
+    def said(*words: str) -> tuple[int, str, str]:
+        filled = [
+            word.format(fleet=tmp_path / "fleet.json", config=tmp_path / "agent.toml", here=tmp_path) for word in words
+        ]
+        code = run(filled)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return said
+
+
+def test_place_names_a_host_and_says_why_not_the_others(say: Say) -> None:
+    code, out, _ = say("place", "new", "--fleet", "{fleet}")
+    assert code == 0
+    assert "new -> hv2: the host would be at" in out
+    code, out, _ = say("place", "a", "b", "--apart", "--vcpus", "2", "--fleet", "{fleet}", "--json")
+    assert code == 0
+    placed = json.loads(out)
+    assert [one["domain"] for one in placed] == ["a", "b"]
+    assert len({one["host"] for one in placed}) == 2
+    code, _, err = say("place", "vm0", "--fleet", "{fleet}")
+    assert (code, "runs already" in err) == (PlacementError.exit_code, True)
+    code, _, err = say("place", "huge", "--vcpus", "99", "--fleet", "{fleet}")
+    assert (code, "no host takes huge" in err) == (PlacementError.exit_code, True)
+
+
+def test_plans_are_shown_and_explained_but_a_file_is_never_changed(say: Say, tmp_path: Path) -> None:
+    for words in (["drain", "hv1", "--dry-run"], ["rebalance"], ["migrate", "vm0", "--dry-run"]):
+        code, out, _ = say(*words, "--fleet", "{fleet}", "--json")
+        assert code in {0, PlacementError.exit_code}
+        plan = decode(out.encode())
+        assert plan.steps
+        (tmp_path / "plan.json").write_text(out)
+        code, out, _ = say("explain", "{here}/plan.json", "--fleet", "{fleet}")
+        assert code == 0
+        assert f"{plan.steps[0].domain} -> {plan.steps[0].destination}" in out
+        code, out, _ = say(*words, "--fleet", "{fleet}")
+        assert "Domain" in out
+    for words in (["drain", "hv1"], ["rebalance", "--apply"], ["migrate", "vm0"]):
+        code, _, err = say(*words, "--fleet", "{fleet}")
+        assert (code, "not changed" in err) == (PlacementError.exit_code, True)
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_even_fleet_needs_nothing(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_bytes(encode(fleet([host("a"), host("b")], [domain("x", "a"), domain("y", "b")])))
+    code, out, _ = say("rebalance", "--fleet", "{fleet}")
+    assert (code, "nothing to do: fullest host" in out) == (0, True)
+
+
+def test_rules_are_kept_in_the_settings(say: Say, tmp_path: Path) -> None:
+    add = ["rules", "add", "web", "apart", "web1", "web2", "--level", "rack", "--config", "{config}"]
+    assert say(*add)[0] == 0
+    assert say(*add)[0] == PlacementError.exit_code
+    assert say("rules", "add", "p", "pin", "db", "--config", "{config}")[0] == PlacementError.exit_code
+    assert say("rules", "add", "p", "pin", "db", "--zone", "hv1", "--soft", "2", "--config", "{config}")[0] == 0
+    code, out, _ = say("rules", "list", "--config", "{config}")
+    assert code == 0
+    assert "web1 web2" in out
+    assert "soft 2" in out
+    code, out, _ = say("rules", "list", "--json", "--config", "{config}")
+    assert [rule["name"] for rule in json.loads(out)] == ["web", "p"]
+    assert say("rules", "remove", "web", "--config", "{config}")[0] == 0
+    assert say("rules", "remove", "web", "--config", "{config}")[0] == NotFoundError.exit_code
+    assert [rule.name for rule in read_settings(tmp_path / "state/placement.json").rules] == ["p"]
+
+
+def test_undrain_takes_a_host_out_of_maintenance(say: Say, tmp_path: Path) -> None:
+    code, _, err = say("undrain", "ghost", "--config", "{config}")
+    assert (code, "no host ghost" in err) == (PlacementError.exit_code, True)
+    assert say("undrain", "hv1", "--config", "{config}")[0] == 0
+    assert read_settings(tmp_path / "state/placement.json").hosts["hv1"].state == "up"
+
+
+def test_a_plan_that_has_not_ended_is_given_up_on_request(say: Say, tmp_path: Path) -> None:
+    assert say("rebalance", "--abandon", "--config", "{config}")[1] == "no plan is under way\n"
+    plan = plan_drain(FLEET, "hv1")
+    Journal.begin(tmp_path / "state" / JOURNAL_NAME, plan).close()
+    code, _, err = say("migrate", "test", "--config", "{config}")
+    assert code == PlacementError.exit_code
+    assert "no other host takes test" in err
+    assert say("rebalance", "--abandon", "--config", "{config}")[1] == "given up\n"
+    progress = read(tmp_path / "state" / JOURNAL_NAME)
+    assert progress is not None
+    assert progress.ended == "abandoned"
+
+
+def test_draining_the_agent_and_draining_a_host_are_told_apart(say: Say) -> None:
+    assert say("drain", "hv1", "--off")[0] == 2
+    assert say("drain", "--dry-run")[0] == 2
+
+
+def test_what_is_no_plan_is_refused(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode({"steps": []}))
+    assert say("explain", "{here}/plan.json", "--fleet", "{fleet}")[0] == PlacementError.exit_code
+    assert say("explain", "{here}/absent.json", "--fleet", "{fleet}")[0] == PlacementError.exit_code
