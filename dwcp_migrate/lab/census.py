@@ -27,8 +27,9 @@ POLL_S: Final = 0.1
 CONTROL_CONNECTIONS_MAX: Final = 8
 """Two hosts keep four each way (agent.control_client.KEPT_EACH_MAX)."""
 
-AGENT_THREADS: Final = 3
-"""The loop, and two for libvirt (hypervisor.libvirt_events.THREADS) that are made when they are first needed."""
+AGENT_THREADS: Final = 6
+"""The loop, the planner's, Raft's, and what comes when it is needed: a snapshot's writer, two for libvirt
+(hypervisor.libvirt_events.THREADS)."""
 
 _ESTABLISHED: Final = "01"
 

@@ -19,6 +19,8 @@ TARGET_PYTHON: Final = "3.13"
 
 PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 FROM_DEBIAN: Final = "libvirt-python"
+FROM_SOURCE: Final = "pysyncobj"
+"""Published as source only; it is plain Python, so that a wheel made by any Python fits every other."""
 BUILD: Final = "setuptools>=77"
 """What builds the project's own wheel, as pyproject.toml has it."""
 
@@ -29,7 +31,11 @@ FETCH_S_MAX: Final = 600.0
 def wanted() -> list[str]:
     """Return the requirements of the installed package, without its extras."""
     required = metadata.requires(DISTRIBUTION) or []
-    return [each for each in required if "extra ==" not in each and not re.match(rf"{FROM_DEBIAN}\b", each)]
+    return [each for each in required if "extra ==" not in each and not _is(each, FROM_DEBIAN)]
+
+
+def _is(requirement: str, distribution: str) -> bool:
+    return re.match(rf"{distribution}\b", requirement) is not None
 
 
 def directory() -> Path:
@@ -42,8 +48,11 @@ def directory() -> Path:
 
     def fetch(path: Path) -> None:
         platforms = [f"--platform={platform}" for platform in PLATFORMS]
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={path}"]
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         only = ["--only-binary=:all:", f"--python-version={TARGET_PYTHON}", *platforms]
-        run([*pip, *only, *requirements], timeout_s=FETCH_S_MAX)
+        binary = [each for each in requirements if not _is(each, FROM_SOURCE)]
+        source = [each for each in requirements if _is(each, FROM_SOURCE)]
+        run([*pip, "download", f"--dest={path}", *only, *binary], timeout_s=FETCH_S_MAX)
+        run([*pip, "wheel", "--no-deps", f"--wheel-dir={path}", *source], timeout_s=FETCH_S_MAX)
 
     return cache.entry("wheels", cache.digest(TARGET_PYTHON, *PLATFORMS, *requirements), fetch)

@@ -15,7 +15,11 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "link": config.Link,
     "encoding": config.Encoding,
     "policy": config.Policy,
+    "bandwidth": config.Bandwidth,
     "record": config.Record,
+    "coordination": config.Coordination,
+    "coordination.pbft": config.Pbft,
+    "placement": config.Placement,
 }
 
 
@@ -43,16 +47,21 @@ def test_a_peer() -> None:
     assert documented("[[peers]]") == actual(config.Peer)
 
 
+def test_a_member_of_the_group() -> None:
+    assert documented("[[coordination.pbft.members]]") == actual(config.PbftMember)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_each_table(table: str) -> None:
-    assert documented(f"[{table}]") == actual(TABLES[table])
+    within = tuple(other.removeprefix(f"{table}.") for other in TABLES)
+    assert documented(f"[{table}]") == actual(TABLES[table], within)
 
 
 def test_no_table_is_forgotten() -> None:
     structs = {
         field.name for field in msgspec.structs.fields(config.Config) if isinstance(field.default, msgspec.Struct)
     }
-    assert structs == set(TABLES)
+    assert structs == {table for table in TABLES if "." not in table}
 
 
 def test_the_example_is_a_valid_configuration() -> None:

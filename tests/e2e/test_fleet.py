@@ -1,0 +1,222 @@
+"""Three hosts that keep one record of who runs what: real libvirt, real QEMU, migrations only on a ticket.
+
+What must hold, whatever is killed or cut: the guest runs on exactly one host, the fleet says which, and nobody moves it
+on a ticket that is forged, used or somebody else's.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from dwcp_migrate.agent.cluster_views import Cluster, Tickets
+from dwcp_migrate.lab.agents import Agent
+from dwcp_migrate.lab.guest import Guest
+from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.lab import Lab, LabOptions
+from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
+from dwcp_migrate.state.model import Ticket
+from tests.e2e.world import GUEST, SLOW, WAN
+
+pytestmark = pytest.mark.lab
+
+NAMES: Final = ("hv1", "hv2", "hv3")
+SETTLED_S: Final = 60.0
+FORGER: Final = Path(__file__).with_name("forger.py")
+
+
+class Fleet:
+    """The lab, its three agents and the guest."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.guest = Guest(GUEST)
+        self.configuration = {"coordination": {"voters": list(NAMES), "require": True, "timeout_s": 5.0}}
+        lab.start_agents(self.configuration)
+        self.until(lambda: len(self.cluster("hv1").hosts) == len(NAMES))
+        self.guest.start(lab["hv1"])
+        self.uuid = lab["hv1"].virsh("domuuid", GUEST.name).stdout.strip()
+
+    def agent(self, name: str) -> Agent:
+        return self.lab.agents[name]
+
+    def restart(self, name: str) -> None:
+        self.lab.start_agent(name, self.configuration)
+
+    def cluster(self, name: str) -> Cluster:
+        return msgspec.convert(self.agent(name).get("/v1/cluster"), Cluster)
+
+    def tickets(self, name: str) -> Tickets:
+        return msgspec.json.decode(json.dumps(self.agent(name).get("/v1/tickets")), type=Tickets)
+
+    def newest(self, name: str) -> Ticket:
+        return max(self.tickets(name).tickets, key=lambda ticket: ticket.token)
+
+    def host(self) -> Hypervisor:
+        """Where the guest runs."""
+        (name,) = self.guest.running_on(*self.lab.hypervisors)
+        return self.lab[name]
+
+    def begin(self, destination: str) -> Move:
+        command = ["migrate", "--live", GUEST.name, f"qemu+tcp://{destination}/system"]
+        return Move(self.host().popen(["virsh", *command]), " ".join(command))
+
+    def lead(self, name: str) -> None:
+        """Have a host lead."""
+        leader = next(other for other in NAMES if self.cluster(other).engine.state == "leader")
+        if leader != name:
+            self.agent(leader).post(f"/v1/cluster/transfer-leader?name={name}")
+        self.until(lambda: self.cluster(name).engine.state == "leader")
+
+    def until(self, holds: Callable[[], Any]) -> None:
+        """Wait for what has no event."""
+        deadline = time.monotonic() + SETTLED_S
+        while not holds():
+            assert time.monotonic() < deadline, "in vain"
+            time.sleep(0.2)
+
+    def restore(self) -> None:
+        self.lab.wan.heal()
+        self.lab.wan.set(WAN)
+        for name in NAMES:
+            if not self.agent(name).is_alive():
+                self.restart(name)
+        self.until(lambda: all(self.cluster(name).engine.leader for name in NAMES))
+        self.until(lambda: all(one.state != "running" for one in self.tickets("hv1").tickets))
+        self.guest.wait_healthy(self.host())
+
+    def judged(self, by: str, at: str, permit: dict[str, Any]) -> str:
+        """Show a permit at a host in the name of another; returns its answer."""
+        own = self.lab[by].directory / "agent"
+        files = [str(own / "ca.pem"), str(own / f"{by}.pem"), str(own / f"{by}.key")]
+        with socket.socket(socket.AF_UNIX) as hook:
+            hook.connect(str(self.lab[at].run_directory / "hook.sock"))
+            announcement = {"operation": "migrate begin", "name": GUEST.name, "uuid": self.uuid}
+            hook.sendall(json.dumps(announcement).encode() + b"\n")
+            hook.recv(4096)
+        argv = [sys.executable, str(FORGER), self.lab[at].address, "49152", *files, at, json.dumps(permit)]
+        ran = subprocess.run(self.lab[by].namespace.beside(argv), capture_output=True, text=True, check=True)
+        return ran.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Fleet]:
+    with Lab.up(LabOptions(name=f"fleet-{os.getpid()}", hosts=3, link=WAN, owned=True)) as lab:
+        yield Fleet(lab)
+
+
+@pytest.fixture
+def fleet(standing: Fleet) -> Iterator[Fleet]:
+    standing.restore()
+    yield standing
+    standing.restore()
+
+
+def other(fleet: Fleet) -> str:
+    """Of hv1 and hv2 the one that the guest is not on."""
+    return "hv2" if fleet.host().name == "hv1" else "hv1"
+
+
+def test_a_migration_runs_on_a_ticket_and_the_fleet_knows_the_new_owner(fleet: Fleet) -> None:
+    source, destination, begin = fleet.host().name, other(fleet), time.time()
+    outcome = fleet.begin(destination).wait()
+    assert outcome.succeeded, outcome.said
+    record = newest_record(fleet.agent(source), "source", after=begin)
+    assert record.passthrough_reason == ""
+    assert "fleet" in {event.detail for event in record.events if event.event == "agreed"}
+    fleet.until(lambda: fleet.newest("hv3").state == "completed")
+    ticket = fleet.newest("hv3")
+    assert (ticket.uuid, ticket.source, ticket.destination) == (fleet.uuid, source, destination)
+
+
+def test_a_leader_killed_in_mid_migration_costs_nothing(fleet: Fleet) -> None:
+    destination, source = other(fleet), fleet.host().name
+    fleet.lead("hv3")
+    fleet.lab.wan.set(SLOW)
+    with Watch(fleet.agent(source)) as watch:
+        move = fleet.begin(destination)
+        watch.until(lambda record: record.counters.raw_bytes > 4 << 20)
+    fleet.agent("hv3").kill()
+    fleet.until(lambda: fleet.cluster(source).engine.leader in {source, destination})
+    fleet.lab.wan.set(WAN)
+    outcome = move.wait()
+    assert outcome.succeeded, outcome.said
+    fleet.until(lambda: fleet.newest(destination).state == "completed")
+    fleet.restart("hv3")
+    fleet.until(lambda: fleet.tickets("hv3").is_fresh)
+    assert fleet.newest("hv3") == fleet.newest(destination)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_an_agent_killed_in_mid_migration_leaves_a_ticket_that_is_settled(fleet: Fleet, side: str) -> None:
+    destination, source = other(fleet), fleet.host().name
+    fleet.lab.wan.set(SLOW)
+    with Watch(fleet.agent(source)) as watch:
+        move = fleet.begin(destination)
+        watch.until(lambda record: record.counters.raw_bytes > 4 << 20)
+    victim = source if side == "source" else destination
+    fleet.agent(victim).kill()
+    assert not move.wait().succeeded
+    assert fleet.host().name == source
+    fleet.restart(victim)
+    fleet.lab.wan.set(WAN)
+    fleet.until(lambda: fleet.newest("hv3").state == "failed")
+    assert fleet.newest("hv3").source == source
+
+
+def test_a_minority_that_is_cut_off_knows_that_it_is_and_catches_up(fleet: Fleet) -> None:
+    fleet.lead("hv3")
+    fleet.lab.wan.cut("hv3")
+    destination = other(fleet)
+    fleet.until(lambda: fleet.cluster(destination).engine.leader in {"hv1", "hv2"})
+    outcome = fleet.begin(destination).wait()
+    assert outcome.succeeded, outcome.said
+    fleet.until(lambda: fleet.newest(destination).state == "completed")
+    assert not fleet.tickets("hv3").is_fresh
+    assert fleet.newest("hv3").token < fleet.newest(destination).token
+    fleet.lab.wan.heal("hv3")
+    fleet.until(lambda: fleet.tickets("hv3").is_fresh)
+    assert fleet.newest("hv3") == fleet.newest(destination)
+
+
+def test_a_forged_ticket_a_used_one_and_somebody_elses_are_refused(fleet: Fleet) -> None:
+    destination, source = other(fleet), fleet.host().name
+    outcome = fleet.begin(destination).wait()
+    assert outcome.succeeded, outcome.said
+    fleet.until(lambda: fleet.newest("hv3").state == "completed")
+    used = fleet.newest("hv3")
+    permit = {
+        "token": used.token,
+        "uuid": used.uuid,
+        "source": used.source,
+        "destination": used.destination,
+        "generation": used.generation,
+        "expires_at": used.expires_at,
+    }
+    assert fleet.judged(source, destination, permit) == "ticket"
+    fresh = {**permit, "token": used.token + 1000, "expires_at": time.time() + 60}
+    assert fleet.judged(source, destination, fresh) == "ticket"
+    assert fleet.judged("hv3", destination, permit) == "ticket"
+    assert fleet.judged("hv3", destination, {**permit, "source": "hv3", "token": 0}) == "ticket"
+    assert fleet.host().name == destination
+
+
+def test_a_guest_sent_to_two_hosts_at_once_arrives_on_one(fleet: Fleet) -> None:
+    source, second = fleet.host().name, other(fleet)
+    moves = [fleet.begin(second), fleet.begin("hv3")]
+    succeeded = [move.wait().succeeded for move in moves]
+    assert sum(succeeded) == 1
+    arrived = second if succeeded[0] else "hv3"
+    assert fleet.host().name == arrived != source
+    fleet.until(lambda: fleet.newest("hv1").state == "completed")
+    assert fleet.newest("hv1").destination == arrived
+    if arrived == "hv3":
+        assert fleet.begin(source).wait().succeeded

@@ -1,0 +1,151 @@
+"""Three hypervisors, eight guests: a host emptied and filled, one that dies in mid-plan, a plan killed and resumed.
+
+The commands run on hv1 as an operator runs them; agents run on all three and accelerate what libvirt migrates. Every
+test takes the guests where the one before left them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from dwcp_migrate.agent.journal import JOURNAL_NAME, Progress, read
+from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.lab import Lab, LabOptions
+from dwcp_migrate.lab.wan import Link
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+WAN: Final = Link(rate_bytes_per_s=25e6, delay_s=0.002, loss=0.0)
+"""200 Mbit/s: a migration takes a few seconds, time enough to kill somebody meanwhile."""
+
+GUESTS: Final = 8
+COMMAND_S_MAX: Final = 300.0
+
+
+class Place:
+    """The lab, its guests, and the commands on hv1."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        for host in lab.hypervisors:
+            placement = {"uri": "qemu+tcp://{address}/system", "address": host.address}
+            lab.start_agent(host.name, {"placement": placement})
+        self.guests = [
+            Guest(
+                GuestOptions(
+                    name=f"vm{number}",
+                    memory_mib=96,
+                    fill_mib=4,
+                    dirty_pages_per_s=20,
+                    check_pages_per_s=400,
+                    seed=number,
+                )
+            )
+            for number in range(GUESTS)
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda at: at[1].start(lab.hypervisors[at[0] % 3]), enumerate(self.guests)))
+
+    def argv(self, *words: str) -> list[str]:
+        hv1 = self.lab["hv1"]
+        config = str(self.lab.agents["hv1"].config)
+        return hv1.namespace.beside([sys.executable, "-m", "dwcp_migrate", *words, "--config", config])
+
+    def say(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.argv(*words), capture_output=True, text=True, check=False, timeout=COMMAND_S_MAX)
+
+    def where(self) -> dict[str, list[str]]:
+        """Guests that run, by host."""
+        return {
+            host.name: sorted(host.virsh("list", "--name", "--state-running").stdout.split())
+            for host in self.lab.hypervisors
+        }
+
+    def journal(self) -> Progress:
+        found = read(Path(self.lab.agents["hv1"].config).parent / "state" / JOURNAL_NAME)
+        assert found is not None
+        return found
+
+    def check(self) -> dict[str, list[str]]:
+        """Every guest runs on exactly one host, has sound memory there, and the pair is apart; who runs where."""
+        where = self.where()
+        assert sorted(name for names in where.values() for name in names) == sorted(one.name for one in self.guests)
+        for names in where.values():
+            assert not {"vm0", "vm1"} <= set(names), where
+        for guest in self.guests:
+            host = next(host for host in self.lab.hypervisors if guest.name in where[host.name])
+            guest.wait_report(host, after=guest.report(host), timeout_s=120.0)
+        return where
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    options = LabOptions(name=f"place-{os.getpid()}", hosts=3, link=WAN, owned=True)
+    with Lab.up(options) as lab:
+        made = Place(lab)
+        assert made.say("rules", "add", "pair", "apart", "vm0", "vm1").returncode == 0
+        yield made
+
+
+def even(where: dict[str, list[str]]) -> bool:
+    counts = sorted(len(names) for names in where.values())
+    return counts[-1] - counts[0] <= 1
+
+
+def test_a_host_is_emptied_without_a_rule_broken_and_the_fleet_is_even_again(place: Place) -> None:
+    place.check()
+    done = place.say("drain", "hv1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = place.check()
+    assert where["hv1"] == []
+    assert place.journal().ended == "completed"
+    assert json.loads(place.say("rebalance", "--json").stdout)["steps"] == []  # nothing comes to a host in maintenance
+    assert place.say("undrain", "hv1").returncode == 0
+    assert place.journal().moved_at
+    done = place.say("rebalance", "--apply")
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = place.check()
+    again = json.loads(place.say("rebalance", "--json").stdout)
+    assert again["steps"] == []
+    assert even(where), where
+
+
+def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
+    before = place.check()
+    source = max(before, key=lambda name: len(before[name]))
+    command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert command.stdout is not None
+    begun = command.stdout.readline()
+    assert "->" in begun, begun
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+    command.stdout.close()
+    assert place.journal().ended is None
+    done = place.say("drain", source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = place.check()
+    assert where[source] == []
+    assert place.journal().ended == "completed"
+    assert place.say("undrain", source).returncode == 0
+
+
+def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
+    before = place.check()
+    source = "hv1" if before["hv1"] else "hv2"
+    command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert command.stdout is not None
+    assert "->" in command.stdout.readline()
+    place.lab.wan.cut("hv3")
+    said, _ = command.communicate(timeout=COMMAND_S_MAX)
+    place.lab.wan.heal("hv3")
+    assert place.journal().ended == "completed", said
+    where = place.check()
+    assert where[source] == [], said
