@@ -100,6 +100,9 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say = lambda _: N
         lab.stop_agents()
     guest = Guest(options)
     say(f"{arm.name}: starting the guest ({options.memory_mib} MiB)")
+    destination.console(guest.name).unlink(
+        missing_ok=True
+    )  # what the guest of the arm before said there is not this one's
     try:
         guest.start(source)
         while guest.wait_report(source).seq < WARM_UP_REPORTS:
