@@ -124,26 +124,29 @@ $(STAMPS)/venv: pyproject.toml $(STAMPS)/system
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# Out of Debian's package, which is not installed: it would leave a Prometheus running on this machine.
+# Out of Debian's packages, which are not installed: they would leave a Prometheus and a database running on this machine.
+# $(1) package; $(2) one that only newer releases have; $(3) the binaries
+define extract
+	rm -rf build/$(1)
+	mkdir -p build/$(1)
+	cd build/$(1)
+	fetch() {
+	    local packages=($(1))
+	    for newer in $(2); do
+	        if apt-cache show "$$newer" > /dev/null 2>&1; then packages+=("$$newer"); fi
+	    done
+	    apt-get -qq -o APT::Sandbox::User=root download "$${packages[@]}"
+	}
+	fetch 2>/dev/null || { apt-get -qq update; fetch; }
+	for package in *.deb; do dpkg-deb --extract "$$package" .; done
+	mv $(addprefix usr/bin/,$(3)) ../../$(BIN)/
+	rm -rf ../$(1)
+endef
+
 $(BIN)/prometheus: | $(STAMPS)/venv
 	echo "setup: fetching prometheus and promtool"
-	rm -rf build/prometheus
-	mkdir -p build/prometheus
-	cd build/prometheus
-	fetch() { apt-get -qq -o APT::Sandbox::User=root download prometheus; }
-	fetch 2>/dev/null || { apt-get -qq update; fetch; }
-	dpkg-deb --extract prometheus_*.deb .
-	mv usr/bin/promtool usr/bin/prometheus ../../$(BIN)/
-	rm -rf ../prometheus
+	$(call extract,prometheus,promtool,promtool prometheus)
 
-# Likewise: installed, it would be a database that runs on this machine.
 $(BIN)/etcd: | $(STAMPS)/venv
 	echo "setup: fetching etcd"
-	rm -rf build/etcd
-	mkdir -p build/etcd
-	cd build/etcd
-	fetch() { apt-get -qq -o APT::Sandbox::User=root download etcd-server; }
-	fetch 2>/dev/null || { apt-get -qq update; fetch; }
-	dpkg-deb --extract etcd-server_*.deb .
-	mv usr/bin/etcd ../../$@
-	rm -rf ../etcd
+	$(call extract,etcd-server,,etcd)
