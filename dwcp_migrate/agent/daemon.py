@@ -10,6 +10,7 @@ stopping waits for the migrations that run.
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -422,8 +423,9 @@ def _runtime(
 async def serve(
     config: Config, path: Path, watcher: DomainWatcher | None, interceptor: Callable[[], Interceptor]
 ) -> None:
-    """Run the agent in this process until SIGTERM or SIGINT."""
+    """Run the agent in this process until SIGTERM or SIGINT; SIGHUP reloads, SIGUSR1 writes all threads' stacks."""
     facts.forbid_core_dumps()
+    faulthandler.register(signal.SIGUSR1)
     agent = Agent(
         config,
         path,

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import census
+from dwcp_migrate.lab import census, evidence
 from dwcp_migrate.lab.disturb import kill_channels
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions
@@ -136,7 +136,11 @@ class Soak:
             move = self._shuttle.begin(*planned.flags)
             for disturbance in planned.disturbances:
                 self._disturb(disturbance, planned.seed, watch, move)
-        outcome = move.wait()
+        try:
+            outcome = move.wait()
+        except LabError:
+            _say(evidence.gather(self._lab))
+            raise
         self._lab.wan.heal()
         self.tally.counts["migrations"] += 1
         if outcome.succeeded:

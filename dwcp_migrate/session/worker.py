@@ -6,6 +6,7 @@ first message, reports every `PROGRESS_S`, and exits with its session. It dies w
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import os
 import select
@@ -180,11 +181,12 @@ class Worker:
 
 
 def _settle() -> None:
-    """Die with the agent, leave no core dump of guest memory, be quick to hand the GIL over."""
+    """Die with the agent, leave no core dump of guest memory, be quick to hand the GIL over, show stacks on SIGUSR1."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     threading.excepthook = _die
