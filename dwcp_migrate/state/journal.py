@@ -16,6 +16,7 @@ If the vote file says that more was committed than the log now holds, the disk l
 not vote with that log, see `Journal.check`.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -32,6 +33,8 @@ SLOT_BYTES: Final = 512
 NAME_BYTES_MAX: Final = 256
 GROW_BYTES: Final = 1 * MIB
 """Zeros written at a time behind the log: one sync in about a thousand small entries carries them."""
+
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _RECORD: Final = struct.Struct("<IIQQB")
 _SLOT: Final = struct.Struct("<IQQQH")
@@ -63,7 +66,7 @@ class Journal:
             self._number, self.term, self.voted_for, committed = self._read_vote()
             self._records: list[Record] = []
             self._offsets: list[int] = []
-            self._end = self._reserved = 0
+            self._end = self._grow_at = 0
             self._load()
         except OSError as error:
             raise JournalError(f"cannot use {directory}: {error.strerror}", hint="check the directory") from error
@@ -102,9 +105,8 @@ class Journal:
         end = self._end + len(data)
         try:
             _write_all(self._file, data, self._end)
-            if end > self._reserved:
-                _write_all(self._file, bytes(GROW_BYTES), end)
-                self._reserved = end + GROW_BYTES
+            if end > self._grow_at:
+                self._grow(end)
         except OSError:
             self._cut(self._end)
             raise
@@ -113,9 +115,19 @@ class Journal:
         self._end = end
         self._dirty = True
 
+    def _grow(self, end: int) -> None:
+        """Write zeros behind the end; a disk without room for them takes records on, each sync a little dearer."""
+        self._grow_at = end + GROW_BYTES
+        try:
+            _write_all(self._file, bytes(GROW_BYTES), end)
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            if error.errno not in DISK_FULL:
+                raise
+
     def _cut(self, end: int) -> None:
         os.ftruncate(self._file, end)
-        self._reserved = end
+        self._grow_at = end
 
     def truncate(self, count: int) -> None:
         """Keep the first `count` entries; durable on return."""
@@ -183,7 +195,7 @@ class Journal:
         for data in encoded:
             self._offsets.append(self._end)
             self._end += len(data)
-        self._reserved = self._end
+        self._grow_at = self._end
         self._dirty = False
 
     def _load(self) -> None:
@@ -193,7 +205,7 @@ class Journal:
             _write_all(self._file, MAGIC, 0)
             self._sync_file()
             self._sync_directory()
-            self._end = self._reserved = len(MAGIC)
+            self._end = self._grow_at = len(MAGIC)
             return
         if os.pread(self._file, len(MAGIC), 0) != MAGIC:
             raise JournalError(f"{self._path} is no log of this software", hint="move it away")

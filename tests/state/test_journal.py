@@ -177,6 +177,21 @@ def test_a_full_disk_takes_nothing_and_leaves_the_log_as_it_was(
     assert read(tmp_path) == records(3)
 
 
+def test_a_disk_without_room_for_zeros_still_takes_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = os.pwrite, []
+
+    def scarce(file: int, data: bytes, offset: int) -> int:
+        if len(data) == module.GROW_BYTES:
+            tried.append(offset)
+            raise OSError(errno.ENOSPC, "no space")
+        return real(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", scarce)
+    fill(tmp_path, 20)
+    assert len(tried) == 1
+    assert read(tmp_path) == records(20)
+
+
 def test_a_commit_is_told_only_after_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     journal.append(records(1)[0])
