@@ -17,6 +17,7 @@ DEFAULT_PATH = Path("/etc/dwcp-migrate/agent.toml")
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
+Label = Annotated[str, Meta(max_length=256)]
 
 
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,6 +212,9 @@ class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             point, with both ends agreeing, and says so in its record.
         voters: names of the hosts with a vote at the first start, the same list everywhere; empty: this host by itself.
         trust_domain: hosts of one trust domain believe each other; across, a migration needs a certificate.
+        labels: what the fleet should know of this host; placement takes `rack`, `datacentre` and `region` from here
+            where its own settings name none.
+        cpus: what this host offers to the fleet, `memory_bytes` likewise; 0 is all that it has.
         timeout_s: how long a migration waits for the fleet's word.
         ticket_s_max: from the fleet's yes to the first byte; then the ticket is void.
         election_ms: without a leader's word for this long, voters elect another; up to twice that.
@@ -222,6 +226,9 @@ class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     require: bool = False
     voters: tuple[str, ...] = ()
     trust_domain: Annotated[str, Meta(max_length=256)] = ""
+    labels: Annotated[dict[Label, Label], Meta(max_length=64)] = {}
+    cpus: Annotated[int, Meta(ge=0, le=65536)] = 0
+    memory_bytes: Annotated[int, Meta(ge=0, le=2**53)] = 0
     timeout_s: PositiveSeconds = 2.0
     ticket_s_max: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     election_ms: Annotated[int, Meta(ge=50, le=10000)] = 300

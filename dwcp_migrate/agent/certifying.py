@@ -18,6 +18,7 @@ import msgspec
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.group import PbftGroup
+from dwcp_migrate.agent.owed import Owed
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.permits import Expected, Permits
@@ -80,6 +81,7 @@ class Certifying:
         self._permits = Permits(self._held.used)
         self._shown: dict[str, bytes] = {}
         self._running: dict[str, str] = {}
+        self._owed = Owed(self._ask, steady_clock)
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
     # -- who decides
@@ -253,12 +255,12 @@ class Certifying:
             await self._tell(Release(uuid))
 
     async def _tell(self, operation: Operation) -> None:
-        try:
-            result = await self._ask(operation)
-        except NoQuorumError as error:
-            log.warning("the group was not told", operation=type(operation).__name__, error=str(error))
-            return
-        log.info("group", operation=type(operation).__name__, result=str(result))
+        self._owed.add(operation, self._runtime.config.coordination.pbft.ticket_s_max)
+        await self._owed.tell()
+
+    async def tell_owed(self) -> None:
+        """Tell the group what it could not be told before."""
+        await self._owed.tell()
 
 
 def _refusal(result: Result) -> SessionError:

@@ -14,8 +14,12 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     POST /v1/cluster/undrain?name=N         Changed      N takes them again
     POST /v1/rules/put                      Changed      the body is a `state.model.Rule` as JSON, new or replaced
     POST /v1/rules/remove?name=N            Changed
+    POST /v1/cluster/limits                 Changed      the body is a `state.model.Limits` as JSON
     POST /v1/locks/acquire?name=N&lifetime_s=S  Held     this host takes the lease N, or prolongs it
     POST /v1/locks/release?name=N&token=T   Changed
+    POST /v1/locks/reserve?name=N&source=A&destination=B&bytes_per_s=R&lifetime_s=S
+                                            Held         this host takes a share of the link, or changes it
+    POST /v1/locks/unreserve?name=N&token=T Changed
 
 Errors: status 400 for what cannot be read, 503 when the fleet cannot be asked or says no, with the body `api.Failure`.
 """
@@ -144,18 +148,20 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         is_fresh: see `Tickets`.
         draining: hosts that take no domains.
+        hosts: what each says of itself; labels and capacity.
         flights: migrations under way or about to begin.
     """
 
     is_fresh: bool
     rules: list[Rule] = []
     draining: list[str] = []
+    hosts: list[Host] = []
     flights: list[Flight] = []
     limits: Limits = Limits()
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease of this host; `token` gives it back."""
+    """A lease or a reservation of this host; `token` gives it back."""
 
     name: str
     token: int

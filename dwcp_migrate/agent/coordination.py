@@ -150,11 +150,13 @@ class Coordination:
             await asyncio.sleep(ALIVE_S if self.is_known else FIRST_S)
 
     def _self(self) -> PutHost:
-        pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        configured = self._runtime.config.coordination
+        memory_bytes = configured.memory_bytes or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return PutHost(
             name=self._runtime.name,
-            trust_domain=self._runtime.config.coordination.trust_domain,
-            capacity=Capacity(cpus=os.cpu_count() or 0, memory_bytes=pages * page_bytes),
+            trust_domain=configured.trust_domain,
+            labels=dict(configured.labels),
+            capacity=Capacity(cpus=configured.cpus or os.cpu_count() or 0, memory_bytes=memory_bytes),
         )
 
     async def _look_on(self) -> None:

@@ -60,6 +60,7 @@ log = get_logger(component="agent")
 class _Session:
     peer: str
     announced: str
+    began_at: float
     carriage: Carriage | None = None
     has_channel: bool = False
     word: Close | None = None
@@ -177,7 +178,7 @@ class Incoming:
         if code:
             self._permits.forget(request.session_id.hex())
             return refused(code)
-        session = self._sessions[request.session_id] = _Session(peer.name, announced)
+        session = self._sessions[request.session_id] = _Session(peer.name, announced, now)
         try:
             process = await runtime.spares.take()
         except SessionError as error:
@@ -282,6 +283,8 @@ class Incoming:
         runtime.domains.forget(carriage.identity)
         if record is None:
             return
+        if result and record.uuid:
+            runtime.announcements.over(record.uuid, session.began_at)
         word = session.word
         if word is not None:
             record = replace(record, peer_result=word.result)

@@ -240,6 +240,10 @@ class Permits:
 
     # -- both
 
+    async def tell_owed(self) -> None:
+        """Make up for what could not be recorded of migrations that ended."""
+        await self._certifying.tell_owed()
+
     def forget(self, identity: str) -> None:
         """A migration that was agreed on did not begin."""
         self.carried.pop(identity, None)

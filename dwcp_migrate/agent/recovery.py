@@ -59,6 +59,7 @@ class Recovery:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
+            await self._permits.tell_owed()
             try:
                 await self.look()
             except CoordinationError as error:

@@ -1,4 +1,4 @@
-"""A fleet under what its shared state says: rules, hosts that drain, migrations under way, limits. No IO.
+"""A fleet under what its shared state says: rules, hosts and their labels, migrations under way, limits. No IO.
 
 The rule here: what others are about to do counts as done to capacity. A domain with an open ticket counts on both its
 hosts and stays out of plans; a host that drains takes nothing, and keeps what it has unless a plan is to empty it.
@@ -10,7 +10,9 @@ import msgspec
 
 from dwcp_migrate.agent.cluster_views import Flight, Standing
 from dwcp_migrate.placement.cost import Policy
-from dwcp_migrate.placement.fleet import Domain, Fleet, Rule, check
+from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check
+from dwcp_migrate.state.model import Host as Known
+from dwcp_migrate.units import MIB
 
 
 def rules_of(standing: Standing) -> list[Rule]:
@@ -33,9 +35,32 @@ def under(fleet: Fleet, standing: Standing) -> Fleet:
         for rule in rules_of(standing)
         if (kept := [name for name in rule.domains if name in there])
     ]
-    found = msgspec.structs.replace(fleet, domains=domains, rules=[*rules, *_closed(domains, standing, hosts)])
+    known = {one.name: one for one in standing.hosts}
+    described = [_described(host, known.get(host.name)) for host in fleet.hosts]
+    found = msgspec.structs.replace(
+        fleet, hosts=described, domains=domains, rules=[*rules, *_closed(domains, standing, hosts)]
+    )
     check(found)
     return found
+
+
+def _described(host: Host, known: Known | None) -> Host:
+    """A host with what it says of itself: its place where the settings name none, no more than it offers."""
+    if known is None:
+        return host
+    offered = {VCPUS: float(known.capacity.cpus), MEMORY: known.capacity.memory_bytes / MIB}
+    capacity = {
+        resource: min(amount, offered[resource]) if offered.get(resource) else amount
+        for resource, amount in host.capacity.items()
+    }
+    labels = known.labels
+    return msgspec.structs.replace(
+        host,
+        capacity=capacity,
+        rack=host.rack or labels.get("rack", ""),
+        datacentre=host.datacentre or labels.get("datacentre", ""),
+        region=host.region or labels.get("region", ""),
+    )
 
 
 def for_new(fleet: Fleet, standing: Standing) -> Fleet:

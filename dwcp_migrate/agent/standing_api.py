@@ -1,4 +1,4 @@
-"""What placement reads from the fleet's shared state and writes there: rules, draining hosts, leases, flights.
+"""What placement and operators read from the fleet's shared state and write there: rules, limits, holds, flights.
 
 The rule: as in `cluster_api`. A plan that is made or carried out must not rest on an old answer, so that whoever asks
 is told whether it may be one.
@@ -12,12 +12,25 @@ import msgspec
 from dwcp_migrate.agent.cluster_views import Changed, Flight, Held, Standing
 from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
-from dwcp_migrate.state.commands import Acquire, Body, DropRule, PutRule, Release, SetHostState
+from dwcp_migrate.state.commands import (
+    Acquire,
+    Body,
+    DropRule,
+    PutRule,
+    Release,
+    Reserve,
+    SetHostState,
+    SetLimits,
+    Unreserve,
+)
 from dwcp_migrate.state.machine import REFUSALS
-from dwcp_migrate.state.model import Fleet, Outcome, Rule
+from dwcp_migrate.state.model import LIFETIME_S_MAX, Fleet, Limits, Outcome, Rule
 
 LEASE_S_MAX: Final = 600.0
 """Longest lease that the control API gives: one whose holder died is free again after that."""
+
+RATE_MAX: Final = 2**53
+"""Bytes per second that a reservation may name."""
 
 Change = Callable[[Mapping[str, str], bytes], Awaitable[msgspec.Struct]]
 
@@ -41,6 +54,9 @@ class StandingApi:
             "rules/remove": lambda query, _: self._drop_rule(query),
             "locks/acquire": lambda query, _: self._acquire(query),
             "locks/release": lambda query, _: self._release(query),
+            "locks/reserve": lambda query, _: self._reserve(query),
+            "locks/unreserve": lambda query, _: self._unreserve(query),
+            "cluster/limits": lambda _, body: self._set_limits(body),
         }
 
     async def standing(self) -> Standing:
@@ -90,6 +106,31 @@ class StandingApi:
         await self._done(Release(name=name, token=token))
         return Changed(message=f"{name} is free")
 
+    async def _reserve(self, query: Mapping[str, str]) -> Held:
+        body = Reserve(
+            name=query.get("name", ""),
+            source=query.get("source", ""),
+            destination=query.get("destination", ""),
+            bytes_per_s=round(_number(query, "bytes_per_s", RATE_MAX)),
+            lifetime_s=_number(query, "lifetime_s", LIFETIME_S_MAX),
+        )
+        outcome = await self._coordination.submit(body)
+        _check(outcome)
+        return Held(name=body.name, token=outcome.token)
+
+    async def _unreserve(self, query: Mapping[str, str]) -> Changed:
+        name, token = query.get("name", ""), int(_number(query, "token", 2**53))
+        await self._done(Unreserve(name=name, token=token))
+        return Changed(message=f"{name} is given back")
+
+    async def _set_limits(self, body: bytes) -> Changed:
+        try:
+            limits = msgspec.json.decode(body, type=Limits)
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"limits: {error}") from error
+        await self._done(SetLimits(limits=limits))
+        return Changed(message="the limits are set")
+
     async def _done(self, body: Body) -> None:
         _check(await self._coordination.submit(body))
 
@@ -104,7 +145,12 @@ def standing_of(fleet: Fleet) -> Standing:
     ]
     draining = [host.name for host in fleet.hosts.values() if host.state == "draining"]
     return Standing(
-        is_fresh=True, rules=list(fleet.rules.values()), draining=draining, flights=flights, limits=fleet.limits
+        is_fresh=True,
+        rules=list(fleet.rules.values()),
+        draining=draining,
+        hosts=list(fleet.hosts.values()),
+        flights=flights,
+        limits=fleet.limits,
     )
 
 

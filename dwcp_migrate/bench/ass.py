@@ -2,6 +2,10 @@
 
 Replicas are processes of their own on this machine's loopback, TLS both ways between them. A commit is timed from the
 leader's asyncio side to the outcome back there: queue, entry, TLS, the followers' fsync, apply.
+
+    dwcp-migrate bench ass                  everything but `steady`
+    dwcp-migrate bench ass --only raft/3    one case, or all that begin so
+    dwcp-migrate bench ass --only steady    ten minutes of full load, in which nobody may call an election
 """
 
 import os
@@ -10,22 +14,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from dwcp_migrate.bench.cluster import Cluster
 from dwcp_migrate.bench.frame import Options, Row
+from dwcp_migrate.errors import NotFoundError
+from dwcp_migrate.state.journal import Journal
 from dwcp_migrate.units import KIB
 
 NODES: Final = (3, 5, 7)
 ELECTION_NODES: Final = (3, 5, 7, 11)
 SIZES: Final = (1 * KIB, 64 * KIB)
 WINDOW: Final = 64
-COMMITS: Final = {1 * KIB: 2000, 64 * KIB: 200}
+COMMITS: Final = {1 * KIB: 1000, 64 * KIB: 100}
 ELECTIONS: Final = 9
 BROADCASTS: Final = 300
+SYNCS: Final = 400
 STEADY_S: Final = 600.0
 STEADY_NODES: Final = 3
 STEADY_COMMITS: Final = 20
@@ -34,17 +42,30 @@ QUICK: Final = 20
 
 
 def rows(options: Options) -> list[Row]:
-    """Measure everything."""
-    nodes, elections = (NODES[:1], ELECTION_NODES[:1]) if options.quick else (NODES, ELECTION_NODES)
-    share = QUICK if options.quick else 1
-    found: list[Row] = []
-    for count in nodes:
-        for durable in (True, False):
-            found += _commits(count, share, durable=durable)
-        found += _broadcast(count, share)
-    for count in elections:
-        found += _elections(count, max(3, ELECTIONS // share))
-    found.append(_steady(STEADY_S / (share * share)))
+    """Measure all cases but `steady`, which takes ten minutes, or those whose names begin with `options.only`.
+
+    Raises:
+        NotFoundError: none does.
+    """
+    cases = _cases(quick=options.quick)
+    chosen = [name for name in cases if name.startswith(options.only)] if options.only else [*cases][:-1]
+    if not chosen:
+        raise NotFoundError(f"no case {options.only}", hint=f"one of {', '.join(cases)}")
+    return [row for name in chosen for row in cases[name]()]
+
+
+def _cases(*, quick: bool) -> dict[str, Callable[[], Iterable[Row]]]:
+    """The cases by name, `steady` last."""
+    share = QUICK if quick else 1
+    found: dict[str, Callable[[], Iterable[Row]]] = {}
+    for count in NODES[:1] if quick else NODES:
+        found[f"raft/{count}"] = partial(_commits, count, share, durable=True)
+        found[f"raft/{count}/fsync-off"] = partial(_commits, count, share, durable=False)
+        found[f"broadcast/{count}"] = partial(_broadcast, count, share)
+    for count in ELECTION_NODES[:1] if quick else ELECTION_NODES:
+        found[f"election/{count}"] = partial(_elections, count, max(3, ELECTIONS // share))
+    found["fdatasync"] = partial(_bare_syncs, SYNCS // share)
+    found[f"steady/{STEADY_NODES}"] = partial(_steady, STEADY_S / (share * share))
     return found
 
 
@@ -90,6 +111,27 @@ def _broadcast(count: int, share: int) -> Iterator[Row]:
     )
 
 
+def _bare_syncs(total: int) -> Iterator[Row]:
+    """What this disk takes for what a commit waits for, without anything around it."""
+    with tempfile.TemporaryDirectory() as directory:
+        journal = Journal(Path(directory))
+        took_ms: list[float] = []
+        for index in range(1, total + 1):
+            journal.append((os.urandom(SIZES[0]), index, 1))
+            began = time.perf_counter()
+            journal.sync()
+            took_ms.append((time.perf_counter() - began) * 1000)
+        journal.close()
+    yield Row(
+        case="fdatasync",
+        metric="sync_p50_ms",
+        value=median(took_ms),
+        unit="ms",
+        n=total,
+        method="one entry of 1 KiB in the journal of one process, synced by itself",
+    )
+
+
 def _elections(count: int, repeats: int) -> Iterator[Row]:
     for metric, number, method in (
         ("sigkill_p50_ms", signal.SIGKILL, "leader's process killed, until a survivor leads"),
@@ -105,7 +147,7 @@ def _elections(count: int, repeats: int) -> Iterator[Row]:
         )
 
 
-def _steady(seconds: float) -> Row:
+def _steady(seconds: float) -> Iterator[Row]:
     """Count terms that begin while every core computes and nothing is wrong."""
     burner = [sys.executable, "-c", "while True: pass"]
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory), STEADY_NODES) as cluster:
@@ -122,8 +164,8 @@ def _steady(seconds: float) -> Row:
                 process.kill()
                 process.wait()
         after = leader.call("status")["term"]
-    return Row(
-        case=f"election/{STEADY_NODES}",
+    yield Row(
+        case=f"steady/{STEADY_NODES}",
         metric="spurious_elections",
         value=after - before,
         unit="",

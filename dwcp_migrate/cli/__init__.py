@@ -23,7 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "show": "Show one migration, by id or by domain.",
     "cluster": "Show and change the fleet's shared state.",
     "tickets": "List the migrations that the fleet agreed to.",
-    "locks": "List leases and reserved shares of links.",
+    "locks": "List, take and give back leases and shares of links.",
     "doctor": "Check this host and say what to do about what is wrong.",
     "config": "Check or show the configuration.",
     "place": "Say which host takes a domain best.",

@@ -17,8 +17,9 @@ from dwcp_migrate.cli.options import json_option
 )
 @click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (soak, pba, predict).")
 @click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
+@click.option("--only", default="", help="Cases whose names begin so (ass).")
 @json_option
-def command(*, suite: str, quick: bool, as_json: bool, traces: str, **soak: int) -> None:
+def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **soak: int) -> None:
     """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict or soak.
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
@@ -31,8 +32,9 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, **soak: int)
     if suite in {"soak", "predict"}:
         words += [f"--{name}={value}" for name, value in sorted(soak.items())]
     words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
+    words += [f"--only={only}"] if only else []
     words += ["--json"] if as_json else []
-    report = frame.run(suite, frame.Options(quick=quick, traces=traces, **soak), " ".join(words))
+    report = frame.run(suite, frame.Options(quick=quick, traces=traces, only=only, **soak), " ".join(words))
     if as_json:
         click.echo(output.as_json(report))
         return

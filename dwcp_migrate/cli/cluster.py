@@ -1,14 +1,17 @@
 """`dwcp-migrate cluster`: who keeps the fleet's shared state, who leads, who may vote."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from dwcp_migrate.agent import cluster_views as api
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
-from dwcp_migrate.units import format_bytes
+from dwcp_migrate.state.model import Limits
+from dwcp_migrate.units import format_bytes, format_rate
 
 MEMBER_HEADER = ("Member", "Role", "Connected", "Behind")
 HOST_HEADER = ("Host", "State", "Trust domain", "CPUs", "Memory", "Heard")
@@ -101,6 +104,48 @@ def remove(*, name: str, as_json: bool, config_path: Path | None, socket_path: P
 def transfer_leader(*, name: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Let NAME lead, or whoever is furthest; run it on the leader."""
     _change("transfer-leader", name, config_path, socket_path, as_json=as_json)
+
+
+@command.command()
+@click.option("--fleet", type=click.IntRange(0), help="Migrations at once in the fleet; 0 is no limit, here and below.")
+@click.option("--outgoing", type=click.IntRange(0), help="Of one host, as source.")
+@click.option("--incoming", type=click.IntRange(0), help="Of one host, as destination.")
+@click.option(
+    "--link",
+    "links",
+    metavar="SOURCE DESTINATION MBIT",
+    type=(str, str, click.FloatRange(0)),
+    multiple=True,
+    help="Megabits a second that may be reserved of a link.",
+)
+@json_option
+@agent_options
+def limits(
+    *,
+    links: tuple[tuple[str, str, float], ...],
+    as_json: bool,
+    config_path: Path | None,
+    socket_path: Path | None,
+    **counts: int | None,
+) -> None:
+    """Show the fleet's limits, or set those that are given."""
+    client = Client(control_socket(config_path, socket_path))
+    changes: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
+    found = client.ask("cluster", api.Cluster).limits
+    if links:
+        given = {f"{source}>{destination}": round(mbit * 1e6 / 8) for source, destination, mbit in links}
+        changes["link_bytes_per_s"] = {name: rate for name, rate in {**found.link_bytes_per_s, **given}.items() if rate}
+    if changes:
+        found = msgspec.structs.replace(found, **changes)
+        client.change("cluster/limits", api.Changed, msgspec.json.encode(found))
+    click.echo(output.as_json(found) if as_json else output.block(limit_rows(found)))
+
+
+def limit_rows(found: Limits) -> list[tuple[str, str]]:
+    """Say the limits in a few lines."""
+    counts = {"Fleet": found.fleet, "Outgoing": found.outgoing, "Incoming": found.incoming}
+    rows = [(name, f"{count} migrations at once" if count else "no limit") for name, count in counts.items()]
+    return [*rows, *((name, format_rate(rate)) for name, rate in found.link_bytes_per_s.items())]
 
 
 def render(cluster: api.Cluster) -> str:

@@ -2,9 +2,11 @@
 
 The rule: nobody makes this host dial a waiting QEMU unless libvirt prepared one, and one announcement opens the door
 `SESSIONS_PER_ANNOUNCEMENT` times: QEMU's stream and libvirt's NBD disk copy. While a session that used an announcement
-runs, the announcement stays: the memory follows hours after a large disk.
+runs, the announcement stays: the memory follows hours after a large disk. Once libvirt has said how the domain's
+migration ended, nothing of it is left to claim.
 
     announce(uuid) ── use() ──> the oldest that still opens doors, preferring domains that the source names
+                  ├── over(): its migration ended
                   └── expires `lifetime_s` after the announcement, or after the last session that used it ended
 """
 
@@ -24,13 +26,15 @@ class Announcement:
     """One announced migration.
 
     Attributes:
-        at: when it was announced or last used, on the caller's clock, seconds.
+        announced_at: on the caller's clock, seconds.
+        at: when it was announced or last used, likewise.
         uses_left: sessions that it may still open.
         sessions: sessions that it opened and that run.
     """
 
     uuid: str
     name: str
+    announced_at: float
     at: float
     uses_left: int = SESSIONS_PER_ANNOUNCEMENT
     sessions: int = 0
@@ -54,7 +58,7 @@ class Announcements:
         while len(self._by_uuid) >= PENDING_MAX:
             del self._by_uuid[next(iter(self._by_uuid))]
         sessions = before.sessions if before else 0
-        self._by_uuid[uuid] = Announcement(uuid, name, now, sessions=sessions)
+        self._by_uuid[uuid] = Announcement(uuid, name, now, now, sessions=sessions)
 
     def pending(self, now: float) -> list[Announcement]:
         """Announcements that still open a door, oldest first."""
@@ -88,6 +92,15 @@ class Announcements:
         if found is not None:
             found.sessions = max(0, found.sessions - 1)
             found.at = now
+
+    def over(self, uuid: str, began_at: float) -> None:
+        """The migration of a domain ended, of which a session began at `began_at`.
+
+        An announcement that came later is the next migration's; while another session of this one runs it stays.
+        """
+        found = self._by_uuid.get(uuid)
+        if found is not None and not found.sessions and found.announced_at <= began_at:
+            del self._by_uuid[uuid]
 
     def _expire(self, now: float) -> None:
         good = now - self.lifetime_s

@@ -23,19 +23,25 @@ COMPACT_ENTRIES: Final = 8192
 QUEUE_MAX: Final = 4096
 """Entries handed over between two ticks."""
 
+COMMIT_NEWS_S: Final = 0.002
+"""A commit that no other host waits for is told that much later, or with the next entry: half as many messages."""
+
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 
 HOOKS: Final = (
+    "_SyncObj__applyLogEntries",
     "_SyncObj__changeCluster",
     "_SyncObj__connectedNodes",
     "_SyncObj__doApplyCommand",
     "_SyncObj__doChangeCluster",
     "_SyncObj__generateRaftTimeout",
     "_SyncObj__loadDumpFile",
+    "_SyncObj__newAppendEntriesTime",
     "_SyncObj__onMessageReceived",
     "_SyncObj__onReadonlyNodeConnected",
     "_SyncObj__onReadonlyNodeDisconnected",
     "_SyncObj__parseChangeClusterRequest",
+    "_SyncObj__pipeNotifier",
     "_SyncObj__raftCommitIndex",
     "_SyncObj__raftCurrentTerm",
     "_SyncObj__raftElectionDeadline",
@@ -71,6 +77,9 @@ class Owner(Protocol):
 
     def applied(self, command: bytes) -> Any:
         """Apply a committed entry."""
+
+    def awaits(self, index: int) -> bool:
+        """As the leader: whether another host waits to hear that the entries up to this one are committed."""
 
     def may_change(self, verb: str, name: str) -> bool:
         """As the leader: whether membership may change so now."""
@@ -139,6 +148,13 @@ class _Courier(Transport):  # type: ignore[misc] # the library has no types
         return self._owner.post(node.id, message)
 
 
+class _Mute:
+    """In the place of the library's wake-up pipe: who proposes here is in the thread that ticks, and ticks next."""
+
+    def notify(self) -> None:
+        """Wake nobody."""
+
+
 class Raft(SyncObj):  # type: ignore[misc] # the library has no types
     """The library's object: its algorithm, our bytes.
 
@@ -150,8 +166,18 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
     def __init__(self, owner: Owner, election_s: float) -> None:
         self.owner = owner
         super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=_Courier(owner))
+        self._SyncObj__pipeNotifier = _Mute()
 
     # -- overridden
+
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
+        """Apply, and tell the others of a commit at once only if one waits for it; else with what is sent next."""
+        if not SyncObj._SyncObj__applyLogEntries(self):  # noqa: SLF001
+            return False
+        if self.owner.awaits(self._SyncObj__raftLastApplied):
+            return True
+        self._SyncObj__newAppendEntriesTime: float = min(self.news_at(), clock() + COMMIT_NEWS_S)
+        return False
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802
         return self.owner.applied(command)
@@ -243,6 +269,11 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._poller.unsubscribe(descriptor)
 
     @property
+    def term(self) -> int:
+        """Current term."""
+        return int(self._SyncObj__raftCurrentTerm)
+
+    @property
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER."""
         return int(self._SyncObj__raftState)
@@ -266,6 +297,10 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
     @deadline.setter
     def deadline(self, at: float) -> None:
         self._SyncObj__raftElectionDeadline = at
+
+    def news_at(self) -> float:
+        """As the leader: when the others hear of it next."""
+        return float(self._SyncObj__newAppendEntriesTime)
 
     def timeout_s(self) -> float:
         """Draw an election timeout."""

@@ -23,6 +23,8 @@ from dwcp_migrate.state.wire import Frames, Message, encode
 from dwcp_migrate.units import KIB, MIB
 
 READ_BYTES: Final = 128 * KIB
+TLS_RECORD_BYTES: Final = 16 * KIB
+"""A read takes one record; a full one has another behind it."""
 READS_MAX: Final = 16
 """Reads of one connection in a row, before others have their turn."""
 OUT_BYTES_MAX: Final = 8 * MIB
@@ -123,6 +125,7 @@ class Links:
         self._unread: set[Link] = set()
         self._dialled_at: dict[str, float] = {}
         self._adopted: deque[socket.socket] = deque()
+        self._encoded: tuple[Message | None, bytes] = (None, b"")
         self.voters: set[str] = set()
         self.is_voter = False
 
@@ -144,11 +147,16 @@ class Links:
         return list(self._up)
 
     def send(self, name: str, message: Message) -> bool:
-        """Queue a message; False when the host is not connected, or is not any more."""
+        """Queue a message; False when the host is not connected, or is not any more.
+
+        The same object sent to several hosts in a row is encoded once.
+        """
         link = self._up.get(name)
         if link is None:
             return False
-        link.out += encode(message)
+        if self._encoded[0] is not message:
+            self._encoded = message, encode(message)
+        link.out += self._encoded[1]
         if len(link.out) > OUT_BYTES_MAX:
             self._close(link)
             return False
@@ -288,6 +296,7 @@ class Links:
             data = self._receive(link)
             if not data:
                 return
+            is_last = len(data) < TLS_RECORD_BYTES  # the poller tells of what comes later: no call to hear "nothing"
             try:
                 for message in link.frames.feed(data):
                     self._events.message(link.name, message)
@@ -296,6 +305,8 @@ class Links:
             except RemoteProtocolError as error:
                 self._events.rejected(f"protocol: {error}")
                 self._close(link)
+                return
+            if is_last and not link.sock.pending():  # type: ignore[attr-defined]
                 return
         if link.sock.pending():  # type: ignore[attr-defined] # poll does not see what TLS has decrypted already
             self._unread.add(link)

@@ -10,7 +10,6 @@ it. A host that is stopped answers every request with NoQuorumError.
 
 import asyncio
 import contextlib
-import errno
 import os
 import threading
 from collections import deque
@@ -27,6 +26,7 @@ from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.state import commands, wire
 from dwcp_migrate.state.engine import EngineStatus, Member, Requests
 from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state.journal import DISK_FULL
 from dwcp_migrate.state.links import READ, Identity
 from dwcp_migrate.state.model import Fleet, Outcome
 from dwcp_migrate.state.replica import Replica, Settings
@@ -47,8 +47,6 @@ BATCH_OVERHEAD_BYTES: Final = 5
 """Msgpack around one command."""
 
 LATENCIES_KEPT: Final = 1024
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 T = TypeVar("T")
 
@@ -156,7 +154,7 @@ class RaftEngine:
                 self._serve()
             except (OSError, DwcpError) as error:
                 self._error = str(error)
-                may_retry = isinstance(error, OSError) and error.errno in _FULL
+                may_retry = isinstance(error, OSError) and error.errno in DISK_FULL
                 self._close_replica()
                 self._rest(DISK_RETRY_S if may_retry else float("inf"))
         self._close_replica()

@@ -1,31 +1,26 @@
 """One Raft replica: the library's log and elections, held to what Raft asks of them.
 
-The rule: what the library leaves open is closed here, and each of these has a test of its own:
+The rule: what the library leaves open is closed, and each of these has a test of its own:
 
     journal         fsync before an acknowledgement, a vote or a commit; torn tails; see `journal`
-    truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
-                    a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
-    answers         an Ack of an earlier term is dropped; the library would count it
-    disruption      a vote is asked for beforehand (`PreVote`), so that who was cut off does not depose the leader
-    stale leaders   are told (`Stale`); the library leaves them in the dark
-    failure         a lost connection to the leader brings the election forward: a dead process is noticed at once
+    messages        truncation, answers of earlier terms, leaders of earlier terms; see `exchange`
+    elections       asked beforehand, brought forward when the leader's connection breaks; see `elections`
     membership      a host without a vote becomes a voter when its log has caught up, in place
 
 Not thread-safe: everything runs in the thread that calls `tick`.
 """
 
-import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from dwcp_migrate.errors import JournalError, RemoteProtocolError
 from dwcp_migrate.state import wire
-from dwcp_migrate.state.commands import author, decode_batch
-from dwcp_migrate.state.dialect import to_library, to_wire
+from dwcp_migrate.state.commands import decode_batch
+from dwcp_migrate.state.elections import Elections
+from dwcp_migrate.state.exchange import Exchange
 from dwcp_migrate.state.journal import Journal
 from dwcp_migrate.state.library import CANDIDATE, LEADER, Answer, Raft, clock
 from dwcp_migrate.state.links import Identity, Links
@@ -41,16 +36,11 @@ LAG_MAX: Final = 1000
 
 VOTERS_MAX: Final = 15
 
-FAST_ELECTION_S: Final = 0.03
-"""Jitter of an election after the leader's connection broke; it must exceed a round of votes, 1 to 5 ms (measured)."""
-
 TICK_S: Final = 0.01
 """Longest wait of the poller: the grain of timeouts."""
 
 STALL_S: Final = 0.1
 """A tick that took longer did not run: the disk or the CPU was held up, here and not at the leader."""
-
-NEVER: Final = float("-inf")
 
 Role = Literal["follower", "candidate", "leader", "observer"]
 
@@ -112,14 +102,11 @@ class Replica:
             lambda node: self.links.has_room(node.id),
             durable=settings.durable,
         )
-        self._heard_at = NEVER
-        self._promised: set[str] | None = None
-        self._won = self._campaigning = False
-        self._must_sync = False
-        self._ack_limit = 0
         self._ticked_at = clock()
         self._raft = Raft(self, settings.election_s)
         self.links = Links(identity, self._raft, self)
+        self._elections = Elections(self, settings.election_s)
+        self._exchange = Exchange(self._raft, self._journal, self.links, self._elections)
         self._raft.addOnTickCallback(self._before_wait)
         self._start()
 
@@ -177,7 +164,7 @@ class Replica:
     def install(self) -> None:
         """Take the snapshot that came from the leader, unless the log is past it already."""
         image = self._snapshots.received()
-        self._ack_limit = image.last.index + 1
+        self._exchange.acknowledged_max = image.last.index + 1
         if image.last.index <= self.applied_index:
             return
         self._machine.restore(image.state)
@@ -232,7 +219,7 @@ class Replica:
     @property
     def term(self) -> int:
         """Current term."""
-        return int(self._raft.raftCurrentTerm)
+        return self._raft.term
 
     @property
     def commit_index(self) -> int:
@@ -286,12 +273,10 @@ class Replica:
         self._flush()
         if self._journal.size_bytes > COMPACT_BYTES:
             self.compact()
-        self._consider_election(now)
-        left_s = self._raft.deadline - now
+        self._elections.consider(now)
+        left_s = (self._raft.news_at() if self._raft.role == LEADER else self._raft.deadline) - now
         self._raft.doTick(wait_s if left_s <= 0 else min(wait_s, left_s))
-        if self._campaigning and self.state == "candidate":
-            self._put_off(clock())
-        self._campaigning = False
+        self._elections.settle(clock(), has_failed=self.state == "candidate")
 
     def _before_wait(self) -> None:
         """Entries travel while they are being written here; a commit waits for both."""
@@ -299,9 +284,9 @@ class Replica:
         self._journal.sync()
 
     def _flush(self) -> None:
-        if self._must_sync:
+        if self._exchange.must_sync:
             self._journal.sync()
-            self._must_sync = False
+            self._exchange.must_sync = False
         self.links.flush()
 
     def close(self) -> None:
@@ -310,48 +295,35 @@ class Replica:
         self._snapshots.close()
         self._journal.close()
 
-    # -- elections
+    # -- a candidate, see `elections.Candidate`
 
-    def _consider_election(self, now: float) -> None:
-        """Ask beforehand whether an election would be won; the library holds it when the deadline has passed."""
-        raft = self._raft
-        if not self.links.is_voter or raft.role == LEADER or raft.is_transferring or raft.deadline > now:
-            return
-        if self._won or len(self.voters) == 1:
-            self._won, self._promised, self._campaigning = False, None, True
-            return
-        self._promised = {self.name}
-        self._put_off(now)
-        index, term = self._journal.last
-        for name in self.links.voters:
-            self.links.send(name, wire.PreVote(term=self.term, last_index=index, last_term=term))
+    @property
+    def last(self) -> tuple[int, int]:
+        """Index and term of the log's end."""
+        return self._journal.last
 
-    def _put_off(self, now: float) -> None:
-        """Set the next deadline: soon, when the leader's connection is lost and an election has just failed."""
-        soon = random.uniform(1, 3) * FAST_ELECTION_S  # noqa: S311 - spreads, hides nothing
-        self._raft.deadline = now + (soon if self._heard_at == NEVER else self._raft.timeout_s())
+    @property
+    def leads(self) -> bool:
+        """Whether it leads, or was asked to and will."""
+        return self._raft.role == LEADER or self._raft.is_transferring
 
-    def _pre_vote(self, name: str, message: wire.PreVote) -> None:
-        if message.term < self.term:
-            self.links.send(name, wire.Stale(term=self.term))
-            return
-        is_quiet = clock() - self._heard_at > self._settings.election_s
-        index, term = self._journal.last
-        if self.state != "leader" and is_quiet and (message.last_term, message.last_index) >= (term, index):
-            self.links.send(name, wire.PreVoted(term=self.term, asked=message.term))
+    @property
+    def deadline(self) -> float:
+        """When an election is due without a leader's word."""
+        return self._raft.deadline
 
-    def _pre_voted(self, name: str, message: wire.PreVoted) -> None:
-        if self._promised is None or message.asked != self.term or self.state == "leader":
-            return
-        self._promised.add(name)
-        if len(self._promised & self.voters) * 2 > len(self.voters):
-            self._won, self._promised = True, None
-            self._raft.deadline = 0
+    @deadline.setter
+    def deadline(self, at: float) -> None:
+        self._raft.deadline = at
 
-    def _newer_term(self, term: int) -> None:
-        """Somebody is in a newer term: step down and let an election settle it."""
-        if term > self.term:
-            self._raft.step_down(term)
+    def timeout_s(self) -> float:
+        """Draw an election timeout."""
+        return self._raft.timeout_s()
+
+    def tell(self, names: Iterable[str], message: wire.Message) -> None:
+        """Send a message to hosts."""
+        for name in names:
+            self.links.send(name, message)
 
     # -- links' events
 
@@ -363,97 +335,24 @@ class Replica:
         """See `links.Events`."""
         self._raft.disconnected(name)
         if name == self.leader:
-            self._heard_at = NEVER
-            soon = clock() + random.uniform(0, FAST_ELECTION_S)  # noqa: S311 - spreads, hides nothing
-            self._raft.deadline = min(self._raft.deadline, soon)
+            self._elections.lost(name, clock())
 
     def message(self, name: str, message: wire.Message) -> None:
         """See `links.Events`."""
         may = name in self.links.voters or name in self._settings.voters or isinstance(message, wire.OBSERVER_MAY)
         if not may:
             raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
-        match message:
-            case wire.PreVote():
-                self._pre_vote(name, message)
-            case wire.PreVoted():
-                self._pre_voted(name, message)
-            case wire.Stale():
-                self._newer_term(message.term)
-            case wire.Append():
-                self._append(name, message)
-            case wire.Snapshot():
-                if self._is_current(name, message.term):
-                    self._raft.hear(name, to_library(message))
-            case wire.Ack():
-                self._ack(name, message)
-            case wire.Submit():
-                self._check_submitted(name, message)
-                self._raft.hear(name, to_library(message))
-            case _:
-                self._raft.hear(name, to_library(message))
-
-    def _is_current(self, name: str, term: int) -> bool:
-        if term < self.term:
-            self.links.send(name, wire.Stale(term=self.term))
-            return False
-        self._heard_at = clock()
-        return True
-
-    def _append(self, name: str, message: wire.Append) -> None:
-        """Hand an Append to the library so that it cuts the log back at a conflict only."""
-        entries = message.entries
-        end = message.previous_index + len(entries)
-        if [entry.index for entry in entries] != list(range(message.previous_index + 1, end + 1)):
-            raise RemoteProtocolError(f"entries of {name} are not in a row")
-        if not self._is_current(name, message.term):
-            return
-        if self._holds(message.previous_index, message.previous_term):
-            known = 0
-            while known < len(entries) and self._holds(entries[known].index, entries[known].term):
-                known += 1
-            if known:
-                previous = entries[known - 1]
-                message = replace(
-                    message, previous_index=previous.index, previous_term=previous.term, entries=entries[known:]
-                )
-            last = self._journal.last
-            if known == len(entries) and message.previous_index < last[0]:
-                self._ack_limit = end + 1
-                commit = min(message.commit, end)
-                message = replace(message, previous_index=last[0], previous_term=last[1], commit=commit)
-        self._raft.hear(name, to_library(message))
-
-    def _holds(self, index: int, term: int) -> bool:
-        position = index - self._journal[0][1]
-        return 0 <= position < len(self._journal) and self._journal[position][2] == term
-
-    def _ack(self, name: str, message: wire.Ack) -> None:
-        self._newer_term(message.term)
-        if message.term != self.term or self.matched(name) < 0:
-            return  # of an earlier term of ours, or we have just left the one that it is of
-        if message.success and message.next_index > self._journal.last[0] + 1:
-            raise RemoteProtocolError(f"{name} claims entries that were never sent")
-        self._raft.hear(name, to_library(message))
-
-    def _check_submitted(self, name: str, message: wire.Submit) -> None:
-        if message.kind == wire.MEMBERSHIP:
-            if name not in self.links.voters:
-                raise RemoteProtocolError(f"{name} has no vote and no say in who has one")
-            wire.decode_membership(message.payload)
-        elif any(author(command) != name for command in decode_batch(message.payload)):
-            raise RemoteProtocolError(f"{name} speaks in another host's name")
+        self._exchange.hear(name, message)
 
     # -- the library's calls, see `library.Owner`
 
     def post(self, name: str, message: dict[str, Any]) -> bool:
-        """Send a message; those that promise something wait for the disk."""
-        translated = to_wire(message, self.term)
-        self._must_sync |= isinstance(translated, wire.Ack | wire.Vote | wire.RequestVote)
-        if isinstance(translated, wire.Ack):
-            if self._ack_limit and translated.success:
-                translated = replace(translated, next_index=min(translated.next_index, self._ack_limit))
-            self._ack_limit = 0
-        return self.links.send(name, translated)
+        """Send a message of the library's."""
+        return self._exchange.say(name, message)
+
+    def awaits(self, index: int) -> bool:
+        """As the leader: whether another host waits to hear of a commit."""
+        return self._exchange.awaits(index)
 
     def know(self, name: str) -> None:
         """There is another voter."""
@@ -486,5 +385,5 @@ class Replica:
             return False
         self.links.is_voter = is_voter
         self._raft.set_own(is_voter=is_voter)
-        self._put_off(clock())
+        self._elections.put_off(clock())
         return True

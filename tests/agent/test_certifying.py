@@ -142,6 +142,23 @@ async def test_a_move_that_was_left_unsaid_is_made_up_for(world: World) -> None:
     assert owner(world) == Ownership(UUID, "b", 1)
 
 
+async def test_what_the_group_was_not_told_it_is_told_later_and_once(world: World) -> None:
+    await world.agree()
+    group, here, there = deciders(world), world.hosts["a"], world.hosts["b"]
+    group.is_up = False
+    await here.permits.ended("one", "source", "failed", certain=True)
+    await there.permits.ended("one", "destination", "failed", certain=True)
+    await here.permits.tell_owed()
+    group.is_up = True
+    before = group.sequence
+    await here.permits.tell_owed()
+    assert group.sequence == before + 1
+    await here.permits.tell_owed()
+    assert group.sequence == before + 1
+    _, answer = await world.agree()
+    assert answer == ("", "fleet")
+
+
 async def test_inside_a_trust_domain_raft_decides_and_the_group_lets_go(world: World) -> None:
     await world.agree()
     for name in ("a", "b"):

@@ -16,7 +16,8 @@ from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Rule as PlacementRule
 from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebalance
 from dwcp_migrate.state.commands import Propose, PutDomain
-from dwcp_migrate.state.model import RULE_NAMES_MAX, Limits, Rule
+from dwcp_migrate.state.model import RULE_NAMES_MAX, Capacity, Limits, Rule
+from dwcp_migrate.state.model import Host as Known
 from tests.agent.test_permits import UUID, World, world_of
 from tests.placement.fleets import domain, fleet, host
 
@@ -159,3 +160,30 @@ def test_limits_of_the_fleet_bound_the_policy() -> None:
     ):
         found = within(policy, Standing(is_fresh=True, flights=flights, limits=limits))
         assert (found.running_max, found.outgoing_max, found.incoming_max) == (running, outgoing, 2)
+
+
+async def test_a_share_of_a_link_is_reserved_within_its_limit_and_given_back(world: World) -> None:
+    await asked(world, "a", "cluster/limits", msgspec.json.encode(Limits(link_bytes_per_s={"a>b": 100})))
+    share = {"source": "a", "destination": "b", "lifetime_s": "60"}
+    held = cast("Held", await asked(world, "a", "locks/reserve", name="one", bytes_per_s="70", **share))
+    with pytest.raises(CoordinationError, match="link"):
+        await asked(world, "c", "locks/reserve", name="two", bytes_per_s="31", **share)
+    await asked(world, "a", "locks/unreserve", name="one", token=str(held.token))
+    await asked(world, "c", "locks/reserve", name="two", bytes_per_s="100", **share)
+
+
+async def test_limits_that_cannot_be_read_are_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="limits"):
+        await asked(world, "a", "cluster/limits", b'{"fleet": -1}')
+    await asked(world, "a", "cluster/limits", b'{"fleet": 3}')
+    assert (await standing(world, "b")).limits.fleet == 3
+
+
+def test_a_host_stands_where_its_labels_say_and_offers_what_it_says() -> None:
+    one = msgspec.structs.replace(host("a"), rack="", capacity={"vcpus": 32.0, "memory_mib": 1024.0})
+    known = Known(name="a", labels={"rack": "r7", "region": "eu"}, capacity=Capacity(cpus=8))
+    found = under(fleet([one], []), Standing(is_fresh=True, hosts=[known])).hosts[0]
+    assert (found.rack, found.region) == ("r7", "eu")
+    assert found.capacity == {"vcpus": 8.0, "memory_mib": 1024.0}
+    placed = msgspec.structs.replace(one, rack="r1")
+    assert under(fleet([placed], []), Standing(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"

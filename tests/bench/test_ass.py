@@ -4,6 +4,7 @@ import pytest
 
 from dwcp_migrate.bench import ass
 from dwcp_migrate.bench.frame import Options
+from dwcp_migrate.errors import NotFoundError
 
 
 def test_all_cases_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +16,19 @@ def test_all_cases_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("broadcast/3", "all_applied_p50_ms"),
         ("election/3", "sigkill_p50_ms"),
         ("election/3", "vanish_p50_ms"),
+        ("fdatasync", "sync_p50_ms"),
     }
-    assert rows.keys() == expected | {("election/3", "spurious_elections")}
+    assert rows.keys() == expected
     assert all(rows[key] > 0 for key in expected)
     assert rows["election/3", "vanish_p50_ms"] >= 300
+
+
+def test_the_watch_for_elections_that_nothing_calls_for_is_a_case_of_its_own() -> None:
+    (row,) = ass.rows(Options(quick=True, only="steady"))
+    assert (row.case, row.metric, row.value) == ("steady/3", "spurious_elections", 0)
+
+
+def test_an_unknown_case_is_said_with_those_that_there_are() -> None:
+    with pytest.raises(NotFoundError, match="no case raft/4") as refused:
+        ass.rows(Options(only="raft/4"))
+    assert "steady/3" in refused.value.hint

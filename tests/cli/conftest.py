@@ -179,7 +179,8 @@ class FakeAgent:
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query, keep_blank_values=True)
         if method == "POST":
             self.posted.append((path, {key: values[0] for key, values in query.items()}))
-            return 200, msgspec.json.encode(api.Done(state="running", message=f"done: {path}"))
+            done = self.more.get(path) or api.Done(state="running", message=f"done: {path}")
+            return 200, msgspec.json.encode(done)
         if path == "/v1/predict":
             self.asked = {key: values[0] for key, values in query.items()}
             return 200, msgspec.json.encode(self.predicted)

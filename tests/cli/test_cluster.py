@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.agent import api
-from dwcp_migrate.agent.cluster_views import Chosen, Cluster, EngineEvent, GroupStatus, Locks, PbftView, Tickets
+from dwcp_migrate.agent.cluster_views import Chosen, Cluster, EngineEvent, GroupStatus, Held, Locks, PbftView, Tickets
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.engine import EngineStatus, Member
-from dwcp_migrate.state.model import Capacity, Host, Lease, Reservation, Ticket
+from dwcp_migrate.state.model import Capacity, Host, Lease, Limits, Reservation, Ticket
 
 Call = Callable[..., tuple[int, str, str]]
 NOW = 1_790_000_000.0
@@ -205,3 +205,33 @@ def test_locks_show_leases_and_reservations(call: Call, agent: Any) -> None:
 def test_nothing_held_is_said(call: Call, agent: Any) -> None:
     agent.more["/v1/locks"] = Locks(is_fresh=True, now=NOW, leases=[], reservations=[])
     assert call("locks")[1] == " Nothing is held.\n"
+
+
+def test_holds_are_taken_and_given_back(call: Call, agent: Any) -> None:
+    agent.more["/v1/locks/acquire"] = Held(name="upgrade", token=9)
+    agent.more["/v1/locks/reserve"] = Held(name="nightly", token=10)
+    assert call("locks", "acquire", "upgrade", "--lifetime", "60")[:2] == (0, "9\n")
+    assert call("locks", "release", "upgrade", "9")[:2] == (0, "done: /v1/locks/release\n")
+    assert json.loads(call("locks", "reserve", "nightly", "hv1", "hv2", "200", "--json")[1])["token"] == 10
+    assert call("locks", "unreserve", "nightly", "10")[0] == 0
+    link = {"source": "hv1", "destination": "hv2", "bytes_per_s": "25000000", "lifetime_s": "600.0"}
+    assert agent.posted == [
+        ("/v1/locks/acquire", {"name": "upgrade", "lifetime_s": "60.0"}),
+        ("/v1/locks/release", {"name": "upgrade", "token": "9"}),
+        ("/v1/locks/reserve", {"name": "nightly", **link}),
+        ("/v1/locks/unreserve", {"name": "nightly", "token": "10"}),
+    ]
+
+
+def test_limits_are_shown_and_those_that_are_given_are_set(call: Call, agent: Any) -> None:
+    known = Limits(fleet=4, link_bytes_per_s={"hv1>hv2": 125_000_000, "hv2>hv1": 1_000_000})
+    agent.more["/v1/cluster"] = make_cluster(limits=known)
+    out = call("cluster", "limits")[1]
+    assert "4 migrations at once" in out
+    assert "1.0 Gbit/s" in out
+    assert agent.posted == []
+    said = call("cluster", "limits", "--incoming", "0", "--link", "hv1", "hv2", "800", "--link", "hv2", "hv1", "0")[1]
+    assert "no limit" in said
+    assert "800.0 Mbit/s" in said
+    assert "hv2>hv1" not in said
+    assert [path for path, _ in agent.posted] == ["/v1/cluster/limits"]

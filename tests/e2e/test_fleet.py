@@ -1,7 +1,7 @@
-"""Three hosts that keep one record of who runs what: real libvirt, real QEMU, migrations only on a ticket.
+"""Three hosts that keep one record of who runs what, and one in other hands: real libvirt, real QEMU, only on tickets.
 
-What must hold, whatever is killed or cut: the guest runs on exactly one host, the fleet says which, and nobody moves it
-on a ticket that is forged, used or somebody else's.
+What must hold, whatever is killed or cut: the guest runs on exactly one host, the fleet says which, nobody moves it on
+a ticket that is forged, used or somebody else's, and its memory is sound (`Fleet.restore`, before and after each test).
 """
 
 import json
@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.cluster_views import Cluster, Tickets
+from dwcp_migrate.consensus.certificate import decode, encode
+from dwcp_migrate.consensus.key_file import make_identity
 from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest
 from dwcp_migrate.lab.hypervisor import Hypervisor
@@ -29,6 +32,10 @@ from tests.e2e.world import GUEST, SLOW, WAN
 pytestmark = pytest.mark.lab
 
 NAMES: Final = ("hv1", "hv2", "hv3")
+STRANGER: Final = "hv4"
+"""Of another trust domain: no vote, but one of the four that certify."""
+
+GROUP: Final = (*NAMES, STRANGER)
 SETTLED_S: Final = 60.0
 FORGER: Final = Path(__file__).with_name("forger.py")
 
@@ -39,9 +46,10 @@ class Fleet:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.guest = Guest(GUEST)
-        self.configuration = {"coordination": {"voters": list(NAMES), "require": True, "timeout_s": 5.0}}
-        lab.start_agents(self.configuration)
-        self.until(lambda: len(self.cluster("hv1").hosts) == len(NAMES))
+        self.keys = {name: make_identity(lab.directory / f"{name}.pbft").public.hex() for name in GROUP}
+        for name in GROUP:
+            self.restart(name)
+        self.until(lambda: len(self.cluster("hv1").hosts) == len(GROUP))
         self.guest.start(lab["hv1"])
         self.uuid = lab["hv1"].virsh("domuuid", GUEST.name).stdout.strip()
 
@@ -49,7 +57,14 @@ class Fleet:
         return self.lab.agents[name]
 
     def restart(self, name: str) -> None:
-        self.lab.start_agent(name, self.configuration)
+        shared = {"voters": list(NAMES), "require": True, "timeout_s": 5.0}
+        group = {"cluster": "5e" * 16, "key": str(self.lab.directory / f"{name}.pbft")}
+        configuration = {
+            "coordination": {**shared, "trust_domain": "theirs" if name == STRANGER else "ours"},
+            "coordination.pbft": group,
+            "coordination.pbft.members": [{"name": member, "key": key} for member, key in self.keys.items()],
+        }
+        self.lab.start_agent(name, configuration)
 
     def cluster(self, name: str) -> Cluster:
         return msgspec.convert(self.agent(name).get("/v1/cluster"), Cluster)
@@ -86,12 +101,21 @@ class Fleet:
     def restore(self) -> None:
         self.lab.wan.heal()
         self.lab.wan.set(WAN)
-        for name in NAMES:
+        for name in GROUP:
             if not self.agent(name).is_alive():
                 self.restart(name)
         self.until(lambda: all(self.cluster(name).engine.leader for name in NAMES))
         self.until(lambda: all(one.state != "running" for one in self.tickets("hv1").tickets))
         self.guest.wait_healthy(self.host())
+
+    def carry(self, destination: str) -> Ticket:
+        """Migrate and return the ticket, once the fleet has it as completed."""
+        outcome = self.begin(destination).wait()
+        assert outcome.succeeded, outcome.said
+        self.until(lambda: self.newest("hv1").state == "completed")
+        ticket = self.newest("hv1")
+        assert (ticket.uuid, ticket.destination, self.host().name) == (self.uuid, destination, destination)
+        return ticket
 
     def judged(self, by: str, at: str, permit: dict[str, Any]) -> str:
         """Show a permit at a host in the name of another; returns its answer."""
@@ -109,7 +133,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def standing() -> Iterator[Fleet]:
-    with Lab.up(LabOptions(name=f"fleet-{os.getpid()}", hosts=3, link=WAN, owned=True)) as lab:
+    with Lab.up(LabOptions(name=f"fleet-{os.getpid()}", hosts=len(GROUP), link=WAN, owned=True)) as lab:
         yield Fleet(lab)
 
 
@@ -123,6 +147,13 @@ def fleet(standing: Fleet) -> Iterator[Fleet]:
 def other(fleet: Fleet) -> str:
     """Of hv1 and hv2 the one that the guest is not on."""
     return "hv2" if fleet.host().name == "hv1" else "hv1"
+
+
+def permit_of(ticket: Ticket, **changes: Any) -> dict[str, Any]:
+    """What a source shows of a ticket, as JSON has it."""
+    fields = ("token", "uuid", "source", "destination", "generation", "expires_at", "certificate")
+    shown = {field: getattr(ticket, field) for field in fields} | changes
+    return {**shown, "certificate": b64encode(shown["certificate"]).decode()}
 
 
 def test_a_migration_runs_on_a_ticket_and_the_fleet_knows_the_new_owner(fleet: Fleet) -> None:
@@ -193,14 +224,7 @@ def test_a_forged_ticket_a_used_one_and_somebody_elses_are_refused(fleet: Fleet)
     assert outcome.succeeded, outcome.said
     fleet.until(lambda: fleet.newest("hv3").state == "completed")
     used = fleet.newest("hv3")
-    permit = {
-        "token": used.token,
-        "uuid": used.uuid,
-        "source": used.source,
-        "destination": used.destination,
-        "generation": used.generation,
-        "expires_at": used.expires_at,
-    }
+    permit = permit_of(used)
     assert fleet.judged(source, destination, permit) == "ticket"
     fresh = {**permit, "token": used.token + 1000, "expires_at": time.time() + 60}
     assert fleet.judged(source, destination, fresh) == "ticket"
@@ -220,3 +244,26 @@ def test_a_guest_sent_to_two_hosts_at_once_arrives_on_one(fleet: Fleet) -> None:
     assert fleet.newest("hv1").destination == arrived
     if arrived == "hv3":
         assert fleet.begin(source).wait().succeeded
+
+
+def test_across_trust_domains_it_takes_a_certificate_and_no_forged_one_will_do(fleet: Fleet) -> None:
+    source = fleet.host().name
+    ticket = fleet.carry(STRANGER)
+    certificate = decode(ticket.certificate)
+    assert len(certificate.signatures) >= 3  # 2 f + 1 of four
+    first, second, third, *_ = certificate.signatures
+    signatures = certificate.signatures
+    too_few = {name: signatures[name] for name in (first, second)}
+    forged = {**signatures, third: signatures[first]}
+    for wrong, why in ((too_few, "signatures"), (forged, f"wrong signature of {third}"), (signatures, "used already")):
+        shown = encode(msgspec.structs.replace(certificate, signatures=wrong))
+        before = fleet.agent(STRANGER).log.stat().st_size
+        assert fleet.judged(source, STRANGER, permit_of(ticket, token=0, certificate=shown)) == "ticket"
+        with fleet.agent(STRANGER).log.open() as log:
+            log.seek(before)
+            assert why in log.read()
+    assert fleet.judged(source, STRANGER, permit_of(ticket, certificate=b"")) == "ticket"
+    assert fleet.host().name == STRANGER
+    back = fleet.carry(source)
+    assert decode(back.certificate).signatures
+    assert back.generation == ticket.generation + 1

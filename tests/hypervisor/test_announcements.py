@@ -84,3 +84,32 @@ def test_the_end_of_a_session_that_is_unknown_changes_nothing() -> None:
     announcements.ended("z", 1.0)
     announcements.ended("a", 1.0)
     assert announcements.candidates((), 1.0)[0].sessions == 0
+
+
+def test_nothing_is_left_to_claim_once_its_migration_is_over() -> None:
+    announcements = announced("a", "b")
+    assert use(announcements, 1.0) == "a"
+    announcements.ended("a", 9.0)
+    announcements.over("a", began_at=1.0)
+    assert [found.uuid for found in announcements.candidates((), 9.0)] == ["b"]
+    announcements.over("unknown", began_at=1.0)
+
+
+def test_the_next_migrations_announcement_outlives_the_one_before() -> None:
+    announcements = announced("a")
+    assert use(announcements, 1.0) == "a"
+    announcements.announce("a", "vm-a", 8.0)
+    announcements.ended("a", 9.0)
+    announcements.over("a", began_at=1.0)
+    assert use(announcements, 10.0) == "a"
+
+
+def test_it_stays_while_another_session_of_the_migration_runs() -> None:
+    announcements = announced("a")
+    assert [use(announcements, 1.0), use(announcements, 2.0)] == ["a", "a"]
+    announcements.ended("a", 9.0)
+    announcements.over("a", began_at=1.0)
+    assert [found.sessions for found in announcements.candidates((), 9.0)] == [1]
+    announcements.ended("a", 9.5)
+    announcements.over("a", began_at=2.0)
+    assert announcements.candidates((), 9.5) == []

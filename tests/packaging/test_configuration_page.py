@@ -33,7 +33,8 @@ def actual(struct: type[msgspec.Struct], without: tuple[str, ...] = ()) -> dict[
     found = {}
     for field in msgspec.structs.fields(struct):
         required = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
-        default = "required" if required else msgspec.json.encode(field.default, enc_hook=str).decode()
+        made = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        default = "required" if required else msgspec.json.encode(made, enc_hook=str).decode()
         if field.name not in without:
             found[field.name] = default
     return found

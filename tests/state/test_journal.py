@@ -18,11 +18,13 @@ def records(count: int, start: int = 1) -> list[Record]:
 
 
 def fill(directory: Path, count: int) -> list[Record]:
+    """Write entries; the file ends with the last of them, without the zeros behind."""
     journal = Journal(directory)
     for record in records(count):
         journal.append(record)
     journal.sync()
     journal.close()
+    os.truncate(directory / "log", journal.size_bytes)
     return records(count)
 
 
@@ -78,6 +80,36 @@ def test_garbage_behind_the_last_record_is_no_record(tmp_path: Path) -> None:
         assert read(tmp_path) == records(2), seed
 
 
+def test_a_record_overwrites_zeros_and_the_file_keeps_its_size(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    sizes = set()
+    for record in records(50):
+        journal.append(record)
+        sizes.add((tmp_path / "log").stat().st_size)
+    assert len(sizes) == 1
+    assert sizes.pop() >= journal.size_bytes + module.GROW_BYTES // 2
+    for index in range(51, 52 + module.GROW_BYTES // BATCH_BYTES_MAX):
+        journal.append((bytes(BATCH_BYTES_MAX), index, 1))
+    assert (tmp_path / "log").stat().st_size > journal.size_bytes > module.GROW_BYTES
+    found = journal[:]
+    journal.close()
+    assert read(tmp_path) == found
+
+
+def test_what_lies_behind_a_torn_record_never_follows_on_a_new_one(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    whole = (tmp_path / "log").read_bytes()
+    sizes = [len(module._encode(record)) for record in records(3)]
+    second = len(module.MAGIC) + sizes[0]
+    (tmp_path / "log").write_bytes(whole[: second + 9] + b"\xff" + whole[second + 10 :] + bytes(4096))
+    journal = Journal(tmp_path)
+    assert journal[:] == records(1)
+    journal.append(records(1, 2)[0])  # as long as the one that was torn: the third stood right behind it
+    journal.sync()
+    journal.close()
+    assert read(tmp_path) == records(2)
+
+
 def test_a_disk_that_lost_what_was_committed_is_found_out(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for record in records(5):
@@ -85,8 +117,7 @@ def test_a_disk_that_lost_what_was_committed_is_found_out(tmp_path: Path) -> Non
     journal.set_commit(5)
     journal.store_commit()
     journal.close()
-    with (tmp_path / "log").open("r+b") as file:
-        file.truncate((tmp_path / "log").stat().st_size - 1)
+    os.truncate(tmp_path / "log", journal.size_bytes - 1)
     again = Journal(tmp_path)
     with pytest.raises(JournalError, match="ends with entry 4, but 5 was committed"):
         again.check(0)
@@ -144,6 +175,21 @@ def test_a_full_disk_takes_nothing_and_leaves_the_log_as_it_was(
     journal.sync()
     journal.close()
     assert read(tmp_path) == records(3)
+
+
+def test_a_disk_without_room_for_zeros_still_takes_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = os.pwrite, []
+
+    def scarce(file: int, data: bytes, offset: int) -> int:
+        if len(data) == module.GROW_BYTES:
+            tried.append(offset)
+            raise OSError(errno.ENOSPC, "no space")
+        return real(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", scarce)
+    fill(tmp_path, 20)
+    assert len(tried) == 1
+    assert read(tmp_path) == records(20)
 
 
 def test_a_commit_is_told_only_after_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

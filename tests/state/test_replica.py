@@ -214,3 +214,24 @@ def test_a_host_that_loses_its_vote_follows_on_without_it(lone: Lone) -> None:
     assert (lone.replica.state, lone.replica.voters) == ("observer", {"b", "c"})
     assert lone.append((2, 1), entry(3, 1)).next_index == 4
     assert lone.hears("c", wire.RequestVote(term=8, last_index=9, last_term=7)) == []
+
+
+def test_a_host_that_handed_a_command_over_is_told_of_its_commit_at_once_and_once(lone: Lone) -> None:
+    answer = {"type": "apply_command_response", "request_id": 1, "log_idx": 5, "log_term": 1}
+    lone.replica.post("b", answer)
+    assert not lone.replica.awaits(4)
+    assert lone.replica.awaits(5)
+    assert not lone.replica.awaits(6)
+    lone.replica.post("b", {"type": "apply_command_response", "request_id": 2, "error": 4})
+    assert not lone.replica.awaits(9)
+
+
+def test_one_append_for_several_hosts_is_one_object(lone: Lone) -> None:
+    append = {"type": "append_entries", "commit_index": 1, "prevLogIdx": 1, "prevLogTerm": 0}
+    for name in ("b", "c"):
+        lone.replica.post(name, {**append, "entries": [(b"\0x", 2, 1)]})
+    lone.replica.post("b", {**append, "entries": [(b"\0x", 2, 1), (b"\0y", 3, 1)]})
+    first, second, third = [message for _, message in lone.sent]
+    assert first is second
+    assert isinstance(third, wire.Append)
+    assert [entry.payload for entry in third.entries] == [b"x", b"y"]

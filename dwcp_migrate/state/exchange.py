@@ -1,0 +1,170 @@
+"""What a replica hears and says, held to what Raft asks of it before the library sees it, or after.
+
+The rule: what the library leaves open is closed here.
+
+    truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
+                    a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
+    answers         an Ack of an earlier term is dropped; the library would count it
+    stale leaders   are told (`Stale`); the library leaves them in the dark
+    promises        what promises something is sent after the disk has it: `must_sync`
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.state import wire
+from dwcp_migrate.state.commands import author, decode_batch
+from dwcp_migrate.state.dialect import to_library, to_wire
+from dwcp_migrate.state.elections import Elections
+from dwcp_migrate.state.journal import Journal
+from dwcp_migrate.state.library import Raft, clock
+from dwcp_migrate.state.links import Links
+
+_Act = Callable[[str, Any], None]
+
+_PROMISES: Final = wire.Ack | wire.Vote | wire.RequestVote
+
+
+class Exchange:
+    """The messages of one replica.
+
+    Args:
+        raft: the library's object.
+        journal: its log.
+        links: where messages go.
+        elections: hears of leaders and of questions before elections.
+
+    Attributes:
+        must_sync: something that waits to be sent promises what is not on disk yet.
+        acknowledged_max: the next Ack says no more than this, if not 0.
+    """
+
+    def __init__(self, raft: Raft, journal: Journal, links: Links, elections: Elections) -> None:
+        self._raft = raft
+        self._journal = journal
+        self._links = links
+        self._elections = elections
+        self._awaited: deque[int] = deque()
+        self._appended: tuple[object, wire.Message | None] = (None, None)
+        self.must_sync = False
+        self.acknowledged_max = 0
+        self._acts: dict[type[wire.Message], _Act] = {
+            wire.PreVote: lambda name, message: elections.asked(name, message, clock()),
+            wire.PreVoted: elections.promised,
+            wire.Stale: lambda _, message: self._newer_term(message.term),
+            wire.Append: self._append,
+            wire.Snapshot: self._snapshot,
+            wire.Ack: self._ack,
+            wire.Submit: self._submitted,
+        }
+
+    def hear(self, name: str, message: wire.Message) -> None:
+        """Take in a message.
+
+        Raises:
+            RemoteProtocolError: it is none that a replica sends.
+        """
+        self._acts.get(type(message), self._pass_on)(name, message)
+
+    def _pass_on(self, name: str, message: wire.Message) -> None:
+        self._raft.hear(name, to_library(message))
+
+    def _newer_term(self, term: int) -> None:
+        """Somebody is in a newer term: step down and let an election settle it."""
+        if term > self._raft.term:
+            self._raft.step_down(term)
+
+    def _is_current(self, name: str, term: int) -> bool:
+        if term < self._raft.term:
+            self._links.send(name, wire.Stale(term=self._raft.term))
+            return False
+        self._elections.heard(clock())
+        return True
+
+    def _snapshot(self, name: str, message: wire.Snapshot) -> None:
+        if self._is_current(name, message.term):
+            self._pass_on(name, message)
+
+    def _append(self, name: str, message: wire.Append) -> None:
+        """Hand an Append to the library so that it cuts the log back at a conflict only."""
+        entries = message.entries
+        end = message.previous_index + len(entries)
+        if [entry.index for entry in entries] != list(range(message.previous_index + 1, end + 1)):
+            raise RemoteProtocolError(f"entries of {name} are not in a row")
+        if not self._is_current(name, message.term):
+            return
+        if self._holds(message.previous_index, message.previous_term):
+            known = 0
+            while known < len(entries) and self._holds(entries[known].index, entries[known].term):
+                known += 1
+            if known:
+                previous = entries[known - 1]
+                message = replace(
+                    message, previous_index=previous.index, previous_term=previous.term, entries=entries[known:]
+                )
+            last = self._journal.last
+            if known == len(entries) and message.previous_index < last[0]:
+                self.acknowledged_max = end + 1
+                commit = min(message.commit, end)
+                message = replace(message, previous_index=last[0], previous_term=last[1], commit=commit)
+        self._pass_on(name, message)
+
+    def _holds(self, index: int, term: int) -> bool:
+        position = index - self._journal[0][1]
+        return 0 <= position < len(self._journal) and self._journal[position][2] == term
+
+    def _ack(self, name: str, message: wire.Ack) -> None:
+        self._newer_term(message.term)
+        if message.term != self._raft.term or self._raft.matched(name) < 0:
+            return  # of an earlier term of ours, or we have just left the one that it is of
+        if message.success and message.next_index > self._journal.last[0] + 1:
+            raise RemoteProtocolError(f"{name} claims entries that were never sent")
+        self._pass_on(name, message)
+
+    def _submitted(self, name: str, message: wire.Submit) -> None:
+        if message.kind == wire.MEMBERSHIP:
+            if name not in self._links.voters:
+                raise RemoteProtocolError(f"{name} has no vote and no say in who has one")
+            wire.decode_membership(message.payload)
+        elif any(author(command) != name for command in decode_batch(message.payload)):
+            raise RemoteProtocolError(f"{name} speaks in another host's name")
+        self._pass_on(name, message)
+
+    def say(self, name: str, message: dict[str, Any]) -> bool:
+        """Send a message of the library's; those that promise something wait for the disk."""
+        translated = self._translated(message)
+        self.must_sync |= isinstance(translated, _PROMISES)
+        if isinstance(translated, wire.Ack):
+            if self.acknowledged_max and translated.success:
+                translated = replace(translated, next_index=min(translated.next_index, self.acknowledged_max))
+            self.acknowledged_max = 0
+        if isinstance(translated, wire.Submitted) and translated.index:
+            self._awaited.append(translated.index)
+        return self._links.send(name, translated)
+
+    def _translated(self, message: dict[str, Any]) -> wire.Message:
+        """Give equal Appends to several hosts as one object, so that they are encoded once.
+
+        Index and term name an entry for good (log matching), so the ends of what is sent say all of it.
+        """
+        entries = message.get("entries")
+        if not entries:
+            return to_wire(message, self._raft.term)
+        key = (self._raft.term, message["commit_index"], message["prevLogIdx"], entries[0][2], *entries[-1][1:])
+        if key != self._appended[0]:
+            self._appended = key, to_wire(message, self._raft.term)
+        known = self._appended[1]
+        assert known is not None
+        return known
+
+    def awaits(self, index: int) -> bool:
+        """See `library.Owner`."""
+        found = False
+        while self._awaited and self._awaited[0] <= index:
+            self._awaited.popleft()
+            found = True
+        return found
