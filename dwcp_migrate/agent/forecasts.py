@@ -12,16 +12,26 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.predictor import Range
 from dwcp_migrate.bandwidth.samples import Samples
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
-from dwcp_migrate.bandwidth.targets import Floats
+from dwcp_migrate.bandwidth.targets import Floats, over_transfer
 
 SLOTS: Final = 128
 """Series that are forecast at once: 32 links and 64 domains, and some to spare; 70 KiB each."""
 
 REPLAY: Final = 60
 """Samples that a series which comes back is caught up with: the panel's longest horizon, about 0.1 s of CPU."""
+
+SEEN_KEPT: Final = 60
+"""Seconds of migrations whose rate counts as what a link carries at least."""
+
+SEEN_QUANTILE: Final = 0.9
+"""Of those: a single second may be a burst out of a buffer."""
+
+UNFILLED: Final = 8.0
+"""A link that migrations never filled may carry so many times what they sent."""
 
 FLUSH_S: Final = 60.0
 """Between two writes; a crash costs that much history."""
@@ -103,6 +113,21 @@ class Forecasts:
             return None
         found: Floats = self._panel.forecasts[slot]
         return found
+
+    def carries(self, peer: str, steps: float) -> Range | None:
+        """What the link to a peer carries over so many steps: its forecast, and at least what was seen on it.
+
+        Returns:
+            None where nothing ever crossed it.
+        """
+        seen = self.known(Key("link", "seen", peer), SEEN_KEPT)
+        least = float(np.quantile(seen, SEEN_QUANTILE)) if seen else 0.0
+        forecast = self.quantiles(Key("link", "rate", peer))
+        if forecast is None:
+            return Range(least, least * 2, least * UNFILLED) if least > 1 else None
+        found = Range.of(over_transfer(forecast, steps))
+        found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
+        return found if found.median > 1 else None
 
     async def flush(self, now: float, thread: Executor, *, at_once: bool = False) -> None:
         """Write what is pending, every `FLUSH_S`, on `thread`."""

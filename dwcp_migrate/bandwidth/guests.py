@@ -26,11 +26,11 @@ UNKNOWN_LATER_SHARE: Final = Range(0.05, 0.2, 0.6)
 UNKNOWN_ENCODE: Final = Range(80e6, 300e6, 900e6)
 """Bytes of memory a second, two to eight cores."""
 
-UNKNOWN_SPREAD: Final = 3.0
-"""Factor either way around a quantity that is a guess from another one."""
-
 KNOWN_SPREAD: Final = 1.15
-"""Factor either way around a quantity that was measured once or twice."""
+"""Factor either way around a quantity, however often it was measured."""
+
+FEW_SPREAD: Final = 1.35
+"""Further factor around what was measured once; of n measurements its nth root is left."""
 
 SAMPLES_KEPT: Final = 20
 """Of a quantity of a guest: a guest changes its habits with its software."""
@@ -135,4 +135,5 @@ def _known(values: Sequence[float], otherwise: Range) -> Range:
     if not len(recent):
         return otherwise
     low, median, high = (float(value) for value in np.quantile(recent, QUANTILES))
-    return Range(min(low, median / KNOWN_SPREAD), median, max(high, median * KNOWN_SPREAD))
+    spread = KNOWN_SPREAD * FEW_SPREAD ** (1 / len(recent))
+    return Range(min(low, median / spread), median, max(high, median * spread))
