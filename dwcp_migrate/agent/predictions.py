@@ -171,7 +171,7 @@ class Predictions:
             "later_share": shown.later_share,
             "encode": shown.encode_bytes_per_s,
             "working_set": shown.working_set_bytes,
-            "dirty": watched.dirty if watched.dirty >= 0 else None,
+            "dirty": shown.dirty_bytes_per_s,
         }
         for quantity, value in values.items():
             if value is not None and value > 0:

@@ -2,8 +2,8 @@
 
 Rule: links and guests follow from the seed and a group's number alone. Every group begins with one migration each way
 that is not counted, from which the agents learn the link and the guest (with one where the guest will not converge);
-then each migration is asked for first (`/v1/predict`) and done afterwards. A guest that has not arrived after `HOPELESS_S` is one that did not converge: it
-is cancelled, and counts for the prediction of convergence only.
+then each migration is asked for first (`/v1/predict`) and done afterwards. A guest that has not arrived after
+`HOPELESS_S` is one that did not converge: it is cancelled, and counts for the prediction of convergence only.
 """
 
 import random

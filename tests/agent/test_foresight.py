@@ -258,7 +258,8 @@ def test_the_less_is_known_the_wider_is_what_is_said(tmp_path: Path) -> None:
     assert not ignorant.link_known
     assert told.expected.time_s[1] == pytest.approx(0.3 * GIB / RATE, rel=0.2)
     spread = [one.expected.time_s[2] / one.expected.time_s[0] for one in (told, ignorant)]
-    assert spread[0] < 2.5 < 10 < spread[1]
+    assert spread[0] < 2.5
+    assert spread[1] > 10
     assert told.expected.way == "precopy"
 
 

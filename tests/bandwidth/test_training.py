@@ -1,6 +1,7 @@
 """Real training, small: seconds on the CPU build of torch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,9 @@ def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
     assert read == names
     np.testing.assert_array_equal(prior.losses, ensemble.prior.losses)
     np.testing.assert_array_equal(ewma, ensemble.ewma)
-    misfit = priors.pack(Prior(prior.bands[:, :2], prior.losses), ensemble.ewma, names)
-    for wrong in (data[:200], b"", misfit):
+    misfit = priors.pack(replace(prior, bands=prior.bands[:, :2]), ensemble.ewma, names)
+    unstretched = priors.pack(replace(prior, stretch=prior.stretch[:2]), ensemble.ewma, names)
+    for wrong in (data[:200], b"", misfit, unstretched):
         with pytest.raises(ConfigError):
             priors.unpack(wrong)
 
@@ -136,7 +138,7 @@ def test_a_model_that_got_worse_is_rolled_back(tmp_path: Path) -> None:
 def _believing_in_the_last(losses: Floats, bands: Floats) -> Prior:
     wrong = np.full_like(losses, 4.0)
     wrong[-1] = 0.01
-    return Prior(bands, wrong)
+    return Prior(bands, wrong, np.zeros((len(TARGETS), 2)))
 
 
 def test_too_little_history_is_said(tmp_path: Path) -> None:
