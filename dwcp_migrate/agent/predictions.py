@@ -162,9 +162,10 @@ class Predictions:
         """Learn from a migration that ended."""
         watched = self._watched.pop(record.id, None)
         self._score(record)
-        if watched is None or not record.uuid or record.result != "completed" or record.passthrough_reason:
+        if watched is None or not record.uuid or record.passthrough_reason:
             return
-        self._end_pass(watched, record, record.ended_at)
+        if record.result == "completed":  # else its last pass was cut short, and those before it teach alone
+            self._end_pass(watched, record, record.ended_at)
         shown = lesson(float(record.memory_bytes), watched.passes, watched.dirty)
         values: dict[Quantity, float | None] = {
             "first_share": shown.first_share,

@@ -317,6 +317,29 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     assert 40 * MIB <= newest("working_set") <= 160 * MIB
 
 
+def test_a_cancelled_migration_teaches_by_the_passes_that_it_finished(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, link_waiting_s=9.0)
+    for seconds, iteration, counters in ((1.0, 1, Counters()), (11.0, 2, whole)):
+        predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
+    ended = Counters(raw_bytes=2 * GIB, wire_bytes=GIB)
+    predictions.ended(close(record(iteration=2, counters=ended), 1012.0, libvirt="failed"))
+    assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == [pytest.approx(0.25)]
+    assert bench.forecasts.known(Key("domain", "later_share", SUBJECT.uuid), 9) == []
+
+
+def test_what_a_link_did_not_fill_counts_until_it_is_filled_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for _ in range(10):
+        bench.forecasts.seen(PEER, 4 * RATE, bench.now, fills=False)
+    assert (found := bench.forecasts.carries(PEER, 10)) is not None
+    assert found.median == pytest.approx(4 * RATE)
+    bench.forecasts.seen(PEER, RATE, bench.now, fills=True)
+    assert (found := bench.forecasts.carries(PEER, 10)) is not None
+    assert found.median == pytest.approx(RATE, rel=0.05)
+
+
 def test_what_is_left_becomes_an_estimate_with_a_range(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
