@@ -14,7 +14,7 @@ from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bandwidth.training import host
-from dwcp_migrate.bandwidth.training.ensembles import Effort, synthetic_series
+from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, Effort, synthetic_series, train_ensemble
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN, sequences, windows
 from dwcp_migrate.bandwidth.training.fit import Plan, train
 from dwcp_migrate.bandwidth.weights import MODELS
@@ -61,6 +61,17 @@ def test_the_ewma_is_tuned_to_its_series() -> None:
     walk = [100 + np.cumsum(draw.normal(0, 1, 300)) for _ in range(3)]
     assert (priors.tune_ewma(noise) <= 0.1).all()
     assert priors.tune_ewma(walk)[0] >= 0.65
+
+
+def test_of_few_series_the_networks_are_judged_on_those_that_they_did_not_learn_by_heart() -> None:
+    draw = np.random.default_rng(5)
+    series = [synthetic.volatile(draw, 220) for _ in range(2 * HALF_SERIES_MIN)]
+    told: list[str] = []
+    ensemble = train_ensemble(series, lambda name, _: told.append(name), Effort(models=("mlp",), epochs=40))
+    proud = priors.learn(Ensemble(ensemble.weights, ensemble.ewma).experts, series)
+    assert told == ["mlp"]
+    assert ensemble.prior is not None
+    assert ensemble.prior.losses[-1].mean() > 1.1 * proud.losses[-1].mean()
 
 
 def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
