@@ -32,9 +32,9 @@ CHANGE_MIN: Final = 0.03
 FORECAST_STEPS: Final = 10.0
 """A grant holds for a second; the low quantile of the next ten keeps it from jumping."""
 
-ALIVE_BYTES_PER_S: Final = 512.0 * KIB
-"""The largest segment of a stream, 2 MiB, crosses in four seconds, so that acknowledgements, control messages behind it
-and libvirt's own patience go on."""
+ALIVE_BYTES_PER_S: Final = 256.0 * KIB
+"""The largest segment of a stream, 2 MiB, crosses in eight seconds, so that what waits behind it goes on: control
+messages, the disk's requests and libvirt's own patience."""
 
 WISHES_MAX: Final = 1024
 
