@@ -61,7 +61,7 @@ class Sharing:
         ledger: where the migrations are.
         forecasts: what links carry.
         pace: holds a migration's data process to a rate on the wire, 0 for none.
-        set_speed: holds QEMU itself, for a migration that passes through.
+        set_speed: holds QEMU itself, for a migration that passes through; 0 as it was before.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Sharing:
         self._pace = pace
         self._set_speed = set_speed
         self._rates: dict[str, float] = {}
+        self._slowed: dict[str, str] = {}
         self._wishes: dict[str, Wish] = {}
         self._probed_at: dict[str, float] = {}
 
@@ -113,6 +114,8 @@ class Sharing:
         gone = self._rates.keys() - {record.id for record in running}
         for identity in gone:
             del self._rates[identity]
+            if uuid := self._slowed.pop(identity, ""):
+                self._set_speed(uuid, 0.0)  # libvirt would hold the domain's next migration to it
 
     def _share(self, peer: str, mine: list[Migration], config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
         carries = self._forecasts.carries(peer, FORECAST_STEPS)
@@ -175,11 +178,11 @@ class Sharing:
         changed = (rate > 0) != (before > 0) or abs(rate - before) > CHANGE_MIN * max(rate, before)
         if changed:
             self._rates[record.id] = rate
-            if record.passthrough_reason:
-                if record.uuid and rate > 0:
-                    self._set_speed(record.uuid, rate)
-            else:
+            if not record.passthrough_reason:
                 self._pace(record.id, rate)
+            elif record.uuid:
+                self._slowed[record.id] = record.uuid
+                self._set_speed(record.uuid, rate)
         if changed or granted < 0:
             self._ledger.change(record.id, lambda found: _granted(found, granted))
 

@@ -236,6 +236,19 @@ def test_a_migration_that_passes_through_is_held_in_qemu_itself(tmp_path: Path) 
     assert bench.speeds[plain.uuid] > 0
 
 
+@pytest.mark.parametrize("who", ["the other", "itself"])
+def test_a_speed_of_qemus_is_put_back_when_the_migration_is_alone_or_over(tmp_path: Path, who: str) -> None:
+    bench = Bench(tmp_path)
+    other = record("aa" * 16, remaining_bytes=MIB)
+    plain = record("bb" * 16, state="passthrough", passthrough_reason="unreachable")
+    for one in (other, plain):
+        bench.ledger.put(one)
+    bench.share()
+    bench.ledger.put(close(other if who == "the other" else plain, bench.now, libvirt="failed"))
+    bench.share()
+    assert bench.speeds[plain.uuid] == 0
+
+
 def test_wishes_are_kept_up_to_their_limit_and_the_oldest_goes(tmp_path: Path) -> None:
     bench = Bench(tmp_path, link=0)
     for number in range(WISHES_MAX + 1):
