@@ -85,7 +85,7 @@ def train_ensemble(
     if cut >= PRIOR_SERIES_MIN:
         made = fit.networks(shuffled[cut:], told)
         return Ensemble(made.weights, made.ewma, priors.learn(made.experts, shuffled[:cut]))
-    made = fit.networks(shuffled, told)
+    made = fit.networks(series, told)
     halves = shuffled[::2], shuffled[1::2]
     if min(sum(len(values) >= SERIES_SAMPLES_MIN for values in half) for half in halves) < HALF_SERIES_MIN:
         return Ensemble(made.weights, made.ewma, priors.learn(made.experts, shuffled))
