@@ -70,8 +70,8 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
     Args:
         memory_bytes: of the guest.
         passes: in order; the last one may be the switchover's.
-        dirty_bytes_per_s: libvirt's measure while it ran; negative where there is none: then the stream says it, by
-            what each pass brought that the guest wrote during the one before.
+        dirty_bytes_per_s: libvirt's measure while it ran; not positive before its first pass ended: then the stream
+            says it, by what each pass brought that the guest wrote during the one before.
     """
     if not passes or memory_bytes <= 0:
         return Lesson()
@@ -85,7 +85,7 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
     ]
     # What is written twice during a pass comes once: the shortest passes show most of it.
     streamed = max((written.raw_bytes / before.seconds for before, written in pairs), default=None)
-    dirty = dirty_bytes_per_s if dirty_bytes_per_s >= 0 else streamed
+    dirty = dirty_bytes_per_s if dirty_bytes_per_s > 0 else streamed
     sets = [working_set(written.raw_bytes, dirty or 0.0, before.seconds) for before, written in pairs]
     return Lesson(
         first_share=first.wire_bytes / memory_bytes if first.wire_bytes > 0 else None,
