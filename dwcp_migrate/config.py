@@ -130,8 +130,7 @@ class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Forecasts, predictions, and how migrations share a link.
 
     Attributes:
-        share: hold migrations of several domains that share a link to rates; off lets TCP share it by luck. Off by
-            default: whoever waits for its turn is held to a trickle, which not every guest bears.
+        share: hold migrations of several domains that share a link to rates; off lets TCP share it by luck.
         running_max: migrations on one link that get more than a trickle at once. One after the other they are done
             soonest in all.
         headroom_share: of a link's forecast, left for other traffic. Above 0 single migrations are held to a rate too.
@@ -143,7 +142,7 @@ class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             is installed; 0 is never.
     """
 
-    share: bool = False
+    share: bool = True
     running_max: Annotated[int, Meta(ge=1, le=256)] = 1
     headroom_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     reserved_bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0

@@ -5,6 +5,7 @@ up again from the disk. Nothing here waits for the disk but `flush`, which runs 
 """
 
 import asyncio
+from collections import deque
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
@@ -12,16 +13,26 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.predictor import Range
 from dwcp_migrate.bandwidth.samples import Samples
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
-from dwcp_migrate.bandwidth.targets import Floats
+from dwcp_migrate.bandwidth.targets import Floats, over_transfer
 
 SLOTS: Final = 128
 """Series that are forecast at once: 32 links and 64 domains, and some to spare; 70 KiB each."""
 
 REPLAY: Final = 60
 """Samples that a series which comes back is caught up with: the panel's longest horizon, about 0.1 s of CPU."""
+
+SEEN_KEPT: Final = 60
+"""Seconds in which migrations did not fill a link, whose rate counts as what it carries at least."""
+
+SEEN_QUANTILE: Final = 0.9
+"""Of those: a single second may be a burst out of a buffer."""
+
+UNFILLED: Final = 8.0
+"""A link that migrations never filled may carry so many times what they sent."""
 
 FLUSH_S: Final = 60.0
 """Between two writes; a crash costs that much history."""
@@ -41,6 +52,7 @@ class Forecasts:
         self._slots: dict[Key, int] = {}
         self._free = list(range(SLOTS - 1, -1, -1))
         self._heard: dict[Key, float] = {}
+        self._unfilled: dict[str, deque[float]] = {}
         self._flushed_at = 0.0
         self._panel = files.in_use(state).panel(SLOTS)
 
@@ -66,6 +78,15 @@ class Forecasts:
     def note(self, key: Key, value: float, now: float) -> None:
         """Keep a value that is not forecast step by step."""
         self._store.add(key, value, now)
+
+    def seen(self, peer: str, value: float, now: float, *, fills: bool) -> None:
+        """Keep what migrations sent to a peer in a second, whether they filled the link or not."""
+        self.note(Key("link", "seen", peer), value, now)
+        unfilled = self._unfilled.setdefault(peer, deque(maxlen=SEEN_KEPT))
+        if fills:
+            unfilled.clear()  # what the link carries is known again: it may have become slower
+        else:
+            unfilled.append(value)
 
     def known(self, key: Key, count: int) -> list[float]:
         """The newest values of a series, those that wait to be written included."""
@@ -103,6 +124,23 @@ class Forecasts:
             return None
         found: Floats = self._panel.forecasts[slot]
         return found
+
+    def carries(self, peer: str, steps: float) -> Range | None:
+        """What the link to a peer carries over so many steps: its forecast, and at least what was seen since.
+
+        Returns:
+            None where nothing ever crossed it.
+        """
+        forecast = self.quantiles(Key("link", "rate", peer))
+        seen = list(self._unfilled.get(peer, ()))
+        if forecast is None and not seen:
+            seen = self.known(Key("link", "seen", peer), SEEN_KEPT)
+        least = float(np.quantile(seen, SEEN_QUANTILE)) if seen else 0.0
+        if forecast is None:
+            return Range(least, least * 2, least * UNFILLED) if least > 1 else None
+        found = Range.of(over_transfer(forecast, steps))
+        found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
+        return found if found.median > 1 else None
 
     async def flush(self, now: float, thread: Executor, *, at_once: bool = False) -> None:
         """Write what is pending, every `FLUSH_S`, on `thread`."""

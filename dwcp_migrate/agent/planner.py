@@ -138,9 +138,10 @@ class Planner:
         self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
         for peer, found in by_peer.items():
             value = sum(shown.bytes_per_s for shown in found)
+            fills = max(shown.busy for shown in found) >= BUSY_MIN
             if value > 0:
-                self.forecasts.note(Key("link", "seen", peer), value, now)
-            if value > 0 and max(shown.busy for shown in found) >= BUSY_MIN:
+                self.forecasts.seen(peer, value, now, fills=fills)
+            if value > 0 and fills:
                 if self.sharing.is_held(peer):  # it was held: the link carries at least that
                     value = max(value, self.predictions.link_median(peer))
                 self.forecasts.sample(Key("link", "rate", peer), value, now)

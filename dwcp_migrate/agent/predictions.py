@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-import numpy as np
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasts import Forecasts
@@ -21,7 +20,7 @@ from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Pass, describe, l
 from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
 from dwcp_migrate.bandwidth.scores import SCORES_KEPT, corrected
 from dwcp_migrate.bandwidth.series import Key
-from dwcp_migrate.bandwidth.targets import MEDIAN, over_transfer
+from dwcp_migrate.bandwidth.targets import MEDIAN
 from dwcp_migrate.session.record import Expected, Migration
 
 UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
@@ -29,15 +28,6 @@ UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
 
 TRANSFER_STEPS: Final = 60.0
 """How far the forecast of a link is asked for before the length of the transfer is known."""
-
-SEEN_KEPT: Final = 60
-"""Seconds of migrations whose rate counts as what a link carries at least."""
-
-SEEN_QUANTILE: Final = 0.9
-"""Of those: a single second may be a burst out of a buffer."""
-
-UNFILLED: Final = 8.0
-"""A link that migrations never filled may carry so many times what they sent."""
 
 LOSSES_OF: Final = 5
 """Migrations to a peer whose link losses count as `lately`."""
@@ -105,15 +95,10 @@ class Predictions:
         for record in reversed(recent):
             self._score(record)
 
-    def tell(self, subject: Subject, granted: Range | None = None) -> Told:
-        """Predict a migration that has not begun.
-
-        Args:
-            subject: which.
-            granted: what the allocator would grant it; the whole link without.
-        """
+    def tell(self, subject: Subject) -> Told:
+        """Predict a migration that has not begun, as if it had the link for itself."""
         guest = self._guest(subject.uuid, float(subject.memory_bytes))
-        link = granted or self._link(subject.peer)
+        link = self._forecasts.carries(subject.peer, TRANSFER_STEPS)
         path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s)
         said = predict(guest, path)
         errors = list(self._errors.get(subject.peer, ()))
@@ -140,7 +125,7 @@ class Predictions:
         watched = self._watched.get(record.id)
         if record.dirty_bytes_per_s > 0:
             guest = _with_dirty(guest, Range.around(record.dirty_bytes_per_s, 1.3))
-        link = self._link(record.peer)
+        link = self._forecasts.carries(record.peer, TRANSFER_STEPS)
         if record.granted_bytes_per_s > 0:
             link = Range.around(record.granted_bytes_per_s, 1.2)
         if link is None:
@@ -177,16 +162,17 @@ class Predictions:
         """Learn from a migration that ended."""
         watched = self._watched.pop(record.id, None)
         self._score(record)
-        if watched is None or not record.uuid or record.result != "completed" or record.passthrough_reason:
+        if watched is None or not record.uuid or record.passthrough_reason:
             return
-        self._end_pass(watched, record, record.ended_at)
+        if record.result == "completed":  # else its last pass was cut short, and those before it teach alone
+            self._end_pass(watched, record, record.ended_at)
         shown = lesson(float(record.memory_bytes), watched.passes, watched.dirty)
         values: dict[Quantity, float | None] = {
             "first_share": shown.first_share,
             "later_share": shown.later_share,
             "encode": shown.encode_bytes_per_s,
             "working_set": shown.working_set_bytes,
-            "dirty": watched.dirty if watched.dirty >= 0 else None,
+            "dirty": shown.dirty_bytes_per_s,
         }
         for quantity, value in values.items():
             if value is not None and value > 0:
@@ -218,18 +204,6 @@ class Predictions:
             encode=values("encode"),
         )
         return describe(memory_bytes, known)
-
-    def _link(self, peer: str) -> Range | None:
-        if not peer:
-            return None
-        forecast = self._forecasts.quantiles(Key("link", "rate", peer))
-        seen = self._forecasts.known(Key("link", "seen", peer), SEEN_KEPT)
-        least = float(np.quantile(seen, SEEN_QUANTILE)) if seen else 0.0
-        if forecast is None:
-            return Range(least, least * 2, least * UNFILLED) if least > 1 else None
-        found = Range.of(over_transfer(forecast, TRANSFER_STEPS))
-        found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
-        return found if found.median > 1 else None
 
     def link_median(self, peer: str) -> float:
         """What the link carries in the next step; 0 while unknown."""

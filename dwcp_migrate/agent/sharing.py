@@ -1,8 +1,12 @@
 """How migrations share their links: the allocator's grants, once a second, into the data processes and libvirt.
 
-The rule: one migration alone is held to no rate unless head-room is asked for, and what is learned of a link is never
+The rule: one domain alone is held to no rate unless head-room is asked for, and what is learned of a link is never
 only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,
 which are held, leave. Where head-room holds all of them, the brake is let go for `PROBE_S` every `PROBE_EVERY_S`.
+
+A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
+the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
+Nobody is held under `ALIVE_BYTES_PER_S`, whatever the link has.
 """
 
 from collections.abc import Callable
@@ -15,9 +19,9 @@ from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
 from dwcp_migrate.bandwidth.series import Key
-from dwcp_migrate.bandwidth.targets import LOW, over_transfer
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.record import Migration
+from dwcp_migrate.units import KIB
 
 PROBE_S: Final = 1.0
 PROBE_EVERY_S: Final = 30.0
@@ -27,6 +31,10 @@ CHANGE_MIN: Final = 0.03
 
 FORECAST_STEPS: Final = 10.0
 """A grant holds for a second; the low quantile of the next ten keeps it from jumping."""
+
+ALIVE_BYTES_PER_S: Final = 256.0 * KIB
+"""The largest segment of a stream, 2 MiB, crosses in eight seconds, so that what waits behind it goes on: control
+messages, the disk's requests and libvirt's own patience."""
 
 WISHES_MAX: Final = 1024
 
@@ -53,7 +61,7 @@ class Sharing:
         ledger: where the migrations are.
         forecasts: what links carry.
         pace: holds a migration's data process to a rate on the wire, 0 for none.
-        set_speed: holds QEMU itself, for a migration that passes through.
+        set_speed: holds QEMU itself, for a migration that passes through; 0 as it was before.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Sharing:
         self._pace = pace
         self._set_speed = set_speed
         self._rates: dict[str, float] = {}
+        self._slowed: dict[str, str] = {}
         self._wishes: dict[str, Wish] = {}
         self._probed_at: dict[str, float] = {}
 
@@ -88,9 +97,13 @@ class Sharing:
         return bool(mine) and all(self._rates.get(record.id, 0.0) > 0 for record in mine)
 
     def _running(self) -> list[Migration]:
-        """Source migrations whose data process carries something: before that there is nobody to be told a rate."""
+        """Source migrations that can be held: their data process carries something, and the domain is known.
+
+        Before that there is nobody to be told a rate, or two sessions of one domain would look like two domains.
+        """
         running = self._ledger.running()
-        return [one for one in running if one.role == "source" and one.peer and one.state != "opening"]
+        known = (one for one in running if one.role == "source" and one.peer and _domain(one))
+        return [one for one in known if one.state != "opening"]
 
     def update(self, config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
         """Share every link anew. `now` is seconds since the epoch."""
@@ -101,32 +114,41 @@ class Sharing:
         gone = self._rates.keys() - {record.id for record in running}
         for identity in gone:
             del self._rates[identity]
+            if uuid := self._slowed.pop(identity, ""):
+                self._set_speed(uuid, 0.0)  # libvirt would hold the domain's next migration to it
 
     def _share(self, peer: str, mine: list[Migration], config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
-        forecast = self._forecasts.quantiles(Key("link", "rate", peer))
+        carries = self._forecasts.carries(peer, FORECAST_STEPS)
         has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s or config.link_bytes_per_s_max)
-        domains = {record.domain or record.uuid or record.id for record in mine}  # disks and memory of one are one
-        wanted = config.share and forecast is not None and (len(domains) > 1 or has_headroom)
-        if forecast is None or not wanted:
+        domains: dict[str, list[Migration]] = {}
+        for record in mine:
+            domains.setdefault(_domain(record), []).append(record)
+        if carries is None or not config.share or not (len(domains) > 1 or has_headroom):
             for record in mine:
                 self._hold(record, 0.0, -1.0)
             return
         speed = config.link_bytes_per_s_max or float("inf")
         capacity = Capacity(
-            forecast_bytes_per_s=float(over_transfer(forecast, FORECAST_STEPS)[LOW]),
+            forecast_bytes_per_s=carries.low,
             speed_bytes_per_s=max(0.0, speed - other_bytes_per_s),
             headroom_share=config.headroom_share,
             reserved_bytes_per_s=config.reserved_bytes_per_s,
         )
-        demands = [self._demand(record, now) for record in mine]
-        grants = {grant.identity: grant for grant in allocate(capacity, demands, running_max=config.running_max)}
+        demands = [self._demand(name, sessions, now) for name, sessions in domains.items()]
+        allocated = allocate(capacity, demands, running_max=config.running_max)
+        grants = {grant.identity: grant for grant in allocated}
         free = self._free(peer, grants, now, has_headroom=has_headroom)
-        for record in mine:
-            rate = grants[record.id].rate_bytes_per_s
-            self._hold(record, 0.0 if record.id in free else max(rate, 1.0), rate)
+        for name, sessions in domains.items():
+            rate = max(grants[name].rate_bytes_per_s, ALIVE_BYTES_PER_S)
+            has_memory = any(one.kind == "memory" for one in sessions)
+            for record in sessions:
+                if record.kind == "disk" and has_memory:
+                    self._hold(record, 0.0, -1.0)
+                else:
+                    self._hold(record, 0.0 if name in free else rate, rate)
 
     def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
-        """Which are not held: the one with most, or for a moment all, so that the link can be measured."""
+        """Which domains are not held: the one with most, or for a moment all, so that the link can be measured."""
         if not has_headroom:
             return {max(grants.values(), key=lambda grant: (grant.rate_bytes_per_s, grant.identity)).identity}
         since = now - self._probed_at.setdefault(peer, now)
@@ -134,14 +156,16 @@ class Sharing:
             self._probed_at[peer] = now
         return set(grants) if since >= PROBE_EVERY_S else set()
 
-    def _demand(self, record: Migration, now: float) -> Demand:
+    def _demand(self, name: str, sessions: list[Migration], now: float) -> Demand:
+        """What a domain wants: its memory's migration says it, before that its disks'."""
+        record = min(sessions, key=lambda one: one.kind == "disk")
         wish = self.wished(record.domain)
         key = Key("domain", "later_share", record.uuid) if record.uuid else None
         known = self._forecasts.known(key, 1) if key is not None else []
         share = known[-1] if known else UNKNOWN_LATER_SHARE
         left = record.remaining_bytes if record.remaining_bytes >= 0 else record.memory_bytes
         return Demand(
-            identity=record.id,
+            identity=name,
             weight=wish.weight,
             remaining_bytes=left / max(1.0, record.ratio),
             dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * share,
@@ -154,13 +178,17 @@ class Sharing:
         changed = (rate > 0) != (before > 0) or abs(rate - before) > CHANGE_MIN * max(rate, before)
         if changed:
             self._rates[record.id] = rate
-            if record.passthrough_reason:
-                if record.uuid and rate > 0:
-                    self._set_speed(record.uuid, rate)
-            else:
+            if not record.passthrough_reason:
                 self._pace(record.id, rate)
+            elif record.uuid:
+                self._slowed[record.id] = record.uuid
+                self._set_speed(record.uuid, rate)
         if changed or granted < 0:
             self._ledger.change(record.id, lambda found: _granted(found, granted))
+
+
+def _domain(record: Migration) -> str:
+    return record.domain or record.uuid
 
 
 def _granted(record: Migration, granted: float) -> Migration:

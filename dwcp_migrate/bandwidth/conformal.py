@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.targets import HIGH, LAGS, LOW, MEDIAN, QUANTILES, TARGETS, Floats, Indices
+from dwcp_migrate.bandwidth.targets import HIGH, LAGS, LOW, MEDIAN, QUANTILES, Floats, Indices
 
 RATE: Final = 0.02
 """One miss stretches by 1.8 %, one hit shrinks by 0.2 %; divided by the root of the target's steps, since outcomes of
@@ -25,10 +25,13 @@ class Conformal:
 
     Args:
         count: of series.
+        start: (targets, 2) logarithms of the factors to begin with, from `calibrated` or zeros. A minute ahead a series
+            has too few outcomes to find them alone.
     """
 
-    def __init__(self, count: int) -> None:
-        self._stretch = np.zeros((count, len(TARGETS), 2))
+    def __init__(self, count: int, start: Floats) -> None:
+        self._start = np.clip(start, -STRETCH_MAX, STRETCH_MAX)
+        self._stretch = np.tile(self._start, (count, 1, 1))
         self._rate = RATE / np.sqrt(LAGS)[:, None]
 
     def correct(self, slots: Indices, quantiles: Floats) -> Floats:
@@ -57,4 +60,26 @@ class Conformal:
 
     def forget(self, slot: int) -> None:
         """Begin this series anew."""
-        self._stretch[slot] = 0.0
+        self._stretch[slot] = self._start
+
+
+def calibrated(truth: Floats, quantiles: Floats) -> Floats:
+    """Find the factors with which a band would have held what it should (split conformal prediction).
+
+    Args:
+        truth: (n,) outcomes, positive.
+        quantiles: (n, 3), positive and ascending, as said of them.
+
+    Returns:
+        (2,): logarithms of the factors below and above, within `STRETCH_MAX`.
+    """
+    below = np.log(quantiles[:, MEDIAN] / truth) / _distance(quantiles[:, LOW], quantiles[:, MEDIAN])
+    above = np.log(truth / quantiles[:, MEDIAN]) / _distance(quantiles[:, MEDIAN], quantiles[:, HIGH])
+    factors = np.array([np.quantile(below, 1 - QUANTILES[LOW]), np.quantile(above, QUANTILES[HIGH])])
+    found: Floats = np.clip(np.log(np.maximum(factors, 1e-9)), -STRETCH_MAX, STRETCH_MAX)
+    return found
+
+
+def _distance(low: Floats, high: Floats) -> Floats:
+    found: Floats = np.maximum(np.log(high / low), 1e-9)
+    return found

@@ -26,11 +26,11 @@ UNKNOWN_LATER_SHARE: Final = Range(0.05, 0.2, 0.6)
 UNKNOWN_ENCODE: Final = Range(80e6, 300e6, 900e6)
 """Bytes of memory a second, two to eight cores."""
 
-UNKNOWN_SPREAD: Final = 3.0
-"""Factor either way around a quantity that is a guess from another one."""
-
 KNOWN_SPREAD: Final = 1.15
-"""Factor either way around a quantity that was measured once or twice."""
+"""Factor either way around a quantity, however often it was measured."""
+
+FEW_SPREAD: Final = 1.35
+"""Further factor around what was measured once; of n measurements its nth root is left."""
 
 SAMPLES_KEPT: Final = 20
 """Of a quantity of a guest: a guest changes its habits with its software."""
@@ -61,6 +61,7 @@ class Lesson:
     later_share: float | None = None
     encode_bytes_per_s: float | None = None
     working_set_bytes: float | None = None
+    dirty_bytes_per_s: float | None = None
 
 
 def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float) -> Lesson:
@@ -69,23 +70,29 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
     Args:
         memory_bytes: of the guest.
         passes: in order; the last one may be the switchover's.
-        dirty_bytes_per_s: libvirt's measure while it ran; negative where there is none.
+        dirty_bytes_per_s: libvirt's measure while it ran; not positive before its first pass ended: then the stream
+            says it, by what each pass brought that the guest wrote during the one before.
     """
     if not passes or memory_bytes <= 0:
         return Lesson()
     first, later = passes[0], [one for one in passes[1:] if one.raw_bytes >= MIB]
     later_raw = sum(one.raw_bytes for one in later)
     free = first.link_busy < LINK_BUSY and first.seconds > 0
-    sets = [
-        working_set(written.raw_bytes, dirty_bytes_per_s, before.seconds)
+    pairs = [
+        (before, written)
         for before, written in itertools.pairwise(passes)
-        if written.raw_bytes >= MIB
+        if written.raw_bytes >= MIB and before.seconds > 0
     ]
+    # What is written twice during a pass comes once: the shortest passes show most of it.
+    streamed = max((written.raw_bytes / before.seconds for before, written in pairs), default=None)
+    dirty = dirty_bytes_per_s if dirty_bytes_per_s > 0 else streamed
+    sets = [working_set(written.raw_bytes, dirty or 0.0, before.seconds) for before, written in pairs]
     return Lesson(
         first_share=first.wire_bytes / memory_bytes if first.wire_bytes > 0 else None,
         later_share=sum(one.wire_bytes for one in later) / later_raw if later_raw else None,
         encode_bytes_per_s=memory_bytes / first.seconds if free else None,
         working_set_bytes=min(max(sets), memory_bytes) if sets else None,
+        dirty_bytes_per_s=dirty,
     )
 
 
@@ -135,4 +142,5 @@ def _known(values: Sequence[float], otherwise: Range) -> Range:
     if not len(recent):
         return otherwise
     low, median, high = (float(value) for value in np.quantile(recent, QUANTILES))
-    return Range(min(low, median / KNOWN_SPREAD), median, max(high, median * KNOWN_SPREAD))
+    spread = KNOWN_SPREAD * FEW_SPREAD ** (1 / len(recent))
+    return Range(min(low, median / spread), median, max(high, median * spread))

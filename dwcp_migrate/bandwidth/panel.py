@@ -53,16 +53,18 @@ class Prior:
     Attributes:
         bands: (point experts, targets, 3) log-ratios.
         losses: (experts, targets, 3) relative pinball losses.
+        stretch: (targets, 2) logarithms of the factors by which the mix's bands were too narrow, below and above.
     """
 
     bands: Floats
     losses: Floats
+    stretch: Floats
 
 
 def no_prior(experts: Experts) -> Prior:
-    """Nothing known: wide bands, equal weights."""
+    """Nothing known: wide bands, equal weights, no correction."""
     losses = np.ones((len(experts.names), len(TARGETS), len(QUANTILES)))
-    return Prior(untrained(len(experts.points), len(TARGETS)), losses)
+    return Prior(untrained(len(experts.points), len(TARGETS)), losses, np.zeros((len(TARGETS), 2)))
 
 
 class Panel:
@@ -81,7 +83,7 @@ class Panel:
         self._history = History(count)
         self._bands = Bands(count, prior.bands)
         self._mix = Mix(count, prior.losses)
-        self._conformal = Conformal(count)
+        self._conformal = Conformal(count, prior.stretch)
         self._points = np.zeros((count, PENDING, len(experts.points), shape[1]))
         self._said = np.zeros((count, PENDING, *shape, len(QUANTILES)))
         self._corrected = np.zeros((count, PENDING, shape[1], len(QUANTILES)))

@@ -67,7 +67,8 @@ def rows(options: Options) -> list[Row]:
     """
     with Lab.up(LabOptions(name=f"contend-{options.seed}", link=LINK, seed=options.seed, owned=True)) as lab:
         lab.start_agents({"bandwidth": {"share": True}})
-        shuttles = [Shuttle(lab, Guest(guest)) for guest in GUESTS]
+        guests = (GUESTS[0], GUESTS[-1]) if options.quick else GUESTS
+        shuttles = [Shuttle(lab, Guest(guest)) for guest in guests]
         for shuttle in shuttles:
             shuttle.guest.start(lab.hypervisors[0])
         alone = {shuttle.guest.name: _alone(lab, shuttle) for shuttle in shuttles}
@@ -117,10 +118,10 @@ def _rows(alone: dict[str, float], deadline_s: float, ended: dict[str, Ended]) -
     ]
     last = max(one.end_s for one in ended.values())
     total = sum(one.end_s for one in ended.values())
-    method = "virsh migrate of four guests at once; best of the orders of the times that each took alone"
+    method = "virsh migrate of all guests at once; best of the orders of the times that each took alone"
 
     def row(metric: str, value: float, unit: str = "1") -> Row:
-        return Row(case="contend/four", metric=metric, value=round(value, 2), unit=unit, n=1, method=method)
+        return Row(case=f"contend/{len(ended)}", metric=metric, value=round(value, 2), unit=unit, n=1, method=method)
 
     return [
         row("completed", sum(one.outcome.succeeded for one in ended.values())),

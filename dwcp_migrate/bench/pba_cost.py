@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -27,6 +28,9 @@ DOMAINS: Final = 64
 TICKS_PER_S: Final = 10
 OVERHEAD_S: Final = 60
 BATCHES: Final = (1, 64, 1024)
+
+TRAINING_SERIES: Final = 240
+"""To time training by: a third of what the shipped models learned from, so that a run ends in minutes."""
 
 
 def inference_rows(options: Options) -> list[Row]:
@@ -88,12 +92,12 @@ def _timed(function: Callable[[], object], runs: int) -> float:
 
 
 def training_rows(options: Options) -> list[Row]:
-    """Train each model from nothing on the series that the shipped ones were trained on; none without torch."""
+    """Train each model from nothing on series as the shipped ones were trained on; none without torch."""
     try:
         from dwcp_migrate.bandwidth.training import ensembles, fit
     except ImportError:
         return []
-    count = 60 if options.quick else ensembles.SYNTHETIC_SERIES
+    count = TRAINING_SERIES // 4 if options.quick else TRAINING_SERIES
     series = ensembles.synthetic_series(options.seed, count)
     effort = ensembles.Effort(seed=options.seed)
     found = []
@@ -114,17 +118,44 @@ def training_rows(options: Options) -> list[Row]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How often an agent forecasts and allocates, in samples; what the row is called and says."""
+
+    forecast: int
+    allocate: int
+    case: str
+    said: str
+
+
+PACES: Final = (
+    _Pace(
+        TICKS_PER_S, TICKS_PER_S, "", "a second's samples are one step of the panel and one allocation, as in the agent"
+    ),
+    _Pace(
+        TICKS_PER_S,
+        1,
+        "/allocating-each-sample",
+        "forecast each second, allocated at each sample from the last forecast",
+    ),
+    _Pace(1, 1, "/forecasting-each-sample", "every sample a step of the panel and an allocation: steps of 0.1 s"),
+)
+"""The horizons of a forecast are seconds: a step is a second's mean, and forecasting ten times a second would shorten
+them to a tenth. The agent shares by the low quantile of the next ten seconds; a second later nine of these still lie
+ahead."""
+
+
 class _Host:
     """What an agent does all day: measuring, forecasting, allocating.
 
     Args:
         sockets: whose TCP_INFO is read.
-        every_sample: forecast and allocate at each sample instead of each second.
+        pace: how often it does the rest.
     """
 
-    def __init__(self, sockets: list[socket.socket], *, every_sample: bool) -> None:
+    def __init__(self, sockets: list[socket.socket], pace: _Pace) -> None:
         self._sockets = sockets
-        self._every_sample = every_sample
+        self._pace = pace
         self.panel = files.load().panel(LINKS + DOMAINS)
         self.samples = Samples(LINKS + DOMAINS)
         self.slots = np.arange(LINKS + DOMAINS)
@@ -139,8 +170,9 @@ class _Host:
         self.before = delivered
         values = np.concatenate([rates + 25e6, np.full(DOMAINS, 8e6)]) * self.draw.lognormal(0, 0.2, len(self.slots))
         self.samples.add(self.slots, values)
-        if self._every_sample or number % TICKS_PER_S == 0:
+        if number % self._pace.forecast == 0:
             self.panel.step(*self.samples.take())
+        if number % self._pace.allocate == 0:
             self._allocate()
 
     def _allocate(self) -> None:
@@ -157,12 +189,9 @@ def overhead_rows(options: Options) -> list[Row]:
     """CPU of an agent that watches so many links and domains ten times a second, two migrations on every link."""
     seconds = OVERHEAD_S // 6 if options.quick else OVERHEAD_S
     found = []
-    for name, every_sample, how in (
-        ("", False, "a second's samples are one step of the panel and one allocation"),
-        ("/every-sample", True, "every sample is a step of the panel and an allocation: ten times what the agent does"),
-    ):
+    for pace in PACES:
         with ExitStack() as stack:
-            host = _Host(_connections(stack), every_sample=every_sample)
+            host = _Host(_connections(stack), pace)
             for number in range(3 * TICKS_PER_S):
                 host.tick(number)
             begin = time.process_time()
@@ -171,13 +200,13 @@ def overhead_rows(options: Options) -> list[Row]:
             share = (time.process_time() - begin) / seconds
         found.append(
             Row(
-                case=f"overhead/{LINKS}/{DOMAINS}{name}",
+                case=f"overhead/{LINKS}/{DOMAINS}{pace.case}",
                 metric="cpu_percent",
                 value=round(100 * share, 3),
                 unit="percent of a core",
                 n=1,
-                method=f"TCP_INFO of {LINKS} connections and {DOMAINS} domains' rates at {TICKS_PER_S} Hz, {how}; "
-                f"CPU time for {seconds} s of it",
+                method=f"TCP_INFO of {LINKS} connections and {DOMAINS} domains' rates at {TICKS_PER_S} Hz, "
+                f"{pace.said}; CPU time for {seconds} s of it",
             )
         )
     return found

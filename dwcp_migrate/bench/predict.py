@@ -1,9 +1,9 @@
 """Suite `predict`: migrations in the lab over varied links and guests, each predicted before its start.
 
 Rule: links and guests follow from the seed and a group's number alone. Every group begins with one migration each way
-that is not counted, from which the agents learn the link and the guest; then each migration is asked for first
-(`/v1/predict`) and done afterwards. A guest that has not arrived after `HOPELESS_S` is one that did not converge: it
-is cancelled, and counts for the prediction of convergence only.
+that is not counted, from which the agents learn the link and the guest (with one where the guest will not converge);
+then each migration is asked for first (`/v1/predict`) and done afterwards. A guest that has not arrived after
+`HOPELESS_S` is one that did not converge: it is cancelled, and counts for the prediction of convergence only.
 """
 
 import random
@@ -25,10 +25,10 @@ from dwcp_migrate.lab.wan import Link
 from dwcp_migrate.session.record import Migration
 
 GROUP: Final = 5
-"""Migrations counted for one link and guest; two more before them teach."""
+"""Migrations counted for one link and guest."""
 
-HOPELESS_S: Final = 90.0
-"""Five times what the slowest of the links needs for the largest guest."""
+HOPELESS_S: Final = 40.0
+"""Four times what the slowest of the links that can be won needs for the largest guest."""
 
 PAUSE_S: Final = 2.0
 """Between two migrations of a guest: QEMU's dirty-rate measurement needs a second of the guest's life."""
@@ -41,10 +41,12 @@ class Group:
     Attributes:
         link: the WAN.
         guest: what migrates.
+        taught: migrations that are not counted.
     """
 
     link: Link
     guest: GuestOptions
+    taught: int
 
 
 def group(seed: int, number: int) -> Group:
@@ -64,7 +66,7 @@ def group(seed: int, number: int) -> Group:
         check_pages_per_s=2000,
         seed=number + 1,
     )
-    return Group(link, guest)
+    return Group(link, guest, taught=1 if hopeless else 2)
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ def _run_group(lab: Lab, seed: int, number: int, count: int, tally: Tally) -> No
     shuttle = Shuttle(lab, Guest(planned.guest))
     shuttle.guest.start(lab.hypervisors[0])
     try:
-        for _ in range(2):
+        for _ in range(planned.taught):
             _migrate(lab, shuttle, None)
         for _ in range(count):
             _migrate(lab, shuttle, tally)
@@ -154,7 +156,7 @@ def _count(tally: Tally, said: Predicted, record: Migration, *, arrived: bool) -
 
 
 def _rows(case: str, tally: Tally) -> list[Row]:
-    method = "predicted by the agent before `virsh migrate`; two migrations before each group teach"
+    method = "predicted by the agent before `virsh migrate`; before each group one or two teach"
 
     def row(metric: str, value: float, n: int, unit: str = "percent") -> Row:
         return Row(case=case, metric=metric, value=round(value, 2), unit=unit, n=n, method=method)

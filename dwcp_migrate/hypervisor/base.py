@@ -163,7 +163,10 @@ class DomainWatcher(Protocol):
         """Measure for about a second how many bytes of memory a domain writes to, per second; None if it cannot be."""
 
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
-        """Bound the rate of a domain's migration that QEMU itself sends; quietly nothing where there is none."""
+        """Bound the rate of a domain's migration that QEMU itself sends; quietly nothing where there is none.
+
+        A rate of 0 puts back what stood there before the first one.
+        """
 
     async def completed(self, uuid: str) -> JobStatistics | None:
         """Read the statistics of the domain's last job that ended; None where libvirt has none."""

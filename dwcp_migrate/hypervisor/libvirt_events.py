@@ -76,6 +76,7 @@ class LibvirtWatcher:
         self._state = WatcherState(connected=False, error="not connected yet")
         self._incoming: set[str] = set()
         self._callbacks: list[int] = []
+        self._speeds: dict[str, int] = {}
 
     async def start(self, listener: Listener) -> None:
         """See `base.DomainWatcher.start`."""
@@ -222,9 +223,15 @@ class LibvirtWatcher:
         connection = self._connection
         if connection is None or not self._state.connected:
             return
+        before = self._speeds.get(uuid) if bytes_per_s else self._speeds.pop(uuid, None)
+        if before is None and not bytes_per_s:
+            return
         with contextlib.suppress(libvirt.libvirtError):
             domain = await self._call(connection.lookupByUUIDString, uuid)
-            await self._call(domain.migrateSetMaxSpeed, max(1, round(bytes_per_s / MIB)), 0)
+            if before is None:  # libvirt keeps the limit for the domain's next migrations too
+                self._speeds[uuid] = await self._call(domain.migrateGetMaxSpeed, 0)
+            mib_per_s = max(1, round(bytes_per_s / MIB)) if bytes_per_s else before
+            await self._call(domain.migrateSetMaxSpeed, mib_per_s, 0)
 
     async def _job(self, uuid: str, flags: int) -> JobStatistics | None:
         connection = self._connection

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from dwcp_migrate.bandwidth.bands import Bands, untrained
-from dwcp_migrate.bandwidth.conformal import STRETCH_MAX, Conformal
+from dwcp_migrate.bandwidth.conformal import STRETCH_MAX, Conformal, calibrated
 from dwcp_migrate.bandwidth.mix import Mix
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, TARGETS, Floats
 
 ONE = np.array([0])
 KNOWN = np.ones((1, len(TARGETS)))
+UNCORRECTED = np.zeros((len(TARGETS), 2))
 
 
 def flat(low: float, median: float, high: float) -> Floats:
@@ -62,7 +63,7 @@ def test_a_mix_lies_between_its_experts_and_ascends() -> None:
 def test_a_wrong_band_is_corrected_to_its_coverage(spread: float) -> None:
     """Outcomes scatter by 0.1, the band says `spread`: far too narrow, or far too wide."""
     draw = np.random.default_rng(2)
-    conformal = Conformal(1)
+    conformal = Conformal(1, UNCORRECTED)
     said = flat(*np.exp(np.array([-1.28, 0, 1.28]) * spread))
     inside = []
     for at in range(6000):
@@ -75,8 +76,29 @@ def test_a_wrong_band_is_corrected_to_its_coverage(spread: float) -> None:
     assert reachable == (0.7 < np.mean(inside) < 0.9)
 
 
+@pytest.mark.parametrize("spread", [0.06, 0.2])
+def test_a_correction_that_was_calibrated_holds_from_the_first_outcome(spread: float) -> None:
+    draw = np.random.default_rng(3)
+    truth = np.exp(draw.normal(0, 0.1, 4000))
+    said = np.tile(np.exp(np.array([-1.28, 0, 1.28]) * spread), (len(truth), 1))
+    start = np.tile(calibrated(truth, said), (len(TARGETS), 1))
+    conformal = Conformal(1, start)
+    corrected = conformal.correct(ONE, said[:1, None, :].repeat(len(TARGETS), axis=1))[0, 0]
+    assert np.mean((truth >= corrected[LOW]) & (truth <= corrected[HIGH])) == pytest.approx(0.8, abs=0.01)
+    conformal.learn(ONE, flat(0.9, 1, 1.1), np.full((1, len(TARGETS)), 5.0), KNOWN)
+    conformal.forget(0)
+    again = conformal.correct(ONE, said[:1, None, :].repeat(len(TARGETS), axis=1))[0, 0]
+    np.testing.assert_array_equal(again, corrected)
+
+
+def test_a_calibration_stays_within_the_limit() -> None:
+    said = np.tile(np.array([0.999, 1.0, 1.001]), (100, 1))
+    np.testing.assert_allclose(calibrated(np.array([0.1, 10.0] * 50), said), STRETCH_MAX)
+    np.testing.assert_allclose(calibrated(np.full(100, 1.0), said), -STRETCH_MAX)
+
+
 def test_a_band_is_stretched_by_no_more_than_the_limit() -> None:
-    conformal = Conformal(1)
+    conformal = Conformal(1, UNCORRECTED)
     said = flat(0.5, 1.0, 2.0)
     for _ in range(20_000):
         conformal.learn(ONE, conformal.correct(ONE, said), np.full((1, len(TARGETS)), 1e6), KNOWN)

@@ -1,6 +1,7 @@
 """Real training, small: seconds on the CPU build of torch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bandwidth.training import host
-from dwcp_migrate.bandwidth.training.ensembles import Effort, synthetic_series
+from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, Effort, synthetic_series, train_ensemble
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN, sequences, windows
 from dwcp_migrate.bandwidth.training.fit import Plan, train
 from dwcp_migrate.bandwidth.weights import MODELS
@@ -62,6 +63,17 @@ def test_the_ewma_is_tuned_to_its_series() -> None:
     assert priors.tune_ewma(walk)[0] >= 0.65
 
 
+def test_of_few_series_the_networks_are_judged_on_those_that_they_did_not_learn_by_heart() -> None:
+    draw = np.random.default_rng(5)
+    series = [synthetic.volatile(draw, 220) for _ in range(2 * HALF_SERIES_MIN)]
+    told: list[str] = []
+    ensemble = train_ensemble(series, lambda name, _: told.append(name), Effort(models=("mlp",), epochs=40))
+    proud = priors.learn(Ensemble(ensemble.weights, ensemble.ewma).experts, series)
+    assert told == ["mlp"]
+    assert ensemble.prior is not None
+    assert ensemble.prior.losses[-1].mean() > 1.1 * proud.losses[-1].mean()
+
+
 def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
     ensemble = files.load()
     assert ensemble.prior is not None
@@ -71,8 +83,9 @@ def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
     assert read == names
     np.testing.assert_array_equal(prior.losses, ensemble.prior.losses)
     np.testing.assert_array_equal(ewma, ensemble.ewma)
-    misfit = priors.pack(Prior(prior.bands[:, :2], prior.losses), ensemble.ewma, names)
-    for wrong in (data[:200], b"", misfit):
+    misfit = priors.pack(replace(prior, bands=prior.bands[:, :2]), ensemble.ewma, names)
+    unstretched = priors.pack(replace(prior, stretch=prior.stretch[:2]), ensemble.ewma, names)
+    for wrong in (data[:200], b"", misfit, unstretched):
         with pytest.raises(ConfigError):
             priors.unpack(wrong)
 
@@ -136,7 +149,7 @@ def test_a_model_that_got_worse_is_rolled_back(tmp_path: Path) -> None:
 def _believing_in_the_last(losses: Floats, bands: Floats) -> Prior:
     wrong = np.full_like(losses, 4.0)
     wrong[-1] = 0.01
-    return Prior(bands, wrong)
+    return Prior(bands, wrong, np.zeros((len(TARGETS), 2)))
 
 
 def test_too_little_history_is_said(tmp_path: Path) -> None:

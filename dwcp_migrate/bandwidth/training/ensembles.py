@@ -1,7 +1,8 @@
 """Trains everything that a panel begins with: the networks, the weights of the EWMA, bands and losses.
 
-The rule: the losses that the mix begins with come from series that the networks did not learn from, or it would trust
-whoever learned by heart.
+The rule: the losses and corrections that the mix begins with come from series that the networks did not learn from, or
+it would trust whoever learned by heart. Of many series some are kept apart for that. Of few, each half judges networks
+that learned from the other (cross-fitting), and those that are used learn from all.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from dwcp_migrate.bandwidth import priors, synthetic
 from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, Ensemble
 from dwcp_migrate.bandwidth.targets import Floats
+from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN
 from dwcp_migrate.bandwidth.training.fit import Plan, Trained, train
 from dwcp_migrate.bandwidth.weights import MODELS, Architecture
 
@@ -22,8 +24,11 @@ SYNTHETIC_SAMPLES: Final = 400
 PRIOR_SHARE: Final = 0.2
 """Of the series, kept from the networks for the prior."""
 
-PRIOR_SERIES_MIN: Final = 12
-"""With fewer series the prior is found on those that the networks saw: better a proud mix than one of three traces."""
+PRIOR_SERIES_MIN: Final = 30
+"""With fewer kept apart, a prior is the luck of the draw."""
+
+HALF_SERIES_MIN: Final = 4
+"""With fewer in a half the prior is found on what the networks saw: better a proud mix than one of three traces."""
 
 Progress = Callable[[str, Trained], None]
 
@@ -65,7 +70,7 @@ def train_ensemble(
     """Train an ensemble.
 
     Args:
-        series: to learn from; those for the prior are taken out of them.
+        series: to learn from.
         told: hears of each model when it is done.
         effort: how much.
         start: networks to go on from, where it has them.
@@ -74,16 +79,41 @@ def train_ensemble(
         ValueError: fewer than two series are long enough.
     """
     order = np.random.default_rng(effort.seed).permutation(len(series))
+    shuffled = [series[at] for at in order]
     cut = round(PRIOR_SHARE * len(series))
-    apart = [series[at] for at in order[:cut]]
-    rest = [series[at] for at in order[cut:]]
-    if len(apart) < PRIOR_SERIES_MIN:
-        apart = rest = list(series)
-    weights = {}
-    for name in effort.models or DEFAULT_MODELS:
-        before = start.weights.get(name) if start is not None else None
-        trained = train(MODELS[name], rest, effort.plan(MODELS[name], len(rest)), before)
-        told(name, trained)
-        weights[name] = trained.weights
-    bare = Ensemble(weights, priors.tune_ewma(rest))
-    return Ensemble(weights, bare.ewma, priors.learn(bare.experts, apart))
+    fit = _Fit(effort, start)
+    if cut >= PRIOR_SERIES_MIN:
+        made = fit.networks(shuffled[cut:], told)
+        return Ensemble(made.weights, made.ewma, priors.learn(made.experts, shuffled[:cut]))
+    made = fit.networks(series, told)
+    halves = shuffled[::2], shuffled[1::2]
+    if min(sum(len(values) >= SERIES_SAMPLES_MIN for values in half) for half in halves) < HALF_SERIES_MIN:
+        return Ensemble(made.weights, made.ewma, priors.learn(made.experts, shuffled))
+    found = [
+        priors.learn(Ensemble(fit.networks(learned, _silent).weights, made.ewma).experts, judged)
+        for learned, judged in (halves, halves[::-1])
+    ]
+    return Ensemble(made.weights, made.ewma, priors.together(*found))
+
+
+class _Fit:
+    """Trains the networks of one ensemble, on whatever series."""
+
+    def __init__(self, effort: Effort, start: Ensemble | None) -> None:
+        self._effort = effort
+        self._start = start.weights if start is not None else {}
+
+    def networks(self, series: Sequence[Floats], told: Progress) -> Ensemble:
+        """Train them, and the weights of the EWMA; without a prior."""
+        weights = {}
+        for name in self._effort.models or DEFAULT_MODELS:
+            model = MODELS[name]
+            trained = train(model, series, self._effort.plan(model, len(series)), self._start.get(name))
+            told(name, trained)
+            weights[name] = trained.weights
+        return Ensemble(weights, priors.tune_ewma(series))
+
+
+def _silent(name: str, trained: Trained) -> None:
+    """Half a model is nobody's business."""
+    del name, trained

@@ -1,0 +1,29 @@
+"""What is measured while guests migrate lies on the disk afterwards, one file for each series."""
+
+import pytest
+
+from dwcp_migrate.bandwidth.files import SERIES_DIRECTORY
+from dwcp_migrate.bandwidth.series import QUANTITIES
+from dwcp_migrate.bandwidth.store import read_all
+from tests.e2e.world import SLOW, World, migrate
+
+pytestmark = pytest.mark.lab
+
+UNCERTAIN = {
+    ("link", "rate"),  # only of seconds in which the link was filled, which loaded hosts do not manage
+    ("interface", "speed"),  # the lab's interfaces have none
+    ("domain", "encode"),  # only where the link left the hosts free
+}
+
+
+def test_every_quantity_that_a_migration_shows_is_kept(world: World) -> None:
+    world.lab.wan.set(SLOW)
+    source = world.shuttle.source
+    record, _ = migrate(world)
+    world.restart(source)  # an agent that ends writes what it has
+    kept = read_all(world.agent(source).config.parent / "state" / SERIES_DIRECTORY)
+    assert {(ring.key.kind, ring.key.quantity) for ring in kept} >= QUANTITIES.keys() - UNCERTAIN
+    subjects = {ring.key.kind: ring.key.subject for ring in kept}
+    assert subjects["link"] == record.peer
+    assert subjects["domain"] == record.uuid
+    assert all(ring.taken >= 1 and (ring.values >= 0).all() for ring in kept)
