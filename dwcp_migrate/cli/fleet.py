@@ -6,6 +6,7 @@ never touched.
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -40,9 +41,10 @@ from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.exact import Effort
 from dwcp_migrate.placement.fleet import Fleet, Rule
-from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Step
-from dwcp_migrate.placement.planner import rested
+from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof, Step
+from dwcp_migrate.placement.planner import plan_exactly, rested
 
 Decorated = Callable[..., Any]
 
@@ -109,6 +111,11 @@ class Desk:
         """The policy of the settings, within the fleet's limits."""
         policy = self.settings().policy
         return policy if self.shared is None else within(policy, self.shared.standing())
+
+    def plan_exactly(self, whole: Fleet, goal: Goal, seconds: float) -> Plan:
+        """Plan by the exact solver, on all cores."""
+        effort = Effort(seconds, workers=os.cpu_count() or 1)
+        return plan_exactly(whole, goal, effort, self.policy(), self.cost)
 
     def rested(self, fleet: Fleet) -> Fleet:
         """The fleet in which domains stay that the last rebalance moved lately; those of a drain may come back."""
@@ -180,6 +187,8 @@ def plan_text(plan: Plan) -> str:
         parts.append(f"{count}, about {output.duration(plan.seconds)}; {_change(plan.before, plan.after)}")
     else:
         parts.append(f"nothing to do: {_standing(plan.before)}")
+    if plan.proof is not None:
+        parts.append(_proof(plan.proof))
     parts += left_lines(plan.left)
     return "\n".join(parts)
 
@@ -192,6 +201,11 @@ def left_lines(left: list[Left]) -> list[str]:
 def _standing(figures: Figures) -> str:
     broken = output.counted(figures.broken, "rule broken", "rules broken")
     return f"fullest host {figures.fullest * 100:.0f} %, mean {figures.mean * 100:.0f} %, {broken}"
+
+
+def _proof(proof: Proof) -> str:
+    level, price = proof.fullest_gap * 100, proof.price_gap * 100
+    return f"at best the fullest host is {level:.1f} % emptier than the solver found, and moves {price:.1f} % cheaper"
 
 
 def _change(before: Figures, after: Figures) -> str:
@@ -279,12 +293,18 @@ def _leased(ours: Desk, journal: Journal, stop: threading.Event) -> Iterator[Non
         return
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(ours.shared.lease(stop.set))
+            held.enter_context(ours.shared.lease(lambda: _lost(stop)))
         except DwcpError:
             if not journal.progress.states:
                 journal.end("abandoned")
             raise
         yield
+
+
+def _lost(stop: threading.Event) -> None:
+    """The lease is gone, or about to be: another host may begin a plan, so this one begins nothing more."""
+    click.echo("stopping: the lease `placement` could not be prolonged; migrations that run go on to their end", err=True)
+    stop.set()
 
 
 @contextmanager
