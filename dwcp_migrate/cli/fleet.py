@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import click
 
+from dwcp_migrate.agent.api import Measured
 from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.execute import Executor, Hosts
 from dwcp_migrate.agent.fleet import (
@@ -34,7 +35,7 @@ from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.agent.standing import for_new, rules_of, within
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
-from dwcp_migrate.cli.forecasts import AgentCost
+from dwcp_migrate.cli.forecasts import AgentCost, Questions
 from dwcp_migrate.cli.shared import Shared, SharedFleet
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
@@ -145,7 +146,8 @@ def desk(config_path: Path | None, fleet_path: Path | None) -> Iterator[Desk]:
     shared = Shared(client) if config.coordination.is_shared else None
     source = found if shared is None else SharedFleet(found, shared)
     own = config.name or socket.gethostname()
-    cost = AgentCost(lambda domain, peer: client.predict(domain, peer, 0.0), own, uris.keys() - {own})
+    asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
+    cost = AgentCost(asked, own, uris.keys() - {own})
     try:
         yield Desk(config, source, Hosts(hypervisors, uris), shared, cost)
     finally:
@@ -303,7 +305,9 @@ def _leased(ours: Desk, journal: Journal, stop: threading.Event) -> Iterator[Non
 
 def _lost(stop: threading.Event) -> None:
     """The lease is gone, or about to be: another host may begin a plan, so this one begins nothing more."""
-    click.echo("stopping: the lease `placement` could not be prolonged; migrations that run go on to their end", err=True)
+    click.echo(
+        "stopping: the lease `placement` could not be prolonged; migrations that run go on to their end", err=True
+    )
     stop.set()
 
 

@@ -47,7 +47,7 @@ def plan_drain(fleet: Fleet, host: str, policy: Policy | None = None, cost: Move
 def plan_exactly(
     fleet: Fleet, goal: Goal, effort: Effort, policy: Policy | None = None, cost: MoveCost = default_cost
 ) -> Plan:
-    """Rebalance or drain a small fleet as well as can be proven: within half of `Policy.balanced` of the best, cheapest.
+    """Rebalance or drain a small fleet by the cheapest moves that come within half of `Policy.balanced` of the best.
 
     Raises:
         PlacementError: no such host, or see `exact.settle`.

@@ -2,8 +2,8 @@
 
 The rule here: an answer says whether it is proven. Needs the extra `referee`.
 
-    fullest    CP-SAT (`exact`): the least level that the fullest host can have. Proven to about 15 domains on 5 hosts in well
-               under a second; at 100 domains only a bound.
+    fullest    CP-SAT (`exact`): the least level that the fullest host can have. Proven to about 15 domains on 5 hosts
+               in well under a second; at 100 domains only a bound.
     nearest    HiGHS: the assignment of least cost (latency, soft pins) within capacity, from a sparse matrix; 100
                domains on 50 hosts in a second or two.
 
