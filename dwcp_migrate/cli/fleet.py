@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,12 @@ from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
 from dwcp_migrate.placement import plan as plans
+from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
 from dwcp_migrate.placement.exact import Effort
 from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof, Step
-from dwcp_migrate.placement.planner import plan_exactly, rested
+from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
 
 Decorated = Callable[..., Any]
 
@@ -112,6 +114,12 @@ class Desk:
         """The policy of the settings, within the fleet's limits."""
         policy = self.settings().policy
         return policy if self.shared is None else within(policy, self.shared.standing())
+
+    def plan_rebalance(self, whole: Fleet) -> Plan:
+        """Plan to even the fleet out, on all cores."""
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(cores) as threads:
+            return plan_rebalance(whole, self.policy(), self.cost, Workers(threads.map, cores))
 
     def plan_exactly(self, whole: Fleet, goal: Goal, seconds: float) -> Plan:
         """Plan by the exact solver, on all cores."""

@@ -8,7 +8,6 @@ from dwcp_migrate.agent.journal import Journal
 from dwcp_migrate.cli import fleet, output
 from dwcp_migrate.cli.options import exact_option, json_option
 from dwcp_migrate.placement.plan import Goal
-from dwcp_migrate.placement.planner import plan_rebalance
 
 
 @click.command()
@@ -37,10 +36,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         if apply and fleet.unended(ours, goal):
             context.exit(fleet.carry_out(ours, None, goal, as_json=as_json))
         whole = ours.rested(ours.source.snapshot())
-        if exact_s is None:
-            plan = plan_rebalance(whole, ours.policy(), ours.cost)
-        else:
-            plan = ours.plan_exactly(whole, goal, exact_s)
+        plan = ours.plan_rebalance(whole) if exact_s is None else ours.plan_exactly(whole, goal, exact_s)
         if not apply or not plan.steps:
             click.echo(output.as_json(plan) if as_json else fleet.plan_text(plan))
             return

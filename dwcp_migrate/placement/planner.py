@@ -11,7 +11,7 @@ import numpy as np
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.arrays import Integers, State
-from dwcp_migrate.placement.balance import broken_items, figures, heal, rebalance
+from dwcp_migrate.placement.balance import ALONE, Workers, broken_items, figures, heal, rebalance
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
 from dwcp_migrate.placement.exact import Effort, settle
@@ -23,11 +23,13 @@ from dwcp_migrate.placement.schedule import schedule
 from dwcp_migrate.placement.search import item_cost, item_scores, put_item, take_item
 
 
-def plan_rebalance(fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
-    """Even a fleet out; an even one gives a plan without steps."""
+def plan_rebalance(
+    fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost, workers: Workers = ALONE
+) -> Plan:
+    """Even a fleet out; an even one gives a plan without steps. It is the same plan with any number of workers."""
     problem = build(fleet, policy, cost)
     start = problem.state.copy()
-    rebalance(problem)
+    rebalance(problem, workers)
     return _planned(problem, start, Goal(purpose="rebalance"), cost)
 
 
