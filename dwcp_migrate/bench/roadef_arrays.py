@@ -54,6 +54,7 @@ class Counters(NamedTuple):
     items: Integers  # (M, P) processes of a machine, the first `count` of them
     count: Integers  # (M,)
     position: Integers  # (P,) in `items`
+    lacking: Integers  # (2, R) room to work in: resources, and how much of each
 
 
 def arrays(instance: Instance) -> Arrays:
@@ -147,4 +148,5 @@ def counters(a: Arrays, host: Integers) -> Counters:
         items=items,
         count=count,
         position=position,
+        lacking=np.zeros((2, a.needs.shape[1]), np.int64),
     )

@@ -26,12 +26,12 @@ from dwcp_migrate.bench.roadef_arrays import Arrays, Counters, arrays, counters
 from dwcp_migrate.placement.arrays import Floats, Integers
 from dwcp_migrate.placement.kernel import inlined, part
 
-SHIFTS: Final = 0.4
+SHIFTS: Final = 0.5
 """Share of the proposals that are shifts; SWAPS, EJECTIONS the rest."""
 
 SWAPS: Final = 0.3
 
-PHASES: Final = ((0.65, 5e-3, 2e-5), (0.25, 3e-4, 2e-6), (0.1, 2e-6, 0.0))
+PHASES: Final = ((0.7, 6e-3, 1e-5), (0.2, 2e-4, 1e-6), (0.1, 1e-6, 0.0))
 """Share of the time, and temperature at first and at last in objectives of the start. Above the first nothing is
 gained; half of what is reached comes between 2e-3 and 2e-4."""
 
@@ -56,13 +56,17 @@ def fixed(a: Arrays, p: int, m: int) -> int:
 @inlined
 def has_room(a: Arrays, c: Counters, m: int, p: int, q: int) -> bool:
     """Whether machine m has room for process p once q (or NOBODY) has left it."""
-    here, there = a.start[p] == m, q >= 0 and a.start[q] == m
-    for r in range(a.needs.shape[1]):
+    need, slack, here = a.needs[p], c.slack[m], a.start[p] == m
+    if q < 0:
+        for r in range(len(need)):
+            if need[r] > slack[r] and not (here and a.transient[r] != 0):
+                return False
+        return True
+    freed, there = a.needs[q], a.start[q] == m
+    for r in range(len(need)):
         lasts = a.transient[r] != 0
-        more = 0 if lasts and here else a.needs[p, r]
-        if q >= 0 and not (lasts and there):
-            more -= a.needs[q, r]
-        if more > c.slack[m, r]:
+        more = (0 if lasts and here else need[r]) - (0 if lasts and there else freed[r])
+        if more > slack[r]:
             return False
     return True
 
@@ -192,12 +196,25 @@ def moved(a: Arrays, c: Counters, pair: Any, targets: Any, limit: float, most: i
 @inlined
 def who_leaves(a: Arrays, c: Counters, p: int, t: int) -> int:
     """A process of machine t, the first from a random one on, whose leaving lets p in; NOBODY if there is none."""
+    need, slack, here, lacking = a.needs[p], c.slack[t], a.start[p] == t, 0
+    for r in range(len(need)):
+        lack = -slack[r] if here and a.transient[r] != 0 else need[r] - slack[r]
+        if lack > 0:
+            c.lacking[0, lacking], c.lacking[1, lacking] = r, lack
+            lacking += 1
+    service, parted = a.service[p], c.on[a.service[p], t] > 0
     number = c.count[t]
-    k = np.random.randint(number) if number > 0 else 0
+    k = int(np.random.random() * number)
     for _ in range(number):
         q = c.items[t, k]
         k = k + 1 if k + 1 < number else 0
-        if enters(a, c, t, p, q):
+        suits = not parted or a.service[q] == service
+        for j in range(lacking):
+            r = c.lacking[0, j]
+            suits = suits and a.needs[q, r] >= c.lacking[1, j] and (a.transient[r] == 0 or a.start[q] != t)
+            if not suits:
+                break
+        if suits:
             return int(q)
     return NOBODY
 
@@ -218,10 +235,10 @@ def block(a: Arrays, c: Counters, best: Integers, sums: Floats, heat: float, mos
         The same after it.
     """
     for _ in range(BLOCK):
-        p = a.mobile[np.random.randint(len(a.mobile))]
+        p = a.mobile[int(np.random.random() * len(a.mobile))]
         m = c.host[p]
         begin = a.open_begin[p]
-        t = a.open_to[begin + np.random.randint(a.open_begin[p + 1] - begin)]
+        t = a.open_to[begin + int(np.random.random() * (a.open_begin[p + 1] - begin))]
         kind = np.random.random()
         q, w = NOBODY, m
         if t == m:
@@ -240,7 +257,7 @@ def block(a: Arrays, c: Counters, best: Integers, sums: Floats, heat: float, mos
                 cost = change(a, c, t, p, q) + change(a, c, m, q, p)
             else:
                 begin = a.open_begin[q]
-                w = a.open_to[begin + np.random.randint(a.open_begin[q + 1] - begin)]
+                w = a.open_to[begin + int(np.random.random() * (a.open_begin[q + 1] - begin))]
                 if w == m or w == t or not enters(a, c, w, q, NOBODY):
                     continue
                 cost = change(a, c, t, p, q) + change(a, c, w, q, NOBODY) + change(a, c, m, NOBODY, p)
