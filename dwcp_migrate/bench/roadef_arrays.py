@@ -51,8 +51,8 @@ class Counters(NamedTuple):
     locations: Integers  # (S,) that a service is in
     moved: Integers  # (S,) its processes that moved
     having: Integers  # (P + 1,) services by how many of their processes moved
-    items: Integers  # (M, P) processes of a machine, the first `count` of them
-    count: Integers  # (M,)
+    items: Integers  # (M, P) processes of a machine, the first `held` of them
+    held: Integers  # (M,)
     position: Integers  # (P,) in `items`
     lacking: Integers  # (2, R) room to work in: resources, and how much of each
 
@@ -116,9 +116,9 @@ def counters(a: Arrays, host: Integers) -> Counters:
     services, machines, processes = len(a.spread), len(a.area), len(host)
     used = np.zeros_like(a.capacity)
     np.add.at(used, host, a.needs)
-    held = used.copy()
+    promised = used.copy()
     away = np.flatnonzero(host != a.start)
-    np.add.at(held, a.start[away], a.needs[away] * a.transient)
+    np.add.at(promised, a.start[away], a.needs[away] * a.transient)
     free = a.capacity - used
     unbalanced = np.stack([want * free[:, one] - free[:, other] for one, other, want, _ in a.balance] or [free[:, 0]])
     on = np.zeros((services, machines), np.int64)
@@ -129,15 +129,15 @@ def counters(a: Arrays, host: Integers) -> Counters:
     np.add.at(near, (a.service, a.area[host]), 1)
     moved = np.bincount(a.service[away], minlength=services).astype(np.int64)
     items = np.full((machines, processes), -1, np.int64)
-    count, position = np.zeros(machines, np.int64), np.zeros(processes, np.int64)
+    held, position = np.zeros(machines, np.int64), np.zeros(processes, np.int64)
     for process, machine in enumerate(host):
-        position[process] = count[machine]
-        items[machine, count[machine]] = process
-        count[machine] += 1
+        position[process] = held[machine]
+        items[machine, held[machine]] = process
+        held[machine] += 1
     return Counters(
         host=host.copy(),
         over=used - a.safety,
-        slack=a.capacity - held,
+        slack=a.capacity - promised,
         unbalanced=np.ascontiguousarray(unbalanced.T),
         on=on,
         at=at,
@@ -146,7 +146,7 @@ def counters(a: Arrays, host: Integers) -> Counters:
         moved=moved,
         having=np.bincount(moved, minlength=processes + 1).astype(np.int64),
         items=items,
-        count=count,
+        held=held,
         position=position,
         lacking=np.zeros((2, a.needs.shape[1]), np.int64),
     )

@@ -127,12 +127,12 @@ def put(a: Arrays, c: Counters, p: int, m: int, sign: int) -> None:
         c.moved[s] += sign
         c.having[c.moved[s]] += 1
     if sign > 0:
-        c.host[p], c.position[p] = m, c.count[m]
-        c.items[m, c.count[m]] = p
-        c.count[m] += 1
+        c.host[p], c.position[p] = m, c.held[m]
+        c.items[m, c.held[m]] = p
+        c.held[m] += 1
     else:
-        c.count[m] -= 1
-        last = c.items[m, c.count[m]]
+        c.held[m] -= 1
+        last = c.items[m, c.held[m]]
         c.items[m, c.position[p]] = last
         c.position[last] = c.position[p]
 
@@ -203,7 +203,7 @@ def who_leaves(a: Arrays, c: Counters, p: int, t: int) -> int:
             c.lacking[0, lacking], c.lacking[1, lacking] = r, lack
             lacking += 1
     service, parted = a.service[p], c.on[a.service[p], t] > 0
-    number = c.count[t]
+    number = c.held[t]
     k = int(np.random.random() * number)
     for _ in range(number):
         q = c.items[t, k]
@@ -280,7 +280,7 @@ def block(a: Arrays, c: Counters, best: Integers, sums: Floats, heat: float, mos
 def blocks(a: Arrays, c: Counters, best: Integers, sums: Floats, heats: Floats, seed: int) -> None:
     """Anneal for a block at each temperature of `heats`; see `block`."""
     np.random.seed(seed)
-    most = np.max(c.moved)
+    most = int(np.max(c.moved))
     for n in range(len(heats)):
         most = block(a, c, best, sums, heats[n], most)
 
