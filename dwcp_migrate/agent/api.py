@@ -11,6 +11,7 @@ Fields are added, never renamed or removed within a version of the path.
     GET  /v1/doctor              Facts          raw facts; `dwcp-migrate doctor` explains them
     GET  /v1/predict?domain=D&peer=P&deadline_s=S   Predicted   time, downtime and bytes of a migration of D to P, and
                                  what is advised; measures D's dirty rate first, about a second
+    GET  /v1/measured            Measured       dirty rates and links as they were measured last; measures nothing
     POST /v1/share?domain=D&weight=W&deadline_s=S   Done   how D's next or running migration shares its link: W relative
                                  to the others, S seconds from now until it should be over (0: no deadline)
     POST /v1/drain               Done           no new migrations: they pass through or are refused
@@ -44,11 +45,13 @@ __all__ = [
     "Expected",
     "Facts",
     "Failure",
+    "GuestRate",
     "Hook",
     "Intercept",
     "Libvirt",
     "LinkForecast",
     "Listener",
+    "Measured",
     "Migration",
     "Migrations",
     "PeerView",
@@ -220,6 +223,20 @@ class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
 
     peer: str
     next_minute: tuple[float, float, float]
+
+
+class GuestRate(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a domain of this host wrote memory, the median of its last few measurements."""
+
+    domain: str
+    dirty_bytes_per_s: float
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What this host has measured of its guests and its links; who was never measured is left out."""
+
+    guests: list[GuestRate] = []
+    links: list[LinkForecast] = []
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate import __version__
 from dwcp_migrate.agent import facts
-from dwcp_migrate.agent.api import Done, Facts, Peers, Predicted, Status
+from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.agent.certifying import Certifying
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.cluster_api import ClusterApi
@@ -328,6 +328,10 @@ class Agent:
         self._hold_redirect()
         log.info("configuration reloaded", peers=len(runtime.directory.all()))
         return Done(state=self.ledger.state, message=f"{len(runtime.directory.all())} peers")
+
+    async def measured(self) -> Measured:
+        """See `prospect.Prospect.measured`."""
+        return await self._prospect.measured()
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
         """See `prospect.Prospect.predict`."""

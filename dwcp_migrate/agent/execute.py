@@ -164,6 +164,8 @@ class Executor:
                     if not self._holds(step):
                         sound = False
                         break
+                    if self.stop.is_set():  # asking the hosts took time
+                        break
                     journal.step(step.number, "begun", self.clock())
                     self.watcher.begun(step)
                     running[threads.submit(self.hosts.migrate, step)] = step

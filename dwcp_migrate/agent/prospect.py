@@ -3,7 +3,10 @@
 The rule: a question costs at most a second: the dirty rate of a domain that has none, and a round trip to the peer.
 """
 
-from dwcp_migrate.agent.api import Done, LinkForecast, Predicted
+import statistics
+from typing import Final
+
+from dwcp_migrate.agent.api import Done, GuestRate, LinkForecast, Measured, Predicted
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.planner import Planner
 from dwcp_migrate.agent.predictions import Subject
@@ -18,6 +21,9 @@ from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.session.control import VERSIONS, Ping, Pong
 
 MINUTE_STEPS = 60.0
+
+RATES_KEPT: Final = 5
+"""Measurements of a dirty rate that count: the newest alone may have met a guest between two bursts."""
 
 
 class Prospect:
@@ -67,6 +73,15 @@ class Prospect:
             link_known=told.link_known,
             rtt_s=subject.rtt_s,
         )
+
+    async def measured(self) -> Measured:
+        """What is known of the domains that run here and of the links, without measuring anything."""
+        guests = []
+        for found in await self._runtime.domains.listed():
+            rates = self._planner.forecasts.known(Key("domain", "dirty", found.uuid), RATES_KEPT)
+            if rates:
+                guests.append(GuestRate(domain=found.name, dirty_bytes_per_s=statistics.median(rates)))
+        return Measured(guests=guests, links=self.links())
 
     async def _domain(self, name: str) -> Domain:
         for found in await self._runtime.domains.listed():

@@ -20,6 +20,7 @@ from dwcp_migrate.agent.api import (
     Done,
     Facts,
     Failure,
+    Measured,
     Migrations,
     Peers,
     Predicted,
@@ -68,6 +69,9 @@ class Served(Protocol):
 
     def record(self, directory: str, domain: str) -> Done:
         """Arm the recording of one migration, or disarm it if `directory` is empty; raises ConfigError."""
+
+    async def measured(self) -> Measured:
+        """See `api.Measured`."""
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
         """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""
@@ -126,6 +130,7 @@ class Api:
         app.router.add_get("/v1/doctor", self._doctor)
         app.router.add_get("/v1/events", self._events)
         app.router.add_get("/v1/predict", self._predict)
+        app.router.add_get("/v1/measured", self._measured)
         app.router.add_post("/v1/share", self._share)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/undrain", self._undrain)
@@ -160,6 +165,9 @@ class Api:
         if not (domain and peer):
             raise web.HTTPBadRequest(reason="domain and peer are needed")
         return _json(await self._served.predict(domain, peer, _number(request, "deadline_s", 0.0)))
+
+    async def _measured(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._served.measured())
 
     async def _share(self, request: web.Request) -> web.StreamResponse:
         domain, weight = request.query.get("domain", ""), _number(request, "weight", 1.0)

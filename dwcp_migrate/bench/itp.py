@@ -8,14 +8,17 @@ One thread, thread CPU time (`us`, `ms`: the median of `n` calls unless the meth
     utilisation/<hosts>                   mean, deviation, maximum, share beyond 0.8
     affinity/<vms>/<rules>/<kind>         one check of one rule for one host, out of a kernel that makes many
     rebalance/<hosts>                     from a skewed start to the local optimum of moves and swaps; then with chains
+                                          (`planned`), from LARGE hosts on also on CORES cores (wall time)
     dynamic/<vms>x<hosts>                 one domain ends and one is placed
     accuracy/<suite>                      see `itp_accuracy`
-    roadef/<instance>                     only where --instances names a directory, see `itp_roadef`
+
+`roadef/<instance>` is `bench/reassign.py`: its instances are not ours to keep.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -24,7 +27,7 @@ from dwcp_migrate.bench import itp_accuracy
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.placement import generate
 from dwcp_migrate.placement.arrays import APART, TOGETHER, State
-from dwcp_migrate.placement.balance import bound, even_out, moved, return_home
+from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, moved, return_home
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet, Kind, Rule
 from dwcp_migrate.placement.kernel import COMPILED
@@ -35,6 +38,11 @@ from dwcp_migrate.placement.search import descend, place, relieve, take_item, ut
 SEED: Final = 1
 CALLS: Final = 2000
 SLOW_CALLS: Final = 20
+
+LARGE: Final = 500
+"""Hosts; a plan for fewer takes less than starting threads is worth."""
+
+CORES: Final = 2
 ENGINE: Final = "compiled" if COMPILED else "interpreted"
 FREE: Final = Policy(price_per_s=0.0, price_per_downtime_s=0.0)
 
@@ -159,8 +167,8 @@ def _rebalance(hosts: int, calls: int) -> Iterator[Row]:
         descend(problem.table, 10**6, 1e-3)
         relieve(problem.table, 10**6, 0.0)
 
-    def chained() -> None:
-        even_out(problem, start, 0.0, 10**6)
+    def chained(workers: Workers = ALONE) -> None:
+        even_out(problem, start, 0.0, 10**6, workers)
         return_home(problem, start)
 
     case = f"rebalance/{hosts}"
@@ -170,6 +178,11 @@ def _rebalance(hosts: int, calls: int) -> Iterator[Row]:
         "the same start, as a plan is made: fullest host first, ejection chains where that is stuck, who can goes home"
     )
     yield from _settled(problem, case, "planned_", timed(chained, lambda: problem.restore(start), 1), method, start)
+    if hosts >= LARGE:
+        with ThreadPoolExecutor(CORES) as threads:
+            workers = Workers(threads.map, CORES)
+            seconds = timed(lambda: chained(workers), lambda: problem.restore(start), 1)
+        yield _row(case, f"planned_{CORES}_cores_ms", seconds[0] * 1e3, "ms", 1, f"{method}; the same plan, wall time")
 
 
 def _settled(

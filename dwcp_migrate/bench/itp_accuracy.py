@@ -4,6 +4,7 @@
                          CP-SAT, proven
     accuracy/geo-<vms>   latency from the origin, 20 datacentres of one host at 60 %; HiGHS, proven
     accuracy/planted-<hosts>   10 domains a host cut out of it (Dirichlet), all hosts at 0.65 in the hidden assignment
+    accuracy/random-moves   domains moved to random hosts wherever the kernels let them; `violations` only
     accuracy/online      one domain after another, some ending between; each against the best of all hosts by the
                          numpy twin
 
@@ -29,7 +30,7 @@ from dwcp_migrate.placement.model import Problem, build
 from dwcp_migrate.placement.moves import scores_by_vector
 from dwcp_migrate.placement.planner import places
 from dwcp_migrate.placement.recreate import recreate
-from dwcp_migrate.placement.search import place, take_item
+from dwcp_migrate.placement.search import place, take_item, walk
 
 EXACT: Final = 200
 GEO: Final = 20
@@ -47,6 +48,10 @@ THRESHOLDS: Final = (0.02, 0.1, 0.3)
 """Of ruin and recreate, one pass each, in mean latencies."""
 
 ONLINE: Final = 1000
+
+MOVES: Final = 1_000_000
+MOVES_A_CHECK: Final = 10_000
+"""Between two checks of the whole fleet by `check`, which takes as long as that."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ def rows(options: Options) -> Iterator[Row]:
                 f"planted-{hosts}",
                 "seeds 1 to n: 10 domains a host, Dirichlet, a tenth in groups apart; fullest level, planted",
             )
+    yield random_moves(MOVES // share)
     yield from online(ONLINE // share)
 
 
@@ -154,6 +160,18 @@ def geo(vms: int, count: int) -> Score:
         score.gaps.append(cost / verdict.value - 1)
         score.broken += len(violations(fleet, places(problem)))
     return score
+
+
+def random_moves(count: int) -> Row:
+    """Random moves; the fleet itself says after each batch whether a hard rule or a capacity is broken."""
+    problem, draw, made, broken = build(generate.skewed(_rng(1), 400, 40)), _rng(2), 0, 0
+    while made < count:
+        items = draw.integers(len(problem.items), size=MOVES_A_CHECK)
+        targets = draw.integers(len(problem.hosts), size=MOVES_A_CHECK)
+        made += walk(problem.table, items, targets)
+        broken += len(violations(problem.fleet, places(problem)))
+    method = "seed 1: 400 domains on 40 hosts, CPU models, storage, networks, groups apart; moves made"
+    return Row(case="accuracy/random-moves", metric="violations", value=float(broken), unit="1", n=made, method=method)
 
 
 def online(count: int) -> Iterator[Row]:

@@ -39,6 +39,20 @@ BEST_KNOWN: Final = {
 }
 """Best results of the challenge's qualification round, where these instances were set; later work found some lower."""
 
+BOUNDS: Final = {
+    "a1_1": 44_306_501,
+    "a1_2": 777_530_829,
+    "a1_3": 583_005_715,
+    "a1_4": 242_404_642,
+    "a1_5": 727_578_296,
+    "a2_1": 120,
+    "a2_2": 572_213_976,
+    "a2_3": 1_068_028_987,
+    "a2_4": 1_680_231_594,
+    "a2_5": 307_042_542,
+}
+"""Nothing is below: proven by Gurobi 5.0 in up to an hour (S. Gualandi, "Challenging MIPs instances", 2012)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -178,6 +192,16 @@ def best_known(name: str) -> int:
     if name not in BEST_KNOWN:
         raise NotFoundError(f"no best known value for {name}", hint=f"one of {', '.join(BEST_KNOWN)}")
     return BEST_KNOWN[name]
+
+
+def bound(name: str) -> int:
+    """What no assignment of an instance is below.
+
+    Raises:
+        NotFoundError: none is known here.
+    """
+    best_known(name)
+    return BOUNDS[name]
 
 
 def violations(instance: Instance, assignment: list[int]) -> list[str]:

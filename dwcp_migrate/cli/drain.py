@@ -13,7 +13,7 @@ import msgspec
 
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
-from dwcp_migrate.cli.options import agent_options, json_option
+from dwcp_migrate.cli.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import DwcpError, PlacementError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ POLL_S: Final = 0.5
 @click.option("--off", is_flag=True, help="Let migrations in again.")
 @click.option("--wait", is_flag=True, help="Wait until no accelerated migration runs.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=3600, show_default=True, help="Seconds.")
+@exact_option
 @json_option
 @agent_options
 @click.pass_context
@@ -40,6 +41,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     host: str,
     dry_run: bool,
     fleet_path: Path | None,
+    exact_s: float | None,
     off: bool,
     wait: bool,
     timeout_s: float,
@@ -54,9 +56,9 @@ def command(  # noqa: PLR0913 - one parameter an option
     if host:
         if off or wait:
             raise click.UsageError("--off and --wait are about the local agent: leave HOST out, or say `undrain HOST`")
-        context.exit(_empty(host, config_path, fleet_path, dry_run=dry_run, as_json=as_json))
-    if dry_run or fleet_path is not None:
-        raise click.UsageError("--dry-run and --fleet need a HOST")
+        context.exit(_empty(host, config_path, fleet_path, exact_s, dry_run=dry_run, as_json=as_json))
+    if dry_run or fleet_path is not None or exact_s is not None:
+        raise click.UsageError("--dry-run, --fleet and --exact need a HOST")
     client = Client(control_socket(config_path, socket_path))
     done = client.post("undrain" if off else "drain")
     if wait and not off:
@@ -64,7 +66,15 @@ def command(  # noqa: PLR0913 - one parameter an option
     click.echo(output.as_json(done) if as_json else done.message or done.state)
 
 
-def _empty(host: str, config_path: Path | None, fleet_path: Path | None, *, dry_run: bool, as_json: bool) -> int:
+def _empty(
+    host: str,
+    config_path: Path | None,
+    fleet_path: Path | None,
+    exact_s: float | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Empty a host; the exit code."""
     from dwcp_migrate.agent.fleet import write_settings
     from dwcp_migrate.cli import fleet
@@ -75,7 +85,11 @@ def _empty(host: str, config_path: Path | None, fleet_path: Path | None, *, dry_
     with fleet.desk(config_path, fleet_path) as ours:
         if not dry_run and fleet.unended(ours, goal):
             return fleet.carry_out(ours, None, goal, as_json=as_json)
-        plan = plan_drain(ours.source.snapshot(), host, ours.policy(), ours.cost)
+        whole = ours.source.snapshot()
+        if exact_s is None:
+            plan = plan_drain(whole, host, ours.policy(), ours.cost)
+        else:
+            plan = ours.plan_exactly(whole, goal, exact_s)
         if dry_run:
             click.echo(output.as_json(plan) if as_json else fleet.plan_text(plan))
             return PlacementError.exit_code if plan.left else 0

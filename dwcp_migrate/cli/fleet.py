@@ -6,11 +6,13 @@ never touched.
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from dwcp_migrate.agent.api import Measured
 from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.execute import Executor, Hosts
 from dwcp_migrate.agent.fleet import (
@@ -33,16 +36,18 @@ from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.agent.standing import for_new, rules_of, within
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
-from dwcp_migrate.cli.forecasts import AgentCost
+from dwcp_migrate.cli.forecasts import AgentCost, Questions
 from dwcp_migrate.cli.shared import Shared, SharedFleet
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
 from dwcp_migrate.placement import plan as plans
+from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.exact import Effort
 from dwcp_migrate.placement.fleet import Fleet, Rule
-from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Step
-from dwcp_migrate.placement.planner import rested
+from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof, Step
+from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
 
 Decorated = Callable[..., Any]
 
@@ -110,6 +115,17 @@ class Desk:
         policy = self.settings().policy
         return policy if self.shared is None else within(policy, self.shared.standing())
 
+    def plan_rebalance(self, whole: Fleet) -> Plan:
+        """Plan to even the fleet out, on all cores."""
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(cores) as threads:
+            return plan_rebalance(whole, self.policy(), self.cost, Workers(threads.map, cores))
+
+    def plan_exactly(self, whole: Fleet, goal: Goal, seconds: float) -> Plan:
+        """Plan by the exact solver, on all cores."""
+        effort = Effort(seconds, workers=os.cpu_count() or 1)
+        return plan_exactly(whole, goal, effort, self.policy(), self.cost)
+
     def rested(self, fleet: Fleet) -> Fleet:
         """The fleet in which domains stay that the last rebalance moved lately; those of a drain may come back."""
         last = read(self.journal_path) if self.hosts is not None else None
@@ -138,7 +154,8 @@ def desk(config_path: Path | None, fleet_path: Path | None) -> Iterator[Desk]:
     shared = Shared(client) if config.coordination.is_shared else None
     source = found if shared is None else SharedFleet(found, shared)
     own = config.name or socket.gethostname()
-    cost = AgentCost(lambda domain, peer: client.predict(domain, peer, 0.0), own, uris.keys() - {own})
+    asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
+    cost = AgentCost(asked, own, uris.keys() - {own})
     try:
         yield Desk(config, source, Hosts(hypervisors, uris), shared, cost)
     finally:
@@ -180,6 +197,8 @@ def plan_text(plan: Plan) -> str:
         parts.append(f"{count}, about {output.duration(plan.seconds)}; {_change(plan.before, plan.after)}")
     else:
         parts.append(f"nothing to do: {_standing(plan.before)}")
+    if plan.proof is not None:
+        parts.append(_proof(plan.proof))
     parts += left_lines(plan.left)
     return "\n".join(parts)
 
@@ -192,6 +211,11 @@ def left_lines(left: list[Left]) -> list[str]:
 def _standing(figures: Figures) -> str:
     broken = output.counted(figures.broken, "rule broken", "rules broken")
     return f"fullest host {figures.fullest * 100:.0f} %, mean {figures.mean * 100:.0f} %, {broken}"
+
+
+def _proof(proof: Proof) -> str:
+    level, price = proof.fullest_gap * 100, proof.price_gap * 100
+    return f"at best the fullest host is {level:.1f} % emptier than the solver found, and moves {price:.1f} % cheaper"
 
 
 def _change(before: Figures, after: Figures) -> str:
@@ -279,12 +303,20 @@ def _leased(ours: Desk, journal: Journal, stop: threading.Event) -> Iterator[Non
         return
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(ours.shared.lease(stop.set))
+            held.enter_context(ours.shared.lease(lambda: _lost(stop)))
         except DwcpError:
             if not journal.progress.states:
                 journal.end("abandoned")
             raise
         yield
+
+
+def _lost(stop: threading.Event) -> None:
+    """The lease is gone, or about to be: another host may begin a plan, so this one begins nothing more."""
+    click.echo(
+        "stopping: the lease `placement` could not be prolonged; migrations that run go on to their end", err=True
+    )
+    stop.set()
 
 
 @contextmanager

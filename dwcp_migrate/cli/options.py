@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 Decorated = Callable[..., Any]
+
+EXACT_S_MAX: Final = 3600.0
+"""For an exact plan; a fleet that stands still for longer needs none."""
 
 
 def json_option(command: Decorated) -> Decorated:
@@ -29,4 +32,15 @@ def agent_options(command: Decorated) -> Decorated:
         type=click.Path(path_type=Path),
         envvar="DWCP_MIGRATE_CONFIG",
         help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
+    )(command)
+
+
+def exact_option(command: Decorated) -> Decorated:
+    """Add `--exact SECONDS`: a solver's plan instead of a search's."""
+    return click.option(
+        "--exact",
+        "exact_s",
+        type=click.FloatRange(min=0, min_open=True, max=EXACT_S_MAX),
+        metavar="SECONDS",
+        help="Let an exact solver plan, for so long at most, and say how far from the best it is (extra `referee`).",
     )(command)

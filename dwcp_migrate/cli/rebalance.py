@@ -6,22 +6,23 @@ import click
 
 from dwcp_migrate.agent.journal import Journal
 from dwcp_migrate.cli import fleet, output
-from dwcp_migrate.cli.options import json_option
+from dwcp_migrate.cli.options import exact_option, json_option
 from dwcp_migrate.placement.plan import Goal
-from dwcp_migrate.placement.planner import plan_rebalance
 
 
 @click.command()
 @click.option("--apply/--dry-run", "apply", default=False, help="Carry the plan out, or only show it (default).")
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
+@exact_option
 @json_option
 @fleet.fleet_options
 @click.pass_context
-def command(
+def command(  # noqa: PLR0913 - one parameter an option
     context: click.Context,
     *,
     apply: bool,
     abandon: bool,
+    exact_s: float | None,
     as_json: bool,
     config_path: Path | None,
     fleet_path: Path | None,
@@ -34,7 +35,8 @@ def command(
             return
         if apply and fleet.unended(ours, goal):
             context.exit(fleet.carry_out(ours, None, goal, as_json=as_json))
-        plan = plan_rebalance(ours.rested(ours.source.snapshot()), ours.policy(), ours.cost)
+        whole = ours.rested(ours.source.snapshot())
+        plan = ours.plan_rebalance(whole) if exact_s is None else ours.plan_exactly(whole, goal, exact_s)
         if not apply or not plan.steps:
             click.echo(output.as_json(plan) if as_json else fleet.plan_text(plan))
             return

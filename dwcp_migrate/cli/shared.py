@@ -12,10 +12,11 @@ from typing import Final
 
 import msgspec
 
+from dwcp_migrate.agent.clocks import steady_clock
 from dwcp_migrate.agent.cluster_views import Changed, Held, Standing
 from dwcp_migrate.agent.fleet import FleetSource
 from dwcp_migrate.agent.standing import under
-from dwcp_migrate.cli.client import Client
+from dwcp_migrate.cli.client import TIMEOUT_S, Client
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.placement.fleet import Fleet, Rule
 
@@ -25,6 +26,9 @@ LEASE: Final = "placement"
 LEASE_S: Final = 60.0
 """Life of the lease; it is prolonged three times within."""
 
+RETRIES: Final = 12
+"""Tries to prolong it, within its life, where the first failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -32,9 +36,11 @@ class Shared:
 
     Attributes:
         client: the local agent.
+        lease_s: life of the lease.
     """
 
     client: Client
+    lease_s: float = LEASE_S
 
     def standing(self) -> Standing:
         """What placement must respect.
@@ -67,14 +73,16 @@ class Shared:
         """Hold the lease while a plan is carried out.
 
         Args:
-            lost: called when it could not be prolonged in time.
+            lost: called once, from a thread, while the lease still holds, when it may not be prolonged in time; or at
+                once when another host had it meanwhile.
 
         Raises:
             CoordinationError: another host holds it.
         """
+        asked = steady_clock()
         held = self._acquire()
         over = threading.Event()
-        thread = threading.Thread(target=self._prolong, args=(over, lost), name="lease")
+        thread = threading.Thread(target=self._prolong, args=(held, asked, over, lost), name="lease")
         thread.start()
         try:
             yield
@@ -85,18 +93,26 @@ class Shared:
                 self.client.change("locks/release", Changed, name=LEASE, token=str(held.token))
 
     def _acquire(self) -> Held:
-        return self.client.change("locks/acquire", Held, name=LEASE, lifetime_s=str(LEASE_S))
+        return self.client.change("locks/acquire", Held, name=LEASE, lifetime_s=str(self.lease_s))
 
-    def _prolong(self, over: threading.Event, lost: Callable[[], None]) -> None:
-        failures = 0
-        while not over.wait(LEASE_S / 3):
+    def _prolong(self, held: Held, since: float, over: threading.Event, lost: Callable[[], None]) -> None:
+        """Prolong it until it is given back; its life counts from when it was asked for, not from the answer."""
+        retry_s = self.lease_s / RETRIES
+        wait_s = self.lease_s / 3
+        while not over.wait(wait_s):
+            asked = steady_clock()
             try:
-                self._acquire()
-                failures = 0
+                again = self._acquire()
             except DwcpError:
-                failures += 1
-                if failures > 1:
-                    lost()
+                wait_s = retry_s
+                if steady_clock() + retry_s + min(TIMEOUT_S, self.lease_s / 4) > since + self.lease_s:
+                    lost()  # the next try could end after the lease
+                    return
+                continue
+            if again.token != held.token:  # it had run out, and another host may have moved domains since
+                lost()
+                return
+            since, wait_s = asked, self.lease_s / 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ possible is left alone. Otherwise, in this order:
 Each phase's measure falls strictly with each of its moves, and none undoes an earlier one's.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -43,6 +45,22 @@ ROUNDS_AN_ITEM: Final = 20
 """Of ruin and recreate, where places have a cost of their own."""
 
 ANY_LEVEL: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who tries chains: several levels at once. What they come to is the same, however many they are.
+
+    Attributes:
+        across: `map`, or that of an executor; kernels leave Python's lock alone.
+        count: of them.
+    """
+
+    across: Callable[[Callable[[float], State | None], Iterable[float]], Iterable[State | None]] = map
+    count: int = 1
+
+
+ALONE: Final = Workers()
 
 
 def figures(problem: Problem) -> tuple[float, float, float]:
@@ -90,7 +108,7 @@ def heal(problem: Problem) -> None:
         _repack(problem, ANY_LEVEL)
 
 
-def even_out(problem: Problem, start: State, target: float, moves_max: int) -> None:
+def even_out(problem: Problem, start: State, target: float, moves_max: int, workers: Workers = ALONE) -> None:
     """Bring the fullest host down to `target`, or as far as moves, swaps and chains reach.
 
     Args:
@@ -98,22 +116,47 @@ def even_out(problem: Problem, start: State, target: float, moves_max: int) -> N
         start: where items were when the moves began to count.
         target: level.
         moves_max: items that may be elsewhere than in `start` at the end.
+        workers: who tries chains.
     """
     relieve(problem.table, moves_max - moved(problem, start), target)
-    lowest = max(target, bound(problem))
-    for _ in range(UNLOCK_ROUNDS):
-        top, _, _ = figures(problem)
-        if top <= target or top - lowest < LEVEL_STEP * lowest:
+    lowest, rounds = max(target, bound(problem)), UNLOCK_ROUNDS
+    while (top := figures(problem)[0]) > target:
+        aims = list(_aims(top, lowest, rounds))
+        failures, reached = _unlocked(problem, aims, workers)
+        if reached is None:
             break
-        aim, before = (top + lowest) / 2, problem.state.copy()
-        if not _repack(problem, aim):
-            lowest = aim
-            continue
+        rounds -= failures + 1
+        lowest = aims[failures - 1] if failures else lowest
+        before = problem.state.copy()
+        problem.restore(reached)
         return_home(problem, start)
         if moved(problem, start) > moves_max:
             problem.restore(before)
             break
         relieve(problem.table, moves_max - moved(problem, start), target)
+
+
+def _aims(top: float, lowest: float, rounds: int) -> Iterator[float]:
+    """Levels to try one after another as long as each fails: half of the way that is left to the fullest host's."""
+    for _ in range(rounds):
+        if top - lowest < LEVEL_STEP * lowest:
+            return
+        lowest = (top + lowest) / 2
+        yield lowest
+
+
+def _unlocked(problem: Problem, aims: list[float], workers: Workers) -> tuple[int, State | None]:
+    """The first of some levels that chains reach: how many failed before it, and the state there; None if all did."""
+
+    def tried(aim: float) -> State | None:
+        fork = problem.fork()
+        return fork.state if _repack(fork, aim) else None
+
+    for begin in range(0, len(aims), workers.count):
+        for number, state in enumerate(workers.across(tried, aims[begin : begin + workers.count]), begin):
+            if state is not None:
+                return number, state
+    return len(aims), None
 
 
 def _repack(problem: Problem, aim: float) -> bool:
@@ -147,7 +190,7 @@ def return_home(problem: Problem, start: State) -> None:
         assert problem.state.host[item] != place
 
 
-def rebalance(problem: Problem) -> None:
+def rebalance(problem: Problem, workers: Workers = ALONE) -> None:
     """Move items of a problem to where they should be; its state is changed."""
     policy, start = problem.policy, problem.state.copy()
     heal(problem)
@@ -155,7 +198,7 @@ def rebalance(problem: Problem) -> None:
     possible = bound(problem)
     aim = possible + policy.balanced / 2
     if top > possible + policy.balanced:
-        even_out(problem, start, aim, policy.moves_max)
+        even_out(problem, start, aim, policy.moves_max, workers)
         return_home(problem, start)
     settled, before = problem.state.copy(), figures(problem)[0]
     gain_min = max(policy.gain_min, _least_gain(problem))

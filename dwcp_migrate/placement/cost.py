@@ -25,8 +25,8 @@ DOWNTIME_S: Final = 0.3
 """QEMU's own default bound (`downtime-limit`)."""
 
 
-ForecastBy = Literal["model", "agent"]
-"""Who forecast a migration: the plain model here, or an agent that has measured guest and link."""
+ForecastBy = Literal["model", "rates", "agent"]
+"""Who forecast a migration: the plain model here, on configured or on measured rates; or an agent's predictor."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):

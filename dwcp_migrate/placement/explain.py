@@ -15,7 +15,11 @@ from dwcp_migrate.placement.plan import Plan, Step
 from dwcp_migrate.placement.search import item_cost, put_item, take_item
 from dwcp_migrate.units import format_bytes
 
-FORECASTERS: Final = {"agent": "the agent's prediction", "model": "the plain model of precopy"}
+FORECASTERS: Final = {
+    "agent": "the agent's prediction",
+    "rates": "the plain model of precopy on measured rates",
+    "model": "the plain model of precopy",
+}
 
 
 def reasons(problem: Problem, item: int) -> dict[str, str]:

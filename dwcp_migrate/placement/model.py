@@ -12,7 +12,7 @@ where the rules would not have it, and a search begins by healing that.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -96,6 +96,10 @@ class Problem:
     def item_name(self, item: int) -> str:
         """Names of an item's domains, as one word."""
         return "+".join(self.fleet.domains[index].name for index in self.items[item])
+
+    def fork(self) -> "Problem":
+        """The same problem with a state of its own."""
+        return replace(self, state=self.state.copy())
 
     def restore(self, state: State) -> None:
         """Go back to a state that was copied."""

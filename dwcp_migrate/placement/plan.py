@@ -80,6 +80,37 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     broken: int
 
 
+class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far from the best an exact plan is at most.
+
+    Attributes:
+        fullest: level of the fullest host in the best assignment that was found; the plan comes within half of
+            `Policy.balanced` of it.
+        fullest_min: no assignment has less.
+        price: of the plan's moves, in units of the objective.
+        price_min: no moves that come as near cost less.
+    """
+
+    fullest: float
+    fullest_min: float
+    price: float
+    price_min: float
+
+    @property
+    def fullest_gap(self) -> float:
+        """Share by which the fullest host could be emptier at most."""
+        return _gap(self.fullest, self.fullest_min)
+
+    @property
+    def price_gap(self) -> float:
+        """Share by which the moves could be cheaper at most."""
+        return _gap(self.price, self.price_min)
+
+
+def _gap(value: float, least: float) -> float:
+    return max(0.0, 1 - least / value) if value > 0 else 0.0
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it.
 
@@ -87,6 +118,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         steps: in the order in which they begin.
         left: what could not be done.
         seconds: from begin to end, as forecast.
+        proof: of an exact plan; a searched one has none.
     """
 
     goal: Goal
@@ -95,6 +127,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     before: Figures
     after: Figures
     seconds: float = 0.0
+    proof: Proof | None = None
 
 
 def encode(plan: Plan) -> bytes:

@@ -10,23 +10,26 @@ import msgspec
 import numpy as np
 
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement.arrays import State
-from dwcp_migrate.placement.balance import broken_items, heal, rebalance
+from dwcp_migrate.placement.arrays import Integers, State
+from dwcp_migrate.placement.balance import ALONE, Workers, broken_items, figures, heal, rebalance
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.exact import Effort, settle
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan
+from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof
 from dwcp_migrate.placement.schedule import schedule
 from dwcp_migrate.placement.search import item_cost, item_scores, put_item, take_item
 
 
-def plan_rebalance(fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
-    """Even a fleet out; an even one gives a plan without steps."""
+def plan_rebalance(
+    fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost, workers: Workers = ALONE
+) -> Plan:
+    """Even a fleet out; an even one gives a plan without steps. It is the same plan with any number of workers."""
     problem = build(fleet, policy, cost)
     start = problem.state.copy()
-    rebalance(problem)
+    rebalance(problem, workers)
     return _planned(problem, start, Goal(purpose="rebalance"), cost)
 
 
@@ -41,6 +44,31 @@ def plan_drain(fleet: Fleet, host: str, policy: Policy | None = None, cost: Move
     start = problem.state.copy()
     heal(problem)
     return _planned(problem, start, Goal(purpose="drain", host=host), cost)
+
+
+def plan_exactly(
+    fleet: Fleet, goal: Goal, effort: Effort, policy: Policy | None = None, cost: MoveCost = default_cost
+) -> Plan:
+    """Rebalance or drain a small fleet by the cheapest moves that come within half of `Policy.balanced` of the best.
+
+    Raises:
+        PlacementError: no such host, or see `exact.settle`.
+    """
+    whole = in_maintenance(fleet, goal.host) if goal.purpose == "drain" else fleet
+    problem = build(whole, policy, cost)
+    start = problem.state.copy()
+    (heal if goal.purpose == "drain" else rebalance)(problem)
+    found = problem.state.host.copy()
+    problem.restore(start)
+    top, drains = figures(problem)[0], goal.purpose == "drain"
+    settled = settle(problem, found, effort, top if drains else 0.0)
+    level, price = settled.level, settled.price
+    proof = Proof(fullest=level.value, fullest_min=level.bound, price=price.value, price_min=price.bound)
+    if not drains and not broken_items(problem) and top <= level.value + problem.policy.balanced:
+        proof = msgspec.structs.replace(proof, price=0.0, price_min=0.0)  # even: left alone
+    else:
+        _go_to(problem, price.host)
+    return msgspec.structs.replace(_planned(problem, start, goal, cost), proof=proof)
 
 
 def plan_migrate(
@@ -103,6 +131,15 @@ def rested(fleet: Fleet, moved: Collection[str]) -> Fleet:
         for one in fleet.domains
     ]
     return msgspec.structs.replace(fleet, domains=domains)
+
+
+def _go_to(problem: Problem, host: Integers) -> None:
+    """Put every item where an assignment has it."""
+    moving = [int(item) for item in np.flatnonzero(host != problem.state.host)]
+    for item in moving:
+        take_item(problem.table, item)
+    for item in moving:
+        put_item(problem.table, item, int(host[item]))
 
 
 def _target(problem: Problem, item: int, host: str) -> int:

@@ -191,6 +191,19 @@ async def test_links_are_shown_once_they_were_measured_and_wishes_are_taken(worl
     await finish(world)
 
 
+async def test_what_was_measured_is_told_and_nothing_is_measured_for_it(world: World) -> None:
+    prospect = Prospect(world.runtime, world.planner)
+    assert (await prospect.measured()).guests == []
+    for rate in (1e6, 9e6, 2e6):
+        world.planner.forecasts.note(Key("domain", "dirty", UUID), rate, 1000.0)
+    await world.carry(20, busy=0.95)
+    told = await prospect.measured()
+    assert [one.domain for one in told.guests] == ["web1"]
+    assert 1e6 <= told.guests[0].dirty_bytes_per_s <= 9e6
+    assert [link.peer for link in told.links] == ["hv2"]
+    await finish(world)
+
+
 async def test_dirty_rates_are_measured_of_domains_that_do_not_migrate(world: World) -> None:
     await world.planner._measure_dirty_rates()
     assert world.planner.forecasts.known(Key("domain", "dirty", UUID), 1) == [8 * MIB]

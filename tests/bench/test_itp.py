@@ -61,6 +61,12 @@ def test_online_placements_are_the_best_there_are() -> None:
     assert value(rows, "violations") == 0
 
 
+def test_random_moves_break_nothing() -> None:
+    row = itp_accuracy.random_moves(2000)
+    assert (row.case, row.metric, row.value) == ("accuracy/random-moves", "violations", 0)
+    assert row.n >= 2000
+
+
 def test_the_referee_proves_what_can_be_counted_by_hand() -> None:
     problem = build(fleet([host("a"), host("b")], [domain(f"x{n}", vcpus=4, memory=1) for n in range(4)]))
     verdict = referee.fullest(problem, 10.0)
@@ -77,8 +83,8 @@ def test_the_referee_proves_what_can_be_counted_by_hand() -> None:
 
 
 def test_the_referee_refuses_rules_that_it_does_not_know() -> None:
-    rule = Rule(name="r", kind="apart", domains=["x", "y"], level="rack")
+    rule = Rule(name="r", kind="apart", domains=["x", "y"], hard=False)
     problem = build(fleet([host("a"), host("b", rack="2")], [domain("x"), domain("y")], rule))
     for ask in (referee.fullest, referee.nearest):
-        with pytest.raises(PlacementError, match="referee knows"):
+        with pytest.raises(PlacementError, match="rules only"):
             ask(problem, 1.0)

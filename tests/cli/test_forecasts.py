@@ -3,7 +3,7 @@
 from typing import Any
 
 from dwcp_migrate.agent import api
-from dwcp_migrate.cli.forecasts import ASKING_S_MAX, AgentCost
+from dwcp_migrate.cli.forecasts import ASKING_S_MAX, AgentCost, Questions
 from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError
 from dwcp_migrate.placement.cost import default_cost
 from dwcp_migrate.placement.explain import explain_plan
@@ -22,6 +22,7 @@ class Agent:
     def __init__(self, error: DwcpError | None = None, **changes: Any) -> None:
         self.error = error
         self.predicted = make_predicted(**changes)
+        self.measured = api.Measured()
         self.asked: list[tuple[str, str]] = []
 
     def ask(self, name: str, peer: str) -> api.Predicted:
@@ -30,11 +31,16 @@ class Agent:
             raise self.error
         return self.predicted
 
+    def tell(self) -> api.Measured:
+        if self.error is not None:
+            raise self.error
+        return self.measured
+
     def clock(self) -> float:
         return float(len(self.asked))
 
     def cost(self, *peers: str) -> AgentCost:
-        return AgentCost(self.ask, "hv1", peers, self.clock)
+        return AgentCost(Questions(self.ask, self.tell), "hv1", peers, self.clock)
 
 
 def test_the_agent_is_asked_once_for_its_own_domains() -> None:
@@ -72,6 +78,27 @@ def test_a_domain_that_it_does_not_know_leaves_the_others() -> None:
 
 def test_a_link_that_was_never_measured_is_the_operators_to_say() -> None:
     assert Agent(link_known=False).cost("hv2")(WEB, RATE, "hv1", "hv2") == default_cost(WEB, RATE)
+
+
+def test_while_the_destination_is_open_measured_rates_count() -> None:
+    agent = Agent()
+    links = [api.LinkForecast(peer=f"hv{n}", next_minute=(0.0, n * 1e6, 9e9)) for n in (2, 3, 4)]
+    agent.measured = api.Measured(guests=[api.GuestRate(domain="web1", dirty_bytes_per_s=2e6)], links=links)
+    cost = agent.cost("hv2", "hv3", "hv4")
+    dirty = domain("web1", "hv1", dirty_bytes_per_s=2e6)
+    found = cost(WEB, RATE, "hv1")
+    assert (found.seconds, found.by) == (default_cost(dirty, 3e6).seconds, "rates")
+    assert cost(domain("db", "hv1"), RATE, "hv1").seconds == default_cost(domain("db", "hv1"), 3e6).seconds
+    assert agent.asked == []
+    assert cost(WEB, RATE, "hv2") == default_cost(WEB, RATE)  # hv2 knows its own guests
+
+
+def test_what_the_time_does_not_reach_is_forecast_from_rates() -> None:
+    agent = Agent(link_known=False)
+    agent.measured = api.Measured(guests=[api.GuestRate(domain="web1", dirty_bytes_per_s=2e6)])
+    found = agent.cost("hv2")(WEB, RATE, "hv1", "hv2")
+    assert found.by == "rates"
+    assert found.seconds == default_cost(domain("web1", "hv1", dirty_bytes_per_s=2e6), RATE).seconds
 
 
 def test_the_questions_of_a_command_are_bounded_in_time() -> None:

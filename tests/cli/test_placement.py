@@ -10,6 +10,7 @@ import pytest
 from dwcp_migrate.agent.fleet import read_settings
 from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.cli import run
+from dwcp_migrate.cli.options import EXACT_S_MAX
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.placement.fleet import Rule, encode
 from dwcp_migrate.placement.plan import decode
@@ -75,6 +76,17 @@ def test_plans_are_shown_and_explained_but_a_file_is_never_changed(say: Say, tmp
         code, _, err = say(*words, "--fleet", "{fleet}")
         assert (code, "not changed" in err) == (PlacementError.exit_code, True)
     assert not (tmp_path / "state").exists()
+
+
+def test_an_exact_plan_says_how_far_from_the_best_it_is(say: Say) -> None:
+    for words in (["rebalance"], ["drain", "hv1", "--dry-run"]):
+        code, out, _ = say(*words, "--exact", "20", "--fleet", "{fleet}")
+        assert (code, "at best the fullest host is 0.0 % emptier" in out) == (0, True)
+        code, out, _ = say(*words, "--exact", "20", "--fleet", "{fleet}", "--json")
+        assert decode(out.encode()).proof is not None
+    for seconds in ("0", str(EXACT_S_MAX + 1)):
+        assert say("rebalance", "--exact", seconds, "--fleet", "{fleet}")[0] == 2
+    assert say("drain", "--exact", "20")[0] == 2
 
 
 def test_an_even_fleet_needs_nothing(say: Say, tmp_path: Path) -> None:

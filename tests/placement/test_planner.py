@@ -1,11 +1,16 @@
 """Plans: what they reach, and that every moment on the way is feasible, in whatever order steps happen to end."""
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import numpy as np
 import pytest
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement import generate, plan
+from dwcp_migrate.placement.arrays import State
+from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import Forecast, Policy, default_cost
 from dwcp_migrate.placement.explain import explain_plan
@@ -14,12 +19,14 @@ from dwcp_migrate.placement.model import build
 from dwcp_migrate.placement.plan import Plan, Step
 from dwcp_migrate.placement.planner import (
     in_maintenance,
+    places,
     plan_again,
     plan_drain,
     plan_migrate,
     plan_rebalance,
     rested,
 )
+from dwcp_migrate.placement.search import place
 from tests.placement.fleets import domain, fleet, host, rng
 
 SEEDS = range(3)
@@ -87,6 +94,26 @@ def test_what_was_evened_out_is_left_alone(seed: int) -> None:
     made = plan_rebalance(whole)
     places = carried_out(whole, made, seed)
     assert plan_rebalance(at(whole, places)).steps == []
+
+
+def test_a_plan_is_the_same_with_any_number_of_workers() -> None:
+    whole = generate.planted(rng(5), 40, 10, 0.65)
+    problem = build(whole)
+    for item in np.argsort(-problem.model.load[:, 0], kind="stable"):
+        place(problem.table, np.array([item]))
+    placed = at(whole, places(problem))
+    tried = 0
+
+    def across(work: Callable[[float], State | None], levels: Iterable[float]) -> list[State | None]:
+        nonlocal tried
+        wanted = list(levels)
+        tried += len(wanted)
+        with ThreadPoolExecutor(3) as threads:
+            return list(threads.map(work, wanted))
+
+    alone = plan_rebalance(placed, Policy(balanced=0.0))
+    assert plan_rebalance(placed, Policy(balanced=0.0), workers=Workers(across, 3)) == alone
+    assert tried > 1
 
 
 def test_an_even_fleet_gives_an_empty_plan() -> None:
