@@ -16,6 +16,8 @@ UNDECIDED: Final = 255
 """Stands for DELTA or NEW until `encode` has compared them."""
 GROUP_PAGES: Final = 32
 """Undecided pages that are compared together: enough for the compressor to show what it makes of them."""
+LEVEL_AGAIN: Final = 2
+"""Least zstd level of a segment of pages sent again: level 1 is made for a first pass, where the CPU is short."""
 LEVEL_CHANGED: Final = 3
 """Least zstd level of a segment with more DELTA than NEW pages: most of its body is zeros, which pass quickly at any
 level, and the rest is 3 % smaller (measured, docs/hde.md)."""
@@ -98,7 +100,7 @@ class Job:
         """The payload, once. `compressor` belongs to the calling thread."""
         if self.layout is None:
             return opaque_payload(self.raw, coding, compressor)
-        _decide(self.classified, coding, compressor)
+        _decide(self.classified, _at_least(LEVEL_AGAIN, coding), compressor)
         op = self.classified.op
         self.counts.delta = int(np.count_nonzero(op == DELTA))
         self.counts.new = int(np.count_nonzero(op == NEW))
@@ -138,9 +140,13 @@ def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
 
 def _for_body(coding: Coding, counts: PageCounts) -> Coding:
     """What is asked for, or a little more where it costs nothing."""
-    if coding.codec is Codec.ZSTD and coding.level < LEVEL_CHANGED and counts.delta > counts.new:
-        return Coding(Codec.ZSTD, LEVEL_CHANGED)
-    return coding
+    if counts.delta > counts.new:
+        return _at_least(LEVEL_CHANGED, coding)
+    return _at_least(LEVEL_AGAIN, coding) if 2 * counts.resent > counts.total else coding
+
+
+def _at_least(level: int, coding: Coding) -> Coding:
+    return replace(coding, level=max(coding.level, level))
 
 
 def _decide(classified: Classified, coding: Coding, compressor: Compressor) -> None:
