@@ -19,9 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dwcp_migrate.delta import in_place
 from dwcp_migrate.delta.cache import PAGE_WORDS
 from dwcp_migrate.delta.codec import Decompressor
-from dwcp_migrate.delta.payload import OPAQUE, RESET, SLOTS_MAX, STATE, ColumnReader, Slots, unpack
+from dwcp_migrate.delta.in_place import Holes, InPlace
+from dwcp_migrate.delta.payload import IN_PLACE, OPAQUE, RESET, SLOTS_MAX, STATE, ColumnReader, Head, Slots, unpack
 from dwcp_migrate.delta.plan import Kept, PagePlan, read_plan
 from dwcp_migrate.delta.skeleton import build, windows
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
@@ -41,7 +43,7 @@ class Prepared:
     state_sequence: int | None
     reset: bool
     raw: Bytes
-    plan: PagePlan | None
+    plan: PagePlan | InPlace | None
 
 
 class PageDecoder:
@@ -55,6 +57,7 @@ class PageDecoder:
         if not 0 <= slots <= SLOTS_MAX:
             raise ValueError(f"{slots} slots, at most {SLOTS_MAX}")
         self._pages: Words = np.empty((slots, PAGE_WORDS), np.uint64)
+        self._rows: Bytes = self._pages.view(np.uint8)
         self._filled = np.zeros(slots, np.bool_)
         self._next = 0
 
@@ -70,17 +73,11 @@ class PageDecoder:
             LimitExceededError: a size beyond its limit.
         """
         head, packed = unpack(memoryview(payload), raw_bytes)
-        body = np.frombuffer(decompressor.decompress(head.codec, packed, head.body_bytes), np.uint8)
+        body = memoryview(decompressor.decompress(head.codec, packed, head.body_bytes))
         if head.form == OPAQUE:
-            return Prepared(None, False, body, None)
-        split = head.body_pages * PAGE_BYTES
-        if split > len(body):
-            raise RemoteProtocolError("segment's pages are cut short")
-        reader = ColumnReader(body[split:])
-        raw, positions = build(head, reader, raw_bytes)
-        pages = body[:split].view(np.uint64).reshape(-1, PAGE_WORDS)
-        plan = read_plan(head, reader, pages, positions, len(self._filled))
-        _place(plan, raw)
+            return Prepared(None, False, np.frombuffer(body, np.uint8), None)
+        prepare = in_place.read if head.form == IN_PLACE else _read_apart
+        raw, plan = prepare(head, body, raw_bytes, len(self._filled))
         return Prepared(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
 
     def apply(self, prepared: Prepared) -> memoryview:
@@ -94,7 +91,9 @@ class PageDecoder:
             self._take_turn(prepared.state_sequence)
         if prepared.reset:
             self._filled[:] = False
-        if prepared.plan is not None:
+        if isinstance(prepared.plan, InPlace):
+            self._fill(prepared.plan, prepared.raw)
+        elif prepared.plan is not None:
             self._carry_out(prepared.plan, prepared.raw)
         return prepared.raw.data
 
@@ -126,6 +125,21 @@ class PageDecoder:
         self._store(plan.new_kept, plan.new)
         self._store(plan.changed_kept, changed)
 
+    def _fill(self, plan: InPlace, raw: Bytes) -> None:
+        """The same for a segment in place."""
+        if plan.holes is not None:
+            self._fill_holes(plan.holes, raw)
+        for position, unit, count, slot in plan.spans:
+            pages = np.ndarray((count, PAGE_BYTES), np.uint8, raw, position, (unit, 1))
+            self._rows[slot : slot + count] = pages
+            self._filled[slot : slot + count] = True
+
+    def _fill_holes(self, holes: Holes, raw: Bytes) -> None:
+        target = windows(raw, PAGE_BYTES)
+        target[holes.copied_at] = self._read(holes.copied_from).view(np.uint8)
+        target[holes.zero_at] = 0
+        target[holes.local_at] = target[holes.local_from]
+
     def _read(self, slots: Slots) -> Words:
         if not self._filled[slots].all():
             raise RemoteProtocolError("segment refers to an empty slot")
@@ -135,6 +149,20 @@ class PageDecoder:
         if kept.any:
             self._pages[kept.slots] = pages[kept.rows]
             self._filled[kept.slots] = True
+
+
+def _read_apart(head: Head, body: memoryview, raw_bytes: int, slots: int) -> tuple[Bytes, PagePlan]:
+    """The segment with all in it but what needs the cache, and what is left to do. See `in_place.read`."""
+    data = np.frombuffer(body, np.uint8)
+    split = head.body_pages * PAGE_BYTES
+    if split > len(data):
+        raise RemoteProtocolError("segment's pages are cut short")
+    reader = ColumnReader(data[split:])
+    raw, positions = build(head, reader, raw_bytes)
+    pages = data[:split].view(np.uint64).reshape(-1, PAGE_WORDS)
+    plan = read_plan(head, reader, pages, positions, slots)
+    _place(plan, raw)
+    return raw, plan
 
 
 def _place(plan: PagePlan, raw: Bytes) -> None:

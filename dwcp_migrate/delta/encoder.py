@@ -19,8 +19,8 @@ work on whole arrays, and the order of pages inside a segment does not matter.
     payload = job.encode(Coding(Codec.ZSTD, 1), compressor)       # any thread, with a Compressor of its own
     job.state_sequence                                            # order in which the destination applies, or None
 
-An opaque cut's raw bytes must stay unchanged until `encode` returns (the caller keeps a segment's bytes anyway until it
-is acknowledged: a repair is `raw_payload` of them). `encode` may be called once.
+A cut's raw bytes must stay unchanged until `encode` returns (the caller keeps a segment's bytes anyway until it is
+acknowledged: a repair is `raw_payload` of them). `encode` may be called once.
 """
 
 from typing import Final
@@ -47,7 +47,7 @@ from dwcp_migrate.delta.payload import (
 from dwcp_migrate.delta.skeleton import windows
 from dwcp_migrate.delta.table import NEVER, SlotNumbers
 from dwcp_migrate.errors import LocalProtocolError
-from dwcp_migrate.qemu.layout import LITERAL, RUN_UNIT_BYTES, Bytes, Cut, Layout, Words
+from dwcp_migrate.qemu.layout import LITERAL, Bytes, Cut, Layout, Words
 from dwcp_migrate.units import PAGE_BYTES
 
 DELTA_WORDS_MAX: Final = PAGE_WORDS // 2
@@ -90,7 +90,7 @@ class PageEncoder:
         pages = windows(segment, PAGE_BYTES)[layout.page_position].view(np.uint64)
         classified = self._classify(pages, layout.page_key, counts)
         sequence, flags = self._sequence_flags(classified)
-        return Job(len(segment), sequence, counts, flags, _literal(segment, layout), layout, classified)
+        return Job(len(segment), sequence, counts, flags, segment, layout, classified)
 
     def _sequence_flags(self, classified: Classified) -> tuple[int | None, int]:
         """A place in the order of segments that touch the cache, for those that do."""
@@ -184,15 +184,6 @@ def _worth_it(layout: Layout) -> bool:
     """False for what is only literal, and for more literal runs than a segment may have."""
     literal_runs = np.count_nonzero(layout.kind == LITERAL)
     return bool(literal_runs < len(layout.kind) and literal_runs <= LITERAL_RUNS_MAX)
-
-
-def _literal(segment: Bytes, layout: Layout) -> Bytes:
-    """The literal bytes of a segment, one run after the other."""
-    size = layout.count * RUN_UNIT_BYTES[layout.kind]
-    chosen = layout.kind == LITERAL
-    begins, counts = (np.cumsum(size) - size)[chosen].tolist(), size[chosen].tolist()
-    parts = [segment[begin : begin + count] for begin, count in zip(begins, counts, strict=True)]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
 
 def _has_body(op: Bytes) -> NDArray[np.bool_]:

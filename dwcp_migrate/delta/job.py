@@ -1,20 +1,23 @@
 """A classified segment, and what of the encoding may run beside others of its kind."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_migrate.delta import in_place
 from dwcp_migrate.delta.cache import PAGE_WORDS
-from dwcp_migrate.delta.codec import Codec, Coding, Compressor
-from dwcp_migrate.delta.payload import DELTA, LOCAL, NEW, OPAQUE, PAGES, Head, pack_column
-from dwcp_migrate.qemu.layout import Bytes, Layout, Words
+from dwcp_migrate.delta.codec import Codec, Coding, Compressor, Data
+from dwcp_migrate.delta.payload import DELTA, IN_PLACE, LOCAL, NEW, OPAQUE, PAGES, Head, pack_column
+from dwcp_migrate.qemu.layout import LITERAL, RUN_UNIT_BYTES, Bytes, Layout, Words
 
 UNDECIDED: Final = 255
 """Stands for DELTA or NEW until `encode` has compared them."""
 GROUP_PAGES: Final = 32
 """Undecided pages that are compared together: enough for the compressor to show what it makes of them."""
+LEVEL_AGAIN: Final = 2
+"""Least zstd level of a segment of pages sent again: level 1 is made for a first pass, where the CPU is short."""
 LEVEL_CHANGED: Final = 3
 """Least zstd level of a segment with more DELTA than NEW pages: most of its body is zeros, which pass quickly at any
 level, and the rest is 3 % smaller (measured, docs/hde.md)."""
@@ -82,7 +85,7 @@ class Job:
         state_sequence: 0, 1, 2.. over the segments that touch the cache; None: independent of all others.
         counts: pages by form, final after `encode`.
         flags: as in the payload.
-        raw: the segment, where it is opaque; else its literal bytes.
+        raw: the segment.
     """
 
     raw_bytes: int
@@ -97,25 +100,36 @@ class Job:
         """The payload, once. `compressor` belongs to the calling thread."""
         if self.layout is None:
             return opaque_payload(self.raw, coding, compressor)
-        _decide(self.classified, coding, compressor)
+        _decide(self.classified, _at_least(LEVEL_AGAIN, coding), compressor)
         op = self.classified.op
         self.counts.delta = int(np.count_nonzero(op == DELTA))
         self.counts.new = int(np.count_nonzero(op == NEW))
-        body, body_pages = _body(self.classified, _columns(self.layout, self.raw, self.classified))
-        codec, result = compressor.compress(body.data, _for_body(coding, self.counts))
-        head = Head(
-            form=PAGES,
-            codec=codec,
-            flags=self.flags,
-            body_bytes=len(body),
-            state_sequence=self.state_sequence or 0,
-            runs=len(self.layout.kind),
-            literal_bytes=len(self.raw),
-            pages=len(op),
-            body_pages=body_pages,
-        )
+        head, body = self._in_place(self.layout) or self._apart(self.layout)
+        codec, result = compressor.compress(body, _for_body(coding, self.counts))
         self.classified.pages = self.classified.difference = NO_PAGES
-        return b"".join((head.pack(), result))
+        return b"".join((replace(head, codec=codec, body_bytes=len(body)).pack(), result))
+
+    def _in_place(self, layout: Layout) -> tuple[Head, Data] | None:
+        """Head and body of the segment as it is, but for pages that the destination has; None where that is no good."""
+        classified = self.classified
+        spans = in_place.spans_of(layout, classified.op, classified.store)
+        if spans is None:
+            return None
+        body = in_place.pack(self.raw, layout, classified.op, classified.ref, spans)
+        runs, holes = len(spans) // in_place.SPAN.size, len(classified.op) - self.counts.new
+        return self._head(IN_PLACE, runs=runs, pages=holes), body
+
+    def _apart(self, layout: Layout) -> tuple[Head, Data]:
+        """Head and body with pages and all else apart."""
+        literal = _literal(self.raw, layout)
+        body, body_pages = _body(self.classified, _columns(layout, literal, self.classified))
+        head = self._head(PAGES, runs=len(layout.kind), pages=len(self.classified.op))
+        return replace(head, literal_bytes=len(literal), body_pages=body_pages), body.data
+
+    def _head(self, form: int, runs: int, pages: int) -> Head:
+        """What both forms have in common; codec and size are not known yet."""
+        sequence = self.state_sequence or 0
+        return Head(form, Codec.NONE, self.flags, 0, state_sequence=sequence, runs=runs, pages=pages)
 
 
 def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
@@ -126,9 +140,13 @@ def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
 
 def _for_body(coding: Coding, counts: PageCounts) -> Coding:
     """What is asked for, or a little more where it costs nothing."""
-    if coding.codec is Codec.ZSTD and coding.level < LEVEL_CHANGED and counts.delta > counts.new:
-        return Coding(Codec.ZSTD, LEVEL_CHANGED)
-    return coding
+    if counts.delta > counts.new:
+        return _at_least(LEVEL_CHANGED, coding)
+    return _at_least(LEVEL_AGAIN, coding) if 2 * counts.resent > counts.total else coding
+
+
+def _at_least(level: int, coding: Coding) -> Coding:
+    return replace(coding, level=max(coding.level, level))
 
 
 def _decide(classified: Classified, coding: Coding, compressor: Compressor) -> None:
@@ -178,3 +196,12 @@ def _columns(layout: Layout, literal: Bytes, classified: Classified) -> bytes:
             pack_column(classified.store[op <= DELTA]),
         )
     )
+
+
+def _literal(segment: Bytes, layout: Layout) -> Bytes:
+    """The literal bytes of a segment, one run after the other."""
+    size = layout.count * RUN_UNIT_BYTES[layout.kind]
+    chosen = layout.kind == LITERAL
+    begins, counts = (np.cumsum(size) - size)[chosen].tolist(), size[chosen].tolist()
+    parts = [segment[begin : begin + count] for begin, count in zip(begins, counts, strict=True)]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint8)

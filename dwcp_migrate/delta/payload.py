@@ -1,20 +1,25 @@
 """The bytes of a segment between two agents, once the transport's frame is off.
 
     offset size
-    0      1    form: 0 OPAQUE, 1 PAGES
+    0      1    form: 0 OPAQUE, 1 PAGES, 2 IN_PLACE
     1      1    codec of the body: 0 none, 1 lz4, 2 zstd
     2      1    flags: 1 RESET (the cache is empty before this segment), 2 STATE (touches the cache)
     3      1    0
     4      4    body size before compression
-    OPAQUE: the body is the raw bytes. PAGES, 40 bytes in all:
+    OPAQUE: the body is the raw bytes. PAGES and IN_PLACE, 40 bytes in all:
     8      8    state sequence, 0 without STATE
     16     4    runs             R
-    20     4    literal bytes    L
-    24     4    pages            P
-    28     4    body pages       B
+    20     4    literal bytes    L, 0 in IN_PLACE
+    24     4    pages            P, in IN_PLACE those that are not in the body
+    28     4    body pages       B, 0 in IN_PLACE
     32     8    0
-    then the body: B pages, then the columns
-        kind u8[R] | count u32[R]* | start u64[R]* | literal u8[L] | op u8[P] | ref u32[references]* | store u32[B]*
+    then the body
+        PAGES     B pages, then the columns
+                  kind u8[R] | count u32[R]* | start u64[R]* | literal u8[L]
+                  op u8[P] | ref u32[references]* | store u32[B]*
+        IN_PLACE  the raw bytes without the P pages that are not NEW (none is DELTA), then
+                  R spans to keep: position u32, from page to page u32, pages u32, first slot u32
+                  position u32[P]* | op u8[P] | ref u32[references]*; a LOCAL page's is a position
 
 All integers little-endian. A column with * holds first differences, modulo 2^32 or 2^64, its bytes transposed (all
 lowest bytes first), so that what counts up regularly is nearly all zeros. `docs/hde.md` tells the whole story and has a
@@ -38,11 +43,14 @@ BODY_BYTES_MAX: Final = 2 * RAW_BYTES_MAX
 """Body of one segment. A run of 8 bytes of stream takes 13 in the columns, so twice the raw size is never reached."""
 LITERAL_RUNS_MAX: Final = 32768
 """Literal runs of one segment: they alone are copied one by one."""
+SPANS_MAX: Final = 64
+"""Spans of one segment in place: they alone are copied one by one."""
 SLOTS_MAX: Final = 1 << 28
 """Slots of a cache: a terabyte of pages."""
 
 OPAQUE: Final = 0
 PAGES: Final = 1
+IN_PLACE: Final = 2
 RESET: Final = 1
 STATE: Final = 2
 
@@ -103,7 +111,7 @@ def unpack(payload: memoryview, raw_bytes: int) -> tuple[Head, memoryview]:
     if len(payload) < HEAD_BYTES:
         raise RemoteProtocolError(f"payload of {len(payload)} bytes")
     form, codec, flags, reserved, body_bytes = HEAD.unpack_from(payload)
-    if form not in (OPAQUE, PAGES) or reserved or flags not in (0, STATE, STATE | RESET):
+    if form not in (OPAQUE, PAGES, IN_PLACE) or reserved or flags not in (0, STATE, STATE | RESET):
         raise RemoteProtocolError(f"payload begins with {bytes(payload[:4]).hex()}")
     if body_bytes > BODY_BYTES_MAX:
         raise LimitExceededError(f"segment with a body of {body_bytes} bytes, at most {BODY_BYTES_MAX}")
@@ -116,6 +124,8 @@ def unpack(payload: memoryview, raw_bytes: int) -> tuple[Head, memoryview]:
     sequence, runs, literal_bytes, pages, body_pages, rest = PAGES_HEAD.unpack_from(payload, HEAD_BYTES)
     if rest or body_pages > pages or pages * PAGE_BYTES > raw_bytes or runs > raw_bytes or literal_bytes > raw_bytes:
         raise RemoteProtocolError("segment announces more than its raw bytes can hold")
+    if form == IN_PLACE and (literal_bytes or body_pages or runs > SPANS_MAX):
+        raise RemoteProtocolError("segment in place announces what it cannot have")
     head = Head(form, codec, flags, body_bytes, sequence, runs, literal_bytes, pages, body_pages)
     return head, payload[PAGES_HEAD_BYTES:]
 
@@ -126,7 +136,7 @@ def state_sequence(payload: memoryview) -> int | None:
     Raises:
         RemoteProtocolError: not even that can be read.
     """
-    if len(payload) < HEAD_BYTES or payload[0] not in (OPAQUE, PAGES):
+    if len(payload) < HEAD_BYTES or payload[0] not in (OPAQUE, PAGES, IN_PLACE):
         raise RemoteProtocolError(f"payload of {len(payload)} bytes begins with {bytes(payload[:4]).hex()}")
     if payload[0] == OPAQUE or not payload[2] & STATE:
         return None

@@ -91,7 +91,7 @@ def test_the_smallest_good_payload_is_accepted() -> None:
         (payload(kind=[runs.PAGES], count=[1], op=[NEW], body_pages=1) + b"x", "holds"),
         (payload(kind=[runs.PAGES], count=[1], op=[NEW], body_pages=1)[:-1], "holds"),
         (b"\1", "payload of 1 bytes"),
-        (b"\2\0\0\0\0\0\0\0", "begins with"),
+        (b"\3\0\0\0\0\0\0\0", "begins with"),
         (b"\0\0\4\0\0\0\0\0", "begins with"),
         (b"\0\0\0\1\0\0\0\0", "begins with"),
         (b"\1\0\1\0" + bytes(36), "begins with"),  # a reset without its turn

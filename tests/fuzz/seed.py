@@ -25,6 +25,10 @@ def main() -> None:
         cut = StreamParser(RamBlocks()).feed(data, flush=True).cuts[0]
         payload = encoder.classify(memoryview(data), cut).encode(Coding(codec), Compressor())
         (CORPUS / "decoder" / f"pages-{codec.name.lower()}").write_bytes(struct.pack("<I", len(data)) + payload)
+    data = stream((6, noise(6)), (7, noise(0)), (8, noise(8)), (9, noise(9)))
+    job = encoder.classify(memoryview(data), StreamParser(RamBlocks()).feed(data, flush=True).cuts[0])
+    payload = job.encode(Coding(Codec.NONE), Compressor())
+    (CORPUS / "decoder" / "in-place").write_bytes(struct.pack("<I", len(data)) + payload)
     opaque = encoder.classify(memoryview(b"opaque " * 99), StreamParser(RamBlocks()).feed(b"opaque " * 99).cuts[0])
     payload = opaque.encode(Coding(Codec.ZSTD), Compressor())
     (CORPUS / "decoder" / "opaque").write_bytes(struct.pack("<I", 7 * 99) + payload)
