@@ -36,6 +36,7 @@ class GroupClient:
         self._waiting: dict[int, asyncio.Future[Decision]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._connected = asyncio.Event()
+        self._scheduled = False
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle
 
@@ -91,7 +92,9 @@ class GroupClient:
         """
         number = self._client.submit(operation, self._loop.time(), certify=certify, reconfigure=reconfigure)
         future = self._waiting[number] = self._loop.create_future()
-        self._flush()
+        if not self._scheduled:  # what is asked for in one turn of the loop leaves in one write
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
         return future
 
     def update(self, membership: Membership) -> None:
@@ -135,6 +138,7 @@ class GroupClient:
         self._flush()
 
     def _flush(self) -> None:
+        self._scheduled = False
         messages, decisions = self._client.ready()
         for decision in decisions:
             future = self._waiting.pop(decision.number)

@@ -98,19 +98,21 @@ class Replica:
         self._handlers[type(message)](sender, message)
         if core.executed != executed:
             self._views.progressed()
-        if self._requests.queue:
-            self._agreement.propose()
 
     def tick(self, now: float) -> None:
         """Let time pass; several times in `status_s`."""
         self.core.now = now
         self._views.tick()
         self._catchup.tick()
-        self._agreement.propose()
 
     def ready(self) -> Ready:
-        """Take over what is to be done since the last call."""
+        """Take over what is to be done since the last call.
+
+        Proposals are made here and not in `step`: what came in one read goes into one.
+        """
         core = self.core
+        if self._requests.queue:
+            self._agreement.propose()
         out = core.out
         if out.compacted is not None:
             out.compacted = compact(core)
