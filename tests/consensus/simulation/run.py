@@ -9,28 +9,14 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 PROGRESS = 1000
 """Scenarios between two signs of life."""
 SHARE = 20
 """Scenarios that a process takes at once: under a second, so that none waits long for the last."""
 ROOT = Path(__file__).parents[3]
-
-
-class Tally(NamedTuple):
-    """What happened in some scenarios."""
-
-    events: int = 0
-    checks: int = 0
-    batches: int = 0
-    views: int = 0
-    states: int = 0
-    cpu_s: float = 0.0
-
-    def plus(self, other: "Tally") -> "Tally":
-        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 def prepare() -> None:
@@ -41,8 +27,8 @@ def prepare() -> None:
     gc.freeze()
 
 
-def simulate(seed: int) -> Tally | str:
-    """Run a scenario; what did not hold, if something did not."""
+def simulate(seed: int) -> Counter[str] | str:
+    """Run a scenario; returns counts of what happened, or what did not hold."""
     from tests.consensus.simulation.scenario import run
 
     began = time.process_time()
@@ -51,31 +37,31 @@ def simulate(seed: int) -> Tally | str:
     except AssertionError as error:
         return str(error)
     counters = [node.replica.counters for node in done.world.nodes.values()]
-    return Tally(
+    return Counter(
         events=done.world.events,
         checks=done.invariants.checked,
         batches=len(done.invariants.batches),
         views=max(each.views_entered for each in counters),
         states=sum(each.states_fetched for each in counters),
-        cpu_s=time.process_time() - began,
+        cpu_ms=round((time.process_time() - began) * 1000),
     )
 
 
 def main() -> int:
     """Run the scenarios and count what happened."""
     seeds, first = int(sys.argv[1]), int(sys.argv[2])
-    total = Tally()
+    total = Counter[str]()
     with multiprocessing.Pool(len(os.sched_getaffinity(0)), prepare) as pool:
         for done, outcome in enumerate(pool.imap(simulate, range(first, first + seeds), SHARE), 1):
             if isinstance(outcome, str):
                 print(outcome, flush=True)
                 return 1
-            total = total.plus(outcome)
+            total.update(outcome)
             if done % PROGRESS == 0:
                 print(f"sim: {done} scenarios held so far", flush=True)
     print(
-        f"{seeds} scenarios from seed {first}: {total.events} events, {total.checks} checks, {total.batches} batches, "
-        f"{total.views} views entered, {total.states} states fetched, {total.cpu_s:.0f} s of processors; all held"
+        f"{seeds} scenarios from seed {first}: {total['events']} events, {total['checks']} checks, {total['batches']} batches, "
+        f"{total['views']} views entered, {total['states']} states fetched, {total['cpu_ms'] / 1000:.0f} s of processors; all held"
     )
     return 0
 
