@@ -38,12 +38,14 @@ def simulate(seed: int) -> Counter[str] | str:
         return str(error)
     counters = [node.replica.counters for node in done.world.nodes.values()]
     return Counter(
-        events=done.world.events,
-        checks=done.invariants.checked,
-        batches=len(done.invariants.batches),
-        views=max(each.views_entered for each in counters),
-        states=sum(each.states_fetched for each in counters),
-        cpu_ms=round((time.process_time() - began) * 1000),
+        {
+            "events": done.world.events,
+            "checks": done.invariants.checked,
+            "batches": len(done.invariants.batches),
+            "views entered": max(each.views_entered for each in counters),
+            "states fetched": sum(each.states_fetched for each in counters),
+            "cpu_ms": round((time.process_time() - began) * 1000),
+        }
     )
 
 
@@ -59,10 +61,9 @@ def main() -> int:
             total.update(outcome)
             if done % PROGRESS == 0:
                 print(f"sim: {done} scenarios held so far", flush=True)
-    print(
-        f"{seeds} scenarios from seed {first}: {total['events']} events, {total['checks']} checks, {total['batches']} batches, "
-        f"{total['views']} views entered, {total['states']} states fetched, {total['cpu_ms'] / 1000:.0f} s of processors; all held"
-    )
+    counted = ", ".join(f"{count} {what}" for what, count in total.items() if what != "cpu_ms")
+    seconds = total["cpu_ms"] / 1000
+    print(f"{seeds} scenarios from seed {first}: {counted}, {seconds:.0f} s of processors; all held")
     return 0
 
 
