@@ -54,10 +54,12 @@ class LyingDecoder(PageDecoder):
         if prepared.state_sequence in self._faults.forgotten:
             self._filled[:] = False
         raw = super().apply(prepared)
-        if prepared.state_sequence in self._faults.wrong:
-            raw[len(raw) // 2] ^= 1
-            self._pages ^= 1
-        return raw
+        if prepared.state_sequence not in self._faults.wrong:
+            return raw
+        self._pages ^= 1
+        wrong = bytearray(raw)
+        wrong[len(raw) // 2] ^= 1
+        return memoryview(wrong)
 
 
 def options(directory: Path, name: str) -> SessionOptions:
@@ -152,7 +154,7 @@ def test_segments_rebuilt_wrong_are_repaired_and_the_stream_stays_identical(
         theirs, _ = qemu.accept()
         theirs.settimeout(60)
         stream = b"".join(precopy(11, 5000, passes=3))
-        sender = threading.Thread(target=lambda: ours.sendall(stream))
+        sender = threading.Thread(target=lambda: ours.sendall(stream), daemon=True)
         sender.start()
         digest, left = hashlib.sha256(), len(stream)
         while left:
