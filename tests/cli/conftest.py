@@ -212,6 +212,7 @@ def agent(tmp_path: Path) -> Iterator[FakeAgent]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))  # closing before that would reset the client
             status, body = fake.answer(self.command, self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
