@@ -6,6 +6,10 @@ something else is not asked again for a while.
 
 Everybody says every `status_s` where it stands. Who is ahead answers with what the other lacks, at most `HELP_MAX`
 slots at a time: repeats its votes, tells what was decided, or points to its checkpoint.
+
+A batch may be decided and nobody who can be believed may know it but this replica: of those who voted some are gone to
+another view, or lie. With nothing else to decide that would stay so. Then this replica leaves the view: what it has
+decided is what the next one begins with.
 """
 
 from typing import Final
@@ -41,6 +45,20 @@ SILENT_TIMEOUTS: Final = 2
 """How long one who did not answer is not asked for a state again, in request timeouts."""
 LIED_TIMEOUTS: Final = 60
 """The same for one who sent what did not hold."""
+STUCK_TIMEOUTS: Final = 4
+"""How long `weak` replicas may stand still behind this one before it leaves the view, in its timeouts. A liar alone
+cannot bring that about: one of them is honest, and asks for what it lacks all that time."""
+HEARD_STATUSES: Final = 3
+"""A replica not heard of for so many intervals is away, not stuck."""
+
+
+class _Standing:
+    """How far another replica has come."""
+
+    def __init__(self, executed: int, now: float) -> None:
+        self.executed = executed
+        self.since = now
+        self.heard = now
 
 
 class _Transfer:
@@ -68,12 +86,13 @@ class Catchup:
         self._transfer: _Transfer | None = None
         self._avoided: dict[str, float] = {}
         self._answered: dict[str, float] = {}
+        self._standings: dict[str, _Standing] = {}
         core.on_epoch.append(self._on_epoch)
 
     # --- saying where this replica stands
 
     def tick(self) -> None:
-        """Say where this replica stands, repeat what was not answered."""
+        """Say where this replica stands, repeat what was not answered, leave a view in which others are stuck."""
         core = self._core
         if core.now < self._next_status:
             return
@@ -86,6 +105,29 @@ class Catchup:
         transfer = self._transfer
         if transfer is not None and core.now - transfer.since > core.options.request_timeout_s:
             self._give_up(transfer.source, SILENT_TIMEOUTS)
+        if core.active and core.is_voter and self._stuck() >= core.group.numbers.weak:
+            self._standings.clear()
+            self._views.leave(core.view + 1)
+
+    def _stuck(self) -> int:
+        """How many replicas have long been where they are, behind this one, though they say so and are answered."""
+        core = self._core
+        heard_since = core.now - HEARD_STATUSES * core.options.status_s
+        there_since = core.now - STUCK_TIMEOUTS * self._views.timeout_s
+        return sum(
+            name in core.group.keys
+            and known.executed < core.executed
+            and known.heard > heard_since
+            and known.since < there_since
+            for name, known in self._standings.items()
+        )
+
+    def _note(self, sender: str, executed: int) -> None:
+        known = self._standings.get(sender)
+        if known is None or known.executed != executed:
+            self._standings[sender] = _Standing(executed, self._core.now)
+        else:
+            known.heard = self._core.now
 
     # --- helping others
 
@@ -95,6 +137,7 @@ class Catchup:
         if core.now - self._answered.get(sender, -1.0) < core.options.status_s / 2:
             return
         self._answered[sender] = core.now
+        self._note(sender, status.executed)
         if status.stable > core.executed:
             self._fetch_from(sender)
         elif status.stable < core.stable.sequence <= status.executed:
@@ -229,3 +272,4 @@ class Catchup:
     def _on_epoch(self) -> None:
         self._transfer = None
         self._avoided.clear()
+        self._standings.clear()

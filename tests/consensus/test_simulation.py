@@ -26,6 +26,11 @@ def test_everything_holds(seed: int) -> None:
     run(seed)
 
 
+def test_a_batch_that_only_one_honest_replica_can_vouch_for_reaches_all() -> None:
+    """One who voted for it has left the view alone, one lies, nothing else is to be decided (found among 100,000)."""
+    run(71956)
+
+
 @pytest.mark.parametrize("replicas", [4, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_honest_request_completes_beside_as_many_liars_as_a_group_bears(kind: str, replicas: int) -> None:
