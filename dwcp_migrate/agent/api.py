@@ -31,6 +31,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from dwcp_migrate.agent.cluster_views import GroupStatus
 from dwcp_migrate.session.record import Event, Expected, Migration, Phase, Result, Role, State
 from dwcp_migrate.state.engine import EngineStatus
 
@@ -293,6 +294,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     certificates: list[Certificate]
     migrations: list[Migration]
     coordination: EngineStatus = EngineStatus(engine="", state="stopped")
+    group: GroupStatus = GroupStatus()
     links: list[LinkForecast] = []
 
 

@@ -63,6 +63,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         view: that the replica here is in; 0 on clients.
         sequence: last one executed here.
         view_changes: that the replica here entered.
+        batches: executed here, empty ones not counted.
+        batched_requests: requests in them.
         batch_p50: requests in the batches executed lately; 0 before the first.
         batch_max: likewise.
         decisions: that this host asked for and got.
@@ -80,6 +82,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     view: int = 0
     sequence: int = 0
     view_changes: int = 0
+    batches: int = 0
+    batched_requests: int = 0
     batch_p50: float = 0.0
     batch_max: int = 0
     decisions: int = 0

@@ -116,6 +116,7 @@ class Agent:
         self.incoming.outgoing_carries = self.outgoing.carries
         self._views = Views(self.runtime, self._redirection)
         self._views.coordination = lambda: self.coordination.latest
+        self._views.group = self.group.status
         self._planner = Planner(self.runtime, self.outgoing.pace)
         self._prospect = Prospect(self.runtime, self._planner)
         self._views.links = self._prospect.links

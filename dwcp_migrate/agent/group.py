@@ -72,6 +72,7 @@ class PbftGroup:
         self._client: GroupClient | None = None
         self._error = "" if self._configured.is_used else "no group is configured"
         self._batches: deque[int] = deque(maxlen=KEPT)
+        self._batch_count = self._request_count = 0
         self._took_ms: deque[float] = deque(maxlen=KEPT)
         self._failed = 0
         self._decided = 0
@@ -137,7 +138,10 @@ class PbftGroup:
         log.error("the replica here stopped", error=str(error), hint=error.hint)
 
     def _watch(self, ready: Ready) -> None:
-        self._batches.extend(len(done.results) for done in ready.executions if done.results)
+        sizes = [len(done.results) for done in ready.executions if done.results]
+        self._batches.extend(sizes)
+        self._batch_count += len(sizes)
+        self._request_count += sum(sizes)
 
     async def close(self) -> None:
         """Stop; what the replica promised stays in its journal."""
@@ -189,6 +193,8 @@ class PbftGroup:
             view=replica.view if replica else 0,
             sequence=replica.executed if replica else 0,
             view_changes=replica.counters.views_entered if replica else 0,
+            batches=self._batch_count,
+            batched_requests=self._request_count,
             batch_p50=statistics.median(self._batches) if self._batches else 0.0,
             batch_max=max(self._batches, default=0),
             decisions=self._decided,

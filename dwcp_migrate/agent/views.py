@@ -22,6 +22,7 @@ from dwcp_migrate.agent.api import (
     Status,
 )
 from dwcp_migrate.agent.clocks import steady_clock, wall_clock
+from dwcp_migrate.agent.cluster_views import GroupStatus
 from dwcp_migrate.agent.control_client import code_of
 from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.agent.runtime import Runtime
@@ -59,6 +60,7 @@ class Views:
         self._certificates: tuple[float, list[Certificate]] = (-CERTIFICATES_KEPT_S, [])
         self.listening: Callable[[], dict[str, bool]] = dict
         self.coordination: Callable[[], EngineStatus] = lambda: EngineStatus(engine="", state="stopped")
+        self.group: Callable[[], GroupStatus] = GroupStatus
         self.links: Callable[[], list[LinkForecast]] = list
         self.metrics_error = ""
         self.configuration_error = ""
@@ -90,6 +92,7 @@ class Views:
             certificates=self._read_certificates(),
             migrations=runtime.ledger.running(),
             coordination=self.coordination(),
+            group=self.group(),
             links=self.links(),
         )
 

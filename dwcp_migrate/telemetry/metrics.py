@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from dwcp_migrate.telemetry.snapshot import CoordinationView, MigrationView, StatusView, TotalsView
+from dwcp_migrate.telemetry.snapshot import CoordinationView, GroupView, MigrationView, StatusView, TotalsView
 from dwcp_migrate.telemetry.table import ID_CHARACTERS, TABLE, Family
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +23,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("source", "destination")
 RESULTS: Final = ("completed", "failed")
 STATES: Final = ("running", "draining", "stopping")
+GROUP_ROLES: Final = ("replica", "client", "none")
 COORDINATION_STATES: Final = ("leader", "follower", "candidate", "observer", "client", "stopped")
 
 Labels = tuple[str, ...]
@@ -40,7 +41,7 @@ def render(status: StatusView) -> bytes:
 def values(status: StatusView) -> Values:
     """Say which number each family of `TABLE` has for which labels."""
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
-    shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination)}
+    shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination), **_group(status.group)}
     for short, by_labels in shorts.items():
         found[f"dwcp_migrate_{short}"].update(by_labels)
     for link in status.links:
@@ -116,6 +117,21 @@ def _coordination(view: CoordinationView) -> dict[str, dict[Labels, float]]:
         "coordination_elections_total": {(): view.elections},
         "coordination_requests_total": {("confirmed",): view.requests, ("failed",): view.requests_failed},
         "coordination_commit_seconds": {labels: value for labels, value in latencies.items() if value >= 0},
+    }
+
+
+def _group(view: GroupView) -> dict[str, dict[Labels, float]]:
+    took = {("0.5",): view.decision_ms_p50 / 1000, ("1",): view.decision_ms_max / 1000}
+    return {
+        "pbft_role": {(role,): float(role == view.role) for role in GROUP_ROLES},
+        "pbft_connected_members": {(): len(view.connected)},
+        "pbft_view": {(): view.view},
+        "pbft_executed_sequence": {(): view.sequence},
+        "pbft_view_changes_total": {(): view.view_changes},
+        "pbft_batch_requests_sum": {(): view.batched_requests},
+        "pbft_batch_requests_count": {(): view.batches},
+        "pbft_decisions_total": {("decided",): view.decisions, ("failed",): view.decisions_failed},
+        "pbft_decision_seconds": {labels: value for labels, value in took.items() if value >= 0},
     }
 
 

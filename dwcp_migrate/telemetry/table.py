@@ -74,6 +74,28 @@ _FAMILIES: Final = (
         ("quantile",),
         "How long this host's last requests took until they were committed.",
     ),
+    Family(
+        "dwcp_migrate_pbft_role", "gauge", ("role",), "1 for this host's part in the PBFT group: replica, client, none."
+    ),
+    Family("dwcp_migrate_pbft_connected_members", "gauge", (), "Members that this host's client is connected to."),
+    Family("dwcp_migrate_pbft_view", "gauge", (), "View that the replica here is in."),
+    Family("dwcp_migrate_pbft_executed_sequence", "gauge", (), "Last sequence that the replica here executed."),
+    Family("dwcp_migrate_pbft_view_changes_total", "counter", (), "Views that the replica here entered."),
+    Family(
+        "dwcp_migrate_pbft_batch_requests", "summary", (), "Requests in the batches that the replica here executed."
+    ),
+    Family(
+        "dwcp_migrate_pbft_decisions_total",
+        "counter",
+        ("result",),
+        "This host's requests to the group: decided, or failed for want of an answer in time.",
+    ),
+    Family(
+        "dwcp_migrate_pbft_decision_seconds",
+        "gauge",
+        ("quantile",),
+        "How long this host's last requests took until the group had decided; quantile 1 is the longest.",
+    ),
     Family("dwcp_migrate_migrations_total", "counter", ("role", "result"), "Migrations that ended."),
     Family("dwcp_migrate_accelerated_total", "counter", ROLE, "Migrations that ended and were accelerated."),
     Family("dwcp_migrate_passthrough_total", "counter", ("reason",), "Migrations that ran unaccelerated, and why."),

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_migrate.agent import api
+from dwcp_migrate.agent.cluster_views import GroupStatus
 from dwcp_migrate.telemetry.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
 from dwcp_migrate.telemetry.table import TABLE, as_markdown
 
@@ -75,6 +76,27 @@ def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make)
     assert values["dwcp_migrate_migration_eta_low_seconds"] == 9
     assert values["dwcp_migrate_migration_eta_high_seconds"] == 15
     assert values["dwcp_migrate_migration_granted_bytes_per_second"] == 7
+
+
+def test_the_group_is_exported(status: Make) -> None:
+    group = GroupStatus(
+        role="replica", connected=["hv1", "hv2"], view=3, sequence=90, view_changes=2,
+        batches=10, batched_requests=45, decisions=7, decisions_failed=1, decision_ms_p50=2.0, decision_ms_max=9.0,
+    )  # fmt: skip
+    found = samples(render(status(group=group)))
+    assert found[key("pbft_role", role="replica")] == 1
+    assert found[key("pbft_role", role="none")] == 0
+    assert found[key("pbft_connected_members")] == 2
+    assert found[key("pbft_view")] == 3
+    assert found[key("pbft_executed_sequence")] == 90
+    assert found[key("pbft_view_changes_total")] == 2
+    assert found[key("pbft_batch_requests_sum")] == 45
+    assert found[key("pbft_batch_requests_count")] == 10
+    assert found[key("pbft_decisions_total", result="decided")] == 7
+    assert found[key("pbft_decisions_total", result="failed")] == 1
+    assert found[key("pbft_decision_seconds", quantile="0.5")] == 0.002
+    assert found[key("pbft_decision_seconds", quantile="1")] == 0.009
+    assert not [name for name, _ in samples(render(status())) if name == "dwcp_migrate_pbft_decision_seconds"]
 
 
 def test_a_domain_name_with_quotes_and_backslashes_survives(status: Make) -> None:
