@@ -7,6 +7,7 @@ waits for more facts, at the latest for libvirt's event at the end.
                narrowed by the UUID of a multifd channel, by the stream's total of memory, and by those already tied
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -66,17 +67,28 @@ def bind(
     """
     gone = {lane: set(uuids) for lane, uuids in taken.items()}
     answers: dict[str, Known] = {}
-    while True:
-        before = len(answers)
-        for question in questions:
-            if question.identity in answers:
-                continue
-            possible = _possible(question, known, gone.get(question.lane, set()))
-            if len(possible) == 1:
-                answers[question.identity] = possible[0]
-                gone.setdefault(question.lane, set()).add(possible[0].uuid)
-        if len(answers) == before:
-            return answers
+    while sure := _sure([each for each in questions if each.identity not in answers], known, gone):
+        for question, domain in sure:
+            answers[question.identity] = domain
+            gone.setdefault(question.lane, set()).add(domain.uuid)
+    return answers
+
+
+def _sure(
+    questions: Sequence[Question], known: Mapping[str, Known], gone: Mapping[str, Collection[str]]
+) -> list[tuple[Question, Known]]:
+    """Questions with one answer that no other one has too.
+
+    Of two migrations that only one domain is left for, one has outlived its domain's move; which one is not known.
+    """
+    possible = [(question, _possible(question, known, gone.get(question.lane, ()))) for question in questions]
+    single = [(question, domains[0]) for question, domains in possible if len(domains) == 1]
+    asked = Counter((question.lane, domain.uuid) for question, domain in single)
+    return [
+        (question, domain)
+        for question, domain in single
+        if question.stream_uuid or asked[question.lane, domain.uuid] == 1
+    ]
 
 
 def _possible(question: Question, known: Mapping[str, Known], gone: Collection[str]) -> list[Known]:
@@ -85,7 +97,7 @@ def _possible(question: Question, known: Mapping[str, Known], gone: Collection[s
         return [found] if found else []
     free = [domain for domain in known.values() if domain.uuid not in gone]
     announced = [domain for domain in free if domain.uuid in question.candidates]
-    moving = [domain for domain in announced or free if domain.moving]
+    moving = [domain for domain in (announced if question.candidates else free) if domain.moving]
     return _of_size(moving or announced, question.memory_bytes)
 
 

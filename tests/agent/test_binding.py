@@ -54,6 +54,13 @@ def test_what_is_tied_is_out_of_the_question_for_others() -> None:
     assert names(ask(candidates="ab"), taken="a") == {"one": "b"}
 
 
+def test_one_domain_left_for_two_migrations_is_neither_s_until_one_is_over() -> None:
+    """Of two alike the other has arrived already, and its migration's record is not closed yet."""
+    assert names(ask("one", "bc"), ask("two", "bc")) == {}
+    assert names(ask("two", "bc")) == {"two": "b"}
+    assert names(ask("one", "b"), ask("two", "bc", stream_uuid="b")) == {"two": "b"}
+
+
 def test_memory_and_disks_of_one_domain_are_tied_both() -> None:
     disk = Question("disk", "source disk", frozenset("a"))
     assert names(ask(candidates="a"), disk) == {"one": "a", "disk": "a"}
