@@ -103,8 +103,9 @@ def read_arrays(what: str, data: bytes) -> dict[str, NDArray[Any]]:
         raise ConfigError(f"{what} cannot be read: {error}", hint=_HINT) from error
 
 
-_UNREADABLE: Final = (ValueError, OSError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile)
-"""What numpy and zipfile raise on bytes that are no `.npz`; MemoryError, because a header may name any shape."""
+_UNREADABLE: Final = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile)
+"""What numpy and zipfile raise on bytes that are no `.npz`: RuntimeError on what is encrypted or compressed in a way
+that zipfile does not know, MemoryError because a header may name any shape."""
 
 
 def unpack(model: Architecture, data: bytes) -> Weights:

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -98,10 +99,23 @@ def _with(**changed: object) -> bytes:
     return _npz(**{**{key: array.astype(np.float32) for key, array in drawn("mlp").items()}, **changed})
 
 
+def _zipped_as(field: int, value: int) -> bytes:
+    """Weights whose archive says `value` in a field of its members' headers: 0 for the flags, 2 for the compression."""
+    data = bytearray(pack(MLP, drawn("mlp")))
+    for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            struct.pack_into("<H", data, at + flags_at + field, value)
+            at = data.find(signature, at + 1)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
+        _zipped_as(0, 1),
+        _zipped_as(2, 99),
         b"PK\x03\x04 this is no archive",
         _with(head=np.array([{"__reduce__": "code"}], dtype=object)),
         _with(head=np.zeros((3, 3), dtype=np.float32)),
@@ -110,7 +124,7 @@ def _with(**changed: object) -> bytes:
         _with(head_bias=np.zeros(OUTPUTS)),
         _npz(first=np.zeros((50, 64), dtype=np.float32)),
     ],
-    ids=["empty", "garbage", "pickle", "shape", "extra", "nan", "float64", "missing"],
+    ids=["empty", "encrypted", "compression", "garbage", "pickle", "shape", "extra", "nan", "float64", "missing"],
 )
 def test_what_are_no_weights_is_refused(data: bytes) -> None:
     with pytest.raises(ConfigError):
