@@ -104,7 +104,7 @@ def _agent(facts: api.Facts) -> Check:
         hold=facts.state == "running",
         what=f"{facts.name}, version {facts.version}, {facts.state}",
         why="a draining agent lets new migrations run unaccelerated",
-        remedy="systemctl restart dwcp-migrate, or wait for the upgrade that drains it",
+        remedy="dwcp-migrate drain --off, or wait for the upgrade that drains it",
     )
 
 
