@@ -8,7 +8,6 @@ migration show the same one, so that it stays good while one of them runs.
     destination  admit ─> used, on disk ─> the migration runs            completed: Consume, the domain is its own
 """
 
-import os
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -38,6 +37,7 @@ from dwcp_migrate.consensus.tickets import (
     decode_result,
 )
 from dwcp_migrate.consensus.tickets import encode as encode_operation
+from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.session.control import Permit
 from dwcp_migrate.session.record import Result as Ended
@@ -288,14 +288,4 @@ def _read(path: Path) -> _Held:
 def _write(path: Path, held: _Held) -> None:
     """Write a new list, whole or not at all, on the disk when this returns."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(msgspec.msgpack.encode(held))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, msgspec.msgpack.encode(held))

@@ -237,14 +237,14 @@ class Agent:
     async def _drain_and_wait(self) -> None:
         self.ledger.set_state("stopping")
         self._hold_redirect()
-        running = self.outgoing.count + self.incoming.count
-        self._notifier.stopping(f"waiting for {running} migrations")
-        log.info("agent stopping", migrations=running)
+        migrations = self.runtime.migrations
+        self._notifier.stopping(f"waiting for {migrations.count} migrations")
+        log.info("agent stopping", migrations=migrations.count)
         try:
             async with asyncio.timeout(STOP_S_MAX):
-                await asyncio.gather(self.outgoing.drained(), self.incoming.drained())
+                await migrations.drained()
         except TimeoutError:
-            log.warning("migrations ended by the stop", migrations=self.outgoing.count + self.incoming.count)
+            log.warning("migrations ended by the stop", migrations=migrations.count)
 
     async def close(self) -> None:
         """Free everything; data processes that still run are ended."""
@@ -296,7 +296,7 @@ class Agent:
             self.ledger.set_state("draining")
             self.coordination.change_draining(draining=True)
         self._hold_redirect()
-        return Done(state=self.ledger.state, message=f"{self.outgoing.count + self.incoming.count} migrations run on")
+        return Done(state=self.ledger.state, message=f"{self.runtime.migrations.count} migrations run on")
 
     def undrain(self) -> Done:
         """New migrations again."""

@@ -5,8 +5,6 @@ networks) is asked anew each time; what it cannot know (racks, rules, maintenanc
 written whole or not at all.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.config import Config
+from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory import DomainFacts, HostFacts, Hypervisors
 from dwcp_migrate.placement.cost import Policy
@@ -286,10 +285,6 @@ def write_settings(path: Path, settings: Settings) -> None:
     data = msgspec.json.format(msgspec.json.encode(settings), indent=2)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise PlacementError(f"cannot write {path}: {error.strerror}", hint="it needs root") from error

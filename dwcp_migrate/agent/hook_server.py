@@ -39,7 +39,7 @@ class HookServer:
         """
         try:
             self._path.unlink(missing_ok=True)
-            before = os.umask(0o177)
+            before = os.umask(0o777 & ~HOOK_SOCKET_MODE)
             try:
                 self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_BYTES_MAX)
             finally:

@@ -98,17 +98,6 @@ class Incoming:
         self.outgoing_carries: Callable[[Peer, bytes], bool] = lambda _peer, _session_id: False
         self._sessions: dict[bytes, _Session] = {}
         self._words: dict[bytes, asyncio.Event] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def count(self) -> int:
-        """Migrations that run, ending ones included."""
-        return len(self._tasks)
-
-    async def drained(self) -> None:
-        """Wait until none runs."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
 
     def kill(self) -> None:
         """End every data process now."""
@@ -241,9 +230,7 @@ class Incoming:
             )
         )
         self._words[request.session_id] = asyncio.Event()
-        task = asyncio.get_running_loop().create_task(self._run(request.session_id, session, carriage))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        runtime.migrations.begin(self._run(request.session_id, session, carriage))
         log.info("migration arrives", migration=carriage.identity, peer=peer.name, pid=carriage.pid)
 
     def channel(self, session_id: bytes, sock: socket.socket) -> bool:

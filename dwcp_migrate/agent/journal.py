@@ -20,6 +20,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
+from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.plan import PLAN_BYTES_MAX, Plan, decode, encode
 
@@ -96,7 +97,7 @@ class Journal:
             os.write(descriptor, line)
             os.fsync(descriptor)
             fresh.rename(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except OSError as error:
             raise PlacementError(f"cannot write {path}: {error.strerror}", hint="it needs root") from error
         return cls(path, descriptor, Progress(plan))
@@ -216,11 +217,3 @@ def _cut_torn_line(descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
     data = os.pread(descriptor, size, 0)
     os.ftruncate(descriptor, data.rfind(b"\n") + 1)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,11 +12,12 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping
+from typing import Final, Self
 
 from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.outgoing import reset
+from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError
 from dwcp_migrate.hypervisor.intercept import original_destination
@@ -142,7 +143,7 @@ class LinkIntake:
         self._channel = channel
         self._replicas = replicas
         self._rejected = rejected
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._greetings = 0
 
     def take(self, sock: socket.socket) -> None:
@@ -152,12 +153,7 @@ class LinkIntake:
             self._rejected("full")
             sock.close()
             return
-        self._spawn(self._greet(sock))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(self._greet(sock))
 
     async def _greet(self, sock: socket.socket) -> None:
         self._greetings += 1
@@ -171,7 +167,7 @@ class LinkIntake:
         if preamble is None:
             sock.close()
         elif preamble.session_id == CONTROL_SESSION:
-            self._spawn(self._serve_control(sock))
+            self._tasks.begin(self._serve_control(sock))
         elif preamble.session_id in self._replicas:
             self._replicas[preamble.session_id](sock)
         elif not self._channel(preamble.session_id, sock):
@@ -210,9 +206,7 @@ class LinkIntake:
     async def close(self) -> None:
         """End whatever is in progress."""
         self._control.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
 
 async def _receive_exactly(sock: socket.socket, count: int) -> bytes:

@@ -29,10 +29,6 @@ class Notifier:
         """Start-up is done."""
         self._send(f"READY=1\nSTATUS={status}")
 
-    def reloading(self, monotonic_us: int) -> None:
-        """The configuration is being read again; `ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
-
     def stopping(self, status: str) -> None:
         """Shut-down has begun."""
         self._send(f"STOPPING=1\nSTATUS={status}")

@@ -75,7 +75,6 @@ class Outgoing:
         self._runtime = runtime
         self._permits = permits
         self._live: dict[tuple[str, int], OutgoingMigration] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def accepted(self, sock: socket.socket, address: str, port: int, peer: Peer | None) -> None:
         """Take a connection that QEMU or libvirtd opened to `address:port`; owned from now on."""
@@ -86,9 +85,7 @@ class Outgoing:
         if migration is None:
             migration = OutgoingMigration(self._runtime, self._permits, key, peer, again)
             self._live[key] = migration
-            task = asyncio.get_running_loop().create_task(self._run(migration))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._runtime.migrations.begin(self._run(migration))
         migration.add(connection)
 
     async def _run(self, migration: "OutgoingMigration") -> None:
@@ -100,16 +97,6 @@ class Outgoing:
             again = migration.passthrough if connection[1] else ""  # that one has reached its QEMU already
             self._dispatch(connection, migration.key, migration.peer, again)
         await migration.settle()
-
-    @property
-    def count(self) -> int:
-        """Migrations that run, ending ones included."""
-        return len(self._tasks)
-
-    async def drained(self) -> None:
-        """Wait until none runs."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
 
     def closed(self, peer: Peer, word: Close) -> bool:
         """The peer's agent says that its side is over; True if that is a migration which runs here."""

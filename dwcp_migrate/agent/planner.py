@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +24,7 @@ from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.agent.predictions import Predictions, Subject, with_eta
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.sharing import Sharing
+from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
@@ -94,7 +95,7 @@ class Planner:
         self._wire_at_look = 0
         self._other_bytes_per_s = 0.0
         self._due = {"look": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._thread.submit(int).result()  # it is there from the start: an agent's threads do not grow with its age
 
@@ -109,9 +110,7 @@ class Planner:
 
     async def close(self) -> None:
         """Write what is pending; what runs beside the loop is ended."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.forecasts.flush(wall_clock(), self._thread, at_once=True)
         self._thread.shutdown()
 
@@ -212,12 +211,7 @@ class Planner:
         ):
             if every > 0 and now >= self._due[name]:
                 self._due[name] = now + every
-                self._spawn(work())
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self._tasks.begin(work())
 
     async def _look_at_network(self) -> None:
         addresses = [address for address, _ in self._runtime.directory.redirected()]
@@ -253,7 +247,7 @@ class Planner:
         return found
 
     def _set_speed(self, uuid: str, bytes_per_s: float) -> None:
-        self._spawn(self._runtime.domains.set_speed(uuid, bytes_per_s))
+        self._tasks.begin(self._runtime.domains.set_speed(uuid, bytes_per_s))
 
     async def _learn(self) -> None:
         """Train on this host's history in a process of its own, at the lowest priority; then read what is in use."""

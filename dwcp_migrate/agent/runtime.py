@@ -6,12 +6,13 @@ began with the old ones goes on with them.
 
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import Config
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.session.control import DomainName
@@ -33,6 +34,7 @@ class Runtime:
 
     Attributes:
         keep_translation: makes what a data process has to hold, see `redirect.Redirection.keep_translation`.
+        migrations: those that run, of both sides, ending ones included.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class Runtime:
     domains: Domains
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
+    migrations: Tasks = field(default_factory=Tasks)
 
     def take_recording(self, domains: Iterable[DomainName]) -> str:
         """Where to record a migration that may be of one of `domains`, if anywhere; that was the one recording."""

@@ -44,7 +44,6 @@ COMMANDS: Final[dict[str, str]] = {
 }
 """Sub-command (and module) name, and its line in `dwcp-migrate --help`."""
 
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 

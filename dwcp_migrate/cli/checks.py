@@ -78,6 +78,16 @@ def worst(checks: list[Check]) -> Verdict:
     return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
 
 
+def _must(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge something without which migrations fail or run unaccelerated."""
+    return Check(id=check, verdict="ok" if hold else "fail", what=what, why=why, remedy="" if hold else remedy)
+
+
+def _should(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge something without which migrations work, but not as well as they could."""
+    return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
+
+
 def _agent_down(error: str) -> Check:
     return Check(
         id="agent",
@@ -89,13 +99,12 @@ def _agent_down(error: str) -> Check:
 
 
 def _agent(facts: api.Facts) -> Check:
-    draining = facts.state != "running"
-    return Check(
-        id="agent",
-        verdict="warn" if draining else "ok",
+    return _should(
+        "agent",
+        hold=facts.state == "running",
         what=f"{facts.name}, version {facts.version}, {facts.state}",
         why="a draining agent lets new migrations run unaccelerated",
-        remedy="systemctl restart dwcp-migrate, or wait for the upgrade that drains it" if draining else "",
+        remedy="dwcp-migrate drain --off, or wait for the upgrade that drains it",
     )
 
 
@@ -117,14 +126,12 @@ def _configuration(found: Findings) -> Iterator[Check]:
 
 
 def _hook_installed(host: Host) -> Check:
-    return Check(
-        id="hook-installed",
-        verdict="fail" if host.hook_problem else "ok",
+    return _must(
+        "hook-installed",
+        hold=not host.hook_problem,
         what=f"{host.hook_path}: {host.hook_problem or 'installed'}",
         why="libvirt announces incoming migrations through it; an agent dials no QEMU that was not announced",
-        remedy="install the hook with mode 0755 and reload libvirtd: it looks for hooks only then"
-        if host.hook_problem
-        else "",
+        remedy="install the hook with mode 0755 and reload libvirtd: it looks for hooks only then",
     )
 
 
@@ -146,14 +153,12 @@ def _redirect(intercept: api.Intercept) -> Check:
     else:
         towards = output.counted(len(intercept.rules), "address", "addresses")
         what = f"armed towards {towards}" if intercept.wanted else "off"
-    return Check(
-        id="redirect",
-        verdict="fail" if broken else "ok",
+    return _must(
+        "redirect",
+        hold=not broken,
         what=what,
         why="the redirect is how a plain virsh migrate reaches the agent",
-        remedy="needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)"
-        if broken
-        else "",
+        remedy="needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)",
     )
 
 
@@ -171,12 +176,12 @@ def _libvirt(libvirt: api.Libvirt) -> Check:
 
 
 def _hook(hook: api.Hook) -> Check:
-    return Check(
-        id="hook-socket",
-        verdict="ok" if hook.listening else "fail",
+    return _must(
+        "hook-socket",
+        hold=hook.listening,
         what=f"{hook.socket}: {'listening' if hook.listening else 'not listening'}, {hook.pending} announced",
         why="the hook announces incoming migrations there",
-        remedy="" if hook.listening else "systemctl restart dwcp-migrate",
+        remedy="systemctl restart dwcp-migrate",
     )
 
 
@@ -204,22 +209,22 @@ def _certificate(certificate: api.Certificate, now: float) -> Check:
 
 
 def _name(facts: api.Facts) -> Check:
-    return Check(
-        id="certificate-name",
-        verdict="ok" if facts.name_in_certificate else "fail",
+    return _must(
+        "certificate-name",
+        hold=facts.name_in_certificate,
         what=f"the host certificate {'carries' if facts.name_in_certificate else 'does not carry'} {facts.name}",
         why="a peer accepts this host only by the name that it knows it by",
-        remedy="" if facts.name_in_certificate else f"issue one for {facts.name}, or set name in the configuration",
+        remedy=f"issue one for {facts.name}, or set name in the configuration",
     )
 
 
 def _listener(listener: api.Listener) -> Check:
-    return Check(
-        id=f"listener-{listener.use}",
-        verdict="ok" if listener.listening else "fail",
+    return _must(
+        f"listener-{listener.use}",
+        hold=listener.listening,
         what=f"{listener.address}: {'listening' if listener.listening else listener.error or 'not listening'}",
         why="an agent that does not listen cannot be reached there",
-        remedy="" if listener.listening else "ss -ltnp shows who holds the port; another one can be configured",
+        remedy="ss -ltnp shows who holds the port; another one can be configured",
     )
 
 
@@ -251,34 +256,34 @@ _PEER_WHY: Final = "migrations to a host whose agent does not answer with a good
 
 
 def _process(facts: api.Facts) -> Iterator[Check]:
-    yield Check(
-        id="data-process",
-        verdict="ok" if facts.spare_ready else "warn",
+    yield _should(
+        "data-process",
+        hold=facts.spare_ready,
         what="a warm data process is ready" if facts.spare_ready else "no warm data process is ready",
         why="a migration that starts without one waits for it, or runs unaccelerated",
-        remedy="" if facts.spare_ready else "ask again in a few seconds; then journalctl -u dwcp-migrate",
+        remedy="ask again in a few seconds; then journalctl -u dwcp-migrate",
     )
-    yield Check(
-        id="history",
-        verdict="warn" if facts.history_error else "ok",
+    yield _should(
+        "history",
+        hold=not facts.history_error,
         what=facts.history_error or "written",
         why="dwcp-migrate history forgets at the agent's restart what it cannot write",
-        remedy="check owner and space of the state directory" if facts.history_error else "",
+        remedy="check owner and space of the state directory",
     )
-    yield Check(
-        id="core-dumps",
-        verdict="ok" if facts.core_dumps_off else "warn",
+    yield _should(
+        "core-dumps",
+        hold=facts.core_dumps_off,
         what="off" if facts.core_dumps_off else "on",
         why="a core dump of the agent would hold guest memory",
-        remedy="" if facts.core_dumps_off else "start it by its systemd unit, which sets LimitCORE=0",
+        remedy="start it by its systemd unit, which sets LimitCORE=0",
     )
     used = facts.open_descriptors / max(1, facts.open_descriptors_max)
-    yield Check(
-        id="descriptors",
-        verdict="warn" if used > DESCRIPTORS_SHARE_MAX else "ok",
+    yield _should(
+        "descriptors",
+        hold=used <= DESCRIPTORS_SHARE_MAX,
         what=f"{facts.open_descriptors} of {facts.open_descriptors_max} in use",
         why="an agent without descriptors cannot accept a connection",
-        remedy="raise LimitNOFILE in the unit" if used > DESCRIPTORS_SHARE_MAX else "",
+        remedy="raise LimitNOFILE in the unit",
     )
 
 
@@ -288,12 +293,12 @@ def _host(found: Findings) -> Iterator[Check]:
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
     synchronised = found.host.clock_synchronised
-    yield Check(
-        id="clock",
-        verdict="ok" if synchronised else "warn",
+    yield _should(
+        "clock",
+        hold=synchronised,
         what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
         why="certificates are judged by the clock, and histories of two hosts are compared by it",
-        remedy="" if synchronised else "run chrony, systemd-timesyncd or another NTP client",
+        remedy="run chrony, systemd-timesyncd or another NTP client",
     )
 
 
@@ -305,45 +310,42 @@ def _ports(host: Host, config: Config) -> Check:
         what = "qemu.conf cannot be read here; assuming libvirt's default ports"
     else:
         what = f"libvirt migrates to {here[0]}-{here[1]}, the agent covers {ours[0]}-{ours[1]}"
-    return Check(
-        id="ports",
-        verdict="ok" if covered else "fail",
+    return _must(
+        "ports",
+        hold=covered,
         what=what,
         why="only connections to the covered ports are redirected, and only those ports are dialled",
-        remedy="" if covered else "set intercept.port_min and port_max to those of qemu.conf, on all hosts",
+        remedy="set intercept.port_min and port_max to those of qemu.conf, on all hosts",
     )
 
 
 def _conntrack(host: Host, config: Config) -> Check:
     why = "the redirect is a NAT rule, which needs connection tracking"
     if host.conntrack_count is None:
-        needed = config.intercept.redirect
-        return Check(
-            id="conntrack",
-            verdict="warn" if needed else "ok",
+        return _should(
+            "conntrack",
+            hold=not config.intercept.redirect,
             what="connection tracking is not to be seen in /proc",
             why=why,
-            remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect"
-            if needed
-            else "",
+            remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect",
         )
     full = host.conntrack_count > CONNTRACK_SHARE_MAX * (host.conntrack_max or host.conntrack_count + 1)
-    return Check(
-        id="conntrack",
-        verdict="warn" if full else "ok",
+    return _should(
+        "conntrack",
+        hold=not full,
         what=f"{host.conntrack_count} of {host.conntrack_max} connections tracked",
         why=why,
-        remedy="raise net.netfilter.nf_conntrack_max" if full else "",
+        remedy="raise net.netfilter.nf_conntrack_max",
     )
 
 
 def _congestion(host: Host, wanted: str) -> Check:
     offered = " ".join(host.congestion_controls)
     missing = bool(wanted) and wanted not in host.congestion_controls
-    return Check(
-        id="congestion-control",
-        verdict="warn" if missing else "ok",
+    return _should(
+        "congestion-control",
+        hold=not missing,
         what=f"{wanted} is not offered by the kernel ({offered})" if missing else wanted or "the kernel's default",
         why="channels fall back to the kernel's default, which may be slower on lossy links",
-        remedy=f"modprobe tcp_{wanted}" if missing else "",
+        remedy=f"modprobe tcp_{wanted}",
     )

@@ -37,6 +37,7 @@ from dwcp_migrate.agent.standing import for_new, rules_of, within
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.forecasts import AgentCost, Questions
+from dwcp_migrate.cli.options import config_option
 from dwcp_migrate.cli.shared import Shared, SharedFleet
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
@@ -60,13 +61,7 @@ def fleet_options(command: Decorated) -> Decorated:
     command = click.option("--fleet", "fleet_path", type=path, help="A fleet as JSON, instead of asking libvirt.")(
         command
     )
-    return click.option(
-        "--config",
-        "config_path",
-        type=path,
-        envvar="DWCP_MIGRATE_CONFIG",
-        help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
-    )(command)
+    return config_option(command)
 
 
 @dataclass(frozen=True, slots=True)

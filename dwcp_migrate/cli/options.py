@@ -17,6 +17,17 @@ def json_option(command: Decorated) -> Decorated:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def config_option(command: Decorated) -> Decorated:
+    """Add `--config FILE`."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        envvar="DWCP_MIGRATE_CONFIG",
+        help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
+    )(command)
+
+
 def agent_options(command: Decorated) -> Decorated:
     """Add `--config FILE` and `--socket PATH`: which agent to ask."""
     command = click.option(
@@ -26,13 +37,7 @@ def agent_options(command: Decorated) -> Decorated:
         envvar="DWCP_MIGRATE_SOCKET",
         help="Control socket of the agent.",
     )(command)
-    return click.option(
-        "--config",
-        "config_path",
-        type=click.Path(path_type=Path),
-        envvar="DWCP_MIGRATE_CONFIG",
-        help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
-    )(command)
+    return config_option(command)
 
 
 def exact_option(command: Decorated) -> Decorated:

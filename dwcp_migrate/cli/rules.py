@@ -7,19 +7,11 @@ import msgspec
 
 from dwcp_migrate.agent.fleet import write_settings
 from dwcp_migrate.cli import fleet, output
-from dwcp_migrate.cli.options import json_option
+from dwcp_migrate.cli.options import config_option, json_option
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.placement.fleet import LEVELS, Kind, Level, Rule
 
 KINDS: tuple[Kind, ...] = ("together", "apart", "spread", "pin", "exclude")
-
-_config = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    envvar="DWCP_MIGRATE_CONFIG",
-    help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
-)
 
 
 @click.group()
@@ -29,7 +21,7 @@ def command() -> None:
 
 @command.command("list")
 @json_option
-@_config
+@config_option
 def list_rules(*, as_json: bool, config_path: Path | None) -> None:
     """List the rules."""
     with fleet.desk(config_path, None) as ours:
@@ -59,7 +51,7 @@ def list_rules(*, as_json: bool, config_path: Path | None) -> None:
 @click.option("--zone", "zones", multiple=True, help="Of pin and exclude: a host, rack, datacentre or region.")
 @click.option("--limit", type=click.IntRange(1), default=1, show_default=True, help="Of apart: so many in a zone.")
 @click.option("--soft", type=click.FloatRange(0, min_open=True), help="A weight: cost instead of bar.")
-@_config
+@config_option
 def add(  # noqa: PLR0913 - one parameter an option
     *,
     name: str,
@@ -97,7 +89,7 @@ def add(  # noqa: PLR0913 - one parameter an option
 
 @command.command()
 @click.argument("name")
-@_config
+@config_option
 def remove(*, name: str, config_path: Path | None) -> None:
     """Remove the rule NAME."""
     with fleet.desk(config_path, None) as ours:

@@ -11,7 +11,13 @@ from dwcp_migrate.cli.options import agent_options
 
 @click.command()
 @click.argument("domain")
-@click.option("--weight", default=1.0, show_default=True, type=click.FloatRange(0, api.WEIGHT_MAX, min_open=True))
+@click.option(
+    "--weight",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, api.WEIGHT_MAX, min_open=True),
+    help="Against the 1 of the others: a heavier one goes first and gets more.",
+)
 @click.option("--deadline", "deadline_s", default=0.0, type=click.FloatRange(0), help="Seconds from now; 0: none.")
 @agent_options
 def command(

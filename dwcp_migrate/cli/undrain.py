@@ -7,18 +7,13 @@ import click
 from dwcp_migrate.agent.fleet import write_settings
 from dwcp_migrate.cli import fleet
 from dwcp_migrate.cli.drain import with_state
+from dwcp_migrate.cli.options import config_option
 from dwcp_migrate.errors import PlacementError
 
 
 @click.command()
 @click.argument("host")
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    envvar="DWCP_MIGRATE_CONFIG",
-    help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
-)
+@config_option
 def command(*, host: str, config_path: Path | None) -> None:
     """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
     with fleet.desk(config_path, None) as ours:

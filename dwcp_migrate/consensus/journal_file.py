@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dwcp_migrate.consensus import journal
+from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import ConsensusError
 
 
@@ -97,7 +98,7 @@ class JournalFile:
         os.close(self._file)
         self._file, self._size = file, len(data)
         if self._sync:
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -109,11 +110,3 @@ def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

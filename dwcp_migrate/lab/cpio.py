@@ -35,10 +35,6 @@ class Archive:
         """Add a symbolic link."""
         self._add(name, stat.S_IFLNK | 0o777, target.encode())
 
-    def add_device(self, name: str, major: int, minor: int) -> None:
-        """Add a character device."""
-        self._add(name, stat.S_IFCHR | 0o600, b"", device=(major, minor))
-
     def add_path(self, name: str, path: Path) -> None:
         """Add a file, link or directory of this machine as it is, but not what is below it."""
         status = path.lstat()
@@ -58,10 +54,10 @@ class Archive:
         if kind is None:
             self._add(TRAILER, 0, b"")
 
-    def _add(self, name: str, mode: int, data: bytes, *, device: tuple[int, int] = (0, 0)) -> None:
+    def _add(self, name: str, mode: int, data: bytes) -> None:
         self._inode += 1
         encoded = name.encode() + b"\0"
-        fields = (self._inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(encoded), 0)
+        fields = (self._inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
         header = (MAGIC + "".join(f"{value:08X}" for value in fields)).encode()
         for part in (header + encoded, data):
             self._file.write(part)

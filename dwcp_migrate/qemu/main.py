@@ -37,7 +37,6 @@ COMMAND: Final = 0x08
 FOOTER: Final = 0x7E
 
 COMMAND_PACKAGED: Final = 7
-RAM_VERSION: Final = 4
 RAM_ID: Final = b"\x03ram\x00\x00\x00\x00\x00\x00\x00\x04"
 """Name, instance and version of RAM's START section, after the four bytes of its id."""
 

@@ -4,8 +4,12 @@ The rule: a hold that ran out is nobody's, whoever still believes in it; its tok
 A host whose clock runs ahead can shorten holds of others, never share them.
 """
 
+from typing import TypeVar
+
 from dwcp_migrate.state import commands as do
 from dwcp_migrate.state.model import LEASES_MAX, RESERVATIONS_MAX, Fleet, Lease, Outcome, Reservation
+
+Hold = TypeVar("Hold", Lease, Reservation)
 
 
 def acquire(fleet: Fleet, by: str, body: do.Acquire) -> Outcome:
@@ -17,7 +21,7 @@ def acquire(fleet: Fleet, by: str, body: do.Acquire) -> Outcome:
             return Outcome("held", held.token)
         token = held.token
     elif held is None and len(fleet.leases) >= LEASES_MAX:
-        _drop_expired_leases(fleet)
+        _drop_expired(fleet.leases, fleet.now)
         if len(fleet.leases) >= LEASES_MAX:
             return Outcome("full")
     fleet.leases[body.name] = Lease(name=body.name, holder=by, token=token, expires_at=fleet.now + body.lifetime_s)
@@ -26,13 +30,7 @@ def acquire(fleet: Fleet, by: str, body: do.Acquire) -> Outcome:
 
 def release(fleet: Fleet, by: str, body: do.Release) -> Outcome:
     """Give it back; one that ran out or is another's is left alone."""
-    held = fleet.leases.get(body.name)
-    if held is None or held.token != body.token:
-        return Outcome(token=body.token)
-    if held.holder != by:
-        return Outcome("stranger", held.token)
-    del fleet.leases[body.name]
-    return Outcome(token=body.token)
+    return _give_back(fleet.leases, by, body)
 
 
 def reserve(fleet: Fleet, by: str, body: do.Reserve) -> Outcome:
@@ -42,7 +40,7 @@ def reserve(fleet: Fleet, by: str, body: do.Reserve) -> Outcome:
     if held is not None and alive and held.holder != by:
         return Outcome("held", held.token)
     if held is None and len(fleet.reservations) >= RESERVATIONS_MAX:
-        _drop_expired_reservations(fleet)
+        _drop_expired(fleet.reservations, fleet.now)
         if len(fleet.reservations) >= RESERVATIONS_MAX:
             return Outcome("full")
     most = fleet.limits.link_bytes_per_s.get(f"{body.source}>{body.destination}", 0)
@@ -74,20 +72,19 @@ def reserved(fleet: Fleet, source: str, destination: str, without: str = "") -> 
 
 def unreserve(fleet: Fleet, by: str, body: do.Unreserve) -> Outcome:
     """Give a share back; one that ran out or is another's is left alone."""
-    held = fleet.reservations.get(body.name)
+    return _give_back(fleet.reservations, by, body)
+
+
+def _give_back(holds: dict[str, Hold], by: str, body: do.Release | do.Unreserve) -> Outcome:
+    held = holds.get(body.name)
     if held is None or held.token != body.token:
         return Outcome(token=body.token)
     if held.holder != by:
         return Outcome("stranger", held.token)
-    del fleet.reservations[body.name]
+    del holds[body.name]
     return Outcome(token=body.token)
 
 
-def _drop_expired_leases(fleet: Fleet) -> None:
-    for name in [name for name, held in fleet.leases.items() if held.expires_at <= fleet.now]:
-        del fleet.leases[name]
-
-
-def _drop_expired_reservations(fleet: Fleet) -> None:
-    for name in [name for name, held in fleet.reservations.items() if held.expires_at <= fleet.now]:
-        del fleet.reservations[name]
+def _drop_expired(holds: dict[str, Hold], now: float) -> None:
+    for name in [name for name, held in holds.items() if held.expires_at <= now]:
+        del holds[name]

@@ -23,6 +23,7 @@ import zlib
 from pathlib import Path
 from typing import Final, overload
 
+from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.commands import BATCH_BYTES_MAX
 from dwcp_migrate.units import MIB
@@ -280,13 +281,8 @@ class Journal:
             os.fsync(self._file)
 
     def _sync_directory(self) -> None:
-        if not self._durable:
-            return
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if self._durable:
+            sync_directory(self._path.parent)
 
     def close(self) -> None:
         """Close the files; nothing is synced by it."""

@@ -7,7 +7,6 @@ stands where the Raft library expects its serializer, whose methods have the lib
     file     "DWCPSNAP1" | crc32 u32 | msgpack of Image, written under another name, synced, renamed
 """
 
-import os
 import struct
 import threading
 import zlib
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.model import Name
 from dwcp_migrate.state.wire import SNAPSHOT_PART_BYTES, Entry
@@ -189,7 +189,7 @@ class Snapshots:
             OSError: the disk did not take it.
         """
         data = encode(image)
-        self._store(data)
+        write_whole(self._path, data, sync=self._durable)
         self._current = data
 
     def cancelTransmisstion(self, node: Any) -> None:  # noqa: N802 - the library's name
@@ -200,28 +200,9 @@ class Snapshots:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._store(data)
+            write_whole(self._path, data, sync=self._durable)
         except OSError:
             self._failed = True
-
-    def _store(self, data: bytes) -> None:
-        temporary = self._path.with_suffix(f".{threading.get_ident()}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                if self._durable:
-                    os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        if self._durable:
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
 
     def close(self) -> None:
         """Wait for a write under way."""

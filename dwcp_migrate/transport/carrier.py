@@ -80,7 +80,6 @@ class Carrier:
         self._asleep = False
         self._finished = False
         self._closing_until: float | None = None
-        self._closing_reason = ""
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)

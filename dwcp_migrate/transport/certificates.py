@@ -7,8 +7,6 @@ serves both sides of TLS, since every host is source and destination.
 
 import datetime as dt
 import ipaddress
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConfigError
 
 AUTHORITY_DAYS: Final = 3650
@@ -163,19 +162,9 @@ def _write_pair(paths: tuple[Path, Path], certificate: x509.Certificate, key: ec
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file so that it is either the old one or the new one, with its final mode from the first byte."""
+    """Write a file so that it is either the old one or the new one; a secret one is nobody else's at any moment."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, data, mode=mode)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

@@ -15,34 +15,23 @@ from dwcp_migrate.agent import api
 from dwcp_migrate.cli import run
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Phase
+from tests.agent import records
 
 NOW = 1_790_000_100.0
 
 
 def make_migration(**changes: Any) -> api.Migration:
     fields: dict[str, Any] = {
-        "id": "1f2e3d4c" + "0" * 24,
-        "role": "source",
-        "state": "precopy",
-        "peer": "hv2",
-        "address": "10.0.0.2",
-        "port": 49152,
-        "domain": "web1",
         "uuid": "8f3c1d6e-0000-4000-8000-000000000001",
         "started_at": NOW - 60,
-        "memory_bytes": 4 << 30,
         "iteration": 2,
-        "raw_bytes_per_s": 100e6,
         "wire_bytes_per_s": 20e6,
-        "remaining_bytes": 1 << 30,
-        "dirty_bytes_per_s": 5e6,
-        "eta_s": 11.3,
         "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, pages={"zero": 10, "delta": 4}, channels=16),
         "connections": {"main": 1, "multifd": 4},
         "phases": (Phase(state="opening", at=NOW - 60), Phase(state="precopy", at=NOW - 59)),
         "events": (api.Event(at=NOW - 59, event="iteration", number=2),),
     }
-    return api.Migration(**(fields | changes))
+    return records.make_migration(**(fields | changes))
 
 
 def make_ended(**changes: Any) -> api.Migration:
@@ -60,38 +49,12 @@ def make_ended(**changes: Any) -> api.Migration:
 
 def make_status(**changes: Any) -> api.Status:
     fields: dict[str, Any] = {
-        "name": "hv1",
-        "version": "0.1.0",
-        "pid": 4711,
-        "state": "running",
         "started_at": NOW - 7300,
         "now": NOW,
-        "peers": 1,
-        "spare_ready": True,
-        "hook_last_at": 0.0,
-        "totals": api.Totals(
-            migrations={"source completed": 3, "destination failed": 1},
-            passthrough={"unreachable": 2},
-            raw_bytes={"source": 10 << 30},
-            wire_bytes={"source": 2 << 30},
-            pages={"source zero": 7, "source delta": 9},
-            rejected={"link preamble": 4},
-            duration_s={"source": 30.0},
-            downtime_ms={"source": 360},
-            downtime_count={"source": 3},
-        ),
-        "intercept": api.Intercept(
-            wanted=True,
-            armed=True,
-            port_min=49152,
-            port_max=49215,
-            rules=[api.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
-        ),
-        "libvirt": api.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
         "certificates": [api.Certificate(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
         "migrations": [make_migration()],
     }
-    return api.Status(**(fields | changes))
+    return records.make_status(**(fields | changes))
 
 
 def make_peer(**changes: Any) -> api.PeerView:

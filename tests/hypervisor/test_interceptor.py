@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import pytest
@@ -137,25 +139,44 @@ def test_disarming_twice_is_fine_and_leaves_nothing(world: World) -> None:
     assert world.connect(PEER, PORT_MIN) == 0
 
 
-def test_connections_that_were_redirected_survive_disarming(namespaces: tuple[Namespace, Namespace]) -> None:
-    here, _ = namespaces
+@dataclass
+class Redirected:
+    """A connection that the kernel's interceptor led to the agent's port, both ends of it."""
+
+    interceptor: NftInterceptor
+    loopback: str
+    listener: socket.socket
+    ours: socket.socket
+    accepted: socket.socket
+
+
+@contextmanager
+def redirected(here: Namespace, address: str, port: int = PORT_MIN) -> Iterator[Redirected]:
+    loopback, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
     interceptor = here.call(NftInterceptor)
-    interceptor.arm([redirect(PEER)])
+    interceptor.arm([redirect(address)])
     with (
-        here.call(socket.create_server, ("127.0.0.1", TO_PORT)) as listener,
-        here.call(socket.create_connection, (PEER, PORT_MIN)) as ours,
+        here.call(socket.create_server, (loopback, TO_PORT), family=family) as listener,
+        here.call(socket.create_connection, (address, port)) as ours,
     ):
         accepted, _ = listener.accept()
         with accepted:
             ours.settimeout(5)
             accepted.settimeout(5)
-            for change in (interceptor.disarm, lambda: interceptor.arm([redirect(OTHER)]), interceptor.disarm):
-                change()
-                ours.sendall(b"there")
-                assert accepted.recv(5) == b"there"
-                accepted.sendall(b"back")
-                assert ours.recv(4) == b"back"
+            yield Redirected(interceptor, loopback, listener, ours, accepted)
     interceptor.close()
+
+
+def test_connections_that_were_redirected_survive_disarming(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, _ = namespaces
+    with redirected(here, PEER) as found:
+        arm, disarm = found.interceptor.arm, found.interceptor.disarm
+        for change in (disarm, lambda: arm([redirect(OTHER)]), disarm):
+            change()
+            found.ours.sendall(b"there")
+            assert found.accepted.recv(5) == b"there"
+            found.accepted.sendall(b"back")
+            assert found.ours.recv(4) == b"back"
 
 
 @pytest.mark.parametrize("address", [PEER, PEER6])
@@ -163,20 +184,12 @@ def test_what_keeps_the_translation_outlives_the_agent_and_leaves_nothing(
     namespaces: tuple[Namespace, Namespace], address: str
 ) -> None:
     here, _ = namespaces
-    loopback, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
-    interceptor = here.call(NftInterceptor)
-    interceptor.arm([redirect(address)])
-    with (
-        here.call(socket.create_server, (loopback, TO_PORT), family=family) as listener,
-        here.call(socket.create_connection, (address, PORT_MIN)) as ours,
-    ):
-        accepted, _ = listener.accept()
-        kept = here.call(interceptor.keep_translation)
-        interceptor.close()
+    with redirected(here, address) as found:
+        kept = here.call(found.interceptor.keep_translation)
+        found.interceptor.close()
         assert f"redirect to :{TO_PORT}" not in here.run("nft", "list", "ruleset")
-        accepted.close()
-        ours.settimeout(5)
-        assert ours.recv(1) == b""
+        found.accepted.close()
+        assert found.ours.recv(1) == b""
     assert here.run("nft", "list", "ruleset") != ""
     kept.close()
     assert here.run("nft", "list", "ruleset") == ""
@@ -217,21 +230,12 @@ def test_the_accepted_socket_names_its_original_destination(
     namespaces: tuple[Namespace, Namespace], address: str
 ) -> None:
     here, _ = namespaces
-    loopback, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
-    interceptor = here.call(NftInterceptor)
-    interceptor.arm([redirect(address)])
-    with (
-        here.call(socket.create_server, (loopback, TO_PORT), family=family) as listener,
-        here.call(socket.create_connection, (address, PORT_MIN + 7)),
-    ):
-        accepted, _ = listener.accept()
-        with accepted:
-            assert original_destination(accepted) == (address, PORT_MIN + 7)
-        with here.call(socket.create_connection, (loopback, TO_PORT)):
-            direct, _ = listener.accept()
+    with redirected(here, address, PORT_MIN + 7) as found:
+        assert original_destination(found.accepted) == (address, PORT_MIN + 7)
+        with here.call(socket.create_connection, (found.loopback, TO_PORT)):
+            direct, _ = found.listener.accept()
             with direct:
                 assert original_destination(direct) is None
-    interceptor.close()
 
 
 def test_the_redirect_dies_with_a_process_that_is_killed(namespaces: tuple[Namespace, Namespace]) -> None:

@@ -41,3 +41,12 @@ def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    roots = [REPOSITORY, REPOSITORY / "dwcp_migrate", REPOSITORY / "tests/consensus", REPOSITORY / "ansible"]
+    for name in re.findall(
+        r"`([a-z_]+(?:/[\w.-]+)*/[\w-]+\.(?:py|c|md|yml|json|toml|conf|xml|service))`", page.read_text()
+    ):
+        assert any((root / name).exists() for root in roots), name

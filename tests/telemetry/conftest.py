@@ -7,20 +7,13 @@ import pytest
 
 from dwcp_migrate.agent import api
 from dwcp_migrate.session.messages import Counters
-
-START = 1_790_000_000.0
+from tests.agent import records
+from tests.agent.records import STARTED
 
 
 def make_migration(**changes: Any) -> api.Migration:
     fields: dict[str, Any] = {
-        "id": "1f2e3d4c" + "0" * 24,
-        "role": "source",
-        "state": "precopy",
-        "peer": "hv2",
-        "address": "10.0.0.2",
-        "port": 49152,
         "domain": 'web "1"\\',
-        "started_at": START,
         "memory_bytes": 4096,
         "remaining_bytes": 1024,
         "dirty_bytes_per_s": 10.0,
@@ -28,20 +21,11 @@ def make_migration(**changes: Any) -> api.Migration:
         "eta_s": 11.0,
         "counters": Counters(raw_bytes=5000, wire_bytes=1000, channels=16, rtt_s=0.04),
     }
-    return api.Migration(**(fields | changes))
+    return records.make_migration(**(fields | changes))
 
 
 def make_status(**changes: Any) -> api.Status:
     fields: dict[str, Any] = {
-        "name": "hv1",
-        "version": "0.1.0",
-        "pid": 1,
-        "state": "running",
-        "started_at": START,
-        "now": START + 60,
-        "peers": 1,
-        "spare_ready": True,
-        "hook_last_at": 0.0,
         "totals": api.Totals(
             migrations={"source completed": 3, "destination failed": 1},
             accelerated={"source": 2},
@@ -68,14 +52,13 @@ def make_status(**changes: Any) -> api.Status:
                 api.Rule(peer="hv2", address="fd00::2", packets=3, bytes=240),
             ],
         ),
-        "libvirt": api.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
         "certificates": [
-            api.Certificate(use="ca", path="/ca", not_after=START + 2),
-            api.Certificate(use="host", path="/host", not_after=START + 1),
+            api.Certificate(use="ca", path="/ca", not_after=STARTED + 2),
+            api.Certificate(use="host", path="/host", not_after=STARTED + 1),
         ],
         "migrations": [make_migration()],
     }
-    return api.Status(**(fields | changes))
+    return records.make_status(**(fields | changes))
 
 
 @pytest.fixture

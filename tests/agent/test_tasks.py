@@ -1,0 +1,51 @@
+"""Tasks are held until they are done, waited for, and ended."""
+
+import asyncio
+
+from dwcp_migrate.agent.tasks import Tasks
+
+
+async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
+    tasks, done = Tasks(), []
+
+    async def second() -> None:
+        await asyncio.sleep(0)
+        done.append("second")
+
+    async def first() -> None:
+        await asyncio.sleep(0)
+        tasks.begin(second())
+        done.append("first")
+
+    tasks.begin(first())
+    assert tasks.count == 1
+    await tasks.drained()
+    assert (tasks.count, done) == (0, ["first", "second"])
+
+
+async def test_cancelled_tasks_have_ended_when_it_returns() -> None:
+    tasks, ended = Tasks(), []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    tasks.begin(forever())
+    tasks.begin(forever())
+    await asyncio.sleep(0)
+    await tasks.cancel()
+    assert (tasks.count, ended) == (0, [True, True])
+
+
+async def test_a_task_that_raised_does_not_keep_the_others_from_being_ended() -> None:
+    tasks = Tasks()
+
+    async def failing() -> None:
+        raise ValueError
+
+    tasks.begin(failing())
+    tasks.begin(asyncio.Event().wait())
+    await tasks.cancel()
+    assert tasks.count == 0

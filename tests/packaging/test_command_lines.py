@@ -1,0 +1,81 @@
+"""The pages and the command line know each other: what is written there parses, what can be typed is named there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from dwcp_migrate.cli import COMMANDS, root
+from dwcp_migrate.cli.show import REMEDY
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "bench/README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+LINE = re.compile(r"(?:`|\bbin/|# |^ {4})dwcp-migrate +([a-z][^`#|\n]*)", re.MULTILINE)
+"""In backquotes, or as it is typed."""
+SHORT = re.compile(rf"`((?:{'|'.join(COMMANDS)}) [^`\n]*)`")
+"""In backquotes without the program's name: `rebalance --apply`."""
+
+
+def tree(command: click.Command = root, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that lead to it, the root included."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from tree(found, (*path, name))
+
+
+COMMANDS_BY_PATH = dict(tree())
+
+
+def options(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+
+
+def wrong(line: str) -> str:
+    """Say what a command line names that does not exist; empty if all does."""
+    words = [word.strip("[].,;:") for word in line.partition(" -- ")[0].split()]
+    path: tuple[str, ...] = ()
+    while (*path, *words[:1]) in COMMANDS_BY_PATH and words:
+        path = (*path, words.pop(0))
+    command = COMMANDS_BY_PATH[path]
+    if isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        return words[0]
+    named = {word.partition("=")[0] for word in words if word.startswith("--")}
+    return " ".join(sorted(named - options(command)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_and_options_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    found = {line: wrong(line) for line in LINE.findall(text) + SHORT.findall(text)}
+    assert {line: what for line, what in found.items() if what} == {}
+
+
+def test_the_check_itself_finds_what_does_not_exist() -> None:
+    assert wrong("cluster status --json") == ""
+    assert wrong("cluster stat") == "stat"
+    assert wrong("drain HOST --exactly 3") == "--exactly"
+
+
+def test_every_command_is_named_on_a_page() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = [path for path in COMMANDS_BY_PATH if path and re.search(rf"\b{' '.join(path)}\b", text)]
+    assert sorted(set(COMMANDS_BY_PATH) - set(named) - {()}) == []
+
+
+@pytest.mark.parametrize("path", COMMANDS_BY_PATH, ids=" ".join)
+def test_every_command_and_option_says_what_it_does(path: tuple[str, ...]) -> None:
+    command = COMMANDS_BY_PATH[path]
+    shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    assert command.help
+    assert [one.opts for one in shown if not one.help] == []
+
+
+def test_every_reason_with_a_remedy_is_in_the_operations_page() -> None:
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    assert [code for code in REMEDY if f"`{code}`" not in page] == []
