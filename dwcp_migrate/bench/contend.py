@@ -9,6 +9,7 @@ import itertools
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,12 +79,9 @@ def rows(options: Options) -> list[Row]:
         deadline_s = SLACK * (alone[DATED] + min(alone.values()))
         _say(f"contend: alone {alone}, deadline of {DATED} {deadline_s:.1f} s")
         lab.agents[sharing.name].post(f"/v1/share?domain={DATED}&deadline_s={deadline_s}")
-        arms = {"shared": _together(lab, shuttles, sharing)}
-        for shuttle in shuttles:
-            shuttle.check()
-        arms["left to TCP"] = _together(lab, shuttles, leaving_it)
-        for shuttle in shuttles:
-            shuttle.check()
+        arms = {"shared": _together(lab, shuttles, sharing), "left to TCP": _together(lab, shuttles, leaving_it)}
+        with ThreadPoolExecutor(len(shuttles)) as threads:  # each takes two passes over its guest's memory
+            list(threads.map(Shuttle.check, shuttles))
     return [row for name, ended in arms.items() for row in _rows(name, alone, deadline_s, ended)]
 
 
