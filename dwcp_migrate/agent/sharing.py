@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
+from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.record import Migration
@@ -174,6 +175,7 @@ class Sharing:
             weight=wish.weight,
             remaining_bytes=_left_bytes(record) * min(1.0, now_share),
             dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * later_share,
+            working_set_bytes=self._working_set_bytes(record) * later_share,
             deadline_s=wish.due_at - now if wish.due_at else None,
             is_switching=record.state in {"switchover", "postcopy"},
         )
@@ -182,6 +184,16 @@ class Sharing:
         """Bytes on the wire for each of the guest's in the first pass, or in later ones, as its last migration was."""
         known = self._forecasts.known(Key("domain", quantity, record.uuid), 1) if record.uuid else []
         return known[-1] if known else otherwise
+
+    def _working_set_bytes(self, record: Migration) -> float:
+        """The most that its guest wrote in a pass of its last migrations; all of its memory while none has ended.
+
+        Libvirt's first dirty rate of a job can be that of a burst, and many times the usual one.
+        """
+        known: list[float] = []
+        if record.uuid:
+            known = self._forecasts.known(Key("domain", "working_set", record.uuid), SAMPLES_KEPT)
+        return max(known, default=float(max(1, record.memory_bytes)))
 
     def _hold(self, record: Migration, rate: float, granted: float) -> None:
         before = self._rates.get(record.id, 0.0)
