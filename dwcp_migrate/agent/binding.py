@@ -3,8 +3,11 @@
 The rule: a guess is never written down. A migration is tied to a domain when only one is left that it can be; the rest
 waits for more facts, at the latest for libvirt's event at the end.
 
-    possible = domains announced at the destination  ∩  domains that libvirt moves here now
+    possible = domains announced at the destination  ∩  domains that libvirt moves here now, once those are enough
                narrowed by the UUID of a multifd channel, by the stream's total of memory, and by those already tied
+
+Libvirt lists a job some time after its connection is there, so of several that begin at once it names a few at first:
+those few are not the answer for all.
 """
 
 from collections import Counter
@@ -81,7 +84,11 @@ def _sure(
 
     Of two migrations that only one domain is left for, one has outlived its domain's move; which one is not known.
     """
-    possible = [(question, _possible(question, known, gone.get(question.lane, ()))) for question in questions]
+    asking = Counter(question.lane for question in questions)
+    possible = [
+        (question, _possible(question, known, gone.get(question.lane, ()), asking[question.lane]))
+        for question in questions
+    ]
     single = [(question, domains[0]) for question, domains in possible if len(domains) == 1]
     asked = Counter((question.lane, domain.uuid) for question, domain in single)
     return [
@@ -91,14 +98,15 @@ def _sure(
     ]
 
 
-def _possible(question: Question, known: Mapping[str, Known], gone: Collection[str]) -> list[Known]:
+def _possible(question: Question, known: Mapping[str, Known], gone: Collection[str], asking: int) -> list[Known]:
     if question.stream_uuid:
         found = known.get(question.stream_uuid)
         return [found] if found else []
     free = [domain for domain in known.values() if domain.uuid not in gone]
     announced = [domain for domain in free if domain.uuid in question.candidates]
     moving = [domain for domain in (announced if question.candidates else free) if domain.moving]
-    return _of_size(moving or announced, question.memory_bytes)
+    is_complete = len(moving) >= asking or not question.candidates
+    return _of_size(moving if moving and is_complete else announced, question.memory_bytes)
 
 
 def _of_size(domains: list[Known], memory_bytes: int) -> list[Known]:

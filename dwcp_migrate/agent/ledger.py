@@ -37,6 +37,9 @@ class Ledger:
     Args:
         history: where ended ones go.
         now: the clock, seconds since the epoch.
+
+    Attributes:
+        on_change: called with a record as it was, None for a new one, and as it is now; must not change any.
     """
 
     def __init__(self, history: History, now: Callable[[], float]) -> None:
@@ -48,6 +51,7 @@ class Ledger:
         self._duration_s: dict[str, float] = {}
         self._prediction_error = 0.0
         self._subscribers: set[asyncio.Queue[Update | None]] = set()
+        self.on_change: Callable[[Migration | None, Migration], None] = lambda _before, _after: None
         self.state: AgentState = "running"
 
     def running(self) -> list[Migration]:
@@ -86,6 +90,7 @@ class Ledger:
 
     def put(self, record: Migration) -> None:
         """Begin a record or replace it; one that has ended moves to the history and the totals."""
+        before = self._running.get(record.id)
         if record.state == "ended":
             self._running.pop(record.id, None)
             self._count_ended(record)
@@ -93,6 +98,7 @@ class Ledger:
         else:
             self._running[record.id] = record
         self._publish(Update(at=self._now(), state=self.state, migration=record))
+        self.on_change(before, record)
 
     def change(self, identity: str, change: Callable[[Migration], Migration]) -> None:
         """Replace a running record by `change` of it; one that is gone stays gone."""

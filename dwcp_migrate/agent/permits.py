@@ -9,6 +9,7 @@ destination drains, too many run.
     end          destination: Resume, ownership moves      source: Fail, when libvirt says so
 """
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -157,26 +158,38 @@ class Permits:
         return Agreement(permit, f"point-to-point: {why}")
 
     async def _which(self, peer: Peer, address: str, leaving: Collection[DomainName]) -> DomainName | None:
-        """Which domain it is: one that leaves here and was announced there, and has no ticket that is carried yet."""
-        request = Expect(domains=tuple(leaving))
+        """Which domain it is: one that leaves here and was announced there, and that no other migration carries yet.
+
+        Without a fleet only where that is certain: of several that begin at once libvirt lists some later than their
+        connections come, and an agreement that names the wrong one shuts the destination's door to the right one.
+        """
         try:
-            expected = await self._runtime.control.ask(peer, address, request, Expected)
+            expected = await self._runtime.control.ask(peer, address, Expect(domains=tuple(leaving)), Expected)
         except PeerRefusedError:
             return None  # an agent of before tickets
-        here = {found.uuid for found in leaving}
-        candidates = [found for found in expected.candidates if not here or found.uuid in here]
-        if len(candidates) < 2:  # noqa: PLR2004 - one or none
-            return next(iter(candidates), None)
-        if not here:
-            return None  # libvirt does not say: an announcement of a migration that is over must not be taken for this
-        try:
-            tokens = set(self.carried.values())
-            taken = await self._coordination.look(
+        here, taken = {found.uuid for found in leaving}, await self._taken()
+        listed = [found for found in expected.candidates if not here or found.uuid in here]
+        free = [found for found in expected.candidates if found.uuid not in taken]
+        if not self._runtime.config.coordination.is_shared:
+            return free[0] if len(free) == 1 and free[0] in listed else None
+        if len(expected.candidates) < 2 or not here:  # noqa: PLR2004 - one or none
+            # Of several that libvirt does not list one may be of a migration that is over.
+            return listed[0] if len(listed) == 1 else None
+        unlisted = [found for found in free if found not in listed]
+        mine = {domain.uuid for domain in await self._runtime.domains.listed()} if unlisted else set()
+        ranked = [*(found for found in listed if found in free), *(found for found in unlisted if found.uuid in mine)]
+        return next(iter([*ranked, *listed]), None)
+
+    async def _taken(self) -> set[str]:
+        """Domains whose memory a migration carries from here, or whose ticket one does."""
+        running = self._runtime.ledger.running()
+        tied = {record.uuid for record in running if record.role == "source" and record.kind == "memory"}
+        tokens = set(self.carried.values())
+        with contextlib.suppress(CoordinationError):
+            tied |= await self._coordination.look(
                 lambda fleet: {ticket.uuid for ticket in fleet.open_tickets.values() if ticket.token in tokens}
             )
-        except CoordinationError:
-            taken = set()
-        return next((found for found in candidates if found.uuid not in taken), candidates[0])
+        return tied - {""}
 
     # -- destination
 

@@ -4,6 +4,7 @@ The rule: nothing here is needed for a migration to run. Whatever fails is logge
 the data processes go on at the rates that they have.
 
     every TICK_S    rates of running migrations -> Forecasts -> Sharing -> ETA of each record
+    at once         Sharing, when a migration begins to send, has sent all, or its domain becomes known: the link waits
     every LOOK_S    interfaces over netlink, on a thread
     as configured   dirty rates of running domains, one at a time; training on this host's history, at lowest priority
 """
@@ -96,6 +97,8 @@ class Planner:
         self._other_bytes_per_s = 0.0
         self._due = {"look": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
         self._tasks = Tasks()
+        self._turned = asyncio.Event()
+        runtime.ledger.on_change = self._heard
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._thread.submit(int).result()  # it is there from the start: an agent's threads do not grow with its age
 
@@ -106,7 +109,25 @@ class Planner:
                 await self.tick(wall_clock())
             except (OSError, ValueError, ArithmeticError) as error:
                 log.warning("tick failed", error=repr(error))
-            await asyncio.sleep(TICK_S)
+            await self._share_until(steady_clock() + TICK_S)
+
+    async def _share_until(self, due: float) -> None:
+        """Wait for the next tick; meanwhile share anew whenever it is somebody else's turn."""
+        while (left := due - steady_clock()) > 0:
+            try:
+                await asyncio.wait_for(self._turned.wait(), left)
+            except TimeoutError:
+                return
+            self._turned.clear()
+            self._share(wall_clock())
+
+    def _heard(self, before: Migration | None, after: Migration) -> None:
+        """Whether it may be somebody else's turn on a link now."""
+        if after.role == "source" and (before is None or _standing(before) != _standing(after)):
+            self._turned.set()
+
+    def _share(self, now: float) -> None:
+        self.sharing.update(self._runtime.config.bandwidth, self._other_bytes_per_s, now)
 
     async def close(self) -> None:
         """Write what is pending; what runs beside the loop is ended."""
@@ -119,7 +140,7 @@ class Planner:
         running = [record for record in self._runtime.ledger.running() if record.role == "source"]
         self._measure(running, now)
         self.forecasts.step(now)
-        self.sharing.update(self._runtime.config.bandwidth, self._other_bytes_per_s, now)
+        self._share(now)
         for record in running:
             self._estimate(record, now)
         self._take_ended({record.id for record in running})
@@ -274,3 +295,8 @@ class Planner:
             return
         log.info("training ended", said=said.decode(errors="replace")[-300:].strip())
         self.forecasts.reload()
+
+
+def _standing(record: Migration) -> tuple[str, str, bool]:
+    """What decides whether it takes part in the sharing of its link."""
+    return record.state, record.uuid, record.is_delivered

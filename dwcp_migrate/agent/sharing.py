@@ -6,18 +6,20 @@ which are held, leave. Where head-room holds all of them, the brake is let go fo
 
 A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
 the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
-Nobody is held under `ALIVE_BYTES_PER_S`, whatever the link has.
+A memory whose domain is not known yet is one as well, since no other session carries it; while there is such a one no
+disks are held, for they may be its own. Nobody is held under `ALIVE_BYTES_PER_S`, whatever the link has.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
+from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.record import Migration
@@ -97,13 +99,14 @@ class Sharing:
         return bool(mine) and all(self._rates.get(record.id, 0.0) > 0 for record in mine)
 
     def _running(self) -> list[Migration]:
-        """Source migrations that can be held: their data process carries something, and the domain is known.
+        """Source migrations that can be held: their data process carries something, and it is known whose it is.
 
-        Before that there is nobody to be told a rate, or two sessions of one domain would look like two domains.
+        Before that there is nobody to be told a rate, or two sessions of one domain would look like two domains. After
+        it, until libvirt has said how it ended, the link is the others'.
         """
         running = self._ledger.running()
         known = (one for one in running if one.role == "source" and one.peer and _domain(one))
-        return [one for one in known if one.state != "opening"]
+        return [one for one in known if one.state != "opening" and not one.is_delivered]
 
     def update(self, config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
         """Share every link anew. `now` is seconds since the epoch."""
@@ -120,9 +123,13 @@ class Sharing:
     def _share(self, peer: str, mine: list[Migration], config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
         carries = self._forecasts.carries(peer, FORECAST_STEPS)
         has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s or config.link_bytes_per_s_max)
+        is_certain = all(record.domain or record.uuid for record in mine)
         domains: dict[str, list[Migration]] = {}
         for record in mine:
-            domains.setdefault(_domain(record), []).append(record)
+            if is_certain or record.kind == "memory":
+                domains.setdefault(_domain(record), []).append(record)
+            else:
+                self._hold(record, 0.0, -1.0)
         if carries is None or not config.share or not (len(domains) > 1 or has_headroom):
             for record in mine:
                 self._hold(record, 0.0, -1.0)
@@ -160,18 +167,33 @@ class Sharing:
         """What a domain wants: its memory's migration says it, before that its disks'."""
         record = min(sessions, key=lambda one: one.kind == "disk")
         wish = self.wished(record.domain)
-        key = Key("domain", "later_share", record.uuid) if record.uuid else None
-        known = self._forecasts.known(key, 1) if key is not None else []
-        share = known[-1] if known else UNKNOWN_LATER_SHARE
-        left = record.remaining_bytes if record.remaining_bytes >= 0 else record.memory_bytes
+        later_share = self._share_of(record, "later_share", UNKNOWN_LATER_SHARE)
+        # The first bytes of a pass say little of the others: a guest's zero pages lie together.
+        now_share = later_share if record.iteration > 1 else self._share_of(record, "first_share", 1 / record.ratio)
         return Demand(
             identity=name,
             weight=wish.weight,
-            remaining_bytes=left / max(1.0, record.ratio),
-            dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * share,
+            remaining_bytes=_left_bytes(record) * min(1.0, now_share),
+            dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * later_share,
+            working_set_bytes=self._working_set_bytes(record) * later_share,
             deadline_s=wish.due_at - now if wish.due_at else None,
             is_switching=record.state in {"switchover", "postcopy"},
         )
+
+    def _share_of(self, record: Migration, quantity: Literal["first_share", "later_share"], otherwise: float) -> float:
+        """Bytes on the wire for each of the guest's in the first pass, or in later ones, as its last migration was."""
+        known = self._forecasts.known(Key("domain", quantity, record.uuid), 1) if record.uuid else []
+        return known[-1] if known else otherwise
+
+    def _working_set_bytes(self, record: Migration) -> float:
+        """The most that its guest wrote in a pass of its last migrations; all of its memory while none has ended.
+
+        Libvirt's first dirty rate of a job can be that of a burst, and many times the usual one.
+        """
+        known: list[float] = []
+        if record.uuid:
+            known = self._forecasts.known(Key("domain", "working_set", record.uuid), SAMPLES_KEPT)
+        return max(known, default=float(max(1, record.memory_bytes)))
 
     def _hold(self, record: Migration, rate: float, granted: float) -> None:
         before = self._rates.get(record.id, 0.0)
@@ -188,7 +210,16 @@ class Sharing:
 
 
 def _domain(record: Migration) -> str:
-    return record.domain or record.uuid
+    """Whose it is; empty where that cannot be told: what passes through shows no kind, and disks are some domain's."""
+    unread = record.kind == "disk" or record.passthrough_reason
+    return record.domain or record.uuid or ("" if unread else record.id)
+
+
+def _left_bytes(record: Migration) -> int:
+    """Memory still to be sent in this pass: as libvirt says it, or as the stream's own first pass goes."""
+    if record.remaining_bytes >= 0:
+        return record.remaining_bytes
+    return max(0, record.memory_bytes - record.counters.raw_bytes) if record.iteration <= 1 else record.memory_bytes
 
 
 def _granted(record: Migration, granted: float) -> Migration:

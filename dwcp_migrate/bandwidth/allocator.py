@@ -40,6 +40,7 @@ class Demand:
         weight: its share of what is left, relative to the others.
         remaining_bytes: still to be sent in this pass, at least.
         dirty_bytes_per_s: what the guest adds by writing.
+        working_set_bytes: what it writes to again and again; infinite where unknown.
         rate_bytes_per_s_max: what it can use: its encoder's rate.
         deadline_s: from now until it should be over; None without one.
         is_switching: its guest is paused or about to be.
@@ -49,6 +50,7 @@ class Demand:
     weight: float = 1.0
     remaining_bytes: float
     dirty_bytes_per_s: float = 0.0
+    working_set_bytes: float = float("inf")
     rate_bytes_per_s_max: float = float("inf")
     deadline_s: float | None = None
     is_switching: bool = False
@@ -211,7 +213,14 @@ class _Share:
 def _job(demand: Demand) -> Job:
     """As the sequence sees it: with a deadline that leaves the margin."""
     deadline_s = None if demand.deadline_s is None else demand.deadline_s / DEADLINE_MARGIN
-    return Job(demand.identity, demand.remaining_bytes, deadline_s, demand.weight, demand.dirty_bytes_per_s)
+    return Job(
+        demand.identity,
+        demand.remaining_bytes,
+        deadline_s,
+        demand.weight,
+        demand.dirty_bytes_per_s,
+        demand.working_set_bytes,
+    )
 
 
 def needed_for_deadline(demand: Demand, deadline_s: float) -> float:

@@ -6,9 +6,15 @@ the longest of those whose deadline lets it end last, then the same for the plac
 shortest first. It is exact for equal weights; with weights the ratio of time to weight takes the place of time.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from dwcp_migrate.bandwidth.precopy import DOWNTIME_S
+
+PASSES_MAX: Final = 20
+"""By then each pass is as long as the one before."""
 
 UTILIZATION_MAX: Final = 0.95
 """A guest that writes as fast as the link carries never ends; for the order it counts as nearly so."""
@@ -24,6 +30,7 @@ class Job:
         deadline_s: from now; None without one.
         weight: of its completion time.
         dirty_bytes_per_s: what its guest adds while it runs, on the wire.
+        working_set_bytes: what it writes to again and again, on the wire: a pass adds no more, however fast it writes.
     """
 
     identity: str
@@ -31,13 +38,23 @@ class Job:
     deadline_s: float | None = None
     weight: float = 1.0
     dirty_bytes_per_s: float = 0.0
+    working_set_bytes: float = math.inf
 
     def duration_s(self, rate_bytes_per_s: float) -> float:
-        """How long it takes alone: a geometric series of passes, each what the guest wrote during the one before."""
+        """How long it takes alone: pass after pass, each what the guest wrote during the one before."""
         if rate_bytes_per_s <= 0:
-            return float("inf")
-        share = min(UTILIZATION_MAX, self.dirty_bytes_per_s / rate_bytes_per_s)
-        return self.remaining_bytes / rate_bytes_per_s / (1 - share)
+            return math.inf
+        dirty = min(self.dirty_bytes_per_s, UTILIZATION_MAX * rate_bytes_per_s)
+        if math.isinf(self.working_set_bytes):  # a geometric series
+            return self.remaining_bytes / rate_bytes_per_s / (1 - dirty / rate_bytes_per_s)
+        working_set_bytes = max(self.working_set_bytes, 1.0)
+        seconds, total_s = self.remaining_bytes / rate_bytes_per_s, 0.0
+        for _ in range(PASSES_MAX):
+            total_s += seconds
+            seconds = working_set_bytes * -math.expm1(-dirty * seconds / working_set_bytes) / rate_bytes_per_s
+            if seconds <= DOWNTIME_S:
+                break
+        return total_s + seconds
 
 
 def order(jobs: Sequence[Job], rate_bytes_per_s: float) -> list[str]:

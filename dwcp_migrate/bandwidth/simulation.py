@@ -46,6 +46,7 @@ class Moving:
             weight=self.weight,
             remaining_bytes=fluid.left_bytes,
             dirty_bytes_per_s=fluid.dirty_bytes_per_s,
+            working_set_bytes=fluid.working_set_bytes,
             deadline_s=None if self.deadline_s is None else self.deadline_s - now,
             is_switching=fluid.is_switching,
         )

@@ -66,7 +66,11 @@ class Announcements:
         return [found for found in self._by_uuid.values() if found.uses_left]
 
     def candidates(self, migrating: Collection[str], now: float) -> list[Announcement]:
-        """Domains that a session which opens now may carry, oldest first.
+        """Domains that a session which opens now may carry: those that the source names, then the others; oldest first.
+
+        A domain that the source does not name is none only once a session carries it: libvirt lists a domain's job as
+        leaving some time after its connection is there. With four that leave at once it listed one of them, which all
+        four would have been taken for.
 
         Args:
             migrating: UUIDs that leave the source now, as it says; none of them being announced here, they say nothing.
@@ -74,7 +78,8 @@ class Announcements:
         """
         self._expire(now)
         known = [found for found in self._by_uuid.values() if found.uses_left or found.sessions]
-        return [found for found in known if found.uuid in migrating] or known
+        named = [found for found in known if found.uuid in migrating]
+        return [*named, *(found for found in known if found not in named and not found.sessions)] if named else known
 
     def use(self, candidates: Iterable[Announcement], now: float) -> str:
         """Open a door with the oldest candidate that still has one and return its UUID, empty if none has."""

@@ -147,6 +147,12 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         wire = self.counters.wire_bytes
         return self.counters.raw_bytes / wire if wire else 1.0
 
+    @property
+    def is_delivered(self) -> bool:
+        """Everything of QEMU's has crossed: what is still to come is libvirt's word on it."""
+        closed = sum(event.event == "connection-closed" for event in self.events)
+        return 0 < sum(self.connections.values()) <= closed
+
     def duration_s(self, now: float) -> float:
         """How long it ran or has been running. `now` is seconds since the epoch."""
         return max(0.0, (self.ended_at or now) - self.started_at)

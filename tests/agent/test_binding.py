@@ -61,6 +61,16 @@ def test_one_domain_left_for_two_migrations_is_neither_s_until_one_is_over() -> 
     assert names(ask("one", "b"), ask("two", "bc", stream_uuid="b")) == {"two": "b"}
 
 
+def test_of_several_that_begin_at_once_the_first_that_libvirt_lists_is_not_every_one_s() -> None:
+    """B's connection is there and its job is not yet; nobody but A moves as far as libvirt says."""
+    known = {"a": A, "b": Known("b", "vm-b", 4 * GIB)}
+    both = [ask("one", "ab"), ask("two", "ab")]
+    assert bind(both, known, {}) == {}
+    sized = [ask("one", "ab", memory_bytes=4 * GIB + MIB), ask("two", "ab", memory_bytes=2 * GIB + MIB)]
+    found = bind(sized, known, {})
+    assert {identity: domain.uuid for identity, domain in found.items()} == {"one": "b", "two": "a"}
+
+
 def test_memory_and_disks_of_one_domain_are_tied_both() -> None:
     disk = Question("disk", "source disk", frozenset("a"))
     assert names(ask(candidates="a"), disk) == {"one": "a", "disk": "a"}

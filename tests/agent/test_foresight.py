@@ -14,7 +14,7 @@ from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, MEDIAN, over_transfer
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Expected, Migration, close
+from dwcp_migrate.session.record import Event, Expected, Migration, close
 from dwcp_migrate.units import GIB, MIB
 
 RATE = 25e6
@@ -195,6 +195,67 @@ def test_the_sessions_of_one_domain_do_not_share_the_link_with_each_other(tmp_pa
     bench.ledger.put(record("cc" * 16, kind="disk", domain="", uuid=""))  # of the same, but nobody has said so yet
     bench.share()
     assert bench.paced == {}
+
+
+def test_migrations_whose_domains_are_not_known_yet_take_turns_by_the_memory_that_their_streams_announce(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    unknown = {"domain": "", "uuid": "", "remaining_bytes": -1, "dirty_bytes_per_s": -1.0}
+    begun = record("aa" * 16, counters=Counters(raw_bytes=GIB - 50 * MIB, wire_bytes=GIB), **unknown)
+    whole = record("bb" * 16, memory_bytes=GIB // 2, **unknown)
+    disk = record("cc" * 16, kind="disk", domain="guest-aa")  # of one of the two, perhaps
+    for one in (begun, whole, disk):
+        bench.ledger.put(one)
+    bench.share()
+    assert set(bench.paced) == {whole.id}
+    assert 0 < bench.paced[whole.id] < 0.1 * RATE
+
+
+def test_what_passes_through_and_is_tied_to_no_domain_is_nobody_s(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.ledger.put(record("aa" * 16))
+    bench.ledger.put(record("bb" * 16, state="passthrough", passthrough_reason="old", domain="", uuid=""))
+    bench.share()
+    assert bench.paced == {}
+
+
+def test_one_that_has_sent_all_leaves_the_link_to_the_others_before_its_record_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    closed = (Event(at=1.0, event="connection-closed", connection=0),)
+    open_one = record("aa" * 16, state="switchover", connections={"main": 1})
+    for one in (open_one, record("bb" * 16)):
+        bench.ledger.put(one)
+    bench.share()
+    assert bench.paced["bb" * 16] > 0
+    bench.ledger.put(replace(open_one, events=closed))
+    bench.share()
+    assert bench.paced["bb" * 16] == 0
+
+
+def test_the_order_goes_by_what_memory_costs_on_the_wire_as_the_last_migration_showed(tmp_path: Path) -> None:
+    """The larger guest's memory is mostly zero pages, of which its stream has shown nothing yet."""
+    bench = Bench(tmp_path)
+    large, small = record("aa" * 16, remaining_bytes=GIB), record("bb" * 16, remaining_bytes=GIB // 2)
+    bench.forecasts.note(Key("domain", "first_share", large.uuid), 0.1, bench.now)
+    bench.forecasts.note(Key("domain", "first_share", small.uuid), 0.9, bench.now)
+    for one in (large, small):
+        bench.ledger.put(one)
+    bench.share()
+    assert bench.paced.get(large.id, 0.0) == 0
+    assert bench.paced[small.id] > 0
+
+
+def test_a_guest_that_writes_in_a_burst_keeps_its_turn(tmp_path: Path) -> None:
+    """Libvirt's first dirty rate of a job was a hundred times the usual one, of a guest that writes to 4 MiB."""
+    bench = Bench(tmp_path)
+    short = record("aa" * 16, remaining_bytes=300 * MIB, dirty_bytes_per_s=10 * RATE)
+    for one in (short, record("bb" * 16, remaining_bytes=900 * MIB)):
+        bench.ledger.put(one)
+    bench.forecasts.note(Key("domain", "working_set", short.uuid), 4.0 * MIB, bench.now)
+    bench.forecasts.note(Key("domain", "later_share", short.uuid), 1.0, bench.now)
+    bench.share()
+    assert bench.paced.get(short.id, 0.0) == 0
 
 
 def test_a_link_without_room_still_keeps_everybody_alive(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import Domain, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.session.control import Ask, DomainName, Expect, Expected, Permit, Runs
+from dwcp_migrate.session.record import Migration
 from dwcp_migrate.state.commands import PutHost, Resolve, SetHostState, SetLimits
 from dwcp_migrate.state.fake import FakeEngine
 from dwcp_migrate.state.fleet import FleetMachine
@@ -362,3 +363,58 @@ async def test_a_resolution_needs_a_side_of_the_ticket(world: World) -> None:
     await world.agree()
     body = Resolve(token=world.tickets[0].token, source_runs=True, destination_runs=False)
     assert (await world.hosts["c"].coordination.submit(body)).code == "stranger"
+
+
+LEAVING = tuple(DomainName(f"0123abcd-0000-1111-2222-00000000000{number}", f"web{number}") for number in range(4))
+
+
+async def test_of_several_that_leave_at_once_two_ends_agree_on_none_that_may_be_another(tmp_path: Path) -> None:
+    """Libvirt lists the job of the first only, and every one of the four connections would be taken for it."""
+    async with world_of(tmp_path, Configured()) as world:
+        source, destination = world.hosts["a"], world.hosts["b"]
+        destination.announced = list(LEAVING)
+        for identity in ("one", "two"):
+            agreement = await source.permits.obtain(identity, source.peer("b"), "", LEAVING[:1])
+            assert agreement.permit is None
+            assert await destination.permits.judge(identity, destination.peer("a"), None) == ("", "")
+        destination.announced = [LEAVING[0]]
+        agreement = await source.permits.obtain("three", source.peer("b"), "", LEAVING[:1])
+        assert agreement.permit is not None
+        assert agreement.permit.uuid == LEAVING[0].uuid
+
+
+async def test_a_domain_whose_memory_is_carried_already_is_not_agreed_on_again(tmp_path: Path) -> None:
+    async with world_of(tmp_path, Configured()) as world:
+        source, destination = world.hosts["a"], world.hosts["b"]
+        source.runtime.ledger.put(carries(LEAVING[0]))
+        destination.announced = list(LEAVING[:2])
+        agreement = await source.permits.obtain("two", source.peer("b"), "", LEAVING[:2])
+        assert agreement.permit is not None
+        assert agreement.permit.uuid == LEAVING[1].uuid
+
+
+async def test_a_fleet_gives_each_of_those_that_leave_at_once_a_ticket_of_its_own(world: World) -> None:
+    source, destination = world.hosts["a"], world.hosts["b"]
+    destination.announced = [*LEAVING, DomainName(UUID, "elsewhere")]
+    for name in LEAVING:
+        source.runs(name.uuid)
+    given = set()
+    for name in LEAVING:
+        agreement = await source.permits.obtain(name.name, source.peer("b"), "", LEAVING[:1])
+        assert agreement.permit is not None
+        given.add(agreement.permit.uuid)
+    assert given == {name.uuid for name in LEAVING}
+
+
+def carries(domain: DomainName) -> Migration:
+    return Migration(
+        id="ab" * 16,
+        role="source",
+        state="precopy",
+        peer="b",
+        address="10.0.0.2",
+        port=49152,
+        domain=domain.name,
+        uuid=domain.uuid,
+        started_at=1.0,
+    )

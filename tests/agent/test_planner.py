@@ -1,5 +1,6 @@
 """The planner's tick over a whole migration, with a fake libvirt and interfaces that a test makes."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Migration, close
+from dwcp_migrate.session.record import Event, Migration, close, note
 from dwcp_migrate.units import GIB, MIB
 
 UUID = "8f3c1d6e-0000-4000-8000-000000000001"
@@ -208,3 +209,37 @@ async def test_dirty_rates_are_measured_of_domains_that_do_not_migrate(world: Wo
     await world.planner._measure_dirty_rates()
     assert world.planner.forecasts.known(Key("domain", "dirty", UUID), 1) == [8 * MIB]
     await finish(world)
+
+
+async def test_the_link_goes_to_the_next_at_once_and_not_at_the_next_tick(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.carry(20, busy=1.0)
+    monkeypatch.setattr("dwcp_migrate.agent.planner.TICK_S", 3600.0)
+    paced = asyncio.Event()
+
+    def pace(identity: str, bytes_per_s: float) -> None:
+        world.paced[identity] = bytes_per_s
+        paced.set()
+
+    world.planner.sharing._pace = pace
+    loop = asyncio.create_task(world.planner.run())
+    ledger = world.runtime.ledger
+    long = replace(world.record, id="bb" * 16, domain="web2", uuid=UUID[:-1] + "2", memory_bytes=4 * GIB)
+    ledger.put(replace(long, remaining_bytes=4 * GIB))
+    await asyncio.wait_for(paced.wait(), 10)
+    assert 0 < world.paced[long.id] < 0.1 * RATE
+    assert world.record.id not in world.paced
+    paced.clear()
+    ledger.change(world.record.id, _all_sent)
+    await asyncio.wait_for(paced.wait(), 10)
+    assert world.paced[long.id] == 0
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+    await finish(world)
+
+
+def _all_sent(record: Migration) -> Migration:
+    """QEMU's connection is over, and libvirt has not said yet how it went."""
+    record = replace(record, connections={"main": 1})
+    return note(record, Event(at=1021.0, event="connection-closed", connection=0))

@@ -14,7 +14,9 @@ from dwcp_migrate.bandwidth.allocator import (
     Grant,
     allocate,
 )
-from dwcp_migrate.bandwidth.sequence import Job, late, order
+from dwcp_migrate.bandwidth.precopy import Fluid
+from dwcp_migrate.bandwidth.sequence import PASSES_MAX, Job, late, order
+from dwcp_migrate.bandwidth.simulation import Link, Moving, in_order
 from dwcp_migrate.bench import pba_sharing
 from dwcp_migrate.bench.frame import Options
 
@@ -191,6 +193,25 @@ def test_the_order_is_the_best_of_those_that_keep_every_deadline(queue: list[Job
         assert not late(queue, ordered, 1.0)
         assert total(tuple(by_name[name] for name in ordered)) == min(map(total, keeping))
     assert sorted(ordered) == sorted(by_name)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "working_set"), [(0.0, 20e6), (3e6, 20e6), (12e6, 20e6), (12e6, 200e6), (40e6, 60e6)]
+)
+def test_a_migration_s_duration_is_that_of_its_passes(dirty: float, working_set: float) -> None:
+    """40 MB/s over a link of 25 never end by themselves; for the order they are the longest, and no more than that."""
+    said = Job("a", 400e6, dirty_bytes_per_s=dirty, working_set_bytes=working_set).duration_s(25e6)
+    if dirty < 25e6:
+        link = Link(in_order(["a"], 25e6), [Moving("a", Fluid(400e6, dirty, working_set))])
+        link.run()
+        assert said == pytest.approx(link.now, rel=0.05)
+    assert said <= 400 / 25 + PASSES_MAX * working_set / 25e6 + 1e-9
+
+
+def test_a_burst_of_writing_does_not_make_a_short_migration_the_last() -> None:
+    bursting = Job("a", 60.0, dirty_bytes_per_s=1e3, working_set_bytes=1.0)
+    assert order([bursting, Job("b", 280.0)], 20.0) == ["a", "b"]
+    assert order([Job("a", 60.0, dirty_bytes_per_s=1e3), Job("b", 280.0)], 20.0) == ["b", "a"]  # nothing bounds it
 
 
 def test_an_order_for_a_link_that_carries_nothing_is_still_one() -> None:

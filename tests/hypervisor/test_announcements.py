@@ -57,6 +57,20 @@ def test_domains_that_the_source_names_are_preferred() -> None:
     assert use(announced("a", "b"), 1.0, migrating=("b",)) == "b"
 
 
+def test_all_that_leave_at_once_find_a_door_although_the_source_names_only_the_first() -> None:
+    announcements = announced("a", "b", "c", "d")
+    for _ in range(4):
+        assert use(announcements, 1.0, migrating=("c",)) != ""
+    assert use(announcements, 1.0, migrating=("c",)) != ""  # and one copies its disks
+
+
+def test_a_domain_that_the_source_does_not_name_yet_is_a_candidate_until_a_session_carries_it() -> None:
+    announcements = announced("a", "b", "c")
+    assert use(announcements, 1.0, migrating=("a",)) == "a"
+    assert [found.uuid for found in announcements.candidates(("b",), 1.0)] == ["b", "c"]
+    assert [found.uuid for found in announcements.candidates(("a",), 1.0)] == ["a", "b", "c"]
+
+
 def test_names_that_nobody_announced_say_nothing() -> None:
     assert use(announced("a", "b"), 1.0, migrating=("c",)) == "a"
 
