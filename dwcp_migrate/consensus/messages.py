@@ -405,6 +405,5 @@ def _cut(data: bytes | bytearray | memoryview) -> tuple[list[Message], int]:
             if end - start < length:
                 break
             at = start + length
-            with view[start:at] as payload:
-                messages.append(decode(payload))
+            messages.append(decode(view[start:at]))
     return messages, at
