@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -190,6 +191,35 @@ async def test_a_failed_sync_ends_the_replica(tmp_path: Path, monkeypatch: pytes
         error = await asyncio.wait_for(nodes["r0"].failed, WAIT_S)
         assert "cannot be synced" in str(error)
         assert not asked.done()
+
+
+@pytest.mark.parametrize(
+    ("quick_s", "before_s", "threads"),
+    [
+        (WAIT_S, 0.0, ["MainThread"] * 3),
+        (WAIT_S, WAIT_S * 1.1, ["journal_0", "MainThread", "MainThread"]),
+        (-1.0, 0.0, ["journal_0"] * 3),
+    ],
+    ids=["quick", "quick again", "slow"],
+)
+async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_s: float, before_s: float, threads: list[str]
+) -> None:
+    monkeypatch.setattr(nodes_module, "SYNC_S_QUICK", quick_s)
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        synced: list[str] = []
+        sync = nodes["r0"]._journal.sync
+
+        def watched() -> None:
+            synced.append(threading.current_thread().name)
+            sync()
+
+        monkeypatch.setattr(nodes["r0"]._journal, "sync", watched)
+        nodes["r0"]._sync_s = before_s
+        for _ in threads:
+            await client.decide(encode(Register(DOMAIN)))
+        assert synced == threads
 
 
 class Unsynced(Fleet):
