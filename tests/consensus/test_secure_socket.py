@@ -99,6 +99,12 @@ async def test_both_know_each_other_and_bytes_pass_both_ways(directory: Path) ->
         assert (bytes(a.data), bytes(b.data)) == (b"to a", b"to b")
 
 
+async def test_small_writes_are_not_kept_back(directory: Path) -> None:
+    async with pair(directory) as ends:
+        for end in ends:
+            assert end.secured._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("size", [1, 16384, 16385, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 5 * MIB])
 async def test_any_size_arrives_whole_and_in_order(directory: Path, size: int) -> None:
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
