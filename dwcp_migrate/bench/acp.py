@@ -9,6 +9,8 @@ under way.
     conflict/<replicas>/<proposers>                 tickets for one domain from several hosts at once: one wins
     certificate/<replicas>                          a ticket with signatures of a quorum; and verifying it
     quorum/<n>                                      is this set of votes a quorum?
+
+`--only` takes cases whose names begin so: `pbft/4/0` is the smallest group in health, with each size of batches.
 """
 
 import asyncio
@@ -36,6 +38,7 @@ from dwcp_migrate.consensus.messages import BATCH_REQUESTS_MAX
 from dwcp_migrate.consensus.node import Node, NodeOptions
 from dwcp_migrate.consensus.quorum import quorum_of
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.transport.certificates import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from dwcp_migrate.units import KIB
@@ -93,10 +96,22 @@ class Echo:
 
 
 def rows(options: BenchOptions) -> list[Row]:
-    """Run the suite; about ten minutes, `quick` one."""
+    """Run the suite, or the cases that begin with `options.only`; about ten minutes, `quick` one.
+
+    Raises:
+        NotFoundError: no case begins so.
+    """
     with tempfile.TemporaryDirectory() as name:
         fleet = _Fleet(Path(name))
-        return list(_rows(fleet, options))
+        found = [row for row in _rows(fleet, options) if row.case.startswith(options.only)]
+    if not found:
+        raise NotFoundError(f"no case {options.only}", hint="pbft/4/0/adaptive/10, for instance")
+    return found
+
+
+def _is_wanted(group: str, only: str) -> bool:
+    """Tell whether a group has cases that begin with `only`."""
+    return group.startswith(only) or only.startswith(group)
 
 
 def _rows(fleet: "_Fleet", options: BenchOptions) -> Iterator[Row]:
@@ -109,21 +124,25 @@ def _rows(fleet: "_Fleet", options: BenchOptions) -> Iterator[Row]:
         yield from _pbft_rows(fleet, Setting(4, 0, batch), options)
     yield from _pbft_rows(fleet, Setting(4, 0, BATCH_REQUESTS_MAX, sync=True), options)
     for size in sizes:
-        yield from _ticket_rows(fleet, size, options)
+        if _is_wanted(f"conflict/{size}/", options.only) or _is_wanted(f"certificate/{size}", options.only):
+            yield from _ticket_rows(fleet, size, options)
     for size in SIZES:
-        yield _quorum_row(size)
+        if _is_wanted(f"quorum/{size}", options.only):
+            yield _quorum_row(size)
 
 
 def _pbft_rows(fleet: "_Fleet", setting: Setting, options: BenchOptions) -> Iterator[Row]:
     runs = 1 if options.quick else RUNS
     batch = "adaptive" if setting.batch_max == BATCH_REQUESTS_MAX else str(setting.batch_max)
-    kind = "durable" if setting.sync else "pbft"
+    name = f"{'durable' if setting.sync else 'pbft'}/{setting.replicas}/{setting.faulty}/{batch}/"
+    if not _is_wanted(name, options.only):
+        return
     sync = "fdatasync before each promise" if setting.sync else "journal written, not synced"
     counts = {in_flight: OPERATIONS[in_flight] // (8 if options.quick else 1) for in_flight in IN_FLIGHT}
     with fleet.group(setting, Echo) as group:
         measured = _ask(_load, group, counts, runs)
     for in_flight, figures in measured.items():
-        case = f"{kind}/{setting.replicas}/{setting.faulty}/{batch}/{in_flight}"
+        case = f"{name}{in_flight}"
         method = (
             f"{counts[in_flight]} requests of 1 KiB by one client after a warm-up, loopback, mutual TLS 1.3, {sync}"
         )

@@ -57,7 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         migrations: of the suites soak and predict.
         first: number of the first migration (soak) or group (predict): what is done follows from the seed and that.
         seed: of what the suites soak, predict and pba draw.
-        only: cases whose names begin so (ass); empty is all that take no more than minutes.
+        only: cases whose names begin so (acp, ass); empty is all that take no more than minutes.
         traces: directory of `time value` files for the suite pba; empty without.
     """
 

@@ -17,7 +17,7 @@ from dwcp_migrate.cli.options import json_option
 )
 @click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (soak, pba, predict).")
 @click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
-@click.option("--only", default="", help="Cases whose names begin so (ass).")
+@click.option("--only", default="", help="Cases whose names begin so (acp, ass).")
 @json_option
 def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **soak: int) -> None:
     """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict or soak.

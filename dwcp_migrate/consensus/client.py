@@ -123,6 +123,8 @@ class Client:
         if pending is None or sender not in self._group.keys:
             return
         pending.replies[sender] = reply
+        if len(pending.replies) < self._group.numbers.weak:
+            return
         same = [
             (name, held)
             for name, held in pending.replies.items()

@@ -63,13 +63,16 @@ class Executor:
         core.time_ms = max(core.time_ms, content.time_ms)
         results: list[tuple[str, int, bytes]] = []
         for _, body in content.requests:
-            if core.clients.standing(body.client, body.number) is Standing.NEW and body.client in core.group.clients:
-                result = self._apply(body, slot.sequence)
-                core.clients.record(body.client, body.number, Outcome(slot.sequence, result))
-                results.append((body.client, body.number, result))
-                core.counters.executed += 1
-            self._requests.done((body.client, body.number))
-            self._requests.reply(body)
+            client, number = body.client, body.number
+            if core.clients.standing(client, number) is Standing.NEW and client in core.group.clients:
+                outcome = Outcome(slot.sequence, self._apply(body, slot.sequence))
+                core.clients.record(client, number, outcome)
+                results.append((client, number, outcome.result))
+                self._requests.answer(body, outcome)
+            else:
+                self._requests.reply(body)
+            self._requests.done((client, number))
+        core.counters.executed += len(results)
         core.counters.batches += 1
         if not core.recovering:
             core.out.executions.append(Execution(slot.sequence, batch_digest, results))

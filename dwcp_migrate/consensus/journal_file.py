@@ -69,13 +69,23 @@ class JournalFile:
             os.ftruncate(self._file, self._size)
             raise
         self._size += len(data)
-        if sync and self._sync:
-            try:
-                os.fdatasync(self._file)
-            except OSError as error:
-                raise ConsensusError(
-                    f"journal {self._path} cannot be synced: {error.strerror}", hint="check the disk"
-                ) from error
+        if sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make what was appended durable, if this journal is to be; another thread may append meanwhile.
+
+        Raises:
+            ConsensusError: as `append`.
+        """
+        if not self._sync:
+            return
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise ConsensusError(
+                f"journal {self._path} cannot be synced: {error.strerror}", hint="check the disk"
+            ) from error
 
     def replace(self, entries: Iterable[journal.Entry]) -> None:
         """Put a new journal in place of the old one.

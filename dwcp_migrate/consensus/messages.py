@@ -374,8 +374,8 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take bytes as they come; returns the messages that are complete.
+    def feed(self, data: bytes | memoryview) -> list[Message]:
+        """Take bytes as they come, and copy what is kept; returns the messages that are complete.
 
         Raises:
             LimitExceededError: a length past `FRAME_BYTES_MAX`, before anything is kept for it.
@@ -392,9 +392,9 @@ class Frames:
         return messages
 
 
-def _cut(data: bytes | bytearray) -> tuple[list[Message], int]:
+def _cut(data: bytes | bytearray | memoryview) -> tuple[list[Message], int]:
     """Decode the frames that are whole; returns them and where the rest begins."""
-    messages = []
+    messages: list[Message] = []
     at, end = 0, len(data)
     with memoryview(data) as view:
         while end - at >= _LENGTH.size:
@@ -405,6 +405,5 @@ def _cut(data: bytes | bytearray) -> tuple[list[Message], int]:
             if end - start < length:
                 break
             at = start + length
-            with view[start:at] as payload:
-                messages.append(decode(payload))
+            messages.append(decode(view[start:at]))
     return messages, at

@@ -9,6 +9,7 @@ The whole protocol with its diagram: docs/consensus.md.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from dwcp_migrate.consensus import journal
 from dwcp_migrate.consensus.agreement import Agreement
@@ -43,6 +44,9 @@ from dwcp_migrate.consensus.recovery import compact, replay
 from dwcp_migrate.consensus.requests import Requests
 from dwcp_migrate.consensus.views import Views
 
+_VOTES: Final = frozenset((PrePrepare, Prepare, Commit))
+"""What belongs to a view, and counts in it only."""
+
 
 class Replica:
     """One member of a group.
@@ -65,11 +69,24 @@ class Replica:
         self._agreement = Agreement(self.core, self._requests, self._executor)
         self._views = Views(self.core, self._requests, self._agreement, self._executor)
         self._catchup = Catchup(self.core, self._epochs, self._agreement, self._executor, self._views)
-        self._handlers: dict[type[Message], Callable[[str, Message], None]] = {
-            **dict.fromkeys((PrePrepare, Prepare, Commit), self._handle_vote),
-            **dict.fromkeys((Request, Checkpoint, StableCheckpoint, ViewChange, NewView), self._handle_proof),
-            **dict.fromkeys((Status, Decided, FetchBatch, BatchContent), self._handle_help),
-            **dict.fromkeys((FetchState, StateManifest, StatePart, EpochLink), self._handle_help),
+        views, agreement, catchup = self._views, self._agreement, self._catchup
+        self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
+            PrePrepare: agreement.on_pre_prepare,
+            Prepare: agreement.on_prepare,
+            Commit: agreement.on_commit,
+            Request: self._requests.on_request,
+            Checkpoint: self._executor.on_checkpoint,
+            ViewChange: views.on_view_change,
+            NewView: lambda _, message: views.on_new_view(message),
+            StableCheckpoint: lambda _, message: catchup.on_stable(message),
+            Status: catchup.on_status,
+            Decided: catchup.on_decided,
+            FetchBatch: catchup.on_fetch_batch,
+            BatchContent: lambda _, message: catchup.on_batch(message),
+            FetchState: catchup.on_fetch_state,
+            StateManifest: catchup.on_manifest,
+            StatePart: catchup.on_part,
+            EpochLink: lambda _, message: catchup.on_link(message),
             **dict.fromkeys((Hello, Reply), self._refuse),
         }
 
@@ -95,7 +112,9 @@ class Replica:
         core = self.core
         core.now = now
         executed = core.executed
-        self._handlers[type(message)](sender, message)
+        kind = type(message)
+        if kind not in _VOTES or self._views.is_current(sender, message):  # type: ignore[arg-type]
+            self._handlers[kind](sender, message)
         if core.executed != executed:
             self._views.progressed()
 
@@ -120,53 +139,6 @@ class Replica:
             out.sync = True
         core.out = Ready()
         return out
-
-    def _handle_vote(self, sender: str, message: Message) -> None:
-        """Take what belongs to a view, in its view."""
-        match message:
-            case PrePrepare():
-                if self._views.is_current(sender, message):
-                    self._agreement.on_pre_prepare(sender, message)
-            case Prepare():
-                if self._views.is_current(sender, message):
-                    self._agreement.on_prepare(sender, message)
-            case Commit():
-                if self._views.is_current(sender, message):
-                    self._agreement.on_commit(sender, message)
-
-    def _handle_proof(self, sender: str, message: Message) -> None:
-        """Take what is signed."""
-        match message:
-            case Request():
-                self._requests.on_request(sender, message)
-            case Checkpoint():
-                self._executor.on_checkpoint(sender, message)
-            case StableCheckpoint():
-                self._catchup.on_stable(message)
-            case ViewChange():
-                self._views.on_view_change(sender, message)
-            case NewView():
-                self._views.on_new_view(message)
-
-    def _handle_help(self, sender: str, message: Message) -> None:
-        """Take what replicas that lag ask and are told."""
-        match message:
-            case Status():
-                self._catchup.on_status(sender, message)
-            case Decided():
-                self._catchup.on_decided(sender, message)
-            case FetchBatch():
-                self._catchup.on_fetch_batch(sender, message)
-            case BatchContent():
-                self._catchup.on_batch(message)
-            case FetchState():
-                self._catchup.on_fetch_state(sender, message)
-            case StateManifest():
-                self._catchup.on_manifest(sender, message)
-            case EpochLink():
-                self._catchup.on_link(message)
-            case StatePart():
-                self._catchup.on_part(sender, message)
 
     def _refuse(self, sender: str, message: Message) -> None:
         """Count what no honest peer sends a replica."""

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Final, TypeVar
 
 from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.clients import CLIENT_WINDOW, Standing
+from dwcp_migrate.consensus.clients import CLIENT_WINDOW, Outcome, Standing
 from dwcp_migrate.consensus.core import Core
 from dwcp_migrate.consensus.keys import MAC_BYTES, REQUEST, is_authentic, is_signed
 from dwcp_migrate.consensus.messages import Reply, Request, RequestBody, decode_request_body
@@ -145,10 +145,12 @@ class Requests:
         return taken
 
     def done(self, key: Key) -> None:
-        """Forget a request that was executed."""
-        self.queue.drop(key)
+        """Forget a request that was executed; a backup mostly has none."""
         self.proposed.discard(key)
-        self.waiting.drop(key)
+        if self.queue:
+            self.queue.drop(key)
+        if self.waiting:
+            self.waiting.drop(key)
 
     def prune(self) -> None:
         """Forget what was executed elsewhere: the state was fetched."""
@@ -179,18 +181,22 @@ class Requests:
                 core.send(core.primary, request)
 
     def reply(self, body: RequestBody) -> None:
+        """Tell a client again what came of its request, if that is still known."""
+        outcome = self._core.clients.outcome(body.client, body.number)
+        if outcome is not None:
+            self.answer(body, outcome)
+
+    def answer(self, body: RequestBody, outcome: Outcome) -> None:
         """Tell a client what came of its request."""
         core = self._core
-        outcome = core.clients.outcome(body.client, body.number)
-        if outcome is None or core.recovering or not core.is_voter:
+        if core.recovering or not core.is_voter:
             return
         epoch, sequence, result = core.group.epoch, outcome.sequence, outcome.result
         signature = b""
         if body.certify:
             decision = Certificate(core.group.cluster, epoch, sequence, body.client, body.number, result, {})
             signature = sign_decision(core.identity, core.group, decision)
-        reply = Reply(epoch, core.view, body.number, sequence, result, signature)
-        core.out.replies.append((body.client, reply))
+        core.out.replies.append((body.client, Reply(epoch, core.view, body.number, sequence, result, signature)))
 
     def _on_epoch(self) -> None:
         clients = self._core.group.clients

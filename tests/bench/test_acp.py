@@ -4,6 +4,7 @@ import pytest
 
 from dwcp_migrate.bench import acp
 from dwcp_migrate.bench.frame import Options
+from dwcp_migrate.errors import NotFoundError
 
 
 def test_the_quick_suite_gives_every_kind_of_figure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +25,14 @@ def test_the_quick_suite_gives_every_kind_of_figure(monkeypatch: pytest.MonkeyPa
         ("check_ns", "ns"),
     }
     assert all(row.value > 0 for row in rows)
+
+
+def test_only_the_cases_that_were_asked_for_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acp, "OPERATIONS", {1: 80, 10: 160, 64: 640})
+    assert {row.case for row in acp.rows(Options(quick=True, only="quorum/1"))} == {"quorum/10"}
+    assert {row.case for row in acp.rows(Options(quick=True, only="pbft/4/0/4/1"))} == {
+        "pbft/4/0/4/1",
+        "pbft/4/0/4/10",
+    }
+    with pytest.raises(NotFoundError, match="no case raft"):
+        acp.rows(Options(quick=True, only="raft"))

@@ -3,17 +3,19 @@
 import asyncio
 import errno
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dwcp_migrate.consensus import Member, Membership, Options, Replica
+from dwcp_migrate.consensus import Member, Membership, Options, Replica, journal
 from dwcp_migrate.consensus import channel as channels
 from dwcp_migrate.consensus import node as nodes_module
 from dwcp_migrate.consensus.certificate import Certificate
-from dwcp_migrate.consensus.channel import Channel
+from dwcp_migrate.consensus.channel import Channel, only
 from dwcp_migrate.consensus.group_client import GroupClient
 from dwcp_migrate.consensus.journal_file import JournalFile
 from dwcp_migrate.consensus.membership import Group
@@ -191,6 +193,78 @@ async def test_a_failed_sync_ends_the_replica(tmp_path: Path, monkeypatch: pytes
         assert not asked.done()
 
 
+@pytest.mark.parametrize(
+    ("quick_s", "before_s", "threads"),
+    [
+        (WAIT_S, 0.0, ["MainThread"] * 3),
+        (WAIT_S, WAIT_S * 1.1, ["journal_0", "MainThread", "MainThread"]),
+        (-1.0, 0.0, ["journal_0"] * 3),
+    ],
+    ids=["quick", "quick again", "slow"],
+)
+async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_s: float, before_s: float, threads: list[str]
+) -> None:
+    monkeypatch.setattr(nodes_module, "SYNC_S_QUICK", quick_s)
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        synced: list[str] = []
+        sync = nodes["r0"]._journal.sync
+
+        def watched() -> None:
+            synced.append(threading.current_thread().name)
+            sync()
+
+        monkeypatch.setattr(nodes["r0"]._journal, "sync", watched)
+        nodes["r0"]._sync_s = before_s
+        for _ in threads:
+            await client.decide(encode(Register(DOMAIN)))
+        assert synced == threads
+
+
+class Unsynced(Fleet):
+    """Nodes that write their journals and do not wait for the disk."""
+
+    def options(self, name: str) -> NodeOptions:
+        return msgspec.structs.replace(super().options(name), sync=False)
+
+    def records(self, name: str) -> list[tuple[str, int]]:
+        entries, _ = journal.decode((self.directory / f"{name}.journal").read_bytes())
+        votes = (each for each in entries if isinstance(each, journal.Accepted | journal.Committed))
+        return [(type(each).__name__, each.sequence) for each in votes]
+
+
+async def test_that_something_is_decided_is_written_before_what_follows_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "TICK_S", 3600.0)
+    fleet = Unsynced(tmp_path, 4)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        await client.decide(encode(Register(DOMAIN)))
+        early = [fleet.records(name) for name, node in nodes.items() if node.replica.executed]
+        assert len(early) >= 2
+        assert all(records == [("Accepted", 1)] for records in early)
+        await client.decide(encode(Register(DOMAIN)))
+        executed = {name: node.replica.executed for name, node in nodes.items()}
+    whole = [("Accepted", 1), ("Committed", 1), ("Accepted", 2), ("Committed", 2)]
+    for name, sequence in executed.items():
+        assert fleet.records(name) == whole or sequence < 2
+    assert sum(sequence == 2 for sequence in executed.values()) >= 2
+
+
+async def test_that_something_is_decided_is_written_by_the_next_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "TICK_S", 3600.0)
+    fleet = Unsynced(tmp_path, 4)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        await client.decide(encode(Register(DOMAIN)))
+        name = next(name for name, node in nodes.items() if node.replica.executed)
+        assert fleet.records(name) == [("Accepted", 1)]
+        nodes[name]._tick()
+        assert fleet.records(name) == [("Accepted", 1), ("Committed", 1)]
+
+
 HELLO = encode_frame(Hello(VERSION, CLUSTER, "client"))
 
 
@@ -242,18 +316,18 @@ async def test_a_host_of_another_authority_does_not_get_in(tmp_path: Path) -> No
             await foreign.dial("c0", HELLO)
 
 
-class Transport:
+class Stuck:
     """What a channel sees of a peer that takes nothing."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self.written: list[bytes] = []
+        self.unsent_bytes = 0
+        self.names = ["r0"]
+        self.sent: list[bytes] = []
 
-    def get_write_buffer_size(self) -> int:
-        return self.size
+    def start(self, *_: object) -> None: ...
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
 
 
 class Nobody:
@@ -269,15 +343,16 @@ class Nobody:
 
 
 async def test_what_a_peer_does_not_take_is_dropped_past_the_limit() -> None:
-    channel = Channel(Nobody(), Hello(VERSION, CLUSTER, "client"), lambda _: None)
-    transport = channel._transport = Transport()  # type: ignore[assignment]
-    transport.size = channels.UNSENT_BYTES_MAX
+    channel = Channel(Nobody(), Hello(VERSION, CLUSTER, "client"), only("r0"))
+    stuck = Stuck()
+    channel.start(stuck)  # type: ignore[arg-type]
+    stuck.unsent_bytes = channels.UNSENT_BYTES_MAX
     channel.put(b"a")
     channel.put(b"b")
     channel.flush()
-    assert transport.written == [b"ab"]
-    transport.size += 1
+    assert stuck.sent == [HELLO, b"ab"]
+    stuck.unsent_bytes += 1
     channel.put(b"c")
     channel.flush()
-    assert transport.written == [b"ab"]
+    assert stuck.sent == [HELLO, b"ab"]
     assert channel.dropped == 1
