@@ -292,7 +292,7 @@ def _host(found: Findings) -> Iterator[Check]:
     yield _ports(found.host, config)
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
-    synchronised = found.host.clock_synchronised
+    synchronised = bool(found.host.clock_synchronised)
     yield _should(
         "clock",
         hold=synchronised,

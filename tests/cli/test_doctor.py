@@ -144,3 +144,8 @@ def test_json_gives_every_check_all_its_fields(call: Callable[..., tuple[int, st
     answer = json.loads(call("doctor", "--json")[1])
     assert answer["verdict"] in {"ok", "warn", "fail"}
     assert {tuple(sorted(check)) for check in answer["checks"]} == {("id", "remedy", "verdict", "what", "why")}
+
+
+@pytest.mark.parametrize(("used", "verdict"), [(80, "ok"), (81, "warn")])
+def test_descriptors_are_plenty_up_to_their_share(facts: Make, used: int, verdict: str) -> None:
+    assert judge(facts(open_descriptors=used, open_descriptors_max=100))["descriptors"].verdict == verdict

@@ -3,7 +3,14 @@
 import pytest
 
 from dwcp_migrate.delta import Codec, CodecChoice, Coding, Observation, pinned
-from dwcp_migrate.delta.choice import PATIENCE, ladder
+from dwcp_migrate.delta.choice import (
+    COMPRESSORS_FREE,
+    COMPRESSORS_SATURATED,
+    LINK_BUSY,
+    LINK_IDLE,
+    PATIENCE,
+    ladder,
+)
 
 LINK_BOUND = Observation(link_bytes_per_s=10e6, link_busy=1.0, compressors_busy=0.2)
 CPU_BOUND = Observation(link_bytes_per_s=1e9, link_busy=0.0, compressors_busy=1.0)
@@ -72,3 +79,21 @@ def test_the_configuration_pins_by_name_and_auto_pins_nothing() -> None:
     assert pinned("zstd", 3) == Coding(Codec.ZSTD, 3)
     assert pinned("lz4", 3) == Coding(Codec.LZ4, 3)
     assert ladder(2)[0] == Coding(Codec.NONE)
+
+
+@pytest.mark.parametrize(
+    ("link_busy", "compressors_busy", "coding"),
+    [
+        (LINK_BUSY, COMPRESSORS_FREE, Coding(Codec.ZSTD, 2)),
+        (LINK_BUSY - 0.01, COMPRESSORS_FREE, ZSTD_1),
+        (LINK_BUSY, COMPRESSORS_FREE + 0.01, ZSTD_1),
+        (LINK_IDLE, COMPRESSORS_SATURATED, Coding(Codec.LZ4)),
+        (LINK_IDLE + 0.01, COMPRESSORS_SATURATED, ZSTD_1),
+        (LINK_IDLE, COMPRESSORS_SATURATED - 0.01, ZSTD_1),
+    ],
+)
+def test_it_steps_at_its_thresholds_and_not_short_of_them(
+    link_busy: float, compressors_busy: float, coding: Coding
+) -> None:
+    seen = Observation(link_bytes_per_s=10e6, link_busy=link_busy, compressors_busy=compressors_busy)
+    assert walk(CodecChoice(6), seen, PATIENCE) == coding

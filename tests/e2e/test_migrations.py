@@ -1,11 +1,8 @@
 """Every way to migrate that stock libvirt and QEMU offer, carried by the agents, there and back."""
 
-import time
-
 import pytest
 
-from dwcp_migrate.lab.shuttle import Watch
-from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, completed, migrate
+from tests.e2e.world import DOWNTIME_MS_NEVER, World, journey, migrate
 
 pytestmark = pytest.mark.lab
 
@@ -29,25 +26,19 @@ def test_a_migration_over_four_multifd_channels_is_accelerated_there_and_back(wo
 
 
 def test_a_migration_switched_to_postcopy_is_accelerated_there_and_back(world: World) -> None:
-    world.lab.wan.set(SLOW)
     for _ in range(2):
-        source, destination, begin = world.shuttle.source, world.shuttle.destination, time.time()
-        with Watch(world.agent(source)) as watch:
-            move = world.shuttle.begin("--postcopy")
-            watch.until(lambda record: record.counters.raw_bytes > 8 << 20)
-            source.virsh("migrate-postcopy", world.shuttle.guest.name)
-        out, _ = completed(world, move.wait(), (source, destination), begin)
+        with journey(world, "--postcopy") as going:
+            going.reach()
+            going.source.virsh("migrate-postcopy", world.shuttle.guest.name)
+        out, _ = going.completed()
         assert [phase.state for phase in out.phases] == ["precopy", "postcopy", "ended"]
         assert sum(out.connections.values()) == 2  # the second one is the preempt channel
         assert out.counters.reverse_bytes > 0  # pages were asked for
 
 
 def test_postcopy_after_the_first_pass_is_accelerated(world: World) -> None:
-    world.lab.wan.set(SLOW)
-    source, destination, begin = world.shuttle.source, world.shuttle.destination, time.time()
-    with Watch(world.agent(source)) as watch:
-        move = world.shuttle.begin("--postcopy", "--postcopy-after-precopy")
-        watch.until(lambda record: record.counters.raw_bytes > 0)
+    with journey(world, "--postcopy", "--postcopy-after-precopy") as going:
+        going.reach(raw_bytes=0)
         world.limit_downtime(DOWNTIME_MS_NEVER)  # or else it converges first
-    out, _ = completed(world, move.wait(), (source, destination), begin)
+    out, _ = going.completed()
     assert "postcopy" in [phase.state for phase in out.phases]

@@ -5,7 +5,9 @@ makes whole what was broken. What it may not leave behind is counted (`lab.censu
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dwcp_migrate.errors import LabError
@@ -15,7 +17,7 @@ from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 from dwcp_migrate.lab.processes import ProcessId, identify
-from dwcp_migrate.lab.shuttle import Outcome, Shuttle, newest_record
+from dwcp_migrate.lab.shuttle import Move, Outcome, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
 from dwcp_migrate.session.record import Migration
 
@@ -133,6 +135,39 @@ def completed(
     assert (out.peer, into.peer) == (destination.name, source.name)
     assert "completed" in {out.peer_result, into.peer_result}  # whoever ended last knows what the other recorded
     return out, into
+
+
+@dataclass(frozen=True)
+class Journey:
+    """A migration that was begun over the slow WAN, and the records of it as its source writes them."""
+
+    world: World
+    source: Hypervisor
+    destination: Hypervisor
+    begin: float
+    watch: Watch
+    move: Move
+
+    def reach(self, raw_bytes: int = 8 << 20) -> None:
+        """Wait until so much of QEMU's stream was taken: 8 MiB are in the midst of the first pass."""
+        self.watch.until(lambda record: record.counters.raw_bytes > raw_bytes)
+
+    def completed(self) -> tuple[Migration, Migration]:
+        """Wait for the end and check it, see `completed`; the watch may be over by then."""
+        return completed(self.world, self.move.wait(), (self.source, self.destination), self.begin)
+
+    def records(self) -> tuple[Migration, Migration]:
+        """See `World.records`."""
+        return self.world.records(self.source, self.destination, self.begin)
+
+
+@contextmanager
+def journey(world: World, *flags: str) -> Iterator[Journey]:
+    """Begin a migration over the slow WAN and watch it as long as the block lasts."""
+    world.lab.wan.set(SLOW)
+    source, destination, begin = world.shuttle.source, world.shuttle.destination, time.time()
+    with Watch(world.agent(source)) as watch:
+        yield Journey(world, source, destination, begin, watch, world.shuttle.begin(*flags))
 
 
 def migrate_stock(world: World) -> None:

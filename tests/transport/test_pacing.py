@@ -155,13 +155,16 @@ def test_a_link_that_one_channel_fills_keeps_the_count() -> None:
     assert controller.count == CHANNELS_START
 
 
-def test_a_cut_is_no_verdict_on_the_count() -> None:
+@pytest.mark.parametrize("up", [0, CHANNELS_START - 1])
+def test_while_channels_are_missing_nothing_is_judged(up: int) -> None:
     controller = Controller(0.0, channels=0, channels_max=512)
-    drive(controller, 8, capacity=25e6, each=1.4e6)
-    count = controller.count
-    for step in range(40):
-        controller.observe(8 + step / 4, up=count if step < 12 else 0, acknowledged_bytes=0, waiting=True)
-    assert controller.count == count
+    for step in range(1, 41):  # a cut in the midst of the first measurement
+        there = CHANNELS_START if step < 3 else up
+        controller.observe(step / 4, up=there, acknowledged_bytes=step * MIB, waiting=True)
+    assert controller.count == CHANNELS_START
+    for step in range(41, 46):
+        controller.observe(step / 4, up=CHANNELS_START, acknowledged_bytes=step * MIB, waiting=True)
+    assert controller.count == 2 * CHANNELS_START
 
 
 def test_a_session_that_fills_nothing_says_nothing_about_the_link() -> None:
