@@ -56,7 +56,10 @@ class Question:
 
 
 def bind(
-    questions: Sequence[Question], known: Mapping[str, Known], taken: Mapping[str, Collection[str]]
+    questions: Sequence[Question],
+    known: Mapping[str, Known],
+    taken: Mapping[str, Collection[str]],
+    opening: int = 0,
 ) -> dict[str, Known]:
     """Tie what can be tied.
 
@@ -64,13 +67,14 @@ def bind(
         questions: migrations without a domain.
         known: domains by UUID, announced ones included.
         taken: UUIDs already tied, by lane.
+        opening: further migrations, whose ends are still agreeing: one of the domains that move may be any of theirs.
 
     Returns:
         Identity to domain, for those that have only one left.
     """
     gone = {lane: set(uuids) for lane, uuids in taken.items()}
     answers: dict[str, Known] = {}
-    while sure := _sure([each for each in questions if each.identity not in answers], known, gone):
+    while sure := _sure([each for each in questions if each.identity not in answers], known, gone, opening):
         for question, domain in sure:
             answers[question.identity] = domain
             gone.setdefault(question.lane, set()).add(domain.uuid)
@@ -78,7 +82,7 @@ def bind(
 
 
 def _sure(
-    questions: Sequence[Question], known: Mapping[str, Known], gone: Mapping[str, Collection[str]]
+    questions: Sequence[Question], known: Mapping[str, Known], gone: Mapping[str, Collection[str]], opening: int
 ) -> list[tuple[Question, Known]]:
     """Questions with one answer that no other one has too.
 
@@ -86,7 +90,7 @@ def _sure(
     """
     asking = Counter(question.lane for question in questions)
     possible = [
-        (question, _possible(question, known, gone.get(question.lane, ()), asking[question.lane]))
+        (question, _possible(question, known, gone.get(question.lane, ()), asking[question.lane] + opening))
         for question in questions
     ]
     single = [(question, domains[0]) for question, domains in possible if len(domains) == 1]
@@ -103,10 +107,12 @@ def _possible(question: Question, known: Mapping[str, Known], gone: Collection[s
         found = known.get(question.stream_uuid)
         return [found] if found else []
     free = [domain for domain in known.values() if domain.uuid not in gone]
-    announced = [domain for domain in free if domain.uuid in question.candidates]
-    moving = [domain for domain in (announced if question.candidates else free) if domain.moving]
-    is_complete = len(moving) >= asking or not question.candidates
-    return _of_size(moving if moving and is_complete else announced, question.memory_bytes)
+    announced = [domain for domain in free if domain.uuid in question.candidates] if question.candidates else free
+    sized = _of_size(announced, question.memory_bytes)
+    moving = [domain for domain in sized if domain.moving]
+    if question.candidates:
+        return moving if moving and len(moving) >= asking else sized
+    return moving
 
 
 def _of_size(domains: list[Known], memory_bytes: int) -> list[Known]:

@@ -169,7 +169,9 @@ class Domains:
             questions, taken = self._questions(role)
             if questions:
                 known = self._known(domains, role)
-                for identity, domain in bind(questions, known, taken).items():
+                running = self._ledger.running()
+                opening = sum(one.role == role and one.id not in self._followed for one in running)
+                for identity, domain in bind(questions, known, taken, opening).items():
                     self._tie(self._followed[identity], domain.uuid, domain.name)
 
     def _questions(self, role: Role | str) -> tuple[list[Question], dict[str, list[str]]]:

@@ -71,6 +71,19 @@ def test_of_several_that_begin_at_once_the_first_that_libvirt_lists_is_not_every
     assert {identity: domain.uuid for identity, domain in found.items()} == {"one": "b", "two": "a"}
 
 
+def test_a_domain_that_moves_is_not_the_only_answer_while_another_migration_is_being_agreed_on() -> None:
+    """The other one may be whose job libvirt lists first."""
+    known = {"a": A, "b": Known("b", "vm-b", 4 * GIB)}
+    assert bind([ask(candidates="ab")], known, {}) == {"one": A}
+    assert bind([ask(candidates="ab")], known, {}, opening=1) == {}
+
+
+def test_a_domain_that_moves_and_does_not_fit_is_not_preferred_to_one_that_fits() -> None:
+    known = {"a": Known("a", "vm-a", 2 * GIB), "b": B}
+    found = bind([ask(candidates="ab", memory_bytes=2 * GIB + MIB)], known, {})
+    assert {identity: domain.uuid for identity, domain in found.items()} == {"one": "a"}
+
+
 def test_memory_and_disks_of_one_domain_are_tied_both() -> None:
     disk = Question("disk", "source disk", frozenset("a"))
     assert names(ask(candidates="a"), disk) == {"one": "a", "disk": "a"}

@@ -141,6 +141,17 @@ def test_earlier_errors_correct_the_next_prediction() -> None:
     assert 10 < few.median < known.median
 
 
+def test_a_few_migrations_show_most_of_a_bias() -> None:
+    """Durations of a guest that the lab moved to and fro, each said too long: the third is corrected by two."""
+    model = Range(4.0, 6.0, 9.0)
+    seen = [math.log(seconds / model.median) for seconds in (5.3, 4.5, 4.3)]
+    errors = [
+        abs(corrected(model, seen[:count]).median / (model.median * math.exp(seen[count])) - 1) for count in (1, 2)
+    ]
+    assert errors[0] < 0.27
+    assert errors[1] < 0.22
+
+
 def test_corrected_intervals_hold_as_many_as_they_say() -> None:
     draw = np.random.default_rng(1)
     errors: list[float] = []
