@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from dwcp_migrate.units import KIB
 
@@ -127,7 +127,8 @@ class SecureSocket:
         filled = 0
         try:
             while filled < READ_BYTES:
-                nbytes = self._tls.read(READ_BYTES - filled, _plain[filled:] if filled else _plain)  # type: ignore[arg-type]
+                rest = cast("bytearray", _plain[filled:] if filled else _plain)  # any writable buffer will do
+                nbytes = self._tls.read(READ_BYTES - filled, rest)
                 filled += nbytes
                 if not nbytes:
                     return filled, True
