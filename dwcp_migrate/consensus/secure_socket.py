@@ -127,8 +127,7 @@ class SecureSocket:
         filled = 0
         try:
             while filled < READ_BYTES:
-                rest = cast("bytearray", _plain[filled:] if filled else _plain)  # any writable buffer will do
-                nbytes = self._tls.read(READ_BYTES - filled, rest)
+                nbytes = cast("int", self._tls.read(READ_BYTES - filled, _plain[filled:] if filled else _plain))
                 filled += nbytes
                 if not nbytes:
                     return filled, True
