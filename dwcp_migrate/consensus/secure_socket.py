@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from dwcp_migrate.units import KIB
 
@@ -127,7 +127,7 @@ class SecureSocket:
         filled = 0
         try:
             while filled < READ_BYTES:
-                nbytes = self._tls.read(READ_BYTES - filled, _plain[filled:] if filled else _plain)  # type: ignore[arg-type]
+                nbytes = cast("int", self._tls.read(READ_BYTES - filled, _plain[filled:] if filled else _plain))
                 filled += nbytes
                 if not nbytes:
                     return filled, True
