@@ -1,4 +1,4 @@
-"""Puts the experts together: five that need no training, the perceptron and one streaming LSTM.
+"""Puts the experts together: five that need no training, the perceptron and three streaming LSTMs.
 
 The rule: the panel of the agent, of the benchmark and of training is made here, so that what is measured is what runs.
 """
@@ -18,8 +18,9 @@ from dwcp_migrate.bandwidth.weights import MODELS, Weights
 EWMA_DEFAULT: Final[Floats] = np.array([0.5, 0.3, 0.1, 0.3, 0.1])
 """Weight of the newest sample for each target: near the best on every set of real traces that was looked at."""
 
-DEFAULT_MODELS: Final = ("mlp", "lstm-small")
-"""The neural experts of the agent: the larger LSTMs cost 3 and 12 times as much and win nowhere clearly."""
+DEFAULT_MODELS: Final = tuple(MODELS)
+"""The neural experts of the agent. Without the two larger LSTMs the mix was up to 9 % worse than the best single model
+on recorded links, a minute ahead; with them all of it costs 0.2 % of a core more for 32 links."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ to the others (exponentially weighted aggregation with forgetting; Herbster and 
 as in Berrisch and Ziel 2023). Experts that err in different directions make the mean of their quantiles better than the
 best of them.
 
-A series' own outcomes are few at long horizons, so what training showed counts as many outcomes beside them.
+A series' own outcomes are few at long horizons, so what training showed counts as many outcomes beside them: the more,
+the more alike the series are that it was found on.
 """
 
 from typing import Final
@@ -20,8 +21,9 @@ FORGET: Final = 0.99
 SHARPNESS: Final = 40.0
 """An expert 5 % worse than the best keeps e^-2 of its weight."""
 
-PRIOR_OUTCOMES: Final = 100.0
-"""Outcomes that the losses from training count for at the beginning; they are forgotten like any other."""
+TRUST: Final = 100.0
+"""Outcomes that the losses from training count for at the beginning, where training has not found how many are best;
+they are forgotten like any other."""
 
 
 class Mix:
@@ -30,10 +32,11 @@ class Mix:
     Args:
         count: of series.
         start: (experts, targets, 3) mean loss of each in training, relative to the mean of all; ones where unknown.
+        trust: (targets,) outcomes that this counts for.
     """
 
-    def __init__(self, count: int, start: Floats) -> None:
-        self._start = PRIOR_OUTCOMES * start / start.mean(axis=0)
+    def __init__(self, count: int, start: Floats, trust: Floats) -> None:
+        self._start = trust[:, None] * start / start.mean(axis=0)
         self._loss = np.tile(self._start, (count, 1, 1, 1))
         # Overlapping targets are no independent evidence: the root of their steps is between one and the steps.
         self._evidence = 1 / np.sqrt(LAGS)

@@ -17,7 +17,7 @@ import numpy as np
 from dwcp_migrate.bandwidth.bands import Bands, untrained
 from dwcp_migrate.bandwidth.conformal import Conformal
 from dwcp_migrate.bandwidth.history import History
-from dwcp_migrate.bandwidth.mix import Mix
+from dwcp_migrate.bandwidth.mix import TRUST, Mix
 from dwcp_migrate.bandwidth.neural import QuantileForecaster
 from dwcp_migrate.bandwidth.points import PointForecaster
 from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
@@ -54,17 +54,20 @@ class Prior:
         bands: (point experts, targets, 3) log-ratios.
         losses: (experts, targets, 3) relative pinball losses.
         stretch: (targets, 2) logarithms of the factors by which the mix's bands were too narrow, below and above.
+        trust: (targets,) outcomes of a series' own that `losses` count for.
     """
 
     bands: Floats
     losses: Floats
     stretch: Floats
+    trust: Floats
 
 
 def no_prior(experts: Experts) -> Prior:
     """Nothing known: wide bands, equal weights, no correction."""
     losses = np.ones((len(experts.names), len(TARGETS), len(QUANTILES)))
-    return Prior(untrained(len(experts.points), len(TARGETS)), losses, np.zeros((len(TARGETS), 2)))
+    bands = untrained(len(experts.points), len(TARGETS))
+    return Prior(bands, losses, np.zeros((len(TARGETS), 2)), np.full(len(TARGETS), TRUST))
 
 
 class Panel:
@@ -82,7 +85,7 @@ class Panel:
         self._experts = experts
         self._history = History(count)
         self._bands = Bands(count, prior.bands)
-        self._mix = Mix(count, prior.losses)
+        self._mix = Mix(count, prior.losses, prior.trust)
         self._conformal = Conformal(count, prior.stretch)
         self._points = np.zeros((count, PENDING, len(experts.points), shape[1]))
         self._said = np.zeros((count, PENDING, *shape, len(QUANTILES)))

@@ -14,6 +14,7 @@ from dwcp_migrate.bandwidth.conformal import calibrated
 from dwcp_migrate.bandwidth.evaluation import WARM_UP, Said, run
 from dwcp_migrate.bandwidth.features import RATIO_MAX
 from dwcp_migrate.bandwidth.history import VALUE_MIN, History
+from dwcp_migrate.bandwidth.mix import TRUST
 from dwcp_migrate.bandwidth.panel import Experts, Panel, Prior
 from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, outcomes, pinball
 from dwcp_migrate.bandwidth.weights import read_arrays
@@ -22,6 +23,10 @@ from dwcp_migrate.errors import ConfigError
 CALIBRATION_OUTCOMES: Final = 100
 """With so many independent outcomes half of what they show is believed: 19 series of five minutes hold 70 of the mean
 over a minute, and what those lacked by chance made new series worse when it was believed in full."""
+
+TRUSTS: Final = (30.0, 100.0, 300.0)
+"""Candidates for the outcomes that the losses of training count for. On series of many kinds each one's own outcomes
+say more (30), on links of one kind what training found says more (300)."""
 
 EWMA_WEIGHTS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 """Candidates for the weight of the newest sample."""
@@ -45,22 +50,31 @@ def tune_ewma(series: Sequence[Floats]) -> Floats:
 
 
 def learn(make: Callable[[int], Experts], series: Sequence[Floats]) -> Prior:
-    """Find bands, losses and corrections.
+    """Find bands, losses, how far to trust them, and corrections.
 
-    The point experts run over the series alone, then the whole panel with their bands, then once more with the weights
-    that follow.
+    The point experts run over the series alone, then the whole panel with their bands, then with the weights that
+    follow, once for each candidate of `TRUSTS`: each target takes the one that it does best with.
 
     Args:
         make: experts for so many series.
         series: to learn from.
     """
-    bands = _bands(make(len(series)), series)
     flat = np.zeros((len(TARGETS), 2))
-    equal = Prior(bands, np.ones((len(make(1).names), len(TARGETS), len(QUANTILES))), flat)
-    losses = _losses(run(lambda count: Panel(count, make(count), equal), series))
-    weighted = Prior(bands, losses, flat)
-    said = run(lambda count: Panel(count, make(count), weighted), series)
-    return Prior(bands, losses, _stretch(said))
+    even = Prior(
+        _bands(make(len(series)), series),
+        np.ones((len(make(1).names), len(TARGETS), len(QUANTILES))),
+        flat,
+        np.full(len(TARGETS), TRUST),
+    )
+    losses = _losses(run(lambda count: Panel(count, make(count), even), series))
+    trust, stretch, least = even.trust.copy(), flat.copy(), np.full(len(TARGETS), np.inf)
+    for candidate in TRUSTS:
+        weighted = Prior(even.bands, losses, flat, np.full(len(TARGETS), candidate))
+        said = run(lambda count, prior=weighted: Panel(count, make(count), prior), series)  # type: ignore[misc]
+        lost = _lost(said)
+        better = lost < least
+        least[better], trust[better], stretch[better] = lost[better], candidate, _stretch(said)[better]
+    return Prior(even.bands, losses, stretch, trust)
 
 
 def together(first: Prior, second: Prior) -> Prior:
@@ -69,6 +83,7 @@ def together(first: Prior, second: Prior) -> Prior:
         (first.bands + second.bands) / 2,
         (first.losses + second.losses) / 2,
         (first.stretch + second.stretch) / 2,
+        (first.trust + second.trust) / 2,
     )
 
 
@@ -102,6 +117,16 @@ def _losses(said: Said) -> Floats:
     return found
 
 
+def _lost(said: Said) -> Floats:
+    """Mean pinball loss of the mix, in parts of each series' median: (targets,); infinite where nothing came."""
+    found = np.full(len(TARGETS), np.inf)
+    for column, (truth, scale) in enumerate(zip(said.truths, said.scales, strict=True)):
+        if len(truth):
+            lost = pinball(truth, said.forecasts[column][:, -1]).mean(axis=-1)
+            found[column] = (lost / np.maximum(scale, VALUE_MIN)).mean()
+    return found
+
+
 def _stretch(said: Said) -> Floats:
     """What the mix's bands lacked although they were corrected as they live: (targets, 2)."""
     found = np.zeros((len(TARGETS), 2))
@@ -116,7 +141,13 @@ def _stretch(said: Said) -> Floats:
 def pack(prior: Prior, ewma: Floats, names: Sequence[str]) -> bytes:
     """Write a prior as `.npz`."""
     buffer = io.BytesIO()
-    arrays = {"bands": prior.bands, "losses": prior.losses, "stretch": prior.stretch, "ewma": ewma}
+    arrays = {
+        "bands": prior.bands,
+        "losses": prior.losses,
+        "stretch": prior.stretch,
+        "trust": prior.trust,
+        "ewma": ewma,
+    }
     np.savez(buffer, allow_pickle=False, names=np.array(names), **arrays)
     return buffer.getvalue()
 
@@ -129,14 +160,15 @@ def unpack(data: bytes) -> tuple[Prior, Floats, tuple[str, ...]]:
     """
     arrays = read_arrays("prior", data)
     shape = (len(TARGETS), len(QUANTILES))
-    expected = ("losses", "bands", "stretch", "ewma", "names")
+    expected = ("losses", "bands", "stretch", "trust", "ewma", "names")
     if missing := [name for name in expected if name not in arrays]:
         raise ConfigError(f"the prior lacks {', '.join(missing)}")
-    losses, bands, stretch, ewma, names = (arrays[name] for name in expected)
+    losses, bands, stretch, trust, ewma, names = (arrays[name] for name in expected)
     fits = losses.shape[1:] == shape and bands.shape[1:] == shape and ewma.shape == shape[:1]
-    fits = fits and stretch.shape == (len(TARGETS), 2)
+    fits = fits and stretch.shape == (len(TARGETS), 2) and trust.shape == shape[:1]
     if not fits or names.shape != losses.shape[:1] or names.dtype.kind != "U":
         raise ConfigError("the prior's arrays do not fit together")
-    if not all(np.isfinite(array).all() for array in (losses, bands, stretch, ewma)) or (losses <= 0).any():
-        raise ConfigError("the prior's numbers are not finite")
-    return Prior(bands, losses, stretch), ewma, tuple(str(name) for name in names)
+    finite = all(np.isfinite(array).all() for array in (losses, bands, stretch, trust, ewma))
+    if not finite or (losses <= 0).any() or (trust <= 0).any():
+        raise ConfigError("the prior's numbers are out of bounds")
+    return Prior(bands, losses, stretch, trust), ewma, tuple(str(name) for name in names)

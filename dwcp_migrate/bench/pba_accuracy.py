@@ -13,18 +13,14 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth import files, priors, synthetic
-from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, Ensemble
+from dwcp_migrate.bandwidth.ensemble import Ensemble
 from dwcp_migrate.bandwidth.evaluation import MIX, WARM_UP, Score, run, score
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
-from dwcp_migrate.bandwidth.weights import MODELS
 from dwcp_migrate.bench.frame import Options, Row
 
 SERIES: Final = 32
 SAMPLES: Final = 600
 """Of each synthetic class."""
-
-LARGE: Final = tuple(name for name in MODELS if name not in DEFAULT_MODELS)
-"""Models that do not take part in the agent's mix; measured for comparison."""
 
 _UNITS: Final = ("accuracy_percent", "wape_percent", "pinball", "coverage_percent")
 
@@ -33,14 +29,14 @@ def synthetic_rows(options: Options) -> list[Row]:
     """Measure on the four classes of `synthetic`."""
     count = SERIES // 4 if options.quick else SERIES
     found = []
-    shipped, extra = files.load(), files.load(LARGE)
+    shipped = files.load()
     for name, make in synthetic.CLASSES.items():
         draw = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
         series = [make(draw, SAMPLES) for _ in range(count)]
         method = (
             f"{count} series of {SAMPLES} samples, seed {options.seed}, noise floor {synthetic.FLOORS_PERCENT[name]} %"
         )
-        found += _rows(name, _scores(shipped, extra, series), count, method)
+        found += _rows(name, _scores(shipped, series), count, method)
     return found
 
 
@@ -55,9 +51,9 @@ def trace_rows(options: Options) -> list[Row]:
         test = [values for file, values in long.items() if is_test(file)]
         if not (train and test):
             continue
-        shipped, extra, how = _fitted(train, options)
+        fitted, how = _fitted(train, options)
         method = f"{len(test)} traces, {sum(map(len, test))} rows, {how} {len(train)} others"
-        found += _rows(name, _scores(shipped, extra, test), len(test), method)
+        found += _rows(name, _scores(fitted, test), len(test), method)
     return found
 
 
@@ -66,31 +62,21 @@ def is_test(file: str) -> bool:
     return zlib.crc32(file.encode()) % 3 == 0
 
 
-def _fitted(train: Sequence[Floats], options: Options) -> tuple[Ensemble, Ensemble, str]:
-    """Train on traces: the agent's ensemble and the larger models."""
-    shipped, large = files.load(), files.load(LARGE)
+def _fitted(train: Sequence[Floats], options: Options) -> tuple[Ensemble, str]:
+    """Train on traces all that can be trained; and how that was."""
+    shipped = files.load()
     try:
         from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
     except ImportError:
-        ewma = priors.tune_ewma(train)
-        bare = Ensemble(shipped.weights, ewma)
-        return (
-            Ensemble(shipped.weights, ewma, priors.learn(bare.experts, train)),
-            large,
-            "shipped models, the rest from",
-        )
-    mine = train_ensemble(train, lambda *_: None, Effort(seed=options.seed), shipped)
-    if options.quick:
-        return mine, Ensemble({}, mine.ewma), "trained on"
-    return mine, train_ensemble(train, lambda *_: None, Effort(models=LARGE, seed=options.seed), large), "trained on"
+        bare = Ensemble(shipped.weights, priors.tune_ewma(train))
+        prior = priors.learn(bare.experts, train)
+        return Ensemble(bare.weights, bare.ewma, prior), "shipped models, the rest from"
+    return train_ensemble(train, lambda *_: None, Effort(seed=options.seed), shipped), "trained on"
 
 
-def _scores(shipped: Ensemble, extra: Ensemble, series: Sequence[Floats]) -> dict[str, list[Score]]:
-    """Score the agent's panel, and the larger models in one of their own whose mix counts for nothing."""
-    found = score(run(shipped.panel, series))
-    if extra.weights:
-        others = score(run(extra.panel, series))
-        found.update({name: scores for name, scores in others.items() if name in extra.weights})
+def _scores(ensemble: Ensemble, series: Sequence[Floats]) -> dict[str, list[Score]]:
+    """Score each expert of the agent's panel, and the mix, which comes last."""
+    found = score(run(ensemble.panel, series))
     return {name: found[name] for name in sorted(found, key=lambda name: (name == MIX, list(found).index(name)))}
 
 

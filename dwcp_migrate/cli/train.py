@@ -50,8 +50,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Train the neural forecasters and what their mix begins with.
 
-    The models that the package ships were made by `dwcp-migrate train --output DIR` and, for the larger LSTMs, with
-    `--model lstm-medium --model lstm-large` into a directory of their own.
+    The models that the package ships were made by `dwcp-migrate train --output DIR`.
     """
     if sum(given is not None for given in (traces, state)) > 1:
         raise click.UsageError("--traces and --state exclude each other")

@@ -5,12 +5,13 @@ import pytest
 
 from dwcp_migrate.bandwidth.bands import Bands, untrained
 from dwcp_migrate.bandwidth.conformal import STRETCH_MAX, Conformal, calibrated
-from dwcp_migrate.bandwidth.mix import Mix
+from dwcp_migrate.bandwidth.mix import TRUST, Mix
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, TARGETS, Floats
 
 ONE = np.array([0])
 KNOWN = np.ones((1, len(TARGETS)))
 UNCORRECTED = np.zeros((len(TARGETS), 2))
+TRUSTED = np.full(len(TARGETS), TRUST)
 
 
 def flat(low: float, median: float, high: float) -> Floats:
@@ -38,7 +39,7 @@ def test_a_band_does_not_learn_from_what_was_never_said() -> None:
 
 
 def test_weights_go_to_the_expert_that_errs_least_and_come_back_when_that_changes() -> None:
-    mix = Mix(1, np.ones((3, len(TARGETS), 3)))
+    mix = Mix(1, np.ones((3, len(TARGETS), 3)), TRUSTED)
     np.testing.assert_allclose(mix.weights(ONE), 1 / 3)
     for best in (0, 2):
         losses = np.full((1, 3, len(TARGETS), 3), 1.0)
@@ -51,7 +52,7 @@ def test_weights_go_to_the_expert_that_errs_least_and_come_back_when_that_change
 
 
 def test_a_mix_lies_between_its_experts_and_ascends() -> None:
-    mix = Mix(1, np.ones((2, len(TARGETS), 3)))
+    mix = Mix(1, np.ones((2, len(TARGETS), 3)), TRUSTED)
     said = np.stack([flat(1, 5, 6), flat(4, 4.5, 20)], axis=1)
     mixed = mix.combine(ONE, said)[0]
     assert (np.diff(mixed, axis=-1) >= 0).all()
@@ -106,3 +107,17 @@ def test_a_band_is_stretched_by_no_more_than_the_limit() -> None:
     np.testing.assert_allclose(corrected[:, HIGH], 2.0 ** np.exp(STRETCH_MAX))
     assert (corrected[:, MEDIAN] == 1.0).all()
     assert (corrected[:, LOW] > 0.5).all()  # nothing was ever below: that side shrank
+
+
+def test_the_more_training_is_trusted_the_later_a_series_own_outcomes_decide() -> None:
+    losses = np.full((1, 2, len(TARGETS), 3), 1.0)
+    losses[:, 1] = 0.8
+    start = np.ones((2, len(TARGETS), 3))
+    start[1] = 1.2
+    before = []
+    for trust in (10.0, 100.0):
+        mix = Mix(1, start, np.full(len(TARGETS), trust))
+        for _ in range(20):
+            mix.learn(ONE, losses, KNOWN)
+        before.append(mix.weights(ONE)[0, 1, 0, MEDIAN])
+    assert before[0] > 0.5 > before[1]

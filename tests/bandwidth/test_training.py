@@ -149,7 +149,7 @@ def test_a_model_that_got_worse_is_rolled_back(tmp_path: Path) -> None:
 def _believing_in_the_last(losses: Floats, bands: Floats) -> Prior:
     wrong = np.full_like(losses, 4.0)
     wrong[-1] = 0.01
-    return Prior(bands, wrong, np.zeros((len(TARGETS), 2)))
+    return Prior(bands, wrong, np.zeros((len(TARGETS), 2)), np.full(len(TARGETS), 100.0))
 
 
 def test_too_little_history_is_said(tmp_path: Path) -> None:
