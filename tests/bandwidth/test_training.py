@@ -82,10 +82,12 @@ def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
     prior, ewma, read = priors.unpack(data)
     assert read == names
     np.testing.assert_array_equal(prior.losses, ensemble.prior.losses)
+    np.testing.assert_array_equal(prior.trust, ensemble.prior.trust)
     np.testing.assert_array_equal(ewma, ensemble.ewma)
     misfit = priors.pack(replace(prior, bands=prior.bands[:, :2]), ensemble.ewma, names)
     unstretched = priors.pack(replace(prior, stretch=prior.stretch[:2]), ensemble.ewma, names)
-    for wrong in (data[:200], b"", misfit, unstretched):
+    untrusted = priors.pack(replace(prior, trust=0 * prior.trust), ensemble.ewma, names)
+    for wrong in (data[:200], b"", misfit, unstretched, untrusted):
         with pytest.raises(ConfigError):
             priors.unpack(wrong)
 
