@@ -2,10 +2,11 @@
 
 import time
 
-from dwcp_migrate.agent.cluster_views import GroupStatus
+from dwcp_migrate.agent.cluster_views import GroupStatus, Seat
 from dwcp_migrate.consensus.certificate import Certificate, sign_decision
 from dwcp_migrate.consensus.client import Decision
 from dwcp_migrate.consensus.core import Context
+from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import NoQuorumError
@@ -44,10 +45,14 @@ class FakeGroup:
         self._name = name
         self._deciders = deciders
         self.group = deciders.group if deciders else None
+        self.lineage = Lineage(deciders.group.membership) if deciders else None
 
     async def decide(self, operation: bytes, *, certify: bool = False) -> Decision:
         assert self._deciders is not None
         return self._deciders.decide(self._name, operation, certify=certify)
+
+    def seats(self) -> list[Seat]:
+        return []
 
     def status(self) -> GroupStatus:
         return GroupStatus(role="client" if self._deciders else "none")
