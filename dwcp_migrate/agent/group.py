@@ -123,8 +123,11 @@ class PbftGroup:
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a connection of a replica or client."""
-        if self._memberships is None or self._part.node is None:
+        if self._memberships is None:
             sock.close()
+        elif self._part.node is None:
+            sock.close()
+            self._follower.wake()  # members dial who got a vote: it may be this host
         else:
             self._part.node.adopt(sock)
 

@@ -82,7 +82,7 @@ class Part:
             if self._is_closed or self._settled == (group.epoch, addresses):
                 return
             self._settled = (group.epoch, addresses)
-            self._error = ""
+            self._error, voted = "", self.node is not None
             try:
                 self._check(identity, group)
                 await self._settle_replica(identity, group, addresses)
@@ -91,6 +91,8 @@ class Part:
                 await self._leave()
                 self._error = str(error)
                 log.error("no part in the PBFT group", error=str(error))  # noqa: TRY400 - no bug, no trace
+            if voted and self.node is None:
+                log.warning("this host has no vote any more", epoch=group.epoch, members=list(group.names))
 
     def _check(self, identity: Identity, group: Group) -> None:
         name, epoch = self._runtime.name, group.epoch
@@ -131,8 +133,6 @@ class Part:
         name = self._runtime.name
         others = {member: address for member, address in addresses.items() if member != name}
         if group.keys.get(name) != identity.public:
-            if self.node is not None:
-                log.warning("this host has no vote any more", epoch=group.epoch, members=list(group.names))
             await self._stop_node()
         elif self.node is None:
             await self._start_node(identity, group, others)
@@ -143,7 +143,8 @@ class Part:
     async def _start_node(self, identity: Identity, group: Group, others: Addresses) -> None:
         origin = self._memberships.lineage.origin
         path = Path(self._runtime.config.state_directory) / JOURNAL
-        if origin.epoch and self._runtime.name in origin.keys and not (path.exists() and path.stat().st_size):
+        is_old = origin.epoch and origin.keys.get(self._runtime.name) == identity.public
+        if is_old and not (path.exists() and path.stat().st_size):
             raise ConfigError(
                 f"epoch {origin.epoch} names {self._runtime.name}, and what it promised there is not in {path}",
                 hint="configure an epoch before it got its vote; if it lost its disk, a new key and `propose --add`",

@@ -197,23 +197,26 @@ def test_tickets_are_certified_before_during_and_after_each_change_and_over_rest
     # a quorum of five is four: without `d` it takes the vote of `e`
     fleet["d"].stop(signal.SIGKILL)
     fleet.migrate()
+    fleet.start("d")
+    fleet.settled(1, [*FIRST, "e"])
 
-    # 5 -> 4: the dead one goes
+    # 5 -> 4: who goes says so, and has no part any more
     with Migrations(fleet) as moving:
         fleet.change(remove=[dns("d")])
+        removed = fleet.until("d", epoch=2, role="none")
+        assert "d.lab has no part in the group since epoch 2: it was removed" in removed.error
+        assert "this host has no vote any more" in fleet["d"].log
         fleet.settled(2, ["a", "b", "c", "e"])
         before = moving.count
         fleet["a"].wait(lambda _: moving.count > before + 1)
 
     # all that was restarted goes on where it was, with a configuration of epoch 0
-    fleet["f"].stop()
-    fleet["b"].stop()
+    for name in ("f", "b", "d"):
+        assert fleet[name].stop() == 0
     fleet.start("f", "b", "d")
     assert fleet.group("f").epoch == 2  # from its disk, before anybody could tell it
     assert fleet.group("f").note == "epoch 2 counts, which the members of 0 to 1 signed one by one"
-    removed = fleet.until("d", epoch=2, role="none")
-    assert "d.lab has no part in the group since epoch 2: it was removed" in removed.error
-    assert "this host has no vote any more" in fleet["d"].log
+    assert "it was removed" in fleet.until("d", epoch=2, role="none").error
     fleet.settled(2, ["a", "b", "c", "e"])
     fleet.migrate()
 

@@ -8,7 +8,7 @@ from dwcp_migrate.consensus.membership import Group, Membership
 from dwcp_migrate.consensus.messages import EpochLink, StableProof
 from dwcp_migrate.consensus.snapshot import Header, Snapshot, take
 from dwcp_migrate.consensus.stable import sign_checkpoint
-from tests.consensus.members import identity
+from tests.consensus.members import Chain, identity
 
 ENDED_MS = 1_000_000
 """The group's clock at the end of every epoch."""
@@ -16,7 +16,7 @@ ENDED_MS = 1_000_000
 
 def state(new: Membership, sequence: int, *, since: int | None = None) -> Snapshot:
     header = Header(sequence, ENDED_MS, new, sequence if since is None else since)
-    return take(header, ClientTable(), b"state")
+    return take(header, ClientTable(), Chain().snapshot())
 
 
 def link(

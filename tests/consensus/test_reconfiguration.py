@@ -12,6 +12,7 @@ from dwcp_migrate.consensus.messages import (
     PrePrepare,
     Request,
     RequestBody,
+    StableProof,
     encode_body,
 )
 from dwcp_migrate.consensus.reconfiguration import (
@@ -22,6 +23,8 @@ from dwcp_migrate.consensus.reconfiguration import (
     encode_membership,
     next_membership,
 )
+from dwcp_migrate.consensus.stable import sign_checkpoint
+from tests.consensus.epoch_links import state
 from tests.consensus.members import Chain, identity, member, membership
 
 NOW = membership(4)
@@ -94,3 +97,12 @@ def test_who_is_named_with_another_key_does_not_propose(key: str) -> None:
     replica.step("c0", of.ready()[0][-1][1], 0.0)
     proposals = [message for _, message in replica.ready().messages if isinstance(message, PrePrepare)]
     assert len(proposals) == (1 if key == "r0" else 0)
+
+
+def test_a_host_that_starts_in_a_later_epoch_learns_since_when_it_holds() -> None:
+    replica = Replica("r9", identity("r9"), NEXT, Chain(), Options())
+    taken = state(NEXT, 40, since=7)
+    votes = {f"r{at}": sign_checkpoint(identity(f"r{at}"), Group(NEXT), 40, taken.digest).signature for at in range(4)}
+    replica._executor.adopt(StableProof(1, 40, taken.digest, votes), taken)
+    assert (replica.executed, replica.core.group.since) == (40, 7)
+    assert replica.membership == NEXT
