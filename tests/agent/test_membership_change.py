@@ -51,11 +51,12 @@ class Fleet:
 
     def _connected(self, directory: Path, tls: Path, name: str) -> Host:
         namespace, address = Namespace(), self.addresses[name]
-        link = ("ip", "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", self.switch.path)
+        port = f"port-{name}"
+        link = ("ip", "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", self.switch.path)
         namespace.run(*link)
         namespace.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
         namespace.run("ip", "link", "set", "eth0", "up")
-        self.switch.run("ip", "link", "set", name, "master", "switch", "up")
+        self.switch.run("ip", "link", "set", port, "up", "master", "switch")
         return Host(namespace, directory, tls, dns(name), address)
 
     def _configure(self, name: str) -> None:
