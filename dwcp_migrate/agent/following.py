@@ -6,6 +6,7 @@ hold is logged, counts for nothing, and the next peer is asked.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,9 @@ FOLLOW_S: Final = 5.0
 
 EAGER_S: Final = 0.5
 """At least so long between two rounds that somebody's word brought about: a liar costs that many questions."""
+
+CLOSE_S_MAX: Final = 1.0
+"""A round among peers that answer takes milliseconds."""
 
 log = get_logger(component="group")
 
@@ -49,6 +53,7 @@ class Follower:
         self._memberships = memberships
         self._changed = changed
         self._woken = asyncio.Event()
+        self._asking = asyncio.Lock()
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -57,8 +62,11 @@ class Follower:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Ask no more; what is being asked is given `CLOSE_S_MAX` to end in order."""
         if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self._asking.acquire()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
@@ -71,15 +79,14 @@ class Follower:
         while True:
             is_eager = self._woken.is_set()
             self._woken.clear()
-            await self._round(all_members=is_eager)
+            async with self._asking:
+                await self._round(all_members=is_eager)
             self._memberships.write()
             self._changed()
             await asyncio.sleep(EAGER_S)
-            try:
+            with contextlib.suppress(TimeoutError):  # its turn came without a reason
                 async with asyncio.timeout(FOLLOW_S - EAGER_S):
                     await self._woken.wait()
-            except TimeoutError:
-                pass  # its turn came without a reason
 
     async def _round(self, *, all_members: bool) -> None:
         """Ask the member whose turn it is, or all; where none can be asked, any peer whose turn it is."""

@@ -88,9 +88,9 @@ class Part:
                 await self._settle_replica(identity, group, addresses)
                 await self._settle_client(identity, group, addresses)
             except (DwcpError, ValueError) as error:  # ValueError: a public key that is none
-                await self._leave()
                 self._error = str(error)
                 log.error("no part in the PBFT group", error=str(error))  # noqa: TRY400 - no bug, no trace
+                await self._leave()
             if voted and self.node is None:
                 log.warning("this host has no vote any more", epoch=group.epoch, members=list(group.names))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp_migrate.agent import following
 from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.memberships import FILE
 from dwcp_migrate.consensus.certificate import Certificate
@@ -16,8 +17,10 @@ FOUR = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[GroupHosts]:
+async def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GroupHosts]:
     """Members a, b, c, d; e has no part; f asks and does not vote."""
+    monkeypatch.setattr(following, "EAGER_S", 0.05)
+    monkeypatch.setattr(following, "FOLLOW_S", 0.5)
     found = GroupHosts(tmp_path, FOUR, "e", clients=["f"])
     yield found
     await found.stop()
@@ -103,13 +106,13 @@ async def test_hosts_that_restart_go_on_in_the_epoch_that_they_verified(hosts: G
 async def test_a_destination_that_slept_through_a_change_asks_the_source_that_shows_its_certificate(
     hosts: GroupHosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dwcp_migrate.agent.following.FOLLOW_S", 3600.0)
     await hosts.start("a", "b", "c", "d", "e")
     await hosts.change(add=(hosts.named("e"),))
     await hosts["e"].until(1, "replica")
     shown = await hosts.certificate("a")
     destination = hosts["f"]
-    monkeypatch.setattr("dwcp_migrate.agent.following.Follower.start", lambda _: None)
+    monkeypatch.setattr(following, "FOLLOW_S", 3600.0)
+    monkeypatch.setattr(following.Follower, "start", lambda _: None)  # as if no member answered
     await destination.start()
     with pytest.raises(EpochError, match="could not verify what follows"):
         believed(destination, shown)
