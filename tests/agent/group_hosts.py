@@ -115,7 +115,9 @@ class GroupHost:
 class GroupHosts:
     """All hosts, by name; `members` are those of the first configuration, the first of them the operator."""
 
-    def __init__(self, directory: Path, members: Sequence[str], *others: str, clients: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, members: Sequence[str], *others: str, clients: Sequence[str] = (), epoch: int = 0
+    ) -> None:
         self.directory = directory
         create_authority(directory)
         names = [*members, *clients, *others]
@@ -126,13 +128,21 @@ class GroupHosts:
         self._members = tuple(self._named(name, operator=name == members[0]) for name in members)
         self._clients = tuple(self._named(name) for name in clients)
         self.operator = self[members[0]]
+        self.epoch = epoch
         self.tickets = 0
 
     def _named(self, name: str, *, operator: bool = False) -> PbftMember:
         return PbftMember(name, self[name].public, operator)
 
     def configured(self, host: GroupHost) -> Pbft:
-        return Pbft(cluster=CLUSTER, key=host.key, members=self._members, clients=self._clients, timeout_s=10.0)
+        return Pbft(
+            cluster=CLUSTER,
+            key=host.key,
+            members=self._members,
+            clients=self._clients,
+            epoch=self.epoch,
+            timeout_s=10.0,
+        )
 
     def __getitem__(self, name: str) -> GroupHost:
         return self._hosts[name]

@@ -132,3 +132,12 @@ async def test_only_an_operator_proposes_and_another_may_be_named(hosts: GroupHo
     assert await hosts.change(clients=(hosts.named("a"),)) == 2
     await hosts["a"].until(2, "client")
     assert (await hosts.certificate("a")).signatures.keys() <= {"b", "c", "d"}
+
+
+async def test_a_member_that_does_not_have_what_it_promised_takes_no_part(tmp_path: Path) -> None:
+    hosts = GroupHosts(tmp_path, FOUR, epoch=3)
+    await hosts.start("a")
+    status = hosts["a"].group.status()
+    await hosts.stop()
+    assert (status.role, status.epoch) == ("none", 3)
+    assert "epoch 3 names a, and what it promised there is not in" in status.error
