@@ -40,7 +40,7 @@ class GroupHost:
     def __init__(self, hosts: "GroupHosts", name: str, port: int) -> None:
         self._hosts = hosts
         self.name = name
-        self.peer = Peer(name, ("127.0.0.1",), port)
+        self.peer = Peer(name, ["127.0.0.1"], port)
         self.key = hosts.directory / f"{name}.pbft"
         self.public = make_identity(self.key).public.hex()
         self.group: PbftGroup

@@ -58,13 +58,13 @@ class Host:
 
     def __init__(self, directory: Path, *names: str, **answers: Answer) -> None:
         self.peers = Peers(**answers)
-        known = Directory([Peer(name, (f"10.0.0.{at}",)) for at, name in enumerate(names, 1)], "here", lambda _: False)
+        known = Directory([Peer(name, [f"10.0.0.{at}"]) for at, name in enumerate(names, 1)], "here", lambda _: False)
         self.believed = Memberships(configured(FIRST), directory)
         self.rounds = asyncio.Event()
         self.follower = Follower(cast("ControlClient", self.peers), lambda: known, self.believed, self.rounds.set)
 
     async def follow(self, name: str) -> bool:
-        return await self.follower.follow(Peer(name, ("10.0.0.1",)))
+        return await self.follower.follow(Peer(name, ["10.0.0.1"]))
 
     async def round(self) -> None:
         self.rounds.clear()
@@ -102,7 +102,7 @@ async def test_a_liar_changes_nothing_and_the_next_one_is_believed(tmp_path: Pat
 
 async def test_two_answers_at_once_are_taken_once(tmp_path: Path) -> None:
     host = Host(tmp_path, r0=honest(ONE), r1=honest(ONE))
-    assert await asyncio.gather(host.follow("r0"), host.follow("r1")) == [True, True]
+    assert all(await asyncio.gather(host.follow("r0"), host.follow("r1")))
     assert host.believed.newest.membership == SECOND
 
 
