@@ -3,13 +3,16 @@
 import time
 
 from dwcp_migrate.agent.cluster_views import GroupStatus, Seat
+from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import Certificate, sign_decision
 from dwcp_migrate.consensus.client import Decision
 from dwcp_migrate.consensus.core import Context
 from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.messages import EpochLink
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import NoQuorumError
+from tests.consensus.epoch_links import link
 from tests.consensus.members import identity, membership
 
 
@@ -26,15 +29,26 @@ class Deciders:
         self.signers = ["r0", "r1", "r2"]
         self.sequence = 0
         self.is_up = True
+        self.links: list[EpochLink] = []
+
+    def change(self) -> None:
+        """Take one more in, a long time ago."""
+        old = self.group.membership
+        new = membership(len(old.replicas) + 1, epoch=old.epoch + 1)
+        self.links.append(link(old, new, self.sequence + 1))
+        self.sequence += 1
+        self.group = Group(new, self.sequence)
+        self.signers = ["r0", "r1", "r2", "r3"]
 
     def decide(self, client: str, operation: bytes, *, certify: bool) -> Decision:
         if not self.is_up:
             raise NoQuorumError("PBFT: the group did not decide")
         self.sequence += 1
         result = self.tickets.apply(operation, Context(client, self.sequence, round(time.time() * 1000)))
-        empty = Certificate(self.group.cluster, 0, self.sequence, client, self.sequence, result, {})
+        epoch = self.group.epoch
+        empty = Certificate(self.group.cluster, epoch, self.sequence, client, self.sequence, result, {})
         signatures = {name: sign_decision(identity(name), self.group, empty) for name in self.signers}
-        certificate = Certificate(self.group.cluster, 0, self.sequence, client, self.sequence, result, signatures)
+        certificate = Certificate(self.group.cluster, epoch, self.sequence, client, self.sequence, result, signatures)
         return Decision(self.sequence, self.sequence, result, certificate if certify else None)
 
 
@@ -50,6 +64,12 @@ class FakeGroup:
     async def decide(self, operation: bytes, *, certify: bool = False) -> Decision:
         assert self._deciders is not None
         return self._deciders.decide(self._name, operation, certify=certify)
+
+    async def follow(self, _: Peer) -> None:
+        assert self.lineage is not None
+        assert self._deciders is not None
+        for one in self._deciders.links:
+            self.lineage.follow(one)
 
     def seats(self) -> list[Seat]:
         return []
