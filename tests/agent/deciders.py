@@ -1,6 +1,7 @@
 """A PBFT group in one piece for tests of what agents do with its answers: real tickets, real signatures, no network."""
 
 import time
+from typing import TYPE_CHECKING
 
 from dwcp_migrate.agent.cluster_views import GroupStatus, Seat
 from dwcp_migrate.config import Peer
@@ -9,11 +10,13 @@ from dwcp_migrate.consensus.client import Decision
 from dwcp_migrate.consensus.core import Context
 from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import EpochLink
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import NoQuorumError
 from tests.consensus.epoch_links import link
 from tests.consensus.members import identity, membership
+
+if TYPE_CHECKING:
+    from dwcp_migrate.consensus.messages import EpochLink
 
 
 class Deciders:
