@@ -169,10 +169,12 @@ class PbftMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: the DNS name in its certificate.
         key: its public key, 64 hexadecimal digits, as `dwcp-migrate cluster key` shows it.
+        operator: may change the members; who holds that host may take the group over.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=253)]
     key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    operator: bool = False
 
 
 class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +186,7 @@ class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key: this host's secret key; `dwcp-migrate cluster key` makes it.
         members: hosts that decide; four bear one that fails or lies, seven bear two.
         clients: hosts that ask and do not decide; members ask anyway.
+        epoch: of these members and clients; 0 is the group's first. Later ones that this host verified count more.
         timeout_s: how long a migration waits for the group.
         ticket_s_max: a ticket is void that long after it was given, so longer than the longest migration.
     """
@@ -193,6 +196,7 @@ class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Path = Path("/etc/dwcp-migrate/pbft.key")
     members: Annotated[tuple[PbftMember, ...], Meta(max_length=31)] = ()
     clients: Annotated[tuple[PbftMember, ...], Meta(max_length=512)] = ()
+    epoch: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     timeout_s: PositiveSeconds = 3.0
     ticket_s_max: Annotated[float, Meta(ge=1, le=604800)] = 86400.0
 

@@ -21,6 +21,7 @@
     │   ├── NoQuorumError                   no majority answers in time
     │   └── JournalError                    the log or the snapshot on this host's disk
     ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
+    │   └── EpochError                      of members that do not decide now, or are not proven to
     └── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
 
 A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
@@ -152,6 +153,10 @@ class ConsensusError(DwcpError):
     """The group did not agree in time, or what is shown as its agreement does not hold."""
 
     exit_code = 12
+
+
+class EpochError(ConsensusError):
+    """A certificate or a link of an epoch that does not count, or whose members nobody who is believed named."""
 
 
 class PlacementError(DwcpError):

@@ -347,6 +347,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         core_dumps_off: neither the agent nor its data processes can leave guest memory in a core dump.
         configuration_error: why the last reload was refused; empty when it was taken.
         open_descriptors: of the agent, with the limit on them.
+        group: the PBFT group.
     """
 
     name: str
@@ -366,6 +367,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     configuration_error: str
     open_descriptors: int
     open_descriptors_max: int
+    group: GroupStatus = GroupStatus()
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

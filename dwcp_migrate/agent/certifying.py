@@ -1,13 +1,15 @@
 """Certificates of migrations: who decides, asking the group for one, judging one, and what became of it.
 
-The rule: a destination believes a certificate because of the members' keys that its own configuration names, and once:
-a ticket is written down as used, and synced, before its migration is let in. The disk and the memory connections of one
-migration show the same one, so that it stays good while one of them runs.
+The rule: a destination believes a certificate because of the members' keys that its own configuration names, or of
+those whom these named since (`memberships`), and once: a ticket is written down as used, and synced, before its
+migration is let in. The disk and the memory connections of one migration show the same one, so that it stays good while
+one of them runs.
 
     source       Register, Issue ─> certificate ─> in the permit         failed: Cancel
     destination  admit ─> used, on disk ─> the migration runs            completed: Consume, the domain is its own
 """
 
+import contextlib
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.owed import Owed
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.permits import Expected, Permits
 from dwcp_migrate.consensus.policy import Choice, Engine, Health, Policy, choose
@@ -126,6 +129,8 @@ class Certifying:
         return PbftView(
             mode=self._runtime.config.coordination.pbft.mode,
             group=self._group.status(),
+            cluster=self._runtime.config.coordination.pbft.cluster,
+            seats=self._group.seats(),
             choices=list(reversed(self.choices)),
             events=events,
         )
@@ -193,22 +198,31 @@ class Certifying:
         """Whether a migration needs a certificate."""
         return crosses or self._runtime.config.coordination.pbft.mode == "pbft"
 
+    async def follow(self, permit: Permit, peer: Peer) -> None:
+        """Ask the source who followed, where its certificate is of later members than are known here."""
+        lineage = self._group.lineage
+        with contextlib.suppress(ConsensusError):  # no certificate at all: `verify` says so
+            if lineage is not None and decode(permit.certificate).epoch > lineage.newest.epoch:
+                await self._group.follow(peer)
+
     def verify(self, permit: Permit) -> bool:
         """Judge the certificate that came along; a good one is used from now on, also after a restart."""
-        group = self._group.group
-        if group is None or self._damage:
-            log.warning("certificate refused", why=self._damage or "no PBFT group is configured here")
+        lineage = self._group.lineage
+        if lineage is None or self._damage:
+            log.warning("certificate refused", why=self._damage or self._group.status().error)
             return False
         if self._is_running(permit.uuid) and self._shown.get(permit.uuid) == permit.certificate:
             return True
-        expected = Expected(permit.uuid, permit.source, permit.destination, None)
+        expected, now_ms = Expected(permit.uuid, permit.source, permit.destination, None), round(wall_clock() * 1000)
         try:
-            ticket = self._permits.admit(decode(permit.certificate), group, expected, round(wall_clock() * 1000))
+            certificate = decode(permit.certificate)
+            ticket = self._permits.admit(certificate, lineage.judge(certificate, now_ms), expected, now_ms)
             admitted = {uuid: token for uuid, token in self._held.admitted.items() if token in self._permits.used}
             self._held = _Held(self._permits.used, {**admitted, ticket.domain: ticket.token})
-            _write(self._path, self._held)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path, msgspec.msgpack.encode(self._held))
         except ConsensusError as error:
-            log.warning("certificate refused", why=str(error))
+            log.warning("certificate refused", why=str(error), hint=error.hint)
             return False
         except OSError as error:
             log.error("certificate refused", why=f"{self._path}: {error.strerror}")  # noqa: TRY400 - no bug, no trace
@@ -283,9 +297,3 @@ def _read(path: Path) -> _Held:
             f"{path}, the list of used tickets, cannot be read: {error}",
             hint="once tickets have expired (coordination.pbft.ticket_s_max) it may be removed",
         ) from error
-
-
-def _write(path: Path, held: _Held) -> None:
-    """Write a new list, whole or not at all, on the disk when this returns."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(path, msgspec.msgpack.encode(held))

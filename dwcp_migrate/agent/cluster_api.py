@@ -13,8 +13,10 @@ from aiohttp import web
 from dwcp_migrate.agent.api import Failure
 from dwcp_migrate.agent.cluster_views import Changed, Cluster, Locks, PbftView, Tickets
 from dwcp_migrate.agent.coordination import Coordination
+from dwcp_migrate.agent.proposing import Change
 from dwcp_migrate.agent.standing_api import StandingApi
 from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.consensus.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
 from dwcp_migrate.state.model import Fleet, Limits
 
@@ -35,6 +37,9 @@ class ClusterApi:
         configured: says what is configured now.
         coordination: the fleet's state.
         pbft: says where the PBFT group stands.
+
+    Attributes:
+        propose: has the PBFT group change its members.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class ClusterApi:
         pbft: Callable[[], PbftView],
     ) -> None:
         self._pbft = pbft
+        self.propose: Callable[[Change], Awaitable[Membership]] = _no_group
         self._name = name
         self._configured = configured
         self._coordination = coordination
@@ -56,6 +62,7 @@ class ClusterApi:
             app.router.add_get(f"/v1/{path}", _answering(view))
         for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
             app.router.add_post(f"/v1/cluster/{verb}", _acting(act))
+        app.router.add_post("/v1/pbft/propose", _changing(self._propose))
         standing = StandingApi(self._coordination)
         app.router.add_get("/v1/standing", _answering(standing.standing))
         for path, change in standing.changes().items():
@@ -117,9 +124,22 @@ class ClusterApi:
         await self._coordination.engine.remove_member(name, CHANGE_S_MAX)
         return Changed(message=f"{name} has no vote")
 
+    async def _propose(self, _: Mapping[str, str], body: bytes) -> Changed:
+        try:
+            change = msgspec.json.decode(body, type=Change)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"not a change of members: {error}") from error
+        membership = await self.propose(change)
+        members = ", ".join(member.name for member in membership.replicas)
+        return Changed(message=f"epoch {membership.epoch} is in force, its members are {members}")
+
     async def _transfer(self, name: str) -> Changed:
         leader = await self._coordination.engine.transfer_leader(name, CHANGE_S_MAX)
         return Changed(message=f"{leader} leads")
+
+
+async def _no_group(_: Change) -> Membership:
+    raise NoQuorumError("no PBFT group is configured")
 
 
 def _answering(view: Callable[[], Awaitable[msgspec.Struct]]) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -4,6 +4,7 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
 
     GET  /v1/cluster                        Cluster
     GET  /v1/pbft                           PbftView
+    POST /v1/pbft/propose                   Changed      the body is a `proposing.Change` as JSON; returns when it holds
     GET  /v1/tickets                        Tickets      open ones first, then those that ended, newest first
     GET  /v1/locks                          Locks
     GET  /v1/standing                       Standing     what placement must respect
@@ -24,12 +25,15 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
 Errors: status 400 for what cannot be read, 503 when the fleet cannot be asked or says no, with the body `api.Failure`.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from dwcp_migrate.state.engine import EngineStatus
 from dwcp_migrate.state.model import Host, Lease, Limits, Reservation, Rule, Ticket
+
+NO_GROUP: Final = "no group is configured"
+"""`GroupStatus.error` of a host without one."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,11 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         members: names, in the order in which they become primary.
         connected: members that this host's client is connected to.
         faulty_max: members that may fail or lie in any way.
+        epoch: newest one whose members this host verified.
+        epoch_configured: that of `coordination.pbft`.
+        epoch_replica: that the replica here is in; -1 without one. Behind `epoch` it is catching up.
+        unreachable: members that are no peers of this host.
+        note: where configuration and verified members differ, and which count.
         view: that the replica here is in; 0 on clients.
         sequence: last one executed here.
         view_changes: that the replica here entered.
@@ -78,6 +87,11 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     members: list[str] = []
     connected: list[str] = []
     faulty_max: int = 0
+    epoch: int = 0
+    epoch_configured: int = 0
+    epoch_replica: int = -1
+    unreachable: list[str] = []
+    note: str = ""
     primary: str = ""
     view: int = 0
     sequence: int = 0
@@ -113,11 +127,27 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A host of the PBFT group with its public key."""
+
+    name: str
+    key: str
+    votes: bool
+    operator: bool
+
+
 class PbftView(msgspec.Struct, frozen=True, kw_only=True):
-    """The PBFT group, and who decided lately; newest first."""
+    """The PBFT group, and who decided lately; newest first.
+
+    Attributes:
+        cluster: random name of the group; empty without one.
+        seats: members and clients of the newest epoch.
+    """
 
     mode: str
     group: GroupStatus
+    cluster: str = ""
+    seats: list[Seat] = []
     choices: list[Chosen] = []
     events: list[EngineEvent] = []
 

@@ -108,12 +108,14 @@ class Agent:
         self.cluster_api = ClusterApi(
             self.runtime.name, lambda: self.runtime.config.coordination, self.coordination, self.certifying.view
         )
+        self.cluster_api.propose = self.group.propose
         self.permits = Permits(self.runtime, self.coordination, self.certifying)
         self._recovery = Recovery(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
         self.incoming = Incoming(self.runtime, self.permits, self._recovery, is_own_address, __version__)
         self.incoming.outgoing_closed = self.outgoing.closed
         self.incoming.outgoing_carries = self.outgoing.carries
+        self.incoming.successor = self.group.successor
         self._views = Views(self.runtime, self._redirection)
         self._views.coordination = lambda: self.coordination.latest
         self._views.group = self.group.status

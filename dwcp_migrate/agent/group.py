@@ -1,8 +1,11 @@
-"""This host's part in the PBFT group: a replica where it is a member, and the client that asks.
+"""The PBFT group as this host's agent uses it: it decides, its members change, it says where it stands.
 
 The rule: as in `coordination`: a group that cannot be joined costs no migration that the configuration does not ask to
 be refused; it is logged, and shown by `cluster pbft`. Replicas and clients meet on the agents' link port, each proven
-by its host certificate; the Ed25519 keys of the configuration are for what third parties verify.
+by its host certificate; the Ed25519 keys of the group are for what third parties verify.
+
+    memberships  who the members are, believed and kept     following  asks peers who followed
+    part         replica and client of this host            proposing  what an operator wants to be different
 """
 
 import asyncio
@@ -12,48 +15,39 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
-
-from dwcp_migrate.agent.cluster_views import GroupStatus
+from dwcp_migrate.agent.cluster_views import NO_GROUP, GroupStatus, Seat
+from dwcp_migrate.agent.following import Follower
+from dwcp_migrate.agent.memberships import Memberships
+from dwcp_migrate.agent.part import Part
+from dwcp_migrate.agent.proposing import Change, following, seated
 from dwcp_migrate.agent.runtime import Runtime
-from dwcp_migrate.config import Pbft, PbftMember
+from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.client import Decision
-from dwcp_migrate.consensus.core import Options, Ready
+from dwcp_migrate.consensus.core import Ready
 from dwcp_migrate.consensus.group_client import GroupClient
-from dwcp_migrate.consensus.journal_file import JournalFile
 from dwcp_migrate.consensus.key_file import read_identity
-from dwcp_migrate.consensus.keys import Identity
+from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group, Member, Membership
-from dwcp_migrate.consensus.node import Node, NodeOptions
-from dwcp_migrate.consensus.replica import Replica
-from dwcp_migrate.consensus.tickets import Tickets
-from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError, NoQuorumError
-from dwcp_migrate.session.control import PBFT_SESSION
+from dwcp_migrate.consensus.reconfiguration import ACCEPTED, encode_membership
+from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
+from dwcp_migrate.session.control import Follow, Successor
 from dwcp_migrate.telemetry.logs import get_logger
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+
+if TYPE_CHECKING:
+    from dwcp_migrate.consensus.keys import Identity
 
 KEPT: Final = 256
 """Batches and decisions of which sizes and times are kept."""
 
+IN_FORCE_S_MAX: Final = 6.0
+"""From a decided change of the members to the new epoch: an exchange of signatures, or a member that catches up."""
+
+SEE_S_MAX: Final = 3.0
+"""For the answer of one that is to have a vote; with both and `timeout_s` the CLI waits long enough."""
+
 log = get_logger(component="group")
-
-
-def membership_of(configured: Pbft) -> Membership:
-    """Say who the configured group is; members ask too."""
-    members = tuple(_member(member) for member in configured.members)
-    return Membership(
-        cluster=bytes.fromhex(configured.cluster),
-        epoch=0,
-        replicas=members,
-        clients=members + tuple(_member(member) for member in configured.clients),
-    )
-
-
-def _member(configured: PbftMember) -> Member:
-    return Member(configured.name, bytes.fromhex(configured.key))
 
 
 class PbftGroup:
@@ -66,97 +60,78 @@ class PbftGroup:
 
     def __init__(self, runtime: Runtime, context: Callable[[Literal["client", "server"]], ssl.SSLContext]) -> None:
         self._runtime = runtime
-        self._context = context
         self._configured = runtime.config.coordination.pbft
-        self._node: Node | None = None
-        self._client: GroupClient | None = None
-        self._error = "" if self._configured.is_used else "no group is configured"
+        self._identity: Identity | None = None
+        self._memberships: Memberships | None = None
+        self._error = "" if self._configured.is_used else NO_GROUP
         self._batches: deque[int] = deque(maxlen=KEPT)
         self._batch_count = self._request_count = 0
         self._took_ms: deque[float] = deque(maxlen=KEPT)
         self._failed = 0
         self._decided = 0
-        self.group = Group(membership_of(self._configured)) if self._configured.is_used else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        if self._configured.is_used:
+            self._open(context)
+
+    def _open(self, context: Callable[[Literal["client", "server"]], ssl.SSLContext]) -> None:
+        runtime = self._runtime
+        try:
+            self._memberships = Memberships(self._configured, runtime.config.state_directory)
+        except DwcpError as error:
+            self._error = str(error)
+            log.error("no part in the PBFT group", error=str(error), hint=error.hint)  # noqa: TRY400
+            return
+        self._part = Part(runtime, context, self._memberships, self._watch)
+        self._follower = Follower(runtime.control, lambda: runtime.directory, self._memberships, self._settle_soon)
+
+    @property
+    def lineage(self) -> Lineage | None:
+        """The memberships that are believed; None where there is no group."""
+        return self._memberships.lineage if self._memberships else None
+
+    @property
+    def group(self) -> Group | None:
+        """The group of now, as far as is known here; None where there is none."""
+        return self._memberships.newest if self._memberships else None
+
+    @property
+    def _client(self) -> GroupClient | None:
+        return self._part.client if self._memberships else None
 
     async def start(self) -> None:
-        """Take part, if that is configured."""
-        if self.group is None:
+        """Take part, if that is configured, and follow who the members are."""
+        if self._memberships is None:
             return
         try:
-            identity = read_identity(self._configured.key)
-            self._check(identity, self.group)
-            await self._join(identity, self.group)
-        except (DwcpError, ValueError) as error:  # ValueError: a public key that is none
-            await self.close()
+            self._identity = read_identity(self._configured.key)
+        except DwcpError as error:
             self._error = str(error)
-            log.error("no part in the PBFT group", error=str(error))  # noqa: TRY400 - no bug, no trace
-
-    def _check(self, identity: Identity, group: Group) -> None:
-        name = self._runtime.name
-        member = group.clients.get(name)
-        if member is None or member.key != identity.public:
-            raise ConfigError(
-                f"{self._configured.key} is not the key that coordination.pbft has for {name}",
-                hint="`dwcp-migrate cluster key` shows the public key",
-            )
-
-    async def _join(self, identity: Identity, group: Group) -> None:
-        name = self._runtime.name
-        addresses = {member: self._address(member) for member in group.names}
-        options = NodeOptions(
-            listen=None,
-            addresses=addresses,
-            server_context=lambda: self._context("server"),
-            client_context=lambda: self._context("client"),
-            greeting=encode_preamble(Preamble(PBFT_SESSION)),
-            mark=self._runtime.config.intercept.mark,
-        )
-        if name in group.keys:
-            others = {member: address for member, address in addresses.items() if member != name}
-            journal = JournalFile(Path(self._runtime.config.state_directory) / "pbft" / "replica.journal")
-            replica = Replica(name, identity, group.membership, Tickets(), Options())
-            node = Node(replica, journal, msgspec.structs.replace(options, addresses=others))
-            node.watcher = self._watch
-            await node.start()
-            node.failed.add_done_callback(lambda done: None if done.cancelled() else self._stopped(done.result()))
-            self._node = node
-        self._client = GroupClient(name, identity, group.membership, options)
-        await self._client.start(0)
-
-    def _address(self, name: str) -> tuple[str, int]:
-        link = self._runtime.config.link
-        if name == self._runtime.name:
-            here = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
-            return here.get(link.listen, link.listen), link.port
-        peer = self._runtime.directory.by_name(name)
-        if peer is None:
-            raise ConfigError(f"coordination.pbft names {name}, which is no peer", hint="add it to [[peers]]")
-        return peer.addresses[0], peer.port
-
-    def _stopped(self, error: ConsensusError) -> None:
-        self._error = str(error)
-        log.error("the replica here stopped", error=str(error), hint=error.hint)
-
-    def _watch(self, ready: Ready) -> None:
-        sizes = [len(done.results) for done in ready.executions if done.results]
-        self._batches.extend(sizes)
-        self._batch_count += len(sizes)
-        self._request_count += sum(sizes)
+            log.error("no part in the PBFT group", error=str(error), hint=error.hint)  # noqa: TRY400
+        await self._settle()
+        self._follower.start()
 
     async def close(self) -> None:
         """Stop; what the replica promised stays in its journal."""
-        if self._client is not None:
-            await self._client.stop()
-        if self._node is not None:
-            await self._node.stop()
-        self._client = self._node = None
+        if self._memberships is None:
+            return
+        await self._follower.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._part.close()
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a connection of a replica or client."""
-        if self._node is None:
+        if self._memberships is None:
             sock.close()
+        elif self._part.node is None:
+            sock.close()
+            self._follower.wake()  # members dial who got a vote: it may be this host
         else:
-            self._node.adopt(sock)
+            self._part.node.adopt(sock)
+
+    # -- decisions
 
     async def decide(self, operation: bytes, *, certify: bool = False) -> Decision:
         """Have the group decide within `coordination.pbft.timeout_s`.
@@ -164,31 +139,175 @@ class PbftGroup:
         Raises:
             NoQuorumError: it did not; it may still do so.
         """
-        if self._client is None:
-            raise NoQuorumError(f"this agent cannot ask the PBFT group: {self._error}", hint="see the agent's log")
         began = time.monotonic()
-        try:
-            decision = await self._client.decide(operation, certify=certify, timeout_s=self._configured.timeout_s)
-        except (ConsensusError, asyncio.CancelledError) as error:
-            self._failed += 1
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise NoQuorumError(f"PBFT: {error}", hint=error.hint) from error
+        decision = await self._ask(operation, certify=certify)
         self._decided += 1
         self._took_ms.append((time.monotonic() - began) * 1000)
         return decision
 
+    async def _ask(self, operation: bytes, *, certify: bool = False, reconfigure: bool = False) -> Decision:
+        client, timeout_s = self._client, self._configured.timeout_s
+        if client is None:
+            raise NoQuorumError(f"this agent cannot ask the PBFT group: {self.error}", hint="see the agent's log")
+        try:
+            return await client.decide(operation, certify=certify, reconfigure=reconfigure, timeout_s=timeout_s)
+        except ConsensusError as error:
+            self._failed += 1
+            raise NoQuorumError(f"PBFT: {error}", hint=error.hint) from error
+        except asyncio.CancelledError:
+            self._failed += 1
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise NoQuorumError(f"PBFT: this host left the group: {self.error}", hint="see the agent's log") from None
+
+    # -- members
+
+    async def follow(self, peer: Peer) -> None:
+        """Ask a peer who follows the members that are known, and become what that makes of this host."""
+        if self._memberships is not None:
+            await self._follower.follow(peer)
+            await self._settle()
+
+    def successor(self, request: Follow) -> Successor:
+        """Answer a peer that asks who follows the members that it knows."""
+        if self._memberships is None:
+            return Successor(newest=-1)
+        return self._memberships.answer(request, self._identity.public if self._identity else b"")
+
+    async def propose(self, change: Change) -> Membership:
+        """Have the group change its members; returns when the new ones are in force.
+
+        Raises:
+            ConfigError: the change breaks a rule, or this host is no operator.
+            NoQuorumError: the group did not decide in time; it may still do so.
+            CoordinationError: the group refuses it.
+        """
+        group = self._may_propose()
+        assert self._identity is not None, "who may propose has a key"
+        membership = following(group, change, self._identity)
+        if not change.unseen:
+            await asyncio.gather(*(self._see(member) for member in seated(group, membership)))
+        log.info("change of members proposed", epoch=membership.epoch, members=[m.name for m in membership.replicas])
+        decision = await self._ask(encode_membership(membership), reconfigure=True)
+        if decision.result != ACCEPTED:
+            raise CoordinationError(
+                f"the PBFT group {decision.result.decode()}", hint="`dwcp-migrate cluster pbft` shows what it is now"
+            )
+        await self._in_force(membership)
+        return membership
+
+    def _may_propose(self) -> Group:
+        name, group = self._runtime.name, self.group
+        if group is None or self._client is None:
+            raise NoQuorumError(f"this agent cannot ask the PBFT group: {self.error}", hint="see the agent's log")
+        if not group.clients[name].operator:
+            operators = sorted(member.name for member in group.clients.values() if member.operator)
+            raise ConfigError(
+                f"{name} is no operator of the group; {', '.join(operators) or 'nobody'} is",
+                hint="propose it there; the first operators have `operator = true` in coordination.pbft on every host",
+            )
+        return group
+
+    async def _see(self, member: Member) -> None:
+        """Make sure that a host that is to have a vote is there, follows, and has the key that it is named with."""
+        if member.name == self._runtime.name:
+            return
+        unseen = "start its agent with the group of now in its configuration; or --unseen"
+        peer = self._runtime.directory.by_name(member.name)
+        if peer is None:
+            raise ConfigError(f"{member.name} is no peer here", hint="add it to [[peers]] of every host, and reload")
+        assert self._memberships is not None, "who may propose knows the group"
+        try:
+            async with asyncio.timeout(SEE_S_MAX):
+                answer = await self._follower.ask(peer, self._memberships.newest.epoch)
+        except (DwcpError, TimeoutError) as error:
+            raise ConfigError(f"{member.name} does not answer: {error or SEE_S_MAX}", hint=unseen) from error
+        if answer.newest < 0 or not answer.key:
+            raise ConfigError(f"{member.name} knows nothing of the group, or has no key", hint=unseen)
+        if answer.key != member.key:
+            raise ConfigError(
+                f"{member.name} has the key {answer.key.hex()}, not {member.key.hex()}",
+                hint="compare with `dwcp-migrate cluster key` there",
+            )
+
+    async def _in_force(self, membership: Membership) -> None:
+        assert self._memberships is not None, "somebody proposed"
+        try:
+            async with asyncio.timeout(IN_FORCE_S_MAX):
+                while self._memberships.newest.epoch < membership.epoch:
+                    self._changed.clear()
+                    self._follower.wake()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise NoQuorumError(
+                f"the group decided epoch {membership.epoch}, and no quorum has signed its end yet",
+                hint="it begins as soon as they do: `dwcp-migrate cluster pbft` shows it",
+            ) from None
+
+    def _settle_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._settle())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self) -> None:
+        if self._identity is not None:
+            await self._part.settle(self._identity)
+        if self._client is not None:
+            self._client.on_later_epoch = self._follower.wake
+        self._changed.set()
+
+    def _watch(self, ready: Ready) -> None:
+        sizes = [len(done.results) for done in ready.executions if done.results]
+        self._batches.extend(sizes)
+        self._batch_count += len(sizes)
+        self._request_count += sum(sizes)
+        memberships, node = self._memberships, self._part.node
+        if memberships is None or node is None:
+            return
+        core = node.replica.core
+        try:
+            for epoch in range(memberships.newest.epoch, core.group.epoch):
+                if epoch in core.links and memberships.follow(core.links[epoch]):
+                    self._settle_soon()
+        except EpochError as error:
+            log.error("the replica here follows other members", error=str(error))  # noqa: TRY400
+
+    # -- what it says
+
+    @property
+    def error(self) -> str:
+        """Why this host has no part; empty if it has."""
+        return self._error or (self._part.error if self._memberships else "")
+
+    def seats(self) -> list[Seat]:
+        """List who has a part in the group."""
+        group = self.group
+        if group is None:
+            return []
+        hosts = {member.name: member for member in (*group.membership.replicas, *group.membership.clients)}
+        return [
+            Seat(name=name, key=host.key.hex(), votes=name in group.keys, operator=host.operator)
+            for name, host in hosts.items()
+        ]
+
     def status(self) -> GroupStatus:
         """Say where it stands."""
-        group, node, client = self.group, self._node, self._client
-        if group is None:
+        group, memberships = self.group, self._memberships
+        if group is None or memberships is None:
             return GroupStatus(error=self._error)
+        node, client = self._part.node, self._part.client
         replica = node.replica if node else None
         return GroupStatus(
             role="replica" if node else "client" if client else "none",
             members=list(group.names),
             connected=client.connected if client else [],
             faulty_max=group.numbers.faulty,
+            epoch=group.epoch,
+            epoch_configured=self._configured.epoch,
+            epoch_replica=replica.membership.epoch if replica else -1,
+            unreachable=self._part.unreachable,
+            note=memberships.note,
             primary=replica.core.primary if replica else "",
             view=replica.view if replica else 0,
             sequence=replica.executed if replica else 0,
@@ -201,5 +320,5 @@ class PbftGroup:
             decisions_failed=self._failed,
             decision_ms_p50=statistics.median(self._took_ms) if self._took_ms else -1.0,
             decision_ms_max=max(self._took_ms, default=-1.0),
-            error=self._error,
+            error=self.error,
         )

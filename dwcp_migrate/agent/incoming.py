@@ -33,6 +33,7 @@ from dwcp_migrate.session.control import (
     DomainName,
     Expect,
     Expected,
+    Follow,
     Message,
     Open,
     Opened,
@@ -41,6 +42,7 @@ from dwcp_migrate.session.control import (
     Refused,
     Request,
     Runs,
+    Successor,
     common_version,
 )
 from dwcp_migrate.session.messages import AddChannel, StartDestination
@@ -79,6 +81,7 @@ class Incoming:
     Attributes:
         outgoing_closed: tells the source side of this agent that a destination ended a migration.
         outgoing_carries: asks the source side of this agent whether it carries a migration to that peer.
+        successor: says who follows which members of the PBFT group.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Incoming:
         self._software = software
         self.outgoing_closed: Callable[[Peer, Close], bool] = lambda _peer, _word: False
         self.outgoing_carries: Callable[[Peer, bytes], bool] = lambda _peer, _session_id: False
+        self.successor: Callable[[Follow], Successor] = lambda _request: Successor(newest=-1)
         self._sessions: dict[bytes, _Session] = {}
         self._words: dict[bytes, asyncio.Event] = {}
 
@@ -116,6 +120,8 @@ class Incoming:
                 answer = Expected(candidates=self._names(self._candidates(request)))
             case Ask():
                 answer = Runs(runs=await self._recovery.runs(request.uuid))
+            case Follow():
+                answer = self.successor(request)
             case Ping():
                 answer = Pong(
                     version=common_version(request.versions),

@@ -212,8 +212,10 @@ class Permits:
             late = permit.expires_at + CLOCK_SKEW_S < wall_clock()
             return ("ticket" if self.is_required or late else ""), "point-to-point"
         is_certified = bool(permit.certificate) or self._certifying.needs(crosses=await self._crosses(permit))
-        if is_certified and not self._certifying.verify(permit):
-            return "ticket", ""
+        if is_certified:
+            await self._certifying.follow(permit, peer)
+            if not self._certifying.verify(permit):
+                return "ticket", ""
         code, agreed = await self._judge_ticket(identity, permit, is_certified=is_certified)
         if is_certified and not code:
             self._certifying.begin(identity, permit.uuid)

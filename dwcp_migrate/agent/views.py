@@ -189,6 +189,7 @@ class Views:
             configuration_error=self.configuration_error,
             open_descriptors=descriptors,
             open_descriptors_max=descriptors_max,
+            group=self.group(),
         )
 
     def _hook(self) -> Hook:

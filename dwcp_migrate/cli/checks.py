@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.agent import api
+from dwcp_migrate.agent.cluster_views import NO_GROUP, GroupStatus
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.host import Host
 from dwcp_migrate.config import Config
@@ -143,6 +144,7 @@ def _facts(facts: api.Facts, now: float) -> Iterator[Check]:
     yield _name(facts)
     yield from (_listener(one) for one in facts.listeners)
     yield from (_peer(one) for one in facts.peers) if facts.peers else iter([_NO_PEER])
+    yield _group(facts.group)
     yield from _process(facts)
 
 
@@ -253,6 +255,30 @@ def _peer(peer: api.PeerView) -> Check:
 
 
 _PEER_WHY: Final = "migrations to a host whose agent does not answer with a good certificate run unaccelerated"
+
+
+def _group(group: GroupStatus) -> Check:
+    verdict, remedy = "ok", ""
+    what = f"{group.role} of epoch {group.epoch}, members {', '.join(group.members)}"
+    if group.error in {"", NO_GROUP} and not group.members:
+        what = NO_GROUP
+    elif group.error:
+        verdict, what, remedy = "fail", group.error, "see `dwcp-migrate cluster pbft` and the agent's log"
+    elif group.unreachable:
+        verdict = "warn"
+        what = f"{what}; {', '.join(group.unreachable)} cannot be dialled"
+        remedy = "add them to [[peers]], then systemctl reload dwcp-migrate"
+    elif group.note:
+        verdict = "warn"
+        what = f"{what}; {group.note}"
+        remedy = "take over what `dwcp-migrate cluster pbft --toml` prints: a host that loses its disk starts from it"
+    return Check(
+        id="pbft",
+        verdict="fail" if verdict == "fail" else "warn" if verdict == "warn" else "ok",
+        what=what,
+        why="a migration between trust domains needs a certificate of the group's members",
+        remedy=remedy,
+    )
 
 
 def _process(facts: api.Facts) -> Iterator[Check]:

@@ -10,15 +10,12 @@ from dwcp_migrate.agent import cluster_views as api
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
+from dwcp_migrate.cli.pbft import command as pbft
 from dwcp_migrate.state.model import Limits
 from dwcp_migrate.units import format_bytes, format_rate
 
 MEMBER_HEADER = ("Member", "Role", "Connected", "Behind")
 HOST_HEADER = ("Host", "State", "Trust domain", "CPUs", "Memory", "Heard")
-
-CHOICE_HEADER = ("When", "From", "To", "Engine", "Why")
-EVENT_HEADER = ("When", "Engine", "Now", "Why")
-CHOICES_SHOWN = 10
 
 
 @click.group()
@@ -47,13 +44,7 @@ def members(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     click.echo(f"{member_table(found)}\n\n{host_table(found)}")
 
 
-@command.command()
-@json_option
-@agent_options
-def pbft(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
-    """Show the PBFT group, and who decided lately and why."""
-    found = Client(control_socket(config_path, socket_path)).ask("pbft", api.PbftView)
-    click.echo(output.as_json(found) if as_json else render_pbft(found))
+command.add_command(pbft, "pbft")
 
 
 @command.command()
@@ -173,44 +164,6 @@ def policy(cluster: api.Cluster) -> str:
     if cluster.pbft == "off":
         return "off: all hosts are of one trust domain"
     return "a migration between trust domains needs a certificate"
-
-
-def render_pbft(found: api.PbftView) -> str:
-    """Lay the group out as text, with the latest choices and changes."""
-    parts = [output.block(pbft_summary(found))]
-    if found.choices:
-        rows = [
-            (output.moment(one.at), one.source, one.destination, one.engine, one.reason)
-            for one in found.choices[:CHOICES_SHOWN]
-        ]
-        parts.append(output.table(CHOICE_HEADER, rows))
-    if found.events:
-        changes = [
-            (output.moment(event.at), event.engine, "decides again" if event.usable else "failed", event.reason)
-            for event in found.events[:CHOICES_SHOWN]
-        ]
-        parts.append(output.table(EVENT_HEADER, changes))
-    return "\n\n".join(parts)
-
-
-def pbft_summary(found: api.PbftView) -> list[tuple[str, str]]:
-    """Say where the group stands in a few lines."""
-    group = found.group
-    is_replica = group.role == "replica"
-    time = f"{group.decision_ms_p50:.1f} ms half of them, {group.decision_ms_max:.1f} ms at most"
-    return [
-        ("Mode", found.mode),
-        ("This host", group.role),
-        ("Members", ", ".join(group.members)),
-        ("Connected", ", ".join(group.connected)),
-        ("Bears", f"{group.faulty_max} that fail or lie" if group.members else ""),
-        ("View", f"{group.view}, primary {group.primary}, {group.view_changes} changes" if is_replica else ""),
-        ("Sequence", str(group.sequence) if is_replica else ""),
-        ("Batches", f"{group.batch_p50:g} requests half of them, {group.batch_max} at most" if is_replica else ""),
-        ("Decisions", f"{group.decisions} for this host, {group.decisions_failed} not in time"),
-        ("Decision", time if group.decision_ms_p50 >= 0 else ""),
-        ("Error", group.error),
-    ]
 
 
 def latency(p50_ms: float, p99_ms: float) -> str:

@@ -2,7 +2,7 @@
 
 Core (sans-IO): `quorum`, `keys`, `membership`, `messages`, `clients`, `log`, `batching`, `requests`, `agreement`,
 `execution`, `reconfiguration`, `stable`, `snapshot`, `epochs`, `view_change`, `views`, `catchup`, `journal`,
-`recovery`, `replica`, `client`, `certificate`, `tickets`, `permits`, `policy`.
+`recovery`, `replica`, `client`, `certificate`, `lineage`, `tickets`, `permits`, `policy`.
 Shell: `journal_file`, `key_file`, `channel`, `node`, `group_client`, `event_loop`.
 The protocol with its diagram, what is signed and what is left out: docs/consensus.md.
 """

@@ -144,8 +144,9 @@ class Agreement:
 
     def _prepare(self, slot: Slot, name: bytes) -> None:
         core = self._core
-        slot.prepares[core.name] = name
-        core.broadcast(Prepare(core.group.epoch, core.view, slot.sequence, name))
+        if core.is_voter:  # one who follows takes over what a new view carries on, and says nothing about it
+            slot.prepares[core.name] = name
+            core.broadcast(Prepare(core.group.epoch, core.view, slot.sequence, name))
         self._advance(slot)
 
     def on_prepare(self, sender: str, message: Prepare) -> None:

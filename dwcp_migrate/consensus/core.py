@@ -179,8 +179,8 @@ class Core:
 
     @property
     def is_voter(self) -> bool:
-        """Tell whether the membership names this replica."""
-        return self.name in self.group.keys
+        """Tell whether the membership names this replica, with its key: under another one it promised what it lost."""
+        return self.group.keys.get(self.name) == self.identity.public
 
     @property
     def primary(self) -> str:
@@ -190,7 +190,7 @@ class Core:
     @property
     def is_primary(self) -> bool:
         """Tell whether this replica proposes now."""
-        return self.active and self.group.primary(self.view) == self.name
+        return self.active and self.group.primary(self.view) == self.name and self.is_voter
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -164,6 +164,8 @@ class Executor:
             old = core.known.get(header.membership.epoch - 1, core.group)
             core.group = self._epochs.succeed(old, Group(header.membership, header.since))
             self._begin_epoch()
+        elif core.group.since != header.since:  # started with the membership of the day, which does not say since when
+            core.group.since = header.since
         self._epochs.record(proof, snapshot)
         self._settle(proof, snapshot)
         self._requests.prune()

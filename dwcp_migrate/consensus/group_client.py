@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
+
+import msgspec
 
 from dwcp_migrate.consensus.channel import Channel, dial, only
 from dwcp_migrate.consensus.client import Client, Decision
@@ -24,6 +27,9 @@ class GroupClient:
         identity: its key.
         membership: of the current epoch.
         options: where the replicas are; `listen`, `server_context` and `sync` do not matter.
+
+    Attributes:
+        on_later_epoch: called when a replica answers from a later epoch: its word, so a reason to ask and nothing more.
     """
 
     def __init__(self, name: str, identity: Identity, membership: Membership, options: NodeOptions) -> None:
@@ -31,10 +37,12 @@ class GroupClient:
         self._client = Client(name, identity, membership, first_number=first)
         self._hello = Hello(VERSION, membership.cluster, "client")
         self._options = options
+        self._epoch = membership.epoch
+        self.on_later_epoch: Callable[[], None] = lambda: None
         self._channels: dict[str, Channel] = {}
         self._made: set[Channel] = set()
         self._waiting: dict[int, asyncio.Future[Decision]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._connected = asyncio.Event()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop
@@ -43,7 +51,7 @@ class GroupClient:
     async def start(self, connections: int) -> None:
         """Dial all replicas; returns when so many are connected."""
         self._loop = asyncio.get_running_loop()
-        self._tasks = [self._loop.create_task(self._keep_dialled(name)) for name in self._options.addresses]
+        self.reach(self._options.addresses)
         self._tick()
         while len(self._channels) < connections:
             self._connected.clear()
@@ -52,9 +60,10 @@ class GroupClient:
     async def stop(self) -> None:
         """Close everything; requests without an answer are cancelled."""
         self._timer.cancel()
-        for task in self._tasks:
+        tasks = list(self._dialling.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for future in self._waiting.values():
             future.cancel()
         channels = list(self._made)
@@ -99,7 +108,18 @@ class GroupClient:
 
     def update(self, membership: Membership) -> None:
         """Go on with the members of another epoch."""
+        self._epoch = membership.epoch
         self._client.update(membership)
+
+    def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Go on with these replicas, at these addresses; who is left out is cut off."""
+        self._options = msgspec.structs.replace(self._options, addresses=addresses)
+        for name in self._dialling.keys() - addresses.keys():
+            self._dialling.pop(name).cancel()
+        for name in [peer for peer in self._channels if peer not in addresses]:
+            self._channels[name].close()
+        for name in addresses.keys() - self._dialling.keys():
+            self._dialling[name] = self._loop.create_task(self._keep_dialled(name))
 
     def _tick(self) -> None:
         self._client.tick(self._loop.time())
@@ -134,6 +154,8 @@ class GroupClient:
         for message in messages:
             if not isinstance(message, Reply):
                 raise RemoteProtocolError(f"replica {channel.peer} sent a client a {type(message).__name__}")
+            if message.epoch > self._epoch:
+                self.on_later_epoch()
             self._client.step(channel.peer, message)
         self._flush()
 

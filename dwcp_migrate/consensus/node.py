@@ -21,7 +21,7 @@ import msgspec
 from dwcp_migrate.consensus.channel import Channel, Route, accept, dial, only
 from dwcp_migrate.consensus.core import Ready
 from dwcp_migrate.consensus.journal_file import JournalFile
-from dwcp_migrate.consensus.messages import VERSION, Hello, Message, Reply, Request, encode_frame
+from dwcp_migrate.consensus.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
 from dwcp_migrate.consensus.replica import Replica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
@@ -90,7 +90,8 @@ class Node:
         self._peers: dict[str, Channel] = {}
         self._clients: dict[str, Channel] = {}
         self._channels: set[Channel] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._dialling: dict[str, asyncio.Task[None]] = {}
+        self._accepting: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, "journal")
         self._held: list[Ready] = []
         self._written = 0  # of those held, from the first on
@@ -118,17 +119,37 @@ class Node:
         self.failed = self._loop.create_future()
         self.replica.recover(self._journal.read(), self._loop.time())
         port = self._listen(*self._options.listen) if self._options.listen else 0
-        for name in self._options.addresses:
-            if name > self.replica.core.name:
-                self._tasks.append(self._loop.create_task(self._keep_dialled(name)))
+        self.reach(self._options.addresses)
         self._tick()
         return port
+
+    def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Go on with other replicas than before, or the same ones elsewhere; who is left out is cut off."""
+        self._options = msgspec.structs.replace(self._options, addresses=addresses)
+        for name in self._dialling.keys() - addresses.keys():
+            self._dialling.pop(name).cancel()
+        for name in [peer for peer in self._peers if peer not in addresses]:
+            self._peers[name].close()
+        for name in addresses.keys() - self._dialling.keys():
+            if name > self.replica.core.name:
+                self._dialling[name] = self._loop.create_task(self._keep_dialled(name))
+
+    def learn(self, link: EpochLink) -> None:
+        """Take a link that came another way than from a replica; it is verified like any other."""
+        if self._stopped:
+            return
+        try:
+            self.replica.step(self.replica.core.name, link, self._loop.time())
+        except ConsensusError as error:
+            self._fail(error)
+            return
+        self._flush()
 
     def _listen(self, address: str, port: int) -> int:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._server = socket.create_server((address, port), family=family, backlog=BACKLOG)
         self._server.setblocking(False)
-        self._tasks.append(self._loop.create_task(self._accept(self._server)))
+        self._accepting = self._loop.create_task(self._accept(self._server))
         taken: int = self._server.getsockname()[1]
         return taken
 
@@ -156,9 +177,10 @@ class Node:
         """Close everything; what was written stays."""
         self._stopped = True
         self._timer.cancel()
-        for task in [*self._tasks, *self._adopting]:
+        tasks = [*self._dialling.values(), *self._adopting, *filter(None, [self._accepting])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._adopting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         for channel in list(self._channels):

@@ -13,6 +13,7 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     Ping(versions, session_id)                            ->  Pong(version, software, state, carries)
     Expect(domains)                                       ->  Expected(candidates) | Refused
     Ask(uuid)                                             ->  Runs(runs) | Refused
+    Follow(cluster, epoch, offset)                        ->  Successor(newest, size, data, key) | Refused
 
 Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
 defaults within a version, and unknown fields are ignored.
@@ -35,6 +36,9 @@ FRAME_BYTES_MAX: Final = 64 * 1024
 
 DOMAINS_MAX: Final = 128
 """Domains named in one message: more than can migrate at once (`policy.sessions_max` is at most 256, both sides)."""
+
+SUCCESSOR_BYTES_MAX: Final = 48 * 1024
+"""Of a link in one message: a small group's fits into one, the largest there is into three."""
 
 CONTROL_SESSION: Final = bytes(SESSION_ID_BYTES)
 """The session id in the preamble of a control connection."""
@@ -236,14 +240,38 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
     runs: bool | None
 
 
-Request = Open | Close | Ping | Expect | Ask
+class Follow(msgspec.Struct, frozen=True, kw_only=True):
+    """Who follows the members of this epoch of the PBFT group, with their signatures, from this byte on?"""
+
+    cluster: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    epoch: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    offset: Annotated[int, Meta(ge=0, le=2**20)] = 0
+
+
+class Successor(msgspec.Struct, frozen=True, kw_only=True):
+    """These do, as far as is known here.
+
+    Attributes:
+        newest: epoch that this host knows; -1 where it knows nothing of that group.
+        size: of the whole link in bytes; 0 where this host has none from that epoch on.
+        data: of the link, from the offset that was asked for.
+        key: this host's public key in the group; empty where it has none.
+    """
+
+    newest: Annotated[int, Meta(ge=-1)]
+    size: Annotated[int, Meta(ge=0)] = 0
+    data: Annotated[bytes, Meta(max_length=SUCCESSOR_BYTES_MAX)] = b""
+    key: Annotated[bytes, Meta(max_length=32)] = b""
+
+
+Request = Open | Close | Ping | Expect | Ask | Follow
 """What may be asked."""
 
-Message = Request | Opened | Refused | Closed | Pong | Expected | Runs
+Message = Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor
 
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__.lower(): kind
-    for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected, Ask, Runs)
+    for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected, Ask, Runs, Follow, Successor)
 }
 
 

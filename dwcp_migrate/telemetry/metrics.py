@@ -125,6 +125,7 @@ def _group(view: GroupView) -> dict[str, dict[Labels, float]]:
     return {
         "pbft_role": {(role,): float(role == view.role) for role in GROUP_ROLES},
         "pbft_connected_members": {(): len(view.connected)},
+        "pbft_epoch": {(): view.epoch},
         "pbft_view": {(): view.view},
         "pbft_executed_sequence": {(): view.sequence},
         "pbft_view_changes_total": {(): view.view_changes},

@@ -78,6 +78,7 @@ _FAMILIES: Final = (
         "dwcp_migrate_pbft_role", "gauge", ("role",), "1 for this host's part in the PBFT group: replica, client, none."
     ),
     Family("dwcp_migrate_pbft_connected_members", "gauge", (), "Members that this host's client is connected to."),
+    Family("dwcp_migrate_pbft_epoch", "gauge", (), "Newest epoch of the group whose members this host verified."),
     Family("dwcp_migrate_pbft_view", "gauge", (), "View that the replica here is in."),
     Family("dwcp_migrate_pbft_executed_sequence", "gauge", (), "Last sequence that the replica here executed."),
     Family("dwcp_migrate_pbft_view_changes_total", "counter", (), "Views that the replica here entered."),

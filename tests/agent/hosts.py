@@ -122,10 +122,10 @@ class Host:
         self.wait(lambda status: status.spare_ready and status.intercept.armed == status.intercept.wanted)
         return self
 
-    def get(self, path: str, method: str = "GET") -> tuple[int, bytes]:
+    def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
         control = _Control(self.directory / "run" / "api.sock")
         try:
-            control.request(method, path)
+            control.request(method, path, body)
             response = control.getresponse()
             return response.status, response.read()
         finally:

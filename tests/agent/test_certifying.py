@@ -105,6 +105,25 @@ async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: Wor
     assert not again.verify(permit)
 
 
+async def test_a_certificate_of_later_members_counts_once_its_source_has_proven_them(world: World) -> None:
+    deciders(world).change()
+    permit, answer = await world.agree()
+    assert (decode(permit.certificate).epoch, answer) == (1, ("", "fleet"))
+    lineage = world.hosts["b"].group.lineage
+    assert lineage is not None
+    assert lineage.newest.epoch == 1
+
+
+async def test_a_certificate_of_members_who_were_followed_long_ago_is_refused(world: World) -> None:
+    here, there = world.hosts["a"], world.hosts["b"]
+    there.announced = [WEB]
+    permit = (await here.permits.obtain("one", here.peer("b"), "", [WEB])).permit
+    assert permit is not None
+    deciders(world).change()
+    await there.group.follow(there.peer("a"))
+    assert await judged(world, permit) == "ticket"
+
+
 async def test_disk_and_memory_of_one_migration_show_the_same_certificate(world: World) -> None:
     first, _ = await world.agree()
     here, there = world.hosts["a"], world.hosts["b"]

@@ -132,6 +132,7 @@ class FakeAgent:
         self.failure: tuple[int, api.Failure] | None = None
         self.raw: bytes | None = None
         self.posted: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.asked: dict[str, str] = {}
 
     def answer(self, method: str, target: str) -> tuple[int, bytes]:
@@ -175,7 +176,7 @@ def agent(tmp_path: Path) -> Iterator[FakeAgent]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))  # closing before that would reset the client
+            fake.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             status, body = fake.answer(self.command, self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

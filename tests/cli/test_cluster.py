@@ -6,10 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dwcp_migrate.agent import api
-from dwcp_migrate.agent.cluster_views import Chosen, Cluster, EngineEvent, GroupStatus, Held, Locks, PbftView, Tickets
+from dwcp_migrate.agent.cluster_views import (
+    Changed,
+    Chosen,
+    Cluster,
+    EngineEvent,
+    GroupStatus,
+    Held,
+    Locks,
+    PbftView,
+    Seat,
+    Tickets,
+)
+from dwcp_migrate.agent.proposing import Change, Named
+from dwcp_migrate.config import PbftMember, parse
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.engine import EngineStatus, Member
 from dwcp_migrate.state.model import Capacity, Host, Lease, Limits, Reservation, Ticket
@@ -123,6 +137,43 @@ def test_the_group_and_who_decided_why_is_shown(call: Call, agent: Any) -> None:
         assert words in out
     shown = json.loads(call("cluster", "pbft", "--json")[1])
     assert (shown["group"]["sequence"], shown["choices"][0]["engine"]) == (17, "pbft")
+
+
+def test_members_that_were_verified_are_shown_beside_what_is_configured(call: Call, agent: Any) -> None:
+    seats = [
+        Seat(name="hv1", key="0f" * 32, votes=True, operator=True),
+        Seat(name="hv2", key="a1" * 32, votes=False, operator=False),
+    ]
+    group = GroupStatus(
+        role="replica",
+        members=["hv1"],
+        epoch=2,
+        epoch_configured=0,
+        epoch_replica=1,
+        unreachable=["hv1"],
+        note="epoch 2 counts",
+    )
+    agent.more["/v1/pbft"] = PbftView(mode="auto", group=group, cluster="5a" * 16, seats=seats)
+    out = call("cluster", "pbft")[1]
+    assert "2; the configuration is of epoch 0; the replica here is still in 1; epoch 2 counts" in out
+    assert re.search(f"hv1 +member +yes +{'0f' * 32}", out)
+    assert re.search("No peers here: +hv1", out)
+    shown = parse(call("cluster", "pbft", "--toml")[1]).coordination.pbft
+    assert (shown.cluster, shown.epoch) == ("5a" * 16, 2)
+    assert shown.members == (PbftMember("hv1", "0f" * 32, operator=True),)
+    assert shown.clients == (PbftMember("hv2", "a1" * 32),)
+
+
+def test_a_change_of_members_is_proposed(call: Call, agent: Any) -> None:
+    agent.more["/v1/pbft/propose"] = Changed(message="epoch 1 is in force, its members are hv1, hv5")
+    key = "AB" * 32
+    code, out, _ = call(
+        "cluster", "pbft", "propose", "--add", f"hv5={key}", "--client", "hv2", "--remove", "hv3", "--operator", "hv5"
+    )
+    assert (code, out) == (0, "epoch 1 is in force, its members are hv1, hv5\n")
+    assert msgspec.json.decode(agent.bodies[-1], type=Change) == Change(
+        add=(Named(name="hv5", key=key.lower()),), clients=(Named(name="hv2"),), remove=("hv3",), operators=("hv5",)
+    )
 
 
 def test_a_host_outside_of_any_group_says_so(call: Call, agent: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.agent import api
+from dwcp_migrate.agent.cluster_views import NO_GROUP, GroupStatus
 from dwcp_migrate.cli import checks, host
 from dwcp_migrate.cli.checks import Check, Findings
 from dwcp_migrate.config import Config, parse
@@ -62,6 +63,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         configuration_error="$.x",
         open_descriptors=90,
         open_descriptors_max=100,
+        group=GroupStatus(error="it was removed"),
     )
     sick = host.Host(
         hook_path="/h",
@@ -92,6 +94,25 @@ def test_without_an_agent_the_host_is_still_looked_at() -> None:
 def test_a_certificate_warns_two_weeks_before_it_ends(facts: Make, left_days: float, verdict: str) -> None:
     certificate = api.Certificate(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
     assert judge(facts(certificates=[certificate]))["certificate-host"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "what"),
+    [
+        ({"error": NO_GROUP}, "ok", NO_GROUP),
+        ({"members": ["hv1"], "epoch": 2}, "ok", "of epoch 2"),
+        ({"members": ["hv1"], "epoch": 2, "note": "epoch 2 counts"}, "warn", "epoch 2 counts"),
+        ({"members": ["hv1"], "unreachable": ["hv1"]}, "warn", "hv1 cannot be dialled"),
+        ({"members": ["hv1"], "error": "it was removed"}, "fail", "it was removed"),
+        ({"error": "cannot be used"}, "fail", "cannot be used"),
+    ],
+)
+def test_the_group_is_judged_by_what_counts_and_what_is_configured(
+    facts: Make, changes: dict[str, Any], verdict: str, what: str
+) -> None:
+    check = judge(facts(group=GroupStatus(**changes)))["pbft"]
+    assert (check.verdict, what in check.what) == (verdict, True)
+    assert bool(check.remedy) == (verdict != "ok")
 
 
 def test_a_certificate_of_the_future_points_at_the_clock(facts: Make) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import ssl
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -356,3 +356,71 @@ async def test_what_a_peer_does_not_take_is_dropped_past_the_limit() -> None:
     channel.flush()
     assert stuck.sent == [HELLO, b"ab"]
     assert channel.dropped == 1
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Wait for what a node does by itself; it has no event for it."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(nodes_module.TICK_S)
+
+
+async def test_members_come_and_go_while_nodes_and_clients_run(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 5)
+    everybody = fleet.ports
+    fleet.members, fleet.names = membership(4), fleet.names[:4]
+    fleet.ports = {name: everybody[name] for name in fleet.names}
+    async with fleet.run() as nodes, fleet.client("op") as operator:
+        following = membership(["r0", "r1", "r2", "r4"], epoch=1)
+        await operator.decide(encode_membership(following), reconfigure=True)
+        fleet.ports = {name: port for name, port in everybody.items() if name != "r3"}
+        nodes["r4"] = fleet.node("r4")
+        nodes["r4"]._options = fleet.options("r4")
+        await nodes["r4"].start()
+        for name in ("r0", "r1", "r2"):
+            nodes[name].reach(fleet.options(name).addresses)
+        operator.update(following)
+        operator.reach(fleet.options("op").addresses)
+        await nodes.pop("r3").stop()
+        await nodes.pop("r1").stop()  # the three that are left all have to agree, the new one too
+        decision = await operator.decide(encode(Register(DOMAIN)), certify=True, timeout_s=WAIT_S)
+        assert decision.certificate is not None
+        assert decision.certificate.signatures.keys() == {"r0", "r2", "r4"}
+        await _until(lambda: operator.connected == ["r0", "r2", "r4"])
+        assert set(nodes["r0"]._peers) == {"r2", "r4"}
+
+
+async def test_a_link_that_came_another_way_than_from_a_replica_is_followed(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run() as nodes, fleet.client("op") as operator:
+        following = membership(4, epoch=1)
+        away = nodes.pop("r3")
+        await away.stop()
+        await operator.decide(encode_membership(following), reconfigure=True)
+        await _until(lambda: 0 in nodes["r0"].replica.core.links)
+        link = nodes["r0"].replica.core.links[0]
+        for name in ("r0", "r1", "r2"):
+            await nodes.pop(name).stop()
+        nodes["r3"] = fleet.node("r3")
+        await nodes["r3"].start()
+        forged = msgspec.structs.replace(link, proof=msgspec.structs.replace(link.proof, signatures={}))
+        nodes["r3"].learn(forged)
+        assert nodes["r3"].replica.core.links == {}
+        nodes["r3"].learn(link)
+        assert nodes["r3"].replica.core.links == {0: link}
+
+
+async def test_a_client_hears_that_replicas_are_in_a_later_epoch(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run(), fleet.client("c0") as c0, fleet.client("op") as operator:
+        heard = asyncio.Event()
+        c0.on_later_epoch = heard.set
+        await c0.decide(encode(Register(DOMAIN)))
+        assert not heard.is_set()
+        await operator.decide(encode_membership(membership(4, epoch=1)), reconfigure=True)
+        asked = c0.submit(encode(Register(DOMAIN)), certify=True)
+        await asyncio.wait_for(heard.wait(), WAIT_S)
+        c0.update(membership(4, epoch=1))
+        decision = await asyncio.wait_for(asked, WAIT_S)
+        assert decision.certificate is not None
+        assert decision.certificate.epoch == 1

@@ -9,15 +9,18 @@ from dwcp_migrate.session.control import (
     FRAME_BYTES_MAX,
     HINTS,
     REFUSALS,
+    SUCCESSOR_BYTES_MAX,
     Closed,
     DomainName,
     Envelope,
+    Follow,
     Frames,
     Message,
     Open,
     Opened,
     Ping,
     Refused,
+    Successor,
     common_version,
     decode,
     encode,
@@ -41,7 +44,13 @@ def read(data: bytes) -> Message | None:
     return decode(envelope)
 
 
-@pytest.mark.parametrize("message", [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result="")])
+FOLLOW = Follow(cluster=b"c" * 16, epoch=3, offset=5)
+SUCCESSOR = Successor(newest=4, size=SUCCESSOR_BYTES_MAX, data=b"d" * SUCCESSOR_BYTES_MAX, key=b"k" * 32)
+
+
+@pytest.mark.parametrize(
+    "message", [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result=""), FOLLOW, SUCCESSOR]
+)
 def test_messages_survive_the_wire_byte_by_byte(message: Message) -> None:
     frames = Frames()
     found = [envelope for byte in encode(7, message) for envelope in frames.feed(bytes([byte]))]
@@ -96,6 +105,23 @@ def test_a_request_past_its_limits_is_the_peers_fault(change: dict[str, object])
     body = {**msgspec.to_builtins(OPEN, builtin_types=(bytes,)), **change}
     with pytest.raises(RemoteProtocolError):
         decode(Envelope(1, "open", msgspec.Raw(msgspec.msgpack.encode(body))))
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (FOLLOW, {"cluster": b"c" * 15}),
+        (FOLLOW, {"epoch": -1}),
+        (FOLLOW, {"offset": 2**20 + 1}),
+        (SUCCESSOR, {"newest": -2}),
+        (SUCCESSOR, {"data": b"d" * (SUCCESSOR_BYTES_MAX + 1)}),
+        (SUCCESSOR, {"key": b"k" * 33}),
+    ],
+)
+def test_so_is_a_question_or_an_answer_about_members_past_theirs(message: Message, change: dict[str, object]) -> None:
+    body = {**msgspec.to_builtins(message, builtin_types=(bytes,)), **change}
+    with pytest.raises(RemoteProtocolError):
+        decode(Envelope(1, type(message).__name__.lower(), msgspec.Raw(msgspec.msgpack.encode(body))))
 
 
 def test_we_do_not_send_what_is_too_large() -> None:

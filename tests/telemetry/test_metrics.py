@@ -80,13 +80,14 @@ def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make)
 
 def test_the_group_is_exported(status: Make) -> None:
     group = GroupStatus(
-        role="replica", connected=["hv1", "hv2"], view=3, sequence=90, view_changes=2,
+        role="replica", connected=["hv1", "hv2"], epoch=2, view=3, sequence=90, view_changes=2,
         batches=10, batched_requests=45, decisions=7, decisions_failed=1, decision_ms_p50=2.0, decision_ms_max=9.0,
     )  # fmt: skip
     found = samples(render(status(group=group)))
     assert found[key("pbft_role", role="replica")] == 1
     assert found[key("pbft_role", role="none")] == 0
     assert found[key("pbft_connected_members")] == 2
+    assert found[key("pbft_epoch")] == 2
     assert found[key("pbft_view")] == 3
     assert found[key("pbft_executed_sequence")] == 90
     assert found[key("pbft_view_changes_total")] == 2

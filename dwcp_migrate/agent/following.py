@@ -1,0 +1,142 @@
+"""Keeps up with who the PBFT group's members are: asks peers, believes signatures.
+
+The rule: anybody may be asked, for what is answered proves itself (`lineage`). One question every `FOLLOW_S` to one
+member in turn; several at once as soon as there is a reason: a reply or a certificate of a later epoch. What does not
+hold is logged, counts for nothing, and the next peer is asked.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from dwcp_migrate.agent.control_client import ControlClient
+from dwcp_migrate.agent.memberships import Memberships
+from dwcp_migrate.agent.peers import Directory
+from dwcp_migrate.config import Peer
+from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX, LINKS_MAX, decode_link
+from dwcp_migrate.errors import DwcpError, EpochError
+from dwcp_migrate.session.control import Follow, Successor
+from dwcp_migrate.telemetry.logs import get_logger
+
+FOLLOW_S: Final = 5.0
+"""A host that hears nothing else is that far behind; 100 hosts ask all members together 20 times a second."""
+
+EAGER_S: Final = 0.5
+"""At least so long between two rounds that somebody's word brought about: a liar costs that many questions."""
+
+CLOSE_S_MAX: Final = 1.0
+"""A round among peers that answer takes milliseconds."""
+
+log = get_logger(component="group")
+
+
+class Follower:
+    """Asks.
+
+    Args:
+        control: how peers are asked.
+        directory: says who the peers are now.
+        memberships: what is believed.
+        changed: told after a round, whether anything is new or not.
+    """
+
+    def __init__(
+        self,
+        control: ControlClient,
+        directory: Callable[[], Directory],
+        memberships: Memberships,
+        changed: Callable[[], None],
+    ) -> None:
+        self._control = control
+        self._directory = directory
+        self._memberships = memberships
+        self._changed = changed
+        self._woken = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._turn = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask now and then."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Ask no more; what is being asked is given `CLOSE_S_MAX` to end in order."""
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self._asking.acquire()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def wake(self) -> None:
+        """There is reason to believe that the members changed."""
+        self._woken.set()
+
+    async def _run(self) -> None:
+        while True:
+            is_eager = self._woken.is_set()
+            self._woken.clear()
+            async with self._asking:
+                await self._round(all_members=is_eager)
+            self._memberships.write()
+            self._changed()
+            await asyncio.sleep(EAGER_S)
+            with contextlib.suppress(TimeoutError):  # its turn came without a reason
+                async with asyncio.timeout(FOLLOW_S - EAGER_S):
+                    await self._woken.wait()
+
+    async def _round(self, *, all_members: bool) -> None:
+        """Ask the member whose turn it is, or all; where none can be asked, any peer whose turn it is."""
+        directory = self._directory()
+        members = [peer for name in self._memberships.newest.names if (peer := directory.by_name(name))]
+        asked = members or list(directory.all())
+        if not asked:
+            return
+        self._turn += 1
+        if not all_members:
+            asked = [asked[self._turn % len(asked)]]
+        answers = await asyncio.gather(*(self.follow(peer) for peer in asked))
+        others = [peer for peer in directory.all() if peer not in asked]
+        if others and not any(answers):
+            await self.follow(others[self._turn % len(others)])
+
+    async def follow(self, peer: Peer) -> bool:
+        """Learn from a peer who followed the members that are known; returns whether it answered."""
+        try:
+            for _ in range(LINKS_MAX):
+                epoch = self._memberships.newest.epoch
+                link = await self._link(peer, epoch)
+                if not link:
+                    return True
+                if self._memberships.newest.epoch == epoch:  # another answer may have been quicker
+                    self._memberships.follow(decode_link(link))
+        except EpochError as error:
+            log.warning("link refused", peer=peer.name, why=str(error))
+        except DwcpError as error:
+            log.debug("not followed", peer=peer.name, error=str(error))
+        else:
+            return True
+        return False
+
+    async def _link(self, peer: Peer, epoch: int) -> bytes:
+        """Fetch the link from an epoch on, part by part; empty if the peer has none."""
+        data = b""
+        while True:
+            answer = await self.ask(peer, epoch, len(data))
+            if not answer.data or answer.size > LINK_BYTES_MAX:
+                return b""
+            data += answer.data
+            if len(data) >= answer.size:
+                return data
+
+    async def ask(self, peer: Peer, epoch: int, offset: int = 0) -> Successor:
+        """Ask a peer who follows the members of an epoch.
+
+        Raises:
+            DwcpError: as `ControlClient.ask`.
+        """
+        request = Follow(cluster=self._memberships.newest.cluster, epoch=epoch, offset=offset)
+        return await self._control.ask(peer, peer.addresses[0], request, Successor)

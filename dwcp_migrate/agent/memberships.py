@@ -1,0 +1,129 @@
+"""The memberships of the PBFT group that this host believes: configured, then followed, kept over restarts.
+
+The rule: the newest verified one counts. What was verified is on the disk before it is used; a configuration of an
+earlier epoch does not turn it back, one of a later epoch replaces it. What cannot be written is used all the same and
+written later: members that have gone must not be believed because a disk is full.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from dwcp_migrate.config import Pbft, PbftMember
+from dwcp_migrate.consensus.lineage import Lineage, decode_written, restore
+from dwcp_migrate.consensus.membership import Group, Member, Membership
+from dwcp_migrate.consensus.messages import EpochLink, encode_body
+from dwcp_migrate.durable import write_whole
+from dwcp_migrate.errors import ConfigError, ConsensusError, EpochError
+from dwcp_migrate.session.control import SUCCESSOR_BYTES_MAX, Follow, Successor
+from dwcp_migrate.telemetry.logs import get_logger
+
+FILE: Final = Path("pbft/memberships")
+"""Below the state directory."""
+
+log = get_logger(component="group")
+
+
+def membership_of(configured: Pbft) -> Membership:
+    """Say who the configured group is; members ask too."""
+    members = tuple(_member(member) for member in configured.members)
+    return Membership(
+        cluster=bytes.fromhex(configured.cluster),
+        epoch=configured.epoch,
+        replicas=members,
+        clients=members + tuple(_member(member) for member in configured.clients),
+    )
+
+
+def _member(configured: PbftMember) -> Member:
+    return Member(configured.name, bytes.fromhex(configured.key), configured.operator)
+
+
+class Memberships:
+    """What is believed.
+
+    Args:
+        configured: the group.
+        state_directory: where it is kept.
+
+    Attributes:
+        lineage: from the first membership that is known to the newest.
+        note: what an operator should know about configuration and truth; empty if they agree.
+
+    Raises:
+        ConsensusError: what was kept is damaged: an earlier membership could be believed again.
+        ConfigError: what was kept is of another group.
+    """
+
+    def __init__(self, configured: Pbft, state_directory: Path) -> None:
+        self._configured = membership_of(configured)
+        self._path = state_directory / FILE
+        self._is_written = True
+        self.lineage = self._load()
+
+    def _load(self) -> Lineage:
+        configured = Lineage(self._configured)
+        try:
+            kept = restore(decode_written(self._path.read_bytes()))
+        except FileNotFoundError:
+            return configured
+        except (OSError, ValueError, EpochError) as error:
+            raise ConsensusError(
+                f"{self._path}, the members of the group, cannot be used: {error}",
+                hint="remove it once coordination.pbft has the members and the epoch of another host's `cluster pbft`",
+            ) from error
+        if kept.newest.cluster != configured.newest.cluster:
+            raise ConfigError(
+                f"{self._path.parent} is of the group {kept.newest.cluster.hex()}, not of coordination.pbft.cluster",
+                hint=f"empty {self._path.parent} if this host left that group for good",
+            )
+        return configured if self._configured.epoch > kept.newest.epoch else kept
+
+    @property
+    def newest(self) -> Group:
+        """The group of now, as far as is known."""
+        return self.lineage.newest
+
+    @property
+    def note(self) -> str:
+        """See above."""
+        newest, epoch = self.newest.membership, self._configured.epoch
+        if newest.epoch > epoch:
+            return f"epoch {newest.epoch} counts, which the members of {epoch} to {newest.epoch - 1} signed one by one"
+        if newest != self._configured:
+            return f"coordination.pbft names other members for epoch {epoch} than those who were verified: these count"
+        return ""
+
+    def follow(self, link: EpochLink) -> bool:
+        """Believe who follows, if the newest members signed it; returns whether it was new.
+
+        Raises:
+            EpochError: as `Lineage.follow`.
+        """
+        if not self.lineage.follow(link):
+            return False
+        self._is_written = False
+        log.info("members of the group changed", epoch=self.newest.epoch, members=list(self.newest.names))
+        self.write()
+        return True
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        if self._is_written:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path, encode_body(self.lineage.written()))
+        except OSError as error:
+            log.error("members of the group not written", path=str(self._path), error=error.strerror)  # noqa: TRY400
+            return
+        self._is_written = True
+
+    def answer(self, request: Follow, public: bytes) -> Successor:
+        """Tell a peer who follows the members that it knows; proven by itself, whoever says it."""
+        newest = self.newest
+        if request.cluster != newest.cluster:
+            return Successor(newest=-1)
+        link = self.lineage.links.get(request.epoch)
+        data = b"" if link is None else encode_body(link)
+        part = data[request.offset : request.offset + SUCCESSOR_BYTES_MAX]
+        return Successor(newest=newest.epoch, size=len(data), data=part, key=public)
