@@ -1,7 +1,7 @@
 """Machine reassignment as arrays: what does not change in a search (`Arrays`) and what moves change (`Counters`).
 
-P processes, M machines, S services, K rows: each resource is one, each balance cost another, and nought up to a multiple
-of `LANES`. A row of a machine costs `weight` for what it is above nought:
+P processes, M machines, S services, K rows: each resource is one, each balance cost another, and nought up to a
+multiple of `LANES`. A row of a machine costs `weight` for what it is above nought:
 
     resource        used - safety capacity
     balance cost    target * free of the first - free of the second, so a process adds second - target * first

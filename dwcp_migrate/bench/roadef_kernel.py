@@ -1,7 +1,7 @@
 """Kernel of the annealing for machine reassignment: shifts and swaps, priced in a few loops over the rows of a machine.
 
-The rule here: capacities and dependencies may be broken on the way, at a price; that no two processes of a service share
-a machine, and that a service has its locations, holds at each step. `sums` tells what is broken now, and only an
+The rule here: capacities and dependencies may be broken on the way, at a price; that no two processes of a service
+share a machine, and that a service has its locations, holds at each step. `sums` tells what is broken now, and only an
 assignment that breaks nothing becomes the best. All parts stand in this one file: numba keeps what it compiled until
 that file changes.
 
@@ -25,6 +25,8 @@ NOW, BEST, BROKEN, MISSED, MOST, ACCEPTED = range(6)
 one service; moves made."""
 
 SLOTS: Final = 6
+
+NOBODY: Final = -1
 
 HOPELESS: Final = 20.0
 """Temperatures above which a move is not looked at any further: chance would take one of 500 million."""
@@ -69,15 +71,15 @@ def word(chance: Any) -> Any:
 
 
 @inlined
-def drawn(chance: Any, count: int) -> int:
+def drawn(chance: Any, count: int) -> Any:
     """A number below `count`, which has 32 bits."""
-    return np.int64(((word(chance) >> HIGH_WORD) * np.uint64(count)) >> HIGH_WORD)  # type: ignore[return-value]
+    return np.int64(((word(chance) >> HIGH_WORD) * np.uint64(count)) >> HIGH_WORD)
 
 
 @inlined
-def fraction(chance: Any) -> float:
+def fraction(chance: Any) -> Any:
     """A number above nought, one at most."""
-    return (np.float64(word(chance) >> HIGH_WORD) + 1.0) / WORD  # type: ignore[return-value]
+    return (np.float64(word(chance) >> HIGH_WORD) + 1.0) / WORD
 
 
 @inlined
@@ -105,83 +107,57 @@ def with_two(a: Arrays, c: Counters, m: int, p: int, q: int) -> Any:
 def missed_more(a: Arrays, c: Counters, s: int, left: int, entered: int) -> int:
     """Dependencies that are missed more when a process of service s goes from one neighbourhood to another."""
     more = 0
-    if left == entered:
-        return more
     if c.near[s, left] == 1:
         for k in range(a.needs_begin[s], a.needs_begin[s + 1]):
-            more -= 1 if c.near[a.needed[k], left] == 0 else 0
+            if c.near[a.needed[k], left] == 0:
+                more -= 1
         for k in range(a.needed_by_begin[s], a.needed_by_begin[s + 1]):
-            more += 1 if c.near[a.needed_by[k], left] > 0 else 0
+            if c.near[a.needed_by[k], left] > 0:
+                more += 1
     if c.near[s, entered] == 0:
         for k in range(a.needs_begin[s], a.needs_begin[s + 1]):
-            more += 1 if c.near[a.needed[k], entered] == 0 else 0
+            if c.near[a.needed[k], entered] == 0:
+                more += 1
         for k in range(a.needed_by_begin[s], a.needed_by_begin[s + 1]):
-            more -= 1 if c.near[a.needed_by[k], entered] > 0 else 0
+            if c.near[a.needed_by[k], entered] > 0:
+                more -= 1
     return more
 
 
 @inlined
-def missed_by_both(a: Arrays, c: Counters, pair: Any, m: int, t: int) -> int:
-    """The same when services s and u of `pair` change places."""
-    s, u = pair
-    x, y = a.area[m], a.area[t]
-    if s == u or x == y:
-        return 0
-    more = missed_more(a, c, s, x, y)
-    c.near[s, x] -= 1
-    c.near[s, y] += 1
-    more += missed_more(a, c, u, y, x)
-    c.near[s, x] += 1
-    c.near[s, y] -= 1
-    return int(more)
-
-
-@inlined
-def spread_enough(a: Arrays, c: Counters, s: int, m: int, t: int) -> bool:
+def spread_enough(a: Arrays, c: Counters, s: int, m: int, t: int) -> Any:
     """Whether service s has its locations once one of its processes goes from m to t."""
     x, y = a.location[m], a.location[t]
-    if x == y:
-        return True
-    left = c.locations[s]
-    left -= 1 if c.at[s, x] == 1 else 0
-    left += 1 if c.at[s, y] == 0 else 0
-    return bool(left >= a.spread[s])
+    change = (1 if c.at[s, y] == 0 else 0) - (1 if c.at[s, x] == 1 else 0)
+    return x == y or c.locations[s] + change >= a.spread[s]
 
 
 @inlined
-def way(a: Arrays, p: int, m: int, t: int) -> float:
-    """What the costs of its move from the start grow by when p goes from m to t."""
+def way(a: Arrays, p: int, m: int) -> Any:
+    """What the move from its start to m costs a process."""
     home = a.start[p]
-    more = a.way_cost[home, t] - a.way_cost[home, m]
-    if t != home:
-        more += a.move_cost[p]
-    if m != home:
-        more -= a.move_cost[p]
-    return float(more)
+    return a.way_cost[home, m] + (a.move_cost[p] if m != home else 0.0)
 
 
 @inlined
-def levels(a: Arrays, c: Counters, p: int, m: int, sign: float) -> None:
-    """Add a process to the rows of a machine (1), or take it off (-1)."""
-    here = 1 if a.start[p] == m else 0
-    for k in range(a.need.shape[1]):
-        c.over[m, k] += sign * a.need[p, k]
-        c.full[m, k] += sign * a.room[p, here, k]
-
-
-@part
 def move(a: Arrays, c: Counters, p: int, t: int) -> None:
     """Bring a process to machine t: everything but `cost` and `strain`."""
     m, s, home = c.host[p], a.service[p], a.start[p]
-    levels(a, c, p, m, -1.0)
-    levels(a, c, p, t, 1.0)
+    left, entered = 1 if m == home else 0, 1 if t == home else 0
+    for k in range(a.need.shape[1]):
+        c.over[m, k] -= a.need[p, k]
+        c.full[m, k] -= a.room[p, left, k]
+        c.over[t, k] += a.need[p, k]
+        c.full[t, k] += a.room[p, entered, k]
     c.on[s, m] -= 1
     c.on[s, t] += 1
     x, y = a.location[m], a.location[t]
     if x != y:
         c.at[s, x] -= 1
-        c.locations[s] -= 1 if c.at[s, x] == 0 else 0
-        c.locations[s] += 1 if c.at[s, y] == 0 else 0
+        if c.at[s, x] == 0:
+            c.locations[s] -= 1
+        if c.at[s, y] == 0:
+            c.locations[s] += 1
         c.at[s, y] += 1
     c.near[s, a.area[m]] -= 1
     c.near[s, a.area[t]] += 1
@@ -198,7 +174,7 @@ def move(a: Arrays, c: Counters, p: int, t: int) -> None:
 
 
 @inlined
-def most_moved(c: Counters, most: int) -> int:
+def most_moved(c: Counters, most: Any) -> Any:
     """Largest number of moved processes of one service; a move changes it by two at most."""
     most = min(most + 2, len(c.having) - 1)
     while most > 0 and c.having[most] == 0:
@@ -255,32 +231,35 @@ def block(a: Arrays, c: Counters, best: Any, sums: Floats, chance: Any, options:
         t = a.open_to[begin + drawn(chance, a.open_begin[p + 1] - begin)]
         if t == m:
             continue
-        q, u = -1, s
-        if fraction(chance) <= swaps:
-            if c.held[t] == 0:
-                continue
+        q, u = NOBODY, s
+        if c.held[t] > 0 and fraction(chance) <= swaps:
             q = c.items[t, drawn(chance, c.held[t])]
             u = a.service[q]
-            if u != s and (c.on[s, t] > 0 or c.on[u, m] > 0):
+            if u != s and c.on[s, t] + c.on[u, m] > 0:
                 continue
             cost_m, strain_m = with_two(a, c, m, q, p)
             cost_t, strain_t = with_two(a, c, t, p, q)
-            cost = way(a, p, m, t) + way(a, q, t, m)
+            cost = way(a, p, t) - way(a, p, m) + way(a, q, m) - way(a, q, t)
         else:
             if c.on[s, t] > 0:
                 continue
             cost_m, strain_m = with_one(a, c, m, p, -1.0)
             cost_t, strain_t = with_one(a, c, t, p, 1.0)
-            cost = way(a, p, m, t)
+            cost = way(a, p, t) - way(a, p, m)
         cost += cost_m + cost_t - c.cost[m] - c.cost[t]
         worse = cost + strain_m + strain_t - c.strain[m] - c.strain[t]
         if worse > HOPELESS * heat:
             continue
-        if q >= 0:
-            more = missed_by_both(a, c, (s, u), m, t)
-        else:
-            more = missed_more(a, c, s, a.area[m], a.area[t])
-        worse += missing * more
+        more, x, y = 0, a.area[m], a.area[t]
+        if x != y and (q < 0 or u != s):
+            more = missed_more(a, c, s, x, y)
+            if q >= 0:
+                c.near[s, x] -= 1
+                c.near[s, y] += 1
+                more += missed_more(a, c, u, y, x)
+                c.near[s, x] += 1
+                c.near[s, y] -= 1
+            worse += missing * more
         if worse > 0.0 and worse > -heat * np.log(fraction(chance)):
             continue
         if (q < 0 or u != s) and not spread_enough(a, c, s, m, t):

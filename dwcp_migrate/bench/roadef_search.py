@@ -60,8 +60,8 @@ class Phase:
 
 
 PHASES: Final = (Phase(0.8, 4e-3, 1e-6, LEAST_PRICE), Phase(0.2, 1e-4, 0.0, 1000.0))
-"""Temperatures in objectives of the start. Above the first nothing is gained; the second reheats a little, so its prices
-begin where those of the first end."""
+"""Temperatures in objectives of the start. Above the first nothing is gained; the second reheats a little, so its
+prices begin where those of the first end."""
 
 
 def anneal(a: Arrays, begin: Any, phase: Phase, clock: Callable[[], float], seed: int) -> tuple[float, Any]:
