@@ -7,6 +7,7 @@ capacity is broken and falls slowly while it is not.
 
     each slice   T *= cooling
                  price of a broken capacity *= exp(RISE * part of the time), of another *= exp(-FALL * part)
+                 price of a missed dependency = T * (5 to 15)
                  proposals at T, at these prices
 
 In balance a capacity that matters is broken for FALL / RISE of the time, whatever the temperature, so an assignment
@@ -36,8 +37,8 @@ FALL: Final = 10.0
 LEAST_PRICE: Final = 3.0
 """Of a unit of capacity; a unit beyond the safety capacity costs 10 in all instances."""
 
-MISSING: Final = 1e-3
-"""Price of a missed dependency in objectives of the start."""
+MISSING: Final = 15.0
+"""Price of a missed dependency, in temperatures, from the middle of a phase on: chance pays it once in three million."""
 
 SWAPS: Final = 0.4
 """Share of the proposals that are swaps; shifts are the rest."""
@@ -51,17 +52,19 @@ SLICE: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One cooling of both cores: its share of the time, temperatures at first and at last, price of a unit at first."""
+    """One cooling of both cores: its share of the time, temperatures at first and at last, prices at first."""
 
     share: float
     hot: float
     cold: float
     price: float
+    missing: float
 
 
-PHASES: Final = (Phase(0.8, 4e-3, 1e-6, LEAST_PRICE), Phase(0.2, 1e-4, 0.0, 1000.0))
-"""Temperatures in objectives of the start. Above the first nothing is gained; the second reheats a little, so its
-prices begin where those of the first end."""
+PHASES: Final = (Phase(0.8, 4e-3, 1e-6, LEAST_PRICE, 5.0), Phase(0.2, 1e-4, 0.0, 1000.0, MISSING))
+"""Temperatures in objectives of the start, prices of a unit of capacity and of a missed dependency (in temperatures).
+Above the first temperature nothing is gained; the second phase reheats a little, so its prices begin where those of the
+first end."""
 
 
 def anneal(a: Arrays, begin: Any, phase: Phase, clock: Callable[[], float], seed: int) -> tuple[float, Any]:
@@ -70,7 +73,7 @@ def anneal(a: Arrays, begin: Any, phase: Phase, clock: Callable[[], float], seed
     Args:
         a: the instance.
         begin: (P,) assignment.
-        phase: temperatures and price.
+        phase: temperatures and prices.
         clock: the part of the phase that is over.
         seed: of chance.
 
@@ -85,9 +88,11 @@ def anneal(a: Arrays, begin: Any, phase: Phase, clock: Callable[[], float], seed
     before = 0.0
     while (passed := clock()) < 1:
         part, before = passed - before, passed
-        sums[kernel.BROKEN] = kernel.reprice(c, np.exp(RISE * part), np.exp(-FALL * part), LEAST_PRICE)
+        up, down = np.exp(RISE * part), np.exp(-FALL * part)
+        sums[kernel.BROKEN] = kernel.reprice(c, up, down, LEAST_PRICE)
         heat = hot * (cold / hot) ** passed
-        kernel.block(a, c, best, sums, chance, (heat, MISSING * scale, SWAPS, SLICE))
+        missing = phase.missing + (MISSING - phase.missing) * min(1.0, 2 * passed)
+        kernel.block(a, c, best, sums, chance, (heat, heat * missing, SWAPS, SLICE))
     return float(sums[kernel.BEST]), best
 
 
