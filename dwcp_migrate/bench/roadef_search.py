@@ -38,7 +38,7 @@ LEAST_PRICE: Final = 3.0
 """Of a unit of capacity; a unit beyond the safety capacity costs 10 in all instances."""
 
 MISSING: Final = 15.0
-"""Price of a missed dependency, in temperatures, from the middle of a phase on: chance pays it once in three million."""
+"""Price of a missed dependency, in temperatures, from the middle of a phase on: chance pays it once in 3 million."""
 
 SWAPS: Final = 0.4
 """Share of the proposals that are swaps; shifts are the rest."""
