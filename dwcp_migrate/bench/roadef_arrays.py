@@ -1,152 +1,191 @@
 """Machine reassignment as arrays: what does not change in a search (`Arrays`) and what moves change (`Counters`).
 
-P processes, M machines, R resources, S services, B balance costs. Costs of moves are weighted already.
+P processes, M machines, S services, K rows: each resource is one, each balance cost another, and nought up to a
+multiple of `LANES`. A row of a machine costs `weight` for what it is above nought:
+
+    resource        used - safety capacity
+    balance cost    target * free of the first - free of the second, so a process adds second - target * first
+
+Thus one loop sums all costs of a machine, several rows at once. Costs of moves are weighted already. Amounts are whole
+numbers in doubles: sums stay below 2**53, so they are exact in any order.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from dwcp_migrate.bench.roadef import Instance
-from dwcp_migrate.placement.arrays import Integers
+from dwcp_migrate.placement.arrays import Floats
+
+LANES: Final = 4
+"""Rows that are summed at once: doubles of a 256-bit register."""
+
+NEVER: Final = -1e15
+"""Level of a row that holds nothing: far below nought."""
+
+AWAY: Final = 0
+"""Row of `room`: what a process takes of a machine that it was not on at the start."""
+
+HOME: Final = 1
+"""Row of `room`: what it takes there where it was: transient resources it holds there anyhow."""
 
 
 class Arrays(NamedTuple):
-    """The instance."""
+    """The instance. Indices are of 32 bits: half of the cache."""
 
-    needs: Integers  # (P, R)
-    service: Integers  # (P,)
-    start: Integers  # (P,)
-    move_cost: Integers  # (P,)
-    capacity: Integers  # (M, R)
-    safety: Integers  # (M, R)
-    way_cost: Integers  # (M, M)
-    area: Integers  # (M,) neighbourhood
-    location: Integers  # (M,)
-    transient: Integers  # (R,)
-    load_weight: Integers  # (R,)
-    balance: Integers  # (B, 4)
-    spread: Integers  # (S,)
-    needs_begin: Integers  # (S + 1,) slices of `needed`
-    needed: Integers  # services that a service depends on
-    needed_by_begin: Integers  # (S + 1,) slices of `needed_by`
-    needed_by: Integers  # services that depend on it
-    service_weight: int
-    open_begin: Integers  # (P + 1,) slices of `open_to`
-    open_to: Integers  # machines that a process may ever be on
-    mobile: Integers  # processes that may be on more than one
+    need: Floats  # (P, K) what a process adds to each row
+    room: Floats  # (P, 2, K) what it takes of the capacities: AWAY, HOME
+    weight: Floats  # (K,)
+    beyond: Floats  # (M, K) level of an empty machine: less its safety capacity
+    without: Floats  # (M, K) the same of the capacities: less capacity, more what those who move away still hold
+    service: Any  # (P,)
+    start: Any  # (P,)
+    move_cost: Floats  # (P,)
+    way_cost: Floats  # (M, M)
+    area: Any  # (M,) neighbourhood
+    location: Any  # (M,)
+    spread: Any  # (S,)
+    needs_begin: Any  # (S + 1,) slices of `needed`
+    needed: Any  # services that a service depends on
+    needed_by_begin: Any  # (S + 1,) slices of `needed_by`
+    needed_by: Any  # services that depend on it
+    open_begin: Any  # (P + 1,) slices of `open_to`
+    open_to: Any  # machines that a process may ever be on
+    mobile: Any  # processes that may be on more than one
+    service_weight: float
 
 
 class Counters(NamedTuple):
     """What moves change."""
 
-    host: Integers  # (P,)
-    over: Integers  # (M, R) used beyond safety capacity; negative below
-    slack: Integers  # (M, R) capacity left, less what moved processes still hold of transient resources
-    unbalanced: Integers  # (M, B) what the second resource lacks beside the first; negative if nothing
-    on: Integers  # (S, M) processes of a service on a machine
-    at: Integers  # (S, locations)
-    near: Integers  # (S, neighbourhoods)
-    locations: Integers  # (S,) that a service is in
-    moved: Integers  # (S,) its processes that moved
-    having: Integers  # (P + 1,) services by how many of their processes moved
-    items: Integers  # (M, P) processes of a machine, the first `held` of them
-    held: Integers  # (M,)
-    position: Integers  # (P,) in `items`
-    lacking: Integers  # (2, R) room to work in: resources, and how much of each
+    host: Any  # (P,)
+    over: Floats  # (M, K) level of each row
+    full: Floats  # (M, K) used less capacity; above nought a capacity is broken
+    cost: Floats  # (M,) of its rows
+    strain: Floats  # (M,) what its broken capacities weigh
+    price: Floats  # (M, K) what a unit of a broken capacity weighs
+    on: Any  # (S, M) processes of a service on a machine
+    at: Any  # (S, locations)
+    near: Any  # (S, neighbourhoods)
+    locations: Any  # (S,) that a service is in
+    moved: Any  # (S,) its processes that moved
+    having: Any  # (P + 1,) services by how many of their processes moved
+    items: Any  # (M, P) processes of a machine, the first `held` of them
+    held: Any  # (M,)
+    position: Any  # (P,) in `items`
 
 
 def arrays(instance: Instance) -> Arrays:
     """Make the arrays of an instance."""
-    by: list[list[int]] = [[] for _ in instance.services]
-    for number, service in enumerate(instance.services):
-        for need in service.needs:
-            by[need].append(number)
-    machines, resources = len(instance.machines), len(instance.transient)
-    needs = _integers([one.needs for one in instance.processes], -1, resources)
-    capacity = _integers([one.capacity for one in instance.machines], machines, resources)
-    transient, start = _integers(instance.transient), _integers(instance.start)
-    open_to = list(_open_to(needs, start, capacity, transient))
+    resources, count = len(instance.transient), len(instance.transient) + len(instance.balances)
+    rows = max(LANES, -(-count // LANES) * LANES)
+    needs = np.array([one.needs for one in instance.processes], np.float64).reshape(-1, resources)
+    capacity = np.array([one.capacity for one in instance.machines], np.float64).reshape(-1, resources)
+    lasts = np.array(instance.transient, np.bool_)
+    start = _indices(instance.start)
+    need, weight = np.zeros((len(needs), rows)), np.zeros(rows)
+    room = np.zeros((len(needs), 2, rows))
+    beyond, without = np.full((len(capacity), rows), NEVER), np.full((len(capacity), rows), NEVER)
+    need[:, :resources], weight[:resources] = needs, instance.load_weight
+    room[:, AWAY, :resources], room[:, HOME, :resources] = needs, needs * ~lasts
+    beyond[:, :resources] = -np.array([one.safety for one in instance.machines], np.float64).reshape(-1, resources)
+    kept = np.zeros_like(capacity)
+    np.add.at(kept, start, needs * lasts)
+    without[:, :resources] = kept - capacity
+    for row, one in enumerate(instance.balances, resources):
+        need[:, row] = needs[:, one.second] - one.target * needs[:, one.first]
+        beyond[:, row] = one.target * capacity[:, one.first] - capacity[:, one.second]
+        weight[row] = one.weight
+    needed = [sorted(set(one.needs) - {number}) for number, one in enumerate(instance.services)]
+    needed_by: list[list[int]] = [[] for _ in instance.services]
+    for number, others in enumerate(needed):
+        for other in others:
+            needed_by[other].append(number)
+    open_to = [
+        np.flatnonzero((away <= capacity - kept).all(axis=1) | _only(home, len(capacity)))
+        for away, home in zip(needs, start, strict=True)
+    ]
+    ways = np.array([one.move_cost for one in instance.machines], np.float64)
     return Arrays(
-        needs=needs,
-        service=_integers([one.service for one in instance.processes]),
+        need=need,
+        room=room,
+        weight=weight,
+        beyond=beyond,
+        without=without,
+        service=_indices([one.service for one in instance.processes]),
         start=start,
-        move_cost=_integers([one.move_cost for one in instance.processes]) * instance.process_weight,
-        capacity=capacity,
-        safety=_integers([one.safety for one in instance.machines], machines, resources),
-        way_cost=_integers([one.move_cost for one in instance.machines], machines, machines) * instance.machine_weight,
+        move_cost=np.array([one.move_cost for one in instance.processes], np.float64) * instance.process_weight,
+        way_cost=ways * instance.machine_weight,
         area=_ranks([one.neighbourhood for one in instance.machines]),
         location=_ranks([one.location for one in instance.machines]),
-        transient=transient,
-        load_weight=_integers(instance.load_weight),
-        balance=_integers([(one.first, one.second, one.target, one.weight) for one in instance.balances], -1, 4),
-        spread=_integers([one.spread for one in instance.services]),
-        needs_begin=np.cumsum([0, *(len(one.needs) for one in instance.services)], dtype=np.int64),
-        needed=_integers([need for one in instance.services for need in one.needs]),
-        needed_by_begin=np.cumsum([0, *(len(one) for one in by)], dtype=np.int64),
-        needed_by=_integers([one for many in by for one in many]),
-        service_weight=instance.service_weight,
-        open_begin=np.cumsum([0, *(len(one) for one in open_to)], dtype=np.int64),
-        open_to=np.concatenate(open_to),
-        mobile=_integers([number for number, one in enumerate(open_to) if len(one) > 1]),
+        spread=_indices([one.spread for one in instance.services]),
+        needs_begin=_begins(needed),
+        needed=_joined(needed),
+        needed_by_begin=_begins(needed_by),
+        needed_by=_joined(needed_by),
+        open_begin=_begins(open_to),
+        open_to=_joined(open_to),
+        mobile=_indices([number for number, one in enumerate(open_to) if len(one) > 1]),
+        service_weight=float(instance.service_weight),
     )
 
 
-def _integers(values: Any, *shape: int) -> Integers:
-    return np.array(values, np.int64).reshape(shape or (-1,))
+def _only(home: int, machines: int) -> Any:
+    return np.arange(machines) == home
 
 
-def _ranks(values: list[int]) -> Integers:
-    return np.unique(_integers(values), return_inverse=True)[1].astype(np.int64)
+def _indices(values: Any) -> Any:
+    return np.array(values, np.int32)
 
 
-def _open_to(needs: Integers, start: Integers, capacity: Integers, transient: Integers) -> Iterator[Integers]:
-    """Machines that each process may be on: those that move away keep what they hold of transient resources."""
-    lasting = np.zeros_like(capacity)
-    np.add.at(lasting, start, needs * transient)
-    for need, home in zip(needs, start, strict=True):
-        fits = (need <= capacity - lasting).all(axis=1)
-        fits[home] = True
-        yield np.flatnonzero(fits).astype(np.int64)
+def _ranks(values: list[int]) -> Any:
+    return _indices(np.unique(np.array(values), return_inverse=True)[1])
 
 
-def counters(a: Arrays, host: Integers) -> Counters:
-    """Counters of an assignment."""
+def _begins(lists: Sequence[Any]) -> Any:
+    return _indices(np.cumsum([0, *(len(one) for one in lists)]))
+
+
+def _joined(lists: Sequence[Any]) -> Any:
+    return _indices([value for one in lists for value in one])
+
+
+def counters(a: Arrays, host: Any, price: float) -> Counters:
+    """Counters of an assignment (P,); a unit of a broken capacity weighs `price`."""
     services, machines, processes = len(a.spread), len(a.area), len(host)
-    used = np.zeros_like(a.capacity)
-    np.add.at(used, host, a.needs)
-    promised = used.copy()
-    away = np.flatnonzero(host != a.start)
-    np.add.at(promised, a.start[away], a.needs[away] * a.transient)
-    free = a.capacity - used
-    unbalanced = np.stack([want * free[:, one] - free[:, other] for one, other, want, _ in a.balance] or [free[:, 0]])
-    on = np.zeros((services, machines), np.int64)
-    at = np.zeros((services, int(a.location.max()) + 1), np.int64)
-    near = np.zeros((services, int(a.area.max()) + 1), np.int64)
+    host = _indices(host)
+    stays = (host == a.start).astype(np.int64)
+    over, full = a.beyond.copy(), a.without.copy()
+    np.add.at(over, host, a.need)
+    np.add.at(full, host, a.room[np.arange(processes), stays])
+    on = np.zeros((services, machines), np.int32)
+    at = np.zeros((services, int(a.location.max()) + 1), np.int32)
+    near = np.zeros((services, int(a.area.max()) + 1), np.int32)
     np.add.at(on, (a.service, host), 1)
     np.add.at(at, (a.service, a.location[host]), 1)
     np.add.at(near, (a.service, a.area[host]), 1)
-    moved = np.bincount(a.service[away], minlength=services).astype(np.int64)
-    items = np.full((machines, processes), -1, np.int64)
-    held, position = np.zeros(machines, np.int64), np.zeros(processes, np.int64)
+    moved = np.bincount(a.service[stays == 0], minlength=services)
+    items = np.full((machines, processes), -1, np.int32)
+    held, position = np.zeros(machines, np.int32), np.zeros(processes, np.int32)
     for process, machine in enumerate(host):
         position[process] = held[machine]
         items[machine, held[machine]] = process
         held[machine] += 1
     return Counters(
-        host=host.copy(),
-        over=used - a.safety,
-        slack=a.capacity - promised,
-        unbalanced=np.ascontiguousarray(unbalanced.T),
+        host=host,
+        over=over,
+        full=full,
+        cost=(np.maximum(over, 0) * a.weight).sum(axis=1),
+        strain=np.maximum(full, 0).sum(axis=1) * price,
+        price=np.full_like(full, price),
         on=on,
         at=at,
         near=near,
-        locations=(at > 0).sum(axis=1).astype(np.int64),
-        moved=moved,
-        having=np.bincount(moved, minlength=processes + 1).astype(np.int64),
+        locations=_indices((at > 0).sum(axis=1)),
+        moved=_indices(moved),
+        having=_indices(np.bincount(moved, minlength=processes + 1)),
         items=items,
         held=held,
         position=position,
-        lacking=np.zeros((2, a.needs.shape[1]), np.int64),
     )

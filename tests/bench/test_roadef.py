@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bench import roadef
+from dwcp_migrate.bench import roadef, roadef_kernel
+from dwcp_migrate.bench.roadef_arrays import arrays, counters
 from dwcp_migrate.bench.roadef_search import solve
 from dwcp_migrate.errors import NotFoundError, PlacementError
 
@@ -102,8 +103,8 @@ def test_the_search_never_breaks_a_constraint_and_never_ends_worse() -> None:
     assert roadef.objective(instance, found) == min(roadef.objective(instance, one) for one in everything)
 
 
-def test_a_larger_instance_of_chance_is_held_by_the_checker() -> None:
-    draw = np.random.Generator(np.random.PCG64(3))
+def drawn_instance(seed: int) -> roadef.Instance:
+    draw = np.random.Generator(np.random.PCG64(seed))
     machines, services, processes = 12, 20, 60
     lines = ["2", "0 10", "1 1", str(machines)]
     for number in range(machines):
@@ -114,11 +115,51 @@ def test_a_larger_instance_of_chance_is_held_by_the_checker() -> None:
     lines += [str(processes), *(f"{n % services} {a} {b} {c}" for n, (a, b, c) in enumerate(amounts))]
     lines += ["1", "0 1 1", "5", "1 10 20"]
     start = [n % machines for n in range(processes)]  # the three of a service are in all three neighbourhoods
-    instance = roadef.parse("\n".join(lines), " ".join(map(str, start)))
-    assert roadef.violations(instance, start) == []
+    return roadef.parse("\n".join(lines), " ".join(map(str, start)))
+
+
+def test_a_larger_instance_of_chance_is_held_by_the_checker() -> None:
+    instance = drawn_instance(3)
+    assert roadef.violations(instance, instance.start) == []
     found = solve(instance, 0.5, 1)
     assert roadef.violations(instance, found) == []
-    assert roadef.objective(instance, found) < roadef.objective(instance, start)
+    assert roadef.objective(instance, found) < roadef.objective(instance, instance.start)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_kernel_counts_on_its_way_is_what_the_assignment_says(seed: int) -> None:
+    instance = drawn_instance(seed)
+    a = arrays(instance)
+    c, best, sums = counters(a, a.start, 0.5), a.start.copy(), np.zeros(roadef_kernel.SLOTS)
+    chance = np.array([seed + 1], np.uint64)
+    broken = 0
+    for heat in (3000.0, 300.0, 30.0):
+        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, 0.4, 5000))
+        anew = counters(a, c.host, 0.5)
+        for name in ("over", "full", "cost", "strain", "on", "at", "near", "locations", "moved", "having", "held"):
+            np.testing.assert_allclose(getattr(c, name), getattr(anew, name), err_msg=name)
+        host = [int(machine) for machine in c.host]
+        start = roadef.objective(instance, instance.start)
+        assert start + sums[roadef_kernel.NOW] == roadef.objective(instance, host)
+        assert start + sums[roadef_kernel.BEST] == roadef.objective(instance, [int(one) for one in best])
+        assert roadef.violations(instance, [int(one) for one in best]) == []
+        found = roadef.violations(instance, host)
+        assert sums[roadef_kernel.BROKEN] == len({one.split(":")[0] for one in found if one.startswith("machine")})
+        missing = [one for one in found if "without service" in one]
+        assert (sums[roadef_kernel.MISSED] > 0) == bool(missing)
+        assert not any("two processes" in one or "fewer than" in one for one in found)
+        broken += len(found)
+    assert broken > 0, "nothing was ever broken, so nothing was shown"
+
+
+def test_a_broken_capacity_gets_dearer_and_another_cheaper_down_to_the_least() -> None:
+    a = arrays(drawn_instance(1))
+    c = counters(a, np.zeros_like(a.start), 4.0)  # all on the first machine
+    assert roadef_kernel.reprice(c, 2.0, 0.5, 3.0) == 1
+    np.testing.assert_array_equal(c.price[0], [8.0, 8.0, 3.0, 3.0])  # two resources; the balance cost breaks nothing
+    np.testing.assert_array_equal(c.price[1:], 3.0)
+    assert c.strain[0] == 8.0 * (c.full[0, 0] + c.full[0, 1])
+    assert not c.strain[1:].any()
 
 
 def test_only_known_instances_have_a_best_known_value() -> None:
