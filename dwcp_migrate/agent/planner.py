@@ -27,6 +27,7 @@ from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.sharing import Sharing
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.usage import BUSY_MIN
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.session.record import Migration
@@ -37,9 +38,6 @@ TICK_S: Final = 1.0
 
 LOOK_S: Final = 10.0
 """Between two looks at the network: 6 to 15 ms of CPU each."""
-
-BUSY_MIN: Final = 0.8
-"""A migration that keeps its link busy a smaller share of the time shows only what the link carries at least."""
 
 PREDICTED_S_MAX: Final = 10.0
 """A migration that is tied to its domain later than that is not predicted any more: it is half over."""
@@ -154,11 +152,12 @@ class Planner:
         for record in running:
             shown = self._show(record, now)
             if shown is not None and record.peer:
+                self.sharing.usage.saw(record.id, shown.bytes_per_s, shown.busy)
                 by_peer.setdefault(record.peer, []).append(shown)
         self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
         for peer, found in by_peer.items():
             value = sum(shown.bytes_per_s for shown in found)
-            fills = max(shown.busy for shown in found) >= BUSY_MIN
+            fills = max(shown.busy for shown in found) >= BUSY_MIN  # if not, the link carries at least that
             if value > 0:
                 self.forecasts.seen(peer, value, now, fills=fills)
             if value > 0 and fills:

@@ -7,7 +7,8 @@ which are held, leave. Where head-room holds all of them, the brake is let go fo
 A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
 the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
 A memory whose domain is not known yet is one as well, since no other session carries it; while there is such a one no
-disks are held, for they may be its own. Nobody is held under `ALIVE_BYTES_PER_S`, whatever the link has.
+disks are held, for they may be its own. What one leaves whose bound is not the link, others get. Nobody is held under
+`ALIVE_BYTES_PER_S`, whatever the link has.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
 from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.usage import Usage
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.record import Migration
 from dwcp_migrate.units import KIB
@@ -59,6 +61,9 @@ class Wish:
 class Sharing:
     """The grants of this host.
 
+    Attributes:
+        usage: what each migration shows that it can use.
+
     Args:
         ledger: where the migrations are.
         forecasts: what links carry.
@@ -81,6 +86,7 @@ class Sharing:
         self._slowed: dict[str, str] = {}
         self._wishes: dict[str, Wish] = {}
         self._probed_at: dict[str, float] = {}
+        self.usage = Usage()
 
     def wish(self, domain: str, wish: Wish) -> None:
         """Take a wish for the domain's next or running migration; beyond `WISHES_MAX` the oldest is forgotten."""
@@ -114,7 +120,9 @@ class Sharing:
         for peer in sorted({record.peer for record in running}):
             mine = [record for record in running if record.peer == peer]
             self._share(peer, mine, config, other_bytes_per_s, now)
-        gone = self._rates.keys() - {record.id for record in running}
+        alive = {record.id for record in running}
+        self.usage.keep(alive)
+        gone = self._rates.keys() - alive
         for identity in gone:
             del self._rates[identity]
             if uuid := self._slowed.pop(identity, ""):
@@ -176,6 +184,7 @@ class Sharing:
             remaining_bytes=_left_bytes(record) * min(1.0, now_share),
             dirty_bytes_per_s=max(0.0, record.dirty_bytes_per_s) * later_share,
             working_set_bytes=self._working_set_bytes(record) * later_share,
+            rate_bytes_per_s_max=max(ALIVE_BYTES_PER_S, self.usage.most(record.id)),
             deadline_s=wish.due_at - now if wish.due_at else None,
             is_switching=record.state in {"switchover", "postcopy"},
         )

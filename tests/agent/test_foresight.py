@@ -12,6 +12,7 @@ from dwcp_migrate.agent.predictions import Predictions, Subject
 from dwcp_migrate.agent.sharing import ALIVE_BYTES_PER_S, PROBE_EVERY_S, PROBE_S, WISHES_MAX, Sharing, Wish
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, MEDIAN, over_transfer
+from dwcp_migrate.bandwidth.usage import LOOKS, ROOM
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Event, Expected, Migration, close
@@ -256,6 +257,24 @@ def test_a_guest_that_writes_in_a_burst_keeps_its_turn(tmp_path: Path) -> None:
     bench.forecasts.note(Key("domain", "later_share", short.uuid), 1.0, bench.now)
     bench.share()
     assert bench.paced.get(short.id, 0.0) == 0
+
+
+def test_what_the_first_cannot_use_the_next_gets(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    first, second = record("aa" * 16, remaining_bytes=GIB // 2), record("bb" * 16)
+    for one in (first, second):
+        bench.ledger.put(one)
+    bench.share()
+    assert bench.paced[second.id] < 0.1 * RATE
+    for _ in range(LOOKS):
+        bench.sharing.usage.saw(first.id, 0.2 * RATE, busy=0.1)
+    bench.share()
+    assert bench.paced[second.id] == 0  # it has most now, so that it takes what the first leaves
+    assert bench.paced[first.id] == pytest.approx(ROOM * 0.2 * RATE)
+    bench.sharing.usage.saw(first.id, ROOM * 0.2 * RATE, busy=0.95)
+    bench.share()
+    assert bench.paced[first.id] == 0
+    assert bench.paced[second.id] < 0.1 * RATE
 
 
 def test_a_link_without_room_still_keeps_everybody_alive(tmp_path: Path) -> None:
