@@ -169,10 +169,12 @@ class Domains:
             questions, taken = self._questions(role)
             if questions:
                 known = self._known(domains, role)
-                running = self._ledger.running()
-                opening = sum(one.role == role and one.id not in self._followed for one in running)
-                for identity, domain in bind(questions, known, taken, opening).items():
+                for identity, domain in bind(questions, known, taken, self._opening(role)).items():
                     self._tie(self._followed[identity], domain.uuid, domain.name)
+
+    def _opening(self, role: Role | str) -> int:
+        """Migrations whose ends are still agreeing."""
+        return sum(one.role == role and one.id not in self._followed for one in self._ledger.running())
 
     def _questions(self, role: Role | str) -> tuple[list[Question], dict[str, list[str]]]:
         questions: list[Question] = []
@@ -241,19 +243,23 @@ class Domains:
             followed.changed.set()
 
     def _meant(self, event: DomainEvent) -> list[_Followed]:
-        """The migrations that an event is about; it may tie one that has no domain yet."""
+        """The migrations that an event is about; one that ends may tie the only migration that has no domain yet.
+
+        Earlier ones may not: of several that begin at once libvirt speaks of the first while another's connection is
+        the only one that has come so far.
+        """
         role: Role = "destination" if event.kind in {"arrived", "arriving"} else "source"
         if event.kind in {"gone", "postcopy"}:
             return [found for found in self._followed.values() if found.uuid == event.uuid]
         mine = [found for found in self._followed.values() if found.uuid == event.uuid and found.role == role]
-        if mine:
+        if mine or event.kind not in _ENDINGS:
             return mine
         open_ones = [
             found
             for found in self._followed.values()
             if not found.uuid and found.role == role and (not found.candidates or event.uuid in found.candidates)
         ]
-        if len(open_ones) != 1:
+        if len(open_ones) != 1 or self._opening(role):
             return []
         self._tie(open_ones[0], event.uuid, event.name)
         return open_ones

@@ -36,7 +36,7 @@ GUESTS: Final = tuple(
         check_pages_per_s=1000,
         seed=number + 1,
     )
-    for number, (name, fill, dirty) in enumerate((("a", 48, 50), ("b", 80, 100), ("c", 112, 50), ("d", 176, 100)))
+    for number, (name, fill, dirty) in enumerate((("a", 150, 50), ("b", 250, 100), ("c", 350, 50), ("d", 550, 100)))
 )
 
 DATED: Final = GUESTS[-1].name

@@ -12,9 +12,11 @@ from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
+from dwcp_migrate.session.control import DomainName
 from dwcp_migrate.session.record import Migration
 
 UUID: Final = "e42bc6e0-0000-0000-0000-000000000001"
+OTHER: Final = "e42bc6e0-0000-0000-0000-000000000002"
 MEMORY_BYTES: Final = 128 << 20
 
 
@@ -53,5 +55,28 @@ async def test_a_domain_whose_job_goes_on_is_waited_for(tmp_path: Path) -> None:
     watcher = FakeWatcher([domain(31_000)])
     domains = await following(tmp_path, watcher)
     asyncio.get_running_loop().call_later(1.5, watcher.say, DomainEvent("left", UUID, "guest"))
+    assert (await domains.verdict("one")).result == "completed"
+    await domains.close()
+
+
+async def test_the_first_that_libvirt_speaks_of_is_not_the_first_whose_connection_came(tmp_path: Path) -> None:
+    """Guest's connection is on its way while the one that came is another guest's, of which libvirt is silent yet."""
+    ledger = Ledger(History(tmp_path), time.time)
+    watcher = FakeWatcher([])
+    domains = Domains(watcher, ledger)
+    await domains.start()
+    for identity in ("one", "two"):
+        ledger.put(
+            Migration(id=identity, role="source", peer="hv2", address="10.77.0.2", port=49152, started_at=time.time())
+        )
+    named = [DomainName(UUID, "guest"), DomainName(OTHER, "other")]
+    domains.follow("one", "source", named)
+    watcher.say(DomainEvent("iteration", UUID, "guest", number=1))
+    watcher.say(DomainEvent("left", UUID, "guest"))  # the one that is opening may be it
+    assert ledger.get("one").uuid == ""  # type: ignore[union-attr]
+    domains.follow("two", "source", named)
+    domains.tell("two", UUID, "guest")
+    watcher.say(DomainEvent("left", OTHER, "other"))
+    assert ledger.get("one").uuid == OTHER  # type: ignore[union-attr]
     assert (await domains.verdict("one")).result == "completed"
     await domains.close()
