@@ -22,8 +22,7 @@ def test_every_quantity_that_a_migration_shows_is_kept(world: World) -> None:
     record, _ = migrate(world)
     world.restart(source)  # an agent that ends writes what it has
     kept = read_all(world.agent(source).config.parent / "state" / SERIES_DIRECTORY)
-    assert {(ring.key.kind, ring.key.quantity) for ring in kept} >= QUANTITIES.keys() - UNCERTAIN
-    subjects = {ring.key.kind: ring.key.subject for ring in kept}
-    assert subjects["link"] == record.peer
-    assert subjects["domain"] == record.uuid
+    mine = [ring for ring in kept if ring.key.kind != "domain" or ring.key.subject == record.uuid]
+    assert {(ring.key.kind, ring.key.quantity) for ring in mine} >= QUANTITIES.keys() - UNCERTAIN
+    assert {ring.key.subject for ring in kept if ring.key.kind == "link"} == {record.peer}
     assert all(ring.taken >= 1 and (ring.values >= 0).all() for ring in kept)
