@@ -1,8 +1,7 @@
 """Kernels: place a batch, descend to a local optimum, relieve the fullest host, walk at random.
 
 The rule here: a kernel leaves every hard rule that held as it found it, and each move that it makes gains strictly.
-Orders are
-fixed: the same arrays give the same answer, compiled or interpreted.
+Orders are fixed: the same arrays give the same answer, compiled or interpreted.
 
     descend    steepest move first. Each item's best target and gain are cached. A move a -> b makes b dearer: a
                cached target b is only an upper bound now and is looked at again when it comes up first. It makes a
@@ -33,6 +32,9 @@ from dwcp_migrate.placement.moves import (
 )
 
 INFINITE = np.inf
+
+BLOCK = 64
+"""Items whose highest gain is kept together: the highest of ten thousand is looked for a hundred thousand times."""
 
 LEVEL_GAIN = 1e-9
 """The least by which the fullest host must get emptier."""
@@ -89,13 +91,35 @@ def place(table: Table, items: Integers) -> int:
     return NOWHERE
 
 
-@part
+@inlined
 def _look(m: Model, s: State, v: int, here: Any, best: Any, gain: Any, costs: Any) -> None:
     """Find an item's best target."""
     scores(m, s, v, costs)
     here[v] = cost_here(m, s, v)
     best[v] = lowest(costs)
     gain[v] = here[v] - costs[best[v]]
+
+
+@inlined
+def _note_peak(gain: Any, peaks: Any, block: int) -> None:
+    """Keep the highest gain of a block of items."""
+    peak = -INFINITE
+    for v in range(block * BLOCK, min(block * BLOCK + BLOCK, len(gain))):
+        peak = max(peak, gain[v])
+    peaks[block] = peak
+
+
+@inlined
+def _highest(gain: Any, peaks: Any) -> int:
+    """The item that gains most, the first of equals."""
+    block = 0
+    for b in range(1, len(peaks)):
+        if peaks[b] > peaks[block]:
+            block = b
+    v = block * BLOCK
+    while gain[v] != peaks[block]:
+        v += 1
+    return v
 
 
 @entry("int64(table, int64, float64)")
@@ -113,14 +137,18 @@ def descend(table: Table, moves_max: int, gain_min: float) -> int:
     for v in range(items):
         if m.movable[v] != 0 and s.host[v] >= 0:
             _look(m, s, v, here, best, gain, costs)
+    peaks = np.empty((items + BLOCK - 1) // BLOCK)
+    for block in range(len(peaks)):
+        _note_peak(gain, peaks, block)
     moves = 0
     while moves < moves_max and items > 0:
-        v = int(np.argmax(gain))
+        v = _highest(gain, peaks)
         if not gain[v] > gain_min:
             break
         if stale[v] != 0:
             _look(m, s, v, here, best, gain, costs)
             stale[v] = 0
+            _note_peak(gain, peaks, v // BLOCK)
             continue
         a, b = s.host[v], best[v]
         take(m, s, v)
@@ -148,6 +176,8 @@ def descend(table: Table, moves_max: int, gain_min: float) -> int:
                 if m.movable[w] != 0 and s.host[w] >= 0:
                     _look(m, s, w, here, best, gain, costs)
                     stale[w] = 0
+        for block in range(len(peaks)):
+            _note_peak(gain, peaks, block)
     return moves
 
 
@@ -215,21 +245,33 @@ def price_of(m: Model, s: State, v: int, h: int) -> float:
     return float(price - (m.move_cost[v] if m.home[v] != s.host[v] else 0.0))
 
 
+@inlined
+def _levels_with(m: Model, s: State, v: int, least: float, out: Any) -> None:
+    """Level of every host with item v added, at least `least`, into `out` (H,): loops that a compiler vectorises."""
+    for t in range(out.shape[0]):
+        out[t] = least
+    for r in range(m.inverse.shape[0]):
+        added, loaded, inverse = m.load[v, r], s.loaded[r], m.inverse[r]
+        for t in range(out.shape[0]):
+            out[t] = max(out[t], (loaded[t] + added) * inverse[t])
+
+
 @part
-def _best_move(m: Model, s: State, h: int, top: float) -> Any:
+def _best_move(m: Model, s: State, h: int, top: float, reached: Any) -> Any:
     """The move off host h that leaves the lowest level on both hosts, its price added: item and target, or NOWHERE."""
-    item, target, lowest_sum = NOWHERE, NOWHERE, top - LEVEL_GAIN
+    limit = top - LEVEL_GAIN
+    item, target, lowest_sum = NOWHERE, NOWHERE, limit
     v = s.first[h]
     while v >= 0:
         left = level_with(m, s, h, NOWHERE, v)
-        if m.movable[v] != 0 and left < top - LEVEL_GAIN:
-            for t in range(m.inverse.shape[1]):
-                reached = max(left, level_with(m, s, t, v, NOWHERE))
-                if t == h or reached >= top - LEVEL_GAIN:
-                    continue
-                reached += price_of(m, s, v, t)
-                if reached < lowest_sum and may_go(m, s, v, t, NOWHERE):
-                    item, target, lowest_sum = v, t, reached
+        if m.movable[v] != 0 and left < limit:
+            _levels_with(m, s, v, left, reached)
+            dearest = m.move_cost[v] if m.home[v] == h else 0.0
+            for t in range(reached.shape[0]):
+                if reached[t] < limit and t != h and (reached[t] + dearest < lowest_sum or t == m.home[v]):
+                    priced = reached[t] + price_of(m, s, v, t)
+                    if priced < lowest_sum and may_go(m, s, v, t, NOWHERE):
+                        item, target, lowest_sum = v, t, priced
         v = s.after[v]
     return item, target
 
@@ -263,13 +305,14 @@ def relieve(table: Table, moves_max: int, target: float) -> int:
         How many items changed host.
     """
     m, s = unpack(table)
+    reached = np.empty(m.inverse.shape[1])
     moves = 0
     while moves < moves_max:
         h = _fullest(m, s)
         top = level(m, s, h)
         if top <= target:
             break
-        v, t = _best_move(m, s, h, top)
+        v, t = _best_move(m, s, h, top, reached)
         if v >= 0:
             take(m, s, v)
             put(m, s, v, t)
