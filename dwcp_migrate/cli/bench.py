@@ -1,11 +1,30 @@
 """`dwcp-migrate bench`: run a suite, print figures with the machine, commit and command that they belong to."""
 
+import ctypes
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.options import json_option
+
+
+@contextmanager
+def _standard_output_kept() -> Iterator[None]:
+    """Send what libraries print to standard error: HiGHS introduces itself, and the result is one JSON object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @click.command()
@@ -34,7 +53,8 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
     words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
     words += [f"--only={only}"] if only else []
     words += ["--json"] if as_json else []
-    report = frame.run(suite, frame.Options(quick=quick, traces=traces, only=only, **soak), " ".join(words))
+    with _standard_output_kept():
+        report = frame.run(suite, frame.Options(quick=quick, traces=traces, only=only, **soak), " ".join(words))
     if as_json:
         click.echo(output.as_json(report))
         return

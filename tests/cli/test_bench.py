@@ -1,0 +1,26 @@
+"""What `dwcp-migrate bench` prints."""
+
+import json
+import subprocess
+import sys
+from typing import Final
+
+PROGRAM: Final = """
+import ctypes, sys
+from dwcp_migrate.bench import frame
+from dwcp_migrate.cli import bench
+
+def run(suite, options, command):
+    sys.stdout.write("from Python\\n")
+    ctypes.CDLL(None).puts(b"from C")
+    return frame.Report(machine="m", commit="c", command=command, rows=[])
+
+frame.run = run
+bench.command.main(["itp", "--json"])
+"""
+
+
+def test_what_a_library_prints_is_no_part_of_the_result() -> None:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout)["command"] == "dwcp-migrate bench itp --json"
+    assert {"from Python", "from C"} <= set(ended.stderr.splitlines())
