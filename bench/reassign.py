@@ -42,7 +42,8 @@ def main() -> None:
     rows = [row for name in options.names for row in measure(options.instances, name, options.seconds, options.seed)]
     rows += means(rows, options.seconds)
     if options.json:
-        report = Report(machine=machine(), commit=commit(), command=" ".join(sys.argv), rows=rows)
+        words = ["DIR" if word == str(options.instances) else word for word in sys.argv]
+        report = Report(machine=machine(), commit=commit(), command=" ".join(words), rows=rows)
         print(json.dumps(msgspec.to_builtins(report), indent=2))
 
 
