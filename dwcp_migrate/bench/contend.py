@@ -29,7 +29,7 @@ DENSE: Final = Mix(zero=5, random=85, text=4, duplicate=2, records=4)
 GUESTS: Final = tuple(
     GuestOptions(
         name=f"guest-{name}",
-        memory_mib=fill + 96,
+        memory_mib=fill + 192,
         fill_mib=fill,
         mix=DENSE,
         dirty_pages_per_s=dirty,

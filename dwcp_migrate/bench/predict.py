@@ -59,9 +59,10 @@ def group(seed: int, number: int) -> Group:
         delay_s=draw.choice((0.002, 0.01, 0.02, 0.04)),
         loss=draw.choice((0.0, 0.0001, 0.001)),
     )
+    fill_mib = draw.choice((128, 192, 256))
     guest = GuestOptions(
-        memory_mib=draw.choice((320, 384, 512)),
-        fill_mib=draw.choice((128, 192, 256)),
+        memory_mib=fill_mib + draw.choice((128, 192, 256)),
+        fill_mib=fill_mib,
         dirty_pages_per_s=30_000 if hopeless else draw.choice((0, 100, 500, 2000)),
         hot_percent=100 if hopeless else draw.choice((10, 30)),
         check_pages_per_s=2000,
