@@ -42,7 +42,7 @@ GUESTS: Final = tuple(
 DATED: Final = GUESTS[-1].name
 """The largest: shortest-first would serve it last."""
 
-SLACK: Final = 1.25
+SLACK: Final = 1.35
 """The deadline is that many times what the dated guest and the smallest one take one after the other."""
 
 

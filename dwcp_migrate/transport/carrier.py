@@ -400,8 +400,9 @@ class Carrier:
                     now,
                     up=self.state.up,
                     acknowledged_bytes=self.state.outbox.acknowledged_bytes,
-                    waiting=self.state.outbox.waiting,
+                    waiting=self.state.outbox.waiting and not self.state.pacer.bytes_per_s,
                 )
+                self.state.shrink(self._controller.count)
         for verdict in verdicts:
             if not isinstance(verdict, ChannelDead):
                 self._finish(verdict.error)

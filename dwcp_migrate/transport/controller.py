@@ -1,25 +1,30 @@
 """How many channels a link should have (pure; time is an argument).
 
-Rule: more channels only where more channels carry more. A lossy or long path limits each TCP flow (CUBIC at 40 ms and
-0.1 % loss carries about 11 Mbit/s), so the count doubles while the acknowledged rate rises with it by `GAIN_MIN`; the
-step that brought nothing is taken back. Only rates measured while segments waited for a channel count: a link that the
-session does not fill says nothing about itself.
+Rule: more channels only where more channels carry more, and no more than carry as much. A lossy or long path limits
+each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the count doubles while the acknowledged rate
+rises with it by `GAIN_MIN`; the step that brought nothing is taken back. Too many flows drown each other: 64 of five
+packets each carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration
+leaves the link, so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured
+while segments waited for a channel count: a link that the session does not fill says nothing about itself.
 
     settle after a step ─> measure ─> rate rose by 10 %: double again
-                                  └─> it did not: back to the count before, rest REST_S, then try once more
+                                  ├─> it did not: back to the count before, rest REST_S, then halve
+                                  └─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
 """
 
 from typing import Final
 
-CHANNELS_MIN: Final = 4
-"""Below that one lost channel costs more than the others save."""
 CHANNELS_START: Final = 16
+"""Halving never goes below: what a few channels save, one that is lost costs."""
 GAIN_MIN: Final = 1.10
+KEEP_MIN: Final = 0.97
+"""What half the channels have to carry of what all did, to stay at half."""
 SETTLE_S: Final = 0.3
 """After new channels came up: slow start over 40 ms takes about 5 round trips to carry its share."""
 MEASURE_S: Final = 0.5
-REST_S: Final = 20.0
-"""Between two tries once doubling brought nothing; paths change, and a try costs a handshake a channel."""
+REST_S: Final = 10.0
+"""Between two tries; paths change, and a try costs a handshake a channel and, where the count was right, a second at a
+lower rate."""
 STALL_SHARE: Final = 0.5
 """Less than that of the rate before: the path stalled or changed meanwhile."""
 BUSY_MIN: Final = 0.5
@@ -38,6 +43,7 @@ class Controller:
         self._max = channels if self._fixed else channels_max
         self.count = channels if self._fixed else min(CHANNELS_START, channels_max)
         self._before: tuple[int, float] | None = None
+        self._halve_next = False
         self._not_before = now
         self._since: float | None = None
         self._busy_s = 0.0
@@ -77,14 +83,30 @@ class Controller:
         self._since = None
         if busy < BUSY_MIN:
             return
-        if self._before is not None and bytes_per_s < self._before[1] * STALL_SHARE:
-            self._before = None  # no number of channels does that: the path stalled, measure again
-            return
-        if self._before is not None and bytes_per_s < self._before[1] * GAIN_MIN:
-            self.count = max(self._before[0], min(CHANNELS_MIN, self._max))
-            self._before = None
-            self._not_before = now + REST_S
-            return
-        if self.count < self._max:
-            self._before = (self.count, bytes_per_s)
-            self.count = min(self.count * 2, self._max)
+        before, self._before = self._before, None
+        if before is not None and before[0] < self.count:
+            if bytes_per_s < before[1] * STALL_SHARE:
+                return  # no number of channels does that: the path stalled, measure again
+            if bytes_per_s < before[1] * GAIN_MIN:
+                self._rest(now, before[0], halve_next=True)
+                return
+        elif before is not None:
+            if bytes_per_s < before[1] * KEEP_MIN:
+                self._rest(now, before[0], halve_next=False)
+                return
+            self._halve_next = True
+        self._step(now, bytes_per_s)
+
+    def _rest(self, now: float, count: int, *, halve_next: bool) -> None:
+        self.count, self._halve_next = count, halve_next
+        self._not_before = now + REST_S
+
+    def _step(self, now: float, bytes_per_s: float) -> None:
+        """Try twice or half as many, against the rate of now."""
+        less, more = self.count // 2, min(self.count * 2, self._max)
+        if self._halve_next and less >= CHANNELS_START:
+            self._before, self.count = (self.count, bytes_per_s), less
+        elif more > self.count:
+            self._before, self.count, self._halve_next = (self.count, bytes_per_s), more, False
+        else:
+            self._rest(now, self.count, halve_next=True)

@@ -185,6 +185,12 @@ class LinkState:
         if channel in self._channels:
             self._channels[channel].retiring = True
 
+    def shrink(self, count: int) -> None:
+        """Retire what is up beyond so many channels, the youngest first."""
+        in_use = [channel for channel, health in self._channels.items() if not health.retiring]
+        for channel in in_use[count:]:
+            self.retire(channel)
+
     def progress(self, now: float, channel: int, delivered_bytes: int) -> None:
         """The kernel says that the peer's kernel has acknowledged so many bytes on this channel."""
         if channel in self._channels:

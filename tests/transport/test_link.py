@@ -413,3 +413,16 @@ def test_a_close_with_segments_unacknowledged_is_no_orderly_end() -> None:
     state.close()
     assert state._close is not None
     assert state._close.raw_size == Code.ABORTED
+
+
+def test_what_is_up_beyond_the_wanted_count_is_retired_the_youngest_first() -> None:
+    state = LinkState(0.0, 120.0)
+    for channel in (1, 2, 3):
+        state.channel_up(0.0, channel)
+    state.shrink(2)
+    state.shrink(2)  # one that is retiring already is not up for ever: nothing more goes
+    said = {}
+    for channel in (1, 2, 3):
+        while (frame := state.pull(0.0, channel)) is not None:
+            said[channel] = frame.kind  # the last one; a ping comes first
+    assert said == {1: Kind.PING, 2: Kind.PING, 3: Kind.RETIRE}
