@@ -33,7 +33,7 @@ GUESTS: Final = tuple(
         fill_mib=fill,
         mix=DENSE,
         dirty_pages_per_s=dirty,
-        check_pages_per_s=1000,
+        check_pages_per_s=3000,
         seed=number + 1,
     )
     for number, (name, fill, dirty) in enumerate((("a", 150, 50), ("b", 250, 100), ("c", 350, 50), ("d", 550, 100)))
