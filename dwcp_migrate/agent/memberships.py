@@ -1,7 +1,7 @@
 """The memberships of the PBFT group that this host believes: configured, then followed, kept over restarts.
 
-The rule: the newest verified one counts. What was verified is on the disk before it is used; a configuration of an
-earlier epoch does not turn it back, one of a later epoch replaces it. What cannot be written is used all the same and
+The rule: the newest verified one counts. A configuration of an earlier epoch does not turn it back, one of a later
+epoch replaces it. What was verified is written before it is used; where the disk refuses it is used all the same and
 written later: members that have gone must not be believed because a disk is full.
 """
 

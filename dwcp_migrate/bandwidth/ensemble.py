@@ -3,7 +3,7 @@
 The rule: the panel of the agent, of the benchmark and of training is made here, so that what is measured is what runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,10 +46,6 @@ class Ensemble:
         """Make a panel for so many series."""
         experts = self.experts(count)
         return Panel(count, experts, self.prior or no_prior(experts))
-
-    def only(self, models: Sequence[str]) -> "Ensemble":
-        """The same with fewer neural experts, without the prior, which no longer fits."""
-        return Ensemble({name: self.weights[name] for name in models}, self.ewma)
 
 
 def neural(name: str, weights: Weights, count: int) -> QuantileForecaster:

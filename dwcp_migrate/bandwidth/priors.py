@@ -66,15 +66,19 @@ def learn(make: Callable[[int], Experts], series: Sequence[Floats]) -> Prior:
         flat,
         np.full(len(TARGETS), TRUST),
     )
-    losses = _losses(run(lambda count: Panel(count, make(count), even), series))
+    losses = _losses(run(_panels(make, even), series))
     trust, stretch, least = even.trust.copy(), flat.copy(), np.full(len(TARGETS), np.inf)
     for candidate in TRUSTS:
         weighted = Prior(even.bands, losses, flat, np.full(len(TARGETS), candidate))
-        said = run(lambda count, prior=weighted: Panel(count, make(count), prior), series)  # type: ignore[misc]
+        said = run(_panels(make, weighted), series)
         lost = _lost(said)
         better = lost < least
         least[better], trust[better], stretch[better] = lost[better], candidate, _stretch(said)[better]
     return Prior(even.bands, losses, stretch, trust)
+
+
+def _panels(make: Callable[[int], Experts], prior: Prior) -> Callable[[int], Panel]:
+    return lambda count: Panel(count, make(count), prior)
 
 
 def together(first: Prior, second: Prior) -> Prior:

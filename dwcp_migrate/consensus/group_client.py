@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
-
-from dwcp_migrate.consensus.channel import Channel, dial, only
+from dwcp_migrate.consensus.channel import Channel
 from dwcp_migrate.consensus.client import Client, Decision
+from dwcp_migrate.consensus.dialling import Dialling
 from dwcp_migrate.consensus.keys import Identity
 from dwcp_migrate.consensus.membership import Membership
 from dwcp_migrate.consensus.messages import VERSION, Hello, Message, Reply, encode_frame
-from dwcp_migrate.consensus.node import REDIAL_S, TICK_S, NodeOptions
+from dwcp_migrate.consensus.node import TICK_S, NodeOptions
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
 DECISION_S_MAX: Final = 10.0
@@ -36,13 +35,13 @@ class GroupClient:
         first = time.time_ns() // 1000
         self._client = Client(name, identity, membership, first_number=first)
         self._hello = Hello(VERSION, membership.cluster, "client")
-        self._options = options
+        self._addresses = options.addresses
+        self._dialling = Dialling(self, self._hello, options.route)
         self._epoch = membership.epoch
         self.on_later_epoch: Callable[[], None] = lambda: None
         self._channels: dict[str, Channel] = {}
         self._made: set[Channel] = set()
         self._waiting: dict[int, asyncio.Future[Decision]] = {}
-        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._connected = asyncio.Event()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop
@@ -51,7 +50,7 @@ class GroupClient:
     async def start(self, connections: int) -> None:
         """Dial all replicas; returns when so many are connected."""
         self._loop = asyncio.get_running_loop()
-        self.reach(self._options.addresses)
+        self._dialling.reach(self._addresses)
         self._tick()
         while len(self._channels) < connections:
             self._connected.clear()
@@ -60,10 +59,7 @@ class GroupClient:
     async def stop(self) -> None:
         """Close everything; requests without an answer are cancelled."""
         self._timer.cancel()
-        tasks = list(self._dialling.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._dialling.stop()
         for future in self._waiting.values():
             future.cancel()
         channels = list(self._made)
@@ -113,26 +109,14 @@ class GroupClient:
 
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
         """Go on with these replicas, at these addresses; who is left out is cut off."""
-        self._options = msgspec.structs.replace(self._options, addresses=addresses)
-        for name in self._dialling.keys() - addresses.keys():
-            self._dialling.pop(name).cancel()
+        self._dialling.reach(addresses)
         for name in [peer for peer in self._channels if peer not in addresses]:
             self._channels[name].close()
-        for name in addresses.keys() - self._dialling.keys():
-            self._dialling[name] = self._loop.create_task(self._keep_dialled(name))
 
     def _tick(self) -> None:
         self._client.tick(self._loop.time())
         self._flush()
         self._timer = self._loop.call_later(TICK_S, self._tick)
-
-    async def _keep_dialled(self, name: str) -> None:
-        while True:
-            address, route = self._options.addresses[name], self._options.route
-            channel = await dial(address, name, route, lambda: Channel(self, self._hello, only(name)))
-            if channel is not None:
-                await channel.gone
-            await asyncio.sleep(REDIAL_S)
 
     def made(self, channel: Channel) -> None:
         """Count a channel until it is gone."""

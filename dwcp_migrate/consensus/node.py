@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dwcp_migrate.consensus.channel import Channel, Route, accept, dial, only
+from dwcp_migrate.consensus.channel import Channel, Route, accept
 from dwcp_migrate.consensus.core import Ready
+from dwcp_migrate.consensus.dialling import REDIAL_S, Dialling
 from dwcp_migrate.consensus.journal_file import JournalFile
 from dwcp_migrate.consensus.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
 from dwcp_migrate.consensus.replica import Replica
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from dwcp_migrate.consensus.journal import Entry
 
 TICK_S: Final = 0.05
-REDIAL_S: Final = 0.3
-"""A replica that restarts is back in the group within a second."""
 DISK_RETRY_S: Final = 0.5
 SYNC_S_QUICK: Final = 0.001
 """A disk that is quicker than this is waited for in place: the thread and back cost 0.2 ms of CPU, a sync here 0.18."""
@@ -90,7 +89,7 @@ class Node:
         self._peers: dict[str, Channel] = {}
         self._clients: dict[str, Channel] = {}
         self._channels: set[Channel] = set()
-        self._dialling: dict[str, asyncio.Task[None]] = {}
+        self._dialling = Dialling(self, self._hello, options.route)
         self._accepting: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, "journal")
         self._held: list[Ready] = []
@@ -126,13 +125,10 @@ class Node:
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
         """Go on with other replicas than before, or the same ones elsewhere; who is left out is cut off."""
         self._options = msgspec.structs.replace(self._options, addresses=addresses)
-        for name in self._dialling.keys() - addresses.keys():
-            self._dialling.pop(name).cancel()
+        me = self.replica.core.name  # of two replicas the one with the lower name dials
+        self._dialling.reach({name: address for name, address in addresses.items() if name > me})
         for name in [peer for peer in self._peers if peer not in addresses]:
             self._peers[name].close()
-        for name in addresses.keys() - self._dialling.keys():
-            if name > self.replica.core.name:
-                self._dialling[name] = self._loop.create_task(self._keep_dialled(name))
 
     def learn(self, link: EpochLink) -> None:
         """Take a link that came another way than from a replica; it is verified like any other."""
@@ -177,7 +173,8 @@ class Node:
         """Close everything; what was written stays."""
         self._stopped = True
         self._timer.cancel()
-        tasks = [*self._dialling.values(), *self._adopting, *filter(None, [self._accepting])]
+        await self._dialling.stop()
+        tasks = [*self._adopting, *filter(None, [self._accepting])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -227,15 +224,6 @@ class Node:
             if name in group.keys or name in group.clients or name in self._options.addresses:
                 return name
         return None
-
-    async def _keep_dialled(self, name: str) -> None:
-        """Stay connected to a replica; of two replicas the one with the lower name dials."""
-        while True:
-            address, route = self._options.addresses[name], self._options.route
-            channel = await dial(address, name, route, lambda: Channel(self, self._hello, only(name)))
-            if channel is not None:
-                await channel.gone
-            await asyncio.sleep(REDIAL_S)
 
     def opened(self, channel: Channel) -> None:
         """Take a channel into use; an older one of the same peer ends."""

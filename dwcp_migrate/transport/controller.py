@@ -90,11 +90,9 @@ class Controller:
             if bytes_per_s < before[1] * GAIN_MIN:
                 self._rest(now, before[0], halve_next=True)
                 return
-        elif before is not None:
-            if bytes_per_s < before[1] * KEEP_MIN:
-                self._rest(now, before[0], halve_next=False)
-                return
-            self._halve_next = True
+        elif before is not None and bytes_per_s < before[1] * KEEP_MIN:
+            self._rest(now, before[0], halve_next=False)
+            return
         self._step(now, bytes_per_s)
 
     def _rest(self, now: float, count: int, *, halve_next: bool) -> None:

@@ -234,11 +234,15 @@ class Unsynced(Fleet):
         return [(type(each).__name__, each.sequence) for each in votes]
 
 
-async def test_that_something_is_decided_is_written_before_what_follows_and_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unticked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unsynced:
+    """Four nodes whose ticks never come."""
     monkeypatch.setattr(nodes_module, "TICK_S", 3600.0)
-    fleet = Unsynced(tmp_path, 4)
+    return Unsynced(tmp_path, 4)
+
+
+async def test_that_something_is_decided_is_written_before_what_follows_and_at_the_end(unticked: Unsynced) -> None:
+    fleet = unticked
     async with fleet.run() as nodes, fleet.client("c0") as client:
         await client.decide(encode(Register(DOMAIN)))
         early = [fleet.records(name) for name, node in nodes.items() if node.replica.executed]
@@ -252,11 +256,8 @@ async def test_that_something_is_decided_is_written_before_what_follows_and_at_t
     assert sum(sequence == 2 for sequence in executed.values()) >= 2
 
 
-async def test_that_something_is_decided_is_written_by_the_next_tick(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nodes_module, "TICK_S", 3600.0)
-    fleet = Unsynced(tmp_path, 4)
+async def test_that_something_is_decided_is_written_by_the_next_tick(unticked: Unsynced) -> None:
+    fleet = unticked
     async with fleet.run() as nodes, fleet.client("c0") as client:
         await client.decide(encode(Register(DOMAIN)))
         name = next(name for name, node in nodes.items() if node.replica.executed)

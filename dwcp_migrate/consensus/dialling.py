@@ -1,0 +1,53 @@
+"""Stays connected to replicas: dials each, and again when its channel is gone.
+
+Rule: who is reached changes at any time, `reach` makes it so; a channel that is there already is its owner's to end.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from dwcp_migrate.consensus.channel import Channel, Owner, Route, dial, only
+from dwcp_migrate.consensus.messages import Hello
+
+REDIAL_S: Final = 0.3
+"""A replica that restarts is back in the group within a second."""
+
+
+class Dialling:
+    """One task for each replica that is dialled.
+
+    Args:
+        owner: of the channels.
+        hello: to say first on each.
+        route: how replicas are reached.
+    """
+
+    def __init__(self, owner: Owner, hello: Hello, route: Route) -> None:
+        self._owner = owner
+        self._hello = hello
+        self._route = route
+        self._addresses: Mapping[str, tuple[str, int]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Go on with these replicas, at these addresses."""
+        self._addresses = addresses
+        for name in self._tasks.keys() - addresses.keys():
+            self._tasks.pop(name).cancel()
+        for name in addresses.keys() - self._tasks.keys():
+            self._tasks[name] = asyncio.get_running_loop().create_task(self._stay(name))
+
+    async def _stay(self, name: str) -> None:
+        while True:
+            address = self._addresses[name]
+            channel = await dial(address, name, self._route, lambda: Channel(self._owner, self._hello, only(name)))
+            if channel is not None:
+                await channel.gone
+            await asyncio.sleep(REDIAL_S)
+
+    async def stop(self) -> None:
+        """Dial no more."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
