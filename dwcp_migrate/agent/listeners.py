@@ -144,6 +144,7 @@ class LinkIntake:
         self._replicas = replicas
         self._rejected = rejected
         self._tasks = Tasks()
+        self._taken: set[socket.socket] = set()  # whose task has not begun to run
         self._greetings = 0
 
     def take(self, sock: socket.socket) -> None:
@@ -153,9 +154,11 @@ class LinkIntake:
             self._rejected("full")
             sock.close()
             return
+        self._taken.add(sock)
         self._tasks.begin(self._greet(sock))
 
     async def _greet(self, sock: socket.socket) -> None:
+        self._taken.discard(sock)
         self._greetings += 1
         try:
             preamble = await self._preamble(sock)
@@ -167,7 +170,7 @@ class LinkIntake:
         if preamble is None:
             sock.close()
         elif preamble.session_id == CONTROL_SESSION:
-            self._tasks.begin(self._serve_control(sock))
+            await self._serve_control(sock)
         elif preamble.session_id in self._replicas:
             self._replicas[preamble.session_id](sock)
         elif not self._channel(preamble.session_id, sock):
@@ -207,6 +210,9 @@ class LinkIntake:
         """End whatever is in progress."""
         self._control.close()
         await self._tasks.cancel()
+        for sock in self._taken:
+            sock.close()
+        self._taken.clear()
 
 
 async def _receive_exactly(sock: socket.socket, count: int) -> bytes:

@@ -101,7 +101,7 @@ class Node:
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop
         self._server: socket.socket | None = None
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._adopting: dict[asyncio.Task[None], socket.socket] = {}
         self._timer: asyncio.TimerHandle
         self.failed: asyncio.Future[ConsensusError]
 
@@ -166,18 +166,22 @@ class Node:
         sock.setblocking(False)
         channel = Channel(self, self._hello, self._identify)
         task = self._loop.create_task(accept(sock, self._options.server_context, channel))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopting[task] = sock
+        task.add_done_callback(self._adopting.pop)
 
     async def stop(self) -> None:
         """Close everything; what was written stays."""
         self._stopped = True
         self._timer.cancel()
         await self._dialling.stop()
-        tasks = [*self._adopting, *filter(None, [self._accepting])]
+        adopting = dict(self._adopting)
+        tasks = [*adopting, *filter(None, [self._accepting])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for task, sock in adopting.items():
+            if task.cancelled():  # perhaps before it began to run
+                sock.close()
         if self._server is not None:
             self._server.close()
         for channel in list(self._channels):

@@ -210,7 +210,7 @@ class Links:
     def _begin(self, sock: socket.socket, now: float) -> None:
         link = Link(sock, "", dialled=False, since=now)
         try:
-            link.sock = self._identity.server().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            link.sock = _secured(self._identity.server(), sock, None)
             _tune(link.sock)
         except (OSError, DwcpError):
             sock.close()
@@ -246,9 +246,7 @@ class Links:
                 _tune(link.sock)
                 link.sock.sendall(self._identity.greeting)
                 self._poller.unwatch(link.sock.fileno())
-                link.sock = self._identity.client().wrap_socket(
-                    link.sock, server_hostname=link.name, do_handshake_on_connect=False
-                )
+                link.sock = _secured(self._identity.client(), link.sock, link.name)
             except (OSError, DwcpError):
                 self._close(link)
                 return
@@ -362,6 +360,18 @@ class Links:
             self._close(link)
         while self._adopted:
             self._adopted.popleft().close()
+
+
+def _secured(context: ssl.SSLContext, sock: socket.socket, server_hostname: str | None) -> ssl.SSLSocket:
+    """Put TLS on a connected socket, its handshake to come.
+
+    Raises:
+        OSError: it was reset meanwhile; `wrap_socket` alone would leak its descriptor.
+    """
+    sock.getpeername()
+    return context.wrap_socket(
+        sock, server_side=server_hostname is None, server_hostname=server_hostname, do_handshake_on_connect=False
+    )
 
 
 def _check(sock: socket.socket) -> None:

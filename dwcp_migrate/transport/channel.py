@@ -263,6 +263,7 @@ class Channel:
     def _begin_tls(self) -> None:
         options = self._terms.options
         try:
+            self._raw.getpeername()  # of a connection that was reset meanwhile `wrap_socket` would leak the descriptor
             self._tls = self._terms.context.wrap_socket(
                 self._raw,
                 server_side=not self.dialled,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -425,3 +426,14 @@ async def test_a_client_hears_that_replicas_are_in_a_later_epoch(tmp_path: Path)
         decision = await asyncio.wait_for(asked, WAIT_S)
         assert decision.certificate is not None
         assert decision.certificate.epoch == 1
+
+
+async def test_an_adopted_connection_whose_handshake_never_began_is_closed_at_the_end(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run() as nodes:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            nodes["r3"].adopt(ours)
+            await nodes.pop("r3").stop()  # it dials nobody, so that nothing else is waited for
+            assert ours.fileno() < 0
+            assert theirs.recv(1) == b""

@@ -1,8 +1,10 @@
 """Peers that are not who they should be, break the protocol, or stop: one typed error, and the others go on."""
 
 import contextlib
+import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ from dwcp_migrate.errors import (
 )
 from dwcp_migrate.transport import Link, LinkOptions, Segment, frames
 from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.transport.channel import Channel, ChannelEnd, Terms
 from dwcp_migrate.transport.tls import make_context
 from tests.transport.pair import Listener, MakePair, Recorder, base_options, payload, send_all, wait_channels
 
@@ -170,3 +173,16 @@ def test_a_peer_that_stops_reading_is_given_up_with_bounded_memory(fleet: Path) 
 def test_a_missing_key_file_is_a_configuration_error(fleet: Path) -> None:
     with pytest.raises(ConfigError, match=r"nobody\.key"):
         Link("source", replace(base_options(fleet, "a"), key=fleet / "nobody.key"), Recorder())
+
+
+def test_a_connection_that_is_reset_before_tls_is_an_end_like_any_other_and_leaks_nothing(fleet: Path) -> None:
+    ours, theirs = tcp_pair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    assert select.select([ours], [], [], 5.0)[0]
+    options = base_options(fleet, "a")
+    context = make_context("server", fleet / "ca.pem", fleet / "a.example.pem", fleet / "a.example.key")
+    with pytest.raises(ChannelEnd):
+        Channel(1, ours, Terms(options, context, lambda: True), 0.0, dialled=False)
+    assert ours.fileno() >= 0  # whoever gave it closes it
+    ours.close()
