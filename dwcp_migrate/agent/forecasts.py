@@ -14,6 +14,7 @@ import numpy as np
 
 from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.predictor import Range
+from dwcp_migrate.bandwidth.regime import SAMPLES, SILENCE_S, Resumption
 from dwcp_migrate.bandwidth.samples import Samples
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
@@ -52,6 +53,8 @@ class Forecasts:
         self._slots: dict[Key, int] = {}
         self._free = list(range(SLOTS - 1, -1, -1))
         self._heard: dict[Key, float] = {}
+        self._stepped: dict[int, float] = {}
+        self._resumed: dict[int, Resumption] = {}
         self._unfilled: dict[str, deque[float]] = {}
         self._flushed_at = 0.0
         self._panel = files.in_use(state).panel(SLOTS)
@@ -65,6 +68,8 @@ class Forecasts:
         """Take the models in use now; every series is caught up when it is measured next."""
         self._panel = files.in_use(self._state).panel(SLOTS)
         self._slots.clear()
+        self._resumed.clear()
+        self._stepped.clear()
         self._free = list(range(SLOTS - 1, -1, -1))
 
     def sample(self, key: Key, value: float, now: float) -> None:
@@ -98,6 +103,8 @@ class Forecasts:
             oldest = min(self._slots, key=lambda known: self._heard.get(known, 0.0))
             self._free.append(self._slots.pop(oldest))
         slot = self._slots[key] = self._free.pop()
+        self._resumed.pop(slot, None)
+        self._stepped.pop(slot, None)
         self._panel.forget(slot)
         for value in self._store.newest(key, REPLAY):
             self._panel.step(np.array([slot]), np.array([value]))
@@ -108,10 +115,26 @@ class Forecasts:
         slots, means = self._samples.take()
         if not len(slots):
             return
-        self._panel.step(slots, means)
         keys = {slot: key for key, slot in self._slots.items()}
-        for slot, mean in zip(slots, means, strict=True):
-            self._store.add(keys[int(slot)], float(mean), now)
+        for slot in (int(one) for one in slots):
+            silent_s = now - self._stepped.get(slot, 0.0)
+            if keys[slot].kind == "link" and silent_s > SILENCE_S and self._panel.taken(slot):
+                self._resumed[slot] = Resumption(Range.of(over_transfer(self._panel.forecasts[slot], SAMPLES)))
+            self._stepped[slot] = now
+        self._panel.step(slots, means)
+        for slot, mean in zip((int(one) for one in slots), (float(one) for one in means), strict=True):
+            self._store.add(keys[slot], mean, now)
+            if (resumed := self._resumed.get(slot)) is not None:
+                self._begin_anew(slot, resumed.take(mean))
+                if resumed.is_over:
+                    del self._resumed[slot]
+
+    def _begin_anew(self, slot: int, samples: list[float]) -> None:
+        """Forget what a series was, if it has become another one: it begins with these samples."""
+        if samples:
+            self._panel.forget(slot)
+            for value in samples:
+                self._panel.step(np.array([slot]), np.array([value]))
 
     def quantiles(self, key: Key) -> Floats | None:
         """Forecast of a series, (targets, 3); None where it was never measured."""

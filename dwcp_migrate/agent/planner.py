@@ -27,7 +27,6 @@ from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.sharing import Sharing
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
-from dwcp_migrate.bandwidth.usage import BUSY_MIN
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.session.record import Migration
@@ -35,6 +34,9 @@ from dwcp_migrate.telemetry.logs import get_logger
 
 TICK_S: Final = 1.0
 """A step of the panel."""
+
+BOUND_MIN: Final = 0.6
+"""Share of a second in which the path held a migration up, from which on its rate is what the path carries."""
 
 LOOK_S: Final = 10.0
 """Between two looks at the network: 6 to 15 ms of CPU each."""
@@ -55,16 +57,24 @@ log = get_logger(component="planner")
 class _Before:
     wire_bytes: int
     retransmits: int
-    waiting_s: float
+    link_waiting_s: float
+    path_waiting_s: float
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What one migration showed of its link since the last look."""
+    """What one migration showed of its link since the last look.
+
+    Attributes:
+        bytes_per_s: on the wire.
+        waited: share of the time in which encoded bytes waited for a channel: it could have used more.
+        bound: share of the time in which the path held it up: more was not to be had.
+    """
 
     bytes_per_s: float
-    busy: float
+    waited: float
+    bound: float
 
 
 class Planner:
@@ -152,12 +162,14 @@ class Planner:
         for record in running:
             shown = self._show(record, now)
             if shown is not None and record.peer:
-                self.sharing.usage.saw(record.id, shown.bytes_per_s, shown.busy)
+                self.sharing.usage.saw(record.id, shown.bytes_per_s, shown.waited)
+                if shown.bound >= BOUND_MIN:
+                    self.predictions.carried(record, shown.bytes_per_s)
                 by_peer.setdefault(record.peer, []).append(shown)
         self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
         for peer, found in by_peer.items():
             value = sum(shown.bytes_per_s for shown in found)
-            fills = max(shown.busy for shown in found) >= BUSY_MIN  # if not, the link carries at least that
+            fills = max(shown.bound for shown in found) >= BOUND_MIN  # if not, the link carries at least that
             if value > 0:
                 self.forecasts.seen(peer, value, now, fills=fills)
             if value > 0 and fills:
@@ -170,7 +182,9 @@ class Planner:
         counters, before = record.counters, self._before.get(record.id)
         if before is not None and counters.wire_bytes == before.wire_bytes:
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
-        self._before[record.id] = _Before(counters.wire_bytes, counters.retransmits, counters.link_waiting_s, now)
+        self._before[record.id] = _Before(
+            counters.wire_bytes, counters.retransmits, counters.link_waiting_s, counters.path_waiting_s, now
+        )
         if before is None or now <= before.at or record.state not in {"precopy", "postcopy"}:
             return None
         seconds = now - before.at
@@ -181,8 +195,11 @@ class Planner:
             self.forecasts.note(Key("link", "retransmits", record.peer), again, now)
         if record.uuid and record.dirty_bytes_per_s > 0:
             self.forecasts.sample(Key("domain", "dirty", record.uuid), record.dirty_bytes_per_s, now)
-        busy = (counters.link_waiting_s - before.waiting_s) / seconds
-        return _Shown(max(0, counters.wire_bytes - before.wire_bytes) / seconds, busy)
+        return _Shown(
+            bytes_per_s=max(0, counters.wire_bytes - before.wire_bytes) / seconds,
+            waited=(counters.link_waiting_s - before.link_waiting_s) / seconds,
+            bound=(counters.path_waiting_s - before.path_waiting_s) / seconds,
+        )
 
     # -- records
 

@@ -4,11 +4,14 @@ The rule: whatever is not known is said as a wide range, never as a guess withou
 record when the migration's domain is known, and scored when the record ends.
 
     Forecasts (link, guest) ── describe ──> predict ── corrected by scores of this peer ──> Expected, ETA
-    record ended ──> Score ──> corrections;  its passes ──> Lesson ──> Forecasts
+    record ended ──> its passes ──> Lesson ──> Forecasts
+                └──> what would have been said, had guest and link been known ──> corrections
 """
 
 import math
+import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -16,9 +19,9 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.bandwidth.advice import Advice, advise
-from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Pass, describe, lesson
+from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
 from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
-from dwcp_migrate.bandwidth.scores import SCORES_KEPT, corrected
+from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Scored, bias, corrected
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 from dwcp_migrate.session.record import Expected, Migration
@@ -76,6 +79,7 @@ class _Watched:
     wire_bytes: int = 0
     waiting_s: float = 0.0
     dirty: float = -1.0
+    carried: list[float] = field(default_factory=list)
 
 
 class Predictions:
@@ -88,22 +92,22 @@ class Predictions:
 
     def __init__(self, forecasts: Forecasts, recent: list[Migration]) -> None:
         self._forecasts = forecasts
-        self._errors: dict[str, deque[float]] = {}
-        self._downtime_errors: dict[str, deque[float]] = {}
+        self._times: dict[str, deque[Scored]] = {}
+        self._downtimes: dict[str, deque[Scored]] = {}
         self._losses: dict[str, deque[int]] = {}
         self._watched: dict[str, _Watched] = {}
         for record in reversed(recent):
-            self._score(record)
+            self._score(record, None)
 
     def tell(self, subject: Subject) -> Told:
         """Predict a migration that has not begun, as if it had the link for itself."""
         guest = self._guest(subject.uuid, float(subject.memory_bytes))
-        link = self._forecasts.carries(subject.peer, TRANSFER_STEPS)
+        link = self._link(subject.peer, guest, subject.rtt_s)
         path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s)
         said = predict(guest, path)
-        errors = list(self._errors.get(subject.peer, ()))
-        time_s = corrected(said.time_s, errors)
-        downtime_s = corrected(said.downtime_s, list(self._downtime_errors.get(subject.peer, ())))
+        known = self._is_known(subject.uuid)
+        time_s = _corrected(said.time_s, self._times.get(subject.peer, ()), subject.uuid, is_known=known)
+        downtime_s = _corrected(said.downtime_s, self._downtimes.get(subject.peer, ()), subject.uuid, is_known=known)
         losses = sum(self._losses.get(subject.peer, ()))
         advice = advise(guest, path, _with(said, time_s, downtime_s), link_losses=losses, deadline_s=subject.deadline_s)
         expected = Expected(
@@ -114,8 +118,17 @@ class Predictions:
             way=advice.way,
             model_time_s=said.time_s.median,
             model_downtime_s=said.downtime_s.median,
+            is_guest_known=known,
         )
         return Told(expected=expected, advice=advice, guest=guest, path=path, link_known=link is not None)
+
+    def _link(self, peer: str, guest: Guest, rtt_s: float) -> Range | None:
+        """What the link carries over as long as the guest takes; None where nothing ever crossed it."""
+        link = self._forecasts.carries(peer, TRANSFER_STEPS)
+        if link is None:
+            return None
+        steps = predict(guest, Path(bytes_per_s=link, rtt_s=rtt_s)).time_s.median
+        return self._forecasts.carries(peer, steps)
 
     def eta(self, record: Migration) -> Range | None:
         """Time to the end of a migration that runs; None while nothing is known of what is left."""
@@ -125,7 +138,7 @@ class Predictions:
         watched = self._watched.get(record.id)
         if record.dirty_bytes_per_s > 0:
             guest = _with_dirty(guest, Range.around(record.dirty_bytes_per_s, 1.3))
-        link = self._forecasts.carries(record.peer, TRANSFER_STEPS)
+        link = self._link(record.peer, guest, record.counters.rtt_s)
         if record.granted_bytes_per_s > 0:
             link = Range.around(record.granted_bytes_per_s, 1.2)
         if link is None:
@@ -134,15 +147,25 @@ class Predictions:
         # Something has passed already (done_s), so that setting up does not count once more.
         done_s = 1e-9
         said = predict(guest, Path(bytes_per_s=link, rtt_s=record.counters.rtt_s), done_s=done_s, later=later)
-        return corrected(said.time_s, list(self._errors.get(record.peer, ()))) if said.converges else None
+        if not said.converges:
+            return None
+        scored = self._times.get(record.peer, ())
+        return _corrected(said.time_s, scored, record.uuid, is_known=self._is_known(record.uuid))
+
+    def carried(self, record: Migration, bytes_per_s: float) -> None:
+        """Take in what a second of a migration put on the wire, in which the path held it up."""
+        self._watch(record).carried.append(bytes_per_s)
 
     def watch(self, record: Migration, now: float) -> None:
         """Look at a migration that runs: passes end when its iteration grows."""
-        watched = self._watched.setdefault(record.id, _Watched(began_s=record.started_at))
+        watched = self._watch(record)
         watched.dirty = max(watched.dirty, record.dirty_bytes_per_s)
         if record.iteration > watched.iteration and watched.iteration:
             self._end_pass(watched, record, now)
         watched.iteration = max(watched.iteration, record.iteration, 1)
+
+    def _watch(self, record: Migration) -> _Watched:
+        return self._watched.setdefault(record.id, _Watched(began_s=record.started_at))
 
     @staticmethod
     def _end_pass(watched: _Watched, record: Migration, now: float) -> None:
@@ -152,21 +175,22 @@ class Predictions:
                 seconds=seconds,
                 raw_bytes=counters.raw_bytes - watched.raw_bytes,
                 wire_bytes=counters.wire_bytes - watched.wire_bytes,
-                link_busy=(counters.link_waiting_s - watched.waiting_s) / seconds if seconds else 0.0,
+                path_busy=(counters.path_waiting_s - watched.waiting_s) / seconds if seconds else 0.0,
             )
         )
         watched.began_s, watched.raw_bytes, watched.wire_bytes = now, counters.raw_bytes, counters.wire_bytes
-        watched.waiting_s = counters.link_waiting_s
+        watched.waiting_s = counters.path_waiting_s
 
     def ended(self, record: Migration) -> None:
         """Learn from a migration that ended."""
         watched = self._watched.pop(record.id, None)
-        self._score(record)
         if watched is None or not record.uuid or record.passthrough_reason:
+            self._score(record, None)
             return
         if record.result == "completed":  # else its last pass was cut short, and those before it teach alone
             self._end_pass(watched, record, record.ended_at)
         shown = lesson(float(record.memory_bytes), watched.passes, watched.dirty)
+        self._score(record, self._hindsight(record, shown, watched.carried))
         values: dict[Quantity, float | None] = {
             "first_share": shown.first_share,
             "later_share": shown.later_share,
@@ -178,37 +202,85 @@ class Predictions:
             if value is not None and value > 0:
                 self._forecasts.note(Key("domain", quantity, record.uuid), value, record.ended_at)
 
-    def _score(self, record: Migration) -> None:
+    def _hindsight(self, record: Migration, shown: Lesson, carried: list[float]) -> Prediction | None:
+        """What would have been said, had the guest and the link been known as they turned out.
+
+        How far off that is, is the model's own error: one that the next migration meets again, however wrong the link
+        was forecast this time.
+        """
+        link = self._forecasts.carries(record.peer, TRANSFER_STEPS)
+        rate = statistics.fmean(carried) if carried else link.median if link is not None else 0.0
+        if rate <= 0:
+            return None
+        before = self._known(record.uuid)
+        known = Known(
+            dirty=_one(shown.dirty_bytes_per_s) or before.dirty,
+            working_set=_one(shown.working_set_bytes) or before.working_set,
+            first_share=_one(shown.first_share) or before.first_share,
+            later_share=_one(shown.later_share) or before.later_share,
+            encode=_one(shown.encode_bytes_per_s) or before.encode,
+        )
+        path = Path(bytes_per_s=Range.exactly(rate), rtt_s=record.counters.rtt_s)
+        return predict(describe(float(record.memory_bytes), known), path)
+
+    def _score(self, record: Migration, hindsight: Prediction | None) -> None:
+        """Hold a record against what was said, and against what would have been (unknown of records of the past)."""
         if record.role != "source" or not record.peer:
             return
         self._losses.setdefault(record.peer, deque(maxlen=LOSSES_OF)).append(record.counters.link_losses)
         expected = record.expected
-        actual = record.duration_s(record.ended_at)
-        if expected is None or record.result != "completed" or expected.model_time_s <= 0 or actual <= 0:
+        if expected is None or record.result != "completed":
             return
-        errors = self._errors.setdefault(record.peer, deque(maxlen=SCORES_KEPT))
-        errors.append(math.log(actual / expected.model_time_s))
-        if record.downtime_ms > 0 and expected.model_downtime_s > 0:
-            pauses = self._downtime_errors.setdefault(record.peer, deque(maxlen=SCORES_KEPT))
-            pauses.append(math.log(record.downtime_ms / 1000 / expected.model_downtime_s))
+        time_s, downtime_s = record.duration_s(record.ended_at), record.downtime_ms / 1000
+        model_s = hindsight.time_s.median if hindsight else expected.model_time_s
+        model_downtime_s = hindsight.downtime_s.median if hindsight else expected.model_downtime_s
+        for kept, actual, said, model in (
+            (self._times, time_s, expected.time_s[MEDIAN], model_s),
+            (self._downtimes, downtime_s, expected.downtime_s[MEDIAN], model_downtime_s),
+        ):
+            if min(actual, said, model) > 0:
+                kept.setdefault(record.peer, deque(maxlen=SCORES_KEPT)).append(
+                    Scored(
+                        uuid=record.uuid,
+                        is_known=expected.is_guest_known,
+                        model_error=math.log(actual / model),
+                        said_error=math.log(actual / said),
+                    )
+                )
 
-    def _guest(self, uuid: str, memory_bytes: float) -> Guest:
+    def _is_known(self, uuid: str) -> bool:
+        """Whether a migration of this guest has taught something."""
+        return bool(self._known(uuid).first_share)
+
+    def _known(self, uuid: str) -> Known:
         def values(quantity: Quantity) -> list[float]:
             return self._forecasts.known(Key("domain", quantity, uuid), SAMPLES_KEPT) if uuid else []
 
-        known = Known(
+        return Known(
             dirty=values("dirty"),
             working_set=values("working_set"),
             first_share=values("first_share"),
             later_share=values("later_share"),
             encode=values("encode"),
         )
-        return describe(memory_bytes, known)
+
+    def _guest(self, uuid: str, memory_bytes: float) -> Guest:
+        return describe(memory_bytes, self._known(uuid))
 
     def link_median(self, peer: str) -> float:
         """What the link carries in the next step; 0 while unknown."""
         forecast = self._forecasts.quantiles(Key("link", "rate", peer))
         return float(forecast[0, MEDIAN]) if forecast is not None else 0.0
+
+
+def _corrected(said: Range, scored: Sequence[Scored], uuid: str, *, is_known: bool) -> Range:
+    own = [score.model_error for score in scored if score.uuid == uuid]
+    alike = [score.said_error for score in scored if score.is_known == is_known]
+    return corrected(said, bias(own, [score.model_error for score in scored]), alike)
+
+
+def _one(value: float | None) -> tuple[float, ...]:
+    return (value,) if value is not None and value > 0 else ()
 
 
 def _three(value: Range) -> tuple[float, float, float]:

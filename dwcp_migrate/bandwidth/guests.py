@@ -16,8 +16,8 @@ from dwcp_migrate.bandwidth.predictor import Guest, Range
 from dwcp_migrate.bandwidth.targets import QUANTILES
 from dwcp_migrate.units import MIB
 
-LINK_BUSY: Final = 0.5
-"""A pass in which less than that share of the time bytes waited for the link shows how fast the hosts encode."""
+PATH_BUSY: Final = 0.5
+"""A pass in which less than that share of the time was the path's shows how fast the hosts encode."""
 
 UNKNOWN_FIRST_SHARE: Final = Range(0.08, 0.3, 0.7)
 """Guest memory after zero pages, duplicates and zstd, over the guests of the benchmark suite `hde`."""
@@ -44,13 +44,13 @@ class Pass:
         seconds: how long it ran.
         raw_bytes: taken from QEMU.
         wire_bytes: on the channels.
-        link_busy: share of the time in which bytes waited for the link.
+        path_busy: share of the time in which the path held it up.
     """
 
     seconds: float
     raw_bytes: float
     wire_bytes: float
-    link_busy: float
+    path_busy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
         return Lesson()
     first, later = passes[0], [one for one in passes[1:] if one.raw_bytes >= MIB]
     later_raw = sum(one.raw_bytes for one in later)
-    free = first.link_busy < LINK_BUSY and first.seconds > 0
+    free = first.path_busy < PATH_BUSY and first.seconds > 0
     pairs = [
         (before, written)
         for before, written in itertools.pairwise(passes)

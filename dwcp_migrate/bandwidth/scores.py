@@ -1,8 +1,10 @@
 """How good the predictions were, and what they should have said (pure).
 
-The rule: each finished migration is held against what was predicted before it, and the next predictions are corrected
-by what that shows: the median by the median error, the interval to hold as many outcomes as it says (split conformal
-prediction over recent scores; Vovk et al. 2005). With few scores the model's own interval counts more.
+The rule: two errors of each finished migration are kept apart. What the model would have said of it, had guest and link
+been known as they turned out, shows the model's own error: the next migration meets it again, and the median is
+corrected by it. What was in fact said shows how well everything was known: the interval is to hold as many outcomes as
+it says (split conformal prediction over recent scores; Vovk et al. 2005). With few scores the model's own interval
+counts more.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth.predictor import Range
-from dwcp_migrate.bandwidth.targets import QUANTILES
+from dwcp_migrate.bandwidth.targets import QUANTILES, Floats
 
 SCORES_KEPT: Final = 40
 """The last so many of a peer count."""
@@ -21,8 +23,9 @@ TRUST_SCORES: Final = 10
 """With so many scores the outcomes alone count for the interval, with fewer the model in proportion."""
 
 BIAS_SCORES: Final = 1.0
-"""As many scores weigh what the model's own median does. In the lab seven migrations of one guest varied by 0.15 (in
-ln), first predictions were off by 0.27; the square of that ratio is 0.3, rounded up, for scores are of others too."""
+"""As many scores of a guest weigh what those of all guests of the peer do; as many of a peer, what the model's own
+median does. In the lab seven migrations of one guest varied by 0.15 (in ln), those of different guests by 0.27; the
+square of that ratio is 0.3, rounded up, for few are known."""
 
 ERROR_MAX: Final = 2.0
 """Of |ln(actual / predicted)|: a migration that stood still for an hour is no model error."""
@@ -51,22 +54,57 @@ class Score:
         return self.predicted.low <= self.actual <= self.predicted.high
 
 
-def corrected(said: Range, raw_log_errors: Sequence[float]) -> Range:
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Errors of one migration's prediction, as ln(actual / predicted).
+
+    Attributes:
+        uuid: of its domain.
+        is_known: an earlier migration had shown the guest.
+        model_error: of the model's median, had guest and link been known.
+        said_error: of the median that was said.
+    """
+
+    uuid: str
+    is_known: bool
+    model_error: float
+    said_error: float
+
+
+def bias(own: Sequence[float], everybody: Sequence[float]) -> float:
+    """The model's error to be expected, as a logarithm.
+
+    Args:
+        own: model errors of the guest's earlier migrations to this peer, the newest last.
+        everybody: of all migrations to it.
+    """
+    found = 0.0
+    for errors in (_recent(everybody), _recent(own)):
+        if len(errors):
+            found = (len(errors) * float(np.median(errors)) + BIAS_SCORES * found) / (len(errors) + BIAS_SCORES)
+    return found
+
+
+def corrected(said: Range, shift: float, said_errors: Sequence[float]) -> Range:
     """Correct a prediction by how far earlier ones were off.
 
     Args:
         said: by the model.
-        raw_log_errors: ln(actual / the model's median) of earlier migrations, uncorrected, the newest last.
+        shift: what its median is off by, as a logarithm; see `bias`.
+        said_errors: ln(actual / the median said) of earlier migrations of which as much was known, the newest last.
     """
-    recent = np.clip(np.asarray(raw_log_errors[-SCORES_KEPT:], dtype=np.float64), -ERROR_MAX, ERROR_MAX)
-    if not len(recent) or said.median <= 0:
+    if said.median <= 0:
         return said
-    trust = min(1.0, len(recent) / TRUST_SCORES)
-    model = np.log(np.array([said.low, said.median, said.high]) / said.median)
-    low, middle, high = np.quantile(recent, QUANTILES)
-    # The few errors seen lie closer together than those to come: conformal's (n + 1) / n, in spread.
-    spread = 1 + 2 / len(recent)
-    shown = np.array([(low - middle) * spread, 0.0, (high - middle) * spread])
-    bias = middle * max(trust, len(recent) / (len(recent) + BIAS_SCORES))
-    edges = np.exp(bias + (1 - trust) * model + trust * shown)
-    return Range(*(float(said.median * edge) for edge in edges))
+    edges = np.log(np.array([said.low, said.median, said.high]) / said.median)
+    recent = _recent(said_errors)
+    if len(recent):
+        trust = min(1.0, len(recent) / TRUST_SCORES)
+        low, _, high = np.quantile(recent, QUANTILES)
+        # The few errors seen lie closer together than those to come: conformal's (n + 1) / n, in spread.
+        spread = 1 + 2 / len(recent)
+        edges = (1 - trust) * edges + trust * spread * np.array([min(low, 0.0), 0.0, max(high, 0.0)])
+    return Range(*(float(said.median * edge) for edge in np.exp(shift + edges)))
+
+
+def _recent(errors: Sequence[float]) -> Floats:
+    return np.clip(np.asarray(errors[-SCORES_KEPT:], dtype=np.float64), -ERROR_MAX, ERROR_MAX)

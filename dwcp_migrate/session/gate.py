@@ -81,6 +81,8 @@ class Gate:
         self._ahead_s_max = ahead_s_max
         self._changed = threading.Condition()
         self._in_flight: dict[int, int] = {}
+        self._holding = 0
+        self._held_since = self._held_s = 0.0
         self._closed = False
 
     @property
@@ -88,6 +90,11 @@ class Gate:
         """Bytes taken and not yet acknowledged, all connections."""
         with self._changed:
             return sum(self._in_flight.values())
+
+    def held_s(self, now: float) -> float:
+        """Time in which a reader waited for the window, of all connections together the union."""
+        # Without the lock, for the window's owner asks while it waits: a look that is off by one wait is made good.
+        return self._held_s + (max(0.0, now - self._held_since) if self._holding else 0.0)
 
     def wait(self, connection: int) -> int:
         """Wait until the connection may take bytes.
@@ -106,8 +113,21 @@ class Gate:
                     return max(room, floor)
                 if floor > 0:
                     return floor
-                self._changed.wait(AHEAD_POLL_S if room > 0 else None)
+                if room > 0:
+                    self._changed.wait(AHEAD_POLL_S)
+                else:
+                    self._hold()
         raise CancelledError
+
+    def _hold(self) -> None:
+        """Wait for something to be delivered."""
+        if not self._holding:
+            self._held_since = time.monotonic()
+        self._holding += 1
+        self._changed.wait()
+        self._holding -= 1
+        if not self._holding:
+            self._held_s += time.monotonic() - self._held_since
 
     def _room(self) -> int:
         read_bytes_max = max(READ_BYTES_MIN, int(self._window.rate_bytes_per_s * READ_S))

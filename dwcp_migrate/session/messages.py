@@ -172,6 +172,7 @@ class Counters(msgspec.Struct, kw_only=True):
         rtt_s: smallest round trip of the link seen lately (a gauge).
         retransmits: packets that the kernel sent again.
         link_waiting_s: time in which encoded bytes waited for a channel (source).
+        path_waiting_s: the same, and time in which nothing more was taken because of what was under way (source).
     """
 
     raw_bytes: int = 0
@@ -189,6 +190,7 @@ class Counters(msgspec.Struct, kw_only=True):
     rtt_s: float = 0.0
     retransmits: int = 0
     link_waiting_s: float = 0.0
+    path_waiting_s: float = 0.0
     cpu_s: float = 0.0
 
 

@@ -15,6 +15,8 @@ from dwcp_migrate.delta import CodecChoice, Coding, Observation, pinned
 
 MEASURE_S: Final = 0.1
 """Span of one measurement: a few round trips, and short against a change of the link."""
+COMPRESSORS_BOUND: Final = 0.9
+"""Share of their time from which on compressors are what a full window waits for."""
 CAPACITY_S: Final = 2.0
 """The link's capacity is the best rate of this span: a link that QEMU does not fill must not look slow."""
 
@@ -27,11 +29,13 @@ class Seen:
         sent_bytes: total that the channels took.
         queued_bytes: encoded, and no channel has taken them.
         busy_s: total time of all compressors together.
+        held_s: total time in which nothing was taken from QEMU because the window was full.
     """
 
     sent_bytes: int
     queued_bytes: int
     busy_s: float
+    held_s: float = 0.0
 
 
 class Pace:
@@ -45,6 +49,8 @@ class Pace:
 
     Attributes:
         link_waiting_s: time in which something waited for the link, as far as anybody looked.
+        path_waiting_s: time in which the path was what all waited for: the same, and the time in which the window was
+            full of what is under way. A slow or lossy path keeps that in TCP, and nothing waits before the channels.
     """
 
     def __init__(self, codec: str, level: int, level_max: int, workers: int) -> None:
@@ -54,7 +60,7 @@ class Pace:
         self._lock = threading.Lock()
         self._began: tuple[float, Seen] | None = None
         self._looks = self._waiting_looks = 0
-        self.link_waiting_s = 0.0
+        self.link_waiting_s = self.path_waiting_s = 0.0
         self._rates: deque[tuple[float, float]] = deque()
 
     def ahead_s(self, now: float, seen: Seen) -> float:
@@ -88,12 +94,17 @@ class Pace:
         while now - self._rates[0][0] > CAPACITY_S:
             self._rates.popleft()
         link_busy = self._waiting_looks / self._looks
+        compressors_busy = min(1.0, (seen.busy_s - before.busy_s) / (elapsed * self._workers))
+        held = min(1.0, max(0.0, seen.held_s - before.held_s) / elapsed)
         self.link_waiting_s += elapsed * link_busy
+        # Looks are taken while the window has room.
+        under_way = held if compressors_busy < COMPRESSORS_BOUND else 0.0
+        self.path_waiting_s += elapsed * (under_way + (1 - held) * link_busy)
         self._choice.observe(
             Observation(
                 link_bytes_per_s=self._capacity_bytes_per_s(),
                 link_busy=link_busy,
-                compressors_busy=min(1.0, (seen.busy_s - before.busy_s) / (elapsed * self._workers)),
+                compressors_busy=compressors_busy,
             )
         )
         self._began = now, seen

@@ -71,8 +71,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         wire_bytes: on the channels.
         convergence: probability that precopy ends at all, 0 to 1.
         way: what was advised: `precopy`, `warm-first`, `postcopy` or `not-now`.
-        model_time_s: median time before earlier errors corrected it; what the next corrections learn from.
+        model_time_s: median time before earlier errors corrected it.
         model_downtime_s: the same of the downtime.
+        is_guest_known: an earlier migration had shown the guest.
     """
 
     time_s: tuple[float, float, float]
@@ -82,6 +83,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     way: str
     model_time_s: float
     model_downtime_s: float = 0.0
+    is_guest_known: bool = True
 
 
 class Migration(msgspec.Struct, frozen=True, kw_only=True):

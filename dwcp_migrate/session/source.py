@@ -140,7 +140,8 @@ class SourceSession(LinkSession):
     def _seen(self) -> Seen:
         link = self.link.counters()
         self._window.rtt_s = link.rtt_s
-        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s())
+        held_s = self._gate.held_s(time.monotonic())
+        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), held_s)
 
     def _before_repair(self) -> None:
         self._shared.stage.reset()
@@ -163,6 +164,7 @@ class SourceSession(LinkSession):
         counters.reverse_bytes = sum(connection.written_bytes for connection in connections)
         counters.in_flight_bytes = self._gate.in_flight_bytes
         counters.link_waiting_s = self._pace.link_waiting_s
+        counters.path_waiting_s = self._pace.path_waiting_s
 
     def close(self) -> None:
         """See `LinkSession.close`."""

@@ -393,8 +393,8 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     predictions = Predictions(bench.forecasts, [])
     stages = [
         (1.0, 1, Counters(raw_bytes=10 * MIB, wire_bytes=2 * MIB)),
-        (11.0, 2, Counters(raw_bytes=GIB, wire_bytes=256 * MIB, link_waiting_s=1.0)),
-        (13.0, 3, Counters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, link_waiting_s=1.1)),
+        (11.0, 2, Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=1.0)),
+        (13.0, 3, Counters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, path_waiting_s=1.1)),
     ]
     for seconds, iteration, counters in stages:
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
@@ -413,7 +413,7 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
 def test_a_cancelled_migration_teaches_by_the_passes_that_it_finished(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
-    whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, link_waiting_s=9.0)
+    whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=9.0)
     for seconds, iteration, counters in ((1.0, 1, Counters()), (11.0, 2, whole)):
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
     ended = Counters(raw_bytes=2 * GIB, wire_bytes=GIB)
@@ -454,3 +454,36 @@ def test_predictions_are_scored_in_the_totals(tmp_path: Path) -> None:
     totals = bench.ledger.totals()
     assert totals.predictions == {"inside": 1, "outside": 1}
     assert totals.prediction_error == pytest.approx(0.05 + 1.0)
+
+
+def rate_of(bench: Bench, samples: list[float], *, begin: float) -> float:
+    """What the link is said to carry over a minute after a migration that showed these samples, one a second."""
+    for second, value in enumerate(samples):
+        bench.forecasts.sample(Key("link", "rate", PEER), value, begin + second)
+        bench.forecasts.step(begin + second)
+    found = bench.forecasts.carries(PEER, 60)
+    assert found is not None
+    return found.median
+
+
+def test_a_link_that_became_another_one_between_two_migrations_is_believed_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    assert rate_of(bench, [3e6] * 60, begin=2000.0) == pytest.approx(3e6, rel=0.1)
+    assert rate_of(bench, [7.5e6] * 5, begin=9000.0) == pytest.approx(7.5e6, rel=0.1)
+
+
+def test_a_link_that_changes_within_a_migration_or_a_little_is_still_the_same(tmp_path: Path) -> None:
+    within, little = Bench(tmp_path / "a", link=0), Bench(tmp_path / "b", link=0)
+    assert rate_of(within, [3e6] * 60 + [7.5e6] * 5, begin=2000.0) < 6.5e6
+    rate_of(little, [3e6, 3.5e6] * 30, begin=2000.0)
+    assert rate_of(little, [3.6e6] * 5, begin=9000.0) < 3.55e6
+
+
+def test_the_link_is_asked_for_as_long_as_the_guest_takes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    rate_of(bench, [3e6] * 60 + [9e6] * 20, begin=2000.0)
+    short, long = (
+        Predictions(bench.forecasts, []).tell(Subject(uuid="", memory_bytes=size, peer=PEER)).path.bytes_per_s.median
+        for size in (GIB // 16, GIB)
+    )
+    assert short > 1.05 * long

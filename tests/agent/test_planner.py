@@ -74,7 +74,7 @@ class World:
                         wire_bytes=int(second * RATE),
                         rtt_s=0.02,
                         retransmits=3 * second,
-                        link_waiting_s=second * busy,
+                        path_waiting_s=second * busy,
                     ),
                     expected=self.expected,
                 )
@@ -113,7 +113,7 @@ async def test_a_migration_that_fills_its_link_shows_what_that_carries(world: Wo
 
 
 async def test_one_that_does_not_fill_it_shows_a_lower_bound_only(world: World) -> None:
-    await world.carry(8, busy=0.5)
+    await world.carry(8, busy=0.4)
     assert world.rate() is None
     assert world.planner.forecasts.known(Key("link", "seen", "hv2"), 1)[0] == pytest.approx(RATE)
     await finish(world)

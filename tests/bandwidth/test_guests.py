@@ -6,9 +6,9 @@ from dwcp_migrate.bandwidth.guests import FEW_SPREAD, KNOWN_SPREAD, Known, Lesso
 from dwcp_migrate.units import GIB, MIB
 
 PASSES = (
-    Pass(seconds=20.0, raw_bytes=GIB, wire_bytes=300 * MIB, link_busy=0.9),
-    Pass(seconds=4.0, raw_bytes=100 * MIB, wire_bytes=20 * MIB, link_busy=0.9),
-    Pass(seconds=0.5, raw_bytes=32 * MIB, wire_bytes=6 * MIB, link_busy=0.2),
+    Pass(seconds=20.0, raw_bytes=GIB, wire_bytes=300 * MIB, path_busy=0.9),
+    Pass(seconds=4.0, raw_bytes=100 * MIB, wire_bytes=20 * MIB, path_busy=0.9),
+    Pass(seconds=0.5, raw_bytes=32 * MIB, wire_bytes=6 * MIB, path_busy=0.2),
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from dwcp_migrate.bandwidth.advice import advise
 from dwcp_migrate.bandwidth.precopy import DOWNTIME_S, PASSES_MAX, Fluid
 from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
-from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Score, corrected
+from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Score, bias, corrected
 from dwcp_migrate.units import GIB, MIB
 
 
@@ -132,42 +132,60 @@ def test_a_score_says_how_far_off_and_whether_inside() -> None:
     assert not Score(Range(8, 10, 13), 14).is_inside
 
 
-def test_earlier_errors_correct_the_next_prediction() -> None:
+def test_the_error_that_the_model_made_before_is_made_good() -> None:
     said = Range(9.0, 10.0, 11.0)
-    assert corrected(said, []) == said
-    known = corrected(said, [math.log(1.5)] * SCORES_KEPT)
-    assert known.median == pytest.approx(15, rel=0.05)
-    few = corrected(said, [math.log(1.5)])
-    assert 10 < few.median < known.median
+    assert corrected(said, bias([], []), []) == said
+    always = bias([], [math.log(1.5)] * SCORES_KEPT)
+    assert corrected(said, always, []).median == pytest.approx(15, rel=0.05)
+    assert 10 < corrected(said, bias([], [math.log(1.5)]), []).median < 15
+
+
+def test_a_guest_s_own_errors_weigh_more_than_those_of_others() -> None:
+    others = [0.4] * 20
+    assert bias([], others) == pytest.approx(0.4, rel=0.05)
+    once, thrice = bias([0.0], [*others, 0.0]), bias([0.0] * 3, [*others, 0.0])
+    assert once == pytest.approx(0.2, rel=0.1)
+    assert thrice == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_few_migrations_show_most_of_a_bias() -> None:
     """Durations of a guest that the lab moved to and fro, each said too long: the third is corrected by two."""
     model = Range(4.0, 6.0, 9.0)
     seen = [math.log(seconds / model.median) for seconds in (5.3, 4.5, 4.3)]
-    errors = [
-        abs(corrected(model, seen[:count]).median / (model.median * math.exp(seen[count])) - 1) for count in (1, 2)
-    ]
-    assert errors[0] < 0.27
-    assert errors[1] < 0.22
+
+    def off(count: int) -> float:
+        said = corrected(model, bias(seen[:count], seen[:count]), [])
+        return abs(said.median / (model.median * math.exp(seen[count])) - 1)
+
+    assert off(1) < 0.27
+    assert off(2) < 0.22
 
 
 def test_corrected_intervals_hold_as_many_as_they_say() -> None:
     draw = np.random.default_rng(1)
-    errors: list[float] = []
+    model_errors: list[float] = []
+    said_errors: list[float] = []
     inside = []
     for _ in range(400):
-        said = corrected(Range(9.9, 10.0, 10.1), errors)
-        error = draw.normal(0.2, 0.3)
-        inside.append(Score(said, 10.0 * math.exp(error)).is_inside)
-        errors.append(error)
+        said = corrected(Range(9.9, 10.0, 10.1), bias([], model_errors), said_errors)
+        actual = 10.0 * math.exp(draw.normal(0.2, 0.3))
+        inside.append(Score(said, actual).is_inside)
+        model_errors.append(math.log(actual / 10.0))
+        said_errors.append(math.log(actual / said.median))
     assert 0.74 < np.mean(inside[50:]) < 0.9
 
 
+def test_an_interval_holds_its_median_even_if_all_were_off_to_one_side() -> None:
+    said = corrected(Range.exactly(10.0), 0.0, [0.5] * 20)
+    assert said.low == said.median == pytest.approx(10.0)
+    assert said.high > 16
+
+
 def test_nothing_older_than_the_scores_kept_counts() -> None:
-    old = [2.0] * 10
-    recent = [0.1] * SCORES_KEPT
-    assert corrected(Range.exactly(10.0), [*old, *recent]) == corrected(Range.exactly(10.0), recent)
+    old, recent = [2.0] * 10, [0.1] * SCORES_KEPT
+    assert bias([*old, *recent], [*old, *recent]) == bias(recent, recent)
+    exactly = Range.exactly(10.0)
+    assert corrected(exactly, 0.0, [*old, *recent]) == corrected(exactly, 0.0, recent)
 
 
 def test_a_prediction_of_nothing_known_is_still_one() -> None:
