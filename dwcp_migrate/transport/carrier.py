@@ -29,7 +29,7 @@ from dwcp_migrate.errors import (
 )
 from dwcp_migrate.transport import channel as channels
 from dwcp_migrate.transport.channel import Channel, ChannelEnd, Phase, Terms
-from dwcp_migrate.transport.controller import Controller
+from dwcp_migrate.transport.controller import Controller, Look
 from dwcp_migrate.transport.dialer import Dialer
 from dwcp_migrate.transport.frames import HEADER_BYTES
 from dwcp_migrate.transport.link import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
@@ -396,11 +396,17 @@ class Carrier:
         with self.lock:
             verdicts = self.state.tick(now)
             if self._controller is not None:
+                is_paced = self.state.pacer.bytes_per_s > 0
+                under_way = sum(channel.under_way_bytes for channel in self._channels.values())
                 self._controller.observe(
                     now,
-                    up=self.state.up,
-                    acknowledged_bytes=self.state.outbox.acknowledged_bytes,
-                    waiting=self.state.outbox.waiting and not self.state.pacer.bytes_per_s,
+                    Look(
+                        up=self.state.up,
+                        acknowledged_bytes=self.state.outbox.acknowledged_bytes,
+                        waiting=self.state.outbox.waiting and not is_paced,
+                        under_way_bytes=0 if is_paced else under_way,
+                        rtt_s=self.state.rtt_s,
+                    ),
                 )
                 self.state.shrink(self._controller.count)
         for verdict in verdicts:

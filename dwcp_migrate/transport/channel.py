@@ -135,6 +135,7 @@ class Channel:
         sent_bytes: frames given to TLS.
         received_bytes: frames taken out of it.
         retransmits: packets sent again, as of the last look.
+        under_way_bytes: in the kernel and not acknowledged, as of the last look.
     """
 
     def __init__(self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool) -> None:
@@ -147,6 +148,7 @@ class Channel:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.retransmits = 0
+        self.under_way_bytes = 0
         self._terms = terms
         self._reader = FrameReader()
         self._out: deque[bytes | bytearray | memoryview] = deque()
@@ -172,9 +174,9 @@ class Channel:
         return self.phase is not Phase.UP and now > self._deadline
 
     def delivered_bytes(self) -> int:
-        """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes `retransmits` too."""
+        """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes the rest of it too."""
         info = tcp_info.read(self.socket)
-        self.retransmits = info.retransmits
+        self.retransmits, self.under_way_bytes = info.retransmits, info.under_way_bytes
         return info.acknowledged_bytes
 
     def advance(self, now: float, budget: int) -> list[Frame]:

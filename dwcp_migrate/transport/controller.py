@@ -5,17 +5,33 @@ each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the co
 rises with it by `GAIN_MIN`; the step that brought nothing is taken back. Too many flows drown each other: 64 of five
 packets each carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration
 leaves the link, so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured
-while segments waited for a channel count: a link that the session does not fill says nothing about itself.
+while the session filled the link count: else it says nothing about itself. It is filled while segments wait for a
+channel, and while more is under way than the path holds.
 
+A short path with a small queue holds few packets. A flow with two or three of them under way cannot tell a loss but by
+a time-out of 200 ms, which in-order delivery makes a stall of all: over 32 Mbit/s and 20 ms sixteen channels sent 7 %
+of their packets again and took 35 s where four took 27. So what the path holds bounds the count at the first
+measurement.
+
+    first measurement ───> no more channels than the path has packets for
     settle after a step ─> measure ─> rate rose by 10 %: double again
                                   ├─> it did not: back to the count before, rest REST_S, then halve
                                   └─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
 """
 
+from dataclasses import dataclass
 from typing import Final
 
+from dwcp_migrate.units import KIB
+
 CHANNELS_START: Final = 16
-"""Halving never goes below: what a few channels save, one that is lost costs."""
+"""Halving never goes below where the path holds enough: what a few channels save, one that is lost costs."""
+CHANNELS_MIN: Final = 4
+"""However little the path holds."""
+CHANNEL_BYTES_MIN: Final = 12 * KIB
+"""Under way on each channel: eight packets, so that three that follow a lost one tell of it."""
+STANDING_MIN: Final = 1.5
+"""That many times what the path holds have to be under way for the link to be filled: the rest waits in queues."""
 GAIN_MIN: Final = 1.10
 KEEP_MIN: Final = 0.97
 """What half the channels have to carry of what all did, to stay at half."""
@@ -31,6 +47,25 @@ BUSY_MIN: Final = 0.5
 """Share of the measuring time in which segments waited for a channel."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The link at a moment.
+
+    Attributes:
+        up: channels in use.
+        acknowledged_bytes: total payload acknowledged.
+        waiting: whether segments wait for a channel.
+        under_way_bytes: in the kernel, of all channels, and not acknowledged.
+        rtt_s: smallest round trip lately, 0 while unknown.
+    """
+
+    up: int
+    acknowledged_bytes: int
+    waiting: bool
+    under_way_bytes: int = 0
+    rtt_s: float = 0.0
+
+
 class Controller:
     """Adaptive or fixed channel count.
 
@@ -43,45 +78,46 @@ class Controller:
         self._max = channels if self._fixed else channels_max
         self.count = channels if self._fixed else min(CHANNELS_START, channels_max)
         self._before: tuple[int, float] | None = None
+        self._least = 0
         self._halve_next = False
         self._not_before = now
         self._since: float | None = None
-        self._busy_s = 0.0
+        self._busy_s = self._standing_s = 0.0
         self._last = now
         self._bytes_at = 0
 
-    def observe(self, now: float, *, up: int, acknowledged_bytes: int, waiting: bool) -> None:
-        """Look at the link; call it every few hundred milliseconds at most.
-
-        Args:
-            now: the clock.
-            up: channels in use.
-            acknowledged_bytes: total payload acknowledged.
-            waiting: whether segments wait for a channel.
-        """
+    def observe(self, now: float, look: Look) -> None:
+        """Look at the link at `now`; call it every few hundred milliseconds at most."""
         elapsed, self._last = now - self._last, now
         if self._fixed or now < self._not_before:
             return
-        if up < self.count:
+        if look.up < self.count:
             self._since = None  # they come up, or the link was cut: not the time to judge
             return
         if self._since is None:
-            self._begin(now + SETTLE_S, acknowledged_bytes)
+            self._begin(now + SETTLE_S, look.acknowledged_bytes)
             return
         if now < self._since:
-            self._bytes_at = acknowledged_bytes
+            self._bytes_at = look.acknowledged_bytes
             return
-        self._busy_s += elapsed if waiting else 0.0
         measured_s = now - self._since
+        bytes_per_s = (look.acknowledged_bytes - self._bytes_at) / measured_s if measured_s else 0.0
+        held_bytes = bytes_per_s * look.rtt_s
+        self._busy_s += elapsed if look.waiting else 0.0
+        self._standing_s += elapsed if look.under_way_bytes >= STANDING_MIN * held_bytes > 0 else 0.0
         if measured_s >= MEASURE_S:
-            self._decide(now, (acknowledged_bytes - self._bytes_at) / measured_s, self._busy_s / measured_s)
+            self._since = None
+            if max(self._busy_s, self._standing_s) >= BUSY_MIN * measured_s:
+                self._decide(now, bytes_per_s, look.rtt_s)
 
     def _begin(self, since: float, acknowledged_bytes: int) -> None:
-        self._since, self._busy_s, self._bytes_at = since, 0.0, acknowledged_bytes
+        self._since, self._bytes_at = since, acknowledged_bytes
+        self._busy_s = self._standing_s = 0.0
 
-    def _decide(self, now: float, bytes_per_s: float, busy: float) -> None:
-        self._since = None
-        if busy < BUSY_MIN:
+    def _decide(self, now: float, bytes_per_s: float, rtt_s: float) -> None:
+        is_first, self._least = not self._least, _least(bytes_per_s, rtt_s)
+        if is_first and self._least < self.count:
+            self.count = self._least
             return
         before, self._before = self._before, None
         if before is not None and before[0] < self.count:
@@ -102,9 +138,15 @@ class Controller:
     def _step(self, now: float, bytes_per_s: float) -> None:
         """Try twice or half as many, against the rate of now."""
         less, more = self.count // 2, min(self.count * 2, self._max)
-        if self._halve_next and less >= CHANNELS_START:
+        if self._halve_next and less >= self._least:
             self._before, self.count = (self.count, bytes_per_s), less
         elif more > self.count:
             self._before, self.count, self._halve_next = (self.count, bytes_per_s), more, False
         else:
             self._rest(now, self.count, halve_next=True)
+
+
+def _least(bytes_per_s: float, rtt_s: float) -> int:
+    """How many channels are few enough for such a path; all that there are at the start where it is unknown."""
+    holds = int(bytes_per_s * rtt_s / CHANNEL_BYTES_MIN) if rtt_s else CHANNELS_START
+    return min(max(holds, CHANNELS_MIN), CHANNELS_START)

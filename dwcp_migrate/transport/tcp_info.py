@@ -8,12 +8,15 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-BYTES: Final = 128
-"""Up to tcpi_bytes_acked (Linux 4.1)."""
+BYTES: Final = 148
+"""Up to tcpi_notsent_bytes (Linux 4.6)."""
 
+_MSS_AT: Final = 16
+_UNACKED_AT: Final = 24
 _RTT_AT: Final = 68
 _TOTAL_RETRANS_AT: Final = 100
 _BYTES_ACKED_AT: Final = 120
+_NOTSENT_AT: Final = 144
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,13 @@ class TcpInfo:
         rtt_s: smoothed round trip.
         retransmits: packets sent again so far.
         acknowledged_bytes: that the peer's kernel has acknowledged so far.
+        under_way_bytes: in the socket, sent or not, and not acknowledged.
     """
 
     rtt_s: float = 0.0
     retransmits: int = 0
     acknowledged_bytes: int = 0
+    under_way_bytes: int = 0
 
 
 def parse(data: bytes) -> TcpInfo:
@@ -38,7 +43,10 @@ def parse(data: bytes) -> TcpInfo:
     (rtt_us,) = struct.unpack_from("=I", data, _RTT_AT)
     (retransmits,) = struct.unpack_from("=I", data, _TOTAL_RETRANS_AT)
     (acknowledged,) = struct.unpack_from("=Q", data, _BYTES_ACKED_AT)
-    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged)
+    (mss,) = struct.unpack_from("=I", data, _MSS_AT)
+    (unacknowledged,) = struct.unpack_from("=I", data, _UNACKED_AT)
+    (unsent,) = struct.unpack_from("=I", data, _NOTSENT_AT)
+    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged, unacknowledged * mss + unsent)
 
 
 def read(sock: socket.socket) -> TcpInfo:

@@ -1,13 +1,14 @@
 """Window, controller, dialer and reassembly in virtual time."""
 
 import heapq
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError
-from dwcp_migrate.transport.controller import CHANNELS_START, REST_S, Controller
+from dwcp_migrate.transport.controller import CHANNELS_MIN, CHANNELS_START, REST_S, Controller, Look
 from dwcp_migrate.transport.dialer import DIALS_MAX, PROBE_S_MAX, Dialer
 from dwcp_migrate.transport.reassembly import Reassembly
 from dwcp_migrate.transport.window import (
@@ -131,19 +132,28 @@ def test_a_source_that_pauses_shortly_does_not_shrink_the_window() -> None:
     assert window.limit_bytes >= 0.9 * limit
 
 
+FILLED = Look(up=0, acknowledged_bytes=0, waiting=True)
+
+
 def drive(
-    controller: Controller, seconds: float, capacity: float, each: float, *, waiting: bool = True, drown: int = 1000
+    controller: Controller,
+    seconds: float,
+    capacity: float,
+    each: float,
+    *,
+    like: Look = FILLED,
+    drown: int = 1000,
 ) -> None:
     """Run it against a link of `capacity` bytes/s where a channel carries at most `each`; channels come at once.
 
-    From `drown` channels on they carry two thirds together.
+    From `drown` channels on they carry two thirds together. `like` says how else it looks.
     """
     state = getattr(controller, "_test", [0.0, 0])
     for _ in range(int(seconds / 0.25)):
         state[0] += 0.25
         share = 2 / 3 if controller.count >= drown else 1.0
         state[1] += int(0.25 * share * min(capacity, each * controller.count))
-        controller.observe(state[0], up=controller.count, acknowledged_bytes=state[1], waiting=waiting)
+        controller.observe(state[0], replace(like, up=controller.count, acknowledged_bytes=int(state[1])))
     controller._test = state  # type: ignore[attr-defined]
 
 
@@ -165,7 +175,7 @@ def test_channels_that_drown_each_other_are_halved_after_a_rest() -> None:
     """Another migration left the link while they doubled, so that each step looked like a gain."""
     controller = Controller(0.0, channels=0, channels_max=64)
     for step in range(1, 13):
-        controller.observe(step / 4, up=controller.count, acknowledged_bytes=step**3 * MIB, waiting=True)
+        controller.observe(step / 4, Look(controller.count, step**3 * MIB, waiting=True))
     assert controller.count == 64
     controller._test = [3.0, 12**3 * MIB]  # type: ignore[attr-defined]
     drive(controller, REST_S + 3, capacity=25e6, each=1e6, drown=64)
@@ -179,16 +189,43 @@ def test_while_channels_are_missing_nothing_is_judged(up: int) -> None:
     controller = Controller(0.0, channels=0, channels_max=512)
     for step in range(1, 41):  # a cut in the midst of the first measurement
         there = CHANNELS_START if step < 3 else up
-        controller.observe(step / 4, up=there, acknowledged_bytes=step * MIB, waiting=True)
+        controller.observe(step / 4, Look(there, step * MIB, waiting=True))
     assert controller.count == CHANNELS_START
     for step in range(41, 46):
-        controller.observe(step / 4, up=CHANNELS_START, acknowledged_bytes=step * MIB, waiting=True)
+        controller.observe(step / 4, Look(CHANNELS_START, step * MIB, waiting=True))
     assert controller.count == 2 * CHANNELS_START
+
+
+def test_a_path_that_holds_few_packets_gets_few_channels() -> None:
+    """32 Mbit/s over 20 ms hold 80 KB: five a channel of sixteen, and none waits before them."""
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 1.5, 4e6, each=4e6, like=Look(0, 0, waiting=False, under_way_bytes=160_000, rtt_s=0.02))
+    assert CHANNELS_MIN <= controller.count <= 7
+    drive(controller, 30, 4e6, each=4e6, like=Look(0, 0, waiting=False, under_way_bytes=160_000, rtt_s=0.02))
+    assert controller.count <= 7
+
+
+def test_a_lossy_path_that_holds_few_packets_still_gets_the_channels_that_carry_more() -> None:
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 20, 4e6, each=0.1e6, like=replace(FILLED, rtt_s=0.02))
+    assert controller.count * 0.1e6 >= 0.8 * 4e6
+
+
+def test_a_long_path_keeps_the_channels_that_it_began_with() -> None:
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 1.5, 25e6, each=25e6, like=replace(FILLED, rtt_s=0.04))
+    assert controller.count >= CHANNELS_START
+
+
+def test_a_link_that_holds_no_more_than_its_rate_needs_is_not_filled() -> None:
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 20, 4e6, each=4e6, like=Look(0, 0, waiting=False, under_way_bytes=100_000, rtt_s=0.02))
+    assert controller.count == CHANNELS_START
 
 
 def test_a_session_that_fills_nothing_says_nothing_about_the_link() -> None:
     controller = Controller(0.0, channels=0, channels_max=512)
-    drive(controller, 60, capacity=25e6, each=1.4e6, waiting=False)
+    drive(controller, 60, capacity=25e6, each=1.4e6, like=replace(FILLED, waiting=False))
     assert controller.count == CHANNELS_START
 
 
