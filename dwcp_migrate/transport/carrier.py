@@ -400,7 +400,8 @@ class Carrier:
                     now,
                     up=self.state.up,
                     acknowledged_bytes=self.state.outbox.acknowledged_bytes,
-                    waiting=self.state.outbox.waiting and not self.state.pacer.bytes_per_s,
+                    waiting=self.state.outbox.waiting,
+                    held=self.state.pacer.bytes_per_s > 0,
                 )
                 self.state.shrink(self._controller.count)
         for verdict in verdicts:

@@ -5,11 +5,15 @@ each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the co
 rises with it by `GAIN_MIN`; the step that brought nothing is taken back. Too many flows drown each other: 64 of five
 packets each carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration
 leaves the link, so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured
-while segments waited for a channel count: a link that the session does not fill says nothing about itself.
+while segments waited for a channel speak for more of them: a link that the session does not fill says nothing about
+itself. Where none waits the channels are too many for what there is to send, and half of them do as well; drowning ones
+look like that too, because the session's window is then spent on what they retransmit. A link that is held to a rate
+(`pacer`) says nothing at all: the step under way is taken back, and what follows is compared with none from before.
 
     settle after a step ─> measure ─> rate rose by 10 %: double again
                                   ├─> it did not: back to the count before, rest REST_S, then halve
-                                  └─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
+                                  ├─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
+                                  └─> no segment waited: halve, unless the session has little to send at all
 """
 
 from typing import Final
@@ -27,6 +31,8 @@ REST_S: Final = 10.0
 lower rate."""
 STALL_SHARE: Final = 0.5
 """Less than that of the rate before: the path stalled or changed meanwhile."""
+RELEASE_S: Final = 1.0
+"""After the link was held to a rate: its channels have to find theirs anew, from a few packets each."""
 BUSY_MIN: Final = 0.5
 """Share of the measuring time in which segments waited for a channel."""
 
@@ -44,13 +50,14 @@ class Controller:
         self.count = channels if self._fixed else min(CHANNELS_START, channels_max)
         self._before: tuple[int, float] | None = None
         self._halve_next = False
+        self._best = 0.0
         self._not_before = now
         self._since: float | None = None
         self._busy_s = 0.0
         self._last = now
         self._bytes_at = 0
 
-    def observe(self, now: float, *, up: int, acknowledged_bytes: int, waiting: bool) -> None:
+    def observe(self, now: float, *, up: int, acknowledged_bytes: int, waiting: bool, held: bool = False) -> None:
         """Look at the link; call it every few hundred milliseconds at most.
 
         Args:
@@ -58,9 +65,14 @@ class Controller:
             up: channels in use.
             acknowledged_bytes: total payload acknowledged.
             waiting: whether segments wait for a channel.
+            held: whether the link is held to a rate.
         """
         elapsed, self._last = now - self._last, now
-        if self._fixed or now < self._not_before:
+        if self._fixed:
+            return
+        if held:
+            self._take_back(now)
+        if now < self._not_before:
             return
         if up < self.count:
             self._since = None  # they come up, or the link was cut: not the time to judge
@@ -79,21 +91,38 @@ class Controller:
     def _begin(self, since: float, acknowledged_bytes: int) -> None:
         self._since, self._busy_s, self._bytes_at = since, 0.0, acknowledged_bytes
 
+    def _take_back(self, now: float) -> None:
+        """End the trial under way without a verdict."""
+        if self._before is not None:
+            self.count, self._before = self._before[0], None
+        self._since = None
+        self._best = 0.0
+        self._not_before = max(self._not_before, now + RELEASE_S)
+
     def _decide(self, now: float, bytes_per_s: float, busy: float) -> None:
         self._since = None
-        if busy < BUSY_MIN:
-            return
         before, self._before = self._before, None
+        is_busy = busy >= BUSY_MIN
         if before is not None and before[0] < self.count:
             if bytes_per_s < before[1] * STALL_SHARE:
                 return  # no number of channels does that: the path stalled, measure again
             if bytes_per_s < before[1] * GAIN_MIN:
                 self._rest(now, before[0], halve_next=True)
                 return
-        elif before is not None and bytes_per_s < before[1] * KEEP_MIN:
+        elif before is not None and is_busy and bytes_per_s < before[1] * KEEP_MIN:
             self._rest(now, before[0], halve_next=False)
             return
-        self._step(now, bytes_per_s)
+        if is_busy:
+            self._best = max(self._best, bytes_per_s)
+            self._step(now, bytes_per_s)
+        else:
+            self._ease(bytes_per_s)
+
+    def _ease(self, bytes_per_s: float) -> None:
+        """Nothing waits for a channel: half of them do as well, unless there is little to send just now."""
+        less = self.count // 2
+        if less >= CHANNELS_START and bytes_per_s > self._best * STALL_SHARE:
+            self._before, self.count, self._halve_next = (self.count, bytes_per_s), less, True
 
     def _rest(self, now: float, count: int, *, halve_next: bool) -> None:
         self.count, self._halve_next = count, halve_next
