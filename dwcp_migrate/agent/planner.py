@@ -56,15 +56,22 @@ class _Before:
     wire_bytes: int
     retransmits: int
     waiting_s: float
+    is_held: bool
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What one migration showed of its link since the last look."""
+    """What one migration showed of its link since the last look.
+
+    Attributes:
+        busy: share of the time that encoded bytes waited for a channel.
+        is_held: they may have waited for the rate that it was held to.
+    """
 
     bytes_per_s: float
     busy: float
+    is_held: bool
 
 
 class Planner:
@@ -152,16 +159,19 @@ class Planner:
         for record in running:
             shown = self._show(record, now)
             if shown is not None and record.peer:
-                self.sharing.usage.saw(record.id, shown.bytes_per_s, shown.busy)
+                self.sharing.usage.saw(
+                    record.id, shown.bytes_per_s, shown.busy, held_bytes_per_s=self.sharing.rate(record.id)
+                )
                 by_peer.setdefault(record.peer, []).append(shown)
         self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
         for peer, found in by_peer.items():
             value = sum(shown.bytes_per_s for shown in found)
-            fills = max(shown.busy for shown in found) >= BUSY_MIN  # if not, the link carries at least that
+            free = [shown for shown in found if not shown.is_held]
+            fills = max(shown.busy for shown in free or found) >= BUSY_MIN  # if not, the link carries at least that
             if value > 0:
                 self.forecasts.seen(peer, value, now, fills=fills)
             if value > 0 and fills:
-                if self.sharing.is_held(peer):  # it was held: the link carries at least that
+                if not free:  # it was held: the link carries at least that
                     value = max(value, self.predictions.link_median(peer))
                 self.forecasts.sample(Key("link", "rate", peer), value, now)
 
@@ -170,7 +180,10 @@ class Planner:
         counters, before = record.counters, self._before.get(record.id)
         if before is not None and counters.wire_bytes == before.wire_bytes:
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
-        self._before[record.id] = _Before(counters.wire_bytes, counters.retransmits, counters.link_waiting_s, now)
+        is_held = self.sharing.holds(record.id)
+        self._before[record.id] = _Before(
+            counters.wire_bytes, counters.retransmits, counters.link_waiting_s, is_held, now
+        )
         if before is None or now <= before.at or record.state not in {"precopy", "postcopy"}:
             return None
         seconds = now - before.at
@@ -182,7 +195,8 @@ class Planner:
         if record.uuid and record.dirty_bytes_per_s > 0:
             self.forecasts.sample(Key("domain", "dirty", record.uuid), record.dirty_bytes_per_s, now)
         busy = (counters.link_waiting_s - before.waiting_s) / seconds
-        return _Shown(max(0, counters.wire_bytes - before.wire_bytes) / seconds, busy)
+        rate = max(0, counters.wire_bytes - before.wire_bytes) / seconds
+        return _Shown(rate, busy, is_held or before.is_held)
 
     # -- records
 
