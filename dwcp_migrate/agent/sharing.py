@@ -145,6 +145,7 @@ class Sharing:
             else:
                 self._hold(record, 0.0, -1.0)
         if carries is None or not config.share or not (len(domains) > 1 or has_headroom):
+            self._first[peer] = set(domains)
             for record in mine:
                 self._hold(record, 0.0, -1.0)
             return

@@ -179,6 +179,18 @@ def test_one_with_a_deadline_that_has_the_link_keeps_it_until_there_is_time_for_
     assert (bench.sharing.holds(short.id), bench.sharing.holds(long.id)) == (False, True)
 
 
+def test_one_with_a_deadline_that_had_the_link_alone_keeps_it_as_well(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    long = record("bb" * 16, remaining_bytes=900 * MIB, dirty_bytes_per_s=0.0)
+    bench.ledger.put(long)
+    bench.sharing.wish(long.domain, Wish(due_at=bench.now + 1.2 * 1150 * MIB / (RATE * 0.95)))
+    bench.share()
+    short = record("aa" * 16, remaining_bytes=250 * MIB, dirty_bytes_per_s=0.0)
+    bench.ledger.put(short)
+    bench.share()
+    assert (bench.sharing.holds(short.id), bench.sharing.holds(long.id)) == (True, False)
+
+
 def test_headroom_holds_a_single_migration_and_the_brake_is_let_go_to_measure(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     one = record()
