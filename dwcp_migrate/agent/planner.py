@@ -59,6 +59,7 @@ class _Before:
     retransmits: int
     link_waiting_s: float
     path_waiting_s: float
+    is_held: bool
     at: float
 
 
@@ -70,11 +71,13 @@ class _Shown:
         bytes_per_s: on the wire.
         waited: share of the time in which encoded bytes waited for a channel: it could have used more.
         bound: share of the time in which the path held it up: more was not to be had.
+        is_held: it may have been the rate that it was held to.
     """
 
     bytes_per_s: float
     waited: float
     bound: float
+    is_held: bool
 
 
 class Planner:
@@ -162,18 +165,21 @@ class Planner:
         for record in running:
             shown = self._show(record, now)
             if shown is not None and record.peer:
-                self.sharing.usage.saw(record.id, shown.bytes_per_s, shown.waited)
-                if shown.bound >= BOUND_MIN:
+                self.sharing.usage.saw(
+                    record.id, shown.bytes_per_s, shown.waited, held_bytes_per_s=self.sharing.rate(record.id)
+                )
+                if shown.bound >= BOUND_MIN and not shown.is_held:
                     self.predictions.carried(record, shown.bytes_per_s)
                 by_peer.setdefault(record.peer, []).append(shown)
         self._before = {key: value for key, value in self._before.items() if key in {one.id for one in running}}
         for peer, found in by_peer.items():
             value = sum(shown.bytes_per_s for shown in found)
-            fills = max(shown.bound for shown in found) >= BOUND_MIN  # if not, the link carries at least that
+            free = [shown for shown in found if not shown.is_held]
+            fills = max(shown.bound for shown in free or found) >= BOUND_MIN  # if not, the link carries at least that
             if value > 0:
                 self.forecasts.seen(peer, value, now, fills=fills)
             if value > 0 and fills:
-                if self.sharing.is_held(peer):  # it was held: the link carries at least that
+                if not free:  # it was held: the link carries at least that
                     value = max(value, self.predictions.link_median(peer))
                 self.forecasts.sample(Key("link", "rate", peer), value, now)
 
@@ -182,8 +188,9 @@ class Planner:
         counters, before = record.counters, self._before.get(record.id)
         if before is not None and counters.wire_bytes == before.wire_bytes:
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
+        is_held = self.sharing.holds(record.id)
         self._before[record.id] = _Before(
-            counters.wire_bytes, counters.retransmits, counters.link_waiting_s, counters.path_waiting_s, now
+            counters.wire_bytes, counters.retransmits, counters.link_waiting_s, counters.path_waiting_s, is_held, now
         )
         if before is None or now <= before.at or record.state not in {"precopy", "postcopy"}:
             return None
@@ -199,6 +206,7 @@ class Planner:
             bytes_per_s=max(0, counters.wire_bytes - before.wire_bytes) / seconds,
             waited=(counters.link_waiting_s - before.link_waiting_s) / seconds,
             bound=(counters.path_waiting_s - before.path_waiting_s) / seconds,
+            is_held=is_held or before.is_held,
         )
 
     # -- records

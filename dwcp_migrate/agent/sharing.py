@@ -86,6 +86,7 @@ class Sharing:
         self._slowed: dict[str, str] = {}
         self._wishes: dict[str, Wish] = {}
         self._probed_at: dict[str, float] = {}
+        self._first: dict[str, set[str]] = {}
         self.usage = Usage()
 
     def wish(self, domain: str, wish: Wish) -> None:
@@ -99,10 +100,13 @@ class Sharing:
         """What is wanted for a domain."""
         return self._wishes.get(domain, Wish())
 
-    def is_held(self, peer: str) -> bool:
-        """Whether every migration to a peer is held to a rate now, so that their sum says little about the link."""
-        mine = [record for record in self._running() if record.peer == peer]
-        return bool(mine) and all(self._rates.get(record.id, 0.0) > 0 for record in mine)
+    def holds(self, identity: str) -> bool:
+        """Whether a migration is held to a rate now."""
+        return self.rate(identity) > 0
+
+    def rate(self, identity: str) -> float:
+        """What a migration is held to, bytes a second; 0 where it is not."""
+        return self._rates.get(identity, 0.0)
 
     def _running(self) -> list[Migration]:
         """Source migrations that can be held: their data process carries something, and it is known whose it is.
@@ -117,7 +121,9 @@ class Sharing:
     def update(self, config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
         """Share every link anew. `now` is seconds since the epoch."""
         running = self._running()
-        for peer in sorted({record.peer for record in running}):
+        peers = {record.peer for record in running}
+        self._first = {peer: names for peer, names in self._first.items() if peer in peers}
+        for peer in sorted(peers):
             mine = [record for record in running if record.peer == peer]
             self._share(peer, mine, config, other_bytes_per_s, now)
         alive = {record.id for record in running}
@@ -139,20 +145,24 @@ class Sharing:
             else:
                 self._hold(record, 0.0, -1.0)
         if carries is None or not config.share or not (len(domains) > 1 or has_headroom):
+            self._first[peer] = set(domains)
             for record in mine:
                 self._hold(record, 0.0, -1.0)
             return
         speed = config.link_bytes_per_s_max or float("inf")
         capacity = Capacity(
             forecast_bytes_per_s=carries.low,
+            median_bytes_per_s=carries.median,
             speed_bytes_per_s=max(0.0, speed - other_bytes_per_s),
             headroom_share=config.headroom_share,
             reserved_bytes_per_s=config.reserved_bytes_per_s,
         )
-        demands = [self._demand(name, sessions, now) for name, sessions in domains.items()]
+        first = self._first.get(peer, set())
+        demands = [self._demand(name, sessions, now, is_first=name in first) for name, sessions in domains.items()]
         allocated = allocate(capacity, demands, running_max=config.running_max)
         grants = {grant.identity: grant for grant in allocated}
         free = self._free(peer, grants, now, has_headroom=has_headroom)
+        self._first[peer] = {max(grants.values(), key=_size).identity}
         for name, sessions in domains.items():
             rate = max(grants[name].rate_bytes_per_s, ALIVE_BYTES_PER_S)
             has_memory = any(one.kind == "memory" for one in sessions)
@@ -165,13 +175,13 @@ class Sharing:
     def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
         """Which domains are not held: the one with most, or for a moment all, so that the link can be measured."""
         if not has_headroom:
-            return {max(grants.values(), key=lambda grant: (grant.rate_bytes_per_s, grant.identity)).identity}
+            return {max(grants.values(), key=_size).identity}
         since = now - self._probed_at.setdefault(peer, now)
         if since >= PROBE_EVERY_S + PROBE_S:
             self._probed_at[peer] = now
         return set(grants) if since >= PROBE_EVERY_S else set()
 
-    def _demand(self, name: str, sessions: list[Migration], now: float) -> Demand:
+    def _demand(self, name: str, sessions: list[Migration], now: float, *, is_first: bool) -> Demand:
         """What a domain wants: its memory's migration says it, before that its disks'."""
         record = min(sessions, key=lambda one: one.kind == "disk")
         wish = self.wished(record.domain)
@@ -187,6 +197,7 @@ class Sharing:
             rate_bytes_per_s_max=max(ALIVE_BYTES_PER_S, self.usage.most(record.id)),
             deadline_s=wish.due_at - now if wish.due_at else None,
             is_switching=record.state in {"switchover", "postcopy"},
+            is_first=is_first,
         )
 
     def _share_of(self, record: Migration, quantity: Literal["first_share", "later_share"], otherwise: float) -> float:
@@ -214,8 +225,13 @@ class Sharing:
             elif record.uuid:
                 self._slowed[record.id] = record.uuid
                 self._set_speed(record.uuid, rate)
-        if changed or granted < 0:
+        told = record.granted_bytes_per_s
+        if changed or granted < 0 or abs(granted - told) > CHANGE_MIN * max(granted, told):
             self._ledger.change(record.id, lambda found: _granted(found, granted))
+
+
+def _size(grant: Grant) -> tuple[float, str]:
+    return grant.rate_bytes_per_s, grant.identity
 
 
 def _domain(record: Migration) -> str:

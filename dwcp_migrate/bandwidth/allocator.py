@@ -2,7 +2,8 @@
 
 The rules:
 1. What is granted never exceeds what is there: the low quantile of the link's forecast, no more than its speed, less
-   the head-room for other traffic and what is reserved for storage.
+   the head-room for other traffic and what is reserved for storage. Who comes first is judged by its median: sums of
+   many seconds are near that, and by the low quantile a deadline would come first that can wait.
 2. Nobody starves: every migration gets its part of `TRICKLE_SHARE`, so that connections live and passes go on.
 3. Needs come in this order: a guest that is paused, or is about to be; a deadline; a guest that would not converge at
    its share. A need that cannot be met takes nothing from those that can, except that a deadline gets what is left.
@@ -24,6 +25,10 @@ TRICKLE_SHARE: Final = 0.05
 DEADLINE_MARGIN: Final = 1.1
 """A deadline's rate is asked for with 10 % to spare, because forecasts err and passes are not even."""
 
+STAY_MARGIN: Final = 1.3
+"""The same for one that has the link already: it keeps it until there is clearly time for others. With one margin for
+both, two migrations changed places every second on each flutter of a forecast, and each change cost a slow start."""
+
 CONVERGENCE_MARGIN: Final = 1.5
 """Of what the guest writes: each pass then takes two thirds of the one before, eight passes for a factor of 25."""
 
@@ -44,6 +49,7 @@ class Demand:
         rate_bytes_per_s_max: what it can use: its encoder's rate.
         deadline_s: from now until it should be over; None without one.
         is_switching: its guest is paused or about to be.
+        is_first: it has the link now.
     """
 
     identity: str
@@ -54,6 +60,7 @@ class Demand:
     rate_bytes_per_s_max: float = float("inf")
     deadline_s: float | None = None
     is_switching: bool = False
+    is_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +72,27 @@ class Capacity:
         speed_bytes_per_s: of the interface; infinite where unknown.
         headroom_share: left for other traffic.
         reserved_bytes_per_s: left for storage.
+        median_bytes_per_s: of the forecast; 0 takes the low quantile for it.
     """
 
     forecast_bytes_per_s: float
     speed_bytes_per_s: float = float("inf")
     headroom_share: float = 0.1
     reserved_bytes_per_s: float = 0.0
+    median_bytes_per_s: float = 0.0
 
     @property
     def available_bytes_per_s(self) -> float:
         """What migrations may have together."""
-        whole = min(self.forecast_bytes_per_s, self.speed_bytes_per_s)
+        return self._less_others(self.forecast_bytes_per_s)
+
+    @property
+    def expected_bytes_per_s(self) -> float:
+        """What they will have had in the end, as likely more as less."""
+        return self._less_others(max(self.median_bytes_per_s, self.forecast_bytes_per_s))
+
+    def _less_others(self, forecast: float) -> float:
+        whole = min(forecast, self.speed_bytes_per_s)
         return max(0.0, whole * (1 - self.headroom_share) - self.reserved_bytes_per_s)
 
 
@@ -110,7 +127,7 @@ def allocate(capacity: Capacity, demands: Sequence[Demand], *, running_max: int 
         ValueError: more than `DEMANDS_MAX`, an identity twice, or a weight that is not positive.
     """
     _check(demands)
-    share = _Share(capacity.available_bytes_per_s, demands, running_max)
+    share = _Share(capacity, demands, running_max)
     share.trickle()
     share.switching()
     share.deadlines()
@@ -131,12 +148,13 @@ def _check(demands: Sequence[Demand]) -> None:
 class _Share:
     """The link while it is being shared."""
 
-    def __init__(self, available: float, demands: Sequence[Demand], running_max: int) -> None:
-        self._available = self._left = available
+    def __init__(self, capacity: Capacity, demands: Sequence[Demand], running_max: int) -> None:
+        self._available = self._left = capacity.available_bytes_per_s
         self._demands = demands
         jobs = [_job(demand) for demand in demands]
-        ordered = order(jobs, available * (1 - TRICKLE_SHARE))
-        self._late = late(jobs, ordered, available * (1 - TRICKLE_SHARE))
+        expected = capacity.expected_bytes_per_s * (1 - TRICKLE_SHARE)
+        ordered = order(jobs, expected)
+        self._late = late(jobs, ordered, expected)
         places = {identity: place for place, identity in enumerate(ordered)}
         ranked = sorted(range(len(demands)), key=lambda index: places[demands[index].identity])
         self._first = ranked[:running_max]
@@ -212,7 +230,8 @@ class _Share:
 
 def _job(demand: Demand) -> Job:
     """As the sequence sees it: with a deadline that leaves the margin."""
-    deadline_s = None if demand.deadline_s is None else demand.deadline_s / DEADLINE_MARGIN
+    margin = STAY_MARGIN if demand.is_first else DEADLINE_MARGIN
+    deadline_s = None if demand.deadline_s is None else demand.deadline_s / margin
     return Job(
         demand.identity,
         demand.remaining_bytes,

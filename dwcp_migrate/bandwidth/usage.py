@@ -1,6 +1,7 @@
 """What a migration can use of its link, seen from what it used (pure).
 
-The rule: only a migration that leaves its channels idle shows what it can use; one that keeps them busy could use more.
+The rule: only a migration that leaves its channels idle shows what it can use; one that keeps them busy could use more,
+and so could one that uses up what it is held to: nothing of it waits for a channel then, because QEMU is not asked.
 Its encoder, its QEMU or the other host is the bound then, and what it leaves is the others'. A few looks must agree,
 since a stream also pauses between two passes.
 """
@@ -11,6 +12,10 @@ from typing import Final
 
 BUSY_MIN: Final = 0.8
 """Share of the time that encoded bytes wait for a channel, from which on the link is the bound."""
+
+USED_UP: Final = 0.9
+"""Share of the rate that it is held to. One whose bound is elsewhere is held to `ROOM` times what it uses: it uses four
+fifths."""
 
 LOOKS: Final = 3
 """One a second; so many without a busy one among them show what can be used."""
@@ -25,8 +30,17 @@ class Usage:
     def __init__(self) -> None:
         self._looks: dict[str, deque[tuple[float, float]]] = {}
 
-    def saw(self, identity: str, bytes_per_s: float, busy: float) -> None:
-        """Take in a look: what it sent on the wire, and how much of the time it waited for the link."""
+    def saw(self, identity: str, bytes_per_s: float, busy: float, *, held_bytes_per_s: float = 0.0) -> None:
+        """Take in a look.
+
+        Args:
+            identity: of the migration.
+            bytes_per_s: what it sent on the wire.
+            busy: share of the time in which it waited for the link.
+            held_bytes_per_s: the rate that it was held to, 0 for none.
+        """
+        if held_bytes_per_s and bytes_per_s >= USED_UP * held_bytes_per_s:
+            busy = 1.0
         self._looks.setdefault(identity, deque(maxlen=LOOKS)).append((bytes_per_s, busy))
 
     def most(self, identity: str) -> float:

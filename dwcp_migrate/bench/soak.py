@@ -124,7 +124,7 @@ class Soak:
         self._seed = seed
         self._shuttle = Shuttle(lab, Guest(GUEST))
         self._shuttle.guest.start(lab.hypervisors[0])
-        self._before = census.take(lab)
+        self._before = census.at_rest(lab)
 
     def migrate(self, number: int) -> None:
         """Do one migration and everything that is planned for it, and look at what it left."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.config import Link
+from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
+from dwcp_migrate.session.supervisor import SPARES
 
 Census = dict[str, int]
 """`HOST WHAT` to count."""
@@ -45,6 +47,21 @@ def take(lab: Lab) -> Census:
             counts |= _of_agent(agent.process.pid)
         census |= {f"{host.name} {what}": count for what, count in counts.items()}
     return census
+
+
+def at_rest(lab: Lab, *, timeout_s: float = REST_S_MAX) -> Census:
+    """Wait until every agent has its spare data processes, and count.
+
+    Raises:
+        LabError: one of them has not after `timeout_s`, or has more.
+    """
+    deadline = time.monotonic() + timeout_s
+    agents = {host: agent.process.pid for host, agent in lab.agents.items() if agent.is_alive()}
+    while wrong := {host: count for host, pid in agents.items() if (count := len(children(pid))) != SPARES}:
+        if time.monotonic() >= deadline:
+            raise LabError(f"data processes that wait: {wrong}, expected {SPARES}")
+        time.sleep(POLL_S)  # as in `settled`
+    return take(lab)
 
 
 def difference(before: Census, after: Census) -> dict[str, tuple[int, int]]:

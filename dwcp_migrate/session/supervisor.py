@@ -4,7 +4,7 @@ The rule: every process that was spawned is waited for, and whoever waits for it
 blocks the loop, and no thread is used: a process's end is read from its pidfd.
 
     Spares.take() ──> DataProcess ── send(StartSource ...) ──> ... on_message(...) ... on_exit(code)
-       └── starts the next spare at once
+       └── starts the next spare, at once if that was the last one, else once no more are taken
 """
 
 import asyncio
@@ -45,6 +45,13 @@ OUTBOX_MAX: Final = 2048
 
 MESSAGES_AT_ONCE: Final = 64
 """Messages taken from one process before the loop turns to others."""
+
+SPARES: Final = 4
+"""Waiting ones, of 24 MiB each that they do not share. A start takes half a second of CPU: where four migrations began
+at once, their eight on two cores were four seconds in which the link was half idle."""
+
+REFILL_S: Final = 2.0
+"""From the last one taken or started to the start of the next: migrations that begin meanwhile need the cores."""
 
 RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 30.0
@@ -203,27 +210,33 @@ def _close(sockets: Sequence[socket.socket]) -> None:
 
 
 class Spares:
-    """Keeps one data process warm.
+    """Keeps data processes warm.
 
     Args:
         command: how to start one.
         on_change: called when `ready` may have changed.
+        count: how many wait.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str] = COMMAND,
+        on_change: Callable[[], None] = lambda: None,
+        count: int = SPARES,
+    ) -> None:
         self._command = command
         self._on_change = on_change
-        self._spare: DataProcess | None = None
+        self._count = count
+        self._waiting: list[DataProcess] = []
         self._failures = 0
-        self._restart: asyncio.TimerHandle | None = None
+        self._next: asyncio.TimerHandle | None = None
         self._closed = False
         self.error = ""
 
     @property
     def ready(self) -> bool:
         """A spare waits, imports done."""
-        spare = self._spare
-        return spare is not None and spare.ready.done() and not spare.exited.done()
+        return any(_is_warm(spare) for spare in self._waiting)
 
     @property
     def failures(self) -> int:
@@ -231,18 +244,31 @@ class Spares:
         return self._failures
 
     def start(self) -> None:
-        """Start a spare if there is none; when it fails it is tried again, less and less often."""
-        if self._closed or self._spare is not None:
+        """Start a spare if one is missing and none is being started; the others follow, one after the other.
+
+        When one fails it is tried again, less and less often.
+        """
+        self._cancel()
+        if self._closed or len(self._waiting) >= self._count or not all(map(_is_warm, self._waiting)):
             return
-        self._restart = None
         try:
             spare = DataProcess(self._command)
         except OSError as error:
             self._failed(f"cannot start a data process: {error}")
             return
-        self._spare = spare
+        self._waiting.append(spare)
         spare.ready.add_done_callback(lambda _: self._became_ready(spare))
         spare.exited.add_done_callback(lambda _: self._ended(spare))
+
+    def _cancel(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _start_in(self, delay_s: float) -> None:
+        self._cancel()
+        if not self._closed:
+            self._next = asyncio.get_running_loop().call_later(delay_s, self.start)
 
     def _became_ready(self, spare: DataProcess) -> None:
         if spare.ready.cancelled() or spare.ready.exception() is not None:
@@ -250,32 +276,37 @@ class Spares:
         self._failures = 0
         self.error = ""
         self._on_change()
+        if self._waiting:
+            self._start_in(REFILL_S)
+        else:  # it was taken meanwhile
+            self.start()
 
     def _ended(self, spare: DataProcess) -> None:
-        if self._spare is spare:
-            self._spare = None
+        if spare in self._waiting:
+            self._waiting.remove(spare)
             self._failed(f"a data process ended while it waited, exit code {spare.exited.result()}")
 
     def _failed(self, error: str) -> None:
         self._failures += 1
         self.error = error
         self._on_change()
-        if not self._closed and self._restart is None:
-            delay_s = min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10))
-            self._restart = asyncio.get_running_loop().call_later(delay_s, self.start)
+        self._start_in(min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10)))
 
     async def take(self) -> DataProcess:
-        """Hand out the spare, waiting until it is ready, and start the next one.
+        """Hand out the oldest spare, waiting until it is ready.
 
         Raises:
             SessionError: none could be started in `READY_S_MAX`.
         """
-        if self._spare is None:
+        if not self._waiting:
             self.start()
-        spare, self._spare = self._spare, None
-        if spare is None:
+        if not self._waiting:
             raise SessionError(self.error or "the agent is stopping")
-        self.start()
+        spare = self._waiting.pop(0)
+        if self._waiting:
+            self._start_in(REFILL_S)
+        else:
+            self.start()
         done, _ = await asyncio.wait([spare.ready], timeout=READY_S_MAX)
         if not done:
             spare.kill()
@@ -284,11 +315,15 @@ class Spares:
         return spare
 
     async def close(self) -> None:
-        """End the spare and start no more."""
+        """End the spares and start no more."""
         self._closed = True
-        if self._restart is not None:
-            self._restart.cancel()
-        spare, self._spare = self._spare, None
-        if spare is not None:
+        self._cancel()
+        waiting, self._waiting = self._waiting, []
+        for spare in waiting:
             spare.kill()
+        for spare in waiting:
             await asyncio.shield(spare.exited)
+
+
+def _is_warm(spare: DataProcess) -> bool:
+    return spare.ready.done() and not spare.exited.done()

@@ -396,16 +396,15 @@ class Carrier:
         with self.lock:
             verdicts = self.state.tick(now)
             if self._controller is not None:
-                is_paced = self.state.pacer.bytes_per_s > 0
-                under_way = sum(channel.under_way_bytes for channel in self._channels.values())
                 self._controller.observe(
                     now,
                     Look(
                         up=self.state.up,
                         acknowledged_bytes=self.state.outbox.acknowledged_bytes,
-                        waiting=self.state.outbox.waiting and not is_paced,
-                        under_way_bytes=0 if is_paced else under_way,
+                        waiting=self.state.outbox.waiting,
+                        under_way_bytes=sum(channel.under_way_bytes for channel in self._channels.values()),
                         rtt_s=self.state.rtt_s,
+                        held=self.state.pacer.bytes_per_s > 0,
                     ),
                 )
                 self.state.shrink(self._controller.count)

@@ -5,18 +5,21 @@ each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the co
 rises with it by `GAIN_MIN`; the step that brought nothing is taken back. Too many flows drown each other: 64 of five
 packets each carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration
 leaves the link, so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured
-while the session filled the link count: else it says nothing about itself. It is filled while segments wait for a
-channel, and while more is under way than the path holds.
+while segments waited for a channel speak for more of them: a link that the session does not fill says nothing about
+itself. Where none waits the channels are too many for what there is to send, and half of them do as well; drowning ones
+look like that too, because the session's window is then spent on what they retransmit. A link that is held to a rate
+(`pacer`) says nothing at all: the step under way is taken back, and what follows is compared with none from before.
 
 A short path with a small queue holds few packets. A flow with two or three of them under way cannot tell a loss but by
 a time-out of 200 ms, which in-order delivery makes a stall of all: over 32 Mbit/s and 20 ms sixteen channels sent 7 %
 of their packets again and took 35 s where four took 27. So what the path holds bounds the count at the first
-measurement.
+measurement in which it was filled: segments waited, or more was under way than the path holds.
 
     first measurement ───> no more channels than the path has packets for
     settle after a step ─> measure ─> rate rose by 10 %: double again
                                   ├─> it did not: back to the count before, rest REST_S, then halve
-                                  └─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
+                                  ├─> halved, and it fell by less than 3 %: halve again; else back, rest, then double
+                                  └─> no segment waited: halve, unless the session has little to send at all
 """
 
 from dataclasses import dataclass
@@ -43,6 +46,8 @@ REST_S: Final = 10.0
 lower rate."""
 STALL_SHARE: Final = 0.5
 """Less than that of the rate before: the path stalled or changed meanwhile."""
+RELEASE_S: Final = 1.0
+"""After the link was held to a rate: its channels have to find theirs anew, from a few packets each."""
 BUSY_MIN: Final = 0.5
 """Share of the measuring time in which segments waited for a channel."""
 
@@ -57,6 +62,7 @@ class Look:
         waiting: whether segments wait for a channel.
         under_way_bytes: in the kernel, of all channels, and not acknowledged.
         rtt_s: smallest round trip lately, 0 while unknown.
+        held: whether the link is held to a rate.
     """
 
     up: int
@@ -64,6 +70,7 @@ class Look:
     waiting: bool
     under_way_bytes: int = 0
     rtt_s: float = 0.0
+    held: bool = False
 
 
 class Controller:
@@ -80,16 +87,21 @@ class Controller:
         self._before: tuple[int, float] | None = None
         self._least = 0
         self._halve_next = False
+        self._best = 0.0
         self._not_before = now
         self._since: float | None = None
-        self._busy_s = self._standing_s = 0.0
+        self._waiting_s = self._standing_s = 0.0
         self._last = now
         self._bytes_at = 0
 
     def observe(self, now: float, look: Look) -> None:
         """Look at the link at `now`; call it every few hundred milliseconds at most."""
         elapsed, self._last = now - self._last, now
-        if self._fixed or now < self._not_before:
+        if self._fixed:
+            return
+        if look.held:
+            self._take_back(now)
+        if now < self._not_before:
             return
         if look.up < self.count:
             self._since = None  # they come up, or the link was cut: not the time to judge
@@ -103,22 +115,34 @@ class Controller:
         measured_s = now - self._since
         bytes_per_s = (look.acknowledged_bytes - self._bytes_at) / measured_s if measured_s else 0.0
         held_bytes = bytes_per_s * look.rtt_s
-        self._busy_s += elapsed if look.waiting else 0.0
+        self._waiting_s += elapsed if look.waiting else 0.0
         self._standing_s += elapsed if look.under_way_bytes >= STANDING_MIN * held_bytes > 0 else 0.0
         if measured_s >= MEASURE_S:
             self._since = None
-            if max(self._busy_s, self._standing_s) >= BUSY_MIN * measured_s:
-                self._decide(now, bytes_per_s, look.rtt_s)
+            is_busy, is_standing = (spent >= BUSY_MIN * measured_s for spent in (self._waiting_s, self._standing_s))
+            filled = is_busy or is_standing
+            if not (filled and not self._least and self._lower(_least(bytes_per_s, look.rtt_s))):
+                self._decide(now, bytes_per_s, is_busy=is_busy)
+
+    def _lower(self, least: int) -> bool:
+        """Take in what the path holds. Returns whether the count has fallen, so that nothing is known of it."""
+        self._least, before = least, self.count
+        self.count = min(before, least)
+        return self.count < before
 
     def _begin(self, since: float, acknowledged_bytes: int) -> None:
         self._since, self._bytes_at = since, acknowledged_bytes
-        self._busy_s = self._standing_s = 0.0
+        self._waiting_s = self._standing_s = 0.0
 
-    def _decide(self, now: float, bytes_per_s: float, rtt_s: float) -> None:
-        is_first, self._least = not self._least, _least(bytes_per_s, rtt_s)
-        if is_first and self._least < self.count:
-            self.count = self._least
-            return
+    def _take_back(self, now: float) -> None:
+        """End the trial under way without a verdict."""
+        if self._before is not None:
+            self.count, self._before = self._before[0], None
+        self._since = None
+        self._best = 0.0
+        self._not_before = max(self._not_before, now + RELEASE_S)
+
+    def _decide(self, now: float, bytes_per_s: float, *, is_busy: bool) -> None:
         before, self._before = self._before, None
         if before is not None and before[0] < self.count:
             if bytes_per_s < before[1] * STALL_SHARE:
@@ -126,10 +150,20 @@ class Controller:
             if bytes_per_s < before[1] * GAIN_MIN:
                 self._rest(now, before[0], halve_next=True)
                 return
-        elif before is not None and bytes_per_s < before[1] * KEEP_MIN:
+        elif before is not None and is_busy and bytes_per_s < before[1] * KEEP_MIN:
             self._rest(now, before[0], halve_next=False)
             return
-        self._step(now, bytes_per_s)
+        if is_busy:
+            self._best = max(self._best, bytes_per_s)
+            self._step(now, bytes_per_s)
+        else:
+            self._ease(bytes_per_s)
+
+    def _ease(self, bytes_per_s: float) -> None:
+        """Nothing waits for a channel: half of them do as well, unless there is little to send just now."""
+        less = self.count // 2
+        if less >= (self._least or CHANNELS_START) and bytes_per_s > self._best * STALL_SHARE:
+            self._before, self.count, self._halve_next = (self.count, bytes_per_s), less, True
 
     def _rest(self, now: float, count: int, *, halve_next: bool) -> None:
         self.count, self._halve_next = count, halve_next
@@ -138,7 +172,7 @@ class Controller:
     def _step(self, now: float, bytes_per_s: float) -> None:
         """Try twice or half as many, against the rate of now."""
         less, more = self.count // 2, min(self.count * 2, self._max)
-        if self._halve_next and less >= self._least:
+        if self._halve_next and less >= (self._least or CHANNELS_START):
             self._before, self.count = (self.count, bytes_per_s), less
         elif more > self.count:
             self._before, self.count, self._halve_next = (self.count, bytes_per_s), more, False
@@ -147,6 +181,6 @@ class Controller:
 
 
 def _least(bytes_per_s: float, rtt_s: float) -> int:
-    """How many channels are few enough for such a path; all that there are at the start where it is unknown."""
+    """How many channels are few enough for such a path; those of the start where it is unknown."""
     holds = int(bytes_per_s * rtt_s / CHANNEL_BYTES_MIN) if rtt_s else CHANNELS_START
     return min(max(holds, CHANNELS_MIN), CHANNELS_START)

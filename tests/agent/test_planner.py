@@ -119,6 +119,25 @@ async def test_one_that_does_not_fill_it_shows_a_lower_bound_only(world: World) 
     await finish(world)
 
 
+async def test_one_that_waits_for_its_own_rate_says_nothing_about_the_link(world: World) -> None:
+    """Another has the link and does not fill it: the two together are no measure of what it carries."""
+    await world.carry(20, busy=1.0)
+    held = replace(
+        world.record, id="bb" * 16, domain="web2", uuid=UUID[:-1] + "2", memory_bytes=4 * GIB, remaining_bytes=4 * GIB
+    )
+    world.runtime.ledger.put(held)
+    for second in range(1, 5):
+        for record, rate, busy in ((world.record, 5e6, 0.2), (held, 0.3e6, 1.0)):
+            sent = 20 * RATE * (record is world.record) + second * rate
+            counters = Counters(raw_bytes=int(sent), wire_bytes=int(sent), link_waiting_s=20.0 + second * busy)
+            world.runtime.ledger.put(replace(record, counters=counters))
+        await world.planner.tick(1020.0 + second)
+        if second == 1:
+            assert world.planner.sharing.holds(held.id)
+    assert min(world.planner.forecasts.known(Key("link", "rate", "hv2"), 100)) >= 0.99 * RATE
+    await finish(world)
+
+
 async def test_a_record_gets_its_prediction_once_and_an_estimate_with_a_range(world: World) -> None:
     await world.carry(1, busy=1.0)
     first = world.expected

@@ -151,6 +151,47 @@ def test_a_need_that_no_share_could_meet_takes_nothing_from_the_others() -> None
     assert grants["hopeless"].rate_bytes_per_s == pytest.approx(grants["idle"].rate_bytes_per_s)
 
 
+def test_who_comes_first_is_judged_by_the_median_and_what_is_granted_by_the_low_quantile() -> None:
+    """At 95 bytes/s all is over within 80 s and the deadline can wait, at 57 it could not."""
+    two = [
+        Demand(identity="short", remaining_bytes=1600),
+        Demand(identity="dated", remaining_bytes=6000, deadline_s=100.0),
+    ]
+    low = Capacity(forecast_bytes_per_s=60.0, headroom_share=0.0)
+    assert by_identity(allocate(low, two))["dated"].rate_bytes_per_s > 50
+    both = Capacity(forecast_bytes_per_s=60.0, headroom_share=0.0, median_bytes_per_s=100.0)
+    grants = by_identity(allocate(both, two))
+    assert grants["short"].rate_bytes_per_s > 50
+    assert sum(grant.rate_bytes_per_s for grant in grants.values()) <= 60 * (1 + 1e-9)
+
+
+def test_the_median_leaves_the_same_to_others_as_the_low_quantile() -> None:
+    capacity = Capacity(
+        forecast_bytes_per_s=80.0,
+        median_bytes_per_s=100.0,
+        speed_bytes_per_s=90.0,
+        headroom_share=0.5,
+        reserved_bytes_per_s=5.0,
+    )
+    assert (capacity.available_bytes_per_s, capacity.expected_bytes_per_s) == (35.0, 40.0)
+    assert Capacity(forecast_bytes_per_s=80.0).expected_bytes_per_s == 72.0
+
+
+@pytest.mark.parametrize(
+    ("is_first", "margin", "first"), [(False, 1.2, "short"), (True, 1.2, "dated"), (True, 1.4, "short")]
+)
+def test_one_that_has_the_link_for_its_deadline_keeps_it_longer_than_it_would_get_it(
+    is_first: bool,  # noqa: FBT001 - a parameter of the test
+    margin: float,
+    first: str,
+) -> None:
+    two = [
+        Demand(identity="short", remaining_bytes=1900),
+        Demand(identity="dated", remaining_bytes=7600, deadline_s=100 * margin, is_first=is_first),
+    ]
+    assert by_identity(allocate(LINK, two))[first].rate_bytes_per_s > 90
+
+
 def test_as_many_migrations_as_allowed_share_a_link_and_one_more_is_refused() -> None:
     many = [Demand(identity=str(number), remaining_bytes=1.0 + number) for number in range(DEMANDS_MAX)]
     assert len(allocate(LINK, many)) == DEMANDS_MAX

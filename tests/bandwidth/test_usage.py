@@ -1,6 +1,6 @@
 """What a migration can use of its link, from what it used."""
 
-from dwcp_migrate.bandwidth.usage import BUSY_MIN, LOOKS, ROOM, Usage
+from dwcp_migrate.bandwidth.usage import BUSY_MIN, LOOKS, ROOM, USED_UP, Usage
 
 IDLE = 0.1
 
@@ -30,6 +30,23 @@ def test_one_that_waits_for_the_link_could_use_more() -> None:
     for _ in range(LOOKS - 1):
         usage.saw("one", 1e6, BUSY_MIN - 0.01)
     assert usage.most("one") == ROOM * 1e6
+
+
+def test_one_that_uses_up_what_it_is_held_to_could_use_more_though_nothing_of_it_waits() -> None:
+    """Its QEMU is not asked for more, so that it looks as if it had no more."""
+    usage = Usage()
+    for _ in range(LOOKS):
+        usage.saw("one", 1e6, IDLE, held_bytes_per_s=1e6 / USED_UP)
+    assert usage.most("one") == float("inf")
+
+
+def test_one_that_leaves_some_of_what_it_is_held_to_stays_bound_by_what_it_used() -> None:
+    usage = Usage()
+    for _ in range(LOOKS):
+        usage.saw("one", 1e6, IDLE)
+    for _ in range(10):
+        usage.saw("one", 1e6, IDLE, held_bytes_per_s=usage.most("one"))
+        assert usage.most("one") == ROOM * 1e6
 
 
 def test_who_is_gone_is_forgotten() -> None:

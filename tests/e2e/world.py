@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.agents import Agent
-from dwcp_migrate.lab.census import Census, children, settled, take
+from dwcp_migrate.lab.census import Census, at_rest, children, settled
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
@@ -20,6 +20,7 @@ from dwcp_migrate.lab.processes import ProcessId, identify
 from dwcp_migrate.lab.shuttle import Move, Outcome, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
 from dwcp_migrate.session.record import Migration
+from dwcp_migrate.session.supervisor import SPARES
 
 WAN: Final = Link(rate_bytes_per_s=50e6, delay_s=0.005, loss=0.0)
 """400 Mbit/s, 10 ms: a migration takes seconds."""
@@ -46,7 +47,7 @@ class World:
         self._changed: set[str] = set()
         lab.start_agents()
         self.shuttle.guest.start(lab.hypervisors[0])
-        self._at_rest: Census = take(lab)
+        self._at_rest: Census = at_rest(lab)
 
     def agent(self, host: Hypervisor) -> Agent:
         """Return a host's agent."""
@@ -93,11 +94,11 @@ class World:
             raise LabError(f"left behind: {left}")
 
     def data_process(self, host: Hypervisor) -> ProcessId:
-        """Return the data process that the agent's next migration gets: the one that waits."""
-        waiting = children(self.agent(host).process.pid)
-        if len(waiting) != 1:
-            raise LabError(f"the agent of {host.name} has {len(waiting)} data processes, expected the spare one")
-        return identify(waiting[0])
+        """Return the data process that the agent's next migration gets: the one that has waited longest."""
+        waiting = [identify(pid) for pid in children(self.agent(host).process.pid)]
+        if not 1 <= len(waiting) <= SPARES:
+            raise LabError(f"the agent of {host.name} has {len(waiting)} data processes, expected spare ones only")
+        return min(waiting, key=lambda process: process.start_ticks)
 
     def records(self, source: Hypervisor, destination: Hypervisor, begin: float) -> tuple[Migration, Migration]:
         """Wait for what both agents recorded of the migration that began after `begin`."""

@@ -133,6 +133,8 @@ def test_a_source_that_pauses_shortly_does_not_shrink_the_window() -> None:
 
 
 FILLED = Look(up=0, acknowledged_bytes=0, waiting=True)
+IDLE = replace(FILLED, waiting=False)
+HELD = replace(FILLED, held=True)
 
 
 def drive(
@@ -182,6 +184,57 @@ def test_channels_that_drown_each_other_are_halved_after_a_rest() -> None:
     assert controller.count == 32
     drive(controller, 2 * REST_S, capacity=25e6, each=1e6, drown=64)
     assert controller.count == 32
+
+
+def grown(count: int) -> Controller:
+    """One that found that each channel carries 0.4 MB/s."""
+    controller = Controller(0.0, channels=0, channels_max=count)
+    while controller.count < count:
+        drive(controller, 0.25, capacity=1e9, each=0.4e6)
+    drive(controller, 1.25, capacity=1e9, each=0.4e6)
+    return controller
+
+
+def test_channels_for_which_no_segment_waits_are_halved() -> None:
+    """Where 64 drown each other, the session's window is used up and nothing waits for any of them."""
+    controller = grown(64)
+    drive(controller, REST_S + 5, capacity=25e6, each=2e6, drown=64, like=IDLE)
+    assert controller.count == CHANNELS_START
+
+
+def test_a_pause_costs_no_channels() -> None:
+    controller = grown(64)
+    drive(controller, 60, capacity=1e3, each=1e6, like=IDLE)
+    assert controller.count == 64
+
+
+def test_half_the_channels_that_carry_less_once_segments_wait_for_them_are_doubled_again() -> None:
+    controller = grown(64)
+    while controller.count == 64:
+        drive(controller, 0.25, capacity=20e6, each=0.4e6, like=IDLE)
+    assert controller.count == 32
+    drive(controller, 2, capacity=25e6, each=0.4e6)
+    assert controller.count == 64
+
+
+def test_a_link_that_is_held_says_nothing_and_ends_the_trial_under_way() -> None:
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 1.25, capacity=25e6, each=100e6)
+    assert controller.count == 2 * CHANNELS_START
+    drive(controller, 20, capacity=0.3e6, each=100e6, like=HELD)
+    assert controller.count == CHANNELS_START
+
+
+def test_what_follows_a_release_is_no_gain_over_what_was_before_it() -> None:
+    controller = Controller(0.0, channels=0, channels_max=64)
+    drive(controller, 1.25, capacity=0.3e6, each=100e6)  # alone for a moment, then held, then let go
+    drive(controller, 1, capacity=0.3e6, each=100e6, like=HELD)
+    most = 0
+    for _ in range(40):
+        drive(controller, 0.25, capacity=25e6, each=100e6)
+        most = max(most, controller.count)
+    assert most == 2 * CHANNELS_START  # tried once, in vain
+    assert controller.count == CHANNELS_START
 
 
 @pytest.mark.parametrize("up", [0, CHANNELS_START - 1])
