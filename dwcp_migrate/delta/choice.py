@@ -37,7 +37,7 @@ class Observation:
 
     Attributes:
         link_bytes_per_s: what the link can carry as far as it is known; 0 is unknown.
-        link_busy: share of the time in which encoded bytes waited for the link, 0 to 1.
+        link_busy: share of the time in which all waited for the link and for what is under way on it, 0 to 1.
         compressors_busy: share of their time that the compressors worked, 0 to 1.
     """
 

@@ -99,11 +99,12 @@ class Pace:
         self.link_waiting_s += elapsed * link_busy
         # Looks are taken while the window has room.
         under_way = held if compressors_busy < COMPRESSORS_BOUND else 0.0
-        self.path_waiting_s += elapsed * (under_way + (1 - held) * link_busy)
+        path_busy = under_way + (1 - held) * link_busy
+        self.path_waiting_s += elapsed * path_busy
         self._choice.observe(
             Observation(
                 link_bytes_per_s=self._capacity_bytes_per_s(),
-                link_busy=link_busy,
+                link_busy=path_busy,
                 compressors_busy=compressors_busy,
             )
         )
