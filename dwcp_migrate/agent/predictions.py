@@ -138,7 +138,8 @@ class Predictions:
         watched = self._watched.get(record.id)
         if record.dirty_bytes_per_s > 0:
             guest = _with_dirty(guest, Range.around(record.dirty_bytes_per_s, 1.3))
-        link = self._link(record.peer, guest, record.counters.rtt_s)
+        # The last estimate says for how long; a prediction only to find that would double the tick's work.
+        link = self._forecasts.carries(record.peer, record.eta_s if record.eta_s > 0 else TRANSFER_STEPS)
         if record.granted_bytes_per_s > 0:
             link = Range.around(record.granted_bytes_per_s, 1.2)
         if link is None:
