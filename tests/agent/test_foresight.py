@@ -536,3 +536,43 @@ def test_the_link_is_asked_for_as_long_as_the_guest_takes(tmp_path: Path) -> Non
         for size in (GIB // 16, GIB)
     )
     assert short > 1.05 * long
+
+
+def carried_out(predictions: Predictions, number: int, seconds: float) -> Migration:
+    """A migration of `SUBJECT` that was predicted, crossed at a steady rate and ended after so many seconds."""
+    begun = record(id=f"{number:032x}", iteration=1, expected=predictions.tell(SUBJECT).expected)
+    wire_bytes = 0.3 * GIB
+    predictions.watch(begun, begun.started_at + 1)
+    for _ in range(int(seconds)):
+        predictions.carried(begun, wire_bytes / seconds)
+    counters = Counters(raw_bytes=GIB, wire_bytes=int(wire_bytes), path_waiting_s=seconds, rtt_s=SUBJECT.rtt_s)
+    ended = close(replace(begun, counters=counters), begun.started_at + seconds, libvirt="completed")
+    predictions.ended(ended)
+    return ended
+
+
+def test_a_link_that_was_forecast_wrong_does_not_count_as_an_error_of_the_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)  # the link's forecast says RATE
+    predictions = Predictions(bench.forecasts, [])
+    model_s = 0.3 * GIB / RATE
+    for number in range(4):  # four times as slow as that
+        carried_out(predictions, number, 4 * model_s)
+    said = predictions.tell(SUBJECT).expected
+    assert said.is_guest_known
+    assert said.time_s[1] == pytest.approx(said.model_time_s, rel=0.1)
+    assert said.time_s[2] > 2 * said.time_s[1]  # but what was said was wrong, and the interval knows
+
+
+def test_guests_that_were_never_seen_widen_no_interval_of_those_that_were(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    unseen = [
+        replace(record, expected=replace(record.expected, is_guest_known=False))
+        for record in (finished(70.0, id=f"{number:032x}") for number in range(12))
+        if record.expected is not None
+    ]
+    seen = [finished(10.0, id=f"{number:032x}") for number in range(100, 112)]
+    bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 0.3, 0.0)
+    known = Predictions(bench.forecasts, [*seen, *unseen]).tell(SUBJECT).expected
+    unknown = Predictions(Bench(tmp_path / "b").forecasts, [*seen, *unseen]).tell(SUBJECT).expected
+    assert known.time_s[2] < 1.2 * known.time_s[1]
+    assert unknown.time_s[2] > 3 * unknown.time_s[1]
