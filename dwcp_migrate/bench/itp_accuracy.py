@@ -150,16 +150,21 @@ def geo(vms: int, count: int) -> Score:
         if not verdict.proven:
             score.unproven += 1
             continue
-        model = problem.model
-        place(problem.table, np.argsort(-model.demand[:, 0], kind="stable"))
-        for share in THRESHOLDS:
-            recreate(problem.table, np.arange(vms), ROUNDS, float(model.site_cost.mean()) * share, 1)
-        cost = float(model.site_cost[model.site, problem.state.host].sum())
+        cost = near(problem, ROUNDS)
         score.wanted += vms
         score.placed += int((problem.state.host >= 0).sum())
         score.gaps.append(cost / verdict.value - 1)
         score.broken += len(violations(fleet, places(problem)))
     return score
+
+
+def near(problem: Problem, rounds: int) -> float:
+    """Place all items of an empty fleet, the largest first, then ruin and recreate; summed latency."""
+    model, items = problem.model, np.arange(len(problem.items))
+    place(problem.table, np.argsort(-model.demand[:, 0], kind="stable"))
+    for seed, share in enumerate(THRESHOLDS, 1):
+        recreate(problem.table, items, rounds, float(model.site_cost.mean()) * share, seed)
+    return float(model.site_cost[model.site, problem.state.host].sum())
 
 
 def random_moves(count: int) -> Row:

@@ -8,6 +8,8 @@ that file changes.
     shift    p -> t
     swap     p -> t, q -> where p was
 
+A share of the proposals has t where p was at the start: what it holds there it holds anyhow.
+
 Cheap questions come first: is one of its service there, what do both machines cost then, dependencies, locations.
 """
 
@@ -219,16 +221,19 @@ def block(a: Arrays, c: Counters, best: Any, sums: Floats, chance: Any, options:
         best: (P,) takes the best assignment met.
         sums: (SLOTS,) goes on with.
         chance: (1,) state of the generator.
-        options: temperature, price of a missed dependency, share of swaps, number of proposals.
+        options: temperature, price of a missed dependency, share of swaps, of proposals that go home, their number.
     """
-    heat, missing, swaps, number = options
+    heat, missing, swaps, homeward, number = options
     now, least, fresh = sums[NOW], sums[BEST], False
     over, missed, most = np.int64(sums[BROKEN]), np.int64(sums[MISSED]), np.int64(sums[MOST])
     for _ in range(number):
         p = a.mobile[drawn(chance, len(a.mobile))]
         m, s = c.host[p], a.service[p]
-        begin = a.open_begin[p]
-        t = a.open_to[begin + drawn(chance, a.open_begin[p + 1] - begin)]
+        if fraction(chance) <= homeward:
+            t = a.start[p]
+        else:
+            begin = a.open_begin[p]
+            t = a.open_to[begin + drawn(chance, a.open_begin[p + 1] - begin)]
         if t == m:
             continue
         q, u = NOBODY, s

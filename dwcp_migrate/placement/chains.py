@@ -24,6 +24,15 @@ EJECTED_MAX = 8
 READY = 2.0
 """Singles that were ejected less often than this are taken before pairs are looked at."""
 
+LEAST_PENALTY = 1.0
+"""Nobody is ejected more readily: who costs that ends the search."""
+
+LOAD, DEMAND, PAIR = 0, 1, 2
+"""What is kept of the largest items of a host: load and demand of one, PAIR further of the two largest together."""
+
+SLACK = 1e-12
+"""Sums of the same amounts in another order differ by less."""
+
 
 @part
 def _size(m: Model, v: int, mean: Floats) -> float:
@@ -118,33 +127,65 @@ def _held(m: Model, s: State, h: int, held: Integers) -> int:
 
 
 @part
-def _single(m: Model, s: State, v: int, target: float, penalty: Floats) -> Any:
+def _note_largest(m: Model, s: State, h: int, largest: Floats) -> None:
+    """Keep what the largest movable item of a host holds of each resource, and the two largest, in `largest`."""
+    for r in range(m.inverse.shape[0]):
+        for k in range(largest.shape[0]):
+            largest[k, r, h] = 0.0
+    w = s.first[h]
+    while w >= 0:
+        for r in range(m.inverse.shape[0] if m.movable[w] != 0 else 0):
+            for k, amount in ((LOAD, m.load[w, r]), (DEMAND, m.demand[w, r])):
+                one = largest[k, r, h]
+                other = largest[k + PAIR, r, h] - one
+                largest[k, r, h] = max(one, amount)
+                largest[k + PAIR, r, h] = max(one, amount) + max(other, min(one, amount))
+        w = s.after[w]
+
+
+@inlined
+def _hopeful(m: Model, s: State, v: int, h: int, target: float, largest: Floats, pair: int) -> bool:
+    """Whether an item could fit on a host below the target if the largest (0) or the two largest (PAIR) left it."""
+    for r in range(m.inverse.shape[0]):
+        used = s.loaded[r, h] + m.load[v, r] - largest[LOAD + pair, r, h]
+        room = s.free[r, h] + largest[DEMAND + pair, r, h]
+        if used * m.inverse[r, h] > target + SLACK or room < m.demand[v, r] - EPSILON - SLACK * m.demand[v, r]:
+            return False
+    return True
+
+
+@part
+def _single(m: Model, s: State, v: int, target: float, penalty: Floats, largest: Floats) -> Any:
     """The host, and the item on it to eject, that costs least; NOWHERE if none makes room."""
     host, item, lowest = NOWHERE, NOWHERE, INFINITE
-    held = np.empty(len(s.host), np.int64)
     for h in range(m.inverse.shape[1]):
-        if not allowed(m, s, v, h):
+        if not _hopeful(m, s, v, h, target, largest, 0) or not allowed(m, s, v, h):
             continue
-        for n in range(_held(m, s, h, held)):
-            w = held[n]
-            if penalty[w] < lowest and _has_room(m, s, v, h, (w, NOWHERE), target):
+        w = s.first[h]
+        while w >= 0:
+            if m.movable[w] != 0 and penalty[w] < lowest and _has_room(m, s, v, h, (w, NOWHERE), target):
                 host, item, lowest = h, w, penalty[w]
+            w = s.after[w]
+        if lowest <= LEAST_PENALTY:
+            break
     return host, item, lowest
 
 
 @part
-def _pair(m: Model, s: State, v: int, target: float, penalty: Floats) -> Any:
-    """The host, and the two items on it to eject, that cost least together."""
-    host, one, other, lowest = NOWHERE, NOWHERE, NOWHERE, INFINITE
+def _pair(m: Model, s: State, v: int, target: float, penalty: Floats, largest: Floats, limit: float) -> Any:
+    """The host, and the two items on it to eject, that cost least together and less than `limit`."""
+    host, one, other, lowest = NOWHERE, NOWHERE, NOWHERE, limit
     held = np.empty(len(s.host), np.int64)
     for h in range(m.inverse.shape[1]):
-        if not allowed(m, s, v, h):
+        if not _hopeful(m, s, v, h, target, largest, PAIR) or not allowed(m, s, v, h):
             continue
         for i in range(_held(m, s, h, held)):
             for j in range(i):
                 cost = penalty[held[i]] + penalty[held[j]]
                 if cost < lowest and _has_room(m, s, v, h, (held[i], held[j]), target):
                     host, one, other, lowest = h, held[i], held[j], cost
+        if lowest <= 2 * LEAST_PENALTY:
+            break
     return host, one, other, lowest
 
 
@@ -202,25 +243,29 @@ def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, st
         penalty[v] += (v * 7919 + seed * 104729) % 1009 / 1009.0
     for r in range(m.inverse.shape[0]):
         mean[r] = np.mean(m.inverse[r])
+    largest = np.empty((2 * PAIR, m.inverse.shape[0], m.inverse.shape[1]))
+    for h in range(m.inverse.shape[1]):
+        _note_largest(m, s, h, largest)
     steps, gone = 0, np.empty(EJECTED_MAX, np.int64)
     while waiting > 0:
         if steps == steps_max:
             return -1
         steps += 1
-        largest = 0
+        chosen = 0
         for n in range(1, waiting):
-            if _size(m, queue[n], mean) > _size(m, queue[largest], mean):
-                largest = n
-        v = queue[largest]
-        queue[largest] = queue[waiting - 1]
+            if _size(m, queue[n], mean) > _size(m, queue[chosen], mean):
+                chosen = n
+        v = queue[chosen]
+        queue[chosen] = queue[waiting - 1]
         waiting -= 1
         if _place_below(m, s, v, target, seed & 1):
+            _note_largest(m, s, s.host[v], largest)
             continue
         penalty[v] += 1.0
-        h, one, lowest = _single(m, s, v, target, penalty)
+        h, one, lowest = _single(m, s, v, target, penalty, largest)
         other = NOWHERE
         if lowest > READY:
-            t, first, second, both = _pair(m, s, v, target, penalty)
+            t, first, second, both = _pair(m, s, v, target, penalty, largest, lowest)
             if both < lowest:
                 h, one, other = t, first, second
         gone[0], gone[1] = one, other
@@ -235,6 +280,7 @@ def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, st
             queue[waiting] = gone[n]
             waiting += 1
         put(m, s, v, h)
+        _note_largest(m, s, h, largest)
     return steps
 
 

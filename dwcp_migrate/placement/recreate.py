@@ -12,11 +12,20 @@ import numpy as np
 from dwcp_migrate.placement.arrays import Floats, Integers, Model, State, Table, unpack
 from dwcp_migrate.placement.chains import go_back
 from dwcp_migrate.placement.kernel import entry, part
-from dwcp_migrate.placement.moves import cost_here, lowest, put, scores, take
+from dwcp_migrate.placement.moves import cost_at, cost_here, lowest, put, scores, take
 
 INFINITE = np.inf
 VICTIMS = 6
 """Items of one host that a round takes off at most."""
+
+EMPTIED = 2
+"""Of the kinds that a round is one of, 0 to 7: up to this one it empties whole hosts, and below, an item takes one."""
+
+CROWD = 24
+"""Items of one host that a round takes off at most when it empties the host."""
+
+LOOKS = 8
+"""Items looked at for one that another keeps out."""
 
 BLINK = 8
 """One look in so many overlooks the cheapest host (as in "Slack induction by string removals", 2020)."""
@@ -28,6 +37,30 @@ ROUNDING = 1e-9
 def drawn(chance: int) -> int:
     """The number after this one: a linear congruential step modulo 2^31; its upper bits look random."""
     return int((chance * 1103515245 + 12345) & 0x7FFFFFFF)
+
+
+@part
+def _sizes(m: Model) -> Floats:
+    """Of each item (V,) the largest share that it is of the largest demand for a resource."""
+    size = np.zeros(m.demand.shape[0])
+    for r in range(m.demand.shape[1]):
+        most = 0.0
+        for v in range(len(size)):
+            most = max(most, m.demand[v, r])
+        for v in range(len(size) if most > 0.0 else 0):
+            size[v] = max(size[v], m.demand[v, r] / most)
+    return size
+
+
+@part
+def _largest_drawn(items: Integers, size: Floats, v: int, chance: int) -> int:
+    """The largest of an item and some drawn: it is the large ones that need a host emptied."""
+    for _ in range(LOOKS):
+        chance = drawn(chance)
+        w = items[(chance >> 8) % len(items)]
+        if size[w] > size[v]:
+            v = w
+    return int(v)
 
 
 @part
@@ -45,18 +78,62 @@ def _take_some(m: Model, s: State, h: int, taken: Integers, count: int, chance: 
 
 
 @part
-def _shuffle(taken: Integers, count: int, chance: int) -> None:
-    for n in range(count - 1, 0, -1):
+def _take_all(m: Model, s: State, h: int, taken: Integers, count: int) -> int:
+    """Note all movable items of a host, CROWD at most, in `taken`; how many are in it now."""
+    most = count + CROWD
+    v = s.first[h]
+    while v >= 0 and count < most:
+        if m.movable[v] != 0 and v != taken[0]:
+            taken[count] = v
+            count += 1
+        v = s.after[v]
+    return count
+
+
+@part
+def _kept_out(m: Model, s: State, items: Integers, h: int, chance: int) -> int:
+    """The host of one of LOOKS items drawn that would be cheapest on host h, but is not there; -1 if none is met."""
+    for _ in range(LOOKS):
         chance = drawn(chance)
-        other = (chance >> 8) % (n + 1)
+        w = items[(chance >> 8) % len(items)]
+        if s.host[w] >= 0 and s.host[w] != h and lowest(m.site_cost[m.site[w]]) == h:
+            return int(s.host[w])
+    return -1
+
+
+@part
+def _wanted(m: Model, s: State, v: int, chance: int) -> int:
+    """The host where an item is cheapest; one drawn if it is there, and once in four times."""
+    wanted = lowest(m.site_cost[m.site[v]])
+    if wanted == s.host[v] or chance >> 16 & 3 == 0:
+        wanted = (chance >> 8) % m.price.shape[1]
+    return int(wanted)
+
+
+@part
+def _choose_whole(m: Model, s: State, items: Integers, wanted: int, taken: Integers, chance: int) -> int:
+    """Note behind taken[0] all of the host that it wants, and all of one with somebody whom it keeps out; how many."""
+    count = _take_all(m, s, wanted, taken, 1)
+    other = _kept_out(m, s, items, s.host[taken[0]], chance)
+    if other >= 0 and other != wanted:
+        count = _take_all(m, s, other, taken, count)
+    return count
+
+
+@part
+def _shuffle(taken: Integers, first: int, count: int, chance: int) -> None:
+    """Put those from `first` on into an order of chance."""
+    for n in range(count - 1, first, -1):
+        chance = drawn(chance)
+        other = first + (chance >> 8) % (n + 1 - first)
         taken[n], taken[other] = taken[other], taken[n]
 
 
 @part
-def _put_back(m: Model, s: State, taken: Integers, count: int, costs: Floats, chance: int) -> float:
+def _put_back(m: Model, s: State, taken: Integers, first: int, count: int, costs: Floats, chance: int) -> float:
     """Put items where each is cheapest, in order, until one fits nowhere; what they cost there, then infinite."""
     total = 0.0
-    for n in range(count):
+    for n in range(first, count):
         scores(m, s, taken[n], costs)
         h = lowest(costs)
         chance = drawn(chance)
@@ -88,34 +165,42 @@ def recreate(table: Table, items: Integers, rounds: int, threshold: float, seed:
     """
     m, s = unpack(table)
     best, total, best_total, better = s.host.copy(), 0.0, 0.0, 0
-    taken, came = np.empty(2 * VICTIMS + 1, np.int64), np.empty(2 * VICTIMS + 1, np.int64)
+    taken, came = np.empty(2 * CROWD + 1, np.int64), np.empty(2 * CROWD + 1, np.int64)
     hosts = m.price.shape[1]
-    costs = np.empty(hosts)
+    costs, size = np.empty(hosts), _sizes(m)
     chance = drawn(seed)
     for number in range(rounds if len(items) else 0):
         chance = drawn(chance)
         v = items[(chance >> 8) % len(items)]
+        chance = drawn(chance)
+        kind = chance >> 28
+        if kind <= EMPTIED:
+            v = _largest_drawn(items, size, v, chance)
         if m.movable[v] == 0 or s.host[v] < 0:
             continue
         chance = drawn(chance)
-        wanted, other = lowest(m.site_cost[m.site[v]]), (chance >> 8) % hosts
+        other = (chance >> 8) % hosts
         chance = drawn(chance)
-        if wanted == s.host[v] or chance >> 16 & 3 == 0:
-            wanted = (chance >> 8) % hosts
         taken[0] = v
-        count = _take_some(m, s, wanted, taken, 1, chance)
-        if chance >> 20 & 1 and other != wanted:
-            count = _take_some(m, s, other, taken, count, chance + 1)
+        wanted = _wanted(m, s, v, chance)
+        if kind <= EMPTIED:
+            count = _choose_whole(m, s, items, wanted, taken, chance)
+        else:
+            count = _take_some(m, s, wanted, taken, 1, chance)
+            if chance >> 20 & 1 and other != wanted:
+                count = _take_some(m, s, other, taken, count, chance + 1)
         change = 0.0
         for n in range(count):
             came[n] = s.host[taken[n]]
             change -= cost_here(m, s, taken[n])
             take(m, s, taken[n])
-        pairs = taken.copy()
-        sources = came.copy()
+        pairs, sources, first = taken.copy(), came.copy(), 0
+        if kind < EMPTIED and cost_at(m, s, v, wanted) < INFINITE:
+            change, first = change + cost_at(m, s, v, wanted), 1
+            put(m, s, v, wanted)
         if chance >> 21 & 1:
-            _shuffle(taken, count, chance)
-        change += _put_back(m, s, taken, count, costs, chance)
+            _shuffle(taken, first, count, chance)
+        change += _put_back(m, s, taken, first, count, costs, chance)
         allowed = threshold * (1.0 - number / rounds)
         if change <= allowed:
             total += change

@@ -134,7 +134,7 @@ def test_what_the_kernel_counts_on_its_way_is_what_the_assignment_says(seed: int
     chance = np.array([seed + 1], np.uint64)
     broken = 0
     for heat in (3000.0, 300.0, 30.0):
-        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, 0.4, 5000))
+        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, 0.4, 0.3, 5000))
         anew = counters(a, c.host, 0.5)
         for name in ("over", "full", "cost", "strain", "on", "at", "near", "locations", "moved", "having", "held"):
             np.testing.assert_allclose(getattr(c, name), getattr(anew, name), err_msg=name)
@@ -150,6 +150,21 @@ def test_what_the_kernel_counts_on_its_way_is_what_the_assignment_says(seed: int
         assert not any("two processes" in one or "fewer than" in one for one in found)
         broken += len(found)
     assert broken > 0, "nothing was ever broken, so nothing was shown"
+
+
+def test_proposals_that_go_home_bring_everybody_home() -> None:
+    instance = drawn_instance(2)
+    a = arrays(instance)
+    away = a.start.copy()
+    away[0] = next(
+        machine for machine in range(12) if roadef.violations(instance, [machine, *instance.start[1:]]) == []
+    )
+    heat, swaps, homeward = 1e9, 0.0, 1.0
+    for share, comes_home in ((homeward, True), (0.0, False)):
+        c, best, sums = counters(a, away, 0.5), away.copy(), np.zeros(roadef_kernel.SLOTS)
+        chance = np.array([1], np.uint64)
+        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, swaps, share, 2000))
+        assert bool((c.host == a.start).all()) == comes_home
 
 
 def test_a_broken_capacity_gets_dearer_and_another_cheaper_down_to_the_least() -> None:

@@ -1,5 +1,6 @@
 """Kernels against their numpy twins, against the fleet itself, and interpreted against compiled."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dwcp_migrate.placement import generate, kernel
+from dwcp_migrate.placement import chains, generate, kernel
 from dwcp_migrate.placement.arrays import NOWHERE, table
 from dwcp_migrate.placement.chains import repack
 from dwcp_migrate.placement.check import level_bound, levels, violations
@@ -187,6 +188,31 @@ def test_chains_reach_a_level_or_change_nothing(seed: int) -> None:
     assert max(levels(problem.fleet, places(problem)).values()) <= bound * 1.1 + 1e-9
     assert violations(problem.fleet, places(problem)) == []
     assert consistent(problem)
+
+
+@pytest.mark.parametrize("pair", [0, chains.PAIR])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_host_that_chains_pass_over_makes_room_for_nobody(seed: int, pair: int) -> None:
+    problem = build(complex_fleet(seed))
+    m, s = problem.model, problem.state
+    largest = np.empty((2 * chains.PAIR, *m.inverse.shape))
+    for h in range(len(problem.hosts)):
+        chains._note_largest(m, s, h, largest)
+    passed_over = 0
+    target = level_bound(problem.fleet, [one.name for one in problem.fleet.domains]) * 1.02
+    for v in range(len(problem.items)):
+        for h in range(len(problem.hosts)):
+            held = [w for w in np.flatnonzero(s.host == h) if m.movable[w]]
+            groups = itertools.combinations(held, 2) if pair else ((w,) for w in held)
+            makes_room = False
+            for gone in groups:
+                used = s.loaded[:, h] + m.load[v] - m.load[list(gone)].sum(axis=0)
+                room = s.free[:, h] + m.demand[list(gone)].sum(axis=0)
+                makes_room |= bool((used * m.inverse[:, h] <= target).all() and (room >= m.demand[v]).all())
+            hopeful = bool(chains._hopeful(m, s, v, h, target, largest, pair))
+            assert hopeful or not makes_room, (v, h)
+            passed_over += not hopeful
+    assert passed_over > 0
 
 
 def test_a_chain_ends_at_its_limit() -> None:
