@@ -1,0 +1,170 @@
+"""What is said of a migration before it and during it, and what its end teaches."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dwcp_migrate.agent.predictions import Predictions, Subject
+from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.session.record import Expected, Migration, close
+from dwcp_migrate.units import GIB, MIB
+from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
+
+SUBJECT = Subject(uuid=record().uuid, memory_bytes=GIB, peer=PEER, rtt_s=0.02)
+
+
+def test_the_less_is_known_the_wider_is_what_is_said(tmp_path: Path) -> None:
+    ignorant = Predictions(Bench(tmp_path / "a", link=0).forecasts, []).tell(SUBJECT)
+    knowing = Bench(tmp_path / "b")
+    for quantity, value in (("dirty", 1e6), ("first_share", 0.3), ("later_share", 0.1), ("encode", 400e6)):
+        knowing.forecasts.note(Key("domain", quantity, SUBJECT.uuid), value, 0.0)
+    knowing.forecasts.note(Key("domain", "working_set", SUBJECT.uuid), 64.0 * MIB, 0.0)
+    told = Predictions(knowing.forecasts, []).tell(SUBJECT)
+    assert told.link_known
+    assert not ignorant.link_known
+    assert told.expected.time_s[1] == pytest.approx(0.3 * GIB / RATE, rel=0.2)
+    spread = [one.expected.time_s[2] / one.expected.time_s[0] for one in (told, ignorant)]
+    assert spread[0] < 2.5
+    assert spread[1] > 10
+    assert told.expected.way == "precopy"
+
+
+def finished(seconds: float, **changes: object) -> Migration:
+    expected = Expected(
+        time_s=(9, 10, 11),
+        downtime_s=(0.1, 0.1, 0.1),
+        wire_bytes=(1, 1, 1),
+        convergence=1.0,
+        way="precopy",
+        model_time_s=10.0,
+        model_downtime_s=0.1,
+    )
+    known = record(expected=expected, downtime_ms=300)
+    return replace(close(known, 1000.0 + seconds, libvirt="completed"), **changes)
+
+
+def test_earlier_errors_of_a_peer_correct_what_is_said_of_it_and_of_nobody_else(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = Predictions(bench.forecasts, []).tell(SUBJECT).expected
+    history = [finished(20.0, id=f"{number:032x}") for number in range(12)]
+    taught = Predictions(bench.forecasts, history)
+    assert taught.tell(SUBJECT).expected.time_s[1] == pytest.approx(2 * plain.model_time_s, rel=0.05)
+    assert taught.tell(SUBJECT).expected.downtime_s[1] == pytest.approx(3 * plain.model_downtime_s, rel=0.05)
+    elsewhere = Subject(uuid=SUBJECT.uuid, memory_bytes=GIB, peer="hv3")
+    assert taught.tell(elsewhere).expected.time_s[1] == pytest.approx(taught.tell(elsewhere).expected.model_time_s)
+
+
+def test_a_failed_migration_corrects_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = Predictions(bench.forecasts, []).tell(SUBJECT).expected
+    failed = [replace(finished(20.0), result="failed")]
+    assert Predictions(bench.forecasts, failed).tell(SUBJECT).expected.time_s == plain.time_s
+
+
+def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    stages = [
+        (1.0, 1, Counters(raw_bytes=10 * MIB, wire_bytes=2 * MIB)),
+        (11.0, 2, Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=1.0)),
+        (13.0, 3, Counters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, path_waiting_s=1.1)),
+    ]
+    for seconds, iteration, counters in stages:
+        predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
+    counters = Counters(raw_bytes=GIB + 41 * MIB, wire_bytes=260 * MIB + 100)
+    predictions.ended(close(record(iteration=3, counters=counters), 1014.0, libvirt="completed"))
+
+    def newest(quantity: str) -> float:
+        return bench.forecasts.known(Key("domain", quantity, SUBJECT.uuid), 1)[0]
+
+    assert newest("first_share") == pytest.approx(0.25, rel=0.01)
+    assert newest("later_share") == pytest.approx(0.1, rel=0.05)
+    assert newest("encode") == pytest.approx(GIB / 11.0, rel=0.01)
+    assert 40 * MIB <= newest("working_set") <= 160 * MIB
+
+
+def test_a_cancelled_migration_teaches_by_the_passes_that_it_finished(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=9.0)
+    for seconds, iteration, counters in ((1.0, 1, Counters()), (11.0, 2, whole)):
+        predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
+    ended = Counters(raw_bytes=2 * GIB, wire_bytes=GIB)
+    predictions.ended(close(record(iteration=2, counters=ended), 1012.0, libvirt="failed"))
+    assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == [pytest.approx(0.25)]
+    assert bench.forecasts.known(Key("domain", "later_share", SUBJECT.uuid), 9) == []
+
+
+def test_what_is_left_becomes_an_estimate_with_a_range(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 0.5, 0.0)
+    half, tenth = (predictions.eta(record(remaining_bytes=int(GIB * share))) for share in (0.5, 0.1))
+    assert half is not None
+    assert tenth is not None
+    assert tenth.median < half.median
+    assert half.low < half.median < half.high
+    assert predictions.eta(record(remaining_bytes=-1)) is None
+    assert predictions.eta(record(state="passthrough")) is None
+
+
+def test_predictions_are_scored_in_the_totals(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    bench.ledger.put(finished(10.5))
+    bench.ledger.put(finished(20.0, id="bb" * 16))
+    bench.ledger.put(replace(finished(20.0, id="cc" * 16), result="failed"))
+    totals = bench.ledger.totals()
+    assert totals.predictions == {"inside": 1, "outside": 1}
+    assert totals.prediction_error == pytest.approx(0.05 + 1.0)
+
+
+def test_the_link_is_asked_for_as_long_as_the_guest_takes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    rate_of(bench, [3e6] * 60 + [9e6] * 20, begin=2000.0)
+    short, long = (
+        Predictions(bench.forecasts, []).tell(Subject(uuid="", memory_bytes=size, peer=PEER)).path.bytes_per_s.median
+        for size in (GIB // 16, GIB)
+    )
+    assert short > 1.05 * long
+
+
+def carried_out(predictions: Predictions, number: int, seconds: float) -> Migration:
+    """A migration of `SUBJECT` that was predicted, crossed at a steady rate and ended after so many seconds."""
+    begun = record(id=f"{number:032x}", iteration=1, expected=predictions.tell(SUBJECT).expected)
+    wire_bytes = 0.3 * GIB
+    predictions.watch(begun, begun.started_at + 1)
+    for _ in range(int(seconds)):
+        predictions.carried(begun, wire_bytes / seconds)
+    counters = Counters(raw_bytes=GIB, wire_bytes=int(wire_bytes), path_waiting_s=seconds, rtt_s=SUBJECT.rtt_s)
+    ended = close(replace(begun, counters=counters), begun.started_at + seconds, libvirt="completed")
+    predictions.ended(ended)
+    return ended
+
+
+def test_a_link_that_was_forecast_wrong_does_not_count_as_an_error_of_the_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)  # the link's forecast says RATE
+    predictions = Predictions(bench.forecasts, [])
+    model_s = 0.3 * GIB / RATE
+    for number in range(4):  # four times as slow as that
+        carried_out(predictions, number, 4 * model_s)
+    said = predictions.tell(SUBJECT).expected
+    assert said.is_guest_known
+    assert said.time_s[1] == pytest.approx(said.model_time_s, rel=0.1)
+    assert said.time_s[2] > 2 * said.time_s[1]  # but what was said was wrong, and the interval knows
+
+
+def test_guests_that_were_never_seen_widen_no_interval_of_those_that_were(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    unseen = [
+        replace(record, expected=replace(record.expected, is_guest_known=False))
+        for record in (finished(70.0, id=f"{number:032x}") for number in range(12))
+        if record.expected is not None
+    ]
+    seen = [finished(10.0, id=f"{number:032x}") for number in range(100, 112)]
+    bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 0.3, 0.0)
+    known = Predictions(bench.forecasts, [*seen, *unseen]).tell(SUBJECT).expected
+    unknown = Predictions(Bench(tmp_path / "b").forecasts, [*seen, *unseen]).tell(SUBJECT).expected
+    assert known.time_s[2] < 1.2 * known.time_s[1]
+    assert unknown.time_s[2] > 3 * unknown.time_s[1]
