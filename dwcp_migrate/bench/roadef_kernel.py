@@ -229,7 +229,7 @@ def block(a: Arrays, c: Counters, best: Any, sums: Floats, chance: Any, options:
     for _ in range(number):
         p = a.mobile[drawn(chance, len(a.mobile))]
         m, s = c.host[p], a.service[p]
-        if fraction(chance) <= homeward:
+        if homeward > 0.0 and fraction(chance) <= homeward:
             t = a.start[p]
         else:
             begin = a.open_begin[p]
