@@ -169,7 +169,7 @@ class Predictions:
         return self._watched.setdefault(record.id, _Watched(began_s=record.started_at))
 
     @staticmethod
-    def _end_pass(watched: _Watched, record: Migration, now: float) -> None:
+    def _end_pass(watched: _Watched, record: Migration, now: float, *, left_bytes: float = 0.0) -> None:
         counters, seconds = record.counters, max(0.0, now - watched.began_s)
         watched.passes.append(
             Pass(
@@ -177,6 +177,7 @@ class Predictions:
                 raw_bytes=counters.raw_bytes - watched.raw_bytes,
                 wire_bytes=counters.wire_bytes - watched.wire_bytes,
                 path_busy=(counters.path_waiting_s - watched.waiting_s) / seconds if seconds else 0.0,
+                left_bytes=left_bytes,
             )
         )
         watched.began_s, watched.raw_bytes, watched.wire_bytes = now, counters.raw_bytes, counters.wire_bytes
@@ -188,8 +189,10 @@ class Predictions:
         if watched is None or not record.uuid or record.passthrough_reason:
             self._score(record, None)
             return
-        if record.result == "completed":  # else its last pass was cut short, and those before it teach alone
+        if record.result == "completed":
             self._end_pass(watched, record, record.ended_at)
+        elif watched.passes and record.remaining_bytes >= 0:  # a first pass that was cut short says too little
+            self._end_pass(watched, record, record.ended_at, left_bytes=float(record.remaining_bytes))
         shown = lesson(float(record.memory_bytes), watched.passes, watched.dirty)
         self._score(record, self._hindsight(record, shown, watched.carried))
         values: dict[Quantity, float | None] = {

@@ -45,12 +45,19 @@ class Pass:
         raw_bytes: taken from QEMU.
         wire_bytes: on the channels.
         path_busy: share of the time in which the path held it up.
+        left_bytes: of a pass that was cut short, what was still to be sent.
     """
 
     seconds: float
     raw_bytes: float
     wire_bytes: float
     path_busy: float
+    left_bytes: float = 0.0
+
+    @property
+    def whole_bytes(self) -> float:
+        """What the guest had written to before it."""
+        return self.raw_bytes + self.left_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
 
     Args:
         memory_bytes: of the guest.
-        passes: in order; the last one may be the switchover's.
+        passes: in order; the last one may be the switchover's, or one after the first that was cut short.
         dirty_bytes_per_s: libvirt's measure while it ran; not positive before its first pass ended: then the stream
             says it, by what each pass brought that the guest wrote during the one before.
     """
@@ -84,9 +91,9 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
         if written.raw_bytes >= MIB and before.seconds > 0
     ]
     # What is written twice during a pass comes once: the shortest passes show most of it.
-    streamed = max((written.raw_bytes / before.seconds for before, written in pairs), default=None)
+    streamed = max((written.whole_bytes / before.seconds for before, written in pairs), default=None)
     dirty = dirty_bytes_per_s if dirty_bytes_per_s > 0 else streamed
-    sets = [working_set(written.raw_bytes, dirty or 0.0, before.seconds) for before, written in pairs]
+    sets = [working_set(written.whole_bytes, dirty or 0.0, before.seconds) for before, written in pairs]
     return Lesson(
         first_share=first.wire_bytes / memory_bytes if first.wire_bytes > 0 else None,
         later_share=sum(one.wire_bytes for one in later) / later_raw if later_raw else None,

@@ -85,16 +85,32 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     assert 40 * MIB <= newest("working_set") <= 160 * MIB
 
 
-def test_a_cancelled_migration_teaches_by_the_passes_that_it_finished(tmp_path: Path) -> None:
+def test_a_cancelled_migration_teaches_by_its_passes_and_by_what_was_left_of_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
     whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=9.0)
     for seconds, iteration, counters in ((1.0, 1, Counters()), (11.0, 2, whole)):
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
-    ended = Counters(raw_bytes=2 * GIB, wire_bytes=GIB)
-    predictions.ended(close(record(iteration=2, counters=ended), 1012.0, libvirt="failed"))
-    assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == [pytest.approx(0.25)]
-    assert bench.forecasts.known(Key("domain", "later_share", SUBJECT.uuid), 9) == []
+    counters = Counters(raw_bytes=GIB + 20 * MIB, wire_bytes=258 * MIB)
+    cut = record(iteration=2, counters=counters, remaining_bytes=300 * MIB, dirty_bytes_per_s=900e6)
+    predictions.watch(cut, 1011.5)
+    predictions.ended(close(cut, 1012.0, libvirt="failed"))
+
+    def known(quantity: str) -> list[float]:
+        return bench.forecasts.known(Key("domain", quantity, SUBJECT.uuid), 9)
+
+    assert known("first_share") == [pytest.approx(0.25)]
+    assert known("later_share") == [pytest.approx(0.1)]
+    assert known("working_set") == [pytest.approx(320 * MIB, rel=0.05)]
+
+
+def test_a_migration_that_was_cancelled_in_its_first_pass_teaches_nothing_of_the_guest(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    cut = record(iteration=1, counters=Counters(raw_bytes=MIB, wire_bytes=MIB), dirty_bytes_per_s=-1.0)
+    predictions.watch(cut, 1001.0)
+    predictions.ended(close(cut, 1002.0, libvirt="failed"))
+    assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == []
 
 
 def test_what_is_left_becomes_an_estimate_with_a_range(tmp_path: Path) -> None:
