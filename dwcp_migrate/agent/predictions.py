@@ -238,16 +238,23 @@ class Predictions:
         time_s, downtime_s = record.duration_s(record.ended_at), record.downtime_ms / 1000
         model_s = hindsight.time_s.median if hindsight else expected.model_time_s
         model_downtime_s = hindsight.downtime_s.median if hindsight else expected.model_downtime_s
-        for kept, actual, said, model in (
-            (self._times, time_s, expected.time_s[MEDIAN], model_s),
-            (self._downtimes, downtime_s, expected.downtime_s[MEDIAN], model_downtime_s),
+        for kept, actual, said, forecast, model in (
+            (self._times, time_s, expected.time_s[MEDIAN], expected.model_time_s, model_s),
+            (
+                self._downtimes,
+                downtime_s,
+                expected.downtime_s[MEDIAN],
+                expected.model_downtime_s,
+                model_downtime_s,
+            ),
         ):
-            if min(actual, said, model) > 0:
+            if min(actual, said, forecast, model) > 0:
                 kept.setdefault(record.peer, deque(maxlen=SCORES_KEPT)).append(
                     Scored(
                         uuid=record.uuid,
                         is_known=expected.is_guest_known,
                         model_error=math.log(actual / model),
+                        foresight_error=math.log(model / forecast),
                         said_error=math.log(actual / said),
                     )
                 )
@@ -278,9 +285,12 @@ class Predictions:
 
 
 def _corrected(said: Range, scored: Sequence[Scored], uuid: str, *, is_known: bool) -> Range:
+    alike = [score for score in scored if score.is_known == is_known]
     own = [score.model_error for score in scored if score.uuid == uuid]
-    alike = [score.said_error for score in scored if score.is_known == is_known]
-    return corrected(said, bias(own, [score.model_error for score in scored]), alike)
+    shift = bias(own, [score.model_error for score in scored])
+    if is_known:
+        shift += bias((), [score.foresight_error for score in alike])
+    return corrected(said, shift, [score.said_error for score in alike])
 
 
 def _one(value: float | None) -> tuple[float, ...]:

@@ -1,10 +1,11 @@
 """How good the predictions were, and what they should have said (pure).
 
-The rule: two errors of each finished migration are kept apart. What the model would have said of it, had guest and link
-been known as they turned out, shows the model's own error: the next migration meets it again, and the median is
-corrected by it. What was in fact said shows how well everything was known: the interval is to hold as many outcomes as
-it says (split conformal prediction over recent scores; Vovk et al. 2005). With few scores the model's own interval
-counts more.
+The rule: errors of each finished migration are kept apart by their cause. What the model would have said of it, had
+guest and link been known as they turned out, shows the model's own error: the next migration of the guest meets it
+again, and the median is corrected by it. The rest is what guest and link were off by, which for one that is known is
+mostly how the link's forecast errs; its median over all guests counts too. What was in fact said shows how well
+everything was known: the interval is to hold as many outcomes as it says (split conformal prediction over recent
+scores; Vovk et al. 2005). With few scores the model's own interval counts more.
 """
 
 from collections.abc import Sequence
@@ -62,20 +63,22 @@ class Scored:
         uuid: of its domain.
         is_known: an earlier migration had shown the guest.
         model_error: of the model's median, had guest and link been known.
+        foresight_error: ln of that median over the one that was forecast: what guest and link were off by.
         said_error: of the median that was said.
     """
 
     uuid: str
     is_known: bool
     model_error: float
+    foresight_error: float
     said_error: float
 
 
 def bias(own: Sequence[float], everybody: Sequence[float]) -> float:
-    """The model's error to be expected, as a logarithm.
+    """The error to be expected, as a logarithm.
 
     Args:
-        own: model errors of the guest's earlier migrations to this peer, the newest last.
+        own: errors of the guest's earlier migrations to this peer, the newest last.
         everybody: of all migrations to it.
     """
     found = 0.0

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.predictions import Predictions, Subject
+from dwcp_migrate.bandwidth.scores import SCORES_KEPT
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Expected, Migration, close
@@ -159,16 +160,26 @@ def carried_out(predictions: Predictions, number: int, seconds: float) -> Migrat
     return ended
 
 
-def test_a_link_that_was_forecast_wrong_does_not_count_as_an_error_of_the_model(tmp_path: Path) -> None:
+def test_a_link_that_was_forecast_wrong_now_and_then_shifts_nothing_and_widens_the_interval(tmp_path: Path) -> None:
     bench = Bench(tmp_path)  # the link's forecast says RATE
     predictions = Predictions(bench.forecasts, [])
     model_s = 0.3 * GIB / RATE
-    for number in range(4):  # four times as slow as that
-        carried_out(predictions, number, 4 * model_s)
+    for number in range(12):
+        carried_out(predictions, number, (4 if number % 4 == 1 else 1) * model_s)
     said = predictions.tell(SUBJECT).expected
     assert said.is_guest_known
     assert said.time_s[1] == pytest.approx(said.model_time_s, rel=0.1)
-    assert said.time_s[2] > 2 * said.time_s[1]  # but what was said was wrong, and the interval knows
+    assert said.time_s[2] > 2 * said.time_s[1]
+
+
+def test_a_forecast_that_always_errs_to_one_side_is_made_good_for_guests_that_are_known(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    model_s = 0.3 * GIB / RATE
+    for number in range(SCORES_KEPT):  # the link carries a fifth less than is forecast, for ever
+        carried_out(predictions, number, 1.25 * model_s)
+    said = predictions.tell(SUBJECT).expected
+    assert said.time_s[1] == pytest.approx(1.25 * model_s, rel=0.05)
 
 
 def test_guests_that_were_never_seen_widen_no_interval_of_those_that_were(tmp_path: Path) -> None:
