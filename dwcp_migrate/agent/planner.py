@@ -201,7 +201,7 @@ class Planner:
             again = max(0, counters.retransmits - before.retransmits) / seconds
             self.forecasts.note(Key("link", "retransmits", record.peer), again, now)
         if record.uuid and record.dirty_bytes_per_s > 0:
-            self.forecasts.sample(Key("domain", "dirty", record.uuid), record.dirty_bytes_per_s, now)
+            self.forecasts.sample(Key("domain", "rewritten", record.uuid), record.dirty_bytes_per_s, now)
         return _Shown(
             bytes_per_s=max(0, counters.wire_bytes - before.wire_bytes) / seconds,
             waited=(counters.link_waiting_s - before.link_waiting_s) / seconds,

@@ -77,7 +77,8 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
     Args:
         memory_bytes: of the guest.
         passes: in order; the last one may be the switchover's, or one after the first that was cut short.
-        dirty_bytes_per_s: libvirt's measure while it ran; not positive before its first pass ended: then the stream
+        dirty_bytes_per_s: what the guest writes in a second. Over a pass of a minute libvirt's measure and the stream
+            tell no more than how large its working set is. Not positive where neither was measured: then the stream
             says it, by what each pass brought that the guest wrote during the one before.
     """
     if not passes or memory_bytes <= 0:

@@ -104,7 +104,7 @@ def corrected(said: Range, shift: float, said_errors: Sequence[float]) -> Range:
         trust = min(1.0, len(recent) / TRUST_SCORES)
         low, _, high = np.quantile(recent, QUANTILES)
         # The few errors seen lie closer together than those to come: conformal's (n + 1) / n, in spread.
-        spread = 1 + 2 / len(recent)
+        spread = 1 + 1 / len(recent)
         edges = (1 - trust) * edges + trust * spread * np.array([min(low, 0.0), 0.0, max(high, 0.0)])
     return Range(*(float(said.median * edge) for edge in np.exp(shift + edges)))
 

@@ -40,7 +40,8 @@ QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
     ("interface", "speed"): "bytes/s",
     ("interface", "other"): "bytes/s",  # sent by anybody but migrations
     ("interface", "backlog"): "bytes",  # in the queue of the root discipline
-    ("domain", "dirty"): "bytes/s",
+    ("domain", "dirty"): "bytes/s",  # over a second, as measured by QEMU on request
+    ("domain", "rewritten"): "bytes/s",  # over a whole pass of a migration: what is written twice in it counts once
     ("domain", "working_set"): "bytes",
     ("domain", "encode"): "bytes/s",  # memory that the hosts encode and decode, where the link left them free
     ("domain", "first_share"): "1",  # bytes on the wire for each raw one, first pass

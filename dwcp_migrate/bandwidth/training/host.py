@@ -18,7 +18,7 @@ from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
 from dwcp_migrate.bandwidth.training.fit import Trained
 from dwcp_migrate.errors import ConfigError
 
-FORECAST: Final = frozenset({("link", "rate"), ("domain", "dirty")})
+FORECAST: Final = frozenset({("link", "rate"), ("domain", "dirty"), ("domain", "rewritten")})
 """Series that are forecast, and so learned from."""
 
 SERIES_MIN: Final = 2
