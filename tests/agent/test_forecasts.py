@@ -66,3 +66,13 @@ def test_a_link_that_changes_within_a_migration_or_a_little_is_still_the_same(tm
     assert rate_of(within, [3e6] * 60 + [7.5e6] * 5, begin=2000.0) < 6.5e6
     rate_of(little, [3e6, 3.5e6] * 30, begin=2000.0)
     assert rate_of(little, [3.6e6] * 5, begin=9000.0) < 3.55e6
+
+
+def test_the_slow_end_of_a_migration_does_not_make_the_next_one_slow(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    rate_of(bench, [3.5e6] * 25 + [1.2e6, 2.1e6, 0.9e6], begin=2000.0)
+    now, later = bench.forecasts.carries(PEER, 30), bench.forecasts.carries(PEER, 30, silent=True)
+    assert now is not None
+    assert later is not None
+    assert later.median == pytest.approx(3.2e6, rel=0.1)
+    assert abs(later.median - 3.2e6) < abs(now.median - 3.2e6)
