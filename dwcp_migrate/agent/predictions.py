@@ -270,7 +270,7 @@ class Predictions:
             return self._forecasts.known(Key("domain", quantity, uuid), SAMPLES_KEPT) if uuid else []
 
         return Known(
-            # What a pass shows is a lower bound, and QEMU's own measure sees no page or two in a thousand a second.
+            # A pass shows a lower bound; QEMU's own measure samples pages and misses a guest that writes to few.
             dirty=max(values("dirty"), values("rewritten"), key=_middle),
             working_set=values("working_set"),
             first_share=values("first_share"),
