@@ -114,9 +114,9 @@ class Controller:
             return
         measured_s = now - self._since
         bytes_per_s = (look.acknowledged_bytes - self._bytes_at) / measured_s if measured_s else 0.0
-        held_bytes = bytes_per_s * look.rtt_s
+        path_bytes = bytes_per_s * look.rtt_s
         self._waiting_s += elapsed if look.waiting else 0.0
-        self._standing_s += elapsed if look.under_way_bytes >= STANDING_MIN * held_bytes > 0 else 0.0
+        self._standing_s += elapsed if look.under_way_bytes >= STANDING_MIN * path_bytes > 0 else 0.0
         if measured_s >= MEASURE_S:
             self._since = None
             is_busy, is_standing = (spent >= BUSY_MIN * measured_s for spent in (self._waiting_s, self._standing_s))
