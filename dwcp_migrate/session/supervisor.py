@@ -51,7 +51,7 @@ SPARES: Final = 4
 at once, their eight on two cores were four seconds in which the link was half idle."""
 
 REFILL_S: Final = 2.0
-"""From the last one taken or started to the start of the next: migrations that begin meanwhile need the cores."""
+"""From the last one taken to the start of the next: migrations that begin meanwhile need the cores."""
 
 RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 30.0
@@ -230,6 +230,7 @@ class Spares:
         self._waiting: list[DataProcess] = []
         self._failures = 0
         self._next: asyncio.TimerHandle | None = None
+        self._refill_at = 0.0
         self._closed = False
         self.error = ""
 
@@ -277,7 +278,7 @@ class Spares:
         self.error = ""
         self._on_change()
         if self._waiting:
-            self._start_in(REFILL_S)
+            self._start_in(max(0.0, self._refill_at - asyncio.get_running_loop().time()))
         else:  # it was taken meanwhile
             self.start()
 
@@ -303,6 +304,7 @@ class Spares:
         if not self._waiting:
             raise SessionError(self.error or "the agent is stopping")
         spare = self._waiting.pop(0)
+        self._refill_at = asyncio.get_running_loop().time() + REFILL_S
         if self._waiting:
             self._start_in(REFILL_S)
         else:

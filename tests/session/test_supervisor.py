@@ -68,7 +68,7 @@ async def end(process: DataProcess) -> None:
 
 
 async def test_one_is_started_after_the_other_until_all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "REFILL_S", 0.0)
+    monkeypatch.setattr(supervisor, "REFILL_S", 3600.0)  # none was taken: nobody needs the cores
     spares = Watched()
     for _ in range(3):
         spares.start()
