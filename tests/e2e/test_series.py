@@ -19,6 +19,8 @@ UNCERTAIN = {
 def test_every_quantity_that_a_migration_shows_is_kept(world: World) -> None:
     world.lab.wan.set(SLOW)
     source = world.shuttle.source
+    question = f"domain={world.shuttle.guest.name}&peer={world.shuttle.other(source).name}"
+    world.agent(source).get(f"/v1/predict?{question}")  # QEMU's dirty rate is measured when somebody asks
     record, _ = migrate(world)
     world.restart(source)  # an agent that ends writes what it has
     kept = read_all(world.agent(source).config.parent / "state" / SERIES_DIRECTORY)
