@@ -196,13 +196,12 @@ class Predictions:
         dirty = max(watched.dirty, _middle(self._known(record.uuid).dirty))
         shown = lesson(float(record.memory_bytes), watched.passes, dirty)
         self._score(record, self._hindsight(record, shown, watched.carried))
-        streamed = shown.dirty_bytes_per_s if dirty <= 0 else None
         values: dict[Quantity, float | None] = {
             "first_share": shown.first_share,
             "later_share": shown.later_share,
             "encode": shown.encode_bytes_per_s,
             "working_set": shown.working_set_bytes,
-            "rewritten": watched.dirty if watched.dirty > 0 else streamed,
+            "rewritten": watched.dirty if watched.dirty > 0 else shown.rewritten_bytes_per_s,
         }
         for quantity, value in values.items():
             if value is not None and value > 0:

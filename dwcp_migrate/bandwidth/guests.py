@@ -69,6 +69,7 @@ class Lesson:
     encode_bytes_per_s: float | None = None
     working_set_bytes: float | None = None
     dirty_bytes_per_s: float | None = None
+    rewritten_bytes_per_s: float | None = None
 
 
 def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float) -> Lesson:
@@ -101,6 +102,7 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
         encode_bytes_per_s=memory_bytes / first.seconds if free else None,
         working_set_bytes=min(max(sets), memory_bytes) if sets else None,
         dirty_bytes_per_s=dirty,
+        rewritten_bytes_per_s=streamed,
     )
 
 
