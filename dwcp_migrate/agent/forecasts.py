@@ -6,6 +6,7 @@ up again from the disk. Nothing here waits for the disk but `flush`, which runs 
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,11 @@ import numpy as np
 
 from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.predictor import Range
-from dwcp_migrate.bandwidth.regime import SAMPLES, SILENCE_S, Resumption, after_silence
+from dwcp_migrate.bandwidth.regime import SAMPLES, Run, after_silence
 from dwcp_migrate.bandwidth.samples import Samples
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
-from dwcp_migrate.bandwidth.targets import STEPS_MAX, Floats, over_transfer
+from dwcp_migrate.bandwidth.targets import Floats, over_transfer
 
 SLOTS: Final = 128
 """Series that are forecast at once: 32 links and 64 domains, and some to spare; 70 KiB each."""
@@ -53,9 +54,7 @@ class Forecasts:
         self._slots: dict[Key, int] = {}
         self._free = list(range(SLOTS - 1, -1, -1))
         self._heard: dict[Key, float] = {}
-        self._stepped: dict[int, float] = {}
-        self._resumed: dict[int, Resumption] = {}
-        self._lately: dict[int, deque[float]] = {}
+        self._runs: dict[int, Run] = {}
         self._unfilled: dict[str, deque[float]] = {}
         self._flushed_at = 0.0
         self._panel = files.in_use(state).panel(SLOTS)
@@ -69,8 +68,7 @@ class Forecasts:
         """Take the models in use now; every series is caught up when it is measured next."""
         self._panel = files.in_use(self._state).panel(SLOTS)
         self._slots.clear()
-        for known in (self._resumed, self._stepped, self._lately):
-            known.clear()
+        self._runs.clear()
         self._free = list(range(SLOTS - 1, -1, -1))
 
     def sample(self, key: Key, value: float, now: float) -> None:
@@ -104,11 +102,9 @@ class Forecasts:
             oldest = min(self._slots, key=lambda known: self._heard.get(known, 0.0))
             self._free.append(self._slots.pop(oldest))
         slot = self._slots[key] = self._free.pop()
-        for known in (self._resumed, self._stepped, self._lately):
-            known.pop(slot, None)
+        self._runs.pop(slot, None)
         self._panel.forget(slot)
-        for value in self._store.newest(key, REPLAY):
-            self._panel.step(np.array([slot]), np.array([value]))
+        self._catch_up(slot, self._store.newest(key, REPLAY))
         return slot
 
     def step(self, now: float) -> None:
@@ -117,28 +113,24 @@ class Forecasts:
         if not len(slots):
             return
         keys = {slot: key for key, slot in self._slots.items()}
-        for slot in (int(one) for one in slots):
-            is_silent = now - self._stepped.get(slot, 0.0) > SILENCE_S
-            if is_silent:
-                self._lately.pop(slot, None)
-            if is_silent and keys[slot].kind == "link" and self._panel.taken(slot):
-                self._resumed[slot] = Resumption(Range.of(over_transfer(self._panel.forecasts[slot], SAMPLES)))
-            self._stepped[slot] = now
+        links = {slot for slot in slots.tolist() if keys[slot].kind == "link"}
+        for slot in links:
+            if slot not in self._runs or self._runs[slot].is_over(now):
+                self._runs[slot] = Run(self._expected(slot))
         self._panel.step(slots, means)
-        for slot, mean in zip((int(one) for one in slots), (float(one) for one in means), strict=True):
+        for slot, mean in zip(slots.tolist(), means.tolist(), strict=True):
             self._store.add(keys[slot], mean, now)
-            self._lately.setdefault(slot, deque(maxlen=STEPS_MAX)).append(mean)
-            if (resumed := self._resumed.get(slot)) is not None:
-                self._begin_anew(slot, resumed.take(mean))
-                if resumed.is_over:
-                    del self._resumed[slot]
+            if slot in links and self._runs[slot].take(mean, now):
+                self._panel.forget(slot)
+                self._catch_up(slot, self._runs[slot].samples)
 
-    def _begin_anew(self, slot: int, samples: list[float]) -> None:
-        """Forget what a series was, if it has become another one: it begins with these samples."""
-        if samples:
-            self._panel.forget(slot)
-            for value in samples:
-                self._panel.step(np.array([slot]), np.array([value]))
+    def _expected(self, slot: int) -> Range | None:
+        """Of the mean of the first samples after a silence."""
+        return Range.of(over_transfer(self._panel.forecasts[slot], SAMPLES)) if self._panel.taken(slot) else None
+
+    def _catch_up(self, slot: int, values: Iterable[float]) -> None:
+        for value in values:
+            self._panel.step(np.array([slot]), np.array([value]))
 
     def quantiles(self, key: Key) -> Floats | None:
         """Forecast of a series, (targets, 3); None where it was never measured."""
@@ -171,8 +163,8 @@ class Forecasts:
         if forecast is None:
             return Range(least, least * 2, least * UNFILLED) if least > 1 else None
         found = Range.of(over_transfer(forecast, steps))
-        if silent:
-            found = after_silence(found, self._lately.get(self._slots[Key("link", "rate", peer)], ()))
+        if silent and (run := self._runs.get(self._slots[Key("link", "rate", peer)])) is not None:
+            found = after_silence(found, run.samples)
         found = Range(max(found.low, 0.5 * least), max(found.median, least), max(found.high, least))
         return found if found.median > 1 else None
 

@@ -29,6 +29,7 @@ from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
+from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Migration
 from dwcp_migrate.telemetry.logs import get_logger
 
@@ -55,10 +56,7 @@ log = get_logger(component="planner")
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    wire_bytes: int
-    retransmits: int
-    link_waiting_s: float
-    path_waiting_s: float
+    counters: Counters
     is_held: bool
     at: float
 
@@ -186,26 +184,24 @@ class Planner:
     def _show(self, record: Migration, now: float) -> _Shown | None:
         """What a migration showed of its link since the last look; None where that was no plain sending."""
         counters, before = record.counters, self._before.get(record.id)
-        if before is not None and counters.wire_bytes == before.wire_bytes:
+        if before is not None and counters.wire_bytes == before.counters.wire_bytes:
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
         is_held = self.sharing.holds(record.id)
-        self._before[record.id] = _Before(
-            counters.wire_bytes, counters.retransmits, counters.link_waiting_s, counters.path_waiting_s, is_held, now
-        )
+        self._before[record.id] = _Before(counters, is_held, now)
         if before is None or now <= before.at or record.state not in {"precopy", "postcopy"}:
             return None
-        seconds = now - before.at
-        self._wire_bytes += counters.wire_bytes - before.wire_bytes
+        then, seconds = before.counters, now - before.at
+        self._wire_bytes += counters.wire_bytes - then.wire_bytes
         if record.peer and counters.rtt_s > 0:
             self.forecasts.note(Key("link", "rtt", record.peer), counters.rtt_s, now)
-            again = max(0, counters.retransmits - before.retransmits) / seconds
+            again = max(0, counters.retransmits - then.retransmits) / seconds
             self.forecasts.note(Key("link", "retransmits", record.peer), again, now)
         if record.uuid and record.dirty_bytes_per_s > 0:
             self.forecasts.sample(Key("domain", "rewritten", record.uuid), record.dirty_bytes_per_s, now)
         return _Shown(
-            bytes_per_s=max(0, counters.wire_bytes - before.wire_bytes) / seconds,
-            waited=(counters.link_waiting_s - before.link_waiting_s) / seconds,
-            bound=(counters.path_waiting_s - before.path_waiting_s) / seconds,
+            bytes_per_s=max(0, counters.wire_bytes - then.wire_bytes) / seconds,
+            waited=(counters.link_waiting_s - then.link_waiting_s) / seconds,
+            bound=(counters.path_waiting_s - then.path_waiting_s) / seconds,
             is_held=is_held or before.is_held,
         )
 

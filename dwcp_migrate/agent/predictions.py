@@ -8,6 +8,7 @@ record when the migration's domain is known, and scored when the record ends.
                 └──> what would have been said, had guest and link been known ──> corrections
 """
 
+import dataclasses
 import math
 import statistics
 from collections import deque
@@ -109,7 +110,8 @@ class Predictions:
         time_s = _corrected(said.time_s, self._times.get(subject.peer, ()), subject.uuid, is_known=known)
         downtime_s = _corrected(said.downtime_s, self._downtimes.get(subject.peer, ()), subject.uuid, is_known=known)
         losses = sum(self._losses.get(subject.peer, ()))
-        advice = advise(guest, path, _with(said, time_s, downtime_s), link_losses=losses, deadline_s=subject.deadline_s)
+        told = dataclasses.replace(said, time_s=time_s, downtime_s=downtime_s)
+        advice = advise(guest, path, told, link_losses=losses, deadline_s=subject.deadline_s)
         expected = Expected(
             time_s=_three(time_s),
             downtime_s=_three(downtime_s),
@@ -137,7 +139,7 @@ class Predictions:
         guest = self._guest(record.uuid, float(record.remaining_bytes))
         watched = self._watched.get(record.id)
         if record.dirty_bytes_per_s > 0:
-            guest = _with_dirty(guest, Range.around(record.dirty_bytes_per_s, 1.3))
+            guest = dataclasses.replace(guest, dirty_bytes_per_s=Range.around(record.dirty_bytes_per_s, 1.3))
         # The last estimate says for how long; a prediction only to find that would double the tick's work.
         link = self._forecasts.carries(record.peer, record.eta_s if record.eta_s > 0 else TRANSFER_STEPS)
         if record.granted_bytes_per_s > 0:
@@ -236,33 +238,27 @@ class Predictions:
         expected = record.expected
         if expected is None or record.result != "completed":
             return
+        forecast_s, forecast_downtime_s = expected.model_time_s, expected.model_downtime_s
         time_s, downtime_s = record.duration_s(record.ended_at), record.downtime_ms / 1000
-        model_s = hindsight.time_s.median if hindsight else expected.model_time_s
-        model_downtime_s = hindsight.downtime_s.median if hindsight else expected.model_downtime_s
+        model_s = hindsight.time_s.median if hindsight else forecast_s
+        model_downtime_s = hindsight.downtime_s.median if hindsight else forecast_downtime_s
         for kept, actual, said, forecast, model in (
-            (self._times, time_s, expected.time_s[MEDIAN], expected.model_time_s, model_s),
-            (
-                self._downtimes,
-                downtime_s,
-                expected.downtime_s[MEDIAN],
-                expected.model_downtime_s,
-                model_downtime_s,
-            ),
+            (self._times, time_s, expected.time_s, forecast_s, model_s),
+            (self._downtimes, downtime_s, expected.downtime_s, forecast_downtime_s, model_downtime_s),
         ):
-            if min(actual, said, forecast, model) > 0:
-                kept.setdefault(record.peer, deque(maxlen=SCORES_KEPT)).append(
-                    Scored(
-                        uuid=record.uuid,
-                        is_known=expected.is_guest_known,
-                        model_error=math.log(actual / model),
-                        foresight_error=math.log(model / forecast),
-                        said_error=math.log(actual / said),
-                    )
+            if min(actual, said[MEDIAN], forecast, model) > 0:
+                score = Scored(
+                    uuid=record.uuid,
+                    is_known=expected.is_guest_known,
+                    model_error=math.log(actual / model),
+                    foresight_error=math.log(model / forecast),
+                    said_error=math.log(actual / said[MEDIAN]),
                 )
+                kept.setdefault(record.peer, deque(maxlen=SCORES_KEPT)).append(score)
 
     def _is_known(self, uuid: str) -> bool:
         """Whether a migration of this guest has taught something."""
-        return bool(self._known(uuid).first_share)
+        return bool(uuid and self._forecasts.known(Key("domain", "first_share", uuid), 1))
 
     def _known(self, uuid: str) -> Known:
         def values(quantity: Quantity) -> list[float]:
@@ -305,27 +301,6 @@ def _one(value: float | None) -> tuple[float, ...]:
 
 def _three(value: Range) -> tuple[float, float, float]:
     return (value.low, value.median, value.high)
-
-
-def _with(said: Prediction, time_s: Range, downtime_s: Range) -> Prediction:
-    return Prediction(
-        time_s=time_s,
-        downtime_s=downtime_s,
-        wire_bytes=said.wire_bytes,
-        passes=said.passes,
-        convergence=said.convergence,
-    )
-
-
-def _with_dirty(guest: Guest, dirty: Range) -> Guest:
-    return Guest(
-        memory_bytes=guest.memory_bytes,
-        dirty_bytes_per_s=dirty,
-        working_set_bytes=guest.working_set_bytes,
-        first_wire_share=guest.first_wire_share,
-        later_wire_share=guest.later_wire_share,
-        encode_bytes_per_s=guest.encode_bytes_per_s,
-    )
 
 
 def with_eta(record: Migration, eta: Range | None) -> Migration:

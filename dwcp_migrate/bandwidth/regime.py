@@ -9,10 +9,12 @@ and a migration's last seconds are its slowest. So its mean counts as well.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 from dwcp_migrate.bandwidth.predictor import Range
+from dwcp_migrate.bandwidth.targets import STEPS_MAX
 
 SILENCE_S: Final = 10.0
 """Seconds without a sample from which on a series has to show anew that it is the same."""
@@ -28,7 +30,7 @@ LEVEL_SAMPLES: Final = 5
 of 25 was off by 4 % where the forecast was off by 7 to 50; one of 5 was no better than the forecast."""
 
 
-def after_silence(forecast: Range, samples: Sequence[float]) -> Range:
+def after_silence(forecast: Range, samples: Collection[float]) -> Range:
     """Shift a forecast towards the level of the last migration.
 
     Args:
@@ -42,31 +44,34 @@ def after_silence(forecast: Range, samples: Sequence[float]) -> Range:
     return Range(forecast.low * factor, forecast.median * factor, forecast.high * factor)
 
 
-class Resumption:
-    """The first samples of a series after a silence.
+class Run:
+    """The samples of a series since its last silence.
 
     Args:
-        forecast: of their mean, made before the silence.
+        expected: forecast of the mean of the first `SAMPLES`, made before the silence; None where there was none.
+
+    Attributes:
+        samples: the newest of them, oldest first.
     """
 
-    def __init__(self, forecast: Range) -> None:
-        self._forecast = forecast
-        self._samples: list[float] = []
+    def __init__(self, expected: Range | None) -> None:
+        self.samples: deque[float] = deque(maxlen=STEPS_MAX)
+        self._expected = expected
+        self._at = 0.0
 
-    @property
-    def is_over(self) -> bool:
-        """Whether enough came to judge."""
-        return len(self._samples) >= SAMPLES
+    def is_over(self, now: float) -> bool:
+        """Whether the series has fallen silent; `now` is seconds since the epoch."""
+        return now - self._at > SILENCE_S
 
-    def take(self, sample: float) -> list[float]:
+    def take(self, sample: float, now: float) -> bool:
         """Take one sample.
 
         Returns:
-            Once it is over and the series is another one: the samples that it now begins with; empty otherwise.
+            Whether the series has shown with it that it is another one, which begins with `samples`.
         """
-        self._samples.append(sample)
-        if not self.is_over:
-            return []
-        level = statistics.median(self._samples)
-        is_same = self._forecast.low / MARGIN <= level <= self._forecast.high * MARGIN
-        return [] if is_same else self._samples
+        self.samples.append(sample)
+        self._at = now
+        if self._expected is None or len(self.samples) != SAMPLES:
+            return False
+        level = statistics.median(self.samples)
+        return not self._expected.low / MARGIN <= level <= self._expected.high * MARGIN

@@ -64,26 +64,17 @@ def _largest_drawn(items: Integers, size: Floats, v: int, chance: int) -> int:
 
 
 @part
-def _take_some(m: Model, s: State, h: int, taken: Integers, count: int, chance: int) -> int:
-    """Note about a half of a host's movable items, VICTIMS at most, in `taken`; how many are in it now."""
-    most = count + VICTIMS
+def _choose(m: Model, s: State, h: int, taken: Integers, count: int, limit: int, chance: int) -> int:
+    """Note a host's movable items in `taken`: about half of them, VICTIMS at most, or all, CROWD at most, by `limit`.
+
+    Returns:
+        How many are in it now.
+    """
+    most = count + limit
     v = s.first[h]
     while v >= 0 and count < most:
         chance = drawn(chance)
-        if m.movable[v] != 0 and v != taken[0] and chance >> 16 & 1:
-            taken[count] = v
-            count += 1
-        v = s.after[v]
-    return count
-
-
-@part
-def _take_all(m: Model, s: State, h: int, taken: Integers, count: int) -> int:
-    """Note all movable items of a host, CROWD at most, in `taken`; how many are in it now."""
-    most = count + CROWD
-    v = s.first[h]
-    while v >= 0 and count < most:
-        if m.movable[v] != 0 and v != taken[0]:
+        if m.movable[v] != 0 and v != taken[0] and (limit == CROWD or chance >> 16 & 1):
             taken[count] = v
             count += 1
         v = s.after[v]
@@ -113,10 +104,10 @@ def _wanted(m: Model, s: State, v: int, chance: int) -> int:
 @part
 def _choose_whole(m: Model, s: State, items: Integers, wanted: int, taken: Integers, chance: int) -> int:
     """Note behind taken[0] all of the host that it wants, and all of one with somebody whom it keeps out; how many."""
-    count = _take_all(m, s, wanted, taken, 1)
+    count = _choose(m, s, wanted, taken, 1, CROWD, chance)
     other = _kept_out(m, s, items, s.host[taken[0]], chance)
     if other >= 0 and other != wanted:
-        count = _take_all(m, s, other, taken, count)
+        count = _choose(m, s, other, taken, count, CROWD, chance)
     return count
 
 
@@ -186,9 +177,9 @@ def recreate(table: Table, items: Integers, rounds: int, threshold: float, seed:
         if kind <= EMPTIED:
             count = _choose_whole(m, s, items, wanted, taken, chance)
         else:
-            count = _take_some(m, s, wanted, taken, 1, chance)
+            count = _choose(m, s, wanted, taken, 1, VICTIMS, chance)
             if chance >> 20 & 1 and other != wanted:
-                count = _take_some(m, s, other, taken, count, chance + 1)
+                count = _choose(m, s, other, taken, count, VICTIMS, chance + 1)
         change = 0.0
         for n in range(count):
             came[n] = s.host[taken[n]]

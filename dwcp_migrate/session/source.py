@@ -132,16 +132,17 @@ class SourceSession(LinkSession):
             connection.arrived(Arrival(segment.sequence, segment.flags, segment.payload))
 
     def _choose(self) -> Coding:
-        return self._pace.choose(time.monotonic(), self._seen())
+        now = time.monotonic()
+        return self._pace.choose(now, self._seen(now))
 
     def _ahead_s(self) -> float:
-        return self._pace.ahead_s(time.monotonic(), self._seen())
+        now = time.monotonic()
+        return self._pace.ahead_s(now, self._seen(now))
 
-    def _seen(self) -> Seen:
+    def _seen(self, now: float) -> Seen:
         link = self.link.counters()
         self._window.rtt_s = link.rtt_s
-        held_s = self._gate.held_s(time.monotonic())
-        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), held_s)
+        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), self._gate.held_s(now))
 
     def _before_repair(self) -> None:
         self._shared.stage.reset()

@@ -85,7 +85,7 @@ class Controller:
         self._max = channels if self._fixed else channels_max
         self.count = channels if self._fixed else min(CHANNELS_START, channels_max)
         self._before: tuple[int, float] | None = None
-        self._least = 0
+        self._fewest: int | None = None
         self._halve_next = False
         self._best = 0.0
         self._not_before = now
@@ -119,16 +119,16 @@ class Controller:
         self._standing_s += elapsed if look.under_way_bytes >= STANDING_MIN * path_bytes > 0 else 0.0
         if measured_s >= MEASURE_S:
             self._since = None
-            is_busy, is_standing = (spent >= BUSY_MIN * measured_s for spent in (self._waiting_s, self._standing_s))
-            filled = is_busy or is_standing
-            if not (filled and not self._least and self._lower(_least(bytes_per_s, look.rtt_s))):
-                self._decide(now, bytes_per_s, is_busy=is_busy)
+            self._judge(now, bytes_per_s, measured_s, look.rtt_s)
 
-    def _lower(self, least: int) -> bool:
-        """Take in what the path holds. Returns whether the count has fallen, so that nothing is known of it."""
-        self._least, before = least, self.count
-        self.count = min(before, least)
-        return self.count < before
+    def _judge(self, now: float, bytes_per_s: float, measured_s: float, rtt_s: float) -> None:
+        is_busy, is_standing = (spent >= BUSY_MIN * measured_s for spent in (self._waiting_s, self._standing_s))
+        if self._fewest is None and (is_busy or is_standing):
+            self._fewest = _fewest(bytes_per_s, rtt_s)
+            if self._fewest < self.count:
+                self.count = self._fewest
+                return  # what was measured was of more
+        self._decide(now, bytes_per_s, is_busy=is_busy)
 
     def _begin(self, since: float, acknowledged_bytes: int) -> None:
         self._since, self._bytes_at = since, acknowledged_bytes
@@ -161,9 +161,11 @@ class Controller:
 
     def _ease(self, bytes_per_s: float) -> None:
         """Nothing waits for a channel: half of them do as well, unless there is little to send just now."""
-        less = self.count // 2
-        if less >= (self._least or CHANNELS_START) and bytes_per_s > self._best * STALL_SHARE:
-            self._before, self.count, self._halve_next = (self.count, bytes_per_s), less, True
+        if self._can_halve() and bytes_per_s > self._best * STALL_SHARE:
+            self._before, self.count, self._halve_next = (self.count, bytes_per_s), self.count // 2, True
+
+    def _can_halve(self) -> bool:
+        return self.count // 2 >= (self._fewest or CHANNELS_START)
 
     def _rest(self, now: float, count: int, *, halve_next: bool) -> None:
         self.count, self._halve_next = count, halve_next
@@ -171,16 +173,16 @@ class Controller:
 
     def _step(self, now: float, bytes_per_s: float) -> None:
         """Try twice or half as many, against the rate of now."""
-        less, more = self.count // 2, min(self.count * 2, self._max)
-        if self._halve_next and less >= (self._least or CHANNELS_START):
-            self._before, self.count = (self.count, bytes_per_s), less
+        more = min(self.count * 2, self._max)
+        if self._halve_next and self._can_halve():
+            self._before, self.count = (self.count, bytes_per_s), self.count // 2
         elif more > self.count:
             self._before, self.count, self._halve_next = (self.count, bytes_per_s), more, False
         else:
             self._rest(now, self.count, halve_next=True)
 
 
-def _least(bytes_per_s: float, rtt_s: float) -> int:
+def _fewest(bytes_per_s: float, rtt_s: float) -> int:
     """How many channels are few enough for such a path; those of the start where it is unknown."""
     holds = int(bytes_per_s * rtt_s / CHANNEL_BYTES_MIN) if rtt_s else CHANNELS_START
     return min(max(holds, CHANNELS_MIN), CHANNELS_START)

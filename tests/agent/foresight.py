@@ -59,7 +59,7 @@ class Bench:
 def rate_of(bench: Bench, samples: list[float], *, begin: float) -> float:
     """What the link is said to carry over a minute after a migration that showed these samples, one a second."""
     for second, value in enumerate(samples):
-        bench.forecasts.sample(Key("link", "rate", PEER), value, begin + second)
+        bench.forecasts.sample(LINK, value, begin + second)
         bench.forecasts.step(begin + second)
     found = bench.forecasts.carries(PEER, 60)
     assert found is not None
