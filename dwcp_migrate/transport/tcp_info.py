@@ -38,8 +38,7 @@ class TcpInfo:
 
 def parse(data: bytes) -> TcpInfo:
     """Read the structure."""
-    if len(data) < BYTES:
-        return TcpInfo()
+    data = data.ljust(BYTES, b"\0")
     (rtt_us,) = struct.unpack_from("=I", data, _RTT_AT)
     (retransmits,) = struct.unpack_from("=I", data, _TOTAL_RETRANS_AT)
     (acknowledged,) = struct.unpack_from("=Q", data, _BYTES_ACKED_AT)

@@ -74,6 +74,7 @@ class World:
                         wire_bytes=int(second * RATE),
                         rtt_s=0.02,
                         retransmits=3 * second,
+                        link_waiting_s=second * busy,
                         path_waiting_s=second * busy,
                     ),
                     expected=self.expected,
@@ -129,7 +130,10 @@ async def test_one_that_waits_for_its_own_rate_says_nothing_about_the_link(world
     for second in range(1, 5):
         for record, rate, busy in ((world.record, 5e6, 0.2), (held, 0.3e6, 1.0)):
             sent = 20 * RATE * (record is world.record) + second * rate
-            counters = Counters(raw_bytes=int(sent), wire_bytes=int(sent), link_waiting_s=20.0 + second * busy)
+            waited_s = 20.0 * (record is world.record) + second * busy
+            counters = Counters(
+                raw_bytes=int(sent), wire_bytes=int(sent), link_waiting_s=waited_s, path_waiting_s=waited_s
+            )
             world.runtime.ledger.put(replace(record, counters=counters))
         await world.planner.tick(1020.0 + second)
         if second == 1:

@@ -68,3 +68,13 @@ def test_tcp_info_of_a_kernel_too_old_reads_as_nothing() -> None:
     data[100:104] = (7).to_bytes(4, "little")
     data[120:128] = (99).to_bytes(8, "little")
     assert tcp_info.parse(bytes(data)) == tcp_info.TcpInfo(0.0015, 7, 99)
+
+
+def test_tcp_info_counts_what_is_under_way_sent_or_not_and_reads_what_an_older_kernel_has() -> None:
+    data = bytearray(tcp_info.BYTES)
+    data[16:20] = (1448).to_bytes(4, "little")
+    data[24:28] = (3).to_bytes(4, "little")
+    data[120:128] = (99).to_bytes(8, "little")
+    data[144:148] = (1000).to_bytes(4, "little")
+    assert tcp_info.parse(bytes(data)) == tcp_info.TcpInfo(0.0, 0, 99, 3 * 1448 + 1000)
+    assert tcp_info.parse(bytes(data[:128])) == tcp_info.TcpInfo(0.0, 0, 99, 3 * 1448)
