@@ -16,11 +16,11 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.owed import Owed
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.permits import Expected, Permits
@@ -42,9 +42,9 @@ from dwcp_migrate.consensus.tickets import (
 from dwcp_migrate.consensus.tickets import encode as encode_operation
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Permit
 from dwcp_migrate.session.record import Result as Ended
-from dwcp_migrate.telemetry.logs import get_logger
 
 CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""

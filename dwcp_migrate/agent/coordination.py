@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import STATE_SESSION
 from dwcp_migrate.state.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.engine import Engine, EngineStatus
@@ -23,7 +24,6 @@ from dwcp_migrate.state.links import Identity
 from dwcp_migrate.state.model import Capacity, Fleet, Outcome
 from dwcp_migrate.state.raft import RaftEngine
 from dwcp_migrate.state.replica import Settings
-from dwcp_migrate.telemetry.logs import get_logger
 from dwcp_migrate.transport.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0

@@ -25,7 +25,6 @@ from dwcp_migrate import __version__
 from dwcp_migrate.agent import facts
 from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.agent.certifying import Certifying
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.cluster_api import ClusterApi
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
@@ -48,14 +47,15 @@ from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.agent.runtime import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.views import Views
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.hook import Announce
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.session.supervisor import COMMAND, Spares
-from dwcp_migrate.telemetry.logs import get_logger
 from dwcp_migrate.transport.tls import make_context
 
 STOP_S_MAX: Final = 90.0

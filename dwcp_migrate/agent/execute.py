@@ -18,9 +18,9 @@ from typing import Final, Protocol
 
 import msgspec
 
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.fleet import FleetSource
 from dwcp_migrate.agent.journal import Ending, Journal
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory import Hypervisors
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost

@@ -32,8 +32,8 @@ from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group, Member, Membership
 from dwcp_migrate.consensus.reconfiguration import ACCEPTED, encode_membership
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Follow, Successor
-from dwcp_migrate.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.keys import Identity

@@ -14,15 +14,16 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.carriage import Carriage, Crash
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.control_server import refused
 from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.recovery import Recovery
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.vigil import Vigil
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcement
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import (
     CONTROL_SESSION,
     PBFT_SESSION,
@@ -47,7 +48,6 @@ from dwcp_migrate.session.control import (
 )
 from dwcp_migrate.session.messages import AddChannel, StartDestination
 from dwcp_migrate.session.record import Migration, Result, close
-from dwcp_migrate.telemetry.logs import get_logger
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""

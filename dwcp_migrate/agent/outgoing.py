@@ -19,13 +19,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.carriage import Carriage, Crash
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.control_client import code_of
 from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.vigil import Vigil
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import VERSIONS, Close, Closed, Open, Opened
 from dwcp_migrate.session.messages import (
     SESSION_ID_BYTES,
@@ -36,7 +37,6 @@ from dwcp_migrate.session.messages import (
     StartSource,
 )
 from dwcp_migrate.session.record import Event, Migration, close, enter, note
-from dwcp_migrate.telemetry.logs import get_logger
 
 CONNECTIONS_MAX: Final = 1024
 """QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""

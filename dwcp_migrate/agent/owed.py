@@ -11,7 +11,7 @@ from typing import Final
 
 from dwcp_migrate.consensus.tickets import Operation, Result
 from dwcp_migrate.errors import NoQuorumError
-from dwcp_migrate.telemetry.logs import get_logger
+from dwcp_migrate.logs import get_logger
 
 OWED_MAX: Final = 256
 """Kept at most, the newest; a host ends a few migrations a minute, and `policy.sessions_max` run at once."""

@@ -22,8 +22,8 @@ from dwcp_migrate.consensus.node import Node, NodeOptions
 from dwcp_migrate.consensus.replica import Replica
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import PBFT_SESSION
-from dwcp_migrate.telemetry.logs import get_logger
 from dwcp_migrate.transport.frames import Preamble, encode_preamble
 
 JOURNAL: Final = Path("pbft/replica.journal")

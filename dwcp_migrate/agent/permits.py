@@ -17,18 +17,18 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.certifying import Certifying
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.policy import Engine
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import DomainName, Expect, Expected, Permit
 from dwcp_migrate.session.record import Result
 from dwcp_migrate.state.commands import Begin, Body, Fail, Propose, Resume
 from dwcp_migrate.state.machine import REFUSALS
 from dwcp_migrate.state.model import Fleet, Ticket
-from dwcp_migrate.telemetry.logs import get_logger
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
 """Outcomes of a proposal that refuse a migration also where a quorum is not required."""

@@ -20,18 +20,18 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.forecasts import Forecasts
 from dwcp_migrate.agent.predictions import Predictions, Subject, with_eta
 from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.agent.sharing import Sharing
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Migration
-from dwcp_migrate.telemetry.logs import get_logger
 
 TICK_S: Final = 1.0
 """A step of the panel."""

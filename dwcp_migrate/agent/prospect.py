@@ -7,7 +7,6 @@ import statistics
 from typing import Final
 
 from dwcp_migrate.agent.api import Done, GuestRate, LinkForecast, Measured, Predicted
-from dwcp_migrate.agent.clocks import steady_clock, wall_clock
 from dwcp_migrate.agent.planner import Planner
 from dwcp_migrate.agent.predictions import Subject
 from dwcp_migrate.agent.runtime import Runtime
@@ -15,6 +14,7 @@ from dwcp_migrate.agent.sharing import Wish
 from dwcp_migrate.bandwidth.predictor import Range
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, NotFoundError
 from dwcp_migrate.hypervisor.base import Domain

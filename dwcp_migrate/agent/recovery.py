@@ -8,17 +8,17 @@ gone and another host's that it is there.
 import asyncio
 from typing import Final
 
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Ask, Runs
 from dwcp_migrate.state.commands import HandOver, PutDomain, Resolve
 from dwcp_migrate.state.model import Ticket
-from dwcp_migrate.telemetry.logs import get_logger
 
 EVERY_S: Final = 5.0
 """Between two looks for what is open."""

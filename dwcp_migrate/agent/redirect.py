@@ -12,7 +12,7 @@ from dwcp_migrate.agent.peers import Directory, canonical
 from dwcp_migrate.config import Intercept as InterceptConfig
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Interceptor, Redirect
-from dwcp_migrate.telemetry.logs import get_logger
+from dwcp_migrate.logs import get_logger
 
 log = get_logger(component="redirect")
 

@@ -39,7 +39,7 @@ from dwcp_migrate.consensus.node import Node, NodeOptions
 from dwcp_migrate.consensus.quorum import quorum_of
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from dwcp_migrate.units import KIB
 

@@ -20,8 +20,8 @@ from typing import Final, NamedTuple
 
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport import Link, LinkOptions, Reassembly, Segment
-from dwcp_migrate.transport.certificates import create_authority, issue
 from dwcp_migrate.transport.channel import RECORD_BYTES
 from dwcp_migrate.transport.frames import HEADER_BYTES, PREAMBLE_BYTES
 from dwcp_migrate.transport.health import QUANTUM_BYTES_MAX

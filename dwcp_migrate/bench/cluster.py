@@ -20,7 +20,7 @@ import msgspec
 
 from dwcp_migrate.bench.replica import Answer, Order, Setup
 from dwcp_migrate.errors import DwcpError
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 
 WAIT_S: Final = 60.0
 

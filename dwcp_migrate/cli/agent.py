@@ -22,10 +22,10 @@ def command(path: Path) -> None:
     """Run the agent until SIGTERM; SIGHUP reads the configuration again."""
     # Before numpy is imported: a thread for each core costs more than it brings on the small matrices of a forecast.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from dwcp_migrate import logs
     from dwcp_migrate.agent.daemon import serve
     from dwcp_migrate.hypervisor.intercept import NftInterceptor
     from dwcp_migrate.hypervisor.libvirt_events import LibvirtWatcher
-    from dwcp_migrate.telemetry import logs
 
     config = load(path)
     logs.configure(

@@ -33,7 +33,7 @@ def command() -> None:
 @json_option
 def init(*, directory: Path, days: int, force: bool, as_json: bool) -> None:
     """Make the authority: ca.pem and ca.key."""
-    from dwcp_migrate.transport.certificates import create_authority
+    from dwcp_migrate.pki import create_authority
 
     _tell(create_authority(directory, days=days, force=force), as_json=as_json)
 
@@ -50,9 +50,9 @@ def issue(*, name: str, addresses: tuple[str, ...], directory: Path, days: int, 
 
     NAME is the host's DNS name, as the other agents' configuration has it under [[peers]].
     """
-    from dwcp_migrate.transport import certificates
+    from dwcp_migrate import pki
 
-    _tell(certificates.issue(directory, name, addresses=addresses, days=days, force=force), as_json=as_json)
+    _tell(pki.issue(directory, name, addresses=addresses, days=days, force=force), as_json=as_json)
 
 
 def _tell(paths: tuple[Path, Path], *, as_json: bool) -> None:

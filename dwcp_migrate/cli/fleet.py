@@ -21,7 +21,6 @@ from typing import Any, Final
 import click
 
 from dwcp_migrate.agent.api import Measured
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.execute import Executor, Hosts
 from dwcp_migrate.agent.fleet import (
     SETTINGS_NAME,
@@ -39,6 +38,7 @@ from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.forecasts import AgentCost, Questions
 from dwcp_migrate.cli.options import config_option
 from dwcp_migrate.cli.shared import Shared, SharedFleet
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors

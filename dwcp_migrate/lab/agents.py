@@ -18,10 +18,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
 
+from dwcp_migrate import pki
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.processes import ProcessId
-from dwcp_migrate.transport import certificates
 
 READY_S_MAX: Final = 60.0
 """Two seconds on an idle machine, most of it imports; more where builds share the cores."""
@@ -130,11 +130,11 @@ def prepare(directory: Path, hypervisors: Sequence[Hypervisor]) -> None:
     if authority.is_dir():
         return
     authority.mkdir(mode=0o700)
-    certificates.create_authority(authority, name="lab")
+    pki.create_authority(authority, name="lab")
     for hypervisor in hypervisors:
         own = _directory(hypervisor)
         own.mkdir(mode=0o700, exist_ok=True)
-        for path in certificates.issue(authority, hypervisor.name):
+        for path in pki.issue(authority, hypervisor.name):
             path.rename(own / path.name)
         (own / "ca.pem").write_bytes((authority / "ca.pem").read_bytes())
 

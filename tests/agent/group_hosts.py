@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer, refused
 from dwcp_migrate.agent.domains import Domains
@@ -17,13 +16,14 @@ from dwcp_migrate.agent.listeners import LinkIntake, Listener
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.proposing import Change, Named
 from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, Coordination, Link, Pbft, PbftMember, Peer
 from dwcp_migrate.consensus.certificate import Certificate
 from dwcp_migrate.consensus.key_file import make_identity
 from dwcp_migrate.consensus.tickets import Issue, Register, Ticket, decode_result, encode
 from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.session.control import PBFT_SESSION, Follow, Message, Request
-from dwcp_migrate.transport.certificates import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from tests.consensus.processes import free_ports
 

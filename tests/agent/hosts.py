@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from dwcp_migrate.agent import api
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from tests.hypervisor.namespace import Namespace
 
 SOURCE_ADDRESS = "10.77.0.1"

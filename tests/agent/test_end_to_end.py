@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.frames import Preamble, encode_preamble
 from tests.agent.hosts import (
     DESTINATION_ADDRESS,

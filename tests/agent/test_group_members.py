@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.agent import following
-from dwcp_migrate.agent.clocks import wall_clock
 from dwcp_migrate.agent.memberships import FILE
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.consensus.certificate import Certificate
 from dwcp_migrate.consensus.lineage import GRACE_MS
 from dwcp_migrate.errors import ConfigError, EpochError, NoQuorumError

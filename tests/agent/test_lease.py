@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.agent.clocks import steady_clock
 from dwcp_migrate.agent.cluster_views import Changed, Held
 from dwcp_migrate.agent.journal import Journal
 from dwcp_migrate.cli.client import Client
 from dwcp_migrate.cli.shared import LEASE, Shared
+from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.placement.cost import Policy
 from tests.agent.hosts import Host

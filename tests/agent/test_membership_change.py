@@ -17,7 +17,7 @@ from dwcp_migrate.agent.api import Failure
 from dwcp_migrate.agent.cluster_views import Changed, GroupStatus, PbftView
 from dwcp_migrate.agent.memberships import FILE
 from dwcp_migrate.consensus.key_file import make_identity
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from tests.agent.hosts import Host, announce, echoing, exchange
 from tests.agent.test_tickets import UUID
 from tests.hypervisor.namespace import Namespace

@@ -8,7 +8,7 @@ import pytest
 from dwcp_migrate.bench import amst, frame
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.units import KIB, MIB
 
 

@@ -26,7 +26,7 @@ from dwcp_migrate.consensus.permits import Expected, Permits
 from dwcp_migrate.consensus.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
 from dwcp_migrate.errors import ConsensusError
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from tests.consensus.members import CLUSTER, identity, member, membership
 from tests.consensus.processes import free_ports

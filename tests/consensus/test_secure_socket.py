@@ -11,7 +11,7 @@ import pytest
 
 from dwcp_migrate.consensus import secure_socket
 from dwcp_migrate.consensus.secure_socket import READ_BYTES, SecureSocket, secure
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from dwcp_migrate.units import MIB
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dwcp_migrate import pki
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import newest_record
 from dwcp_migrate.session.record import Migration
-from dwcp_migrate.transport import certificates
 from tests.e2e.world import World, migrate, migrate_stock
 
 pytestmark = pytest.mark.lab
@@ -79,6 +79,6 @@ def test_a_peer_with_a_certificate_of_another_authority_is_passed_through(world:
 
 
 def foreign_certificate(directory: Path, name: str) -> dict[str, str]:
-    certificates.create_authority(directory, name="somebody else")
-    certificate, key = certificates.issue(directory, name)
+    pki.create_authority(directory, name="somebody else")
+    certificate, key = pki.issue(directory, name)
     return {"ca": str(directory / "ca.pem"), "certificate": str(certificate), "key": str(key)}

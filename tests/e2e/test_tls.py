@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.transport import certificates
+from dwcp_migrate import pki as certificates
 from tests.e2e.world import World, migrate
 
 pytestmark = pytest.mark.lab

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.session.messages import (
     MESSAGE_BYTES_MAX,
     AddChannel,
@@ -24,7 +25,6 @@ from dwcp_migrate.session.messages import (
     decode_from_worker,
     encode,
 )
-from dwcp_migrate.transport.certificates import create_authority, issue
 from dwcp_migrate.transport.frames import PREAMBLE_BYTES, decode_preamble
 from dwcp_migrate.units import MIB
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pysyncobj.poller import PollPoller
 
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.state import links as module
 from dwcp_migrate.state import wire
 from dwcp_migrate.state.links import Identity, Links
-from dwcp_migrate.transport.certificates import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 
 TICKS = 2000

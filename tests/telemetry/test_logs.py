@@ -5,7 +5,7 @@ import pytest
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from dwcp_migrate.telemetry import logs
+from dwcp_migrate import logs
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from tests.transport.pair import Pair
 
 

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import CertificateError, ConfigError
-from dwcp_migrate.transport.certificates import create_authority, issue
+from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import check_peer_name, make_context
 
 
