@@ -17,9 +17,9 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
+from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.owed import Owed
-from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode

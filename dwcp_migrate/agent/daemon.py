@@ -26,6 +26,7 @@ from dwcp_migrate.agent import facts
 from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.agent.certifying import Certifying
 from dwcp_migrate.agent.cluster_api import ClusterApi
+from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.coordination import Coordination
@@ -36,7 +37,6 @@ from dwcp_migrate.agent.hook_server import HookServer
 from dwcp_migrate.agent.incoming import Incoming
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
-from dwcp_migrate.agent.notify import Notifier
 from dwcp_migrate.agent.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.permits import Permits
@@ -44,8 +44,8 @@ from dwcp_migrate.agent.planner import Planner
 from dwcp_migrate.agent.prospect import Prospect
 from dwcp_migrate.agent.recovery import Recovery
 from dwcp_migrate.agent.redirect import Redirection
-from dwcp_migrate.agent.runtime import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
+from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.views import Views
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load

@@ -17,8 +17,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.coordination import Coordination
-from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.policy import Engine

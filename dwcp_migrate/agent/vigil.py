@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.agent.runtime import Runtime
+from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError

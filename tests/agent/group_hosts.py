@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer, refused
 from dwcp_migrate.agent.domains import Domains
@@ -15,7 +16,6 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.listeners import LinkIntake, Listener
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.proposing import Change, Named
-from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, Coordination, Link, Pbft, PbftMember, Peer
 from dwcp_migrate.consensus.certificate import Certificate

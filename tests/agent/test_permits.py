@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.history import History
@@ -18,7 +19,6 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.permits import CLOCK_SKEW_S, Permits, as_permit
 from dwcp_migrate.agent.recovery import SETTLED_S, Recovery
-from dwcp_migrate.agent.runtime import Runtime
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import PeerUnreachableError, SessionError
