@@ -24,12 +24,14 @@ from msgspec.structs import replace
 from dwcp_migrate import __version__
 from dwcp_migrate.agent import facts
 from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
-from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.authorization.certificates import Certifying
+from dwcp_migrate.agent.authorization.fleet_state import Coordination
+from dwcp_migrate.agent.authorization.permits import Permits
+from dwcp_migrate.agent.authorization.reconciler import Recovery
 from dwcp_migrate.agent.cluster_api import ClusterApi
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
-from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.history import History
@@ -39,10 +41,8 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
-from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.planner import Planner
 from dwcp_migrate.agent.prospect import Prospect
-from dwcp_migrate.agent.recovery import Recovery
 from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.systemd import Notifier

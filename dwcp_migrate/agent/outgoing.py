@@ -18,10 +18,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.carriage import Carriage, Crash
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.control_client import code_of
-from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.agent.vigil import Vigil
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer

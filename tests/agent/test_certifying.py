@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.authorization.certificates import Certifying
 from dwcp_migrate.config import Coordination, Pbft, PbftMember
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.tickets import Ownership

@@ -4,7 +4,15 @@ from itertools import product
 
 import pytest
 
-from dwcp_migrate.consensus.policy import EVENTS_MAX, PAUSE_DOUBLINGS_MAX, PAUSE_S, Engine, Health, Policy, choose
+from dwcp_migrate.agent.authorization.engine_choice import (
+    EVENTS_MAX,
+    PAUSE_DOUBLINGS_MAX,
+    PAUSE_S,
+    Engine,
+    Health,
+    Policy,
+    choose,
+)
 
 BOTH = frozenset({Engine.RAFT, Engine.PBFT})
 RAFT, PBFT, NONE = frozenset({Engine.RAFT}), frozenset({Engine.PBFT}), frozenset[Engine]()

@@ -16,12 +16,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.certifying import Certifying
+from dwcp_migrate.agent.authorization.certificates import Certifying
+from dwcp_migrate.agent.authorization.engine_choice import Engine
+from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.coordination import Coordination
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.policy import Engine
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import DomainName, Expect, Expected, Permit

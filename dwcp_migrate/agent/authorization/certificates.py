@@ -16,15 +16,15 @@ from typing import Final
 
 import msgspec
 
+from dwcp_migrate.agent.authorization.engine_choice import Choice, Engine, Health, Policy, choose
+from dwcp_migrate.agent.authorization.retry_queue import Owed
 from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.group import PbftGroup
-from dwcp_migrate.agent.owed import Owed
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.permits import Expected, Permits
-from dwcp_migrate.consensus.policy import Choice, Engine, Health, Policy, choose
 from dwcp_migrate.consensus.tickets import (
     REFUSALS,
     Cancel,

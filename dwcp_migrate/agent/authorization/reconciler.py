@@ -8,9 +8,9 @@ gone and another host's that it is there.
 import asyncio
 from typing import Final
 
+from dwcp_migrate.agent.authorization.fleet_state import Coordination
+from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.coordination import Coordination
-from dwcp_migrate.agent.permits import Permits
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, DwcpError

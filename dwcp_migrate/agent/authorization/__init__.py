@@ -1,0 +1,1 @@
+"""Permission for a migration: tickets of the cluster state, certificates of the PBFT group, and their settlement."""
