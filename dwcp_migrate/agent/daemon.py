@@ -33,6 +33,7 @@ from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.domains import Domains
+from dwcp_migrate.agent.forecasting.loop import Planner
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.hook_server import HookServer
@@ -41,7 +42,6 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
-from dwcp_migrate.agent.planner import Planner
 from dwcp_migrate.agent.prospect import Prospect
 from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.agent.server import Api, HttpServer, metrics_application

@@ -8,9 +8,9 @@ from typing import Final
 
 from dwcp_migrate.agent.api import Done, GuestRate, LinkForecast, Measured, Predicted
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.planner import Planner
-from dwcp_migrate.agent.predictions import Subject
-from dwcp_migrate.agent.sharing import Wish
+from dwcp_migrate.agent.forecasting.loop import Planner
+from dwcp_migrate.agent.forecasting.predictions import Subject
+from dwcp_migrate.agent.forecasting.rate_control import Wish
 from dwcp_migrate.bandwidth.predictor import Range
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.daemon import _runtime
+from dwcp_migrate.agent.forecasting.loop import LOOK_S, Planner
 from dwcp_migrate.agent.peers import Directory
-from dwcp_migrate.agent.planner import LOOK_S, Planner
 from dwcp_migrate.agent.prospect import Prospect
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Config, Peer
@@ -170,7 +170,7 @@ async def test_what_the_interfaces_carry_beside_migrations_is_other_traffic(
 ) -> None:
     await world.planner._look_at_network()
     world.sent += 500_000_000
-    monkeypatch.setattr("dwcp_migrate.agent.planner.wall_clock", lambda: 4e9)
+    monkeypatch.setattr("dwcp_migrate.agent.forecasting.loop.wall_clock", lambda: 4e9)
     await world.planner._look_at_network()
     assert world.looked[0] == ["192.0.2.2"]
     forecasts = world.planner.forecasts
@@ -238,7 +238,7 @@ async def test_the_link_goes_to_the_next_at_once_and_not_at_the_next_tick(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.carry(20, busy=1.0)
-    monkeypatch.setattr("dwcp_migrate.agent.planner.TICK_S", 3600.0)
+    monkeypatch.setattr("dwcp_migrate.agent.forecasting.loop.TICK_S", 3600.0)
     paced = asyncio.Event()
 
     def pace(identity: str, bytes_per_s: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.predictions import Predictions, Subject
+from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
 from dwcp_migrate.bandwidth.scores import SCORES_KEPT
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.session.messages import Counters

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.forecasts import REPLAY
-from dwcp_migrate.agent.sharing import ALIVE_BYTES_PER_S, PROBE_EVERY_S, PROBE_S, WISHES_MAX, Wish
+from dwcp_migrate.agent.forecasting.rate_control import ALIVE_BYTES_PER_S, PROBE_EVERY_S, PROBE_S, WISHES_MAX, Wish
+from dwcp_migrate.agent.forecasting.series import REPLAY
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
 from dwcp_migrate.bandwidth.usage import LOOKS, ROOM

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.forecasts import Forecasts
+from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.bandwidth.advice import Advice, advise
 from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
 from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict

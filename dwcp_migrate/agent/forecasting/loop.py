@@ -21,9 +21,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.forecasts import Forecasts
-from dwcp_migrate.agent.predictions import Predictions, Subject, with_eta
-from dwcp_migrate.agent.sharing import Sharing
+from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject, with_eta
+from dwcp_migrate.agent.forecasting.rate_control import Sharing
+from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.clocks import steady_clock, wall_clock
