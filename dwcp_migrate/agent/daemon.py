@@ -22,13 +22,11 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent import facts
 from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.agent.authorization.certificates import Certifying
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.authorization.reconciler import Recovery
-from dwcp_migrate.agent.cluster_api import ClusterApi
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
 from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
@@ -37,16 +35,18 @@ from dwcp_migrate.agent.forecasting.loop import Planner
 from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.hook_server import HookServer
+from dwcp_migrate.agent.http import host_facts as facts
+from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
+from dwcp_migrate.agent.http.prediction_handlers import Prospect
+from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
+from dwcp_migrate.agent.http.status import Views
 from dwcp_migrate.agent.incoming import Incoming
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
-from dwcp_migrate.agent.prospect import Prospect
 from dwcp_migrate.agent.redirect import Redirection
-from dwcp_migrate.agent.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.systemd import Notifier
-from dwcp_migrate.agent.views import Views
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
 from dwcp_migrate.errors import ConfigError, HypervisorError

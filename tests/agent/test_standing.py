@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.cluster_views import Flight, Held, Standing
+from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, StandingApi
 from dwcp_migrate.agent.standing import for_new, under, within
-from dwcp_migrate.agent.standing_api import LEASE_S_MAX, StandingApi
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError
 from dwcp_migrate.placement.cost import Policy

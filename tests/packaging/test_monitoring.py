@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.telemetry.table import TABLE
+from dwcp_migrate.agent.http.metric_table import TABLE
 
 REPOSITORY = Path(__file__).parents[2]
 PROMTOOL = str(Path(sys.executable).with_name("promtool"))

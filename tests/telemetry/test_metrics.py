@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_migrate.agent import api
 from dwcp_migrate.agent.cluster_views import GroupStatus
-from dwcp_migrate.telemetry.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
-from dwcp_migrate.telemetry.table import TABLE, as_markdown
+from dwcp_migrate.agent.http.metric_table import TABLE, as_markdown
+from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent import facts
 from dwcp_migrate.agent.api import (
     Certificate,
     Facts,
@@ -24,6 +23,7 @@ from dwcp_migrate.agent.api import (
 from dwcp_migrate.agent.cluster_views import GroupStatus
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.control_client import code_of
+from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.redirect import Redirection
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.telemetry.snapshot import CoordinationView, GroupView, MigrationView, StatusView, TotalsView
-from dwcp_migrate.telemetry.table import ID_CHARACTERS, TABLE, Family
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
