@@ -3,7 +3,7 @@
 import socket
 from typing import TYPE_CHECKING, cast
 
-from dwcp_migrate.agent.listeners import LinkIntake
+from dwcp_migrate.agent.intake.listeners import LinkIntake
 
 if TYPE_CHECKING:
     from dwcp_migrate.agent.control_server import ControlServer
