@@ -39,12 +39,12 @@ from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
 from dwcp_migrate.agent.http.prediction_handlers import Prospect
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import Views
-from dwcp_migrate.agent.incoming import Incoming
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.ledger import Ledger
-from dwcp_migrate.agent.outgoing import Outgoing
+from dwcp_migrate.agent.migrations.incoming import Incoming
+from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.clocks import steady_clock, wall_clock

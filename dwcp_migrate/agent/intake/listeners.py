@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Self
 
 from dwcp_migrate.agent.control_server import ControlServer
-from dwcp_migrate.agent.outgoing import reset
+from dwcp_migrate.agent.migrations.outgoing import reset
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError

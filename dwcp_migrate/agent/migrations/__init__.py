@@ -1,0 +1,1 @@
+"""Outgoing and incoming migrations: admission, data processes, liveness of the peer."""
