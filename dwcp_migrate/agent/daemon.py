@@ -32,7 +32,6 @@ from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.forecasting.loop import Planner
-from dwcp_migrate.agent.group import PbftGroup
 from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
@@ -45,6 +44,7 @@ from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
+from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers import Directory, SilentPeers
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.clocks import steady_clock, wall_clock

@@ -20,7 +20,7 @@ from tests.agent.test_permits import UUID, WEB, World, world_of
 from tests.consensus.members import identity
 
 if TYPE_CHECKING:
-    from dwcp_migrate.agent.group import PbftGroup
+    from dwcp_migrate.agent.pbft.group import PbftGroup
 
 PBFT = Pbft(cluster="00" * 16, members=(PbftMember("r0", identity("r0").public.hex()),))
 SHARED = Coordination(voters=("a", "b", "c"), pbft=PBFT)

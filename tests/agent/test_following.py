@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from dwcp_migrate.agent import following as module
-from dwcp_migrate.agent.following import Follower
-from dwcp_migrate.agent.memberships import Memberships
+from dwcp_migrate.agent.pbft import membership_sync as module
+from dwcp_migrate.agent.pbft.membership_store import Memberships
+from dwcp_migrate.agent.pbft.membership_sync import Follower
 from dwcp_migrate.agent.peers import Directory
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.agent import following
-from dwcp_migrate.agent.memberships import FILE
+from dwcp_migrate.agent.pbft import membership_sync
+from dwcp_migrate.agent.pbft.membership_store import FILE
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.consensus.certificate import Certificate
 from dwcp_migrate.consensus.lineage import GRACE_MS
@@ -19,8 +19,8 @@ FOUR = ["a", "b", "c", "d"]
 @pytest.fixture
 async def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GroupHosts]:
     """Members a, b, c, d; e has no part; f asks and does not vote."""
-    monkeypatch.setattr(following, "EAGER_S", 0.05)
-    monkeypatch.setattr(following, "FOLLOW_S", 0.5)
+    monkeypatch.setattr(membership_sync, "EAGER_S", 0.05)
+    monkeypatch.setattr(membership_sync, "FOLLOW_S", 0.5)
     found = GroupHosts(tmp_path, FOUR, "e", clients=["f"])
     yield found
     await found.stop()
@@ -111,8 +111,8 @@ async def test_a_destination_that_slept_through_a_change_asks_the_source_that_sh
     await hosts["e"].until(1, "replica")
     shown = await hosts.certificate("a")
     destination = hosts["f"]
-    monkeypatch.setattr(following, "FOLLOW_S", 3600.0)
-    monkeypatch.setattr(following.Follower, "start", lambda _: None)  # as if no member answered
+    monkeypatch.setattr(membership_sync, "FOLLOW_S", 3600.0)
+    monkeypatch.setattr(membership_sync.Follower, "start", lambda _: None)  # as if no member answered
     await destination.start()
     with pytest.raises(EpochError, match="could not verify what follows"):
         believed(destination, shown)

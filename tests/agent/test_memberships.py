@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.agent import memberships as module
-from dwcp_migrate.agent.memberships import FILE, Memberships
+from dwcp_migrate.agent.pbft import membership_store as module
+from dwcp_migrate.agent.pbft.membership_store import FILE, Memberships
 from dwcp_migrate.config import Pbft, PbftMember
 from dwcp_migrate.consensus.lineage import decode_link
 from dwcp_migrate.consensus.membership import Member, Membership

@@ -35,7 +35,7 @@ from tests.agent.deciders import Deciders, FakeGroup
 
 if TYPE_CHECKING:
     from dwcp_migrate.agent.control_client import ControlClient
-    from dwcp_migrate.agent.group import PbftGroup
+    from dwcp_migrate.agent.pbft.group import PbftGroup
     from dwcp_migrate.session.supervisor import Spares
 
 UUID = "0123abcd-0000-1111-2222-333344445555"

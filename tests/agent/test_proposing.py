@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.proposing import NAMES_MAX, Change, Named, following, seated
+from dwcp_migrate.agent.pbft.membership_change import NAMES_MAX, Change, Named, following, seated
 from dwcp_migrate.consensus.membership import CLIENTS_MAX, Group, Member, Membership
 from dwcp_migrate.consensus.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import ConfigError

@@ -22,7 +22,7 @@ from dwcp_migrate.agent.cluster_views import (
     Seat,
     Tickets,
 )
-from dwcp_migrate.agent.proposing import Change, Named
+from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.config import PbftMember, parse
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.engine import EngineStatus, Member

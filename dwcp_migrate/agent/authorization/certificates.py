@@ -20,7 +20,7 @@ from dwcp_migrate.agent.authorization.engine_choice import Choice, Engine, Healt
 from dwcp_migrate.agent.authorization.retry_queue import Owed
 from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.group import PbftGroup
+from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.memberships import Memberships
+from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.consensus.core import Options, Ready
 from dwcp_migrate.consensus.group_client import GroupClient
 from dwcp_migrate.consensus.journal_file import JournalFile
