@@ -28,8 +28,6 @@ from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.authorization.reconciler import Recovery
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
-from dwcp_migrate.agent.control_client import ControlClient
-from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.forecasting.loop import Planner
 from dwcp_migrate.agent.history import History
@@ -45,7 +43,9 @@ from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
-from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.peers.client import ControlClient
+from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
+from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load

@@ -10,7 +10,7 @@ import pytest
 from dwcp_migrate.agent.pbft import membership_sync as module
 from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.agent.pbft.membership_sync import Follower
-from dwcp_migrate.agent.peers import Directory
+from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX
 from dwcp_migrate.consensus.messages import EpochLink, encode_body
@@ -20,7 +20,7 @@ from tests.agent.test_memberships import FIRST, SECOND, THIRD, configured
 from tests.consensus.epoch_links import link
 
 if TYPE_CHECKING:
-    from dwcp_migrate.agent.control_client import ControlClient
+    from dwcp_migrate.agent.peers.client import ControlClient
 
 ONE, TWO = link(FIRST, SECOND, 10), link(SECOND, THIRD, 20)
 FORGED = link(FIRST, SECOND, 10, signers=["r0", "r1"])

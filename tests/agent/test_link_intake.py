@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from dwcp_migrate.agent.intake.listeners import LinkIntake
 
 if TYPE_CHECKING:
-    from dwcp_migrate.agent.control_server import ControlServer
+    from dwcp_migrate.agent.peers.server import ControlServer
 
 
 class NoControl:

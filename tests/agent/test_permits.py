@@ -18,7 +18,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.ledger import Ledger
-from dwcp_migrate.agent.peers import Directory, SilentPeers
+from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import PeerUnreachableError, SessionError
@@ -34,8 +34,8 @@ from dwcp_migrate.state.model import Limits, Ticket
 from tests.agent.deciders import Deciders, FakeGroup
 
 if TYPE_CHECKING:
-    from dwcp_migrate.agent.control_client import ControlClient
     from dwcp_migrate.agent.pbft.group import PbftGroup
+    from dwcp_migrate.agent.peers.client import ControlClient
     from dwcp_migrate.session.supervisor import Spares
 
 UUID = "0123abcd-0000-1111-2222-333344445555"

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.daemon import _runtime
 from dwcp_migrate.agent.forecasting.loop import LOOK_S, Planner
 from dwcp_migrate.agent.http.prediction_handlers import Prospect
-from dwcp_migrate.agent.peers import Directory
+from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.errors import NotFoundError

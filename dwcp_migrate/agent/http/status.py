@@ -22,9 +22,9 @@ from dwcp_migrate.agent.api import (
 )
 from dwcp_migrate.agent.cluster_views import GroupStatus
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.control_client import code_of
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError

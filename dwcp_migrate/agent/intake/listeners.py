@@ -15,8 +15,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
-from dwcp_migrate.agent.control_server import ControlServer
 from dwcp_migrate.agent.migrations.outgoing import reset
+from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError

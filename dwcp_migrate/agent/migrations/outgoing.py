@@ -20,9 +20,9 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.control_client import code_of
 from dwcp_migrate.agent.migrations.data_process import Carriage, Crash
 from dwcp_migrate.agent.migrations.peer_liveness import Vigil
+from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError

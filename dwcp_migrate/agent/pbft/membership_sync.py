@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.agent.control_client import ControlClient
 from dwcp_migrate.agent.pbft.membership_store import Memberships
-from dwcp_migrate.agent.peers import Directory
+from dwcp_migrate.agent.peers.client import ControlClient
+from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX, LINKS_MAX, decode_link
 from dwcp_migrate.errors import DwcpError, EpochError

@@ -1,0 +1,1 @@
+"""The other agents: their names and addresses, requests to them and answers for them."""
