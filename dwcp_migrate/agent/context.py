@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dwcp_migrate.agent.domains import Domains
-from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
 from dwcp_migrate.agent.tasks import Tasks
+from dwcp_migrate.agent.tracking.domain_tracker import Domains
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.config import Config
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.session.control import DomainName

@@ -28,9 +28,7 @@ from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.authorization.permits import Permits
 from dwcp_migrate.agent.authorization.reconciler import Recovery
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
-from dwcp_migrate.agent.domains import Domains
 from dwcp_migrate.agent.forecasting.loop import Planner
-from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
 from dwcp_migrate.agent.http.prediction_handlers import Prospect
@@ -39,7 +37,6 @@ from dwcp_migrate.agent.http.status import Views
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.redirect import Redirection
-from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
@@ -47,6 +44,9 @@ from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.systemd import Notifier
+from dwcp_migrate.agent.tracking.domain_tracker import Domains
+from dwcp_migrate.agent.tracking.history import History
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
 from dwcp_migrate.errors import ConfigError, HypervisorError

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.domains import Domains
-from dwcp_migrate.agent.history import History
 from dwcp_migrate.agent.intake.listeners import LinkIntake, Listener
-from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer, refused
+from dwcp_migrate.agent.tracking.domain_tracker import Domains
+from dwcp_migrate.agent.tracking.history import History
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, Coordination, Link, Pbft, PbftMember, Peer
 from dwcp_migrate.consensus.certificate import Certificate

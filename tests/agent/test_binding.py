@@ -1,4 +1,4 @@
-from dwcp_migrate.agent.binding import EXTRA_MEMORY_BYTES_MAX, Known, Question, bind
+from dwcp_migrate.agent.tracking.domain_matching import EXTRA_MEMORY_BYTES_MAX, Known, Question, bind
 from dwcp_migrate.units import GIB, MIB
 
 A = Known("a", "vm-a", 2 * GIB, moving=True)

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.agent.domains import Domains
-from dwcp_migrate.agent.history import History
-from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.tracking.domain_tracker import Domains
+from dwcp_migrate.agent.tracking.history import History
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.session.control import DomainName

@@ -15,10 +15,10 @@ from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.authorization.permits import CLOCK_SKEW_S, Permits, as_permit
 from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, Recovery
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.domains import Domains
-from dwcp_migrate.agent.history import History
-from dwcp_migrate.agent.ledger import Ledger
 from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
+from dwcp_migrate.agent.tracking.domain_tracker import Domains
+from dwcp_migrate.agent.tracking.history import History
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import PeerUnreachableError, SessionError

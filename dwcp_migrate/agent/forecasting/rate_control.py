@@ -18,7 +18,7 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
-from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.bandwidth.allocator import Capacity, Demand, Grant, allocate
 from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.series import Key

@@ -28,7 +28,7 @@ from dwcp_migrate.agent.api import (
 )
 from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
-from dwcp_migrate.agent.ledger import AmbiguousIdError, Ledger
+from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, Ledger
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
 from dwcp_migrate.state.commands import COMMAND_BYTES_MAX

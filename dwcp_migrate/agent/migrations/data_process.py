@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final
 
-from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import SessionError
 from dwcp_migrate.session.messages import Abort, Finished, FromWorker, Happened, Progress, ToWorker

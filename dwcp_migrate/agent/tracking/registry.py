@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from dwcp_migrate.agent.api import AgentState, Totals, Update
-from dwcp_migrate.agent.history import History
+from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.session.record import Migration

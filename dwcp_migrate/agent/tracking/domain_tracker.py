@@ -12,8 +12,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.binding import Known, Question, bind
-from dwcp_migrate.agent.ledger import Ledger
+from dwcp_migrate.agent.tracking.domain_matching import Known, Question, bind
+from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, DomainWatcher, JobStatistics, WatcherState
 from dwcp_migrate.logs import get_logger
