@@ -22,7 +22,6 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.api import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.agent.authorization.certificates import Certifying
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.authorization.permits import Permits
@@ -47,6 +46,7 @@ from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.domain_tracker import Domains
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.api.status import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
 from dwcp_migrate.errors import ConfigError, HypervisorError

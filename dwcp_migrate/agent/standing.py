@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dwcp_migrate.agent.cluster_views import Flight, Standing
+from dwcp_migrate.api.cluster import Flight, Standing
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check
 from dwcp_migrate.state.model import Host as Known

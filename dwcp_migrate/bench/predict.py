@@ -16,14 +16,14 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.api import Predicted
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.status import Predicted
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Shuttle, newest_record
 from dwcp_migrate.lab.wan import Link
-from dwcp_migrate.session.record import Migration
 
 GROUP: Final = 5
 """Migrations counted for one link and guest."""

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab import census, evidence
@@ -23,7 +24,6 @@ from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Move, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
-from dwcp_migrate.session.record import Migration
 from dwcp_migrate.units import MIB
 
 LINK: Final = Link(rate_bytes_per_s=20e6, delay_s=0.005, loss=0.0001)

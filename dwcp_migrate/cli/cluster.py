@@ -6,9 +6,9 @@ from typing import Any
 import click
 import msgspec
 
-from dwcp_migrate.agent import cluster_views as api
+from dwcp_migrate.api import cluster as api
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.cli.pbft import command as pbft
 from dwcp_migrate.state.model import Limits

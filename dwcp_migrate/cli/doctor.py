@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from dwcp_migrate.api.client import Client
 from dwcp_migrate.cli import checks, host, output
-from dwcp_migrate.cli.client import Client
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 import msgspec
 
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import DwcpError, PlacementError
 

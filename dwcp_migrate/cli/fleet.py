@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import click
 
-from dwcp_migrate.agent.api import Measured
 from dwcp_migrate.agent.execute import Executor, Hosts
 from dwcp_migrate.agent.fleet import (
     SETTINGS_NAME,
@@ -33,8 +32,9 @@ from dwcp_migrate.agent.fleet import (
 )
 from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.agent.standing import for_new, rules_of, within
+from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.status import Measured
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.forecasts import AgentCost, Questions
 from dwcp_migrate.cli.options import config_option
 from dwcp_migrate.cli.shared import Shared, SharedFleet

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from dwcp_migrate.agent import cluster_views as api
+from dwcp_migrate.api import cluster as api
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.cli.tickets import STALE
 from dwcp_migrate.units import format_rate

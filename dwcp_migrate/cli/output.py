@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from dwcp_migrate.session.record import Migration
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import format_bytes, format_rate
 
 UNKNOWN = "-"

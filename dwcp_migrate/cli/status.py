@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.agent import cluster_views as api
+from dwcp_migrate.api import cluster as api
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
 
 HEADER = ("Ticket", "Domain", "From", "To", "Generation", "State", "Granted", "Reason")

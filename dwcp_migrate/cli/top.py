@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import history, output, status
-from dwcp_migrate.cli.client import Client, control_socket
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.errors import AgentUnreachableError
 from dwcp_migrate.units import format_rate

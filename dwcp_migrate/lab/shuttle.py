@@ -24,13 +24,13 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from dwcp_migrate.agent.api import Migrations, Update
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.status import Migrations, Update
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest, Report
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
-from dwcp_migrate.session.record import Migration
 
 MOVE_S_MAX: Final = 180.0
 """Bound of one migration of a small guest, disturbances included."""

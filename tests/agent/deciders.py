@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from dwcp_migrate.agent.cluster_views import GroupStatus, Seat
+from dwcp_migrate.api.cluster import GroupStatus, Seat
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import Certificate, sign_decision
 from dwcp_migrate.consensus.client import Decision

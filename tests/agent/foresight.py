@@ -8,9 +8,9 @@ from dwcp_migrate.agent.forecasting.rate_control import Sharing
 from dwcp_migrate.agent.forecasting.series import REPLAY, Forecasts
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Bandwidth
-from dwcp_migrate.session.record import Migration
 from dwcp_migrate.units import GIB
 
 RATE = 25e6

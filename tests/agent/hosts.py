@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
 from dwcp_migrate.pki import create_authority, issue
 from tests.hypervisor.namespace import Namespace
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.agent.cluster_views import Changed, Held
 from dwcp_migrate.agent.journal import Journal
-from dwcp_migrate.cli.client import Client
+from dwcp_migrate.api.client import Client
+from dwcp_migrate.api.cluster import Changed, Held
 from dwcp_migrate.cli.shared import LEASE, Shared
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError

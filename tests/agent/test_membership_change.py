@@ -13,9 +13,9 @@ from typing import Self
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.api import Failure
-from dwcp_migrate.agent.cluster_views import Changed, GroupStatus, PbftView
 from dwcp_migrate.agent.pbft.membership_store import FILE
+from dwcp_migrate.api.cluster import Changed, GroupStatus, PbftView
+from dwcp_migrate.api.status import Failure
 from dwcp_migrate.consensus.key_file import make_identity
 from dwcp_migrate.pki import create_authority, issue
 from tests.agent.hosts import Host, announce, echoing, exchange

@@ -19,6 +19,7 @@ from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import Domains
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import PeerUnreachableError, SessionError
@@ -26,7 +27,6 @@ from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import Domain, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.session.control import Ask, DomainName, Expect, Expected, Permit, Runs
-from dwcp_migrate.session.record import Migration
 from dwcp_migrate.state.commands import PutHost, Resolve, SetHostState, SetLimits
 from dwcp_migrate.state.fake import FakeEngine
 from dwcp_migrate.state.fleet import FleetMachine

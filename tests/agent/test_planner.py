@@ -10,6 +10,7 @@ from dwcp_migrate.agent.daemon import _runtime
 from dwcp_migrate.agent.forecasting.loop import LOOK_S, Planner
 from dwcp_migrate.agent.http.prediction_handlers import Prospect
 from dwcp_migrate.agent.peers.directory import Directory
+from dwcp_migrate.api.migration import Event, Migration, close, note
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.errors import NotFoundError
@@ -17,7 +18,6 @@ from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Event, Migration, close, note
 from dwcp_migrate.units import GIB, MIB
 
 UUID = "8f3c1d6e-0000-4000-8000-000000000001"

@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
+from dwcp_migrate.api.migration import Expected, Migration, close
 from dwcp_migrate.bandwidth.scores import SCORES_KEPT
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Expected, Migration, close
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
 

@@ -7,9 +7,9 @@ from typing import cast
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.cluster_views import Flight, Held, Standing
 from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, StandingApi
 from dwcp_migrate.agent.standing import for_new, under, within
+from dwcp_migrate.api.cluster import Flight, Held, Standing
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError
 from dwcp_migrate.placement.cost import Policy

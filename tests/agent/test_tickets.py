@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.cluster_views import Cluster, Locks, Tickets
+from dwcp_migrate.api.cluster import Cluster, Locks, Tickets
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
 
 Hosts = tuple[Host, Host]

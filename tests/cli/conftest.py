@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
+from dwcp_migrate.api.migration import Phase
 from dwcp_migrate.cli import run
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Phase
 from tests.agent import records
 
 NOW = 1_790_000_100.0

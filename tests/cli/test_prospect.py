@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
 
 Call = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Any]

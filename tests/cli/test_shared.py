@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.agent.cluster_views import Standing
 from dwcp_migrate.agent.fleet import read_settings
+from dwcp_migrate.api.cluster import Standing
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.model import Rule
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
 from dwcp_migrate.cli import run
 from dwcp_migrate.state.engine import EngineStatus, Member
 

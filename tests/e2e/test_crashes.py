@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import pytest
 
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.config import Intercept
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
-from dwcp_migrate.session.record import Migration
 from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, migrate, migrate_stock
 
 pytestmark = pytest.mark.lab

@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.api import Migrations
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.status import Migrations
 from dwcp_migrate.lab.guest import Guest
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
-from dwcp_migrate.session.record import Migration
 from tests.e2e.world import GUEST, World
 
 pytestmark = pytest.mark.lab

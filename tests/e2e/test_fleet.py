@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.cluster_views import Cluster, Tickets
+from dwcp_migrate.api.cluster import Cluster, Tickets
 from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.key_file import make_identity
 from dwcp_migrate.lab.agents import Agent

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate import pki
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import newest_record
-from dwcp_migrate.session.record import Migration
 from tests.e2e.world import World, migrate, migrate_stock
 
 pytestmark = pytest.mark.lab

@@ -1,8 +1,7 @@
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.session.messages import EVENTS, Counters, Finished, Happened
-from dwcp_migrate.session.record import (
+from dwcp_migrate.api.migration import (
     DETAIL_CHARACTERS_MAX,
     EVENTS_MAX,
     TRANSITIONS,
@@ -15,6 +14,7 @@ from dwcp_migrate.session.record import (
     note,
     progressed,
 )
+from dwcp_migrate.session.messages import EVENTS, Counters, Finished, Happened
 
 
 def record(**fields: object) -> Migration:

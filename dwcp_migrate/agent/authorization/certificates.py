@@ -18,9 +18,10 @@ import msgspec
 
 from dwcp_migrate.agent.authorization.engine_choice import Choice, Engine, Health, Policy, choose
 from dwcp_migrate.agent.authorization.retry_queue import Owed
-from dwcp_migrate.agent.cluster_views import Chosen, EngineEvent, PbftView
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.pbft.group import PbftGroup
+from dwcp_migrate.api.cluster import Chosen, EngineEvent, PbftView
+from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.certificate import decode, encode
@@ -44,7 +45,6 @@ from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Permit
-from dwcp_migrate.session.record import Result as Ended
 
 CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""

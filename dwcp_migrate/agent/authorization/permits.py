@@ -20,12 +20,12 @@ from dwcp_migrate.agent.authorization.certificates import Certifying
 from dwcp_migrate.agent.authorization.engine_choice import Engine
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.api.migration import Result
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import DomainName, Expect, Expected, Permit
-from dwcp_migrate.session.record import Result
 from dwcp_migrate.state.commands import Begin, Body, Fail, Propose, Resume
 from dwcp_migrate.state.machine import REFUSALS
 from dwcp_migrate.state.model import Fleet, Ticket

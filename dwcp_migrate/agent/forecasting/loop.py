@@ -25,13 +25,13 @@ from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject, wit
 from dwcp_migrate.agent.forecasting.rate_control import Sharing
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tasks import Tasks
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.record import Migration
 
 TICK_S: Final = 1.0
 """A step of the panel."""

@@ -19,13 +19,13 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
+from dwcp_migrate.api.migration import Expected, Migration
 from dwcp_migrate.bandwidth.advice import Advice, advise
 from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
 from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
 from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Scored, bias, corrected
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
-from dwcp_migrate.session.record import Expected, Migration
 
 UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
 """8 Mbit/s to 1 Gbit/s: a link over which nothing was ever carried."""

@@ -10,11 +10,11 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.api import Failure
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.cluster_views import Changed, Cluster, Locks, PbftView, Tickets
 from dwcp_migrate.agent.http.placement_handlers import StandingApi
 from dwcp_migrate.agent.pbft.membership_change import Change
+from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, Tickets
+from dwcp_migrate.api.status import Failure
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.consensus.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError

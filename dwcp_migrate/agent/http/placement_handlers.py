@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.cluster_views import Changed, Flight, Held, Standing
+from dwcp_migrate.api.cluster import Changed, Flight, Held, Standing
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
 from dwcp_migrate.state.commands import (
     Acquire,

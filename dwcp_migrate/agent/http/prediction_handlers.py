@@ -6,11 +6,11 @@ The rule: a question costs at most a second: the dirty rate of a domain that has
 import statistics
 from typing import Final
 
-from dwcp_migrate.agent.api import Done, GuestRate, LinkForecast, Measured, Predicted
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.forecasting.loop import Planner
 from dwcp_migrate.agent.forecasting.predictions import Subject
 from dwcp_migrate.agent.forecasting.rate_control import Wish
+from dwcp_migrate.api.status import Done, GuestRate, LinkForecast, Measured, Predicted
 from dwcp_migrate.bandwidth.predictor import Range
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer

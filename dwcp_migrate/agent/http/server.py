@@ -13,7 +13,10 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.api import (
+from dwcp_migrate.agent.http import metrics
+from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
+from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, Ledger
+from dwcp_migrate.api.status import (
     HISTORY_LIMIT_DEFAULT,
     HISTORY_LIMIT_MAX,
     WEIGHT_MAX,
@@ -26,9 +29,6 @@ from dwcp_migrate.agent.api import (
     Predicted,
     Status,
 )
-from dwcp_migrate.agent.http import metrics
-from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
-from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, Ledger
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
 from dwcp_migrate.state.commands import COMMAND_BYTES_MAX

@@ -8,7 +8,12 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.api import (
+from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.http import host_facts as facts
+from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.peers.client import code_of
+from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.status import (
     Certificate,
     Facts,
     Hook,
@@ -20,11 +25,6 @@ from dwcp_migrate.agent.api import (
     PeerView,
     Status,
 )
-from dwcp_migrate.agent.cluster_views import GroupStatus
-from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.http import host_facts as facts
-from dwcp_migrate.agent.intake.redirect import Redirection
-from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError

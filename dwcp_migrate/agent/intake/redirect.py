@@ -7,8 +7,8 @@ a migration that plain TCP would have done. Whatever the kernel refuses is said 
 import socket
 from collections.abc import Callable
 
-from dwcp_migrate.agent.api import Intercept, Rule
 from dwcp_migrate.agent.peers.directory import Directory, canonical
+from dwcp_migrate.api.status import Intercept, Rule
 from dwcp_migrate.config import Intercept as InterceptConfig
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Interceptor, Redirect

@@ -11,10 +11,10 @@ from socket import socket
 from typing import Any, Final
 
 from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.api.migration import Event, finished, happened, note, progressed
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import SessionError
 from dwcp_migrate.session.messages import Abort, Finished, FromWorker, Happened, Progress, ToWorker
-from dwcp_migrate.session.record import Event, finished, happened, note, progressed
 from dwcp_migrate.session.supervisor import DataProcess
 
 EXIT_S_MAX: Final = 10.0

@@ -19,6 +19,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Carriage, Crash
 from dwcp_migrate.agent.migrations.peer_liveness import Vigil
 from dwcp_migrate.agent.peers.server import refused
+from dwcp_migrate.api.migration import Migration, Result, close
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, SessionError
@@ -47,7 +48,6 @@ from dwcp_migrate.session.control import (
     common_version,
 )
 from dwcp_migrate.session.messages import AddChannel, StartDestination
-from dwcp_migrate.session.record import Migration, Result, close
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""

@@ -23,6 +23,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Carriage, Crash
 from dwcp_migrate.agent.migrations.peer_liveness import Vigil
 from dwcp_migrate.agent.peers.client import code_of
+from dwcp_migrate.api.migration import Event, Migration, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
@@ -36,7 +37,6 @@ from dwcp_migrate.session.messages import (
     StartRelay,
     StartSource,
 )
-from dwcp_migrate.session.record import Event, Migration, close, enter, note
 
 CONNECTIONS_MAX: Final = 1024
 """QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""

@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-from dwcp_migrate.agent.cluster_views import NO_GROUP, GroupStatus, Seat
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.pbft.local_member import Part
 from dwcp_migrate.agent.pbft.membership_change import Change, following, seated
 from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.agent.pbft.membership_sync import Follower
+from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, Seat
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.client import Decision
 from dwcp_migrate.consensus.core import Ready

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.tracking.domain_matching import Known, Question, bind
 from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.api.migration import Event, Migration, Result, Role, note
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, DomainWatcher, JobStatistics, WatcherState
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import DOMAINS_MAX, DomainName
-from dwcp_migrate.session.record import Event, Migration, Result, Role, note
 
 LEAVING_S_MAX: Final = 0.15
 """For libvirt to say which domains leave, before the peer is asked; it takes 2 to 20 ms."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.session.record import Migration
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import MIB
 
 FILE_BYTES_MAX: Final = 8 * MIB

@@ -31,8 +31,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp_migrate.agent.cluster_views import GroupStatus
-from dwcp_migrate.session.record import Event, Expected, Migration, Phase, Result, Role, State
+from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.migration import Event, Expected, Migration, Phase, Result, Role, State
 from dwcp_migrate.state.engine import EngineStatus
 
 __all__ = [

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dwcp_migrate.agent import api
+from dwcp_migrate.api import status as api
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError, CoordinationError, DwcpError, NotFoundError
 
