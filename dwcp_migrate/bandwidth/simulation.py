@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dwcp_migrate.bandwidth.allocator import Capacity, Demand, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
 from dwcp_migrate.bandwidth.precopy import Fluid
 
 STEP_S: Final = 1.0

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth import files
-from dwcp_migrate.bandwidth.allocator import Capacity, Demand, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
 from dwcp_migrate.bandwidth.ensemble import neural
 from dwcp_migrate.bandwidth.history import History
 from dwcp_migrate.bandwidth.samples import Samples

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.bandwidth.allocator import (
+from dwcp_migrate.bandwidth.allocation.allocator import (
     CONVERGENCE_MARGIN,
     DEMANDS_MAX,
     TRICKLE_SHARE,
@@ -14,8 +14,8 @@ from dwcp_migrate.bandwidth.allocator import (
     Grant,
     allocate,
 )
+from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, Job, late, order
 from dwcp_migrate.bandwidth.precopy import Fluid
-from dwcp_migrate.bandwidth.sequence import PASSES_MAX, Job, late, order
 from dwcp_migrate.bandwidth.simulation import Link, Moving, in_order
 from dwcp_migrate.bench import pba_sharing
 from dwcp_migrate.bench.frame import Options

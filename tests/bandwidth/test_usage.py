@@ -1,6 +1,6 @@
 """What a migration can use of its link, from what it used."""
 
-from dwcp_migrate.bandwidth.usage import BUSY_MIN, LOOKS, ROOM, USED_UP, Usage
+from dwcp_migrate.bandwidth.allocation.usage import BUSY_MIN, LOOKS, ROOM, USED_UP, Usage
 
 IDLE = 0.1
 

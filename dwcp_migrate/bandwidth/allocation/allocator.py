@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.bandwidth.sequence import Job, late, order
+from dwcp_migrate.bandwidth.allocation.ordering import Job, late, order
 
 TRICKLE_SHARE: Final = 0.05
 """Of what there is, together for all migrations: 1.2 Mbit/s each for eight of them on 200 Mbit/s."""

@@ -1,0 +1,1 @@
+"""Shares of a link: who gets how much of it, and in which order."""
