@@ -14,10 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import priors
-from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
+from dwcp_migrate.bandwidth.forecasting import priors
+from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
+from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
 from dwcp_migrate.bandwidth.targets import Floats
-from dwcp_migrate.bandwidth.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
 from dwcp_migrate.errors import ConfigError, NotFoundError
 
 SHIPPED: Final = Path(__file__).parent / "models"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from dwcp_migrate.bandwidth import series
-from dwcp_migrate.bandwidth.samples import STEP_S
+from dwcp_migrate.bandwidth.forecasting.resampling import STEP_S
 from dwcp_migrate.bandwidth.series import CAPACITY, FILE_BYTES, HEADER_BYTES, Key, Ring
 from dwcp_migrate.bandwidth.targets import Floats
 

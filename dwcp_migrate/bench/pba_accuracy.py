@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import files, priors, synthetic
-from dwcp_migrate.bandwidth.ensemble import Ensemble
-from dwcp_migrate.bandwidth.evaluation import MIX, WARM_UP, Score, run, score
+from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.forecasting import priors, synthetic
+from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
+from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, Score, run, score
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bench.frame import Options, Row
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
-from dwcp_migrate.bandwidth.ensemble import neural
-from dwcp_migrate.bandwidth.history import History
-from dwcp_migrate.bandwidth.samples import Samples
+from dwcp_migrate.bandwidth.forecasting.ensemble import neural
+from dwcp_migrate.bandwidth.forecasting.resampling import Samples
+from dwcp_migrate.bandwidth.forecasting.weights import MODELS
+from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.targets import LOW
-from dwcp_migrate.bandwidth.weights import MODELS
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.transport import tcp_info
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth.history import DEPTH, VALUE_MIN, History
+from dwcp_migrate.bandwidth.forecasting.windows import DEPTH, VALUE_MIN, History
 
 ONE = np.array([0])
 

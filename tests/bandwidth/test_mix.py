@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth.bands import Bands, untrained
-from dwcp_migrate.bandwidth.conformal import STRETCH_MAX, Conformal, calibrated
-from dwcp_migrate.bandwidth.mix import TRUST, Mix
+from dwcp_migrate.bandwidth.forecasting.bands import Bands, untrained
+from dwcp_migrate.bandwidth.forecasting.conformal import STRETCH_MAX, Conformal, calibrated
+from dwcp_migrate.bandwidth.forecasting.mix import TRUST, Mix
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, TARGETS, Floats
 
 ONE = np.array([0])

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from dwcp_migrate.bandwidth import files
-from dwcp_migrate.bandwidth.features import OUTPUTS, RATIO_MAX, ordered
-from dwcp_migrate.bandwidth.history import History
-from dwcp_migrate.bandwidth.neural import Lstm, Mlp
+from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, RATIO_MAX, ordered
+from dwcp_migrate.bandwidth.forecasting.neural import Lstm, Mlp
+from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
+from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import sequences
 from dwcp_migrate.bandwidth.training.networks import LstmNetwork, MlpNetwork
 from dwcp_migrate.bandwidth.training.networks import ordered as ordered_in_torch
-from dwcp_migrate.bandwidth.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
 from dwcp_migrate.errors import ConfigError
 
 MLP = MODELS["mlp"]

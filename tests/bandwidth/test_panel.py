@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth import files, synthetic
-from dwcp_migrate.bandwidth.ensemble import EWMA_DEFAULT, Ensemble
-from dwcp_migrate.bandwidth.evaluation import MIX, run, score
-from dwcp_migrate.bandwidth.panel import Panel
+from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.forecasting import synthetic
+from dwcp_migrate.bandwidth.forecasting.ensemble import EWMA_DEFAULT, Ensemble
+from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, run, score
+from dwcp_migrate.bandwidth.forecasting.panel import Panel
 from dwcp_migrate.bandwidth.targets import MEDIAN, TARGETS, Floats
 from dwcp_migrate.bench.pba_accuracy import SAMPLES
 

@@ -3,8 +3,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth.history import History
-from dwcp_migrate.bandwidth.points import Autoregressive, Ewma, Holt, Last, PointForecaster, Seasonal
+from dwcp_migrate.bandwidth.forecasting.point_forecasters import (
+    Autoregressive,
+    Ewma,
+    Holt,
+    Last,
+    PointForecaster,
+    Seasonal,
+)
+from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats
 
 WEIGHTS = np.array([0.5, 0.3, 0.1, 0.3, 0.1])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_migrate.bandwidth import series
-from dwcp_migrate.bandwidth.samples import Samples
+from dwcp_migrate.bandwidth.forecasting.resampling import Samples
 from dwcp_migrate.bandwidth.series import CAPACITY, FILE_BYTES, KEY_BYTES_MAX, Key
 from dwcp_migrate.bandwidth.store import Store, read_all, read_file
 

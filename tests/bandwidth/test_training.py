@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth import files, lifecycle, priors, synthetic
-from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
-from dwcp_migrate.bandwidth.panel import Prior
+from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.forecasting import lifecycle, priors, synthetic
+from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
+from dwcp_migrate.bandwidth.forecasting.panel import Prior
+from dwcp_migrate.bandwidth.forecasting.weights import MODELS
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
@@ -17,7 +19,6 @@ from dwcp_migrate.bandwidth.training import host
 from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, Effort, synthetic_series, train_ensemble
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN, sequences, windows
 from dwcp_migrate.bandwidth.training.fit import Plan, train
-from dwcp_migrate.bandwidth.weights import MODELS
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import ConfigError, NotFoundError
 

@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import priors, synthetic
-from dwcp_migrate.bandwidth.ensemble import DEFAULT_MODELS, Ensemble
+from dwcp_migrate.bandwidth.forecasting import priors, synthetic
+from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, Ensemble
+from dwcp_migrate.bandwidth.forecasting.weights import MODELS, Architecture
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN
 from dwcp_migrate.bandwidth.training.fit import Plan, Trained, train
-from dwcp_migrate.bandwidth.weights import MODELS, Architecture
 
 SYNTHETIC_SERIES: Final = 700
 SYNTHETIC_SAMPLES: Final = 400

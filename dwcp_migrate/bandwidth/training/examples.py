@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.features import WINDOW, log_ratio, window_inputs
-from dwcp_migrate.bandwidth.history import VALUE_MIN
-from dwcp_migrate.bandwidth.neural import level_gain
+from dwcp_migrate.bandwidth.forecasting.features import WINDOW, log_ratio, window_inputs
+from dwcp_migrate.bandwidth.forecasting.neural import level_gain
+from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, outcomes
 
 SERIES_SAMPLES_MIN: Final = WINDOW + 2

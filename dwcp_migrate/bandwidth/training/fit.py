@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dwcp_migrate.bandwidth.forecasting.weights import Architecture, Weights
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN, Examples, sequences, windows
 from dwcp_migrate.bandwidth.training.networks import LstmNetwork, MlpNetwork, loss
-from dwcp_migrate.bandwidth.weights import Architecture, Weights
 
 HELD_OUT: Final = 0.15
 """Of the series, to choose the epoch by."""

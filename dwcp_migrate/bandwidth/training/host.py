@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.bandwidth import files, lifecycle
-from dwcp_migrate.bandwidth.ensemble import Ensemble
+from dwcp_migrate.bandwidth import files
+from dwcp_migrate.bandwidth.forecasting import lifecycle
+from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
 from dwcp_migrate.bandwidth.store import read_all
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble

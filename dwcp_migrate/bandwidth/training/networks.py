@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dwcp_migrate.bandwidth.features import OUTPUTS, RATIO_MAX
+from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, RATIO_MAX
+from dwcp_migrate.bandwidth.forecasting.weights import LSTM_INPUTS, Architecture, Weights
 from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats
-from dwcp_migrate.bandwidth.weights import LSTM_INPUTS, Architecture, Weights
 
 
 class MlpNetwork(nn.Module):

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_migrate.bandwidth.panel import Panel
+from dwcp_migrate.bandwidth.forecasting.panel import Panel
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, QUANTILES, TARGETS, Floats, outcomes, pinball
 
 WARM_UP: Final = 50

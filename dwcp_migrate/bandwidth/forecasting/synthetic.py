@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.history import VALUE_MIN
+from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN
 from dwcp_migrate.bandwidth.targets import Floats
 
 LEVEL: Final = 1.0

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.features import RATIO_MAX
+from dwcp_migrate.bandwidth.forecasting.features import RATIO_MAX
 from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, Floats, Indices
 
 RATE: Final = 0.06

@@ -9,15 +9,15 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.bands import untrained
-from dwcp_migrate.bandwidth.conformal import calibrated
-from dwcp_migrate.bandwidth.evaluation import WARM_UP, Said, run
-from dwcp_migrate.bandwidth.features import RATIO_MAX
-from dwcp_migrate.bandwidth.history import VALUE_MIN, History
-from dwcp_migrate.bandwidth.mix import TRUST
-from dwcp_migrate.bandwidth.panel import Experts, Panel, Prior
+from dwcp_migrate.bandwidth.forecasting.bands import untrained
+from dwcp_migrate.bandwidth.forecasting.conformal import calibrated
+from dwcp_migrate.bandwidth.forecasting.evaluation import WARM_UP, Said, run
+from dwcp_migrate.bandwidth.forecasting.features import RATIO_MAX
+from dwcp_migrate.bandwidth.forecasting.mix import TRUST
+from dwcp_migrate.bandwidth.forecasting.panel import Experts, Panel, Prior
+from dwcp_migrate.bandwidth.forecasting.weights import read_arrays
+from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN, History
 from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, outcomes, pinball
-from dwcp_migrate.bandwidth.weights import read_arrays
 from dwcp_migrate.errors import ConfigError
 
 CALIBRATION_OUTCOMES: Final = 100

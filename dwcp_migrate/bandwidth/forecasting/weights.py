@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_migrate.bandwidth.features import OUTPUTS, WINDOW
+from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, WINDOW
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.errors import ConfigError
 from dwcp_migrate.units import MIB

@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.bands import Bands, untrained
-from dwcp_migrate.bandwidth.conformal import Conformal
-from dwcp_migrate.bandwidth.history import History
-from dwcp_migrate.bandwidth.mix import TRUST, Mix
-from dwcp_migrate.bandwidth.neural import QuantileForecaster
-from dwcp_migrate.bandwidth.points import PointForecaster
+from dwcp_migrate.bandwidth.forecasting.bands import Bands, untrained
+from dwcp_migrate.bandwidth.forecasting.conformal import Conformal
+from dwcp_migrate.bandwidth.forecasting.mix import TRUST, Mix
+from dwcp_migrate.bandwidth.forecasting.neural import QuantileForecaster
+from dwcp_migrate.bandwidth.forecasting.point_forecasters import PointForecaster
+from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
 
 PENDING: Final = 64

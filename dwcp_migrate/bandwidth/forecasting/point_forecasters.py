@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.history import DEPTH, VALUE_MIN, History
+from dwcp_migrate.bandwidth.forecasting.windows import DEPTH, VALUE_MIN, History
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, Indices
 
 _MEANS: Final = np.array([target.is_mean for target in TARGETS])

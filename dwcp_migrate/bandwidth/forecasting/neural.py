@@ -11,10 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.features import log_ratio, quantiles, window_inputs
-from dwcp_migrate.bandwidth.history import History
+from dwcp_migrate.bandwidth.forecasting.features import log_ratio, quantiles, window_inputs
+from dwcp_migrate.bandwidth.forecasting.weights import LSTM_INPUTS, Architecture, Weights
+from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.targets import Floats, Indices
-from dwcp_migrate.bandwidth.weights import LSTM_INPUTS, Architecture, Weights
 
 
 class QuantileForecaster(Protocol):

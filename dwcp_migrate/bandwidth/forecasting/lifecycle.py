@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.ensemble import Ensemble
-from dwcp_migrate.bandwidth.evaluation import MIX, WARM_UP, run, score
+from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
+from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, run, score
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, Floats
 
 GAIN_MIN: Final = 0.01

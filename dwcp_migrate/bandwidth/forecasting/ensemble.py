@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.neural import Lstm, Mlp, QuantileForecaster
-from dwcp_migrate.bandwidth.panel import Experts, Panel, Prior, no_prior
-from dwcp_migrate.bandwidth.points import Autoregressive, Ewma, Holt, Last, Seasonal
+from dwcp_migrate.bandwidth.forecasting.neural import Lstm, Mlp, QuantileForecaster
+from dwcp_migrate.bandwidth.forecasting.panel import Experts, Panel, Prior, no_prior
+from dwcp_migrate.bandwidth.forecasting.point_forecasters import Autoregressive, Ewma, Holt, Last, Seasonal
+from dwcp_migrate.bandwidth.forecasting.weights import MODELS, Weights
 from dwcp_migrate.bandwidth.targets import Floats
-from dwcp_migrate.bandwidth.weights import MODELS, Weights
 
 EWMA_DEFAULT: Final[Floats] = np.array([0.5, 0.3, 0.1, 0.3, 0.1])
 """Weight of the newest sample for each target: near the best on every set of real traces that was looked at."""
