@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
-from dwcp_migrate.bandwidth.precopy import Fluid
+from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 
 STEP_S: Final = 1.0
 """As often as the agent allocates."""

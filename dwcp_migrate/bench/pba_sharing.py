@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity
-from dwcp_migrate.bandwidth.precopy import Fluid
+from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 from dwcp_migrate.bandwidth.simulation import Link, Moving, by_allocator, in_order
 from dwcp_migrate.bench.frame import Options, Row
 

@@ -15,7 +15,7 @@ from dwcp_migrate.bandwidth.allocation.allocator import (
     allocate,
 )
 from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, Job, late, order
-from dwcp_migrate.bandwidth.precopy import Fluid
+from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 from dwcp_migrate.bandwidth.simulation import Link, Moving, in_order
 from dwcp_migrate.bench import pba_sharing
 from dwcp_migrate.bench.frame import Options

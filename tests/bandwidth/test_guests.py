@@ -2,7 +2,16 @@
 
 import pytest
 
-from dwcp_migrate.bandwidth.guests import FEW_SPREAD, KNOWN_SPREAD, Known, Lesson, Pass, describe, lesson, working_set
+from dwcp_migrate.bandwidth.prediction.guest_model import (
+    FEW_SPREAD,
+    KNOWN_SPREAD,
+    Known,
+    Lesson,
+    Pass,
+    describe,
+    lesson,
+    working_set,
+)
 from dwcp_migrate.units import GIB, MIB
 
 PASSES = (

@@ -20,10 +20,10 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.api.migration import Expected, Migration
-from dwcp_migrate.bandwidth.advice import Advice, advise
-from dwcp_migrate.bandwidth.guests import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
-from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction, Range, predict
-from dwcp_migrate.bandwidth.scores import SCORES_KEPT, Scored, bias, corrected
+from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
+from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
+from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
+from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, Range, predict
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 

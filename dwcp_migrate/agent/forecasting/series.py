@@ -16,7 +16,7 @@ import numpy as np
 from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting.regime import SAMPLES, Run, after_silence
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
-from dwcp_migrate.bandwidth.predictor import Range
+from dwcp_migrate.bandwidth.prediction.predictor import Range
 from dwcp_migrate.bandwidth.series import Key
 from dwcp_migrate.bandwidth.store import Store
 from dwcp_migrate.bandwidth.targets import Floats, over_transfer

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.bandwidth.precopy import DOWNTIME_S
+from dwcp_migrate.bandwidth.prediction.precopy_model import DOWNTIME_S
 
 PASSES_MAX: Final = 20
 """By then each pass is as long as the one before."""

@@ -7,7 +7,7 @@ way; waiting costs nothing but waiting. The reason names the figures that it res
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dwcp_migrate.bandwidth.predictor import Guest, Path, Prediction
+from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction
 from dwcp_migrate.units import format_bytes, format_rate
 
 Way = Literal["precopy", "warm-first", "postcopy", "not-now"]
