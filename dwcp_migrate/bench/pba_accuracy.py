@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting import priors, synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
 from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, Score, run, score
+from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bench.frame import Options, Row
 
@@ -30,7 +30,7 @@ def synthetic_rows(options: Options) -> list[Row]:
     """Measure on the four classes of `synthetic`."""
     count = SERIES // 4 if options.quick else SERIES
     found = []
-    shipped = files.load()
+    shipped = model_files.load()
     for name, make in synthetic.CLASSES.items():
         draw = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
         series = [make(draw, SAMPLES) for _ in range(count)]
@@ -46,7 +46,7 @@ def trace_rows(options: Options) -> list[Row]:
     if not options.traces:
         return []
     found = []
-    for name, by_file in files.traces(Path(options.traces)).items():
+    for name, by_file in model_files.traces(Path(options.traces)).items():
         long = {file: values for file, values in by_file.items() if len(values) > WARM_UP}
         train = [values for file, values in long.items() if not is_test(file)]
         test = [values for file, values in long.items() if is_test(file)]
@@ -65,7 +65,7 @@ def is_test(file: str) -> bool:
 
 def _fitted(train: Sequence[Floats], options: Options) -> tuple[Ensemble, str]:
     """Train on traces all that can be trained; and how that was."""
-    shipped = files.load()
+    shipped = model_files.load()
     try:
         from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
     except ImportError:

@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
 from dwcp_migrate.bandwidth.forecasting.ensemble import neural
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
 from dwcp_migrate.bandwidth.forecasting.weights import MODELS
 from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import LOW
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.transport import tcp_info
@@ -37,7 +37,7 @@ def inference_rows(options: Options) -> list[Row]:
     """Time one step of each model, alone and in batches, and a whole sequence from the beginning."""
     found = []
     for name, model in MODELS.items():
-        weights = files.load((name,)).weights[name]
+        weights = model_files.load((name,)).weights[name]
         for batch in BATCHES:
             expert, history, slots = neural(name, weights, batch), History(batch), np.arange(batch)
             history.push(slots, np.ones(batch))
@@ -63,7 +63,7 @@ def inference_rows(options: Options) -> list[Row]:
 def _whole_sequence(name: str, options: Options) -> Row:
     """Forecast one series from its first sample: what a cell that does not stream would pay each time."""
     model, slots = MODELS[name], np.arange(1)
-    weights = files.load((name,)).weights[name]
+    weights = model_files.load((name,)).weights[name]
     runs = 5 if options.quick else 40
 
     def whole() -> None:
@@ -156,7 +156,7 @@ class _Host:
     def __init__(self, sockets: list[socket.socket], pace: _Pace) -> None:
         self._sockets = sockets
         self._pace = pace
-        self.panel = files.load().panel(LINKS + DOMAINS)
+        self.panel = model_files.load().panel(LINKS + DOMAINS)
         self.samples = Samples(LINKS + DOMAINS)
         self.slots = np.arange(LINKS + DOMAINS)
         self.draw = np.random.default_rng(1)

@@ -79,6 +79,6 @@ def command(  # noqa: PLR0913 - one parameter for each option
 
 
 def _traces(directory: Path) -> "list[Floats]":
-    from dwcp_migrate.bandwidth import files
+    from dwcp_migrate.bandwidth.storage import model_files
 
-    return [values for by_file in files.traces(directory).values() for values in by_file.values()]
+    return [values for by_file in model_files.traces(directory).values() for values in by_file.values()]

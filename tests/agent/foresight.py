@@ -9,7 +9,7 @@ from dwcp_migrate.agent.forecasting.series import REPLAY, Forecasts
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.units import GIB
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.agent.forecasting.series import SLOTS, Forecasts
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 from tests.agent.foresight import LINK, PEER, RATE, Bench, rate_of
 

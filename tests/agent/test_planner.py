@@ -11,7 +11,7 @@ from dwcp_migrate.agent.forecasting.loop import LOOK_S, Planner
 from dwcp_migrate.agent.http.prediction_handlers import Prospect
 from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.api.migration import Event, Migration, close, note
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.config import Config, Peer
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.hypervisor.base import Domain

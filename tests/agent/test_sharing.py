@@ -9,7 +9,7 @@ from dwcp_migrate.agent.forecasting.rate_control import ALIVE_BYTES_PER_S, PROBE
 from dwcp_migrate.agent.forecasting.series import REPLAY
 from dwcp_migrate.api.migration import Event, close
 from dwcp_migrate.bandwidth.allocation.usage import LOOKS, ROOM
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
 from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.units import GIB, MIB

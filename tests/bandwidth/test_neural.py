@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, RATIO_MAX, ordered
 from dwcp_migrate.bandwidth.forecasting.neural import Lstm, Mlp
 from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
 from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import sequences
 from dwcp_migrate.bandwidth.training.networks import LstmNetwork, MlpNetwork
@@ -74,7 +74,7 @@ def test_quantiles_never_cross_whatever_the_network_says() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_weights_are_there_and_say_positive_ascending_quantiles(name: str) -> None:
-    ensemble = files.load((name,))
+    ensemble = model_files.load((name,))
     expert, history, slots = ensemble.experts(2).quantiles[0], History(2), np.arange(2)
     for values in series(2).T:
         history.push(slots, values)

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting import synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import EWMA_DEFAULT, Ensemble
 from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, run, score
 from dwcp_migrate.bandwidth.forecasting.panel import Panel
+from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import MEDIAN, TARGETS, Floats
 from dwcp_migrate.bench.pba_accuracy import SAMPLES
 
-ENSEMBLE = files.load()
+ENSEMBLE = model_files.load()
 
 BARS = {"stable": 97.5, "linear": 95.0, "periodic": 95.0, "volatile": 86.3}
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.bandwidth import series
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
-from dwcp_migrate.bandwidth.series import CAPACITY, FILE_BYTES, KEY_BYTES_MAX, Key
-from dwcp_migrate.bandwidth.store import Store, read_all, read_file
+from dwcp_migrate.bandwidth.storage import series
+from dwcp_migrate.bandwidth.storage.series import CAPACITY, FILE_BYTES, KEY_BYTES_MAX, Key
+from dwcp_migrate.bandwidth.storage.series_store import Store, read_all, read_file
 
 RATE = Key("link", "rate", "hv2.example.net")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting import lifecycle, priors, synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
 from dwcp_migrate.bandwidth.forecasting.panel import Prior
 from dwcp_migrate.bandwidth.forecasting.weights import MODELS
-from dwcp_migrate.bandwidth.series import Key
-from dwcp_migrate.bandwidth.store import Store
+from dwcp_migrate.bandwidth.storage import model_files
+from dwcp_migrate.bandwidth.storage.series import Key
+from dwcp_migrate.bandwidth.storage.series_store import Store
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bandwidth.training import host
 from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, Effort, synthetic_series, train_ensemble
@@ -37,7 +37,7 @@ def test_a_model_learns_and_does_so_the_same_way_again(name: str) -> None:
 
 
 def test_training_goes_on_from_weights_and_never_ends_worse() -> None:
-    start = files.load(("mlp",)).weights["mlp"]
+    start = model_files.load(("mlp",)).weights["mlp"]
     trained = train(MODELS["mlp"], SERIES, Plan(epochs=1), start)
     assert trained.losses[0] < 0.12  # the shipped weights know such series
     assert min(trained.losses) <= trained.losses[0]
@@ -76,7 +76,7 @@ def test_of_few_series_the_networks_are_judged_on_those_that_they_did_not_learn_
 
 
 def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
-    ensemble = files.load()
+    ensemble = model_files.load()
     assert ensemble.prior is not None
     names = ensemble.experts(1).names
     data = priors.pack(ensemble.prior, ensemble.ewma, names)
@@ -94,33 +94,33 @@ def test_a_prior_survives_its_file_and_a_foreign_one_is_refused() -> None:
 
 
 def test_models_are_promoted_rolled_back_and_never_half_there(tmp_path: Path) -> None:
-    shipped = files.load()
+    shipped = model_files.load()
     mine = Ensemble(shipped.weights, np.full(len(TARGETS), 0.123), shipped.prior)
     newer = Ensemble(shipped.weights, np.full(len(TARGETS), 0.456), shipped.prior)
-    assert files.replaced(tmp_path) is None
-    files.promote(tmp_path, mine)
-    files.promote(tmp_path, newer)
-    assert files.in_use(tmp_path).ewma[0] == 0.456
-    files.roll_back(tmp_path)
-    assert files.in_use(tmp_path).ewma[0] == 0.123
-    files.roll_back(tmp_path)
-    assert files.in_use(tmp_path).ewma[0] == shipped.ewma[0]
+    assert model_files.replaced(tmp_path) is None
+    model_files.promote(tmp_path, mine)
+    model_files.promote(tmp_path, newer)
+    assert model_files.in_use(tmp_path).ewma[0] == 0.456
+    model_files.roll_back(tmp_path)
+    assert model_files.in_use(tmp_path).ewma[0] == 0.123
+    model_files.roll_back(tmp_path)
+    assert model_files.in_use(tmp_path).ewma[0] == shipped.ewma[0]
 
 
 def test_models_that_cannot_be_read_leave_the_shipped_ones_in_use(tmp_path: Path) -> None:
-    files.promote(tmp_path, files.load())
+    model_files.promote(tmp_path, model_files.load())
     (tmp_path / "models" / "current" / "mlp.npz").write_bytes(b"garbage")
-    assert files.in_use(tmp_path).weights.keys() == set(DEFAULT_MODELS)
-    plain, why = files.load_or_plain(tmp_path / "nowhere")
+    assert model_files.in_use(tmp_path).weights.keys() == set(DEFAULT_MODELS)
+    plain, why = model_files.load_or_plain(tmp_path / "nowhere")
     assert not plain.weights
     assert "nowhere" in why
     with pytest.raises(NotFoundError):
-        files.load(directory=tmp_path / "nowhere")
+        model_files.load(directory=tmp_path / "nowhere")
 
 
 def history(state: Path, make: str, count: int = 6) -> None:
     draw = np.random.default_rng(4)
-    store = Store(state / files.SERIES_DIRECTORY)
+    store = Store(state / model_files.SERIES_DIRECTORY)
     for number in range(count):
         for value in synthetic.CLASSES[make](draw, lifecycle.SAMPLES_MIN + 160):
             store.add(Key("link", "rate", f"hv{number}"), float(value), 0.0)
@@ -137,15 +137,15 @@ def test_a_host_learns_from_its_history_and_keeps_only_what_is_better(tmp_path: 
 
 def test_a_model_that_got_worse_is_rolled_back(tmp_path: Path) -> None:
     history(tmp_path, "volatile")
-    shipped = files.load()
+    shipped = model_files.load()
     spoilt = {name: {key: 0 * array for key, array in shipped.weights[name].items()} for name in shipped.weights}
     prior = shipped.prior
     assert prior is not None
-    files.promote(
+    model_files.promote(
         tmp_path, Ensemble(spoilt, np.full(len(TARGETS), 1.0), _believing_in_the_last(prior.losses, prior.bands))
     )
     assert "rolled back" in host.look_back(tmp_path)
-    assert files.in_use(tmp_path).ewma[0] == shipped.ewma[0]
+    assert model_files.in_use(tmp_path).ewma[0] == shipped.ewma[0]
     assert host.look_back(tmp_path) == ""
 
 
@@ -164,14 +164,14 @@ def test_too_little_history_is_said(tmp_path: Path) -> None:
 def test_traces_are_read_by_sets_and_what_are_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lte").mkdir()
     (tmp_path / "lte" / "one").write_text("1.0 5\n0.0 4\n")
-    assert list(files.traces(tmp_path)["lte"]["one"]) == [4, 5]
+    assert list(model_files.traces(tmp_path)["lte"]["one"]) == [4, 5]
     for wrong in ("a b\n", "1 2 3\n", "1 -2\n", "1 nan\n"):
         (tmp_path / "lte" / "one").write_text(wrong)
         with pytest.raises(ConfigError):
-            files.traces(tmp_path)
+            model_files.traces(tmp_path)
     (tmp_path / "lte" / "one").unlink()
     with pytest.raises(NotFoundError):
-        files.traces(tmp_path)
+        model_files.traces(tmp_path)
 
 
 def test_the_command_trains_and_says_what_came_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path: Path, capsys: pyt
     said = json.loads(capsys.readouterr().out)
     assert said["taken"]
     assert [one["model"] for one in said["models"]] == ["mlp"]
-    assert files.load(("mlp",), tmp_path / "out").weights["mlp"]["head"].shape == MODELS["mlp"].shapes()["head"]
+    assert model_files.load(("mlp",), tmp_path / "out").weights["mlp"]["head"].shape == MODELS["mlp"].shapes()["head"]
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["train", "--traces", "{}", "--state", "{}"]])

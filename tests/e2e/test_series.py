@@ -2,9 +2,9 @@
 
 import pytest
 
-from dwcp_migrate.bandwidth.files import SERIES_DIRECTORY
-from dwcp_migrate.bandwidth.series import QUANTITIES
-from dwcp_migrate.bandwidth.store import read_all
+from dwcp_migrate.bandwidth.storage.model_files import SERIES_DIRECTORY
+from dwcp_migrate.bandwidth.storage.series import QUANTITIES
+from dwcp_migrate.bandwidth.storage.series_store import read_all
 from tests.e2e.world import SLOW, World, migrate
 
 pytestmark = pytest.mark.lab

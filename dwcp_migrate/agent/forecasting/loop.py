@@ -26,7 +26,7 @@ from dwcp_migrate.agent.forecasting.rate_control import Sharing
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface

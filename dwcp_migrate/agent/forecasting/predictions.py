@@ -24,7 +24,7 @@ from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
 from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, Range, predict
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 
 UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)

@@ -23,7 +23,7 @@ from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, Grant, allocate
 from dwcp_migrate.bandwidth.allocation.usage import Usage
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT
-from dwcp_migrate.bandwidth.series import Key
+from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.config import Bandwidth
 from dwcp_migrate.units import KIB
 

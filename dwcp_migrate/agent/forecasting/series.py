@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting.regime import SAMPLES, Run, after_silence
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
 from dwcp_migrate.bandwidth.prediction.predictor import Range
-from dwcp_migrate.bandwidth.series import Key
-from dwcp_migrate.bandwidth.store import Store
+from dwcp_migrate.bandwidth.storage import model_files
+from dwcp_migrate.bandwidth.storage.series import Key
+from dwcp_migrate.bandwidth.storage.series_store import Store
 from dwcp_migrate.bandwidth.targets import Floats, over_transfer
 
 SLOTS: Final = 128
@@ -49,7 +49,7 @@ class Forecasts:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._store = Store(state / files.SERIES_DIRECTORY)
+        self._store = Store(state / model_files.SERIES_DIRECTORY)
         self._samples = Samples(SLOTS)
         self._slots: dict[Key, int] = {}
         self._free = list(range(SLOTS - 1, -1, -1))
@@ -57,7 +57,7 @@ class Forecasts:
         self._runs: dict[int, Run] = {}
         self._unfilled: dict[str, deque[float]] = {}
         self._flushed_at = 0.0
-        self._panel = files.in_use(state).panel(SLOTS)
+        self._panel = model_files.in_use(state).panel(SLOTS)
 
     @property
     def error(self) -> str:
@@ -66,7 +66,7 @@ class Forecasts:
 
     def reload(self) -> None:
         """Take the models in use now; every series is caught up when it is measured next."""
-        self._panel = files.in_use(self._state).panel(SLOTS)
+        self._panel = model_files.in_use(self._state).panel(SLOTS)
         self._slots.clear()
         self._runs.clear()
         self._free = list(range(SLOTS - 1, -1, -1))

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.bandwidth import files
 from dwcp_migrate.bandwidth.forecasting import lifecycle
 from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
-from dwcp_migrate.bandwidth.store import read_all
+from dwcp_migrate.bandwidth.storage import model_files
+from dwcp_migrate.bandwidth.storage.series_store import read_all
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
 from dwcp_migrate.bandwidth.training.fit import Trained
@@ -87,7 +87,7 @@ def keep(learned: Learned, directory: Path) -> Outcome:
     Raises:
         ConfigError: they cannot be written.
     """
-    files.save(directory, learned.ensemble)
+    model_files.save(directory, learned.ensemble)
     return Outcome(models=learned.models, taken=True, message=f"written to {directory}")
 
 
@@ -107,12 +107,12 @@ def learn(state: Path, effort: Effort) -> Outcome:
             f"{state} holds {len(older)} series of {lifecycle.SAMPLES_MIN} s or more, training needs {SERIES_MIN}",
             hint="let the agent carry migrations for a while",
         )
-    current = files.in_use(state)
+    current = model_files.in_use(state)
     learned = make(older, effort, current)
     before, after = lifecycle.loss(current, newest), lifecycle.loss(learned.ensemble, newest)
     taken = lifecycle.is_better(after, before)
     if taken:
-        files.promote(state, learned.ensemble)
+        model_files.promote(state, learned.ensemble)
     verdict = "taken" if taken else "dropped: not better"
     message = (
         f"{back}; " * bool(back)
@@ -123,18 +123,18 @@ def learn(state: Path, effort: Effort) -> Outcome:
 
 def _history(state: Path) -> list[Floats]:
     """Rates of links and of guests' writing: what the panel forecasts."""
-    rings = read_all(state / files.SERIES_DIRECTORY)
+    rings = read_all(state / model_files.SERIES_DIRECTORY)
     return [ring.values for ring in rings if (ring.key.kind, ring.key.quantity) in FORECAST]
 
 
 def look_back(state: Path) -> str:
     """Go back to the previous models if they would have done better on the newest history; says so, or nothing."""
-    previous = files.replaced(state)
+    previous = model_files.replaced(state)
     _, newest = lifecycle.split(_history(state))
     if previous is None or not newest:
         return ""
-    now, then = lifecycle.loss(files.in_use(state), newest), lifecycle.loss(previous, newest)
+    now, then = lifecycle.loss(model_files.in_use(state), newest), lifecycle.loss(previous, newest)
     if not lifecycle.is_worse(now, then):
         return ""
-    files.roll_back(state)
+    model_files.roll_back(state)
     return f"rolled back: loss {now:.2f} % on the newest history, {then:.2f} % with the models before"

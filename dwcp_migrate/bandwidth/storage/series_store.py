@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from dwcp_migrate.bandwidth import series
 from dwcp_migrate.bandwidth.forecasting.resampling import STEP_S
-from dwcp_migrate.bandwidth.series import CAPACITY, FILE_BYTES, HEADER_BYTES, Key, Ring
+from dwcp_migrate.bandwidth.storage import series
+from dwcp_migrate.bandwidth.storage.series import CAPACITY, FILE_BYTES, HEADER_BYTES, Key, Ring
 from dwcp_migrate.bandwidth.targets import Floats
 
 SERIES_MAX: Final = 1024

@@ -1,0 +1,1 @@
+"""Series of samples and model weights on disk."""
