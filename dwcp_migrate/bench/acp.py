@@ -32,10 +32,10 @@ from dwcp_migrate.bench.frame import Options as BenchOptions
 from dwcp_migrate.bench.frame import Row
 from dwcp_migrate.consensus import Context, Identity, Member, Membership, Options, Replica
 from dwcp_migrate.consensus.event_loop import run
-from dwcp_migrate.consensus.group_client import GroupClient
-from dwcp_migrate.consensus.journal_file import JournalFile
+from dwcp_migrate.consensus.io.client_node import GroupClient
+from dwcp_migrate.consensus.io.journal_file import JournalFile
+from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.consensus.messages import BATCH_REQUESTS_MAX
-from dwcp_migrate.consensus.node import Node, NodeOptions
 from dwcp_migrate.consensus.quorum import quorum_of
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
 from dwcp_migrate.errors import NotFoundError

@@ -59,7 +59,7 @@ command.add_command(pbft, "pbft")
 @json_option
 def key(*, path: Path, as_json: bool) -> None:
     """Make this host's key for the PBFT group; shows the public one, for [coordination.pbft] of every host."""
-    from dwcp_migrate.consensus.key_file import make_identity
+    from dwcp_migrate.consensus.io.key_file import make_identity
 
     public = make_identity(path).public.hex()
     click.echo(output.as_json({"key": str(path), "public_key": public}) if as_json else public)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api.cluster import PbftView
-from dwcp_migrate.consensus.key_file import make_identity
+from dwcp_migrate.consensus.io.key_file import make_identity
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
 from tests.agent.test_tickets import BOTH, UUID, Hosts, agreed, notes, tickets
 

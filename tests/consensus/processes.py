@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp_migrate.consensus.group_client import GroupClient
+from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.pki import create_authority, issue
 from tests.consensus.members import identity, membership
 from tests.consensus.replica_process import GroupFile, node_options

@@ -12,8 +12,8 @@ import msgspec
 
 from dwcp_migrate.consensus import Options, Replica
 from dwcp_migrate.consensus.event_loop import run
-from dwcp_migrate.consensus.journal_file import JournalFile
-from dwcp_migrate.consensus.node import Node, NodeOptions
+from dwcp_migrate.consensus.io.journal_file import JournalFile
+from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.transport.tls import make_context
 from tests.consensus.members import identity, membership
 from tests.consensus.registers import Registers

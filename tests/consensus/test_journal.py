@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.journal_file import JournalFile
+from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.messages import NULL_BATCH, EpochLink, NewView, StableProof
 from dwcp_migrate.errors import ConsensusError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.consensus.group_client import GroupClient
+from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.processes import Processes
 from tests.consensus.registers import encode

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.consensus import secure_socket
-from dwcp_migrate.consensus.secure_socket import READ_BYTES, SecureSocket, secure
+from dwcp_migrate.consensus.io import secure_socket
+from dwcp_migrate.consensus.io.secure_socket import READ_BYTES, SecureSocket, secure
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
 from dwcp_migrate.units import MIB

@@ -26,8 +26,8 @@ from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, Seat
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.client import Decision
 from dwcp_migrate.consensus.core import Ready
-from dwcp_migrate.consensus.group_client import GroupClient
-from dwcp_migrate.consensus.key_file import read_identity
+from dwcp_migrate.consensus.io.client_node import GroupClient
+from dwcp_migrate.consensus.io.key_file import read_identity
 from dwcp_migrate.consensus.lineage import Lineage
 from dwcp_migrate.consensus.membership import Group, Member, Membership
 from dwcp_migrate.consensus.reconfiguration import ACCEPTED, encode_membership

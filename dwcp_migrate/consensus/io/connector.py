@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_migrate.consensus.channel import Channel, Owner, Route, dial, only
+from dwcp_migrate.consensus.io.channel import Channel, Owner, Route, dial, only
 from dwcp_migrate.consensus.messages import Hello
 
 REDIAL_S: Final = 0.3

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dwcp_migrate.consensus.channel import Channel, Route, accept
 from dwcp_migrate.consensus.core import Ready
-from dwcp_migrate.consensus.dialling import REDIAL_S, Dialling
-from dwcp_migrate.consensus.journal_file import JournalFile
+from dwcp_migrate.consensus.io.channel import Channel, Route, accept
+from dwcp_migrate.consensus.io.connector import REDIAL_S, Dialling
+from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
 from dwcp_migrate.consensus.replica import Replica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
