@@ -35,8 +35,8 @@ from dwcp_migrate.consensus.event_loop import run
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
-from dwcp_migrate.consensus.messages import BATCH_REQUESTS_MAX
-from dwcp_migrate.consensus.quorum import quorum_of
+from dwcp_migrate.consensus.pbft.model.messages import BATCH_REQUESTS_MAX
+from dwcp_migrate.consensus.pbft.model.quorum import quorum_of
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.pki import create_authority, issue
@@ -244,7 +244,7 @@ async def _contend(group: "_Group", count: int) -> tuple[list[float], list[float
 
 
 def _time_verification(group: "_Group", verify: Callable[[dict[str, bytes], int, bytes], None]) -> float:
-    from dwcp_migrate.consensus import keys
+    from dwcp_migrate.consensus.pbft.model import keys
 
     membership = group.membership
     public = {member.name: member.key for member in membership.replicas}
@@ -256,7 +256,7 @@ def _time_verification(group: "_Group", verify: Callable[[dict[str, bytes], int,
 
 def _quorum_row(size: int) -> Row:
     """Time what a replica does for each vote: count the votes that name the digest."""
-    from dwcp_migrate.consensus.log import count
+    from dwcp_migrate.consensus.pbft.model.log import count
 
     name = os.urandom(32)
     votes = {f"r{place}": name for place in range(size)}

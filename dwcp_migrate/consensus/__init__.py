@@ -7,12 +7,12 @@ Shell: `journal_file`, `key_file`, `channel`, `node`, `group_client`, `event_loo
 The protocol with its diagram, what is signed and what is left out: docs/consensus.md.
 """
 
-from dwcp_migrate.consensus.certificate import Certificate
-from dwcp_migrate.consensus.client import Client, Decision
-from dwcp_migrate.consensus.core import Application, Context, Execution, Options, Ready
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.membership import Member, Membership
-from dwcp_migrate.consensus.replica import Replica
+from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.client import Client, Decision
+from dwcp_migrate.consensus.pbft.core import Application, Context, Execution, Options, Ready
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
+from dwcp_migrate.consensus.pbft.replica import Replica
 
 __all__ = [
     "Application",

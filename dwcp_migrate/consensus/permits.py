@@ -6,9 +6,9 @@ expires, once. The destination works that out from the members' keys; it needs n
 
 from typing import Final, NamedTuple
 
-from dwcp_migrate.consensus.certificate import Certificate
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import BROKEN
+from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN
 from dwcp_migrate.consensus.tickets import Ticket, decode_result
 from dwcp_migrate.errors import ConsensusError
 

@@ -20,9 +20,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.core import Context
-from dwcp_migrate.consensus.membership import NAME_BYTES_MAX, Name
-from dwcp_migrate.consensus.messages import BROKEN, Counter, encode_body
+from dwcp_migrate.consensus.pbft.core import Context
+from dwcp_migrate.consensus.pbft.model.membership import NAME_BYTES_MAX, Name
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, Counter, encode_body
 
 DOMAINS_MAX: Final = 65536
 """Domains of a fleet; the state is 12 MiB then."""

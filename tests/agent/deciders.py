@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 
 from dwcp_migrate.api.cluster import GroupStatus, Seat
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.client import Decision
-from dwcp_migrate.consensus.core import Context
-from dwcp_migrate.consensus.lineage import Lineage
-from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.client import Decision
+from dwcp_migrate.consensus.pbft.core import Context
+from dwcp_migrate.consensus.pbft.membership_chain import Lineage
+from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import NoQuorumError
 from tests.consensus.epoch_links import link
 from tests.consensus.members import identity, membership
 
 if TYPE_CHECKING:
-    from dwcp_migrate.consensus.messages import EpochLink
+    from dwcp_migrate.consensus.pbft.model.messages import EpochLink
 
 
 class Deciders:

@@ -12,8 +12,8 @@ from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.agent.pbft.membership_sync import Follower
 from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX
-from dwcp_migrate.consensus.messages import EpochLink, encode_body
+from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX
+from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.errors import PeerUnreachableError
 from dwcp_migrate.session.control import Follow, Successor
 from tests.agent.test_memberships import FIRST, SECOND, THIRD, configured

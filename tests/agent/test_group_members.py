@@ -8,8 +8,8 @@ import pytest
 from dwcp_migrate.agent.pbft import membership_sync
 from dwcp_migrate.agent.pbft.membership_store import FILE
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.consensus.certificate import Certificate
-from dwcp_migrate.consensus.lineage import GRACE_MS
+from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.membership_chain import GRACE_MS
 from dwcp_migrate.errors import ConfigError, EpochError, NoQuorumError
 from tests.agent.group_hosts import GroupHost, GroupHosts
 

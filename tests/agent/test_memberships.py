@@ -9,9 +9,9 @@ import pytest
 from dwcp_migrate.agent.pbft import membership_store as module
 from dwcp_migrate.agent.pbft.membership_store import FILE, Memberships
 from dwcp_migrate.config import Pbft, PbftMember
-from dwcp_migrate.consensus.lineage import decode_link
-from dwcp_migrate.consensus.membership import Member, Membership
-from dwcp_migrate.consensus.messages import encode_body
+from dwcp_migrate.consensus.pbft.membership_chain import decode_link
+from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
+from dwcp_migrate.consensus.pbft.model.messages import encode_body
 from dwcp_migrate.errors import ConfigError, ConsensusError, EpochError
 from dwcp_migrate.session.control import SUCCESSOR_BYTES_MAX, Follow
 from tests.consensus.epoch_links import link

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.pbft.membership_change import NAMES_MAX, Change, Named, following, seated
-from dwcp_migrate.consensus.membership import CLIENTS_MAX, Group, Member, Membership
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX
+from dwcp_migrate.consensus.pbft.model.membership import CLIENTS_MAX, Group, Member, Membership
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import ConfigError
 from tests.consensus.members import CLUSTER, identity, member
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.clients import ClientTable
-from dwcp_migrate.consensus.membership import Group, Membership
-from dwcp_migrate.consensus.messages import EpochLink, StableProof
-from dwcp_migrate.consensus.snapshot import Header, Snapshot, take
-from dwcp_migrate.consensus.stable import sign_checkpoint
+from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable
+from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
+from dwcp_migrate.consensus.pbft.model.messages import EpochLink, StableProof
+from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, take
 from tests.consensus.members import Chain, identity
 
 ENDED_MS = 1_000_000

@@ -1,6 +1,6 @@
 """Batching: at once when idle, together when busy, and the size follows the load."""
 
-from dwcp_migrate.consensus.batching import Batching
+from dwcp_migrate.consensus.pbft.batching import Batching
 
 
 def test_an_idle_group_proposes_at_once() -> None:

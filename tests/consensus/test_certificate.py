@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import certificate as certificates
-from dwcp_migrate.consensus import keys
-from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.membership import Group
+from dwcp_migrate.consensus.pbft import certificate as certificates
+from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.model import keys
+from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, identity, membership
 

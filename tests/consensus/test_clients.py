@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.consensus.clients import CLIENT_WINDOW, ClientTable, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, ClientTable, Outcome, Standing
 
 
 class Naive:

@@ -8,57 +8,57 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.consensus import journal
 from dwcp_migrate.consensus.io.journal_file import JournalFile
-from dwcp_migrate.consensus.messages import NULL_BATCH, EpochLink, NewView, StableProof
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.messages import NULL_BATCH, EpochLink, NewView, StableProof
 from dwcp_migrate.errors import ConsensusError
 
 NAME = b"n" * 32
-ENTRIES: list[journal.Entry] = [
-    journal.Stable(StableProof(0, 4, NAME, {"r0": bytes(64)}), b"state"),
-    journal.Linked(EpochLink(StableProof(0, 4, NAME, {"r0": bytes(64)}), (NAME,), b"header")),
-    journal.Left(3),
-    journal.Entered(NewView(0, 3, (), bytes(64))),
-    journal.Accepted(3, 5, NAME, NULL_BATCH),
-    journal.WasPrepared(3, 5, NAME),
-    journal.Committed(5, NAME),
+ENTRIES: list[records.Entry] = [
+    records.Stable(StableProof(0, 4, NAME, {"r0": bytes(64)}), b"state"),
+    records.Linked(EpochLink(StableProof(0, 4, NAME, {"r0": bytes(64)}), (NAME,), b"header")),
+    records.Left(3),
+    records.Entered(NewView(0, 3, (), bytes(64))),
+    records.Accepted(3, 5, NAME, NULL_BATCH),
+    records.WasPrepared(3, 5, NAME),
+    records.Committed(5, NAME),
 ]
-DATA = b"".join(map(journal.encode, ENTRIES))
+DATA = b"".join(map(records.encode, ENTRIES))
 
 
 def test_there_is_an_example_of_every_entry() -> None:
-    assert {type(entry) for entry in ENTRIES} == set(journal.Entry.__args__)
-    assert journal.decode(DATA) == (ENTRIES, len(DATA))
+    assert {type(entry) for entry in ENTRIES} == set(records.Entry.__args__)
+    assert records.decode(DATA) == (ENTRIES, len(DATA))
 
 
 def test_a_tail_torn_at_any_byte_leaves_the_whole_records_before_it() -> None:
     ends = [0]
     for entry in ENTRIES:
-        ends.append(ends[-1] + len(journal.encode(entry)))
+        ends.append(ends[-1] + len(records.encode(entry)))
     for cut in range(len(DATA) + 1):
-        entries, end = journal.decode(DATA[:cut])
+        entries, end = records.decode(DATA[:cut])
         whole = max(index for index, at in enumerate(ends) if at <= cut)
         assert (entries, end) == (ENTRIES[:whole], ends[whole])
 
 
 def test_a_garbled_last_record_is_a_torn_tail() -> None:
-    last = len(journal.encode(ENTRIES[-1]))
+    last = len(records.encode(ENTRIES[-1]))
     for at in range(len(DATA) - last, len(DATA)):
         garbled = bytearray(DATA)
         garbled[at] ^= 0x55
-        assert journal.decode(bytes(garbled))[0] == ENTRIES[:-1]
+        assert records.decode(bytes(garbled))[0] == ENTRIES[:-1]
 
 
 def test_a_garbled_record_with_whole_ones_behind_it_is_damage() -> None:
     garbled = bytearray(DATA)
-    garbled[len(journal.encode(ENTRIES[0])) + 9] ^= 0x55
+    garbled[len(records.encode(ENTRIES[0])) + 9] ^= 0x55
     with pytest.raises(ConsensusError, match="damaged") as caught:
-        journal.decode(bytes(garbled))
+        records.decode(bytes(garbled))
     assert "new key" in caught.value.hint
 
 
 def test_zeros_that_a_file_system_left_at_the_end_are_a_torn_tail() -> None:
-    assert journal.decode(DATA + bytes(4096)) == (ENTRIES, len(DATA))
+    assert records.decode(DATA + bytes(4096)) == (ENTRIES, len(DATA))
 
 
 def test_a_record_of_an_unknown_kind_is_another_version() -> None:
@@ -67,14 +67,14 @@ def test_a_record_of_an_unknown_kind_is_another_version() -> None:
 
     payload = b"\x91\xa7unknown"
     with pytest.raises(ConsensusError, match="another version"):
-        journal.decode(struct.pack(">II", len(payload), zlib.crc32(payload)) + payload)
+        records.decode(struct.pack(">II", len(payload), zlib.crc32(payload)) + payload)
 
 
 def test_random_bytes_never_do_more_than_fail(tmp_path: Path) -> None:
     rng = random.Random(3)
     for _ in range(300):
         try:
-            journal.decode(rng.randbytes(rng.randrange(200)))
+            records.decode(rng.randbytes(rng.randrange(200)))
         except ConsensusError:
             continue
     del tmp_path
@@ -149,7 +149,7 @@ def _append_on_a_full_disk(file: JournalFile, size: int) -> int:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
-        file.append([journal.Accepted(0, 6, NAME, bytes(1000))], sync=True)
+        file.append([records.Accepted(0, 6, NAME, bytes(1000))], sync=True)
     except OSError as error:
         return error.errno or 1
     return 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dwcp_migrate.consensus import keys
+from dwcp_migrate.consensus.pbft.model import keys
 from tests.consensus.members import CLUSTER, identity
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import lineage as lineages
-from dwcp_migrate.consensus.lineage import (
+from dwcp_migrate.consensus.pbft import membership_chain as lineages
+from dwcp_migrate.consensus.pbft.membership_chain import (
     GRACE_MS,
     LINK_BYTES_MAX,
     Lineage,
@@ -16,8 +16,8 @@ from dwcp_migrate.consensus.lineage import (
     decode_written,
     restore,
 )
-from dwcp_migrate.consensus.membership import Member, Membership
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
+from dwcp_migrate.consensus.pbft.model.messages import (
     OPERATION_BYTES_MAX,
     STATE_PART_BYTES,
     STATE_PARTS_MAX,
@@ -25,7 +25,7 @@ from dwcp_migrate.consensus.messages import (
     StableProof,
     encode_body,
 )
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import ConsensusError, EpochError
 from tests.consensus.epoch_links import ENDED_MS, certificate, link
 from tests.consensus.members import member, membership

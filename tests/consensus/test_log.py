@@ -2,9 +2,9 @@
 
 import pytest
 
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.log import Log, Slot, count, read
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.log import Log, Slot, count, read
+from dwcp_migrate.consensus.pbft.model.messages import (
     DIGESTS_MAX,
     NULL_BATCH,
     NULL_DIGEST,

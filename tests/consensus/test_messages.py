@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.consensus import messages as wire
-from dwcp_migrate.consensus.membership import Membership
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX
+from dwcp_migrate.consensus.pbft.model import messages as wire
+from dwcp_migrate.consensus.pbft.model.membership import Membership
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
 from tests.consensus.members import member
 

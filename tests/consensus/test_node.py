@@ -12,18 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import Member, Membership, Options, Replica, journal
-from dwcp_migrate.consensus.certificate import Certificate
+from dwcp_migrate.consensus import Member, Membership, Options, Replica
 from dwcp_migrate.consensus.io import channel as channels
 from dwcp_migrate.consensus.io import replica_node as nodes_module
 from dwcp_migrate.consensus.io.channel import Channel, only
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
+from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.model import records as journal
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
+from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.permits import Expected, Permits
-from dwcp_migrate.consensus.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.pki import create_authority, issue

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from dwcp_migrate.consensus import permits
-from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import encode_body
+from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import encode_body
 from dwcp_migrate.consensus.permits import Expected, Permits
 from dwcp_migrate.consensus.tickets import Refusal, Result, Ticket
 from dwcp_migrate.errors import ConsensusError

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX, quorum_of
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from dwcp_migrate.consensus import Client, Options, Replica
-from dwcp_migrate.consensus.membership import Group, Member, Membership
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
+from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
+from dwcp_migrate.consensus.pbft.model.messages import (
     OPERATION_BYTES_MAX,
     Batch,
     Prepare,
@@ -15,7 +16,7 @@ from dwcp_migrate.consensus.messages import (
     StableProof,
     encode_body,
 )
-from dwcp_migrate.consensus.reconfiguration import (
+from dwcp_migrate.consensus.pbft.reconfiguration import (
     ACCEPTED,
     NOT_A_MEMBERSHIP,
     NOT_ALLOWED,
@@ -23,7 +24,6 @@ from dwcp_migrate.consensus.reconfiguration import (
     encode_membership,
     next_membership,
 )
-from dwcp_migrate.consensus.stable import sign_checkpoint
 from tests.consensus.epoch_links import state
 from tests.consensus.members import Chain, identity, member, membership
 

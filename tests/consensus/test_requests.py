@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from dwcp_migrate.consensus import Client, Membership, Options, Replica
-from dwcp_migrate.consensus import requests as limits
-from dwcp_migrate.consensus.clients import CLIENT_WINDOW
-from dwcp_migrate.consensus.messages import Message, PrePrepare, Request, RequestBody, encode_body
+from dwcp_migrate.consensus.pbft import requests as limits
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
+from dwcp_migrate.consensus.pbft.model.messages import Message, PrePrepare, Request, RequestBody, encode_body
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, Chain, identity, membership
 

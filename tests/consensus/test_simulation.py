@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from dwcp_migrate.consensus import membership as membership_module
-from dwcp_migrate.consensus import views
-from dwcp_migrate.consensus.agreement import Agreement
-from dwcp_migrate.consensus.messages import ViewChangeBody
-from dwcp_migrate.consensus.quorum import Quorum, quorum_of
-from dwcp_migrate.consensus.requests import Requests
-from dwcp_migrate.consensus.view_change import Choice
+from dwcp_migrate.consensus.pbft import view_change
+from dwcp_migrate.consensus.pbft.model import membership as membership_module
+from dwcp_migrate.consensus.pbft.model.messages import ViewChangeBody
+from dwcp_migrate.consensus.pbft.model.quorum import Quorum, quorum_of
+from dwcp_migrate.consensus.pbft.new_view import Choice
+from dwcp_migrate.consensus.pbft.normal_case import Agreement
+from dwcp_migrate.consensus.pbft.requests import Requests
 from tests.consensus.simulation.byzantine import KINDS
 from tests.consensus.simulation.scenario import Run, plan, run
 from tests.consensus.simulation.script import Script
@@ -92,7 +92,7 @@ def test_it_finds_new_views_that_nobody_examines(monkeypatch: pytest.MonkeyPatch
     def forget(bodies: Iterable[ViewChangeBody], _: Quorum) -> Choice:
         return Choice(max((body.stable for body in bodies), key=lambda proof: proof.sequence), {})
 
-    monkeypatch.setattr(views, "select", forget)
+    monkeypatch.setattr(view_change, "select", forget)
     assert finds_a_fault(range(300))
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dwcp_migrate.consensus import snapshot
-from dwcp_migrate.consensus.clients import ClientTable, Outcome
-from dwcp_migrate.consensus.messages import STATE_PART_BYTES
+from dwcp_migrate.consensus.pbft.model import snapshot
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Outcome
+from dwcp_migrate.consensus.pbft.model.messages import STATE_PART_BYTES
 from tests.consensus.members import membership
 
 HEADER = snapshot.Header(8, 1000, membership(4), 0)

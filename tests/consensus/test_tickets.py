@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dwcp_migrate.consensus.core import Context
+from dwcp_migrate.consensus.pbft.core import Context
 from dwcp_migrate.consensus.tickets import (
     LIFETIME_MS_MAX,
     REFUSALS,

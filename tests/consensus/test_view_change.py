@@ -5,9 +5,10 @@ import random
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus.keys import VIEW_CHANGE
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
+from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import (
     NULL_DIGEST,
     Prepared,
     Seen,
@@ -16,8 +17,7 @@ from dwcp_migrate.consensus.messages import (
     ViewChangeBody,
     encode_body,
 )
-from dwcp_migrate.consensus.stable import sign_checkpoint
-from dwcp_migrate.consensus.view_change import Choice, check, select
+from dwcp_migrate.consensus.pbft.new_view import Choice, check, select
 from tests.consensus.members import CLUSTER, identity, membership
 
 GROUP = Group(membership(4))

@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api.cluster import Cluster, Tickets
-from dwcp_migrate.consensus.certificate import decode, encode
 from dwcp_migrate.consensus.io.key_file import make_identity
+from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest
 from dwcp_migrate.lab.hypervisor import Hypervisor

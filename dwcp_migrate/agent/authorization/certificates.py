@@ -24,7 +24,7 @@ from dwcp_migrate.api.cluster import Chosen, EngineEvent, PbftView
 from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.certificate import decode, encode
+from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.permits import Expected, Permits
 from dwcp_migrate.consensus.tickets import (
     REFUSALS,

@@ -24,19 +24,19 @@ from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.agent.pbft.membership_sync import Follower
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, Seat
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.client import Decision
-from dwcp_migrate.consensus.core import Ready
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.key_file import read_identity
-from dwcp_migrate.consensus.lineage import Lineage
-from dwcp_migrate.consensus.membership import Group, Member, Membership
-from dwcp_migrate.consensus.reconfiguration import ACCEPTED, encode_membership
+from dwcp_migrate.consensus.pbft.client import Decision
+from dwcp_migrate.consensus.pbft.core import Ready
+from dwcp_migrate.consensus.pbft.membership_chain import Lineage
+from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
+from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, encode_membership
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Follow, Successor
 
 if TYPE_CHECKING:
-    from dwcp_migrate.consensus.keys import Identity
+    from dwcp_migrate.consensus.pbft.model.keys import Identity
 
 KEPT: Final = 256
 """Batches and decisions of which sizes and times are kept."""

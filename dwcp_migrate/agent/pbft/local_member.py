@@ -13,13 +13,13 @@ from typing import Final, Literal
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.pbft.membership_store import Memberships
-from dwcp_migrate.consensus.core import Options, Ready
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.replica import Replica
+from dwcp_migrate.consensus.pbft.core import Options, Ready
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.replica import Replica
 from dwcp_migrate.consensus.tickets import Tickets
 from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError
 from dwcp_migrate.logs import get_logger

@@ -10,10 +10,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.membership import CLIENTS_MAX, Group, Member, Membership
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX, quorum_of
-from dwcp_migrate.consensus.reconfiguration import encode_membership
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.membership import CLIENTS_MAX, Group, Member, Membership
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
+from dwcp_migrate.consensus.pbft.reconfiguration import encode_membership
 from dwcp_migrate.errors import ConfigError
 
 NAMES_MAX: Final = 64

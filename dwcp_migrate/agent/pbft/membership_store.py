@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.config import Pbft, PbftMember
-from dwcp_migrate.consensus.lineage import Lineage, decode_written, restore
-from dwcp_migrate.consensus.membership import Group, Member, Membership
-from dwcp_migrate.consensus.messages import EpochLink, encode_body
+from dwcp_migrate.consensus.pbft.membership_chain import Lineage, decode_written, restore
+from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
+from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConfigError, ConsensusError, EpochError
 from dwcp_migrate.logs import get_logger

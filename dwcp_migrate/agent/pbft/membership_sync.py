@@ -14,7 +14,7 @@ from dwcp_migrate.agent.pbft.membership_store import Memberships
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import Directory
 from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.lineage import LINK_BYTES_MAX, LINKS_MAX, decode_link
+from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, LINKS_MAX, decode_link
 from dwcp_migrate.errors import DwcpError, EpochError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import Follow, Successor

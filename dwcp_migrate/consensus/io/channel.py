@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, Protocol
 
 from dwcp_migrate.consensus.io.secure_socket import SecureSocket, secure
-from dwcp_migrate.consensus.messages import VERSION, Frames, Hello, Message, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import VERSION, Frames, Hello, Message, encode_frame
 from dwcp_migrate.errors import DwcpError, RemoteProtocolError
 from dwcp_migrate.units import MIB
 

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dwcp_migrate.consensus.client import Client, Decision
 from dwcp_migrate.consensus.io.channel import Channel
 from dwcp_migrate.consensus.io.connector import Dialling
 from dwcp_migrate.consensus.io.replica_node import TICK_S, NodeOptions
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.membership import Membership
-from dwcp_migrate.consensus.messages import VERSION, Hello, Message, Reply, encode_frame
+from dwcp_migrate.consensus.pbft.client import Client, Decision
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.membership import Membership
+from dwcp_migrate.consensus.pbft.model.messages import VERSION, Hello, Message, Reply, encode_frame
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
 DECISION_S_MAX: Final = 10.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dwcp_migrate.consensus.io.channel import Channel, Owner, Route, dial, only
-from dwcp_migrate.consensus.messages import Hello
+from dwcp_migrate.consensus.pbft.model.messages import Hello
 
 REDIAL_S: Final = 0.3
 """A replica that restarts is back in the group within a second."""

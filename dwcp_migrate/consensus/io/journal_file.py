@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dwcp_migrate.consensus import journal
+from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import ConsensusError
 
@@ -44,25 +44,25 @@ class JournalFile:
             os.close(self._lock)
             raise ConsensusError(f"journal {self._path} is in use", hint="one replica for each journal") from None
 
-    def read(self) -> list[journal.Entry]:
+    def read(self) -> list[records.Entry]:
         """Read everything and cut a torn tail off.
 
         Raises:
             ConsensusError: as `journal.decode`.
         """
-        entries, end = journal.decode(self._path.read_bytes())
+        entries, end = records.decode(self._path.read_bytes())
         os.ftruncate(self._file, end)
         self._size = end
         return entries
 
-    def append(self, entries: Iterable[journal.Entry], *, sync: bool) -> None:
+    def append(self, entries: Iterable[records.Entry], *, sync: bool) -> None:
         """Add records.
 
         Raises:
             OSError: the disk is full or refuses: what was written in part is cut off again; it may be tried again.
             ConsensusError: a sync failed: what the disk holds is not known any more, the replica must stop.
         """
-        data = b"".join(map(journal.encode, entries))
+        data = b"".join(map(records.encode, entries))
         try:
             _write_all(self._file, data)
         except OSError:
@@ -87,13 +87,13 @@ class JournalFile:
                 f"journal {self._path} cannot be synced: {error.strerror}", hint="check the disk"
             ) from error
 
-    def replace(self, entries: Iterable[journal.Entry]) -> None:
+    def replace(self, entries: Iterable[records.Entry]) -> None:
         """Put a new journal in place of the old one.
 
         Raises:
             OSError: the disk refuses; the old journal is as it was.
         """
-        data = b"".join(map(journal.encode, entries))
+        data = b"".join(map(records.encode, entries))
         fresh = self._path.with_suffix(".new")
         file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from dwcp_migrate.consensus.keys import SEED_BYTES, Identity
+from dwcp_migrate.consensus.pbft.model.keys import SEED_BYTES, Identity
 from dwcp_migrate.errors import ConfigError
 
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dwcp_migrate.consensus.core import Ready
 from dwcp_migrate.consensus.io.channel import Channel, Route, accept
 from dwcp_migrate.consensus.io.connector import REDIAL_S, Dialling
 from dwcp_migrate.consensus.io.journal_file import JournalFile
-from dwcp_migrate.consensus.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
-from dwcp_migrate.consensus.replica import Replica
+from dwcp_migrate.consensus.pbft.core import Ready
+from dwcp_migrate.consensus.pbft.model.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
+from dwcp_migrate.consensus.pbft.replica import Replica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from dwcp_migrate.consensus.journal import Entry
+    from dwcp_migrate.consensus.pbft.model.records import Entry
 
 TICK_S: Final = 0.05
 DISK_RETRY_S: Final = 0.5

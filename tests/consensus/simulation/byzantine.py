@@ -9,8 +9,9 @@ from collections.abc import Callable
 import msgspec
 
 from dwcp_migrate.consensus import Membership
-from dwcp_migrate.consensus.keys import CHECKPOINT, NEW_VIEW, VIEW_CHANGE, digest
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.checkpoints import statement
+from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, NEW_VIEW, VIEW_CHANGE, digest
+from dwcp_migrate.consensus.pbft.model.messages import (
     Batch,
     BatchContent,
     Checkpoint,
@@ -34,7 +35,6 @@ from dwcp_migrate.consensus.messages import (
     decode_view_change_body,
     encode_body,
 )
-from dwcp_migrate.consensus.stable import statement
 from tests.consensus.members import identity
 from tests.consensus.simulation.world import Node, World
 

@@ -1,8 +1,8 @@
 """What must hold after every event, on every honest replica, whatever the others do."""
 
 from dwcp_migrate.consensus import Decision, Ready
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.messages import Commit, Message, Prepare, PrePrepare
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.messages import Commit, Message, Prepare, PrePrepare
 from tests.consensus.simulation.world import ClientNode, Node
 
 

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass, field
 
 from dwcp_migrate.consensus import Membership
-from dwcp_migrate.consensus.quorum import quorum_of
-from dwcp_migrate.consensus.reconfiguration import encode_membership
+from dwcp_migrate.consensus.pbft.model.quorum import quorum_of
+from dwcp_migrate.consensus.pbft.reconfiguration import encode_membership
 from tests.consensus.members import member, membership
 from tests.consensus.simulation.byzantine import KINDS, Liar, Twins
 from tests.consensus.simulation.checks import Invariants

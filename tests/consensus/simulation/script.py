@@ -24,7 +24,7 @@ from collections.abc import Callable
 import msgspec
 
 from dwcp_migrate.consensus import Membership
-from dwcp_migrate.consensus.reconfiguration import encode_membership
+from dwcp_migrate.consensus.pbft.reconfiguration import encode_membership
 from tests.consensus.members import member, membership
 from tests.consensus.simulation.byzantine import Liar, Twins
 from tests.consensus.simulation.checks import Invariants

@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from dwcp_migrate.consensus import Client, Decision, Membership, Options, Ready, Replica, journal
-from dwcp_migrate.consensus.messages import Message, Reply, Request, decode, encode_frame
+from dwcp_migrate.consensus import Client, Decision, Membership, Options, Ready, Replica
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode, encode_frame
 from tests.consensus.members import Chain, identity
 
 TICK_S = 0.05
@@ -41,9 +42,9 @@ class Disk:
 
     def write(self, ready: Ready) -> None:
         if ready.compacted is not None:
-            self._unsynced.append((True, b"".join(map(journal.encode, ready.compacted))))
+            self._unsynced.append((True, b"".join(map(records.encode, ready.compacted))))
         if ready.entries:
-            self._unsynced.append((False, b"".join(map(journal.encode, ready.entries))))
+            self._unsynced.append((False, b"".join(map(records.encode, ready.entries))))
 
     @property
     def writes(self) -> int:
@@ -90,7 +91,7 @@ class Node:
         """Begin, or begin again from the journal."""
         if self.up:
             return
-        entries, end = journal.decode(self.disk.synced)
+        entries, end = records.decode(self.disk.synced)
         self.disk.synced = self.disk.synced[:end]
         self.application = Chain()
         self.replica = Replica(self.name, identity(self.name), self.membership, self.application, self.world.options)

@@ -7,9 +7,9 @@ next one's.
 
 from collections.abc import Sequence
 
-from dwcp_migrate.consensus.keys import CHECKPOINT, Identity, is_signed
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import Checkpoint, StableProof
+from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, Identity, is_signed
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import Checkpoint, StableProof
 
 CHECKPOINTS_MAX = 4
 """Votes kept for each replica: it may be ahead of us by the window, which is two checkpoints."""

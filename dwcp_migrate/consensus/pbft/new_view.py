@@ -17,17 +17,17 @@ decision.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dwcp_migrate.consensus.keys import VIEW_CHANGE, is_signed
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
+from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, is_signed
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import (
     NULL_DIGEST,
     StableProof,
     ViewChange,
     ViewChangeBody,
     decode_view_change_body,
 )
-from dwcp_migrate.consensus.quorum import Quorum
-from dwcp_migrate.consensus.stable import is_proven
+from dwcp_migrate.consensus.pbft.model.quorum import Quorum
 
 
 class Choice(NamedTuple):

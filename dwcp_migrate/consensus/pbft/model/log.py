@@ -7,7 +7,7 @@ of each kind; a second, different one is not counted.
 
 from typing import NamedTuple
 
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model.messages import (
     DIGESTS_MAX,
     Prepared,
     Request,

@@ -9,11 +9,11 @@ make a replica suspect its primary. A client whose authenticator was wrong here 
 from collections import Counter
 from typing import Final, TypeVar
 
-from dwcp_migrate.consensus.certificate import Certificate, sign_decision
-from dwcp_migrate.consensus.clients import CLIENT_WINDOW, Outcome, Standing
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.keys import MAC_BYTES, REQUEST, is_authentic, is_signed
-from dwcp_migrate.consensus.messages import Reply, Request, RequestBody, decode_request_body
+from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.keys import MAC_BYTES, REQUEST, is_authentic, is_signed
+from dwcp_migrate.consensus.pbft.model.messages import Reply, Request, RequestBody, decode_request_body
 
 SUSPECT_S: Final = 60.0
 """How long a client signs everything after a wrong authenticator."""

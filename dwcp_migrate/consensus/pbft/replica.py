@@ -11,15 +11,13 @@ The whole protocol with its diagram: docs/consensus.md.
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.agreement import Agreement
-from dwcp_migrate.consensus.catchup import Catchup
-from dwcp_migrate.consensus.core import Application, Core, Counters, Options, Ready
-from dwcp_migrate.consensus.epochs import Epochs
-from dwcp_migrate.consensus.execution import Executor
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.membership import Group, Membership
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.core import Application, Core, Counters, Options, Ready
+from dwcp_migrate.consensus.pbft.epochs import Epochs
+from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
+from dwcp_migrate.consensus.pbft.model.messages import (
     BatchContent,
     Checkpoint,
     Commit,
@@ -40,9 +38,11 @@ from dwcp_migrate.consensus.messages import (
     Status,
     ViewChange,
 )
-from dwcp_migrate.consensus.recovery import compact, replay
-from dwcp_migrate.consensus.requests import Requests
-from dwcp_migrate.consensus.views import Views
+from dwcp_migrate.consensus.pbft.normal_case import Agreement
+from dwcp_migrate.consensus.pbft.recovery import compact, replay
+from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.state_transfer import Catchup
+from dwcp_migrate.consensus.pbft.view_change import Views
 
 _VOTES: Final = frozenset((PrePrepare, Prepare, Commit))
 """What belongs to a view, and counts in it only."""
@@ -90,7 +90,7 @@ class Replica:
             **dict.fromkeys((Hello, Reply), self._refuse),
         }
 
-    def recover(self, entries: Iterable[journal.Entry], now: float) -> None:
+    def recover(self, entries: Iterable[records.Entry], now: float) -> None:
         """Go on where the journal ends; once, before the first `step`.
 
         Raises:

@@ -11,13 +11,13 @@ a later membership by its operator.
 
 from typing import Final
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import BROKEN, EpochLink, StableProof, Status
-from dwcp_migrate.consensus.snapshot import Header, Snapshot, manifest_digest, read_header
-from dwcp_migrate.consensus.stable import is_proven
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, EpochLink, StableProof, Status
+from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, manifest_digest, read_header
 
 LINKS_MAX: Final = 64
 """Membership changes; a fleet makes a few a year."""
@@ -67,7 +67,7 @@ class Epochs:
             self.succeed(old, new)
         core.known.setdefault(new.epoch, new)
         core.links[link.proof.epoch] = link
-        core.write(journal.Linked(link), sync=False)
+        core.write(records.Linked(link), sync=False)
         for epoch in sorted(core.links)[:-LINKS_MAX]:
             del core.links[epoch]
         return True

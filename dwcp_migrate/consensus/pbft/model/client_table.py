@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.messages import Counter
+from dwcp_migrate.consensus.pbft.model.messages import Counter
 
 CLIENT_WINDOW: Final = 128
 """Results kept for each client; with 64 requests on the way it may still lose half of the replies."""

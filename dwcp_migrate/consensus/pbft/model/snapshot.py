@@ -10,10 +10,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.clients import ClientTable, Dump
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.membership import Membership
-from dwcp_migrate.consensus.messages import STATE_PART_BYTES, STATE_PARTS_MAX, Counter, encode_body
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Dump
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.membership import Membership
+from dwcp_migrate.consensus.pbft.model.messages import STATE_PART_BYTES, STATE_PARTS_MAX, Counter, encode_body
 
 STATE_BYTES_MAX: Final = STATE_PART_BYTES * STATE_PARTS_MAX
 

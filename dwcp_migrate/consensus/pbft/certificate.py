@@ -11,10 +11,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.keys import DECISION, Identity, digest, is_signed
-from dwcp_migrate.consensus.membership import Group, Name
-from dwcp_migrate.consensus.messages import BROKEN, RESULT_BYTES_MAX, Counter, Signature, encode_body
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX, quorum_of
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, Identity, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.membership import Group, Name
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, RESULT_BYTES_MAX, Counter, Signature, encode_body
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.units import KIB
 

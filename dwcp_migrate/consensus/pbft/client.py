@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dwcp_migrate.consensus.certificate import Certificate, statement
-from dwcp_migrate.consensus.clients import CLIENT_WINDOW
-from dwcp_migrate.consensus.keys import DECISION, REQUEST, Identity, is_signed, mac
-from dwcp_migrate.consensus.membership import Group, Membership
-from dwcp_migrate.consensus.messages import OPERATION_BYTES_MAX, Reply, Request, RequestBody, encode_body
+from dwcp_migrate.consensus.pbft.certificate import Certificate, statement
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, REQUEST, Identity, is_signed, mac
+from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
+from dwcp_migrate.consensus.pbft.model.messages import OPERATION_BYTES_MAX, Reply, Request, RequestBody, encode_body
 from dwcp_migrate.errors import ConsensusError
 
 BACKOFF_MAX: Final = 4

@@ -3,17 +3,17 @@
 Rule: the state after a sequence number depends on the batches up to it and on nothing else.
 """
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.clients import ClientTable, Outcome, Standing
-from dwcp_migrate.consensus.core import Context, Core, Execution
-from dwcp_migrate.consensus.epochs import Epochs
-from dwcp_migrate.consensus.log import Slot
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import Checkpoint, RequestBody, StableProof
-from dwcp_migrate.consensus.reconfiguration import next_membership
-from dwcp_migrate.consensus.requests import Requests
-from dwcp_migrate.consensus.snapshot import Header, Snapshot, read_body, read_header, take
-from dwcp_migrate.consensus.stable import is_vote, sign_checkpoint
+from dwcp_migrate.consensus.pbft.core import Context, Core, Execution
+from dwcp_migrate.consensus.pbft.epochs import Epochs
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.checkpoints import is_vote, sign_checkpoint
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.log import Slot
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import Checkpoint, RequestBody, StableProof
+from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, read_body, read_header, take
+from dwcp_migrate.consensus.pbft.reconfiguration import next_membership
+from dwcp_migrate.consensus.pbft.requests import Requests
 from dwcp_migrate.errors import ConsensusError
 
 
@@ -43,7 +43,7 @@ class Executor:
             return
         slot.decision = slot.content if slot.digest == batch_digest else core.log.content(batch_digest)
         slot.decided = batch_digest
-        core.write(journal.Committed(slot.sequence, batch_digest, data), sync=False)
+        core.write(records.Committed(slot.sequence, batch_digest, data), sync=False)
         self.run()
 
     def run(self) -> None:

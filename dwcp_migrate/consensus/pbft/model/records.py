@@ -14,8 +14,16 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.messages import BROKEN, BatchBytes, Counter, Digest, EpochLink, NewView, StableProof
-from dwcp_migrate.consensus.snapshot import STATE_BYTES_MAX
+from dwcp_migrate.consensus.pbft.model.messages import (
+    BROKEN,
+    BatchBytes,
+    Counter,
+    Digest,
+    EpochLink,
+    NewView,
+    StableProof,
+)
+from dwcp_migrate.consensus.pbft.model.snapshot import STATE_BYTES_MAX
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.units import MIB
 

@@ -11,12 +11,11 @@ view ahead, no more.
 from collections import deque
 from typing import Final
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.agreement import Agreement
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.execution import Executor
-from dwcp_migrate.consensus.keys import NEW_VIEW, VIEW_CHANGE, digest, is_signed
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.keys import NEW_VIEW, VIEW_CHANGE, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.messages import (
     Commit,
     NewView,
     Prepare,
@@ -25,8 +24,9 @@ from dwcp_migrate.consensus.messages import (
     ViewChangeBody,
     encode_body,
 )
-from dwcp_migrate.consensus.requests import Requests
-from dwcp_migrate.consensus.view_change import Choice, check, select
+from dwcp_migrate.consensus.pbft.new_view import Choice, check, select
+from dwcp_migrate.consensus.pbft.normal_case import Agreement
+from dwcp_migrate.consensus.pbft.requests import Requests
 from dwcp_migrate.units import KIB
 
 BACKOFF_MAX: Final = 6
@@ -82,7 +82,7 @@ class Views:
         core.counters.views_left += 1
         self._deadline = None
         self._failures += 1
-        core.write(journal.Left(view))
+        core.write(records.Left(view))
         self.announce()
         self._try()
 
@@ -166,7 +166,7 @@ class Views:
         core = self._core
         core.view, core.active, core.new_view = proof.view, True, proof
         core.counters.views_entered += 1
-        core.write(journal.Entered(proof))
+        core.write(records.Entered(proof))
         self._deadline = None
         self._changes = {name: held for name, held in self._changes.items() if held[0].view > proof.view}
         self.begin(choice)

@@ -22,9 +22,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.keys import CLUSTER_BYTES, DIGEST_BYTES, MAC_BYTES, SIGNATURE_BYTES, digest
-from dwcp_migrate.consensus.membership import Name
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX
+from dwcp_migrate.consensus.pbft.model.keys import CLUSTER_BYTES, DIGEST_BYTES, MAC_BYTES, SIGNATURE_BYTES, digest
+from dwcp_migrate.consensus.pbft.model.membership import Name
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
 from dwcp_migrate.units import KIB, MIB
 

@@ -9,13 +9,13 @@ and what was prepared before it commits, so that no crash makes it say two thing
                                                           a quorum committed: decided, executed in order
 """
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.batching import Batching
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.execution import Executor
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.log import Content, Slot, count
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.batching import Batching
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.log import Content, Slot, count
+from dwcp_migrate.consensus.pbft.model.messages import (
     BATCH_BYTES_MAX,
     NULL_BATCH,
     NULL_DIGEST,
@@ -25,7 +25,7 @@ from dwcp_migrate.consensus.messages import (
     PrePrepare,
     encode_body,
 )
-from dwcp_migrate.consensus.requests import Requests
+from dwcp_migrate.consensus.pbft.requests import Requests
 from dwcp_migrate.units import KIB
 
 PROPOSAL_BYTES_MAX = BATCH_BYTES_MAX - 64 * KIB
@@ -138,7 +138,7 @@ class Agreement:
     def _accept(self, slot: Slot, name: bytes, content: Content, data: bytes) -> None:
         core = self._core
         slot.accept(core.view, name, content, core.now)
-        core.write(journal.Accepted(core.view, slot.sequence, name, data))
+        core.write(records.Accepted(core.view, slot.sequence, name, data))
         if content.reconfigures:
             self._barrier = slot.sequence
 
@@ -177,7 +177,7 @@ class Agreement:
         if not slot.sent_commit and core.is_voter and count(slot.prepares, name) >= quorum - 1:
             slot.sent_commit = True
             slot.prepared = (core.view, name)
-            core.write(journal.WasPrepared(core.view, slot.sequence, name))
+            core.write(records.WasPrepared(core.view, slot.sequence, name))
             slot.commits[core.name] = name
             core.broadcast(Commit(core.group.epoch, core.view, slot.sequence, name))
         if slot.decided is None and count(slot.commits, name) >= quorum:

@@ -15,12 +15,12 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.certificate import Certificate
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.membership import Group, Membership
-from dwcp_migrate.consensus.messages import BROKEN, Counter, EpochLink
-from dwcp_migrate.consensus.snapshot import Header, manifest_digest, read_header
-from dwcp_migrate.consensus.stable import is_proven
+from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, Counter, EpochLink
+from dwcp_migrate.consensus.pbft.model.snapshot import Header, manifest_digest, read_header
 from dwcp_migrate.errors import EpochError
 from dwcp_migrate.units import KIB
 

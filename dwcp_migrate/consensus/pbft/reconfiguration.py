@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.consensus.membership import Group, Membership
-from dwcp_migrate.consensus.messages import BROKEN, OPERATION_BYTES_MAX, RequestBody, encode_body
+from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, OPERATION_BYTES_MAX, RequestBody, encode_body
 
 ACCEPTED: Final = b"accepted"
 NOT_ALLOWED: Final = b"refused: not an operator"

@@ -6,32 +6,32 @@ which things happened; an epoch begins where its operation is decided, so compac
 
 from collections.abc import Iterable, Iterator
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.epochs import Epochs
-from dwcp_migrate.consensus.execution import Executor
-from dwcp_migrate.consensus.log import Slot
-from dwcp_migrate.consensus.snapshot import decode
-from dwcp_migrate.consensus.views import Views
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.epochs import Epochs
+from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.log import Slot
+from dwcp_migrate.consensus.pbft.model.snapshot import decode
+from dwcp_migrate.consensus.pbft.view_change import Views
 
 
-def compact(core: Core) -> list[journal.Entry]:
+def compact(core: Core) -> list[records.Entry]:
     """List the records that say where a replica stands, and nothing about how it got there."""
-    entries: list[journal.Entry] = []
-    entries += [journal.Linked(core.links[epoch]) for epoch in sorted(core.links)]
+    entries: list[records.Entry] = []
+    entries += [records.Linked(core.links[epoch]) for epoch in sorted(core.links)]
     if core.state is not None:
-        entries.append(journal.Stable(core.stable, core.state.encode()))
+        entries.append(records.Stable(core.stable, core.state.encode()))
     if core.new_view is not None and core.active:
-        entries.append(journal.Entered(core.new_view))
+        entries.append(records.Entered(core.new_view))
     elif not core.active:
-        entries.append(journal.Left(core.view))
+        entries.append(records.Left(core.view))
     written: set[bytes] = set()
     for sequence in sorted(core.log.slots):
         entries += _records(core, core.log.slots[sequence], written)
     return entries
 
 
-def _records(core: Core, slot: Slot, written: set[bytes]) -> Iterator[journal.Entry]:
+def _records(core: Core, slot: Slot, written: set[bytes]) -> Iterator[records.Entry]:
     def data(name: bytes) -> bytes:
         if name in written:
             return b""
@@ -39,14 +39,14 @@ def _records(core: Core, slot: Slot, written: set[bytes]) -> Iterator[journal.En
         return core.log.batches.get(name, b"")
 
     for name, view in sorted(slot.seen.items(), key=lambda item: item[1]):
-        yield journal.Accepted(view, slot.sequence, name, data(name))
+        yield records.Accepted(view, slot.sequence, name, data(name))
     if slot.prepared[0] >= 0:
-        yield journal.WasPrepared(slot.prepared[0], slot.sequence, slot.prepared[1])
+        yield records.WasPrepared(slot.prepared[0], slot.sequence, slot.prepared[1])
     if slot.decided is not None:
-        yield journal.Committed(slot.sequence, slot.decided, data(slot.decided))
+        yield records.Committed(slot.sequence, slot.decided, data(slot.decided))
 
 
-def replay(core: Core, epochs: Epochs, executor: Executor, views: Views, entries: Iterable[journal.Entry]) -> None:
+def replay(core: Core, epochs: Epochs, executor: Executor, views: Views, entries: Iterable[records.Entry]) -> None:
     """Bring a fresh replica to where its journal says that it was.
 
     Raises:
@@ -55,20 +55,20 @@ def replay(core: Core, epochs: Epochs, executor: Executor, views: Views, entries
     core.recovering = True
     for entry in entries:
         match entry:
-            case journal.Linked(link):
+            case records.Linked(link):
                 epochs.learn(link)
-            case journal.Stable(proof, state):
+            case records.Stable(proof, state):
                 executor.adopt(proof, decode(state))
-            case journal.Left(view):
+            case records.Left(view):
                 core.view, core.active, core.new_view = view, False, None
-            case journal.Entered(proof):
+            case records.Entered(proof):
                 core.view, core.active, core.new_view = proof.view, True, proof
-            case journal.Accepted(view, sequence, name, batch):
+            case records.Accepted(view, sequence, name, batch):
                 _accepted(core, view, sequence, name, batch)
-            case journal.WasPrepared(view, sequence, name):
+            case records.WasPrepared(view, sequence, name):
                 if core.log.is_inside(sequence):
                     core.log.slot(sequence, core.now).prepared = (view, name)
-            case journal.Committed(sequence, name, batch):
+            case records.Committed(sequence, name, batch):
                 _committed(core, executor, sequence, name, batch)
     _resume(core, views)
     core.recovering = False

@@ -8,7 +8,7 @@ What they usually carry is a moving average, so that the size follows the load w
 
 from typing import Final
 
-from dwcp_migrate.consensus.messages import BATCH_REQUESTS_MAX
+from dwcp_migrate.consensus.pbft.model.messages import BATCH_REQUESTS_MAX
 
 _WEIGHT: Final = 0.25
 """Of the newest batch in the average: the load of the last few decisions counts."""

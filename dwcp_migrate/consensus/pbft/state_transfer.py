@@ -14,13 +14,13 @@ decided is what the next one begins with.
 
 from typing import Final
 
-from dwcp_migrate.consensus.agreement import Agreement
-from dwcp_migrate.consensus.core import Core
-from dwcp_migrate.consensus.epochs import Epochs
-from dwcp_migrate.consensus.execution import Executor
-from dwcp_migrate.consensus.keys import digest
-from dwcp_migrate.consensus.log import count
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.core import Core
+from dwcp_migrate.consensus.pbft.epochs import Epochs
+from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
+from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.log import count
+from dwcp_migrate.consensus.pbft.model.messages import (
     BatchContent,
     Decided,
     EpochLink,
@@ -32,9 +32,9 @@ from dwcp_migrate.consensus.messages import (
     StatePart,
     Status,
 )
-from dwcp_migrate.consensus.snapshot import Snapshot, manifest_digest
-from dwcp_migrate.consensus.stable import is_proven
-from dwcp_migrate.consensus.views import Views
+from dwcp_migrate.consensus.pbft.model.snapshot import Snapshot, manifest_digest
+from dwcp_migrate.consensus.pbft.normal_case import Agreement
+from dwcp_migrate.consensus.pbft.view_change import Views
 
 HELP_MAX: Final = 16
 """Slots in one answer: a status interval later there is more."""

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.keys import CLUSTER_BYTES, PUBLIC_KEY_BYTES
-from dwcp_migrate.consensus.quorum import REPLICAS_MAX, Quorum, quorum_of
+from dwcp_migrate.consensus.pbft.model.keys import CLUSTER_BYTES, PUBLIC_KEY_BYTES
+from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, Quorum, quorum_of
 
 CLIENTS_MAX: Final = 1024
 """Hosts that may ask for decisions: a large fleet."""

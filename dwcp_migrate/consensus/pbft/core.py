@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from dwcp_migrate.consensus import journal
-from dwcp_migrate.consensus.clients import ClientTable
-from dwcp_migrate.consensus.keys import Identity
-from dwcp_migrate.consensus.log import Log
-from dwcp_migrate.consensus.membership import Group
-from dwcp_migrate.consensus.messages import (
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.checkpoints import Ballot
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable
+from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.log import Log
+from dwcp_migrate.consensus.pbft.model.membership import Group
+from dwcp_migrate.consensus.pbft.model.messages import (
     BATCH_REQUESTS_MAX,
     WINDOW_MAX,
     EpochLink,
@@ -23,12 +24,11 @@ from dwcp_migrate.consensus.messages import (
     Reply,
     StableProof,
 )
-from dwcp_migrate.consensus.stable import Ballot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwcp_migrate.consensus.snapshot import Snapshot
+    from dwcp_migrate.consensus.pbft.model.snapshot import Snapshot
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +115,8 @@ class Ready:
     __slots__ = ("compacted", "entries", "executions", "messages", "replies", "sync")
 
     def __init__(self) -> None:
-        self.compacted: list[journal.Entry] | None = None
-        self.entries: list[journal.Entry] = []
+        self.compacted: list[records.Entry] | None = None
+        self.entries: list[records.Entry] = []
         self.sync = False
         self.messages: list[tuple[str | None, Message]] = []
         self.replies: list[tuple[str, Reply]] = []
@@ -213,7 +213,7 @@ class Core:
         if not self.recovering:
             self.out.messages.append((None, message))
 
-    def write(self, entry: journal.Entry, *, sync: bool = True) -> None:
+    def write(self, entry: records.Entry, *, sync: bool = True) -> None:
         """Append to the journal."""
         if not self.recovering:
             self.out.entries.append(entry)

@@ -1,0 +1,1 @@
+"""What PBFT replicas exchange and keep: keys, memberships, messages, records, checkpoints."""
