@@ -10,7 +10,7 @@ from dwcp_migrate.consensus.pbft.client import Decision
 from dwcp_migrate.consensus.pbft.core import Context
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage
 from dwcp_migrate.consensus.pbft.model.membership import Group
-from dwcp_migrate.consensus.tickets import Tickets
+from dwcp_migrate.consensus.tickets.machine import Tickets
 from dwcp_migrate.errors import NoQuorumError
 from tests.consensus.epoch_links import link
 from tests.consensus.members import identity, membership

@@ -20,7 +20,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, Coordination, Link, Pbft, PbftMember, Peer
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.consensus.pbft.certificate import Certificate
-from dwcp_migrate.consensus.tickets import Issue, Register, Ticket, decode_result, encode
+from dwcp_migrate.consensus.tickets.machine import Issue, Register, Ticket, decode_result, encode
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.session.control import PBFT_SESSION, Follow, Message, Request

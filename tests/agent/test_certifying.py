@@ -10,7 +10,7 @@ import pytest
 from dwcp_migrate.agent.authorization.certificates import Certifying
 from dwcp_migrate.config import Coordination, Pbft, PbftMember
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
-from dwcp_migrate.consensus.tickets import Ownership
+from dwcp_migrate.consensus.tickets.machine import Ownership
 from dwcp_migrate.errors import NoQuorumError, SessionError
 from dwcp_migrate.session.control import Permit
 from dwcp_migrate.state.commands import Body, PutHost

@@ -1,7 +1,7 @@
 """What the group could not be told: in order, again, and not for ever."""
 
 from dwcp_migrate.agent.authorization.retry_queue import OWED_MAX, Owed
-from dwcp_migrate.consensus.tickets import Cancel, Operation, Ownership, Release, Result
+from dwcp_migrate.consensus.tickets.machine import Cancel, Operation, Ownership, Release, Result
 from dwcp_migrate.errors import NoQuorumError
 
 

@@ -24,8 +24,8 @@ from dwcp_migrate.consensus.pbft.model import records as journal
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
-from dwcp_migrate.consensus.permits import Expected, Permits
-from dwcp_migrate.consensus.tickets import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.consensus.tickets.machine import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context

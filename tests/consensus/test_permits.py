@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import permits
 from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import encode_body
-from dwcp_migrate.consensus.permits import Expected, Permits
-from dwcp_migrate.consensus.tickets import Refusal, Result, Ticket
+from dwcp_migrate.consensus.tickets import verifier
+from dwcp_migrate.consensus.tickets.machine import Refusal, Result, Ticket
+from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, identity, membership
 
@@ -92,7 +92,7 @@ def test_a_failed_attempt_does_not_use_the_ticket_up() -> None:
 
 
 def test_memory_for_used_tickets_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permits, "USED_MAX", 2)
+    monkeypatch.setattr(verifier, "USED_MAX", 2)
     held = Permits({1: 9000})
     held.admit(certificate(TICKET), GROUP, EXPECTED, 0)
     third = msgspec.structs.replace(TICKET, token=18)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dwcp_migrate.consensus.pbft.core import Context
-from dwcp_migrate.consensus.tickets import (
+from dwcp_migrate.consensus.tickets.machine import (
     LIFETIME_MS_MAX,
     REFUSALS,
     Cancel,
@@ -139,9 +139,9 @@ def test_limits_hold_at_their_value(group: Group) -> None:
 
 
 def test_the_number_of_domains_has_an_end(monkeypatch: pytest.MonkeyPatch, group: Group) -> None:
-    from dwcp_migrate.consensus import tickets
+    from dwcp_migrate.consensus.tickets import machine
 
-    monkeypatch.setattr(tickets, "DOMAINS_MAX", 4)
+    monkeypatch.setattr(machine, "DOMAINS_MAX", 4)
     assert isinstance(group.do("c", Register(D2[:-1] + "8")), Ownership)
     assert group.do("c", Register(D2[:-1] + "9")) == Refusal("full")
     assert isinstance(group.do("a", Register(D0)), Ownership)

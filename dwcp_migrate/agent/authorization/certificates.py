@@ -25,8 +25,7 @@ from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
-from dwcp_migrate.consensus.permits import Expected, Permits
-from dwcp_migrate.consensus.tickets import (
+from dwcp_migrate.consensus.tickets.machine import (
     REFUSALS,
     Cancel,
     Consume,
@@ -40,7 +39,8 @@ from dwcp_migrate.consensus.tickets import (
     Ticket,
     decode_result,
 )
-from dwcp_migrate.consensus.tickets import encode as encode_operation
+from dwcp_migrate.consensus.tickets.machine import encode as encode_operation
+from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.logs import get_logger

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from dwcp_migrate.consensus.tickets import Operation, Result
+from dwcp_migrate.consensus.tickets.machine import Operation, Result
 from dwcp_migrate.errors import NoQuorumError
 from dwcp_migrate.logs import get_logger
 

@@ -20,7 +20,7 @@ from dwcp_migrate.consensus.pbft.core import Options, Ready
 from dwcp_migrate.consensus.pbft.model.keys import Identity
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.replica import Replica
-from dwcp_migrate.consensus.tickets import Tickets
+from dwcp_migrate.consensus.tickets.machine import Tickets
 from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import PBFT_SESSION

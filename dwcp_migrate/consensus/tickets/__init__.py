@@ -1,0 +1,1 @@
+"""Migration tickets: the application that the PBFT group replicates, and the verifier of its certificates."""
