@@ -49,13 +49,13 @@ from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.api.status import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
+from dwcp_migrate.dataplane.process_pool import COMMAND, Spares
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.session.control import PBFT_SESSION, STATE_SESSION
-from dwcp_migrate.session.supervisor import COMMAND, Spares
 from dwcp_migrate.transport.tls import make_context
 
 STOP_S_MAX: Final = 90.0

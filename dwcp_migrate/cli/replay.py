@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.cli.output import as_json, block, table
+from dwcp_migrate.dataplane.malloc import keep_freed_memory
+from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, Report, Volume, replay
 from dwcp_migrate.delta import LEVEL_MAX, pinned
 from dwcp_migrate.errors import DwcpError
-from dwcp_migrate.session.allocator import keep_freed_memory
-from dwcp_migrate.session.replay import Replay, ReplayOptions, Report, Volume, replay
 from dwcp_migrate.units import MIB, format_bytes
 
 

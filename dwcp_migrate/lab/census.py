@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.config import Link
+from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
-from dwcp_migrate.session.supervisor import SPARES
 
 Census = dict[str, int]
 """`HOST WHAT` to count."""

@@ -16,7 +16,7 @@ from dwcp_migrate.lab import census
 from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.lab import Lab
 
-WORKER: Final = b"dwcp_migrate.session.worker"
+WORKER: Final = b"dwcp_migrate.dataplane.worker"
 """In the command line of a data process; other children of an agent's do not know the signal."""
 
 QUIET_S: Final = 0.5

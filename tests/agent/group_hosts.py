@@ -28,7 +28,7 @@ from dwcp_migrate.transport.tls import make_context
 from tests.consensus.processes import free_ports
 
 if TYPE_CHECKING:
-    from dwcp_migrate.session.supervisor import Spares
+    from dwcp_migrate.dataplane.process_pool import Spares
 
 CLUSTER = "5c" * 16
 WAIT_S = 30.0

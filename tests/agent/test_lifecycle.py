@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from dwcp_migrate.api.status import Status
-from dwcp_migrate.session.supervisor import SPARES
+from dwcp_migrate.dataplane.process_pool import SPARES
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, echoing, exchange, is_reset, receive_all
 
 Hosts = tuple[Host, Host]

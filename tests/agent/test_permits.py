@@ -36,7 +36,7 @@ from tests.agent.deciders import Deciders, FakeGroup
 if TYPE_CHECKING:
     from dwcp_migrate.agent.pbft.group import PbftGroup
     from dwcp_migrate.agent.peers.client import ControlClient
-    from dwcp_migrate.session.supervisor import Spares
+    from dwcp_migrate.dataplane.process_pool import Spares
 
 UUID = "0123abcd-0000-1111-2222-333344445555"
 WEB = DomainName(UUID, "web1")

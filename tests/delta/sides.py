@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.delta import Codec, Coding, Compressor, Decompressor, PageDecoder, PageEncoder
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.records import CONTINUE, PAGE
-from dwcp_migrate.session.allocator import keep_freed_memory
 from dwcp_migrate.units import KIB, MIB, PAGE_BYTES
 from tests.delta.streams import noise, stream
 

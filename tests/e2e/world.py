@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.census import Census, at_rest, children, settled
@@ -20,7 +21,6 @@ from dwcp_migrate.lab.lab import Lab
 from dwcp_migrate.lab.processes import ProcessId, identify
 from dwcp_migrate.lab.shuttle import Move, Outcome, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
-from dwcp_migrate.session.supervisor import SPARES
 
 WAN: Final = Link(rate_bytes_per_s=50e6, delay_s=0.005, loss=0.0)
 """400 Mbit/s, 10 ms: a migration takes seconds."""

@@ -37,7 +37,7 @@ class DataProcess:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "dwcp_migrate.session.worker", str(theirs.fileno())]
+            command = [sys.executable, "-m", "dwcp_migrate.dataplane.worker", str(theirs.fileno())]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         self.said: list[FromWorker] = []
         self._news = threading.Condition()

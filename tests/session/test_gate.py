@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from dwcp_migrate.session.endpoint import CancelledError
-from dwcp_migrate.session.gate import FLOOR_BYTES, READ_BYTES_MIN, FixedWindow, Gate
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, READ_BYTES_MIN, FixedWindow, Gate
+from dwcp_migrate.dataplane.qemu_socket import CancelledError
 
 
 def test_a_connection_may_take_what_the_window_leaves_but_not_all_at_once() -> None:

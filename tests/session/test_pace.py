@@ -3,10 +3,10 @@
 import threading
 import time
 
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate
+from dwcp_migrate.dataplane.pipeline_monitor import MEASURE_S, Pace, Seen
 from dwcp_migrate.delta import Coding
 from dwcp_migrate.delta.codec import Codec
-from dwcp_migrate.session.gate import FLOOR_BYTES, FixedWindow, Gate
-from dwcp_migrate.session.pace import MEASURE_S, Pace, Seen
 
 RATE = 4_000_000
 

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
+from dwcp_migrate.dataplane.passthrough import RelaySession
 from dwcp_migrate.session.messages import Finished, Happened
-from dwcp_migrate.session.relay import RelaySession
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

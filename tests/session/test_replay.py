@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from dwcp_migrate.cli.replay import command
+from dwcp_migrate.dataplane.recording.replay import ReplayOptions, replay
 from dwcp_migrate.delta import Codec, Coding
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.session.replay import ReplayOptions, replay
 from tests.vectors.load import connections
 
 CASE = "qemu-10.0-multifd"

@@ -28,7 +28,7 @@ def test_a_fault_in_any_thread_ends_the_process_and_says_why() -> None:
 
 def test_a_signal_makes_it_write_the_stacks_of_its_threads_and_nothing_else() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "dwcp_migrate.session.worker", str(theirs.fileno())]
+    command = [sys.executable, "-m", "dwcp_migrate.dataplane.worker", str(theirs.fileno())]
     with subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], text=True) as process:
         theirs.close()
         assert isinstance(decode_from_worker(ours.recv(MESSAGE_BYTES_MAX)), Ready)

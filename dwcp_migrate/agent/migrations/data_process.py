@@ -13,9 +13,9 @@ from typing import Any, Final
 from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.api.migration import Event, finished, happened, note, progressed
 from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import SessionError
 from dwcp_migrate.session.messages import Abort, Finished, FromWorker, Happened, Progress, ToWorker
-from dwcp_migrate.session.supervisor import DataProcess
 
 EXIT_S_MAX: Final = 10.0
 """From its last message to its end; then it is killed."""

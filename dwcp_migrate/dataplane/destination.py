@@ -13,17 +13,17 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
+from dwcp_migrate.dataplane.connection import Arrival, Connection
+from dwcp_migrate.dataplane.decode_pipeline import Rebuild
+from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, FixedWindow, Gate
+from dwcp_migrate.dataplane.qemu_socket import Endpoint
+from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
+from dwcp_migrate.dataplane.session import LinkSession, link_options
+from dwcp_migrate.dataplane.source import usable_cores
+from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import PageDecoder
 from dwcp_migrate.errors import LimitExceededError
-from dwcp_migrate.session.connection import Arrival, Connection
-from dwcp_migrate.session.endpoint import Endpoint
-from dwcp_migrate.session.gate import REVERSE_BYTES_MAX, FixedWindow, Gate
-from dwcp_migrate.session.link_session import LinkSession, link_options
 from dwcp_migrate.session.messages import Counters, Happened, StartDestination
-from dwcp_migrate.session.pool import WorkPool
-from dwcp_migrate.session.rebuild import Rebuild
-from dwcp_migrate.session.reverse import ReverseReader, raw_segment
-from dwcp_migrate.session.source import usable_cores
 from dwcp_migrate.transport import OPEN, Segment
 from dwcp_migrate.units import MIB
 

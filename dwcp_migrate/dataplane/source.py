@@ -14,20 +14,20 @@ from pathlib import Path
 
 import xxhash
 
+from dwcp_migrate.dataplane.buffers import BufferPool
+from dwcp_migrate.dataplane.connection import Arrival
+from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.pipeline_monitor import Pace, Seen
+from dwcp_migrate.dataplane.qemu_socket import Endpoint
+from dwcp_migrate.dataplane.recording.recorder import Recorder
+from dwcp_migrate.dataplane.session import LinkSession, link_options
+from dwcp_migrate.dataplane.source_reader import ForwardReader, Shared, Stage
+from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
 from dwcp_migrate.qemu.sniff import Kind
-from dwcp_migrate.session.buffers import BufferPool
-from dwcp_migrate.session.connection import Arrival
-from dwcp_migrate.session.endpoint import Endpoint
-from dwcp_migrate.session.forward import ForwardReader, Shared, Stage
-from dwcp_migrate.session.gate import Gate
-from dwcp_migrate.session.link_session import LinkSession, link_options
 from dwcp_migrate.session.messages import Counters, Happened, StartSource
-from dwcp_migrate.session.pace import Pace, Seen
-from dwcp_migrate.session.pool import WorkPool
-from dwcp_migrate.session.recorder import Recorder
 from dwcp_migrate.transport import URGENT, Segment, Window
 
 

@@ -1,4 +1,4 @@
-"""The data process: `python -m dwcp_migrate.session.worker FD`, spawned warm by the agent.
+"""The data process: `python -m dwcp_migrate.dataplane.worker FD`, spawned warm by the agent.
 
 It waits on its end of the agent's socket pair (see `messages`), becomes a source, a destination or a relay by the
 first message, reports every `PROGRESS_S`, and exits with its session. It dies with the agent.
@@ -18,9 +18,11 @@ import time
 from collections import deque
 from typing import Final
 
+from dwcp_migrate.dataplane.destination import DestinationSession
+from dwcp_migrate.dataplane.malloc import keep_freed_memory
+from dwcp_migrate.dataplane.passthrough import RelaySession
+from dwcp_migrate.dataplane.source import SourceSession
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.session.allocator import keep_freed_memory
-from dwcp_migrate.session.destination import DestinationSession
 from dwcp_migrate.session.messages import (
     MESSAGE_BYTES_MAX,
     PROGRESS_S,
@@ -41,8 +43,6 @@ from dwcp_migrate.session.messages import (
     decode_to_worker,
     encode,
 )
-from dwcp_migrate.session.relay import RelaySession
-from dwcp_migrate.session.source import SourceSession
 
 PENDING_EVENTS_MAX: Final = 1000
 """Events kept while the agent does not read; later ones are dropped, counters are not."""

@@ -8,9 +8,9 @@ from typing import Final
 
 import xxhash
 
-from dwcp_migrate.session.connection import Outlet
-from dwcp_migrate.session.endpoint import Endpoint
-from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.dataplane.connection import Outlet
+from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.transport import URGENT, Segment
 from dwcp_migrate.units import KIB
 

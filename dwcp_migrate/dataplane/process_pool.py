@@ -31,7 +31,7 @@ from dwcp_migrate.session.messages import (
     encode,
 )
 
-COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.session.worker")
+COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.dataplane.worker")
 """How a data process is started; the number of its socket is appended."""
 
 READY_S_MAX: Final = 30.0

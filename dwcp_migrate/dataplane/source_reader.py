@@ -11,15 +11,15 @@ from typing import Final
 
 import xxhash
 
+from dwcp_migrate.dataplane.buffers import BufferPool, Lease
+from dwcp_migrate.dataplane.connection import Outlet
+from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.qemu_socket import Endpoint
+from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, Compressor, Job, PageCounts, PageEncoder
 from dwcp_migrate.qemu import Cut, StreamParser
 from dwcp_migrate.qemu.sniff import Kind
-from dwcp_migrate.session.buffers import BufferPool, Lease
-from dwcp_migrate.session.connection import Outlet
-from dwcp_migrate.session.endpoint import Endpoint
-from dwcp_migrate.session.gate import Gate
 from dwcp_migrate.session.messages import Counters
-from dwcp_migrate.session.pool import WorkPool
 from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.units import KIB
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from dwcp_migrate.session.endpoint import CancelledError
+from dwcp_migrate.dataplane.qemu_socket import CancelledError
 from dwcp_migrate.units import KIB, MIB
 
 FLOOR_BYTES: Final = 256 * KIB

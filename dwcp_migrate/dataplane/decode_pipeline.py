@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Decompressor, PageDecoder, Prepared, state_sequence
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.session.pool import WorkPool
 from dwcp_migrate.transport import Segment
 
 

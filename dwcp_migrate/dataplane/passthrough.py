@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.session.endpoint import CancelledError, Endpoint
+from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.session.messages import Counters, Finished, Happened
 from dwcp_migrate.units import MIB
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from dwcp_migrate.session.buffers import Lease
-from dwcp_migrate.session.endpoint import CancelledError, Endpoint
-from dwcp_migrate.session.gate import Gate
+from dwcp_migrate.dataplane.buffers import Lease
+from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from dwcp_migrate.dataplane.connection import Connection, Outlet
+from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
-from dwcp_migrate.session.connection import Connection, Outlet
-from dwcp_migrate.session.gate import Gate
 from dwcp_migrate.session.messages import (
     Counters,
     Finished,

@@ -1,0 +1,1 @@
+"""Recordings of migration streams, and their replay through parser, encoder and decoder."""
