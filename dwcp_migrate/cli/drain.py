@@ -17,7 +17,7 @@ from dwcp_migrate.cli.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import DwcpError, PlacementError
 
 if TYPE_CHECKING:
-    from dwcp_migrate.agent.fleet import Settings
+    from dwcp_migrate.orchestration.fleet_source import Settings
 
 POLL_S: Final = 0.5
 
@@ -76,8 +76,8 @@ def _empty(
     as_json: bool,
 ) -> int:
     """Empty a host; the exit code."""
-    from dwcp_migrate.agent.fleet import write_settings
     from dwcp_migrate.cli import fleet
+    from dwcp_migrate.orchestration.fleet_source import write_settings
     from dwcp_migrate.placement.plan import Goal
     from dwcp_migrate.placement.planner import plan_drain
 
@@ -102,7 +102,7 @@ def _empty(
 
 def with_state(settings: "Settings", host: str, state: Literal["up", "maintenance"]) -> "Settings":
     """The settings with a host in another state."""
-    from dwcp_migrate.agent.fleet import HostSettings
+    from dwcp_migrate.orchestration.fleet_source import HostSettings
 
     own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), state=state)
     return msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})

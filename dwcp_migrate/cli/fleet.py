@@ -20,8 +20,17 @@ from typing import Any, Final
 
 import click
 
-from dwcp_migrate.agent.execute import Executor, Hosts
-from dwcp_migrate.agent.fleet import (
+from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.status import Measured
+from dwcp_migrate.cli import output
+from dwcp_migrate.cli.options import config_option
+from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.config import DEFAULT_PATH, Config, load
+from dwcp_migrate.errors import DwcpError, PlacementError
+from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
+from dwcp_migrate.orchestration.executor import Executor, Hosts
+from dwcp_migrate.orchestration.fleet_constraints import for_new, rules_of, within
+from dwcp_migrate.orchestration.fleet_source import (
     SETTINGS_NAME,
     FleetFile,
     FleetSource,
@@ -30,18 +39,9 @@ from dwcp_migrate.agent.fleet import (
     addresses,
     read_settings,
 )
-from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
-from dwcp_migrate.agent.standing import for_new, rules_of, within
-from dwcp_migrate.api.client import Client, control_socket
-from dwcp_migrate.api.status import Measured
-from dwcp_migrate.cli import output
-from dwcp_migrate.cli.forecasts import AgentCost, Questions
-from dwcp_migrate.cli.options import config_option
-from dwcp_migrate.cli.shared import Shared, SharedFleet
-from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import DEFAULT_PATH, Config, load
-from dwcp_migrate.errors import DwcpError, PlacementError
-from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
+from dwcp_migrate.orchestration.move_cost import AgentCost, Questions
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Journal, read
+from dwcp_migrate.orchestration.shared_state import Shared, SharedFleet
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.agent.journal import Journal
 from dwcp_migrate.cli import fleet, output
 from dwcp_migrate.cli.options import exact_option, json_option
+from dwcp_migrate.orchestration.plan_journal import Journal
 from dwcp_migrate.placement.plan import Goal
 
 

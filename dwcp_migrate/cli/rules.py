@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from dwcp_migrate.agent.fleet import write_settings
 from dwcp_migrate.cli import fleet, output
 from dwcp_migrate.cli.options import config_option, json_option
 from dwcp_migrate.errors import NotFoundError, PlacementError
+from dwcp_migrate.orchestration.fleet_source import write_settings
 from dwcp_migrate.placement.fleet import LEVELS, Kind, Level, Rule
 
 KINDS: tuple[Kind, ...] = ("together", "apart", "spread", "pin", "exclude")

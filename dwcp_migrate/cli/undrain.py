@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.agent.fleet import write_settings
 from dwcp_migrate.cli import fleet
 from dwcp_migrate.cli.drain import with_state
 from dwcp_migrate.cli.options import config_option
 from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.orchestration.fleet_source import write_settings
 
 
 @click.command()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.agent.journal import Journal
 from dwcp_migrate.api.client import Client
 from dwcp_migrate.api.cluster import Changed, Held
-from dwcp_migrate.cli.shared import LEASE, Shared
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError
+from dwcp_migrate.orchestration.plan_journal import Journal
+from dwcp_migrate.orchestration.shared_state import LEASE, Shared
 from dwcp_migrate.placement.cost import Policy
 from tests.agent.hosts import Host
 from tests.agent.test_plans import World, progress

@@ -6,9 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.agent import journal as journals
-from dwcp_migrate.agent.execute import FAILURES_MAX, PLANS_MAX, Executor, Hosts
-from dwcp_migrate.agent.fleet import (
+from dwcp_migrate.errors import HypervisorError, PlacementError
+from dwcp_migrate.hypervisor.fake_inventory import FakeHypervisors
+from dwcp_migrate.hypervisor.inventory import CellFacts, DomainFacts, HostFacts
+from dwcp_migrate.orchestration import plan_journal as journals
+from dwcp_migrate.orchestration.executor import FAILURES_MAX, PLANS_MAX, Executor, Hosts
+from dwcp_migrate.orchestration.fleet_source import (
     FleetFile,
     HostSettings,
     LibvirtFleet,
@@ -16,10 +19,7 @@ from dwcp_migrate.agent.fleet import (
     read_settings,
     write_settings,
 )
-from dwcp_migrate.agent.journal import Journal
-from dwcp_migrate.errors import HypervisorError, PlacementError
-from dwcp_migrate.hypervisor.fake_inventory import FakeHypervisors
-from dwcp_migrate.hypervisor.inventory import CellFacts, DomainFacts, HostFacts
+from dwcp_migrate.orchestration.plan_journal import Journal
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Rule, encode

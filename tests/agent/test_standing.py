@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, StandingApi
-from dwcp_migrate.agent.standing import for_new, under, within
 from dwcp_migrate.api.cluster import Flight, Held, Standing
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError
+from dwcp_migrate.orchestration.fleet_constraints import for_new, under, within
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Rule as PlacementRule
 from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebalance

@@ -3,8 +3,8 @@
 from typing import Any
 
 from dwcp_migrate.api import status
-from dwcp_migrate.cli.forecasts import ASKING_S_MAX, AgentCost, Questions
 from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError
+from dwcp_migrate.orchestration.move_cost import ASKING_S_MAX, AgentCost, Questions
 from dwcp_migrate.placement.cost import default_cost
 from dwcp_migrate.placement.explain import explain_plan
 from dwcp_migrate.placement.model import build

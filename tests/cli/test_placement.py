@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.fleet import read_settings
-from dwcp_migrate.agent.journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.cli import run
 from dwcp_migrate.cli.options import EXACT_S_MAX
 from dwcp_migrate.errors import NotFoundError, PlacementError
+from dwcp_migrate.orchestration.fleet_source import read_settings
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Journal, read
 from dwcp_migrate.placement.fleet import Rule, encode
 from dwcp_migrate.placement.plan import decode
 from dwcp_migrate.placement.planner import plan_drain

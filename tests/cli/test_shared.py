@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.agent.fleet import read_settings
 from dwcp_migrate.api.cluster import Standing
 from dwcp_migrate.errors import CoordinationError
+from dwcp_migrate.orchestration.fleet_source import read_settings
 from dwcp_migrate.state.model import Rule
 
 Call = Callable[..., tuple[int, str, str]]

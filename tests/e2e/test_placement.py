@@ -16,10 +16,10 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.agent.journal import JOURNAL_NAME, Progress, read
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Progress, read
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

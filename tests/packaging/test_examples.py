@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate import config
-from dwcp_migrate.agent.fleet import Settings
+from dwcp_migrate.orchestration.fleet_source import Settings
 from dwcp_migrate.placement.fleet import decode
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.fleet import FleetSource
-from dwcp_migrate.agent.standing import under
 from dwcp_migrate.api.client import TIMEOUT_S, Client
 from dwcp_migrate.api.cluster import Changed, Held, Standing
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError
+from dwcp_migrate.orchestration.fleet_constraints import under
+from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.placement.fleet import Fleet, Rule
 
 LEASE: Final = "placement"

@@ -18,11 +18,11 @@ from typing import Final, Protocol
 
 import msgspec
 
-from dwcp_migrate.agent.fleet import FleetSource
-from dwcp_migrate.agent.journal import Ending, Journal
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory import Hypervisors
+from dwcp_migrate.orchestration.fleet_source import FleetSource
+from dwcp_migrate.orchestration.plan_journal import Ending, Journal
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Left, Plan, Step
