@@ -16,8 +16,8 @@ from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.config import Config
 from dwcp_migrate.dataplane.process_pool import Spares
 from dwcp_migrate.hypervisor.announcements import Announcements
-from dwcp_migrate.session.control import DomainName
-from dwcp_migrate.session.messages import SessionOptions
+from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.worker import SessionOptions
 
 
 @dataclass(frozen=True, slots=True)

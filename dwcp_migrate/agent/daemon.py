@@ -55,7 +55,7 @@ from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import PBFT_SESSION, STATE_SESSION
+from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.transport.tls import make_context
 
 STOP_S_MAX: Final = 90.0

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from dwcp_migrate.session.messages import Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import Counters, Finished, Happened
 
 State = Literal["opening", "precopy", "switchover", "postcopy", "waiting", "passthrough", "ended"]
 Role = Literal["source", "destination"]

@@ -10,7 +10,7 @@ from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.session.control import HINTS, REFUSALS
+from dwcp_migrate.protocol.control import HINTS, REFUSALS
 from dwcp_migrate.units import format_rate
 
 MEANING: Final = {

@@ -23,7 +23,7 @@ from dwcp_migrate.dataplane.source import usable_cores
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import PageDecoder
 from dwcp_migrate.errors import LimitExceededError
-from dwcp_migrate.session.messages import Counters, Happened, StartDestination
+from dwcp_migrate.protocol.worker import Counters, Happened, StartDestination
 from dwcp_migrate.transport import OPEN, Segment
 from dwcp_migrate.units import MIB
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
-from dwcp_migrate.session.messages import Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import Counters, Finished, Happened
 from dwcp_migrate.units import MIB
 
 PIPE_BYTES: Final = 1 * MIB

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.session.messages import (
+from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     FromWorker,
     Ready,

@@ -18,7 +18,7 @@ from typing import Final
 from dwcp_migrate.dataplane.connection import Connection, Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
-from dwcp_migrate.session.messages import (
+from dwcp_migrate.protocol.worker import (
     Counters,
     Finished,
     Happened,

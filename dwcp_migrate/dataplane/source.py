@@ -24,10 +24,10 @@ from dwcp_migrate.dataplane.session import LinkSession, link_options
 from dwcp_migrate.dataplane.source_reader import ForwardReader, Shared, Stage
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
+from dwcp_migrate.protocol.worker import Counters, Happened, StartSource
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
 from dwcp_migrate.qemu.sniff import Kind
-from dwcp_migrate.session.messages import Counters, Happened, StartSource
 from dwcp_migrate.transport import URGENT, Segment, Window
 
 

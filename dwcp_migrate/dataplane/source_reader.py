@@ -17,9 +17,9 @@ from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, Compressor, Job, PageCounts, PageEncoder
+from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.qemu import Cut, StreamParser
 from dwcp_migrate.qemu.sniff import Kind
-from dwcp_migrate.session.messages import Counters
 from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.units import KIB
 

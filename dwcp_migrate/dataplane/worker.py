@@ -23,7 +23,7 @@ from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.dataplane.passthrough import RelaySession
 from dwcp_migrate.dataplane.source import SourceSession
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.session.messages import (
+from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     PROGRESS_S,
     Abort,

@@ -23,7 +23,7 @@ from dwcp_migrate.consensus.pbft.certificate import Certificate
 from dwcp_migrate.consensus.tickets.machine import Issue, Register, Ticket, decode_result, encode
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.session.control import PBFT_SESSION, Follow, Message, Request
+from dwcp_migrate.protocol.control import PBFT_SESSION, Follow, Message, Request
 from dwcp_migrate.transport.tls import make_context
 from tests.consensus.processes import free_ports
 

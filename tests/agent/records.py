@@ -3,7 +3,7 @@
 from typing import Any
 
 from dwcp_migrate.api import status
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 
 STARTED = 1_790_000_000.0
 

@@ -12,7 +12,7 @@ from dwcp_migrate.config import Coordination, Pbft, PbftMember
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.tickets.machine import Ownership
 from dwcp_migrate.errors import NoQuorumError, SessionError
-from dwcp_migrate.session.control import Permit
+from dwcp_migrate.protocol.control import Permit
 from dwcp_migrate.state.commands import Body, PutHost
 from dwcp_migrate.state.model import Outcome
 from tests.agent.deciders import Deciders, FakeGroup

@@ -13,7 +13,7 @@ from dwcp_migrate.agent.tracking.registry import Ledger
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
-from dwcp_migrate.session.control import DomainName
+from dwcp_migrate.protocol.control import DomainName
 
 UUID: Final = "e42bc6e0-0000-0000-0000-000000000001"
 OTHER: Final = "e42bc6e0-0000-0000-0000-000000000002"

@@ -13,7 +13,7 @@ from dwcp_migrate.consensus.pbft.membership_chain import decode_link
 from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import encode_body
 from dwcp_migrate.errors import ConfigError, ConsensusError, EpochError
-from dwcp_migrate.session.control import SUCCESSOR_BYTES_MAX, Follow
+from dwcp_migrate.protocol.control import SUCCESSOR_BYTES_MAX, Follow
 from tests.consensus.epoch_links import link
 from tests.consensus.members import identity, membership
 

@@ -26,7 +26,7 @@ from dwcp_migrate.errors import PeerUnreachableError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import Domain, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
-from dwcp_migrate.session.control import Ask, DomainName, Expect, Expected, Permit, Runs
+from dwcp_migrate.protocol.control import Ask, DomainName, Expect, Expected, Permit, Runs
 from dwcp_migrate.state.commands import PutHost, Resolve, SetHostState, SetLimits
 from dwcp_migrate.state.fake import FakeEngine
 from dwcp_migrate.state.fleet import FleetMachine

@@ -17,7 +17,7 @@ from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.hypervisor.network import Interface
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import GIB, MIB
 
 UUID = "8f3c1d6e-0000-4000-8000-000000000001"

@@ -9,7 +9,7 @@ from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
 from dwcp_migrate.api.migration import Expected, Migration, close
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
 

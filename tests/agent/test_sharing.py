@@ -11,7 +11,7 @@ from dwcp_migrate.api.migration import Event, close
 from dwcp_migrate.bandwidth.allocation.usage import LOOKS, ROOM
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import LINK, PEER, RATE, Bench, record
 

@@ -4,7 +4,7 @@ from dwcp_migrate.api.migration import Expected, Migration
 from dwcp_migrate.api.status import Predicted
 from dwcp_migrate.bench import predict
 from dwcp_migrate.bench.predict import HOPELESS_S, Tally, group
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import MIB
 
 ONE = (1.0, 1.0, 1.0)

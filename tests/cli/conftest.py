@@ -14,7 +14,7 @@ import pytest
 from dwcp_migrate.api import status as api
 from dwcp_migrate.api.migration import Phase
 from dwcp_migrate.cli import run
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from tests.agent import records
 
 NOW = 1_790_000_100.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.session.messages import (
+from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     AddChannel,
     AddConnection,

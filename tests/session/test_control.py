@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.session.control import (
+from dwcp_migrate.protocol.control import (
     DOMAINS_MAX,
     FRAME_BYTES_MAX,
     HINTS,

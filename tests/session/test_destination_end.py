@@ -12,7 +12,7 @@ import xxhash
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.delta import raw_payload
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.session.messages import Finished, Happened, SessionOptions, StartDestination
+from dwcp_migrate.protocol.worker import Finished, Happened, SessionOptions, StartDestination
 from dwcp_migrate.transport import FIN, OPEN, Link, LinkOptions, Segment
 from tests.transport.pair import Listener, Recorder
 

@@ -14,7 +14,7 @@ from dwcp_migrate.api.migration import (
     note,
     progressed,
 )
-from dwcp_migrate.session.messages import EVENTS, Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import EVENTS, Counters, Finished, Happened
 
 
 def record(**fields: object) -> Migration:

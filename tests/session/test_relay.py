@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from dwcp_migrate.dataplane.passthrough import RelaySession
-from dwcp_migrate.session.messages import Finished, Happened
+from dwcp_migrate.protocol.worker import Finished, Happened
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.session.messages import Finished
+from dwcp_migrate.protocol.worker import Finished
 from tests.session.pair import pair
 from tests.session.streams import precopy
 

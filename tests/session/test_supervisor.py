@@ -12,7 +12,7 @@ import pytest
 from dwcp_migrate.dataplane import supervisor
 from dwcp_migrate.dataplane.process_pool import SPARES, DataProcess, Spares
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.session.messages import Ready, encode
+from dwcp_migrate.protocol.worker import Ready, encode
 
 READY = encode(Ready(pid=1)).hex()
 PROGRAM = f"import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.send(bytes.fromhex('{READY}')); s.recv(1)"

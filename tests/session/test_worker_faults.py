@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 
-from dwcp_migrate.session.messages import MESSAGE_BYTES_MAX, Ready, decode_from_worker
+from dwcp_migrate.protocol.worker import MESSAGE_BYTES_MAX, Ready, decode_from_worker
 
 PROGRAM = """
 import threading

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.api import status as api
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 from tests.agent import records
 from tests.agent.records import STARTED
 

@@ -44,7 +44,7 @@ from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import Permit
+from dwcp_migrate.protocol.control import Permit
 
 CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""

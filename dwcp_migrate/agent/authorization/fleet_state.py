@@ -17,7 +17,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import STATE_SESSION
+from dwcp_migrate.protocol.control import STATE_SESSION
 from dwcp_migrate.state.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.engine import Engine, EngineStatus
 from dwcp_migrate.state.links import Identity

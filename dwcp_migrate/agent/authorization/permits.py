@@ -25,7 +25,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import DomainName, Expect, Expected, Permit
+from dwcp_migrate.protocol.control import DomainName, Expect, Expected, Permit
 from dwcp_migrate.state.commands import Begin, Body, Fail, Propose, Resume
 from dwcp_migrate.state.machine import REFUSALS
 from dwcp_migrate.state.model import Fleet, Ticket

@@ -16,7 +16,7 @@ from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import Ask, Runs
+from dwcp_migrate.protocol.control import Ask, Runs
 from dwcp_migrate.state.commands import HandOver, PutDomain, Resolve
 from dwcp_migrate.state.model import Ticket
 

@@ -31,7 +31,7 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 
 TICK_S: Final = 1.0
 """A step of the panel."""

@@ -18,7 +18,7 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, NotFoundError
 from dwcp_migrate.hypervisor.base import Domain
-from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 
 MINUTE_STEPS = 60.0
 

@@ -28,7 +28,7 @@ from dwcp_migrate.api.status import (
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError
-from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.state.engine import EngineStatus
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError
 from dwcp_migrate.hypervisor.intercept import original_destination
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import CONTROL_SESSION
+from dwcp_migrate.protocol.control import CONTROL_SESSION
 from dwcp_migrate.transport.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
 
 BACKLOG: Final = 1024

@@ -15,7 +15,7 @@ from dwcp_migrate.api.migration import Event, finished, happened, note, progress
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.session.messages import Abort, Finished, FromWorker, Happened, Progress, ToWorker
+from dwcp_migrate.protocol.worker import Abort, Finished, FromWorker, Happened, Progress, ToWorker
 
 EXIT_S_MAX: Final = 10.0
 """From its last message to its end; then it is killed."""

@@ -25,7 +25,7 @@ from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcement
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import (
+from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
     PBFT_SESSION,
     STATE_SESSION,
@@ -47,7 +47,7 @@ from dwcp_migrate.session.control import (
     Successor,
     common_version,
 )
-from dwcp_migrate.session.messages import AddChannel, StartDestination
+from dwcp_migrate.protocol.worker import AddChannel, StartDestination
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""

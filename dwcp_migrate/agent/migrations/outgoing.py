@@ -28,8 +28,8 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import VERSIONS, Close, Closed, Open, Opened
-from dwcp_migrate.session.messages import (
+from dwcp_migrate.protocol.control import VERSIONS, Close, Closed, Open, Opened
+from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
     AddConnection,

@@ -18,7 +18,7 @@ from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import VERSIONS, Ping, Pong
+from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 
 LOOK_S: Final = 1.0
 """Between two looks; a lost link is back within that time if it was one channel's bad luck."""

@@ -33,7 +33,7 @@ from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membersh
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, encode_membership
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import Follow, Successor
+from dwcp_migrate.protocol.control import Follow, Successor
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.keys import Identity

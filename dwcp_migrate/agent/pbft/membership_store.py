@@ -15,7 +15,7 @@ from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConfigError, ConsensusError, EpochError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import SUCCESSOR_BYTES_MAX, Follow, Successor
+from dwcp_migrate.protocol.control import SUCCESSOR_BYTES_MAX, Follow, Successor
 
 FILE: Final = Path("pbft/memberships")
 """Below the state directory."""

@@ -17,7 +17,7 @@ from dwcp_migrate.config import Peer
 from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, LINKS_MAX, decode_link
 from dwcp_migrate.errors import DwcpError, EpochError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import Follow, Successor
+from dwcp_migrate.protocol.control import Follow, Successor
 
 FOLLOW_S: Final = 5.0
 """A host that hears nothing else is that far behind; 100 hosts ask all members together 20 times a second."""

@@ -25,7 +25,7 @@ from dwcp_migrate.errors import (
     RemoteProtocolError,
     VersionMismatchError,
 )
-from dwcp_migrate.session.control import (
+from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
     HINTS,
     REFUSALS,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import ProtocolError
-from dwcp_migrate.session.control import REFUSALS, Frames, Message, Refused, Request, decode, encode
+from dwcp_migrate.protocol.control import REFUSALS, Frames, Message, Refused, Request, decode, encode
 from dwcp_migrate.units import KIB
 
 IDLE_S_MAX: Final = 600.0

@@ -18,7 +18,7 @@ from dwcp_migrate.api.migration import Event, Migration, Result, Role, note
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.hypervisor.base import Domain, DomainEvent, DomainWatcher, JobStatistics, WatcherState
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.session.control import DOMAINS_MAX, DomainName
+from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
 
 LEAVING_S_MAX: Final = 0.15
 """For libvirt to say which domains leave, before the peer is asked; it takes 2 to 20 ms."""

@@ -16,7 +16,7 @@ from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.status import AgentState, Totals, Update
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.session.messages import Counters
+from dwcp_migrate.protocol.worker import Counters
 
 UPDATES_WAITING_MAX: Final = 1000
 """Updates that a reader may be behind; at 2 a second and migration that is minutes."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from dwcp_migrate.session.messages import Happened
+from dwcp_migrate.protocol.worker import Happened
 
 
 class Recorder:

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.session.messages import SESSION_ID_BYTES, TOKEN_BYTES
+from dwcp_migrate.protocol.worker import SESSION_ID_BYTES, TOKEN_BYTES
 
 VERSIONS: Final = (1,)
 """Versions of this protocol and of the data channels' that this software speaks."""

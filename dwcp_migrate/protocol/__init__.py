@@ -1,0 +1,1 @@
+"""Messages between two agents, and between an agent and its data processes."""
