@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.state.engine import EngineStatus
-from dwcp_migrate.state.model import Host, Lease, Limits, Reservation, Rule, Ticket
+from dwcp_migrate.state.fleet.model import Host, Lease, Limits, Reservation, Rule, Ticket
 
 NO_GROUP: Final = "no group is configured"
 """`GroupStatus.error` of a host without one."""

@@ -19,10 +19,10 @@ from typing import Any, Final
 import msgspec
 
 from dwcp_migrate.errors import DwcpError
-from dwcp_migrate.state.commands import Acquire, Barrier, PutHost
-from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state.fleet.commands import Acquire, Barrier, PutHost
+from dwcp_migrate.state.fleet.model import Outcome
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.model import Outcome
 from dwcp_migrate.state.raft import RaftEngine
 from dwcp_migrate.state.replica import Replica, Settings
 from dwcp_migrate.transport.tls import make_context

@@ -11,7 +11,7 @@ from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli import output
 from dwcp_migrate.cli.options import agent_options, json_option
 from dwcp_migrate.cli.pbft import command as pbft
-from dwcp_migrate.state.model import Limits
+from dwcp_migrate.state.fleet.model import Limits
 from dwcp_migrate.units import format_bytes, format_rate
 
 MEMBER_HEADER = ("Member", "Role", "Connected", "Behind")

@@ -11,7 +11,7 @@ import msgspec
 from dwcp_migrate.api.cluster import Flight, Standing
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check
-from dwcp_migrate.state.model import Host as Known
+from dwcp_migrate.state.fleet.model import Host as Known
 from dwcp_migrate.units import MIB
 
 

@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
-from dwcp_migrate.state.commands import Body
-from dwcp_migrate.state.model import REQUEST_WINDOW, Fleet, Outcome
+from dwcp_migrate.state.fleet.commands import Body
+from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, Fleet, Outcome
 
 T = TypeVar("T")
 

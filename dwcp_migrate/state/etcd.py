@@ -24,10 +24,10 @@ import aiohttp
 import msgspec
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state import commands
 from dwcp_migrate.state.engine import EngineStatus, Member, Requests
-from dwcp_migrate.state.fleet import FleetMachine
-from dwcp_migrate.state.model import Fleet, Outcome
+from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.units import MIB
 
 PREFIX: Final = "/dwcp-migrate"

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.state import wire
-from dwcp_migrate.state.commands import author, decode_batch
 from dwcp_migrate.state.dialect import to_library, to_wire
 from dwcp_migrate.state.elections import Elections
+from dwcp_migrate.state.fleet.commands import author, decode_batch
 from dwcp_migrate.state.journal import Journal
 from dwcp_migrate.state.library import Raft, clock
 from dwcp_migrate.state.links import Links

@@ -10,10 +10,10 @@ from socket import socket
 from typing import Literal, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, NoQuorumError
-from dwcp_migrate.state import commands
 from dwcp_migrate.state.engine import EngineStatus, Member
-from dwcp_migrate.state.fleet import FleetMachine
-from dwcp_migrate.state.model import Fleet, Outcome
+from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from typing import Final, overload
 
 from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import JournalError
-from dwcp_migrate.state.commands import BATCH_BYTES_MAX
+from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
 from dwcp_migrate.units import MIB
 
 MAGIC: Final = b"DWCPLOG1"

@@ -23,12 +23,13 @@ from time import monotonic, time
 from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state import commands, wire
+from dwcp_migrate.state import wire
 from dwcp_migrate.state.engine import EngineStatus, Member, Requests
-from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.journal import DISK_FULL
 from dwcp_migrate.state.links import READ, Identity
-from dwcp_migrate.state.model import Fleet, Outcome
 from dwcp_migrate.state.replica import Replica, Settings
 
 ATTEMPT_S: Final = 1.0

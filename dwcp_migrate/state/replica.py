@@ -18,9 +18,9 @@ import msgspec
 
 from dwcp_migrate.errors import JournalError, RemoteProtocolError
 from dwcp_migrate.state import wire
-from dwcp_migrate.state.commands import decode_batch
 from dwcp_migrate.state.elections import Elections
 from dwcp_migrate.state.exchange import Exchange
+from dwcp_migrate.state.fleet.commands import decode_batch
 from dwcp_migrate.state.journal import Journal
 from dwcp_migrate.state.library import CANDIDATE, LEADER, Answer, Raft, clock
 from dwcp_migrate.state.links import Identity, Links

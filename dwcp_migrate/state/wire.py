@@ -23,8 +23,8 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.state.commands import BATCH_BYTES_MAX
-from dwcp_migrate.state.model import Name
+from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
+from dwcp_migrate.state.fleet.model import Name
 from dwcp_migrate.units import KIB, MIB
 
 APPEND_BYTES: Final = 256 * KIB

@@ -27,10 +27,10 @@ from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import Domain, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.protocol.control import Ask, DomainName, Expect, Expected, Permit, Runs
-from dwcp_migrate.state.commands import PutHost, Resolve, SetHostState, SetLimits
 from dwcp_migrate.state.fake import FakeEngine
-from dwcp_migrate.state.fleet import FleetMachine
-from dwcp_migrate.state.model import Limits, Ticket
+from dwcp_migrate.state.fleet.commands import PutHost, Resolve, SetHostState, SetLimits
+from dwcp_migrate.state.fleet.model import Limits, Ticket
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from tests.agent.deciders import Deciders, FakeGroup
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dwcp_migrate.orchestration.fleet_constraints import for_new, under, within
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Rule as PlacementRule
 from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebalance
-from dwcp_migrate.state.commands import Propose, PutDomain
-from dwcp_migrate.state.model import RULE_NAMES_MAX, Capacity, Limits, Rule
-from dwcp_migrate.state.model import Host as Known
+from dwcp_migrate.state.fleet.commands import Propose, PutDomain
+from dwcp_migrate.state.fleet.model import RULE_NAMES_MAX, Capacity, Limits, Rule
+from dwcp_migrate.state.fleet.model import Host as Known
 from tests.agent.test_permits import UUID, World, world_of
 from tests.placement.fleets import domain, fleet, host
 

@@ -26,7 +26,7 @@ from dwcp_migrate.api.cluster import (
 from dwcp_migrate.config import PbftMember, parse
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.engine import EngineStatus, Member
-from dwcp_migrate.state.model import Capacity, Host, Lease, Limits, Reservation, Ticket
+from dwcp_migrate.state.fleet.model import Capacity, Host, Lease, Limits, Reservation, Ticket
 
 Call = Callable[..., tuple[int, str, str]]
 NOW = 1_790_000_000.0

@@ -10,7 +10,7 @@ import pytest
 from dwcp_migrate.api.cluster import Standing
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.orchestration.fleet_source import read_settings
-from dwcp_migrate.state.model import Rule
+from dwcp_migrate.state.fleet.model import Rule
 
 Call = Callable[..., tuple[int, str, str]]
 

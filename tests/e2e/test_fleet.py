@@ -26,7 +26,7 @@ from dwcp_migrate.lab.guest import Guest
 from dwcp_migrate.lab.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
-from dwcp_migrate.state.model import Ticket
+from dwcp_migrate.state.fleet.model import Ticket
 from tests.e2e.world import GUEST, SLOW, WAN
 
 pytestmark = pytest.mark.lab

@@ -2,10 +2,10 @@
 
 from itertools import count
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state.invariants import violations
-from dwcp_migrate.state.machine import apply
-from dwcp_migrate.state.model import Fleet, Outcome
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet.invariants import violations
+from dwcp_migrate.state.fleet.machine import apply
+from dwcp_migrate.state.fleet.model import Fleet, Outcome
 
 UUID = "0123abcd-0000-1111-2222-333344445555"
 

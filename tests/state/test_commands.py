@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state.model import CERTIFICATE_BYTES_MAX, LABELS_MAX, VERSION
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet.model import CERTIFICATE_BYTES_MAX, LABELS_MAX, VERSION
 
 
 def command(body: do.Body) -> do.Command:

@@ -8,11 +8,11 @@ import pytest
 
 from dwcp_migrate.errors import CoordinationError, LimitExceededError, NoQuorumError
 from dwcp_migrate.state import etcd as etcd_module
-from dwcp_migrate.state.commands import COMMAND_BYTES_MAX, Acquire, Barrier, Propose, PutHost, Resume
 from dwcp_migrate.state.engine import SUBMITS_MAX, Engine, Requests
 from dwcp_migrate.state.fake import FakeEngine
-from dwcp_migrate.state.fleet import FleetMachine
-from dwcp_migrate.state.model import REQUEST_WINDOW
+from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX, Acquire, Barrier, Propose, PutHost, Resume
+from dwcp_migrate.state.fleet.model import REQUEST_WINDOW
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from tests.state.engines import EtcdServer, etcd_engine, index_of, lone_raft
 
 TIMEOUT_S = 20.0

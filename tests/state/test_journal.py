@@ -9,7 +9,7 @@ import pytest
 
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state import journal as module
-from dwcp_migrate.state.commands import BATCH_BYTES_MAX
+from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
 from dwcp_migrate.state.journal import Journal, Record
 
 

@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state import model
-from dwcp_migrate.state.machine import REFUSALS, apply
-from dwcp_migrate.state.model import REQUEST_WINDOW, Domain, Fleet, Host, Limits, Outcome, Rule, Ticket
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet import model
+from dwcp_migrate.state.fleet.machine import REFUSALS, apply
+from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, Domain, Fleet, Host, Limits, Outcome, Rule, Ticket
 from tests.state.fleets import UUID, World
 
 

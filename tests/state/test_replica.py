@@ -9,9 +9,10 @@ import pysyncobj.syncobj
 import pytest
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.state import commands, wire
-from dwcp_migrate.state.commands import Barrier, Command
-from dwcp_migrate.state.fleet import FleetMachine
+from dwcp_migrate.state import wire
+from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet.commands import Barrier, Command
+from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.library import HOOKS
 from dwcp_migrate.state.links import Identity
 from dwcp_migrate.state.replica import Replica, Settings

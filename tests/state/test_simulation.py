@@ -9,11 +9,11 @@ import random
 
 import pytest
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state import model
-from dwcp_migrate.state.invariants import violations
-from dwcp_migrate.state.machine import apply
-from dwcp_migrate.state.model import Fleet, Limits
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet import model
+from dwcp_migrate.state.fleet.invariants import violations
+from dwcp_migrate.state.fleet.machine import apply
+from dwcp_migrate.state.fleet.model import Fleet, Limits
 
 HOSTS = ("a", "b", "c", "d")
 DOMAINS = tuple(f"domain-{number}" for number in range(5))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
 from dwcp_migrate.state import wire
-from dwcp_migrate.state.commands import BATCH_BYTES_MAX
+from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
 
 MESSAGES: tuple[wire.Message, ...] = (
     wire.PreVote(term=1, last_index=2, last_term=1),

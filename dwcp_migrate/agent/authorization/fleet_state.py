@@ -18,10 +18,10 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
-from dwcp_migrate.state.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.engine import Engine, EngineStatus
+from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
+from dwcp_migrate.state.fleet.model import Capacity, Fleet, Outcome
 from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.model import Capacity, Fleet, Outcome
 from dwcp_migrate.state.raft import RaftEngine
 from dwcp_migrate.state.replica import Settings
 from dwcp_migrate.transport.frames import Preamble, encode_preamble

@@ -26,9 +26,9 @@ from dwcp_migrate.config import Peer
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName, Expect, Expected, Permit
-from dwcp_migrate.state.commands import Begin, Body, Fail, Propose, Resume
-from dwcp_migrate.state.machine import REFUSALS
-from dwcp_migrate.state.model import Fleet, Ticket
+from dwcp_migrate.state.fleet.commands import Begin, Body, Fail, Propose, Resume
+from dwcp_migrate.state.fleet.machine import REFUSALS
+from dwcp_migrate.state.fleet.model import Fleet, Ticket
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
 """Outcomes of a proposal that refuse a migration also where a quorum is not required."""

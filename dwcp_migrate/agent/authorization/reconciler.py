@@ -17,8 +17,8 @@ from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.hypervisor.base import Domain
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Ask, Runs
-from dwcp_migrate.state.commands import HandOver, PutDomain, Resolve
-from dwcp_migrate.state.model import Ticket
+from dwcp_migrate.state.fleet.commands import HandOver, PutDomain, Resolve
+from dwcp_migrate.state.fleet.model import Ticket
 
 EVERY_S: Final = 5.0
 """Between two looks for what is open."""

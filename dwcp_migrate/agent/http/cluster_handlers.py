@@ -18,7 +18,7 @@ from dwcp_migrate.api.status import Failure
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
-from dwcp_migrate.state.model import Fleet, Limits
+from dwcp_migrate.state.fleet.model import Fleet, Limits
 
 STATUS_BAD_REQUEST: Final = 400
 STATUS_UNAVAILABLE: Final = 503

@@ -12,7 +12,7 @@ import msgspec
 from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.api.cluster import Changed, Flight, Held, Standing
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
-from dwcp_migrate.state.commands import (
+from dwcp_migrate.state.fleet.commands import (
     Acquire,
     Body,
     DropRule,
@@ -23,8 +23,8 @@ from dwcp_migrate.state.commands import (
     SetLimits,
     Unreserve,
 )
-from dwcp_migrate.state.machine import REFUSALS
-from dwcp_migrate.state.model import LIFETIME_S_MAX, Fleet, Limits, Outcome, Rule
+from dwcp_migrate.state.fleet.machine import REFUSALS
+from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, Fleet, Limits, Outcome, Rule
 
 LEASE_S_MAX: Final = 600.0
 """Longest lease that the control API gives: one whose holder died is free again after that."""

@@ -31,7 +31,7 @@ from dwcp_migrate.api.status import (
 )
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
-from dwcp_migrate.state.commands import COMMAND_BYTES_MAX
+from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX
 
 CONTROL_SOCKET_MODE: Final = 0o660
 

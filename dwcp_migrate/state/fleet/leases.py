@@ -6,8 +6,8 @@ A host whose clock runs ahead can shorten holds of others, never share them.
 
 from typing import TypeVar
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state.model import LEASES_MAX, RESERVATIONS_MAX, Fleet, Lease, Outcome, Reservation
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet.model import LEASES_MAX, RESERVATIONS_MAX, Fleet, Lease, Outcome, Reservation
 
 Hold = TypeVar("Hold", Lease, Reservation)
 

@@ -5,7 +5,7 @@ The rule: an invariant here is stated once more, in other words than in the code
 
 from collections import Counter
 
-from dwcp_migrate.state.model import (
+from dwcp_migrate.state.fleet.model import (
     DOMAINS_MAX,
     ENDED_TICKETS_MAX,
     HOSTS_MAX,

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
-from dwcp_migrate.state.model import (
+from dwcp_migrate.state.fleet.model import (
     VERSION,
     Capacity,
     Certificate,

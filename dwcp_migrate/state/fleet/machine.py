@@ -9,9 +9,18 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state import holds, tickets
-from dwcp_migrate.state.model import DOMAINS_MAX, HOSTS_MAX, REQUEST_WINDOW, RULES_MAX, Domain, Fleet, Host, Outcome
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet import leases, tickets
+from dwcp_migrate.state.fleet.model import (
+    DOMAINS_MAX,
+    HOSTS_MAX,
+    REQUEST_WINDOW,
+    RULES_MAX,
+    Domain,
+    Fleet,
+    Host,
+    Outcome,
+)
 
 REFUSALS: Final = {
     "busy": "the domain has a ticket already",
@@ -179,8 +188,8 @@ _HANDLERS: Final[dict[type[Any], Handler]] = {
     do.Fail: lambda fleet, command: tickets.fail(fleet, command.by, _as(do.Fail, command)),
     do.Resolve: lambda fleet, command: tickets.resolve(fleet, command.by, _as(do.Resolve, command)),
     do.HandOver: lambda fleet, command: tickets.hand_over(fleet, command.by, _as(do.HandOver, command)),
-    do.Acquire: lambda fleet, command: holds.acquire(fleet, command.by, _as(do.Acquire, command)),
-    do.Release: lambda fleet, command: holds.release(fleet, command.by, _as(do.Release, command)),
-    do.Reserve: lambda fleet, command: holds.reserve(fleet, command.by, _as(do.Reserve, command)),
-    do.Unreserve: lambda fleet, command: holds.unreserve(fleet, command.by, _as(do.Unreserve, command)),
+    do.Acquire: lambda fleet, command: leases.acquire(fleet, command.by, _as(do.Acquire, command)),
+    do.Release: lambda fleet, command: leases.release(fleet, command.by, _as(do.Release, command)),
+    do.Reserve: lambda fleet, command: leases.reserve(fleet, command.by, _as(do.Reserve, command)),
+    do.Unreserve: lambda fleet, command: leases.unreserve(fleet, command.by, _as(do.Unreserve, command)),
 }

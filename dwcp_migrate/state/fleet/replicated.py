@@ -7,10 +7,10 @@ this replica before it comes to another state than the rest.
 import msgspec
 
 from dwcp_migrate.errors import JournalError, RemoteProtocolError
-from dwcp_migrate.state import commands, model
-from dwcp_migrate.state.invariants import violations
-from dwcp_migrate.state.machine import apply
-from dwcp_migrate.state.model import Fleet, Outcome
+from dwcp_migrate.state.fleet import commands, model
+from dwcp_migrate.state.fleet.invariants import violations
+from dwcp_migrate.state.fleet.machine import apply
+from dwcp_migrate.state.fleet.model import Fleet, Outcome
 
 
 class FleetMachine:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from dwcp_migrate.state import commands as do
-from dwcp_migrate.state.model import (
+from dwcp_migrate.state.fleet import commands as do
+from dwcp_migrate.state.fleet.model import (
     DOMAINS_MAX,
     ENDED_TICKETS_MAX,
     OPEN_TICKETS_MAX,

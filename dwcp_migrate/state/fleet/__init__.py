@@ -1,0 +1,1 @@
+"""The fleet's model, without I/O: hosts, domains, tickets, leases, and the commands that change them."""
