@@ -23,7 +23,7 @@ from typing import Final
 from dwcp_migrate.bench.cluster import Cluster
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.state.journal import Journal
+from dwcp_migrate.state.raft.log_file import Journal
 from dwcp_migrate.units import KIB
 
 NODES: Final = (3, 5, 7)

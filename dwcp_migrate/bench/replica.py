@@ -22,9 +22,9 @@ from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.state.fleet.commands import Acquire, Barrier, PutHost
 from dwcp_migrate.state.fleet.model import Outcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
-from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.raft import RaftEngine
-from dwcp_migrate.state.replica import Replica, Settings
+from dwcp_migrate.state.raft.engine import RaftEngine
+from dwcp_migrate.state.raft.peer_connections import Identity
+from dwcp_migrate.state.raft.replica import Replica, Settings
 from dwcp_migrate.transport.tls import make_context
 
 PORT: Final = 7802

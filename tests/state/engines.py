@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dwcp_migrate.state.engine import Engine
 from dwcp_migrate.state.etcd import EtcdEngine
-from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.raft import RaftEngine
-from dwcp_migrate.state.replica import Settings
+from dwcp_migrate.state.raft.engine import RaftEngine
+from dwcp_migrate.state.raft.peer_connections import Identity
+from dwcp_migrate.state.raft.replica import Settings
 
 ETCD = Path(sys.executable).with_name("etcd")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.elections import RETRY_S, TURN_S, Elections
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.elections import RETRY_S, TURN_S, Elections
 
 ELECTION_S = 0.3
 NOW = 1000.0
@@ -21,19 +21,19 @@ class Voter:
         self.last = (9, 4)
         self.leads = False
         self.deadline = NOW + ELECTION_S
-        self.said: list[tuple[str, wire.Message]] = []
+        self.said: list[tuple[str, messages.Message]] = []
         self.elections = Elections(self, ELECTION_S)
         self.elections.heard(NOW)
 
     def timeout_s(self) -> float:
         return 2 * ELECTION_S
 
-    def tell(self, names: Iterable[str], message: wire.Message) -> None:
+    def tell(self, names: Iterable[str], message: messages.Message) -> None:
         self.said += [(name, message) for name in names]
 
 
-QUESTION = wire.PreVote(term=4, last_index=9, last_term=4)
-PROMISE = wire.PreVoted(term=4, asked=4)
+QUESTION = messages.PreVote(term=4, last_index=9, last_term=4)
+PROMISE = messages.PreVoted(term=4, asked=4)
 
 
 def test_voters_take_turns_when_the_leaders_connection_breaks() -> None:
@@ -66,7 +66,7 @@ def test_who_has_promised_lets_the_other_one_try_first() -> None:
     voter = Voter("c")
     voter.elections.lost("a", NOW)
     voter.elections.asked("b", QUESTION, NOW)
-    assert voter.said == [("b", wire.PreVoted(term=4, asked=4))]
+    assert voter.said == [("b", messages.PreVoted(term=4, asked=4))]
     assert voter.deadline == pytest.approx(NOW + RETRY_S)
 
 
@@ -98,7 +98,7 @@ def test_a_promise_of_another_term_and_a_host_without_a_vote_count_nothing() -> 
     voter = Voter("b")
     voter.elections.lost("a", NOW)
     voter.elections.consider(NOW)
-    for name, promise in (("x", PROMISE), ("y", PROMISE), ("c", wire.PreVoted(term=4, asked=3))):
+    for name, promise in (("x", PROMISE), ("y", PROMISE), ("c", messages.PreVoted(term=4, asked=3))):
         voter.elections.promised(name, promise)
     assert voter.deadline > NOW
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import JournalError
-from dwcp_migrate.state import journal as module
 from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
-from dwcp_migrate.state.journal import Journal, Record
+from dwcp_migrate.state.raft import log_file as module
+from dwcp_migrate.state.raft.log_file import Journal, Record
 
 
 def records(count: int, start: int = 1) -> list[Record]:

@@ -11,9 +11,9 @@ import pytest
 from pysyncobj.poller import PollPoller
 
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.state import links as module
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.links import Identity, Links
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft import peer_connections as module
+from dwcp_migrate.state.raft.peer_connections import Identity, Links
 from dwcp_migrate.transport.tls import make_context
 
 TICKS = 2000
@@ -39,7 +39,7 @@ class End:
     """A host's links, and what it heard."""
 
     def __init__(self, tls: Path, name: str, addresses: dict[str, tuple[str, int]]) -> None:
-        self.heard: list[tuple[str, wire.Message]] = []
+        self.heard: list[tuple[str, messages.Message]] = []
         self.ups: list[str] = []
         self.downs: list[str] = []
         self.reasons: list[str] = []
@@ -61,7 +61,7 @@ class End:
     def down(self, name: str) -> None:
         self.downs.append(name)
 
-    def message(self, name: str, message: wire.Message) -> None:
+    def message(self, name: str, message: messages.Message) -> None:
         if self.raises:
             raise self.raises
         self.heard.append((name, message))
@@ -120,17 +120,19 @@ def pair(tls: Path) -> Iterator[Pair]:
 
 def test_hosts_find_each_other_and_talk_both_ways(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    assert pair.a.links.send("b.lab", wire.Vote(term=1))
-    assert pair.b.links.send("a.lab", wire.Vote(term=2))
+    assert pair.a.links.send("b.lab", messages.Vote(term=1))
+    assert pair.b.links.send("a.lab", messages.Vote(term=2))
     pair.run(lambda: pair.a.heard and pair.b.heard)
-    assert pair.a.heard == [("b.lab", wire.Vote(term=2))]
-    assert pair.b.heard == [("a.lab", wire.Vote(term=1))]
+    assert pair.a.heard == [("b.lab", messages.Vote(term=2))]
+    assert pair.b.heard == [("a.lab", messages.Vote(term=1))]
 
 
 def test_much_at_once_arrives_whole_and_in_order(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    entry = wire.Entry(1, 1, wire.REGULAR, bytes(100_000))
-    sent = [wire.Append(term=term, commit=1, previous_index=1, previous_term=1, entries=(entry,)) for term in range(60)]
+    entry = messages.Entry(1, 1, messages.REGULAR, bytes(100_000))
+    sent = [
+        messages.Append(term=term, commit=1, previous_index=1, previous_term=1, entries=(entry,)) for term in range(60)
+    ]
     for message in sent:
         assert pair.a.links.send("b.lab", message)
     pair.run(lambda: len(pair.b.heard) == len(sent))
@@ -139,7 +141,7 @@ def test_much_at_once_arrives_whole_and_in_order(pair: Pair) -> None:
 
 def test_nothing_leaves_before_it_is_flushed(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    pair.a.links.send("b.lab", wire.Vote(term=1))
+    pair.a.links.send("b.lab", messages.Vote(term=1))
     for _ in range(5):
         pair.a.links.tick(pair.now)
         pair.a.poller.poll()
@@ -149,8 +151,8 @@ def test_nothing_leaves_before_it_is_flushed(pair: Pair) -> None:
 
 def test_a_peer_that_does_not_read_is_closed_at_the_limit(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    part = wire.Snapshot(term=1, commit=1, data=bytes(wire.SNAPSHOT_PART_BYTES), first=True, last=False)
-    size = len(wire.encode(part))
+    part = messages.Snapshot(term=1, commit=1, data=bytes(messages.SNAPSHOT_PART_BYTES), first=True, last=False)
+    size = len(messages.encode(part))
     fits = module.OUT_BYTES_MAX // size
     assert all(pair.a.links.send("b.lab", part) for _ in range(fits))
     assert not pair.a.links.has_room("b.lab")
@@ -213,7 +215,7 @@ def test_garbage_a_stranger_and_no_certificate_are_refused(pair: Pair, tls: Path
     assert pair.b.heard == []
 
 
-@pytest.mark.parametrize("data", [struct.pack(">I", wire.FRAME_BYTES_MAX + 1), struct.pack(">I", 4) + b"junk"])
+@pytest.mark.parametrize("data", [struct.pack(">I", messages.FRAME_BYTES_MAX + 1), struct.pack(">I", 4) + b"junk"])
 def test_a_good_certificate_does_not_excuse_garbage(pair: Pair, tls: Path, data: bytes) -> None:
     connect(pair, client(tls, "a.lab"), data)
     assert pair.b.reasons[0].startswith("protocol")
@@ -223,7 +225,7 @@ def test_a_good_certificate_does_not_excuse_garbage(pair: Pair, tls: Path, data:
 def test_what_fails_in_acting_on_a_message_is_not_the_links_fault(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
     pair.b.raises = OSError("the disk")
-    pair.a.links.send("b.lab", wire.Vote(term=1))
+    pair.a.links.send("b.lab", messages.Vote(term=1))
     with pytest.raises(OSError, match="the disk"):
         pair.run(lambda: False)
     assert pair.b.links.connected("a.lab")

@@ -9,29 +9,29 @@ import pysyncobj.syncobj
 import pytest
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.state import wire
 from dwcp_migrate.state.fleet import commands
 from dwcp_migrate.state.fleet.commands import Barrier, Command
 from dwcp_migrate.state.fleet.replicated import FleetMachine
-from dwcp_migrate.state.library import HOOKS
-from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.replica import Replica, Settings
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.peer_connections import Identity
+from dwcp_migrate.state.raft.pysyncobj import HOOKS
+from dwcp_migrate.state.raft.replica import Replica, Settings
 
 
 def no_context() -> ssl.SSLContext:
     raise AssertionError("nobody is dialled here")
 
 
-def entry(index: int, term: int, by: str = "b") -> wire.Entry:
+def entry(index: int, term: int, by: str = "b") -> messages.Entry:
     command = commands.encode(Command(request=f"{index}.{term}", by=by, at=0, body=Barrier()))
-    return wire.Entry(index, term, wire.REGULAR, commands.encode_batch([command]))
+    return messages.Entry(index, term, messages.REGULAR, commands.encode_batch([command]))
 
 
 class Lone:
     """A replica named a of voters a, b, c whose links catch what it sends."""
 
     def __init__(self, directory: Path, name: str = "a") -> None:
-        self.sent: list[tuple[str, wire.Message]] = []
+        self.sent: list[tuple[str, messages.Message]] = []
         identity = Identity(
             name=name, client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None
         )
@@ -41,25 +41,27 @@ class Lone:
         for peer in sorted({"a", "b", "c", "observer"} - {name}):
             self.replica.up(peer)
 
-    def _send(self, name: str, message: wire.Message) -> bool:
+    def _send(self, name: str, message: messages.Message) -> bool:
         self.sent.append((name, message))
         return True
 
-    def hears(self, name: str, message: wire.Message) -> list[wire.Message]:
+    def hears(self, name: str, message: messages.Message) -> list[messages.Message]:
         """Let it hear a message; returns its answers to that host."""
         self.sent.clear()
         self.replica.message(name, message)
         return [answer for to, answer in self.sent if to == name]
 
-    def append(self, previous: tuple[int, int], *entries: wire.Entry, term: int = 1, commit: int = 1) -> wire.Ack:
+    def append(
+        self, previous: tuple[int, int], *entries: messages.Entry, term: int = 1, commit: int = 1
+    ) -> messages.Ack:
         """Let it hear an Append of b's."""
         (answer,) = self.hears(
             "b",
-            wire.Append(
+            messages.Append(
                 term=term, commit=commit, previous_index=previous[0], previous_term=previous[1], entries=entries
             ),
         )
-        assert isinstance(answer, wire.Ack)
+        assert isinstance(answer, messages.Ack)
         return answer
 
     @property
@@ -82,7 +84,9 @@ def test_the_installed_library_has_everything_that_is_hooked() -> None:
 
 
 def test_entries_are_taken_and_acknowledged(lone: Lone) -> None:
-    assert lone.append((1, 0), entry(2, 1), entry(3, 1)) == wire.Ack(term=1, next_index=4, reset=False, success=True)
+    assert lone.append((1, 0), entry(2, 1), entry(3, 1)) == messages.Ack(
+        term=1, next_index=4, reset=False, success=True
+    )
     assert lone.log == [(1, 0), (2, 1), (3, 1)]
 
 
@@ -109,58 +113,62 @@ def test_what_lies_behind_a_heartbeat_is_neither_acknowledged_nor_committed(lone
 
 
 def test_a_gap_is_answered_with_where_to_begin(lone: Lone) -> None:
-    assert lone.append((5, 1), entry(6, 1)) == wire.Ack(term=1, next_index=2, reset=True, success=False)
+    assert lone.append((5, 1), entry(6, 1)) == messages.Ack(term=1, next_index=2, reset=True, success=False)
 
 
 def test_a_leader_of_the_past_is_told(lone: Lone) -> None:
     lone.append((1, 0), term=5)
-    answer = lone.hears("c", wire.Append(term=4, commit=1, previous_index=1, previous_term=0))
-    assert answer == [wire.Stale(term=5)]
-    assert lone.hears("c", wire.Snapshot(term=4, commit=1, data=b"", first=True, last=False)) == [wire.Stale(term=5)]
+    answer = lone.hears("c", messages.Append(term=4, commit=1, previous_index=1, previous_term=0))
+    assert answer == [messages.Stale(term=5)]
+    assert lone.hears("c", messages.Snapshot(term=4, commit=1, data=b"", first=True, last=False)) == [
+        messages.Stale(term=5)
+    ]
 
 
 def test_who_hears_a_leader_does_not_promise_its_vote(lone: Lone) -> None:
-    asked = wire.PreVote(term=1, last_index=9, last_term=1)
-    assert lone.hears("c", asked) == [wire.PreVoted(term=0, asked=1)]
+    asked = messages.PreVote(term=1, last_index=9, last_term=1)
+    assert lone.hears("c", asked) == [messages.PreVoted(term=0, asked=1)]
     lone.append((1, 0))
     assert lone.hears("c", asked) == []
     lone.replica.down("b")
-    assert lone.hears("c", asked) == [wire.PreVoted(term=1, asked=1)]
-    assert lone.hears("c", wire.PreVote(term=0, last_index=9, last_term=1)) == [wire.Stale(term=1)]
+    assert lone.hears("c", asked) == [messages.PreVoted(term=1, asked=1)]
+    assert lone.hears("c", messages.PreVote(term=0, last_index=9, last_term=1)) == [messages.Stale(term=1)]
 
 
 def test_a_log_that_is_behind_gets_no_promise(lone: Lone) -> None:
     lone.append((1, 0), entry(2, 1), entry(3, 1))
     lone.replica.down("b")
-    assert lone.hears("c", wire.PreVote(term=1, last_index=2, last_term=1)) == []
-    assert lone.hears("c", wire.PreVote(term=1, last_index=3, last_term=1)) != []
+    assert lone.hears("c", messages.PreVote(term=1, last_index=2, last_term=1)) == []
+    assert lone.hears("c", messages.PreVote(term=1, last_index=3, last_term=1)) != []
 
 
 def test_one_vote_a_term_also_after_a_restart(tmp_path: Path) -> None:
     first = Lone(tmp_path)
-    asked = wire.RequestVote(term=3, last_index=1, last_term=0)
-    assert first.hears("b", asked) == [wire.Vote(term=3)]
+    asked = messages.RequestVote(term=3, last_index=1, last_term=0)
+    assert first.hears("b", asked) == [messages.Vote(term=3)]
     assert first.hears("c", asked) == []
     first.replica.close()
     again = Lone(tmp_path)
     assert again.hears("c", asked) == []
-    assert again.hears("c", wire.RequestVote(term=4, last_index=1, last_term=0)) == [wire.Vote(term=4)]
+    assert again.hears("c", messages.RequestVote(term=4, last_index=1, last_term=0)) == [messages.Vote(term=4)]
     again.replica.close()
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        wire.PreVote(term=9, last_index=9, last_term=9),
-        wire.RequestVote(term=9, last_index=9, last_term=9),
-        wire.Vote(term=9),
-        wire.Append(term=9, commit=1, previous_index=1, previous_term=0),
-        wire.Snapshot(term=9, commit=9, data=b"x", first=True, last=True),
-        wire.TimeoutNow(term=9),
-        wire.Submit(term=1, request=1, kind=2, payload=wire.encode_membership(wire.Membership("add", "observer"))),
+        messages.PreVote(term=9, last_index=9, last_term=9),
+        messages.RequestVote(term=9, last_index=9, last_term=9),
+        messages.Vote(term=9),
+        messages.Append(term=9, commit=1, previous_index=1, previous_term=0),
+        messages.Snapshot(term=9, commit=9, data=b"x", first=True, last=True),
+        messages.TimeoutNow(term=9),
+        messages.Submit(
+            term=1, request=1, kind=2, payload=messages.encode_membership(messages.Membership("add", "observer"))
+        ),
     ],
 )
-def test_who_has_no_vote_cannot_lead_elect_or_change_membership(lone: Lone, message: wire.Message) -> None:
+def test_who_has_no_vote_cannot_lead_elect_or_change_membership(lone: Lone, message: messages.Message) -> None:
     with pytest.raises(RemoteProtocolError):
         lone.replica.message("observer", message)
     assert lone.replica.term == 0
@@ -168,8 +176,8 @@ def test_who_has_no_vote_cannot_lead_elect_or_change_membership(lone: Lone, mess
 
 def test_nobody_speaks_in_another_hosts_name(lone: Lone) -> None:
     with pytest.raises(RemoteProtocolError, match="another host's name"):
-        lone.hears("b", wire.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="c").payload))
-    lone.hears("b", wire.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="b").payload))
+        lone.hears("b", messages.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="c").payload))
+    lone.hears("b", messages.Submit(term=1, request=1, kind=0, payload=entry(1, 1, by="b").payload))
 
 
 def test_entries_out_of_a_row_are_refused(lone: Lone) -> None:
@@ -179,7 +187,9 @@ def test_entries_out_of_a_row_are_refused(lone: Lone) -> None:
 
 def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restart(tmp_path: Path) -> None:
     first = Lone(tmp_path)
-    change = wire.Entry(2, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("add", "observer")))
+    change = messages.Entry(
+        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("add", "observer"))
+    )
     first.append((1, 0), change)
     assert first.replica.voters == {"a", "b", "c", "observer"}
     first.replica.close()
@@ -191,8 +201,10 @@ def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restar
 
 
 def test_a_snapshot_names_the_voters_of_its_entry_and_not_of_what_may_be_taken_back(lone: Lone) -> None:
-    added = wire.Entry(4, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("add", "observer")))
-    removed = wire.Entry(5, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("rem", "c")))
+    added = messages.Entry(
+        4, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("add", "observer"))
+    )
+    removed = messages.Entry(5, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("rem", "c")))
     lone.append((1, 0), entry(2, 1), entry(3, 1), added, removed, commit=3)
     lone.replica.tick(0)
     assert lone.replica.applied_index == 3
@@ -210,11 +222,11 @@ def test_a_disk_that_fails_is_not_taken_for_a_link_that_does(lone: Lone, monkeyp
 
 
 def test_a_host_that_loses_its_vote_follows_on_without_it(lone: Lone) -> None:
-    change = wire.Entry(2, 1, wire.MEMBERSHIP, wire.encode_membership(wire.Membership("rem", "a")))
+    change = messages.Entry(2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("rem", "a")))
     lone.append((1, 0), change)
     assert (lone.replica.state, lone.replica.voters) == ("observer", {"b", "c"})
     assert lone.append((2, 1), entry(3, 1)).next_index == 4
-    assert lone.hears("c", wire.RequestVote(term=8, last_index=9, last_term=7)) == []
+    assert lone.hears("c", messages.RequestVote(term=8, last_index=9, last_term=7)) == []
 
 
 def test_a_host_that_handed_a_command_over_is_told_of_its_commit_at_once_and_once(lone: Lone) -> None:
@@ -234,5 +246,5 @@ def test_one_append_for_several_hosts_is_one_object(lone: Lone) -> None:
     lone.replica.post("b", {**append, "entries": [(b"\0x", 2, 1), (b"\0y", 3, 1)]})
     first, second, third = [message for _, message in lone.sent]
     assert first is second
-    assert isinstance(third, wire.Append)
+    assert isinstance(third, messages.Append)
     assert [entry.payload for entry in third.entries] == [b"x", b"y"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import JournalError
-from dwcp_migrate.state import snapshots as module
-from dwcp_migrate.state.snapshots import FAILED, IDLE, WRITTEN, Image, Snapshots
-from dwcp_migrate.state.wire import SNAPSHOT_PART_BYTES, Entry
+from dwcp_migrate.state.raft import snapshots as module
+from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, Entry
+from dwcp_migrate.state.raft.snapshots import FAILED, IDLE, WRITTEN, Image, Snapshots
 
 
 def image(size: int = 10, index: int = 5) -> Image:

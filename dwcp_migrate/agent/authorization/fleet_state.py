@@ -21,9 +21,9 @@ from dwcp_migrate.protocol.control import STATE_SESSION
 from dwcp_migrate.state.engine import Engine, EngineStatus
 from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.fleet.model import Capacity, Fleet, Outcome
-from dwcp_migrate.state.links import Identity
-from dwcp_migrate.state.raft import RaftEngine
-from dwcp_migrate.state.replica import Settings
+from dwcp_migrate.state.raft.engine import RaftEngine
+from dwcp_migrate.state.raft.peer_connections import Identity
+from dwcp_migrate.state.raft.replica import Settings
 from dwcp_migrate.transport.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0

@@ -16,17 +16,17 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.dialect import to_library, to_wire
-from dwcp_migrate.state.elections import Elections
 from dwcp_migrate.state.fleet.commands import author, decode_batch
-from dwcp_migrate.state.journal import Journal
-from dwcp_migrate.state.library import Raft, clock
-from dwcp_migrate.state.links import Links
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.elections import Elections
+from dwcp_migrate.state.raft.log_file import Journal
+from dwcp_migrate.state.raft.peer_connections import Links
+from dwcp_migrate.state.raft.pysyncobj import Raft, clock
+from dwcp_migrate.state.raft.pysyncobj_messages import to_library, to_wire
 
 _Act = Callable[[str, Any], None]
 
-_PROMISES: Final = wire.Ack | wire.Vote | wire.RequestVote
+_PROMISES: Final = messages.Ack | messages.Vote | messages.RequestVote
 
 
 class Exchange:
@@ -49,20 +49,20 @@ class Exchange:
         self._links = links
         self._elections = elections
         self._awaited: deque[int] = deque()
-        self._appended: tuple[object, wire.Message | None] = (None, None)
+        self._appended: tuple[object, messages.Message | None] = (None, None)
         self.must_sync = False
         self.acknowledged_max = 0
-        self._acts: dict[type[wire.Message], _Act] = {
-            wire.PreVote: lambda name, message: elections.asked(name, message, clock()),
-            wire.PreVoted: elections.promised,
-            wire.Stale: lambda _, message: self._newer_term(message.term),
-            wire.Append: self._append,
-            wire.Snapshot: self._snapshot,
-            wire.Ack: self._ack,
-            wire.Submit: self._submitted,
+        self._acts: dict[type[messages.Message], _Act] = {
+            messages.PreVote: lambda name, message: elections.asked(name, message, clock()),
+            messages.PreVoted: elections.promised,
+            messages.Stale: lambda _, message: self._newer_term(message.term),
+            messages.Append: self._append,
+            messages.Snapshot: self._snapshot,
+            messages.Ack: self._ack,
+            messages.Submit: self._submitted,
         }
 
-    def hear(self, name: str, message: wire.Message) -> None:
+    def hear(self, name: str, message: messages.Message) -> None:
         """Take in a message.
 
         Raises:
@@ -70,7 +70,7 @@ class Exchange:
         """
         self._acts.get(type(message), self._pass_on)(name, message)
 
-    def _pass_on(self, name: str, message: wire.Message) -> None:
+    def _pass_on(self, name: str, message: messages.Message) -> None:
         self._raft.hear(name, to_library(message))
 
     def _newer_term(self, term: int) -> None:
@@ -80,16 +80,16 @@ class Exchange:
 
     def _is_current(self, name: str, term: int) -> bool:
         if term < self._raft.term:
-            self._links.send(name, wire.Stale(term=self._raft.term))
+            self._links.send(name, messages.Stale(term=self._raft.term))
             return False
         self._elections.heard(clock())
         return True
 
-    def _snapshot(self, name: str, message: wire.Snapshot) -> None:
+    def _snapshot(self, name: str, message: messages.Snapshot) -> None:
         if self._is_current(name, message.term):
             self._pass_on(name, message)
 
-    def _append(self, name: str, message: wire.Append) -> None:
+    def _append(self, name: str, message: messages.Append) -> None:
         """Hand an Append to the library so that it cuts the log back at a conflict only."""
         entries = message.entries
         end = message.previous_index + len(entries)
@@ -117,7 +117,7 @@ class Exchange:
         position = index - self._journal[0][1]
         return 0 <= position < len(self._journal) and self._journal[position][2] == term
 
-    def _ack(self, name: str, message: wire.Ack) -> None:
+    def _ack(self, name: str, message: messages.Ack) -> None:
         self._newer_term(message.term)
         if message.term != self._raft.term or self._raft.matched(name) < 0:
             return  # of an earlier term of ours, or we have just left the one that it is of
@@ -125,11 +125,11 @@ class Exchange:
             raise RemoteProtocolError(f"{name} claims entries that were never sent")
         self._pass_on(name, message)
 
-    def _submitted(self, name: str, message: wire.Submit) -> None:
-        if message.kind == wire.MEMBERSHIP:
+    def _submitted(self, name: str, message: messages.Submit) -> None:
+        if message.kind == messages.MEMBERSHIP:
             if name not in self._links.voters:
                 raise RemoteProtocolError(f"{name} has no vote and no say in who has one")
-            wire.decode_membership(message.payload)
+            messages.decode_membership(message.payload)
         elif any(author(command) != name for command in decode_batch(message.payload)):
             raise RemoteProtocolError(f"{name} speaks in another host's name")
         self._pass_on(name, message)
@@ -138,15 +138,15 @@ class Exchange:
         """Send a message of the library's; those that promise something wait for the disk."""
         translated = self._translated(message)
         self.must_sync |= isinstance(translated, _PROMISES)
-        if isinstance(translated, wire.Ack):
+        if isinstance(translated, messages.Ack):
             if self.acknowledged_max and translated.success:
                 translated = replace(translated, next_index=min(translated.next_index, self.acknowledged_max))
             self.acknowledged_max = 0
-        if isinstance(translated, wire.Submitted) and translated.index:
+        if isinstance(translated, messages.Submitted) and translated.index:
             self._awaited.append(translated.index)
         return self._links.send(name, translated)
 
-    def _translated(self, message: dict[str, Any]) -> wire.Message:
+    def _translated(self, message: dict[str, Any]) -> messages.Message:
         """Give equal Appends to several hosts as one object, so that they are encoded once.
 
         Index and term name an entry for good (log matching), so the ends of what is sent say all of it.

@@ -23,14 +23,14 @@ from time import monotonic, time
 from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state import wire
 from dwcp_migrate.state.engine import EngineStatus, Member, Requests
 from dwcp_migrate.state.fleet import commands
 from dwcp_migrate.state.fleet.model import Fleet, Outcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
-from dwcp_migrate.state.journal import DISK_FULL
-from dwcp_migrate.state.links import READ, Identity
-from dwcp_migrate.state.replica import Replica, Settings
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.log_file import DISK_FULL
+from dwcp_migrate.state.raft.peer_connections import READ, Identity
+from dwcp_migrate.state.raft.replica import Replica, Settings
 
 ATTEMPT_S: Final = 1.0
 """An attempt that is not answered in this time is repeated: its answer may have gone with a leader."""
@@ -340,13 +340,13 @@ class RaftEngine:
 
     async def add_member(self, name: str, timeout_s: float) -> None:
         """See `engine.Engine`."""
-        await self._change(wire.Membership("add", name), timeout_s)
+        await self._change(messages.Membership("add", name), timeout_s)
 
     async def remove_member(self, name: str, timeout_s: float) -> None:
         """See `engine.Engine`."""
-        await self._change(wire.Membership("rem", name), timeout_s)
+        await self._change(messages.Membership("rem", name), timeout_s)
 
-    async def _change(self, change: wire.Membership, timeout_s: float) -> None:
+    async def _change(self, change: messages.Membership, timeout_s: float) -> None:
         adding = change.verb == "add"
         if (change.name in await self._call(lambda replica: replica.voters)) == adding:
             return
@@ -356,7 +356,7 @@ class RaftEngine:
             def answer(_: object, error: int) -> None:
                 self._loop.call_soon_threadsafe(_finish, future, error)
 
-            replica.submit(wire.encode_membership(change), answer, wire.MEMBERSHIP)
+            replica.submit(messages.encode_membership(change), answer, messages.MEMBERSHIP)
 
         await self._call(act)
         try:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from dwcp_migrate.state import wire
+from dwcp_migrate.state.raft import messages
 
 TURN_S: Final = 0.01
 """Between the turns of two voters; a round of questions takes 2 to 8 ms with eleven replicas on two cores."""
@@ -49,7 +49,7 @@ class Candidate(Protocol):
     def timeout_s(self) -> float:
         """Draw an election timeout."""
 
-    def tell(self, names: Iterable[str], message: wire.Message) -> None:
+    def tell(self, names: Iterable[str], message: messages.Message) -> None:
         """Send a message to hosts."""
 
 
@@ -66,7 +66,7 @@ class Elections:
         self._election_s = election_s
         self._heard_at = NEVER
         self._promised: set[str] | None = None
-        self._unanswered: dict[str, wire.PreVote] = {}
+        self._unanswered: dict[str, messages.PreVote] = {}
         self._won = self._campaigning = False
 
     def heard(self, now: float) -> None:
@@ -95,7 +95,7 @@ class Elections:
         self._promised = {candidate.name}
         self.put_off(now)
         index, term = candidate.last
-        question = wire.PreVote(term=candidate.term, last_index=index, last_term=term)
+        question = messages.PreVote(term=candidate.term, last_index=index, last_term=term)
         candidate.tell(sorted(candidate.voters - {candidate.name}), question)
 
     def settle(self, now: float, *, has_failed: bool) -> None:
@@ -109,11 +109,11 @@ class Elections:
         soon = random.uniform(1, 3) * RETRY_S  # noqa: S311 - spreads, hides nothing
         self._candidate.deadline = now + (soon if self._heard_at == NEVER else self._candidate.timeout_s())
 
-    def asked(self, name: str, question: wire.PreVote, now: float) -> None:
+    def asked(self, name: str, question: messages.PreVote, now: float) -> None:
         """A host asks for a promise."""
         candidate = self._candidate
         if question.term < candidate.term:
-            candidate.tell([name], wire.Stale(term=candidate.term))
+            candidate.tell([name], messages.Stale(term=candidate.term))
             return
         index, term = candidate.last
         if candidate.leads or (question.last_term, question.last_index) < (term, index):
@@ -123,9 +123,9 @@ class Elections:
             return
         if not self._won:
             candidate.deadline = max(candidate.deadline, now + RETRY_S)
-        candidate.tell([name], wire.PreVoted(term=candidate.term, asked=question.term))
+        candidate.tell([name], messages.PreVoted(term=candidate.term, asked=question.term))
 
-    def promised(self, name: str, answer: wire.PreVoted) -> None:
+    def promised(self, name: str, answer: messages.PreVoted) -> None:
         """A host promises its vote."""
         candidate = self._candidate
         if self._promised is None or answer.asked != candidate.term or candidate.leads:

@@ -17,15 +17,15 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from dwcp_migrate.errors import JournalError, RemoteProtocolError
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.elections import Elections
-from dwcp_migrate.state.exchange import Exchange
 from dwcp_migrate.state.fleet.commands import decode_batch
-from dwcp_migrate.state.journal import Journal
-from dwcp_migrate.state.library import CANDIDATE, LEADER, Answer, Raft, clock
-from dwcp_migrate.state.links import Identity, Links
-from dwcp_migrate.state.snapshots import Image, Snapshots
-from dwcp_migrate.state.wire import as_entry, as_record
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.elections import Elections
+from dwcp_migrate.state.raft.log_file import Journal
+from dwcp_migrate.state.raft.message_guard import Exchange
+from dwcp_migrate.state.raft.messages import as_entry, as_record
+from dwcp_migrate.state.raft.peer_connections import Identity, Links
+from dwcp_migrate.state.raft.pysyncobj import CANDIDATE, LEADER, Answer, Raft, clock
+from dwcp_migrate.state.raft.snapshots import Image, Snapshots
 from dwcp_migrate.units import MIB
 
 COMPACT_BYTES: Final = 16 * MIB
@@ -116,7 +116,7 @@ class Replica:
         journal, raft = self._journal, self._raft
         image = self._snapshots.load()
         if image is None and not len(journal):
-            journal.append((bytes([wire.NO_OP]) + msgspec.msgpack.encode(sorted(self._settings.voters)), 1, 0))
+            journal.append((bytes([messages.NO_OP]) + msgspec.msgpack.encode(sorted(self._settings.voters)), 1, 0))
             journal.sync()
         journal.check(image.last.index if image else 0)
         voters = self._first_voters(image)
@@ -137,9 +137,9 @@ class Replica:
         for change in self._changes(index):
             self._raft.change(change.verb, change.name)
 
-    def _changes(self, index: int) -> list[wire.Membership]:
-        found = [command[1:] for command, at, _ in self._journal[:] if at > index and command[0] == wire.MEMBERSHIP]
-        return [wire.decode_membership(payload) for payload in found]
+    def _changes(self, index: int) -> list[messages.Membership]:
+        found = [command[1:] for command, at, _ in self._journal[:] if at > index and command[0] == messages.MEMBERSHIP]
+        return [messages.decode_membership(payload) for payload in found]
 
     def _first_voters(self, image: Image | None) -> set[str]:
         if image is not None:
@@ -246,7 +246,7 @@ class Replica:
         """Have `tick` wait for a descriptor too."""
         self._raft.watch(descriptor, callback, events)
 
-    def submit(self, payload: bytes, answer: Answer, kind: int = wire.REGULAR) -> None:
+    def submit(self, payload: bytes, answer: Answer, kind: int = messages.REGULAR) -> None:
         """Have an entry appended; `answer` is called when it is applied here, or failed, or never."""
         self._raft.propose(payload, answer, kind)
 
@@ -320,7 +320,7 @@ class Replica:
         """Draw an election timeout."""
         return self._raft.timeout_s()
 
-    def tell(self, names: Iterable[str], message: wire.Message) -> None:
+    def tell(self, names: Iterable[str], message: messages.Message) -> None:
         """Send a message to hosts."""
         for name in names:
             self.links.send(name, message)
@@ -337,9 +337,9 @@ class Replica:
         if name == self.leader:
             self._elections.lost(name, clock())
 
-    def message(self, name: str, message: wire.Message) -> None:
+    def message(self, name: str, message: messages.Message) -> None:
         """See `links.Events`."""
-        may = name in self.links.voters or name in self._settings.voters or isinstance(message, wire.OBSERVER_MAY)
+        may = name in self.links.voters or name in self._settings.voters or isinstance(message, messages.OBSERVER_MAY)
         if not may:
             raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
         self._exchange.hear(name, message)
@@ -365,10 +365,10 @@ class Replica:
 
     def applied(self, command: bytes) -> Any:
         """Apply a committed entry; returns the outcomes of its commands."""
-        if command[0] == wire.REGULAR:
+        if command[0] == messages.REGULAR:
             return self._machine.apply(decode_batch(command[1:]))
-        if command[0] == wire.MEMBERSHIP:
-            change = wire.decode_membership(command[1:])
+        if command[0] == messages.MEMBERSHIP:
+            change = messages.decode_membership(command[1:])
             self._raft.change(change.verb, change.name)
         return None
 

@@ -20,7 +20,7 @@ from msgspec import Meta
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.fleet.model import Name
-from dwcp_migrate.state.wire import SNAPSHOT_PART_BYTES, Entry
+from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, Entry
 from dwcp_migrate.units import MIB
 
 SNAPSHOT_BYTES_MAX: Final = 64 * MIB

@@ -13,9 +13,9 @@ from pysyncobj.monotonic import monotonic
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.journal import Journal, Record
-from dwcp_migrate.state.snapshots import Snapshots
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.log_file import Journal, Record
+from dwcp_migrate.state.raft.snapshots import Snapshots
 
 COMPACT_ENTRIES: Final = 8192
 """The log is cut when it is that long; what is cut costs a follower that was away a snapshot."""
@@ -183,9 +183,9 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         return self.owner.applied(command)
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> tuple[str, str] | None:  # noqa: N802
-        if command[0] != wire.MEMBERSHIP:
+        if command[0] != messages.MEMBERSHIP:
             return None
-        change = wire.decode_membership(command[1:])
+        change = messages.decode_membership(command[1:])
         return change.verb, change.name
 
     def _SyncObj__changeCluster(self, request: tuple[str, str]) -> bool:  # noqa: N802
@@ -321,7 +321,7 @@ def _conf(election_s: float) -> Any:
         connectionTimeout=longest,
         leaderFallbackTimeout=2 * longest,
         appendEntriesUseBatch=False,
-        appendEntriesBatchSizeBytes=wire.APPEND_BYTES,
+        appendEntriesBatchSizeBytes=messages.APPEND_BYTES,
         logCompactionMinEntries=COMPACT_ENTRIES,
         logCompactionMinTime=10**9,
         commandsWaitLeader=False,

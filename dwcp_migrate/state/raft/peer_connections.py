@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from dwcp_migrate.errors import DwcpError, RemoteProtocolError
-from dwcp_migrate.state.wire import Frames, Message, encode
+from dwcp_migrate.state.raft.messages import Frames, Message, encode
 from dwcp_migrate.units import KIB, MIB
 
 READ_BYTES: Final = 128 * KIB

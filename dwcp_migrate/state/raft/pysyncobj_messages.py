@@ -6,11 +6,11 @@ The rule: everything that crosses is named here; a message that is not is a bug 
 
 from typing import Any
 
-from dwcp_migrate.state import wire
-from dwcp_migrate.state.wire import as_entry, as_record
+from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.messages import as_entry, as_record
 
 
-def to_wire(message: dict[str, Any], term: int) -> wire.Message:  # noqa: PLR0911 - one for each message
+def to_wire(message: dict[str, Any], term: int) -> messages.Message:  # noqa: PLR0911 - one for each message
     """Turn one of the library's messages into the wire's.
 
     Args:
@@ -21,22 +21,22 @@ def to_wire(message: dict[str, Any], term: int) -> wire.Message:  # noqa: PLR091
         case "append_entries":
             return _append(message, term)
         case "next_node_idx":
-            return wire.Ack(
+            return messages.Ack(
                 term=term, next_index=message["next_node_idx"], reset=message["reset"], success=message["success"]
             )
         case "request_vote":
-            return wire.RequestVote(
+            return messages.RequestVote(
                 term=message["term"], last_index=message["last_log_index"], last_term=message["last_log_term"]
             )
         case "response_vote":
-            return wire.Vote(term=message["term"])
+            return messages.Vote(term=message["term"])
         case "timeout_now":
-            return wire.TimeoutNow(term=term)
+            return messages.TimeoutNow(term=term)
         case "apply_command":
             kind, payload = message["command"][0], message["command"][1:]
-            return wire.Submit(term=term, request=message.get("request_id", 0), kind=kind, payload=payload)
+            return messages.Submit(term=term, request=message.get("request_id", 0), kind=kind, payload=payload)
         case "apply_command_response":
-            return wire.Submitted(
+            return messages.Submitted(
                 term=term,
                 request=message["request_id"],
                 index=message.get("log_idx", 0),
@@ -46,11 +46,11 @@ def to_wire(message: dict[str, Any], term: int) -> wire.Message:  # noqa: PLR091
     raise AssertionError(f"the library sends {message['type']}")
 
 
-def _append(message: dict[str, Any], term: int) -> wire.Append | wire.Snapshot:
+def _append(message: dict[str, Any], term: int) -> messages.Append | messages.Snapshot:
     if "serialized" in message:
         data, first, last = message["serialized"] or (b"", False, False)  # nothing to give now is a heartbeat
-        return wire.Snapshot(term=term, commit=message["commit_index"], data=data, first=first, last=last)
-    return wire.Append(
+        return messages.Snapshot(term=term, commit=message["commit_index"], data=data, first=first, last=last)
+    return messages.Append(
         term=term,
         commit=message["commit_index"],
         previous_index=message["prevLogIdx"],
@@ -59,10 +59,10 @@ def _append(message: dict[str, Any], term: int) -> wire.Append | wire.Snapshot:
     )
 
 
-def to_library(message: wire.Message) -> dict[str, Any]:  # noqa: PLR0911 - one for each message
+def to_library(message: messages.Message) -> dict[str, Any]:  # noqa: PLR0911 - one for each message
     """Turn one of the wire's messages into the library's; those that the library does not know never get here."""
     match message:
-        case wire.Append():
+        case messages.Append():
             return {
                 "type": "append_entries",
                 "term": message.term,
@@ -71,31 +71,31 @@ def to_library(message: wire.Message) -> dict[str, Any]:  # noqa: PLR0911 - one 
                 "prevLogTerm": message.previous_term,
                 "entries": [as_record(entry) for entry in message.entries],
             }
-        case wire.Snapshot():
+        case messages.Snapshot():
             return {
                 "type": "append_entries",
                 "term": message.term,
                 "commit_index": message.commit,
                 "serialized": (message.data, message.first, message.last),
             }
-        case wire.Ack():
+        case messages.Ack():
             return {
                 "type": "next_node_idx",
                 "next_node_idx": message.next_index,
                 "reset": message.reset,
                 "success": message.success,
             }
-        case wire.RequestVote():
+        case messages.RequestVote():
             last = {"last_log_index": message.last_index, "last_log_term": message.last_term}
             return {"type": "request_vote", "term": message.term, **last}
-        case wire.Vote():
+        case messages.Vote():
             return {"type": "response_vote", "term": message.term}
-        case wire.TimeoutNow():
+        case messages.TimeoutNow():
             return {"type": "timeout_now", "term": message.term}
-        case wire.Submit():
+        case messages.Submit():
             command = bytes([message.kind]) + message.payload
             return {"type": "apply_command", "command": command, "request_id": message.request}
-        case wire.Submitted():
+        case messages.Submitted():
             answer = {"type": "apply_command_response", "request_id": message.request}
             place = {"log_idx": message.index, "log_term": message.entry_term}
             return {**answer, **({"error": message.error} if message.error else place)}

@@ -1,0 +1,1 @@
+"""The Raft engine: pysyncobj over the agents' own mutually authenticated connections."""
