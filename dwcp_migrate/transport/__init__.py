@@ -6,11 +6,11 @@ Core (sans-IO): `frames`, `segment`, `outbox`, `inbox`, `health`, `link`, `reass
 The protocol, byte by byte: docs/wire-protocol.md.
 """
 
+from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
+from dwcp_migrate.transport.core.reassembly import Reassembly
+from dwcp_migrate.transport.core.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
+from dwcp_migrate.transport.core.window import Window
 from dwcp_migrate.transport.endpoint import Link
-from dwcp_migrate.transport.options import LinkCounters, LinkOptions, LinkReceiver, Role
-from dwcp_migrate.transport.reassembly import Reassembly
-from dwcp_migrate.transport.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
-from dwcp_migrate.transport.window import Window
 
 __all__ = [
     "FIN",

@@ -29,12 +29,12 @@ from dwcp_migrate.errors import (
 )
 from dwcp_migrate.transport import channel as channels
 from dwcp_migrate.transport.channel import Channel, ChannelEnd, Phase, Terms
-from dwcp_migrate.transport.controller import Controller, Look
-from dwcp_migrate.transport.dialer import Dialer
-from dwcp_migrate.transport.frames import HEADER_BYTES
-from dwcp_migrate.transport.link import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
-from dwcp_migrate.transport.options import LinkReceiver
-from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.core.channel_count import Controller, Look
+from dwcp_migrate.transport.core.dial_policy import Dialer
+from dwcp_migrate.transport.core.frames import HEADER_BYTES
+from dwcp_migrate.transport.core.options import LinkReceiver
+from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
+from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.units import KIB
 
 TICK_S: Final = 0.25

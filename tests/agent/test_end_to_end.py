@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from tests.agent.hosts import (
     DESTINATION_ADDRESS,
     EXPLICIT_PORT,

@@ -13,7 +13,7 @@ import sys
 import msgspec
 
 from dwcp_migrate.protocol.control import CONTROL_SESSION, Frames, Open, Permit, Refused, decode, encode
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 LINK_PORT = 7802
 TIMEOUT_S = 10.0

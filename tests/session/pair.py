@@ -25,7 +25,7 @@ from dwcp_migrate.protocol.worker import (
     decode_from_worker,
     encode,
 )
-from dwcp_migrate.transport.frames import PREAMBLE_BYTES, decode_preamble
+from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES, decode_preamble
 from dwcp_migrate.units import MIB
 
 Said = TypeVar("Said", bound=FromWorker)

@@ -16,7 +16,7 @@ from dwcp_migrate.dataplane.source import SourceSession
 from dwcp_migrate.delta import Decompressor, PageDecoder, Prepared, state_sequence
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.protocol.worker import Happened, SessionOptions, StartDestination, StartSource
-from dwcp_migrate.transport.frames import PREAMBLE_BYTES
+from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES
 from dwcp_migrate.units import MIB
 from tests.session.streams import precopy
 

@@ -14,7 +14,7 @@ from dwcp_migrate.errors import (
     DwcpError,
 )
 from dwcp_migrate.transport import Link, LinkOptions, Reassembly, Role, Segment
-from dwcp_migrate.transport.frames import PREAMBLE_BYTES
+from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES
 
 WAIT_S = 30.0
 """Longest wait for an event on a machine that is busy; a test that needs it has failed."""

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError, VersionMismatchError
-from dwcp_migrate.transport import frames
-from dwcp_migrate.transport.frames import HEADER_BYTES, Code, Frame, FrameReader, Kind
-from dwcp_migrate.transport.segment import CONNECTIONS_MAX, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, SEQUENCE_MAX, URGENT
+from dwcp_migrate.transport.core import frames
+from dwcp_migrate.transport.core.frames import HEADER_BYTES, Code, Frame, FrameReader, Kind
+from dwcp_migrate.transport.core.segment import CONNECTIONS_MAX, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, SEQUENCE_MAX, URGENT
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.transport.health import (
+from dwcp_migrate.transport.core.channel_health import (
     PING_S,
     PONGS_MAX,
     QUANTUM_BYTES_MAX,

@@ -6,11 +6,10 @@ from collections import deque
 import pytest
 
 from dwcp_migrate.errors import LimitExceededError, LinkLostError, LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.transport.frames import ATTEMPTS_MAX, Code, Frame, Kind
-from dwcp_migrate.transport.frames import close as close_frame
-from dwcp_migrate.transport.health import PONGS_MAX, STALLED_S
-from dwcp_migrate.transport.inbox import AHEAD_MAX, PARTIAL_BYTES_MAX, RUNS_MAX, Inbox
-from dwcp_migrate.transport.link import (
+from dwcp_migrate.transport.core.channel_health import PONGS_MAX, STALLED_S
+from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Code, Frame, Kind
+from dwcp_migrate.transport.core.frames import close as close_frame
+from dwcp_migrate.transport.core.protocol import (
     Acknowledged,
     ChannelDead,
     Closed,
@@ -20,9 +19,10 @@ from dwcp_migrate.transport.link import (
     Rejected,
     Retired,
 )
-from dwcp_migrate.transport.outbox import RETAINED_SEGMENTS_MAX, Outbox
-from dwcp_migrate.transport.reassembly import Reassembly
-from dwcp_migrate.transport.segment import PAYLOAD_BYTES_MAX, URGENT, Segment
+from dwcp_migrate.transport.core.reassembly import Reassembly
+from dwcp_migrate.transport.core.receive_queue import AHEAD_MAX, PARTIAL_BYTES_MAX, RUNS_MAX, Inbox
+from dwcp_migrate.transport.core.segment import PAYLOAD_BYTES_MAX, URGENT, Segment
+from dwcp_migrate.transport.core.send_queue import RETAINED_SEGMENTS_MAX, Outbox
 
 
 class Side:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError
-from dwcp_migrate.transport.controller import CHANNELS_MIN, CHANNELS_START, REST_S, Controller, Look
-from dwcp_migrate.transport.dialer import DIALS_MAX, PROBE_S_MAX, Dialer
-from dwcp_migrate.transport.reassembly import Reassembly
-from dwcp_migrate.transport.window import (
+from dwcp_migrate.transport.core.channel_count import CHANNELS_MIN, CHANNELS_START, REST_S, Controller, Look
+from dwcp_migrate.transport.core.dial_policy import DIALS_MAX, PROBE_S_MAX, Dialer
+from dwcp_migrate.transport.core.reassembly import Reassembly
+from dwcp_migrate.transport.core.window import (
     CHARGE_BYTES_MIN,
     LIMIT_BYTES_MAX,
     LIMIT_BYTES_MIN,

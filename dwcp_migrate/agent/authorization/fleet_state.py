@@ -24,7 +24,7 @@ from dwcp_migrate.state.fleet.model import Capacity, Fleet, Outcome
 from dwcp_migrate.state.raft.engine import RaftEngine
 from dwcp_migrate.state.raft.peer_connections import Identity
 from dwcp_migrate.state.raft.replica import Settings
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0
 """Between two times that this host says that it lives."""

@@ -23,7 +23,7 @@ from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, Versi
 from dwcp_migrate.hypervisor.intercept import original_destination
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION
-from dwcp_migrate.transport.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
 
 BACKLOG: Final = 1024
 """A migration opens up to 512 channels at once."""

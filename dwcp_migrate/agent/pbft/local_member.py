@@ -24,7 +24,7 @@ from dwcp_migrate.consensus.tickets.machine import Tickets
 from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 JOURNAL: Final = Path("pbft/replica.journal")
 """Below the state directory."""

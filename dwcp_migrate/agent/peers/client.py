@@ -36,7 +36,7 @@ from dwcp_migrate.protocol.control import (
     decode,
     encode,
 )
-from dwcp_migrate.transport.frames import Preamble, encode_preamble
+from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from dwcp_migrate.transport.tls import as_typed
 from dwcp_migrate.units import KIB
 

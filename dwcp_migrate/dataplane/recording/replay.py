@@ -27,8 +27,8 @@ from dwcp_migrate.delta import Coding, Compressor, Decompressor, Job, PageCounts
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser
 from dwcp_migrate.qemu.stream import SEGMENT_BYTES_MAX
-from dwcp_migrate.transport import frames
-from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.core import frames
+from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.units import GIB, KIB
 
 TOGETHER: Final = 16

@@ -9,9 +9,9 @@ the session rejected is taken again, but only a newer attempt of it.
 from typing import Final
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.transport.frames import Frame
-from dwcp_migrate.transport.outbox import RETAINED_SEGMENTS_MAX
-from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.core.frames import Frame
+from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.core.send_queue import RETAINED_SEGMENTS_MAX
 from dwcp_migrate.units import MIB
 
 AHEAD_MAX: Final = RETAINED_SEGMENTS_MAX

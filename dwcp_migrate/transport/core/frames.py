@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError, VersionMismatchError
-from dwcp_migrate.transport.segment import (
+from dwcp_migrate.transport.core.segment import (
     CONNECTIONS_MAX,
     PAYLOAD_BYTES_MAX,
     RAW_BYTES_MAX,

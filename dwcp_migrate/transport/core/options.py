@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from dwcp_migrate.errors import DwcpError
-from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.core.segment import Segment
 
 Role = Literal["source", "destination"]
 

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError
-from dwcp_migrate.transport import frames
-from dwcp_migrate.transport.frames import Code, Frame, Kind
-from dwcp_migrate.transport.health import Health
-from dwcp_migrate.transport.inbox import Inbox
-from dwcp_migrate.transport.outbox import Outbox
-from dwcp_migrate.transport.pacer import Pacer
-from dwcp_migrate.transport.segment import Segment
+from dwcp_migrate.transport.core import frames
+from dwcp_migrate.transport.core.channel_health import Health
+from dwcp_migrate.transport.core.frames import Code, Frame, Kind
+from dwcp_migrate.transport.core.rate_limiter import Pacer
+from dwcp_migrate.transport.core.receive_queue import Inbox
+from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.core.send_queue import Outbox
 
 STALL_S: Final = 1.0
 """Between two ticks; longer means that this process was stopped, not that the peer is silent."""

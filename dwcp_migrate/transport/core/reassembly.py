@@ -6,7 +6,7 @@ Rule: what was decoded ahead waits here, bounded in number and bytes; nothing is
 from typing import Final, Generic, TypeVar
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError
-from dwcp_migrate.transport.inbox import AHEAD_MAX
+from dwcp_migrate.transport.core.receive_queue import AHEAD_MAX
 from dwcp_migrate.units import MIB
 
 WAITING_BYTES_MAX: Final = 128 * MIB

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.transport.frames import ATTEMPTS_MAX, Frame, Kind
-from dwcp_migrate.transport.segment import (
+from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Frame, Kind
+from dwcp_migrate.transport.core.segment import (
     CONNECTIONS_MAX,
     PAYLOAD_BYTES_MAX,
     RAW_BYTES_MAX,

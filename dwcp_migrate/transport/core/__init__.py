@@ -1,0 +1,1 @@
+"""The multi-stream protocol, without I/O: frames, queues, channel health, rates."""
