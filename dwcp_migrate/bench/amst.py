@@ -22,10 +22,10 @@ from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport import Link, LinkOptions, Reassembly, Segment
-from dwcp_migrate.transport.channel import RECORD_BYTES
 from dwcp_migrate.transport.core.channel_health import QUANTUM_BYTES_MAX
 from dwcp_migrate.transport.core.frames import HEADER_BYTES, PREAMBLE_BYTES
 from dwcp_migrate.transport.core.segment import PAYLOAD_BYTES_MAX
+from dwcp_migrate.transport.io.channel import RECORD_BYTES
 from dwcp_migrate.units import GIB, KIB, MIB
 
 CHANNELS: Final = (1, 8, 32, 128, 512)

@@ -21,7 +21,7 @@ from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import LOW
 from dwcp_migrate.bench.frame import Options, Row
-from dwcp_migrate.transport import tcp_info
+from dwcp_migrate.transport.io import tcp_info
 
 LINKS: Final = 32
 DOMAINS: Final = 64

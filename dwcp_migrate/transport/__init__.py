@@ -10,7 +10,7 @@ from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkR
 from dwcp_migrate.transport.core.reassembly import Reassembly
 from dwcp_migrate.transport.core.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
 from dwcp_migrate.transport.core.window import Window
-from dwcp_migrate.transport.endpoint import Link
+from dwcp_migrate.transport.io.link import Link
 
 __all__ = [
     "FIN",

@@ -22,7 +22,7 @@ from dwcp_migrate.lab import booted, images, wheels
 from dwcp_migrate.lab.guest import GuestOptions, domain_xml
 from dwcp_migrate.lab.hypervisor import CONSOLE_DIRECTORY, IMAGE_DIRECTORY
 from dwcp_migrate.lab.settings import SSH_CLIENT
-from dwcp_migrate.transport.carrier import CARRIER_NICE
+from dwcp_migrate.transport.io.io_thread import CARRIER_NICE
 
 REPOSITORY = Path(__file__).parents[2]
 ANSIBLE = REPOSITORY / "ansible"

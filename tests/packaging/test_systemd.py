@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dwcp_migrate.agent.daemon import STOP_S_MAX
 from dwcp_migrate.config import Config
-from dwcp_migrate.transport.carrier import CARRIER_NICE
+from dwcp_migrate.transport.io.io_thread import CARRIER_NICE
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "dwcp-migrate.service"

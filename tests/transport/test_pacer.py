@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.transport import tcp_info
 from dwcp_migrate.transport.core.frames import Kind
 from dwcp_migrate.transport.core.protocol import LinkState
 from dwcp_migrate.transport.core.rate_limiter import BURST_BYTES_MIN, BURST_S, Pacer
 from dwcp_migrate.transport.core.segment import URGENT, Segment
+from dwcp_migrate.transport.io import tcp_info
 
 
 @given(st.lists(st.integers(1, 300_000), min_size=5, max_size=60), st.floats(1e4, 1e9))

@@ -21,8 +21,8 @@ from dwcp_migrate.errors import (
 )
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport import Link, LinkOptions, Segment
-from dwcp_migrate.transport.channel import Channel, ChannelEnd, Terms
 from dwcp_migrate.transport.core import frames
+from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, Terms
 from dwcp_migrate.transport.tls import make_context
 from tests.transport.pair import Listener, MakePair, Recorder, base_options, payload, send_all, wait_channels
 

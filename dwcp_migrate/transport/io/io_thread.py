@@ -27,14 +27,14 @@ from dwcp_migrate.errors import (
     PeerUnreachableError,
     VersionMismatchError,
 )
-from dwcp_migrate.transport import channel as channels
-from dwcp_migrate.transport.channel import Channel, ChannelEnd, Phase, Terms
 from dwcp_migrate.transport.core.channel_count import Controller, Look
 from dwcp_migrate.transport.core.dial_policy import Dialer
 from dwcp_migrate.transport.core.frames import HEADER_BYTES
 from dwcp_migrate.transport.core.options import LinkReceiver
 from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
 from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.io import channel as channels
+from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, Phase, Terms
 from dwcp_migrate.units import KIB
 
 TICK_S: Final = 0.25

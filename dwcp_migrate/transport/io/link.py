@@ -14,12 +14,12 @@ import socket
 from time import monotonic
 from typing import Final, Literal
 
-from dwcp_migrate.transport.carrier import Carrier
-from dwcp_migrate.transport.channel import Terms
 from dwcp_migrate.transport.core.channel_count import Controller
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
 from dwcp_migrate.transport.core.protocol import LinkState
 from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.io.channel import Terms
+from dwcp_migrate.transport.io.io_thread import Carrier
 from dwcp_migrate.transport.tls import make_context
 
 _SIDES: Final[dict[Role, Literal["client", "server"]]] = {"source": "client", "destination": "server"}

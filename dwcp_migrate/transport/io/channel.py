@@ -27,11 +27,12 @@ from dwcp_migrate.errors import (
     RemoteProtocolError,
     VersionMismatchError,
 )
-from dwcp_migrate.transport import tcp_info, tls
+from dwcp_migrate.transport import tls
 from dwcp_migrate.transport.core import frames
 from dwcp_migrate.transport.core.dial_policy import CONNECT_S_MAX
 from dwcp_migrate.transport.core.frames import Code, Frame, FrameReader, Kind, Preamble
 from dwcp_migrate.transport.core.options import LinkOptions
+from dwcp_migrate.transport.io import tcp_info
 from dwcp_migrate.units import KIB
 
 HANDSHAKE_S: Final = 5.0

@@ -1,0 +1,1 @@
+"""Sockets and threads that carry the multi-stream protocol."""
