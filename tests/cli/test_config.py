@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.cli import run
-from dwcp_migrate.cli.config import as_toml, plain
+from dwcp_migrate.cli.host.config import as_toml, plain
 from dwcp_migrate.config import Config, Coordination, Encoding, Link, Pbft, PbftMember, Peer, parse
 
 

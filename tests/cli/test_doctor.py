@@ -7,15 +7,15 @@ import pytest
 
 from dwcp_migrate.api import status
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
-from dwcp_migrate.cli import checks, host
-from dwcp_migrate.cli.checks import Check, Findings
+from dwcp_migrate.cli.host import checks, host_files
+from dwcp_migrate.cli.host.checks import Check, Findings
 from dwcp_migrate.config import Config, parse
 
 Make = Callable[..., Any]
 NOW = 1_790_000_100.0
 DAY = 86400.0
 
-HEALTHY = host.Host(
+HEALTHY = host_files.Host(
     hook_path="/etc/libvirt/hooks/qemu.d/50-dwcp-migrate",
     hook_problem="",
     qemu_conf_readable=True,
@@ -28,7 +28,9 @@ HEALTHY = host.Host(
 )
 
 
-def judge(facts: status.Facts | None, found: host.Host = HEALTHY, config: Config | None = None) -> dict[str, Check]:
+def judge(
+    facts: status.Facts | None, found: host_files.Host = HEALTHY, config: Config | None = None
+) -> dict[str, Check]:
     findings = Findings(
         facts=facts,
         agent_error="" if facts else "the agent does not answer",
@@ -65,7 +67,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed"),
     )
-    sick = host.Host(
+    sick = host_files.Host(
         hook_path="/h",
         hook_problem="it is not executable",
         qemu_conf_readable=True,
@@ -123,7 +125,7 @@ def test_a_certificate_of_the_future_points_at_the_clock(facts: Make) -> None:
 
 def test_ports_of_qemu_conf_beyond_the_agents_fail(facts: Make) -> None:
     def ports(low: int | None, high: int | None) -> str:
-        found = host.Host(
+        found = host_files.Host(
             **{name: getattr(HEALTHY, name) for name in HEALTHY.__slots__} | {"port_min": low, "port_max": high}
         )
         return judge(facts(), found)["ports"].verdict
@@ -133,22 +135,22 @@ def test_ports_of_qemu_conf_beyond_the_agents_fail(facts: Make) -> None:
 
 
 def test_the_host_is_read_from_files(tmp_path: Path) -> None:
-    hook = tmp_path / host.HOOK
+    hook = tmp_path / host_files.HOOK
     hook.parent.mkdir(parents=True)
-    assert host.examine(tmp_path).hook_problem == "it is not there"
+    assert host_files.examine(tmp_path).hook_problem == "it is not there"
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o644)
-    (tmp_path / host.QEMU_CONF).write_text("# migration_port_min = 1\n  migration_port_min = 50000\n")
-    (tmp_path / host.CONNTRACK).mkdir(parents=True)
-    (tmp_path / host.CONNTRACK / "nf_conntrack_count").write_text("7\n")
-    found = host.examine(tmp_path)
+    (tmp_path / host_files.QEMU_CONF).write_text("# migration_port_min = 1\n  migration_port_min = 50000\n")
+    (tmp_path / host_files.CONNTRACK).mkdir(parents=True)
+    (tmp_path / host_files.CONNTRACK / "nf_conntrack_count").write_text("7\n")
+    found = host_files.examine(tmp_path)
     assert found.hook_problem == "it is not executable"
     assert (found.port_min, found.port_max) == (50000, None)
     assert (found.conntrack_count, found.conntrack_max) == (7, None)
     hook.chmod(0o757)
-    assert host.examine(tmp_path).hook_problem == "everyone may write it"
+    assert host_files.examine(tmp_path).hook_problem == "everyone may write it"
     hook.chmod(0o755)
-    assert host.examine(tmp_path).hook_problem == ""
+    assert host_files.examine(tmp_path).hook_problem == ""
 
 
 def test_the_command_exits_1_when_a_check_fails(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dwcp_migrate.cli import output, top
+from dwcp_migrate.cli.migrations import top
+from dwcp_migrate.cli.support import output
 
 Make = Callable[..., Any]
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.cli import run
-from dwcp_migrate.cli.options import EXACT_S_MAX
+from dwcp_migrate.cli.support.options import EXACT_S_MAX
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import read_settings
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Journal, read

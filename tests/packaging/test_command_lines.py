@@ -8,7 +8,7 @@ import click
 import pytest
 
 from dwcp_migrate.cli import COMMANDS, root
-from dwcp_migrate.cli.show import REMEDY
+from dwcp_migrate.cli.migrations.show import REMEDY
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "bench/README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dwcp_migrate.cli.replay import command
+from dwcp_migrate.cli.develop.replay import command
 from dwcp_migrate.dataplane.recording.replay import ReplayOptions, replay
 from dwcp_migrate.delta import Codec, Coding
 from dwcp_migrate.errors import NotFoundError

@@ -1,0 +1,1 @@
+"""Commands for development: lab, demo, benchmarks, training, replay."""

@@ -1,0 +1,70 @@
+"""`dwcp-migrate replay`: recorded streams through parser, encoder, frames and decoder, in one process."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.cli.support.output import as_json, block, table
+from dwcp_migrate.dataplane.malloc import keep_freed_memory
+from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, Report, Volume, replay
+from dwcp_migrate.delta import LEVEL_MAX, pinned
+from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.units import MIB, format_bytes
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--codec", type=click.Choice(["none", "lz4", "zstd"]), default="zstd", show_default=True, help="For all pages."
+)
+@click.option("--level", type=click.IntRange(1, LEVEL_MAX), default=1, show_default=True, help="Of zstd.")
+@click.option("--cache-mb", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, help="Page cache, MiB.")
+@click.option("--prefault", is_flag=True, help="Touch the caches first: their page faults are not counted.")
+@click.option("--json", "in_json", is_flag=True, help="Print one JSON value.")
+def command(  # one argument for each option
+    files: tuple[Path, ...], codec: str, level: int, cache_mb: int, *, prefault: bool, in_json: bool
+) -> None:
+    """Replay recorded connections of one migration, the main channel's FILE first, multifd's after it."""
+    coding = pinned(codec, level)
+    assert coding is not None
+    keep_freed_memory()
+    result = replay(list(files), ReplayOptions(coding, cache_mb * MIB, prefault=prefault))
+    click.echo(as_json(result) if in_json else _text(result))
+    if not result.total.identical:
+        raise DwcpError("a rebuilt stream differs from the recorded one", hint="keep the recording and report it")
+
+
+def _text(result: Replay) -> str:
+    header = ("File", "Kind", "Identical", "Raw", "Wire", "Ratio", "Not parsed")
+    rows = [_row(report) for report in (*result.files, result.total)]
+    total = result.total
+    pages = total.pages
+    pairs = [
+        ("Pages", f"{pages.zero} zero, {pages.duplicate} duplicate, {pages.same} same"),
+        ("Pages with a body", f"{pages.delta} delta, {pages.new} new; {pages.resent} of all resent"),
+        ("Opaque", format_bytes(pages.opaque_bytes)),
+        ("First pass", _volume(total.first_pass)),
+        ("Resent", _volume(total.resent)),
+        ("Encode", f"{format_bytes(total.encode_bytes_per_s)}/s, {total.encode_cpu_s_per_gb:.2f} CPU s/GB"),
+        ("Decode", f"{format_bytes(total.decode_bytes_per_s)}/s, {total.decode_cpu_s_per_gb:.2f} CPU s/GB"),
+        ("Peak memory", format_bytes(total.peak_memory_bytes)),
+    ]
+    return table(header, rows) + "\n\n" + block(pairs)
+
+
+def _row(report: Report) -> tuple[str, ...]:
+    ratio = report.wire_bytes / report.raw_bytes if report.raw_bytes else 0.0
+    return (
+        report.file,
+        report.kind,
+        "yes" if report.identical else "NO",
+        format_bytes(report.raw_bytes),
+        format_bytes(report.wire_bytes),
+        f"{ratio:.3f}",
+        report.opaque_reason or "-",
+    )
+
+
+def _volume(volume: Volume) -> str:
+    ratio = volume.ratio
+    return f"{format_bytes(volume.raw_bytes)} as {format_bytes(volume.wire_bytes)} ({ratio:.3f})"

@@ -1,0 +1,1 @@
+"""Commands about the fleet: cluster state, placement, drain, rebalance."""

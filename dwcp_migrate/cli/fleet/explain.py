@@ -1,0 +1,27 @@
+"""`dwcp-migrate explain`: why a plan sends each domain where it does, and why not elsewhere."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.placement.explain import explain_plan
+from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.planner import in_maintenance
+
+
+@click.command()
+@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@planning.fleet_options
+def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | None) -> None:
+    """Explain PLAN (a file that `rebalance --json` or `drain HOST --dry-run --json` wrote; `-` reads standard input).
+
+    The fleet must still be as it was planned for.
+    """
+    plan = planning.read_plan(plan_path)
+    with planning.desk(config_path, fleet_path) as ours:
+        whole = ours.source.snapshot()
+        if plan.goal.purpose == "drain":
+            whole = in_maintenance(whole, plan.goal.host)
+        lines = explain_plan(build(whole, ours.policy()), plan)
+        click.echo("\n".join(lines) if lines else "the plan has no steps")

@@ -1,0 +1,25 @@
+"""`dwcp-migrate undrain`: let a drained host take domains again."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.cli.fleet.drain import with_state
+from dwcp_migrate.cli.support.options import config_option
+from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.orchestration.fleet_source import write_settings
+
+
+@click.command()
+@click.argument("host")
+@config_option
+def command(*, host: str, config_path: Path | None) -> None:
+    """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
+    with planning.desk(config_path, None) as ours:
+        if ours.hosts is None or host not in ours.hosts.uris:
+            raise PlacementError(f"no host {host}", hint="the hosts are this one and the configuration's peers")
+        if ours.shared is not None:
+            ours.shared.set_draining(host, draining=False)
+        write_settings(ours.settings_path, with_state(ours.settings(), host, "up"))
+        click.echo(f"{host} takes domains again")

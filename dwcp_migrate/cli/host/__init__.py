@@ -1,0 +1,1 @@
+"""Commands about this host: agent, status, checks, configuration, certificates."""

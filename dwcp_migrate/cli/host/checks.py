@@ -1,0 +1,377 @@
+"""The judgements of `dwcp-migrate doctor`: facts in, checks out, nothing read, no clock.
+
+The rule: each check says what was found, why it matters to a migration and what to do; `warn` means that migrations
+work but not as well as they could (or cannot be judged), `fail` means that some run unaccelerated or are refused.
+
+    agent.api.Facts (or why there are none) + host.Host + Config -> list[Check], always the same ids in the same order
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from dwcp_migrate.api import status
+from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
+from dwcp_migrate.cli.host.host_files import Host
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.config import Config
+from dwcp_migrate.units import PORT_MAX, PORT_MIN
+
+Verdict = Literal["ok", "warn", "fail"]
+
+DAY_S: Final = 86400.0
+EXPIRY_WARNING_S: Final = 14 * DAY_S
+CONNTRACK_SHARE_MAX: Final = 0.9
+DESCRIPTORS_SHARE_MAX: Final = 0.8
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One judgement.
+
+    Attributes:
+        id: stable name, for scripts.
+        what: what was found.
+        why: why it matters.
+        remedy: what to do; empty when nothing has to be done.
+    """
+
+    id: str
+    verdict: Verdict
+    what: str
+    why: str
+    remedy: str = ""
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is judged.
+
+    Attributes:
+        facts: the agent's, None when it does not answer.
+        agent_error: why it does not.
+        config: the configuration file, None when it is wrong or unreadable.
+        config_error: why.
+        host: this host.
+        now: seconds since the epoch.
+    """
+
+    facts: status.Facts | None
+    agent_error: str
+    config: Config | None
+    config_error: str
+    host: Host
+    now: float
+
+
+def examine(found: Findings) -> list[Check]:
+    """Judge everything."""
+    checks = [*_configuration(found), _hook_installed(found.host)]
+    if found.facts is None:
+        checks.insert(0, _agent_down(found.agent_error))
+    else:
+        checks = [_agent(found.facts), *checks, *_facts(found.facts, found.now)]
+    return [*checks, *_host(found)]
+
+
+def worst(checks: list[Check]) -> Verdict:
+    """Return the gravest verdict."""
+    verdicts = {check.verdict for check in checks}
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
+
+
+def _must(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge something without which migrations fail or run unaccelerated."""
+    return Check(id=check, verdict="ok" if hold else "fail", what=what, why=why, remedy="" if hold else remedy)
+
+
+def _should(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge something without which migrations work, but not as well as they could."""
+    return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
+
+
+def _agent_down(error: str) -> Check:
+    return Check(
+        id="agent",
+        verdict="fail",
+        what=error,
+        why="without the agent every migration runs as it would without this software",
+        remedy="systemctl status dwcp-migrate; journalctl -u dwcp-migrate -n 50",
+    )
+
+
+def _agent(facts: status.Facts) -> Check:
+    return _should(
+        "agent",
+        hold=facts.state == "running",
+        what=f"{facts.name}, version {facts.version}, {facts.state}",
+        why="a draining agent lets new migrations run unaccelerated",
+        remedy="dwcp-migrate drain --off, or wait for the upgrade that drains it",
+    )
+
+
+def _configuration(found: Findings) -> Iterator[Check]:
+    why = "the agent goes on with the configuration that it last read without error"
+    stale = found.facts.configuration_error if found.facts else ""
+    if found.config is None:
+        yield Check(id="configuration", verdict="fail", what=found.config_error, why=why, remedy="correct the file")
+    elif stale:
+        yield Check(
+            id="configuration",
+            verdict="fail",
+            what=f"the last reload was refused: {stale}",
+            why=why,
+            remedy="correct the file, then systemctl reload dwcp-migrate",
+        )
+    else:
+        yield Check(id="configuration", verdict="ok", what="readable and valid", why=why)
+
+
+def _hook_installed(host: Host) -> Check:
+    return _must(
+        "hook-installed",
+        hold=not host.hook_problem,
+        what=f"{host.hook_path}: {host.hook_problem or 'installed'}",
+        why="libvirt announces incoming migrations through it; an agent dials no QEMU that was not announced",
+        remedy="install the hook with mode 0755 and reload libvirtd: it looks for hooks only then",
+    )
+
+
+def _facts(facts: status.Facts, now: float) -> Iterator[Check]:
+    yield _redirect(facts.intercept)
+    yield _libvirt(facts.libvirt)
+    yield _hook(facts.hook)
+    yield from (_certificate(one, now) for one in facts.certificates)
+    yield _name(facts)
+    yield from (_listener(one) for one in facts.listeners)
+    yield from (_peer(one) for one in facts.peers) if facts.peers else iter([_NO_PEER])
+    yield _group(facts.group)
+    yield from _process(facts)
+
+
+def _redirect(intercept: status.Intercept) -> Check:
+    broken = intercept.wanted and not intercept.armed
+    if broken:
+        what = f"not armed: {intercept.error or 'the kernel holds no such rules'}"
+    else:
+        towards = output.counted(len(intercept.rules), "address", "addresses")
+        what = f"armed towards {towards}" if intercept.wanted else "off"
+    return _must(
+        "redirect",
+        hold=not broken,
+        what=what,
+        why="the redirect is how a plain virsh migrate reaches the agent",
+        remedy="needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)",
+    )
+
+
+def _libvirt(libvirt: status.Libvirt) -> Check:
+    down = bool(libvirt.uri) and not libvirt.connected
+    return Check(
+        id="libvirt",
+        verdict="warn" if down or not libvirt.uri else "ok",
+        what=f"{libvirt.uri}: {libvirt.error}" if down else f"{libvirt.uri or 'not used'} {libvirt.version}".strip(),
+        why="without it migrations are accelerated, but have no domain name, progress or downtime",
+        remedy="is libvirtd running, and is the agent's user in the group libvirt? The agent connects again by itself"
+        if down
+        else "",
+    )
+
+
+def _hook(hook: status.Hook) -> Check:
+    return _must(
+        "hook-socket",
+        hold=hook.listening,
+        what=f"{hook.socket}: {'listening' if hook.listening else 'not listening'}, {hook.pending} announced",
+        why="the hook announces incoming migrations there",
+        remedy="systemctl restart dwcp-migrate",
+    )
+
+
+def _certificate(certificate: status.Certificate, now: float) -> Check:
+    what, verdict, remedy = f"{certificate.path}: valid", "ok", ""
+    renew = "issue a new one (dwcp-migrate cert issue) and put it in place: the next migration reads it"
+    left_s = certificate.not_after - now
+    if certificate.error:
+        what, verdict, remedy = f"{certificate.path}: {certificate.error}", "fail", renew
+    elif now < certificate.not_before:
+        what, verdict, remedy = f"{certificate.path}: not valid yet", "fail", "set this host's clock"
+    elif left_s <= 0:
+        what, verdict, remedy = f"{certificate.path}: expired", "fail", renew
+    elif left_s < EXPIRY_WARNING_S:
+        what, verdict, remedy = f"{certificate.path}: expires in {left_s / DAY_S:.1f} days", "warn", renew
+    else:
+        what = f"{certificate.path}: valid for {left_s / DAY_S:.0f} days"
+    return Check(
+        id=f"certificate-{certificate.use}",
+        verdict="fail" if verdict == "fail" else "warn" if verdict == "warn" else "ok",
+        what=what,
+        why="agents prove who they are to each other with it; without it migrations run unaccelerated",
+        remedy=remedy,
+    )
+
+
+def _name(facts: status.Facts) -> Check:
+    return _must(
+        "certificate-name",
+        hold=facts.name_in_certificate,
+        what=f"the host certificate {'carries' if facts.name_in_certificate else 'does not carry'} {facts.name}",
+        why="a peer accepts this host only by the name that it knows it by",
+        remedy=f"issue one for {facts.name}, or set name in the configuration",
+    )
+
+
+def _listener(listener: status.Listener) -> Check:
+    return _must(
+        f"listener-{listener.use}",
+        hold=listener.listening,
+        what=f"{listener.address}: {'listening' if listener.listening else listener.error or 'not listening'}",
+        why="an agent that does not listen cannot be reached there",
+        remedy="ss -ltnp shows who holds the port; another one can be configured",
+    )
+
+
+_NO_PEER: Final = Check(
+    id="peers",
+    verdict="warn",
+    what="no peer is configured",
+    why="only migrations to and from configured peers are accelerated",
+    remedy="add [[peers]] to the configuration, then systemctl reload dwcp-migrate",
+)
+
+
+def _peer(peer: status.PeerView) -> Check:
+    where = f"{peer.name} ({peer.addresses[0]}:{peer.port})"
+    if peer.reachable:
+        what = f"{where}: answers in {peer.rtt_s * 1000:.1f} ms, version {peer.version}"
+        return Check(id=f"peer-{peer.name}", verdict="ok", what=what, why=_PEER_WHY)
+    firewall = f"is its agent running, and does its firewall let port {peer.port} in?"
+    return Check(
+        id=f"peer-{peer.name}",
+        verdict="fail",
+        what=f"{where}: {peer.error or peer.code}",
+        why=_PEER_WHY,
+        remedy=peer.hint or firewall,
+    )
+
+
+_PEER_WHY: Final = "migrations to a host whose agent does not answer with a good certificate run unaccelerated"
+
+
+def _group(group: GroupStatus) -> Check:
+    verdict, remedy = "ok", ""
+    what = f"{group.role} of epoch {group.epoch}, members {', '.join(group.members)}"
+    if group.error in {"", NO_GROUP} and not group.members:
+        what = NO_GROUP
+    elif group.error:
+        verdict, what, remedy = "fail", group.error, "see `dwcp-migrate cluster pbft` and the agent's log"
+    elif group.unreachable:
+        verdict = "warn"
+        what = f"{what}; {', '.join(group.unreachable)} cannot be dialled"
+        remedy = "add them to [[peers]], then systemctl reload dwcp-migrate"
+    elif group.note:
+        verdict = "warn"
+        what = f"{what}; {group.note}"
+        remedy = "take over what `dwcp-migrate cluster pbft --toml` prints: a host that loses its disk starts from it"
+    return Check(
+        id="pbft",
+        verdict="fail" if verdict == "fail" else "warn" if verdict == "warn" else "ok",
+        what=what,
+        why="a migration between trust domains needs a certificate of the group's members",
+        remedy=remedy,
+    )
+
+
+def _process(facts: status.Facts) -> Iterator[Check]:
+    yield _should(
+        "data-process",
+        hold=facts.spare_ready,
+        what="a warm data process is ready" if facts.spare_ready else "no warm data process is ready",
+        why="a migration that starts without one waits for it, or runs unaccelerated",
+        remedy="ask again in a few seconds; then journalctl -u dwcp-migrate",
+    )
+    yield _should(
+        "history",
+        hold=not facts.history_error,
+        what=facts.history_error or "written",
+        why="dwcp-migrate history forgets at the agent's restart what it cannot write",
+        remedy="check owner and space of the state directory",
+    )
+    yield _should(
+        "core-dumps",
+        hold=facts.core_dumps_off,
+        what="off" if facts.core_dumps_off else "on",
+        why="a core dump of the agent would hold guest memory",
+        remedy="start it by its systemd unit, which sets LimitCORE=0",
+    )
+    used = facts.open_descriptors / max(1, facts.open_descriptors_max)
+    yield _should(
+        "descriptors",
+        hold=used <= DESCRIPTORS_SHARE_MAX,
+        what=f"{facts.open_descriptors} of {facts.open_descriptors_max} in use",
+        why="an agent without descriptors cannot accept a connection",
+        remedy="raise LimitNOFILE in the unit",
+    )
+
+
+def _host(found: Findings) -> Iterator[Check]:
+    config = found.config or Config()
+    yield _ports(found.host, config)
+    yield _conntrack(found.host, config)
+    yield _congestion(found.host, config.link.congestion_control)
+    synchronised = bool(found.host.clock_synchronised)
+    yield _should(
+        "clock",
+        hold=synchronised,
+        what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
+        why="certificates are judged by the clock, and histories of two hosts are compared by it",
+        remedy="run chrony, systemd-timesyncd or another NTP client",
+    )
+
+
+def _ports(host: Host, config: Config) -> Check:
+    here = (host.port_min or PORT_MIN, host.port_max or PORT_MAX)
+    ours = (config.intercept.port_min, config.intercept.port_max)
+    covered = ours[0] <= here[0] and here[1] <= ours[1]
+    if not host.qemu_conf_readable:
+        what = "qemu.conf cannot be read here; assuming libvirt's default ports"
+    else:
+        what = f"libvirt migrates to {here[0]}-{here[1]}, the agent covers {ours[0]}-{ours[1]}"
+    return _must(
+        "ports",
+        hold=covered,
+        what=what,
+        why="only connections to the covered ports are redirected, and only those ports are dialled",
+        remedy="set intercept.port_min and port_max to those of qemu.conf, on all hosts",
+    )
+
+
+def _conntrack(host: Host, config: Config) -> Check:
+    why = "the redirect is a NAT rule, which needs connection tracking"
+    if host.conntrack_count is None:
+        return _should(
+            "conntrack",
+            hold=not config.intercept.redirect,
+            what="connection tracking is not to be seen in /proc",
+            why=why,
+            remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect",
+        )
+    full = host.conntrack_count > CONNTRACK_SHARE_MAX * (host.conntrack_max or host.conntrack_count + 1)
+    return _should(
+        "conntrack",
+        hold=not full,
+        what=f"{host.conntrack_count} of {host.conntrack_max} connections tracked",
+        why=why,
+        remedy="raise net.netfilter.nf_conntrack_max",
+    )
+
+
+def _congestion(host: Host, wanted: str) -> Check:
+    offered = " ".join(host.congestion_controls)
+    missing = bool(wanted) and wanted not in host.congestion_controls
+    return _should(
+        "congestion-control",
+        hold=not missing,
+        what=f"{wanted} is not offered by the kernel ({offered})" if missing else wanted or "the kernel's default",
+        why="channels fall back to the kernel's default, which may be slower on lossy links",
+        remedy=f"modprobe tcp_{wanted}",
+    )

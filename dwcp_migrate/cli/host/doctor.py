@@ -1,0 +1,83 @@
+"""`dwcp-migrate doctor`: what is wrong on this host, why it matters, what to do. Exit 1 when a check fails."""
+
+import time
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.api.client import Client
+from dwcp_migrate.cli.host import checks, host_files
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.config import DEFAULT_PATH, Config, load
+from dwcp_migrate.errors import AgentUnreachableError, ConfigError
+
+EXIT_FAILED = 1
+
+MARKS: dict[str, tuple[str, str]] = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Leave out what is as it should be.")
+@click.option("--root", default="/", type=click.Path(path_type=Path), hidden=True)
+@json_option
+@agent_options
+def command(*, quiet: bool, root: Path, as_json: bool, config_path: Path | None, socket_path: Path | None) -> int:
+    """Check this host and say what to do about what is wrong.
+
+    Exits 0 when nothing fails (warnings are none), 1 otherwise.
+    """
+    found = gather(config_path, socket_path, root)
+    judged = checks.examine(found)
+    verdict = checks.worst(judged)
+    shown = [check for check in judged if not quiet or check.verdict != "ok"]
+    if as_json:
+        click.echo(output.as_json({"verdict": verdict, "checks": shown}))
+    else:
+        for check in shown:
+            click.echo(render(check))
+        click.echo(summary(judged))
+    return EXIT_FAILED if verdict == "fail" else 0
+
+
+def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> checks.Findings:
+    """Ask the agent and look at the host whose files are under `root` (a lab's are not under /)."""
+    config, config_error = _configuration(config_path or DEFAULT_PATH)
+    facts, agent_error = None, ""
+    try:
+        facts = Client(socket_path or (config or Config()).control_socket).facts()
+    except AgentUnreachableError as error:
+        agent_error = str(error)
+    return checks.Findings(
+        facts=facts,
+        agent_error=agent_error,
+        config=config,
+        config_error=config_error,
+        host=host_files.examine(root),
+        now=time.time(),
+    )
+
+
+def _configuration(path: Path) -> tuple[Config | None, str]:
+    try:
+        return load(path), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+def render(check: checks.Check) -> str:
+    """Lay one check out; what is not ok also says why it matters and what to do."""
+    mark, colour = MARKS[check.verdict]
+    lines = [f"{click.style(mark, fg=colour) if output.in_colour() else mark}  {check.id}: {check.what}"]
+    if check.verdict != "ok":
+        lines.append(f"        why: {check.why}")
+    if check.remedy:
+        lines.append(f"        do:  {check.remedy}")
+    return "\n".join(lines)
+
+
+def summary(judged: list[checks.Check]) -> str:
+    """Say how many checks were ok, warned and failed."""
+    counts = {mark: sum(check.verdict == mark for check in judged) for mark in MARKS}
+    warnings = output.counted(counts["warn"], "warning", "warnings")
+    return f"{counts['ok']} ok, {warnings}, {counts['fail']} failed"

@@ -1,0 +1,138 @@
+"""`dwcp-migrate status`: the agent, its peers, the redirect, the migrations under way."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.api import status as api
+from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.options import agent_options, json_option
+
+MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
+SPARE = ("Id", "Rate")
+"""What a narrow terminal goes without: `show` takes the domain too, and the ETA says more than the rate."""
+
+PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
+
+
+class Report(api.Status, frozen=True, kw_only=True):
+    """`status --json`: the agent's status and, in `peer_views`, what each peer answered."""
+
+    peer_views: list[api.PeerView]
+
+
+@click.command()
+@json_option
+@agent_options
+def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
+    """Show the agent, its peers and the migrations under way."""
+    client = Client(control_socket(config_path, socket_path))
+    status, peers = client.status(), client.peers()
+    if as_json:
+        click.echo(output.as_json(merge(status, peers)))
+        return
+    click.echo(render(status, peers))
+
+
+def merge(status: api.Status, peers: list[api.PeerView]) -> Report:
+    """Join both answers into the object that `--json` prints."""
+    fields = {name: getattr(status, name) for name in status.__struct_fields__}
+    return Report(**fields, peer_views=peers)
+
+
+def render(status: api.Status, peers: list[api.PeerView]) -> str:
+    """Lay the status out as text."""
+    parts = [output.block(summary(status))]
+    if peers:
+        parts.append(output.table(PEER_HEADER, [peer_row(peer) for peer in peers]))
+    if status.migrations:
+        parts.append(output.fitted(MIGRATION_HEADER, map(migration_row, status.migrations), SPARE))
+    else:
+        parts.append(" No migration under way.")
+    return "\n\n".join(parts)
+
+
+def summary(status: api.Status) -> list[tuple[str, str]]:
+    """Say the agent's own state in a few lines."""
+    libvirt = status.libvirt
+    return [
+        ("Agent", f"{status.name}, {status.state}, up {output.duration(status.now - status.started_at)}"),
+        ("Version", f"{status.version}, pid {status.pid}"),
+        ("Redirect", redirect(status.intercept)),
+        ("libvirt", f"{libvirt.uri} {libvirt.version}".strip() if libvirt.connected else _not_connected(libvirt)),
+        ("Fleet", fleet(status)),
+        ("Carried", carried(status.totals)),
+    ]
+
+
+def redirect(intercept: api.Intercept) -> str:
+    """Say whether the redirect holds."""
+    if not intercept.wanted:
+        return "off"
+    if not intercept.armed:
+        return f"NOT ARMED: {intercept.error or 'unknown reason'} (see dwcp-migrate doctor)"
+    towards = output.counted(len(intercept.rules), "address", "addresses")
+    return f"armed, ports {intercept.port_min}-{intercept.port_max} towards {towards}, {caught(intercept)}"
+
+
+def caught(intercept: api.Intercept) -> str:
+    """Say how many of QEMU's connections the redirect has caught."""
+    return f"{output.counted(sum(rule.packets for rule in intercept.rules), 'connection', 'connections')} caught"
+
+
+def carried(totals: api.Totals) -> str:
+    """Say how the migrations since the agent's start ended; one that runs unaccelerated counts at once."""
+    by_result = {"completed": 0, "failed": 0}
+    for key, count in totals.migrations.items():
+        result = key.rpartition(" ")[2]
+        by_result[result] = by_result.get(result, 0) + count
+    passed = sum(totals.passthrough.values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.passthrough.items()))
+    told = ", ".join(f"{count} {result}" for result, count in by_result.items())
+    return f"{told}, {passed} unaccelerated" + (f" ({reasons})" if reasons else "")
+
+
+def fleet(status: api.Status) -> str:
+    """Say where the fleet's shared state stands; empty for a host by itself."""
+    engine = status.coordination
+    if engine.state == "stopped" and engine.error:
+        return f"STOPPED: {engine.error}"
+    if len(engine.members) < 2:  # noqa: PLR2004 - itself
+        return ""
+    return f"{engine.engine}, {engine.state}, {f'led by {engine.leader}' if engine.leader else 'NO LEADER'}"
+
+
+def peer_row(peer: api.PeerView) -> tuple[str, ...]:
+    """Lay out one peer."""
+    address = f"{peer.addresses[0]}:{peer.port}"
+    if peer.reachable:
+        return peer.name, address, peer.state, f"{peer.rtt_s * 1000:.1f} ms", peer.version
+    return peer.name, address, peer.code, output.UNKNOWN, peer.error
+
+
+def migration_row(migration: api.Migration) -> tuple[str, ...]:
+    """Lay out one running migration."""
+    return (
+        migration.id[:8],
+        output.domain(migration),
+        output.peer(migration),
+        state(migration),
+        output.percent(output.progress(migration)),
+        output.rate(migration),
+        output.ratio(migration),
+        output.eta(migration),
+    )
+
+
+def state(migration: api.Migration) -> str:
+    """Say the state, and why where the operator would ask."""
+    if migration.passthrough_reason:
+        return f"{migration.state} ({migration.passthrough_reason})"
+    return f"{migration.state} {migration.iteration}" if migration.state == "precopy" else migration.state
+
+
+def _not_connected(libvirt: api.Libvirt) -> str:
+    if not libvirt.uri:
+        return "not used (libvirt_uri is empty)"
+    return f"NOT CONNECTED: {libvirt.error} (see dwcp-migrate doctor)"

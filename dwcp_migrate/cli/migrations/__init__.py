@@ -1,0 +1,1 @@
+"""Commands about migrations: start, watch, predict, look back."""

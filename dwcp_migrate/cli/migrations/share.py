@@ -1,0 +1,31 @@
+"""`dwcp-migrate share`: what the operator wants of a link for one domain."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.api import status
+from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.cli.support.options import agent_options
+
+
+@click.command()
+@click.argument("domain")
+@click.option(
+    "--weight",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, status.WEIGHT_MAX, min_open=True),
+    help="Against the 1 of the others: a heavier one goes first and gets more.",
+)
+@click.option("--deadline", "deadline_s", default=0.0, type=click.FloatRange(0), help="Seconds from now; 0: none.")
+@agent_options
+def command(
+    *, domain: str, weight: float, deadline_s: float, config_path: Path | None, socket_path: Path | None
+) -> None:
+    """Set how DOMAIN's next or running migration shares its link with others.
+
+    A deadline is kept if the link allows; the others then wait longer. The agent forgets it when it is restarted.
+    """
+    done = Client(control_socket(config_path, socket_path)).share(domain, weight, deadline_s)
+    click.echo(done.message)
