@@ -26,8 +26,8 @@ from dwcp_migrate.placement import generate
 from dwcp_migrate.placement.balance import bound, even_out, figures, moved, return_home
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.kernels.search import put_item, take_item
 from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.search import put_item, take_item
 
 SQUARES = 2
 ABSOLUTE = 1

@@ -31,9 +31,9 @@ from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, move
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet, Kind, Rule
 from dwcp_migrate.placement.kernel import COMPILED
+from dwcp_migrate.placement.kernels.search import descend, place, relieve, take_item, utilisation
 from dwcp_migrate.placement.model import Problem, build
 from dwcp_migrate.placement.probe import check_rules
-from dwcp_migrate.placement.search import descend, place, relieve, take_item, utilisation
 
 SEED: Final = 1
 CALLS: Final = 2000

@@ -22,15 +22,15 @@ import numpy as np
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.placement import generate, referee
 from dwcp_migrate.placement.balance import bound, even_out, figures
-from dwcp_migrate.placement.chains import fit
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.kernels.chains import fit
+from dwcp_migrate.placement.kernels.moves import scores_by_vector
+from dwcp_migrate.placement.kernels.recreate import recreate
+from dwcp_migrate.placement.kernels.search import place, take_item, walk
 from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.moves import scores_by_vector
 from dwcp_migrate.placement.planner import places
-from dwcp_migrate.placement.recreate import recreate
-from dwcp_migrate.placement.search import place, take_item, walk
 
 EXACT: Final = 200
 GEO: Final = 20

@@ -21,10 +21,10 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.placement.arrays import OVERLOADED, Floats, Integers, State
-from dwcp_migrate.placement.chains import repack
+from dwcp_migrate.placement.kernels.chains import repack
+from dwcp_migrate.placement.kernels.recreate import recreate
+from dwcp_migrate.placement.kernels.search import descend, item_cost, put_item, relieve, take_item
 from dwcp_migrate.placement.model import Problem
-from dwcp_migrate.placement.recreate import recreate
-from dwcp_migrate.placement.search import descend, item_cost, put_item, relieve, take_item
 
 UNLOCK_ROUNDS: Final = 8
 """Chains tried, each for half of the way to the bound that is left."""

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.placement.arrays import EPSILON
+from dwcp_migrate.placement.kernels.search import item_cost, put_item, take_item
 from dwcp_migrate.placement.model import Problem, refusal
 from dwcp_migrate.placement.plan import Plan, Step
-from dwcp_migrate.placement.search import item_cost, put_item, take_item
 from dwcp_migrate.units import format_bytes
 
 FORECASTERS: Final = {

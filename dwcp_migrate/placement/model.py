@@ -32,7 +32,7 @@ from dwcp_migrate.placement.arrays import (
 )
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
 from dwcp_migrate.placement.fleet import LEVELS, MEMORY, RESOURCES_MAX, VCPUS, Domain, Fleet, Host, Rule, zone
-from dwcp_migrate.placement.search import put_item
+from dwcp_migrate.placement.kernels.search import put_item
 
 INFINITE: Final = math.inf
 

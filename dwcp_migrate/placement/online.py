@@ -11,8 +11,8 @@ import numpy as np
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.arrays import NOWHERE
+from dwcp_migrate.placement.kernels.search import place, put_item, take_item
 from dwcp_migrate.placement.model import Problem
-from dwcp_migrate.placement.search import place, put_item, take_item
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from dwcp_migrate.placement.arrays import Integers, State
 from dwcp_migrate.placement.balance import ALONE, Workers, broken_items, figures, heal, rebalance
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
-from dwcp_migrate.placement.exact import Effort, settle
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.kernels.search import item_cost, item_scores, put_item, take_item
 from dwcp_migrate.placement.model import Problem, build
 from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof
 from dwcp_migrate.placement.schedule import schedule
-from dwcp_migrate.placement.search import item_cost, item_scores, put_item, take_item
+from dwcp_migrate.placement.solver.exact import Effort, settle
 
 
 def plan_rebalance(

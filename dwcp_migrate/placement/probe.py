@@ -2,7 +2,7 @@
 
 from dwcp_migrate.placement.arrays import Table, unpack
 from dwcp_migrate.placement.kernel import entry
-from dwcp_migrate.placement.moves import rule_cost
+from dwcp_migrate.placement.kernels.moves import rule_cost
 
 
 @entry("int64(table)")

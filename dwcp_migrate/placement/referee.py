@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement.exact import Effort, Program, Verdict, check_kinds
 from dwcp_migrate.placement.model import Problem
+from dwcp_migrate.placement.solver.exact import Effort, Program, Verdict, check_kinds
 
 
 def fullest(problem: Problem, seconds: float, seed: int = 1) -> Verdict:

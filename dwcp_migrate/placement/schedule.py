@@ -13,9 +13,9 @@ import numpy as np
 
 from dwcp_migrate.placement.arrays import APART, NOWHERE, State
 from dwcp_migrate.placement.cost import MoveCost
+from dwcp_migrate.placement.kernels.search import item_cost, item_scores, put_item, take_item
 from dwcp_migrate.placement.model import Problem
 from dwcp_migrate.placement.plan import Left, Step
-from dwcp_migrate.placement.search import item_cost, item_scores, put_item, take_item
 
 
 @dataclass(slots=True)

@@ -22,9 +22,9 @@ from dwcp_migrate.placement.arrays import NOWHERE
 from dwcp_migrate.placement.balance import bound, figures
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
 from dwcp_migrate.placement.fleet import VCPUS, Fleet
+from dwcp_migrate.placement.kernels.search import item_cost, place, put_item, relieve, take_item
 from dwcp_migrate.placement.model import Problem, build
 from dwcp_migrate.placement.schedule import Residue, hold_residue
-from dwcp_migrate.placement.search import item_cost, place, put_item, relieve, take_item
 
 HOUR_S: Final = 3600.0
 DAY_S: Final = 24 * HOUR_S

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement import exact, generate
+from dwcp_migrate.placement import generate
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import Policy
-from dwcp_migrate.placement.exact import Effort
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
 from dwcp_migrate.placement.model import build
 from dwcp_migrate.placement.plan import Goal, Plan, Proof, decode, encode
 from dwcp_migrate.placement.planner import plan_drain, plan_exactly, plan_rebalance
+from dwcp_migrate.placement.solver import exact
+from dwcp_migrate.placement.solver.exact import Effort
 from tests.placement.fleets import domain, fleet, host, rng
 from tests.placement.test_planner import carried_out
 

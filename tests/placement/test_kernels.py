@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dwcp_migrate.placement import chains, generate, kernel
+from dwcp_migrate.placement import generate, kernel
 from dwcp_migrate.placement.arrays import NOWHERE, table
-from dwcp_migrate.placement.chains import repack
 from dwcp_migrate.placement.check import level_bound, levels, violations
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet, Rule
-from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.moves import lowest_by_vector, scores_by_vector
-from dwcp_migrate.placement.planner import places
-from dwcp_migrate.placement.search import (
+from dwcp_migrate.placement.kernels import chains
+from dwcp_migrate.placement.kernels.chains import repack
+from dwcp_migrate.placement.kernels.moves import lowest_by_vector, scores_by_vector
+from dwcp_migrate.placement.kernels.search import (
     descend,
     item_cost,
     item_scores,
@@ -30,6 +29,8 @@ from dwcp_migrate.placement.search import (
     utilisation,
     walk,
 )
+from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.planner import places
 from tests.placement.fleets import rng
 
 SEEDS = range(4)

@@ -15,6 +15,7 @@ from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import Forecast, Policy, default_cost
 from dwcp_migrate.placement.explain import explain_plan
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
+from dwcp_migrate.placement.kernels.search import place
 from dwcp_migrate.placement.model import build
 from dwcp_migrate.placement.plan import Plan, Step
 from dwcp_migrate.placement.planner import (
@@ -26,7 +27,6 @@ from dwcp_migrate.placement.planner import (
     plan_rebalance,
     rested,
 )
-from dwcp_migrate.placement.search import place
 from tests.placement.fleets import domain, fleet, host, rng
 
 SEEDS = range(3)

@@ -9,9 +9,9 @@ from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Cell, Domain, Fleet, Host, Rule
+from dwcp_migrate.placement.kernels.search import item_cost, item_scores
 from dwcp_migrate.placement.model import Problem, build
 from dwcp_migrate.placement.online import Placer
-from dwcp_migrate.placement.search import item_cost, item_scores
 from tests.placement.fleets import domain, fleet, host
 
 RACKS = [host("a", rack="1"), host("b", rack="1"), host("c", rack="2")]

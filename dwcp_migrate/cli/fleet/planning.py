@@ -45,10 +45,10 @@ from dwcp_migrate.orchestration.shared_state import Shared, SharedFleet
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
-from dwcp_migrate.placement.exact import Effort
 from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof, Step
 from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
+from dwcp_migrate.placement.solver.exact import Effort
 
 Decorated = Callable[..., Any]
 

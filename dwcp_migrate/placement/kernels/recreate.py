@@ -10,9 +10,9 @@ answer.
 import numpy as np
 
 from dwcp_migrate.placement.arrays import Floats, Integers, Model, State, Table, unpack
-from dwcp_migrate.placement.chains import go_back
 from dwcp_migrate.placement.kernel import entry, part
-from dwcp_migrate.placement.moves import cost_at, cost_here, lowest, put, scores, take
+from dwcp_migrate.placement.kernels.chains import go_back
+from dwcp_migrate.placement.kernels.moves import cost_at, cost_here, lowest, put, scores, take
 
 INFINITE = np.inf
 VICTIMS = 6

@@ -13,8 +13,8 @@ import numpy as np
 
 from dwcp_migrate.placement.arrays import EPSILON, NOWHERE, Floats, Integers, Model, State, Table, unpack
 from dwcp_migrate.placement.kernel import entry, inlined, part
-from dwcp_migrate.placement.moves import put, take
-from dwcp_migrate.placement.search import allowed, level, level_with, may_go
+from dwcp_migrate.placement.kernels.moves import put, take
+from dwcp_migrate.placement.kernels.search import allowed, level, level_with, may_go
 
 INFINITE = np.inf
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dwcp_migrate.placement.arrays import EPSILON, NOWHERE, Integers, Model, State, Table, unpack
 from dwcp_migrate.placement.kernel import entry, inlined, part
-from dwcp_migrate.placement.moves import (
+from dwcp_migrate.placement.kernels.moves import (
     balance_at,
     cost_at,
     cost_here,

@@ -1,0 +1,1 @@
+"""Compiled searches over the placement arrays: single moves, chains, ruin and recreate."""
