@@ -15,7 +15,7 @@ from typing import Final
 
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.lab.guest import Guest, GuestOptions, Mix
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Outcome, Shuttle, newest_record
 from dwcp_migrate.lab.wan import Link

@@ -18,10 +18,10 @@ from typing import Final, Literal
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import census, evidence
 from dwcp_migrate.lab.disturb import kill_channels
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions
+from dwcp_migrate.lab.observation import census, evidence
 from dwcp_migrate.lab.shuttle import Move, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
 from dwcp_migrate.units import MIB

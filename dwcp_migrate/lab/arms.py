@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest, GuestOptions
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
 MIGRATION_S_MAX: Final = 1800.0

@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import images
-from dwcp_migrate.lab.hypervisor import CONSOLE_DIRECTORY, DISK_DIRECTORY, IMAGE_DIRECTORY, Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import CONSOLE_DIRECTORY, DISK_DIRECTORY, IMAGE_DIRECTORY, Hypervisor
+from dwcp_migrate.lab.images import build
 
 POLL_S: Final = 0.1
 """A guest reports once a second; this adds a tenth at most."""
@@ -220,8 +220,8 @@ def domain_xml(options: GuestOptions) -> str:
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>{IMAGE_DIRECTORY}/{images.KERNEL}</kernel>
-    <initrd>{IMAGE_DIRECTORY}/{images.PAGES if options.workload == "pages" else images.PROGRAMS}</initrd>
+    <kernel>{IMAGE_DIRECTORY}/{build.KERNEL}</kernel>
+    <initrd>{IMAGE_DIRECTORY}/{build.PAGES if options.workload == "pages" else build.PROGRAMS}</initrd>
     <cmdline>{escape(command_line)}</cmdline>
   </os>
   <features><acpi/></features>

@@ -24,14 +24,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dwcp_migrate.errors import LabError, NotFoundError
-from dwcp_migrate.lab import agents, hypervisor, images, state, wan
-from dwcp_migrate.lab.agents import Agent
+from dwcp_migrate.lab import state, wan
 from dwcp_migrate.lab.commands import require
-from dwcp_migrate.lab.hypervisor import Blueprint, Hypervisor
-from dwcp_migrate.lab.namespace import Namespace
-from dwcp_migrate.lab.processes import ProcessId, identify
-from dwcp_migrate.lab.settings import SshKey
-from dwcp_migrate.lab.tree import tree
+from dwcp_migrate.lab.hosts import agents, hypervisor
+from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.hypervisor import Blueprint, Hypervisor
+from dwcp_migrate.lab.hosts.namespace import Namespace
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify
+from dwcp_migrate.lab.hosts.settings import SshKey
+from dwcp_migrate.lab.images import build
+from dwcp_migrate.lab.images.tree import tree
 from dwcp_migrate.lab.wan import Link, Wan
 
 HOSTS_MAX: Final = 16
@@ -87,7 +89,7 @@ class Lab:
         if not 1 <= options.hosts <= HOSTS_MAX:
             raise LabError(f"a lab has 1 to {HOSTS_MAX} hosts, not {options.hosts}")
         clear_abandoned()
-        images.directory()  # may take minutes the first time: not under the lock
+        build.directory()  # may take minutes the first time: not under the lock
         with state.locked():
             _refuse_second(options.name)
             state.clear(options.name)
@@ -259,7 +261,7 @@ def _bring_up(options: LabOptions) -> state.LabRecord:
 
 def _blueprints(count: int) -> list[Blueprint]:
     addresses = {f"hv{number}": f"10.77.0.{number}" for number in range(1, count + 1)}
-    root, guest_images, key, hook = tree().root, images.directory(), _ssh_key(), _hook()
+    root, guest_images, key, hook = tree().root, build.directory(), _ssh_key(), _hook()
     return [Blueprint(name, addresses, root, guest_images, key, hook) for name in addresses]
 
 

@@ -27,9 +27,9 @@ import msgspec
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.status import Migrations, Update
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest, Report
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
 MOVE_S_MAX: Final = 180.0

@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.errors import LabError, NotFoundError
-from dwcp_migrate.lab.processes import ProcessId, marked
+from dwcp_migrate.lab.hosts.processes import ProcessId, marked
 from dwcp_migrate.lab.wan import Link
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,23}")

@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import cache
 from dwcp_migrate.lab.commands import run
-from dwcp_migrate.lab.namespace import Namespace
-from dwcp_migrate.lab.processes import ProcessId, launch_announced
+from dwcp_migrate.lab.hosts.namespace import Namespace
+from dwcp_migrate.lab.hosts.processes import ProcessId, launch_announced
+from dwcp_migrate.lab.images import cache
 
 DEVICE: Final = "wan0"
 NETWORK: Final = "10.77.0.0/24"

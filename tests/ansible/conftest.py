@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.lab import booted, images, wheels
 from dwcp_migrate.lab.guest import GuestOptions, domain_xml
-from dwcp_migrate.lab.hypervisor import CONSOLE_DIRECTORY, IMAGE_DIRECTORY
-from dwcp_migrate.lab.settings import SSH_CLIENT
+from dwcp_migrate.lab.hosts import booted
+from dwcp_migrate.lab.hosts.hypervisor import CONSOLE_DIRECTORY, IMAGE_DIRECTORY
+from dwcp_migrate.lab.hosts.settings import SSH_CLIENT
+from dwcp_migrate.lab.images import build, wheels
 from dwcp_migrate.transport.io.io_thread import CARRIER_NICE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -248,8 +249,8 @@ def prepare_for_guests(host: booted.BootedHost, key_file: Path) -> None:
     """Give a host the guest's images, and let root go to the other hosts by ssh."""
     images_directory = host.root / IMAGE_DIRECTORY.removeprefix("/")
     images_directory.mkdir(parents=True)
-    for name in (images.KERNEL, images.PAGES):
-        shutil.copy(images.directory() / name, images_directory / name)
+    for name in (build.KERNEL, build.PAGES):
+        shutil.copy(build.directory() / name, images_directory / name)
     (host.root / CONSOLE_DIRECTORY.removeprefix("/")).mkdir(parents=True)
     shutil.copy(key_file, host.root / "root/.ssh/id_ed25519")
     (host.root / "root/.ssh/config").write_text(SSH_CLIENT)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 from dwcp_migrate.config import Link
-from dwcp_migrate.lab.census import resident_bytes
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
+from dwcp_migrate.lab.observation.census import resident_bytes
 from dwcp_migrate.lab.shuttle import Watch
 from dwcp_migrate.units import MIB
 from tests.e2e.world import SLOW, World, completed

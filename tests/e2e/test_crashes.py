@@ -12,7 +12,7 @@ import pytest
 
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.config import Intercept
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, migrate, migrate_stock
 

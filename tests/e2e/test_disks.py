@@ -14,7 +14,7 @@ import pytest
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.status import Migrations
 from dwcp_migrate.lab.guest import Guest
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
 from tests.e2e.world import GUEST, World

@@ -21,9 +21,9 @@ import pytest
 from dwcp_migrate.api.cluster import Cluster, Tickets
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
-from dwcp_migrate.lab.agents import Agent
 from dwcp_migrate.lab.guest import Guest
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from dwcp_migrate.state.fleet.model import Ticket

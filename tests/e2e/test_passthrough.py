@@ -9,7 +9,7 @@ import pytest
 
 from dwcp_migrate import pki
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import newest_record
 from tests.e2e.world import World, migrate, migrate_stock
 

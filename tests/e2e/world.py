@@ -13,12 +13,12 @@ from typing import Any, Final
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.agents import Agent
-from dwcp_migrate.lab.census import Census, at_rest, children, settled
 from dwcp_migrate.lab.guest import Guest, GuestOptions
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify
 from dwcp_migrate.lab.lab import Lab
-from dwcp_migrate.lab.processes import ProcessId, identify
+from dwcp_migrate.lab.observation.census import Census, at_rest, children, settled
 from dwcp_migrate.lab.shuttle import Move, Outcome, Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import Link
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.lab import cache
+from dwcp_migrate.lab.images import cache
 
 
 @pytest.fixture(autouse=True)

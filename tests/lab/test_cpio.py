@@ -1,7 +1,7 @@
 import io
 from pathlib import Path
 
-from dwcp_migrate.lab.cpio import Archive
+from dwcp_migrate.lab.images.cpio import Archive
 
 
 def read(data: bytes) -> dict[str, tuple[int, bytes]]:

@@ -10,8 +10,8 @@ import pytest
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import lab as labs
 from dwcp_migrate.lab import state
+from dwcp_migrate.lab.hosts.processes import marked
 from dwcp_migrate.lab.lab import Lab, LabOptions
-from dwcp_migrate.lab.processes import marked
 
 pytestmark = pytest.mark.lab
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.processes import ProcessId, identify, launch, launch_announced, marked
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch, launch_announced, marked
 
 
 def test_a_started_program_is_known_by_pid_and_start_time_and_ends_when_asked(tmp_path: Path) -> None:

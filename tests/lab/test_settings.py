@@ -1,6 +1,6 @@
 from dwcp_migrate import config
-from dwcp_migrate.lab import agents, settings
-from dwcp_migrate.lab.settings import SshKey
+from dwcp_migrate.lab.hosts import agents, settings
+from dwcp_migrate.lab.hosts.settings import SshKey
 
 
 def test_every_host_resolves_all_hosts_and_has_its_own_uuid() -> None:

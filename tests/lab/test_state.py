@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import state
-from dwcp_migrate.lab.processes import ProcessId, identify, launch
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch
 from dwcp_migrate.lab.state import HostRecord, LabRecord
 from dwcp_migrate.lab.wan import Link
 

@@ -9,7 +9,7 @@ from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.arms import completed_job
 from dwcp_migrate.lab.fixtures import StartGuest
 from dwcp_migrate.lab.guest import Guest, GuestOptions
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
 pytestmark = pytest.mark.lab

@@ -55,12 +55,14 @@ def command() -> None:
 @command.command()
 def prepare() -> None:
     """Make what labs are made of, once a machine: the Debian tree, the guests' images, the relay, wheels."""
-    from dwcp_migrate.lab import booted, cache, images, lab, tree, wan, wheels
+    from dwcp_migrate.lab import lab, wan
+    from dwcp_migrate.lab.hosts import booted
+    from dwcp_migrate.lab.images import build, cache, tree, wheels
 
     lab.check_privileges()
     if not tree.is_built():
         click.echo("lab: making a Debian 13 tree with libvirt and QEMU (one minute with a near mirror)")
-    images.directory()
+    build.directory()
     wan.relay_program()
     booted.lower_layers()
     wheels.directory()

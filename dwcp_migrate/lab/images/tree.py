@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import cache
 from dwcp_migrate.lab.commands import require, run
+from dwcp_migrate.lab.images import cache
 
 SUITE: Final = "trixie"
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -15,7 +15,7 @@ from typing import Final
 from dwcp_migrate.config import Link
 from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
 Census = dict[str, int]

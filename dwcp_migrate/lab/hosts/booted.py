@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import cache
 from dwcp_migrate.lab.commands import run
-from dwcp_migrate.lab.processes import ProcessId, identify, launch_announced
-from dwcp_migrate.lab.tree import key as tree_key
-from dwcp_migrate.lab.tree import tree
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch_announced
+from dwcp_migrate.lab.images import cache
+from dwcp_migrate.lab.images.tree import key as tree_key
+from dwcp_migrate.lab.images.tree import tree
 
 PACKAGES: Final = ("python3-apt",)
 """Beyond the tree's: what Ansible's package module needs on its targets, and Debian's installer leaves there."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.processes import ProcessId, identify, launch_announced
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch_announced
 
 SETUP: Final = r"""
 tree=$1 state=$2 name=$3

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import census
-from dwcp_migrate.lab.agents import Agent
+from dwcp_migrate.lab.hosts.agents import Agent
 from dwcp_migrate.lab.lab import Lab
+from dwcp_migrate.lab.observation import census
 
 WORKER: Final = b"dwcp_migrate.dataplane.worker"
 """In the command line of a data process; other children of an agent's do not know the signal."""

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from dwcp_migrate import pki
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.hypervisor import Hypervisor
-from dwcp_migrate.lab.processes import ProcessId
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.processes import ProcessId
 
 READY_S_MAX: Final = 60.0
 """Two seconds on an idle machine, most of it imports; more where builds share the cores."""

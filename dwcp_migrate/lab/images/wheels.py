@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.lab import cache
 from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.images import cache
 
 DISTRIBUTION: Final = "dwcp-migrate"
 TARGET_PYTHON: Final = "3.13"

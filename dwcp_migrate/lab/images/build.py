@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.lab import cache
 from dwcp_migrate.lab.commands import run
-from dwcp_migrate.lab.cpio import Archive
-from dwcp_migrate.lab.tree import Tree, key, tree
+from dwcp_migrate.lab.images import cache
+from dwcp_migrate.lab.images.cpio import Archive
+from dwcp_migrate.lab.images.tree import Tree, key, tree
 
 KERNEL: Final = "vmlinuz"
 PAGES: Final = "pages.cpio"

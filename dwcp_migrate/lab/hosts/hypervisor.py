@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import settings
 from dwcp_migrate.lab.commands import run
-from dwcp_migrate.lab.namespace import Layout, Namespace, create
-from dwcp_migrate.lab.processes import ProcessId, launch
+from dwcp_migrate.lab.hosts import settings
+from dwcp_migrate.lab.hosts.namespace import Layout, Namespace, create
+from dwcp_migrate.lab.hosts.processes import ProcessId, launch
 
 LIBVIRTD_READY_S_MAX: Final = 60.0
 """`libvirtd --daemon` returns when its sockets listen: 0.3 s alone, more where many labs share two cores."""

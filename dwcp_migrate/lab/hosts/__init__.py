@@ -1,0 +1,1 @@
+"""Hypervisors of the lab: namespaces with libvirtd, booted ones with systemd, and the agents on them."""

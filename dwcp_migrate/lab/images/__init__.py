@@ -1,0 +1,1 @@
+"""Trees, guest images and wheels that the lab is made from, built once and cached."""
