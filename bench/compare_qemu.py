@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from dwcp_migrate.bench.frame import commit, machine
+from bench.frame import commit, machine
 from dwcp_migrate.delta.skeleton import windows
 from dwcp_migrate.delta.table import NEVER, UNCACHED, PageTable
 from dwcp_migrate.qemu import RamBlocks, StreamParser

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from rebalancer import ProblemSolver, specs
 
-from dwcp_migrate.bench.frame import commit, machine
-from dwcp_migrate.placement import generate
+from bench.fleets import generate
+from bench.frame import commit, machine
 from dwcp_migrate.placement.balance import bound, even_out, figures, moved, return_home
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet

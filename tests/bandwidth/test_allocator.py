@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import pba_sharing
+from bench.frame import Options
+from bench.links.simulation import Link, Moving, in_order
 from dwcp_migrate.bandwidth.allocation.allocator import (
     CONVERGENCE_MARGIN,
     DEMANDS_MAX,
@@ -16,9 +19,6 @@ from dwcp_migrate.bandwidth.allocation.allocator import (
 )
 from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, Job, late, order
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
-from dwcp_migrate.bandwidth.simulation import Link, Moving, in_order
-from dwcp_migrate.bench import pba_sharing
-from dwcp_migrate.bench.frame import Options
 
 LINK = Capacity(forecast_bytes_per_s=100.0, headroom_share=0.0)
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from bench.suites.pba_accuracy import SAMPLES
 from dwcp_migrate.bandwidth.forecasting import synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import EWMA_DEFAULT, Ensemble
 from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, run, score
 from dwcp_migrate.bandwidth.forecasting.panel import Panel
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import MEDIAN, TARGETS, Floats
-from dwcp_migrate.bench.pba_accuracy import SAMPLES
 
 ENSEMBLE = model_files.load()
 

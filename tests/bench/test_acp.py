@@ -2,8 +2,8 @@
 
 import pytest
 
-from dwcp_migrate.bench import acp
-from dwcp_migrate.bench.frame import Options
+from bench import acp
+from bench.frame import Options
 from dwcp_migrate.errors import NotFoundError
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dwcp_migrate.bench import ass
-from dwcp_migrate.bench.frame import Options
+from bench import ass
+from bench.frame import Options
 from dwcp_migrate.errors import NotFoundError
 
 

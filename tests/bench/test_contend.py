@@ -1,6 +1,6 @@
 import pytest
 
-from dwcp_migrate.bench.contend import DATED, GUESTS, SLACK, best
+from bench.suites.contend import DATED, GUESTS, SLACK, best
 
 A, B, C, D = (guest.name for guest in GUESTS)
 ALONE = {A: 5.0, B: 6.0, C: 7.0, D: 9.0}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.bench import amst, frame
+from bench import amst, frame
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.pki import create_authority, issue

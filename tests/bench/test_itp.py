@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from dwcp_migrate.bench import itp, itp_accuracy
-from dwcp_migrate.bench.frame import Row
+from bench import itp, itp_accuracy
+from bench.fleets import generate, referee
+from bench.frame import Row
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement import generate, referee
 from dwcp_migrate.placement.fleet import Rule
 from dwcp_migrate.placement.model import build
 from tests.placement.fleets import domain, fleet, host, rng

@@ -1,9 +1,9 @@
 """What the suite `predict` draws, and what it makes of predictions; the migrations themselves want a lab."""
 
+from bench import predict
+from bench.suites.predict import HOPELESS_S, Tally, group
 from dwcp_migrate.api.migration import Expected, Migration
 from dwcp_migrate.api.status import Predicted
-from dwcp_migrate.bench import predict
-from dwcp_migrate.bench.predict import HOPELESS_S, Tally, group
 from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import MIB
 

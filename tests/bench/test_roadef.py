@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.bench import roadef, roadef_kernel
-from dwcp_migrate.bench.roadef_arrays import arrays, counters
-from dwcp_migrate.bench.roadef_search import solve
+from bench import roadef, roadef_kernel
+from bench.roadef.arrays import arrays, counters
+from bench.roadef.search import solve
 from dwcp_migrate.errors import NotFoundError, PlacementError
 
 # Two resources (the second transient), three machines (the third in another neighbourhood and location), two services

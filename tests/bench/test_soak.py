@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from dwcp_migrate.bench.soak import CUT_S, FLAGS, STREAM_BYTES, Tally, _rows, plan
+from bench.suites.soak import CUT_S, FLAGS, STREAM_BYTES, Tally, _rows, plan
 
 
 def test_a_plan_follows_from_the_seed_and_the_number_alone() -> None:

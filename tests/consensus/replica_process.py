@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from bench.event_loop import run
 from dwcp_migrate.consensus import Options, Replica
-from dwcp_migrate.consensus.event_loop import run
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.transport.tls import make_context

@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.bench import soak
-from dwcp_migrate.bench.frame import Options
+from bench import soak
+from bench.frame import Options
 
 pytestmark = pytest.mark.lab
 

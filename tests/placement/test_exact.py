@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench.fleets import generate
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement import generate
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dwcp_migrate.placement import generate, kernel
+from bench.fleets import generate
+from dwcp_migrate.placement import kernel
 from dwcp_migrate.placement.arrays import NOWHERE, table
 from dwcp_migrate.placement.check import level_bound, levels, violations
 from dwcp_migrate.placement.cost import Policy

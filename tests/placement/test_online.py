@@ -1,7 +1,7 @@
 import pytest
 
+from bench.fleets import generate
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement import generate
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.fleet import Rule
 from dwcp_migrate.placement.model import build

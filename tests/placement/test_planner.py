@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench.fleets import generate
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement import generate, plan
+from dwcp_migrate.placement import plan
 from dwcp_migrate.placement.arrays import State
 from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.check import levels, violations

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dwcp_migrate.placement import generate
+from bench.fleets import generate
+from bench.fleets.simulate import Report, Scenario, Simulation
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.cost import Policy
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.planner import places
-from dwcp_migrate.placement.simulate import Report, Scenario, Simulation
 from tests.placement.fleets import domain, fleet, host, rng
 
 

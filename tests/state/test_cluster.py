@@ -12,8 +12,8 @@ from typing import Self
 
 import pytest
 
-from dwcp_migrate.bench.cluster import Cluster, Replica
-from dwcp_migrate.bench.replica import Answer
+from bench.suites.cluster import Cluster, Replica
+from bench.suites.replica import Answer
 from dwcp_migrate.errors import DwcpError
 from tests.state.histories import Act, Read, anomalies
 

@@ -45,7 +45,7 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
     """
     # Before numpy is imported: its threads cost more than they bring on the small matrices of a forecast.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from dwcp_migrate.bench import frame
+    from bench import frame
 
     words = ["dwcp-migrate", "bench", suite, *(["--quick"] if quick else [])]
     if suite in {"soak", "predict"}:

@@ -24,9 +24,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from dwcp_migrate.bench import roadef_kernel as kernel
-from dwcp_migrate.bench.roadef import Instance
-from dwcp_migrate.bench.roadef_arrays import AWAY, HOME, Arrays, arrays, counters
+from bench import roadef_kernel as kernel
+from bench.roadef.arrays import AWAY, HOME, Arrays, arrays, counters
+from bench.roadef.instance import Instance
 
 RISE: Final = 500.0
 """Logarithm that a price rises by if its capacity is broken all the time."""

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from bench.frame import Options, Row
+from bench.links.simulation import Link, Moving, by_allocator, in_order
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
-from dwcp_migrate.bandwidth.simulation import Link, Moving, by_allocator, in_order
-from dwcp_migrate.bench.frame import Options, Row
 
 RATE: Final = 25e6
 """200 Mbit/s."""

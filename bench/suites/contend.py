@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.bench.frame import Options, Row
+from bench.frame import Options, Row
 from dwcp_migrate.lab.guest import Guest, GuestOptions, Mix
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions

@@ -12,7 +12,7 @@ One thread, thread CPU time (`us`, `ms`: the median of `n` calls unless the meth
     dynamic/<vms>x<hosts>                 one domain ends and one is placed
     accuracy/<suite>                      see `itp_accuracy`
 
-`roadef/<instance>` is `bench/reassign.py`: its instances are not ours to keep.
+`roadef/<instance>` is `bench/roadef/reassign.py`: its instances are not ours to keep.
 """
 
 import statistics
@@ -23,9 +23,10 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bench import itp_accuracy
-from dwcp_migrate.bench.frame import Options, Row
-from dwcp_migrate.placement import generate
+from bench import itp_accuracy
+from bench.fleets import generate
+from bench.fleets.probe import check_rules
+from bench.frame import Options, Row
 from dwcp_migrate.placement.arrays import APART, TOGETHER, State
 from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, moved, return_home
 from dwcp_migrate.placement.cost import Policy
@@ -33,7 +34,6 @@ from dwcp_migrate.placement.fleet import Fleet, Kind, Rule
 from dwcp_migrate.placement.kernel import COMPILED
 from dwcp_migrate.placement.kernels.search import descend, place, relieve, take_item, utilisation
 from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.probe import check_rules
 
 SEED: Final = 1
 CALLS: Final = 2000

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
-from dwcp_migrate.bench.frame import Options, Row
+from bench.frame import Options, Row
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport import Link, LinkOptions, Reassembly, Segment

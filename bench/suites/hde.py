@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bench.frame import Options, Row
+from bench.frame import Options, Row
 from dwcp_migrate.delta import Codec, Coding, Compressor, Decompressor, PageDecoder, PageEncoder
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.layout import Words

@@ -4,8 +4,8 @@ Cases: `accuracy/SERIES/FORECASTER`, `inference/MODEL/single|batch-N|sequence`, 
 `sharing/...`, `fleet/LINKS/SECONDS`. docs/forecasting.md says what the series are and how to read the figures.
 """
 
-from dwcp_migrate.bench import pba_accuracy, pba_cost, pba_sharing
-from dwcp_migrate.bench.frame import Options, Row
+from bench import pba_accuracy, pba_cost, pba_sharing
+from bench.frame import Options, Row
 
 
 def rows(options: Options) -> list[Row]:

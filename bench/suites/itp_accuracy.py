@@ -19,8 +19,8 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bench.frame import Options, Row
-from dwcp_migrate.placement import generate, referee
+from bench.fleets import generate, referee
+from bench.frame import Options, Row
 from dwcp_migrate.placement.balance import bound, even_out, figures
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.cost import Policy

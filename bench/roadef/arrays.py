@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from dwcp_migrate.bench.roadef import Instance
+from bench.roadef.instance import Instance
 from dwcp_migrate.placement.arrays import Floats
 
 LANES: Final = 4

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Machine reassignment of the ROADEF/EURO challenge 2012: our annealing, judged by an independent checker.
 
-    bench/reassign.py --instances DIR [--seconds 60] [--names a1_1 ...] [--json]
+    bench/roadef/reassign.py --instances DIR [--seconds 60] [--names a1_1 ...] [--json]
 
 DIR holds `model_NAME.txt` and `assignment_NAME.sol` (both as the challenge published them). Each instance gets
 `--seconds` on two cores: both anneal with seeds of their own and go on from the better one's result at each reheating.
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp_migrate.bench import roadef
-from dwcp_migrate.bench.frame import Report, Row, commit, machine
-from dwcp_migrate.bench.roadef_search import solve
+from bench import roadef
+from bench.frame import Report, Row, commit, machine
+from bench.roadef.search import solve
 
 CORES = 2
 

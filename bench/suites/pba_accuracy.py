@@ -12,12 +12,12 @@ from typing import Final
 
 import numpy as np
 
+from bench.frame import Options, Row
 from dwcp_migrate.bandwidth.forecasting import priors, synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
 from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, Score, run, score
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
-from dwcp_migrate.bench.frame import Options, Row
 
 SERIES: Final = 32
 SAMPLES: Final = 600

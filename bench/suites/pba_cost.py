@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.frame import Options, Row
 from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
 from dwcp_migrate.bandwidth.forecasting.ensemble import neural
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
@@ -20,7 +21,6 @@ from dwcp_migrate.bandwidth.forecasting.weights import MODELS
 from dwcp_migrate.bandwidth.forecasting.windows import History
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import LOW
-from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.transport.io import tcp_info
 
 LINKS: Final = 32

@@ -28,10 +28,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final, Literal, NamedTuple, TypeVar
 
-from dwcp_migrate.bench.frame import Options as BenchOptions
-from dwcp_migrate.bench.frame import Row
+from bench.event_loop import run
+from bench.frame import Options as BenchOptions
+from bench.frame import Row
 from dwcp_migrate.consensus import Context, Identity, Member, Membership, Options, Replica
-from dwcp_migrate.consensus.event_loop import run
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions

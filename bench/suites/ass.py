@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from dwcp_migrate.bench.cluster import Cluster
-from dwcp_migrate.bench.frame import Options, Row
+from bench.frame import Options, Row
+from bench.suites.cluster import Cluster
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.state.raft.log_file import Journal
 from dwcp_migrate.units import KIB

@@ -15,8 +15,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from bench.frame import Options, Row
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.bench.frame import Options, Row
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.disturb import kill_channels
 from dwcp_migrate.lab.guest import Guest, GuestOptions

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from dwcp_migrate.bench.roadef_arrays import Arrays, Counters
+from bench.roadef.arrays import Arrays, Counters
 from dwcp_migrate.placement import kernel
 from dwcp_migrate.placement.arrays import Floats
 

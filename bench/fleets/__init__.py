@@ -1,0 +1,1 @@
+"""Fleets made for measurements, their simulation, and a referee for exact optima."""

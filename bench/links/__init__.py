@@ -1,0 +1,1 @@
+"""A simulated link for measurements of the allocator."""

@@ -1,0 +1,1 @@
+"""The ROADEF/EURO 2012 machine reassignment challenge: reader, kernel, search."""
