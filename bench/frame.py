@@ -86,7 +86,7 @@ def run(suite: str, options: Options, command: str) -> Report:
     """
     if suite not in SUITES:
         raise NotFoundError(f"no suite {suite}", hint=f"one of {', '.join(SUITES)}")
-    module = import_module(f"bench.{suite}")
+    module = import_module(f"bench.suites.{suite}")
     return Report(machine=machine(), commit=commit(), command=command, rows=module.rows(options))
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from bench.frame import Options, Row
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.status import Predicted
+from dwcp_migrate.api.schema import Predicted
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import Guest, GuestOptions
 from dwcp_migrate.lab.lab import Lab, LabOptions

@@ -46,7 +46,7 @@ from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.domain_tracker import Domains
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.agent.tracking.registry import Ledger
-from dwcp_migrate.api.status import Done, Facts, Measured, Peers, Predicted, Status
+from dwcp_migrate.api.schema import Done, Facts, Measured, Peers, Predicted, Status
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, Peer, load
 from dwcp_migrate.dataplane.process_pool import COMMAND, Spares

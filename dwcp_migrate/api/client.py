@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dwcp_migrate.api import status as api
+from dwcp_migrate.api import schema
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError, CoordinationError, DwcpError, NotFoundError
 
@@ -51,47 +51,47 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def status(self) -> api.Status:
+    def status(self) -> schema.Status:
         """The agent at a glance. Raises AgentUnreachableError like every method here."""
-        return self._get("/v1/status", api.Status)
+        return self._get("/v1/status", schema.Status)
 
-    def peers(self) -> list[api.PeerView]:
+    def peers(self) -> list[schema.PeerView]:
         """All peers, asked just now."""
-        return self._get("/v1/peers", api.Peers).peers
+        return self._get("/v1/peers", schema.Peers).peers
 
-    def facts(self) -> api.Facts:
+    def facts(self) -> schema.Facts:
         """What `doctor` judges."""
-        return self._get("/v1/doctor", api.Facts)
+        return self._get("/v1/doctor", schema.Facts)
 
-    def migrations(self) -> api.Migrations:
+    def migrations(self) -> schema.Migrations:
         """Migrations that run now."""
-        return self._get("/v1/migrations", api.Migrations)
+        return self._get("/v1/migrations", schema.Migrations)
 
-    def history(self, limit: int) -> api.Migrations:
+    def history(self, limit: int) -> schema.Migrations:
         """The newest `limit` migrations that ended."""
-        return self._get(f"/v1/history?limit={limit}", api.Migrations)
+        return self._get(f"/v1/history?limit={limit}", schema.Migrations)
 
-    def predict(self, domain: str, peer: str, deadline_s: float) -> api.Predicted:
+    def predict(self, domain: str, peer: str, deadline_s: float) -> schema.Predicted:
         """What a migration of a domain to a peer will take."""
         query = urlencode({"domain": domain, "peer": peer, "deadline_s": deadline_s})
-        return self._get(f"/v1/predict?{query}", api.Predicted)
+        return self._get(f"/v1/predict?{query}", schema.Predicted)
 
-    def share(self, domain: str, weight: float, deadline_s: float) -> api.Done:
+    def share(self, domain: str, weight: float, deadline_s: float) -> schema.Done:
         """Set how a domain's migration shares its link."""
         return self.post("share", domain=domain, weight=str(weight), deadline_s=str(deadline_s))
 
-    def migration(self, prefix: str) -> api.Migration:
+    def migration(self, prefix: str) -> schema.Migration:
         """One migration by a unique prefix of its id.
 
         Raises:
             NotFoundError: there is none, or more than one.
         """
-        return self._get(f"/v1/migrations/{quote(prefix, safe='')}", api.Migration)
+        return self._get(f"/v1/migrations/{quote(prefix, safe='')}", schema.Migration)
 
-    def post(self, action: str, **query: str) -> api.Done:
+    def post(self, action: str, **query: str) -> schema.Done:
         """Ask for `drain`, `undrain`, `reload`, `record` or `share`."""
         suffix = f"?{urlencode(query)}" if query else ""
-        return self._ask("POST", f"/v1/{action}{suffix}", api.Done)
+        return self._ask("POST", f"/v1/{action}{suffix}", schema.Done)
 
     def ask(self, view: str, kind: type[Answer]) -> Answer:
         """Any other view by its name.
@@ -112,7 +112,7 @@ class Client:
         status, body = self._exchange(method, target, sent)
         try:
             if status != http.client.OK:
-                raise _refusal(status, msgspec.json.decode(body, type=api.Failure))
+                raise _refusal(status, msgspec.json.decode(body, type=schema.Failure))
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
             raise AgentUnreachableError(
@@ -139,7 +139,7 @@ class Client:
             connection.close()
 
 
-def _refusal(status: int, failure: api.Failure) -> DwcpError:
+def _refusal(status: int, failure: schema.Failure) -> DwcpError:
     kinds: dict[int, type[DwcpError]] = {
         STATUS_NOT_FOUND: NotFoundError,
         STATUS_CONFLICT: NotFoundError,

@@ -25,7 +25,7 @@ from typing import Final, Literal, Self
 import msgspec
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.status import Migrations, Update
+from dwcp_migrate.api.schema import Migrations, Update
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import Guest, Report
 from dwcp_migrate.lab.hosts.agents import Agent

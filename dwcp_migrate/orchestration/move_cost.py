@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.api.status import Measured, Predicted
+from dwcp_migrate.api.schema import Measured, Predicted
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import AgentUnreachableError, DwcpError
 from dwcp_migrate.placement.cost import Forecast, default_cost

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp_migrate.api import status as api
+from dwcp_migrate.api import schema
 from dwcp_migrate.pki import create_authority, issue
 from tests.hypervisor.namespace import Namespace
 
@@ -123,7 +123,7 @@ class Host:
         return self
 
     def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-        control = _Control(self.directory / "run" / "api.sock")
+        control = _Control(self.directory / "run" / "schema.sock")
         try:
             control.request(method, path, body)
             response = control.getresponse()
@@ -131,22 +131,22 @@ class Host:
         finally:
             control.close()
 
-    def status(self) -> api.Status:
-        return msgspec.json.decode(self.get("/v1/status")[1], type=api.Status)
+    def status(self) -> schema.Status:
+        return msgspec.json.decode(self.get("/v1/status")[1], type=schema.Status)
 
-    def facts(self) -> api.Facts:
-        return msgspec.json.decode(self.get("/v1/doctor")[1], type=api.Facts)
+    def facts(self) -> schema.Facts:
+        return msgspec.json.decode(self.get("/v1/doctor")[1], type=schema.Facts)
 
-    def history(self) -> list[api.Migration]:
-        return msgspec.json.decode(self.get("/v1/history")[1], type=api.Migrations).migrations
+    def history(self) -> list[schema.Migration]:
+        return msgspec.json.decode(self.get("/v1/history")[1], type=schema.Migrations).migrations
 
-    def ended(self, count: int = 1) -> list[api.Migration]:
+    def ended(self, count: int = 1) -> list[schema.Migration]:
         """Wait until `count` more migrations ended than this said before; the newest of them first."""
         self.seen += count
         self.wait(lambda status: sum(status.totals.migrations.values()) >= self.seen)
         return self.history()[:count]
 
-    def wait(self, holds: Callable[[api.Status], bool], timeout_s: float = WAIT_S) -> api.Status:
+    def wait(self, holds: Callable[[schema.Status], bool], timeout_s: float = WAIT_S) -> schema.Status:
         """Wait until the status is as it should be; looks again at every update, at least 10 times a second."""
         deadline = time.monotonic() + timeout_s
         tick = threading.Event()

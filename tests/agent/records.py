@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.protocol.worker import Counters
 
 STARTED = 1_790_000_000.0
 
 
-def make_migration(**changes: Any) -> status.Migration:
+def make_migration(**changes: Any) -> schema.Migration:
     """A migration under way: a minute old, in its precopy."""
     fields: dict[str, Any] = {
         "id": "1f2e3d4c" + "0" * 24,
@@ -26,10 +26,10 @@ def make_migration(**changes: Any) -> status.Migration:
         "eta_s": 11.3,
         "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, channels=16),
     }
-    return status.Migration(**(fields | changes))
+    return schema.Migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> status.Status:
+def make_status(**changes: Any) -> schema.Status:
     """An agent in order, with one peer and one migration under way."""
     fields: dict[str, Any] = {
         "name": "hv1",
@@ -41,22 +41,22 @@ def make_status(**changes: Any) -> status.Status:
         "peers": 1,
         "spare_ready": True,
         "hook_last_at": 0.0,
-        "totals": status.Totals(
+        "totals": schema.Totals(
             migrations={"source completed": 3, "destination failed": 1},
             passthrough={"unreachable": 2},
             pages={"source zero": 7, "source delta": 9},
             downtime_ms={"source": 360},
             downtime_count={"source": 3},
         ),
-        "intercept": status.Intercept(
+        "intercept": schema.Intercept(
             wanted=True,
             armed=True,
             port_min=49152,
             port_max=49215,
-            rules=[status.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
+            rules=[schema.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
         ),
-        "libvirt": status.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
-        "certificates": [status.Certificate(use="host", path="/tls/host.pem", not_after=STARTED + 90 * 86400)],
+        "libvirt": schema.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
+        "certificates": [schema.Certificate(use="host", path="/tls/host.pem", not_after=STARTED + 90 * 86400)],
         "migrations": [make_migration()],
     }
-    return status.Status(**(fields | changes))
+    return schema.Status(**(fields | changes))

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from dwcp_migrate.api.status import Status
+from dwcp_migrate.api.schema import Status
 from dwcp_migrate.dataplane.process_pool import SPARES
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, echoing, exchange, is_reset, receive_all
 

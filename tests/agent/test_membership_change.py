@@ -15,7 +15,7 @@ import pytest
 
 from dwcp_migrate.agent.pbft.membership_store import FILE
 from dwcp_migrate.api.cluster import Changed, GroupStatus, PbftView
-from dwcp_migrate.api.status import Failure
+from dwcp_migrate.api.schema import Failure
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.pki import create_authority, issue
 from tests.agent.hosts import Host, announce, echoing, exchange

@@ -3,7 +3,7 @@
 from bench import predict
 from bench.suites.predict import HOPELESS_S, Tally, group
 from dwcp_migrate.api.migration import Expected, Migration
-from dwcp_migrate.api.status import Predicted
+from dwcp_migrate.api.schema import Predicted
 from dwcp_migrate.protocol.worker import Counters
 from dwcp_migrate.units import MIB
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-
-from dwcp_migrate.api import status as api
 from dwcp_migrate.api.migration import Phase
+
+from dwcp_migrate.api import schema
 from dwcp_migrate.cli import run
 from dwcp_migrate.protocol.worker import Counters
 from tests.agent import records
@@ -20,7 +20,7 @@ from tests.agent import records
 NOW = 1_790_000_100.0
 
 
-def make_migration(**changes: Any) -> api.Migration:
+def make_migration(**changes: Any) -> schema.Migration:
     fields: dict[str, Any] = {
         "uuid": "8f3c1d6e-0000-4000-8000-000000000001",
         "started_at": NOW - 60,
@@ -29,12 +29,12 @@ def make_migration(**changes: Any) -> api.Migration:
         "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, pages={"zero": 10, "delta": 4}, channels=16),
         "connections": {"main": 1, "multifd": 4},
         "phases": (Phase(state="opening", at=NOW - 60), Phase(state="precopy", at=NOW - 59)),
-        "events": (api.Event(at=NOW - 59, event="iteration", number=2),),
+        "events": (schema.Event(at=NOW - 59, event="iteration", number=2),),
     }
     return records.make_migration(**(fields | changes))
 
 
-def make_ended(**changes: Any) -> api.Migration:
+def make_ended(**changes: Any) -> schema.Migration:
     fields: dict[str, Any] = {
         "id": "aa" * 16,
         "state": "ended",
@@ -47,17 +47,17 @@ def make_ended(**changes: Any) -> api.Migration:
     return make_migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> api.Status:
+def make_status(**changes: Any) -> schema.Status:
     fields: dict[str, Any] = {
         "started_at": NOW - 7300,
         "now": NOW,
-        "certificates": [api.Certificate(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
+        "certificates": [schema.Certificate(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
         "migrations": [make_migration()],
     }
     return records.make_status(**(fields | changes))
 
 
-def make_peer(**changes: Any) -> api.PeerView:
+def make_peer(**changes: Any) -> schema.PeerView:
     fields: dict[str, Any] = {
         "name": "hv2",
         "addresses": ["10.0.0.2"],
@@ -68,10 +68,10 @@ def make_peer(**changes: Any) -> api.PeerView:
         "state": "running",
         "rtt_s": 0.0402,
     }
-    return api.PeerView(**(fields | changes))
+    return schema.PeerView(**(fields | changes))
 
 
-def make_facts(**changes: Any) -> api.Facts:
+def make_facts(**changes: Any) -> schema.Facts:
     status = make_status()
     fields: dict[str, Any] = {
         "name": "hv1",
@@ -79,10 +79,10 @@ def make_facts(**changes: Any) -> api.Facts:
         "state": "running",
         "intercept": status.intercept,
         "libvirt": status.libvirt,
-        "hook": api.Hook(socket="/run/dwcp-migrate/hook.sock", listening=True, last_at=0.0, pending=0),
+        "hook": schema.Hook(socket="/run/dwcp-migrate/hook.sock", listening=True, last_at=0.0, pending=0),
         "certificates": status.certificates,
         "name_in_certificate": True,
-        "listeners": [api.Listener(use="link", address="0.0.0.0:7802", listening=True)],
+        "listeners": [schema.Listener(use="link", address="0.0.0.0:7802", listening=True)],
         "peers": [make_peer()],
         "spare_ready": True,
         "explicit_peer": "",
@@ -92,11 +92,11 @@ def make_facts(**changes: Any) -> api.Facts:
         "open_descriptors": 40,
         "open_descriptors_max": 65536,
     }
-    return api.Facts(**(fields | changes))
+    return schema.Facts(**(fields | changes))
 
 
-def make_predicted(**changes: Any) -> api.Predicted:
-    expected = api.Expected(
+def make_predicted(**changes: Any) -> schema.Predicted:
+    expected = schema.Expected(
         time_s=(38.0, 42.0, 51.0),
         downtime_s=(0.1, 0.12, 0.3),
         wire_bytes=(1 << 29, 1 << 30, 2 << 30),
@@ -115,7 +115,7 @@ def make_predicted(**changes: Any) -> api.Predicted:
         "link_known": True,
         "rtt_s": 0.04,
     }
-    return api.Predicted(**(fields | changes))
+    return schema.Predicted(**(fields | changes))
 
 
 class FakeAgent:
@@ -129,7 +129,7 @@ class FakeAgent:
         self.predicted = make_predicted()
         self.ended = [make_ended()]
         self.more: dict[str, msgspec.Struct] = {}
-        self.failure: tuple[int, api.Failure] | None = None
+        self.failure: tuple[int, schema.Failure] | None = None
         self.raw: bytes | None = None
         self.posted: list[tuple[str, dict[str, str]]] = []
         self.bodies: list[bytes] = []
@@ -143,14 +143,14 @@ class FakeAgent:
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query, keep_blank_values=True)
         if method == "POST":
             self.posted.append((path, {key: values[0] for key, values in query.items()}))
-            done = self.more.get(path) or api.Done(state="running", message=f"done: {path}")
+            done = self.more.get(path) or schema.Done(state="running", message=f"done: {path}")
             return 200, msgspec.json.encode(done)
         if path == "/v1/predict":
             self.asked = {key: values[0] for key, values in query.items()}
             return 200, msgspec.json.encode(self.predicted)
         found = self.more.get(path) or self._find(path, query)
         if found is None:
-            return 404, msgspec.json.encode(api.Failure(error=f"no such migration: {path.rpartition('/')[2]}"))
+            return 404, msgspec.json.encode(schema.Failure(error=f"no such migration: {path.rpartition('/')[2]}"))
         return 200, msgspec.json.encode(found)
 
     def _find(self, path: str, query: dict[str, list[str]]) -> msgspec.Struct | None:
@@ -158,13 +158,13 @@ class FakeAgent:
             case "/v1/status":
                 return self.status
             case "/v1/peers":
-                return api.Peers(peers=self.peers)
+                return schema.Peers(peers=self.peers)
             case "/v1/doctor":
                 return self.facts
             case "/v1/migrations":
-                return api.Migrations(now=NOW, migrations=self.status.migrations)
+                return schema.Migrations(now=NOW, migrations=self.status.migrations)
             case "/v1/history":
-                return api.Migrations(now=NOW, migrations=self.ended[: int(query["limit"][0])])
+                return schema.Migrations(now=NOW, migrations=self.ended[: int(query["limit"][0])])
         prefix = path.removeprefix("/v1/migrations/")
         everything = (*self.status.migrations, *self.ended)
         return next((one for one in everything if one.id.startswith(prefix)), None)
@@ -172,7 +172,7 @@ class FakeAgent:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[FakeAgent]:
-    fake = FakeAgent(tmp_path / "api.sock")
+    fake = FakeAgent(tmp_path / "schema.sock")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -215,25 +215,25 @@ def call(
 
 
 @pytest.fixture
-def migration() -> Callable[..., api.Migration]:
+def migration() -> Callable[..., schema.Migration]:
     return make_migration
 
 
 @pytest.fixture
-def ended() -> Callable[..., api.Migration]:
+def ended() -> Callable[..., schema.Migration]:
     return make_ended
 
 
 @pytest.fixture
-def status() -> Callable[..., api.Status]:
+def status() -> Callable[..., schema.Status]:
     return make_status
 
 
 @pytest.fixture
-def facts() -> Callable[..., api.Facts]:
+def facts() -> Callable[..., schema.Facts]:
     return make_facts
 
 
 @pytest.fixture
-def peer() -> Callable[..., api.PeerView]:
+def peer() -> Callable[..., schema.PeerView]:
     return make_peer

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import (
     Changed,
     Chosen,
@@ -207,7 +207,7 @@ def test_changes_are_asked_of_the_agent(call: Call, agent: Any, verb: str, name:
     agent.raw = b'{"message": "done"}'
     assert call("cluster", verb, name)[:2] == (0, "done\n")
     agent.raw = None
-    agent.failure = (503, status.Failure(error="no majority", hint="wait"))
+    agent.failure = (503, schema.Failure(error="no majority", hint="wait"))
     code, _, err = call("cluster", verb, name)
     assert (code, err) == (CoordinationError.exit_code, "error: no majority\nhint: wait\n")
 

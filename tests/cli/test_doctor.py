@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.checks import Check, Findings
@@ -29,7 +29,7 @@ HEALTHY = host_files.Host(
 
 
 def judge(
-    facts: status.Facts | None, found: host_files.Host = HEALTHY, config: Config | None = None
+    facts: schema.Facts | None, found: host_files.Host = HEALTHY, config: Config | None = None
 ) -> dict[str, Check]:
     findings = Findings(
         facts=facts,
@@ -52,12 +52,12 @@ def test_a_healthy_host_has_nothing_to_do(facts: Make) -> None:
 def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
     broken = facts(
         state="draining",
-        intercept=status.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215),
-        libvirt=status.Libvirt(uri="qemu:///system", connected=False, error="refused"),
-        hook=status.Hook(socket="/run/h", listening=False, last_at=0.0, pending=0),
-        certificates=[status.Certificate(use="host", path="/h", error="no such file")],
+        intercept=schema.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215),
+        libvirt=schema.Libvirt(uri="qemu:///system", connected=False, error="refused"),
+        hook=schema.Hook(socket="/run/h", listening=False, last_at=0.0, pending=0),
+        certificates=[schema.Certificate(use="host", path="/h", error="no such file")],
         name_in_certificate=False,
-        listeners=[status.Listener(use="link", address="0.0.0.0:7802", listening=False, error="in use")],
+        listeners=[schema.Listener(use="link", address="0.0.0.0:7802", listening=False, error="in use")],
         peers=[peer(reachable=False, code="unreachable", error="no answer")],
         spare_ready=False,
         history_error="disk full",
@@ -94,7 +94,7 @@ def test_without_an_agent_the_host_is_still_looked_at() -> None:
     ("left_days", "verdict"), [(-0.01, "fail"), (0.5, "warn"), (13.99, "warn"), (14.01, "ok"), (365, "ok")]
 )
 def test_a_certificate_warns_two_weeks_before_it_ends(facts: Make, left_days: float, verdict: str) -> None:
-    certificate = status.Certificate(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
+    certificate = schema.Certificate(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
     assert judge(facts(certificates=[certificate]))["certificate-host"].verdict == verdict
 
 
@@ -118,7 +118,7 @@ def test_the_group_is_judged_by_what_counts_and_what_is_configured(
 
 
 def test_a_certificate_of_the_future_points_at_the_clock(facts: Make) -> None:
-    certificate = status.Certificate(use="host", path="/h", not_before=NOW + 1, not_after=NOW + 90 * DAY)
+    certificate = schema.Certificate(use="host", path="/h", not_before=NOW + 1, not_after=NOW + 90 * DAY)
     check = judge(facts(certificates=[certificate]))["certificate-host"]
     assert (check.verdict, check.remedy) == ("fail", "set this host's clock")
 

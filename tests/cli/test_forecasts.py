@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError
 from dwcp_migrate.orchestration.move_cost import ASKING_S_MAX, AgentCost, Questions
 from dwcp_migrate.placement.cost import default_cost
@@ -22,16 +22,16 @@ class Agent:
     def __init__(self, error: DwcpError | None = None, **changes: Any) -> None:
         self.error = error
         self.predicted = make_predicted(**changes)
-        self.measured = status.Measured()
+        self.measured = schema.Measured()
         self.asked: list[tuple[str, str]] = []
 
-    def ask(self, name: str, peer: str) -> status.Predicted:
+    def ask(self, name: str, peer: str) -> schema.Predicted:
         self.asked.append((name, peer))
         if self.error is not None:
             raise self.error
         return self.predicted
 
-    def tell(self) -> status.Measured:
+    def tell(self) -> schema.Measured:
         if self.error is not None:
             raise self.error
         return self.measured
@@ -82,8 +82,8 @@ def test_a_link_that_was_never_measured_is_the_operators_to_say() -> None:
 
 def test_while_the_destination_is_open_measured_rates_count() -> None:
     agent = Agent()
-    links = [status.LinkForecast(peer=f"hv{n}", next_minute=(0.0, n * 1e6, 9e9)) for n in (2, 3, 4)]
-    agent.measured = status.Measured(guests=[status.GuestRate(domain="web1", dirty_bytes_per_s=2e6)], links=links)
+    links = [schema.LinkForecast(peer=f"hv{n}", next_minute=(0.0, n * 1e6, 9e9)) for n in (2, 3, 4)]
+    agent.measured = schema.Measured(guests=[schema.GuestRate(domain="web1", dirty_bytes_per_s=2e6)], links=links)
     cost = agent.cost("hv2", "hv3", "hv4")
     dirty = domain("web1", "hv1", dirty_bytes_per_s=2e6)
     found = cost(WEB, RATE, "hv1")
@@ -95,7 +95,7 @@ def test_while_the_destination_is_open_measured_rates_count() -> None:
 
 def test_what_the_time_does_not_reach_is_forecast_from_rates() -> None:
     agent = Agent(link_known=False)
-    agent.measured = status.Measured(guests=[status.GuestRate(domain="web1", dirty_bytes_per_s=2e6)])
+    agent.measured = schema.Measured(guests=[schema.GuestRate(domain="web1", dirty_bytes_per_s=2e6)])
     found = agent.cost("hv2")(WEB, RATE, "hv1", "hv2")
     assert found.by == "rates"
     assert found.seconds == default_cost(domain("web1", "hv1", dirty_bytes_per_s=2e6), RATE).seconds

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.api import status as api
+from dwcp_migrate.api import schema
 
 Call = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Any]
@@ -33,11 +33,11 @@ def test_predict_says_that_a_link_was_never_measured_and_that_a_peer_is_silent(c
 
 def test_predict_as_json_is_the_agents_answer(call: Call, agent: Any) -> None:
     _, out, _ = call("predict", "web1", "--to", "hv2", "--json")
-    assert msgspec.json.decode(out, type=api.Predicted) == agent.predicted
+    assert msgspec.json.decode(out, type=schema.Predicted) == agent.predicted
 
 
 def test_predict_of_an_unknown_domain_exits_3(call: Call, agent: Any) -> None:
-    agent.failure = (404, api.Failure(error="no domain 'web9' runs here", hint="`virsh list` lists those that do"))
+    agent.failure = (404, schema.Failure(error="no domain 'web9' runs here", hint="`virsh list` lists those that do"))
     code, _, err = call("predict", "web9", "--to", "hv2")
     assert code == 3
     assert "virsh list" in err

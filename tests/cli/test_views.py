@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.api import status as api
+from dwcp_migrate.api import schema
 from dwcp_migrate.cli import run
 from dwcp_migrate.state.engine import EngineStatus, Member
 
@@ -48,8 +48,8 @@ def test_status_says_where_the_fleets_state_stands(
 
 
 def test_status_says_what_is_broken(call: Call, agent: Any, status: Make, peer: Make) -> None:
-    broken = api.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215)
-    down = api.Libvirt(uri="qemu:///system", connected=False, error="refused")
+    broken = schema.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215)
+    down = schema.Libvirt(uri="qemu:///system", connected=False, error="refused")
     agent.status = status(intercept=broken, libvirt=down, migrations=[])
     agent.peers = [peer(reachable=False, code="certificate", error="it expired")]
     _, out, _ = call("status")
@@ -163,7 +163,7 @@ def test_drain_waits_no_longer_than_it_is_told(call: Call, agent: Any, status: M
 
 
 def test_a_refused_reload_exits_2_with_the_agents_words(call: Call, agent: Any) -> None:
-    agent.failure = (422, api.Failure(error="configuration: $.link.port", hint="see docs/configuration.md"))
+    agent.failure = (422, schema.Failure(error="configuration: $.link.port", hint="see docs/configuration.md"))
     assert call("reload")[::2] == (2, "error: configuration: $.link.port\nhint: see docs/configuration.md\n")
 
 

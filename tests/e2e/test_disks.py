@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.status import Migrations
+from dwcp_migrate.api.schema import Migrations
 from dwcp_migrate.lab.guest import Guest
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.api import status as api
+from dwcp_migrate.api import schema
 from dwcp_migrate.protocol.worker import Counters
 from tests.agent import records
 from tests.agent.records import STARTED
 
 
-def make_migration(**changes: Any) -> api.Migration:
+def make_migration(**changes: Any) -> schema.Migration:
     fields: dict[str, Any] = {
         "domain": 'web "1"\\',
         "memory_bytes": 4096,
@@ -24,9 +24,9 @@ def make_migration(**changes: Any) -> api.Migration:
     return records.make_migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> api.Status:
+def make_status(**changes: Any) -> schema.Status:
     fields: dict[str, Any] = {
-        "totals": api.Totals(
+        "totals": schema.Totals(
             migrations={"source completed": 3, "destination failed": 1},
             accelerated={"source": 2},
             passthrough={"unreachable": 2},
@@ -42,19 +42,19 @@ def make_status(**changes: Any) -> api.Status:
             downtime_count={"source": 3},
             repaired_segments=1,
         ),
-        "intercept": api.Intercept(
+        "intercept": schema.Intercept(
             wanted=True,
             armed=True,
             port_min=49152,
             port_max=49215,
             rules=[
-                api.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720),
-                api.Rule(peer="hv2", address="fd00::2", packets=3, bytes=240),
+                schema.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720),
+                schema.Rule(peer="hv2", address="fd00::2", packets=3, bytes=240),
             ],
         ),
         "certificates": [
-            api.Certificate(use="ca", path="/ca", not_after=STARTED + 2),
-            api.Certificate(use="host", path="/host", not_after=STARTED + 1),
+            schema.Certificate(use="ca", path="/ca", not_after=STARTED + 2),
+            schema.Certificate(use="host", path="/host", not_after=STARTED + 1),
         ],
         "migrations": [make_migration()],
     }
@@ -62,10 +62,10 @@ def make_status(**changes: Any) -> api.Status:
 
 
 @pytest.fixture
-def status() -> Callable[..., api.Status]:
+def status() -> Callable[..., schema.Status]:
     return make_status
 
 
 @pytest.fixture
-def migration() -> Callable[..., api.Migration]:
+def migration() -> Callable[..., schema.Migration]:
     return make_migration

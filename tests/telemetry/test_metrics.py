@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from dwcp_migrate.api.cluster import GroupStatus
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_migrate.agent.http.metric_table import TABLE, as_markdown
 from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
-from dwcp_migrate.api import status as api
-from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api import schema
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
@@ -65,8 +65,8 @@ def test_numbers_are_those_of_the_status_in_base_units(status: Make) -> None:
 
 def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make) -> None:
     held = migration(eta_range_s=(9.0, 15.0), granted_bytes_per_s=7.0)
-    link = api.LinkForecast(peer="hv2", next_minute=(1.0, 2.0, 3.0))
-    totals = api.Totals(predictions={"inside": 3, "outside": 1}, prediction_error=0.4)
+    link = schema.LinkForecast(peer="hv2", next_minute=(1.0, 2.0, 3.0))
+    totals = schema.Totals(predictions={"inside": 3, "outside": 1}, prediction_error=0.4)
     found = samples(render(status(migrations=[held], links=[link], totals=totals)))
     assert found[key("link_forecast_bytes_per_second", peer="hv2", quantile="0.1")] == 1
     assert found[key("predictions_total", interval="inside")] == 3
@@ -141,9 +141,9 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_results_and_states_are_those_of_the_record_and_of_the_agent() -> None:
-    assert set(STATES) == set(get_args(api.AgentState))
-    assert set(RESULTS) == set(get_args(api.Result)) - {""}
-    assert set(ROLES) == set(get_args(api.Role))
+    assert set(STATES) == set(get_args(schema.AgentState))
+    assert set(RESULTS) == set(get_args(schema.Result)) - {""}
+    assert set(ROLES) == set(get_args(schema.Role))
 
 
 def test_promtool_finds_nothing_to_complain_about(status: Make) -> None:

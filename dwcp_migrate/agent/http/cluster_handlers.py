@@ -14,7 +14,7 @@ from dwcp_migrate.agent.authorization.fleet_state import Coordination
 from dwcp_migrate.agent.http.placement_handlers import StandingApi
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, Tickets
-from dwcp_migrate.api.status import Failure
+from dwcp_migrate.api.schema import Failure
 from dwcp_migrate.config import Coordination as Configured
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from cryptography import x509
 
-from dwcp_migrate.api.status import Certificate
+from dwcp_migrate.api.schema import Certificate
 from dwcp_migrate.config import Tls
 from dwcp_migrate.units import MIB
 

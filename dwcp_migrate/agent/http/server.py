@@ -16,7 +16,7 @@ from aiohttp import web
 from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, Ledger
-from dwcp_migrate.api.status import (
+from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,
     HISTORY_LIMIT_MAX,
     WEIGHT_MAX,

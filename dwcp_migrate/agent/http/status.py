@@ -13,7 +13,7 @@ from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.api.cluster import GroupStatus
-from dwcp_migrate.api.status import (
+from dwcp_migrate.api.schema import (
     Certificate,
     Facts,
     Hook,

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 
 from dwcp_migrate.agent.peers.directory import Directory, canonical
-from dwcp_migrate.api.status import Intercept, Rule
+from dwcp_migrate.api.schema import Intercept, Rule
 from dwcp_migrate.config import Intercept as InterceptConfig
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Interceptor, Redirect

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 
 from dwcp_migrate.agent.tracking.history import History
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.status import AgentState, Totals, Update
+from dwcp_migrate.api.schema import AgentState, Totals, Update
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.protocol.worker import Counters
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import click
 
 from dwcp_migrate.api.client import Client, control_socket
-from dwcp_migrate.api.status import Measured
+from dwcp_migrate.api.schema import Measured
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.clocks import wall_clock

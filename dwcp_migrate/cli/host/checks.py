@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.host_files import Host
 from dwcp_migrate.cli.support import output
@@ -55,7 +55,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         now: seconds since the epoch.
     """
 
-    facts: status.Facts | None
+    facts: schema.Facts | None
     agent_error: str
     config: Config | None
     config_error: str
@@ -99,7 +99,7 @@ def _agent_down(error: str) -> Check:
     )
 
 
-def _agent(facts: status.Facts) -> Check:
+def _agent(facts: schema.Facts) -> Check:
     return _should(
         "agent",
         hold=facts.state == "running",
@@ -136,7 +136,7 @@ def _hook_installed(host: Host) -> Check:
     )
 
 
-def _facts(facts: status.Facts, now: float) -> Iterator[Check]:
+def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield _redirect(facts.intercept)
     yield _libvirt(facts.libvirt)
     yield _hook(facts.hook)
@@ -148,7 +148,7 @@ def _facts(facts: status.Facts, now: float) -> Iterator[Check]:
     yield from _process(facts)
 
 
-def _redirect(intercept: status.Intercept) -> Check:
+def _redirect(intercept: schema.Intercept) -> Check:
     broken = intercept.wanted and not intercept.armed
     if broken:
         what = f"not armed: {intercept.error or 'the kernel holds no such rules'}"
@@ -164,7 +164,7 @@ def _redirect(intercept: status.Intercept) -> Check:
     )
 
 
-def _libvirt(libvirt: status.Libvirt) -> Check:
+def _libvirt(libvirt: schema.Libvirt) -> Check:
     down = bool(libvirt.uri) and not libvirt.connected
     return Check(
         id="libvirt",
@@ -177,7 +177,7 @@ def _libvirt(libvirt: status.Libvirt) -> Check:
     )
 
 
-def _hook(hook: status.Hook) -> Check:
+def _hook(hook: schema.Hook) -> Check:
     return _must(
         "hook-socket",
         hold=hook.listening,
@@ -187,7 +187,7 @@ def _hook(hook: status.Hook) -> Check:
     )
 
 
-def _certificate(certificate: status.Certificate, now: float) -> Check:
+def _certificate(certificate: schema.Certificate, now: float) -> Check:
     what, verdict, remedy = f"{certificate.path}: valid", "ok", ""
     renew = "issue a new one (dwcp-migrate cert issue) and put it in place: the next migration reads it"
     left_s = certificate.not_after - now
@@ -210,7 +210,7 @@ def _certificate(certificate: status.Certificate, now: float) -> Check:
     )
 
 
-def _name(facts: status.Facts) -> Check:
+def _name(facts: schema.Facts) -> Check:
     return _must(
         "certificate-name",
         hold=facts.name_in_certificate,
@@ -220,7 +220,7 @@ def _name(facts: status.Facts) -> Check:
     )
 
 
-def _listener(listener: status.Listener) -> Check:
+def _listener(listener: schema.Listener) -> Check:
     return _must(
         f"listener-{listener.use}",
         hold=listener.listening,
@@ -239,7 +239,7 @@ _NO_PEER: Final = Check(
 )
 
 
-def _peer(peer: status.PeerView) -> Check:
+def _peer(peer: schema.PeerView) -> Check:
     where = f"{peer.name} ({peer.addresses[0]}:{peer.port})"
     if peer.reachable:
         what = f"{where}: answers in {peer.rtt_s * 1000:.1f} ms, version {peer.version}"
@@ -281,7 +281,7 @@ def _group(group: GroupStatus) -> Check:
     )
 
 
-def _process(facts: status.Facts) -> Iterator[Check]:
+def _process(facts: schema.Facts) -> Iterator[Check]:
     yield _should(
         "data-process",
         hold=facts.spare_ready,

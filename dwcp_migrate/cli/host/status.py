@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api import status as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api import schema
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.api.client import Client, control_socket
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
 SPARE = ("Id", "Rate")
@@ -16,10 +16,10 @@ SPARE = ("Id", "Rate")
 PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
 
 
-class Report(api.Status, frozen=True, kw_only=True):
+class Report(schema.Status, frozen=True, kw_only=True):
     """`status --json`: the agent's status and, in `peer_views`, what each peer answered."""
 
-    peer_views: list[api.PeerView]
+    peer_views: list[schema.PeerView]
 
 
 @click.command()
@@ -35,13 +35,13 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     click.echo(render(status, peers))
 
 
-def merge(status: api.Status, peers: list[api.PeerView]) -> Report:
+def merge(status: schema.Status, peers: list[schema.PeerView]) -> Report:
     """Join both answers into the object that `--json` prints."""
     fields = {name: getattr(status, name) for name in status.__struct_fields__}
     return Report(**fields, peer_views=peers)
 
 
-def render(status: api.Status, peers: list[api.PeerView]) -> str:
+def render(status: schema.Status, peers: list[schema.PeerView]) -> str:
     """Lay the status out as text."""
     parts = [output.block(summary(status))]
     if peers:
@@ -53,7 +53,7 @@ def render(status: api.Status, peers: list[api.PeerView]) -> str:
     return "\n\n".join(parts)
 
 
-def summary(status: api.Status) -> list[tuple[str, str]]:
+def summary(status: schema.Status) -> list[tuple[str, str]]:
     """Say the agent's own state in a few lines."""
     libvirt = status.libvirt
     return [
@@ -66,7 +66,7 @@ def summary(status: api.Status) -> list[tuple[str, str]]:
     ]
 
 
-def redirect(intercept: api.Intercept) -> str:
+def redirect(intercept: schema.Intercept) -> str:
     """Say whether the redirect holds."""
     if not intercept.wanted:
         return "off"
@@ -76,12 +76,12 @@ def redirect(intercept: api.Intercept) -> str:
     return f"armed, ports {intercept.port_min}-{intercept.port_max} towards {towards}, {caught(intercept)}"
 
 
-def caught(intercept: api.Intercept) -> str:
+def caught(intercept: schema.Intercept) -> str:
     """Say how many of QEMU's connections the redirect has caught."""
     return f"{output.counted(sum(rule.packets for rule in intercept.rules), 'connection', 'connections')} caught"
 
 
-def carried(totals: api.Totals) -> str:
+def carried(totals: schema.Totals) -> str:
     """Say how the migrations since the agent's start ended; one that runs unaccelerated counts at once."""
     by_result = {"completed": 0, "failed": 0}
     for key, count in totals.migrations.items():
@@ -93,7 +93,7 @@ def carried(totals: api.Totals) -> str:
     return f"{told}, {passed} unaccelerated" + (f" ({reasons})" if reasons else "")
 
 
-def fleet(status: api.Status) -> str:
+def fleet(status: schema.Status) -> str:
     """Say where the fleet's shared state stands; empty for a host by itself."""
     engine = status.coordination
     if engine.state == "stopped" and engine.error:
@@ -103,7 +103,7 @@ def fleet(status: api.Status) -> str:
     return f"{engine.engine}, {engine.state}, {f'led by {engine.leader}' if engine.leader else 'NO LEADER'}"
 
 
-def peer_row(peer: api.PeerView) -> tuple[str, ...]:
+def peer_row(peer: schema.PeerView) -> tuple[str, ...]:
     """Lay out one peer."""
     address = f"{peer.addresses[0]}:{peer.port}"
     if peer.reachable:
@@ -111,7 +111,7 @@ def peer_row(peer: api.PeerView) -> tuple[str, ...]:
     return peer.name, address, peer.code, output.UNKNOWN, peer.error
 
 
-def migration_row(migration: api.Migration) -> tuple[str, ...]:
+def migration_row(migration: schema.Migration) -> tuple[str, ...]:
     """Lay out one running migration."""
     return (
         migration.id[:8],
@@ -125,14 +125,14 @@ def migration_row(migration: api.Migration) -> tuple[str, ...]:
     )
 
 
-def state(migration: api.Migration) -> str:
+def state(migration: schema.Migration) -> str:
     """Say the state, and why where the operator would ask."""
     if migration.passthrough_reason:
         return f"{migration.state} ({migration.passthrough_reason})"
     return f"{migration.state} {migration.iteration}" if migration.state == "precopy" else migration.state
 
 
-def _not_connected(libvirt: api.Libvirt) -> str:
+def _not_connected(libvirt: schema.Libvirt) -> str:
     if not libvirt.uri:
         return "not used (libvirt_uri is empty)"
     return f"NOT CONNECTED: {libvirt.error} (see dwcp-migrate doctor)"

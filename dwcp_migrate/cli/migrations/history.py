@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -18,8 +18,8 @@ SPARE = ("Raw", "Wire", "Peer", "Downtime")
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(1, status.HISTORY_LIMIT_MAX),
-    default=status.HISTORY_LIMIT_DEFAULT,
+    type=click.IntRange(1, schema.HISTORY_LIMIT_MAX),
+    default=schema.HISTORY_LIMIT_DEFAULT,
     show_default=True,
     help="How many, newest first.",
 )
@@ -36,7 +36,7 @@ def command(*, limit: int, as_json: bool, config_path: Path | None, socket_path:
         click.echo(" No migration has ended yet.")
 
 
-def row(migration: status.Migration) -> tuple[str, ...]:
+def row(migration: schema.Migration) -> tuple[str, ...]:
     """Lay out one ended migration."""
     counters = migration.counters
     return (
@@ -54,7 +54,7 @@ def row(migration: status.Migration) -> tuple[str, ...]:
     )
 
 
-def note(migration: status.Migration) -> str:
+def note(migration: schema.Migration) -> str:
     """Say what was not as it should be."""
     if migration.passthrough_reason:
         return f"unaccelerated: {migration.passthrough_reason}"

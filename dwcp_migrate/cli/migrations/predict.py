@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -36,7 +36,7 @@ def command(
     click.echo(output.as_json(answer) if as_json else output.block(lines(answer)))
 
 
-def lines(answer: status.Predicted) -> list[tuple[str, str]]:
+def lines(answer: schema.Predicted) -> list[tuple[str, str]]:
     """Lay a prediction out."""
     expected = answer.expected
     link = interval(answer.link_bytes_per_s, format_rate)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.support.options import agent_options
 
@@ -15,7 +15,7 @@ from dwcp_migrate.cli.support.options import agent_options
     "--weight",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, status.WEIGHT_MAX, min_open=True),
+    type=click.FloatRange(0, schema.WEIGHT_MAX, min_open=True),
     help="Against the 1 of the others: a heavier one goes first and gets more.",
 )
 @click.option("--deadline", "deadline_s", default=0.0, type=click.FloatRange(0), help="Seconds from now; 0: none.")

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from dwcp_migrate.api import status
+from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -47,13 +47,13 @@ def command(*, which: str, events: bool, as_json: bool, config_path: Path | None
         click.echo("\n" + output.table(("Time", "Event", "Detail"), [event_row(one) for one in migration.events]))
 
 
-def find(client: Client, which: str) -> status.Migration:
+def find(client: Client, which: str) -> schema.Migration:
     """Find a migration by domain name or UUID, else by id; the running one first, then the newest.
 
     Raises:
         NotFoundError: there is none, or the prefix fits several.
     """
-    candidates = (*reversed(client.migrations().migrations), *client.history(status.HISTORY_LIMIT_MAX).migrations)
+    candidates = (*reversed(client.migrations().migrations), *client.history(schema.HISTORY_LIMIT_MAX).migrations)
     named = next((one for one in candidates if which in {one.domain, one.uuid}), None)
     if named is not None:
         return named
@@ -65,12 +65,12 @@ def find(client: Client, which: str) -> status.Migration:
         ) from error
 
 
-def describe(migration: status.Migration, now: float) -> list[tuple[str, str]]:
+def describe(migration: schema.Migration, now: float) -> list[tuple[str, str]]:
     """Say everything as key and value; `now` is the agent's clock, seconds since the epoch."""
     return [*_identity(migration), *_times(migration, now), *_data(migration), *_trouble(migration)]
 
 
-def _identity(migration: status.Migration) -> list[tuple[str, str]]:
+def _identity(migration: schema.Migration) -> list[tuple[str, str]]:
     direction = "Outgoing" if migration.role == "source" else "Incoming"
     state = migration.result if migration.state == "ended" else migration.state
     reason = migration.passthrough_reason
@@ -88,7 +88,7 @@ def _identity(migration: status.Migration) -> list[tuple[str, str]]:
     ]
 
 
-def _times(migration: status.Migration, now: float) -> list[tuple[str, str]]:
+def _times(migration: schema.Migration, now: float) -> list[tuple[str, str]]:
     return [
         ("Started", output.moment(migration.started_at)),
         ("Ended", output.moment(migration.ended_at) if migration.ended_at else ""),
@@ -101,7 +101,7 @@ def _times(migration: status.Migration, now: float) -> list[tuple[str, str]]:
     ]
 
 
-def _data(migration: status.Migration) -> list[tuple[str, str]]:
+def _data(migration: schema.Migration) -> list[tuple[str, str]]:
     counters = migration.counters
     return [
         ("Memory", output.size(migration.memory_bytes) if migration.memory_bytes else ""),
@@ -121,7 +121,7 @@ def _data(migration: status.Migration) -> list[tuple[str, str]]:
     ]
 
 
-def _trouble(migration: status.Migration) -> list[tuple[str, str]]:
+def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
     counters = migration.counters
     counted = {
         "channels lost": counters.channels_lost,
@@ -137,7 +137,7 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}".strip() for kind, count in counts.items() if count)
 
 
-def _phases(migration: status.Migration, now: float) -> str:
+def _phases(migration: schema.Migration, now: float) -> str:
     """Say how long each state took: `opening 0.1 s, precopy 12 s, switchover 0.2 s`."""
     ends = [phase.at for phase in migration.phases[1:]] + [migration.ended_at or now]
     return ", ".join(
@@ -147,7 +147,7 @@ def _phases(migration: status.Migration, now: float) -> str:
     )
 
 
-def _predicted(migration: status.Migration) -> str:
+def _predicted(migration: schema.Migration) -> str:
     """Say what was predicted at its start, and how far off: `42 s (38 s to 51 s), 5 % more than it took`."""
     if migration.expected is None:
         return ""
@@ -160,12 +160,12 @@ def _predicted(migration: status.Migration) -> str:
     return f"{said}, {abs(off)} % {'more' if off >= 0 else 'less'} than it took"
 
 
-def _mean_rate(migration: status.Migration) -> str:
+def _mean_rate(migration: schema.Migration) -> str:
     seconds = migration.duration_s(migration.ended_at)
     return f"{format_rate(migration.counters.raw_bytes / seconds)} on average" if seconds else ""
 
 
-def event_row(event: status.Event) -> tuple[str, str, str]:
+def event_row(event: schema.Event) -> tuple[str, str, str]:
     """Lay out one event."""
     number = str(event.number) if event.number else ""
     connection = f"connection {event.connection}" if event.connection >= 0 else ""

@@ -18,13 +18,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dwcp_migrate.api import status as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api import schema
 from dwcp_migrate.cli.host import status
 from dwcp_migrate.cli.migrations import history
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import AgentUnreachableError
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.units import format_rate
 
 RECENT: Final = 5
@@ -74,7 +74,7 @@ def picture(client: Client, width: int) -> RenderableType:
         return Text(f"{error}\n{error.hint}", style="red")
 
 
-def draw(answer: api.Status, recent: list[api.Migration], width: int) -> RenderableType:
+def draw(answer: schema.Status, recent: list[schema.Migration], width: int) -> RenderableType:
     """Draw the agent, the running and the last ended migrations, `width` characters wide at most."""
     parts: list[RenderableType] = [_head(answer), Text()]
     if answer.migrations:
@@ -86,7 +86,7 @@ def draw(answer: api.Status, recent: list[api.Migration], width: int) -> Rendera
     return Group(*parts)
 
 
-def _head(answer: api.Status) -> RenderableType:
+def _head(answer: schema.Status) -> RenderableType:
     moving = sum(one.raw_bytes_per_s for one in answer.migrations)
     wire = sum(one.wire_bytes_per_s for one in answer.migrations)
     healthy = answer.intercept.armed or not answer.intercept.wanted
@@ -105,12 +105,12 @@ class _Column:
 
     heading: str
     from_width: int
-    cell: Callable[[api.Migration], RenderableType]
+    cell: Callable[[schema.Migration], RenderableType]
     number: bool = False
     fits: bool = False
 
 
-def _table(columns: tuple[_Column, ...], migrations: list[api.Migration], width: int) -> RenderableType:
+def _table(columns: tuple[_Column, ...], migrations: list[schema.Migration], width: int) -> RenderableType:
     shown = [column for column in columns if width >= column.from_width]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in shown:
@@ -157,11 +157,11 @@ _ENDED: Final = (
 )
 
 
-def _bar(migration: api.Migration) -> RenderableType:
+def _bar(migration: schema.Migration) -> RenderableType:
     return ProgressBar(total=1.0, completed=output.progress(migration) or 0.0, width=BAR_COLUMNS)
 
 
-def _style(migration: api.Migration) -> str:
+def _style(migration: schema.Migration) -> str:
     if migration.state == "waiting":
         return "bold red"
     return "yellow" if migration.passthrough_reason else "green"
