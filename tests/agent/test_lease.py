@@ -14,8 +14,8 @@ from dwcp_migrate.orchestration.plan_journal import Journal
 from dwcp_migrate.orchestration.shared_state import LEASE, Shared
 from dwcp_migrate.placement.cost import Policy
 from tests.agent.hosts import Host
-from tests.agent.test_plans import World, progress
 from tests.agent.test_tickets import BOTH, agreed
+from tests.orchestration.test_plans import World, progress
 
 LEASE_S = 6.0
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-from dwcp_migrate.api.migration import Phase
 
 from dwcp_migrate.api import schema
+from dwcp_migrate.api.migration import Phase
 from dwcp_migrate.cli import run
 from dwcp_migrate.protocol.worker import Counters
 from tests.agent import records

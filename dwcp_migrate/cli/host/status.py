@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import schema
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
-from dwcp_migrate.api.client import Client, control_socket
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
 SPARE = ("Id", "Rate")

@@ -19,12 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dwcp_migrate.api import schema
+from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.cli.host import status
 from dwcp_migrate.cli.migrations import history
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import AgentUnreachableError
-from dwcp_migrate.api.client import Client, control_socket
 from dwcp_migrate.units import format_rate
 
 RECENT: Final = 5

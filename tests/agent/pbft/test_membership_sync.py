@@ -16,7 +16,7 @@ from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.errors import PeerUnreachableError
 from dwcp_migrate.protocol.control import Follow, Successor
-from tests.agent.test_memberships import FIRST, SECOND, THIRD, configured
+from tests.agent.pbft.test_membership_store import FIRST, SECOND, THIRD, configured
 from tests.consensus.epoch_links import link
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebala
 from dwcp_migrate.state.fleet.commands import Propose, PutDomain
 from dwcp_migrate.state.fleet.model import RULE_NAMES_MAX, Capacity, Limits, Rule
 from dwcp_migrate.state.fleet.model import Host as Known
-from tests.agent.test_permits import UUID, World, world_of
+from tests.agent.authorization.test_permits import UUID, World, world_of
 from tests.placement.fleets import domain, fleet, host
 
 Said = Callable[..., Awaitable[msgspec.Struct]]

@@ -18,7 +18,7 @@ from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.protocol.worker import Happened, SessionOptions, StartDestination, StartSource
 from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES
 from dwcp_migrate.units import MIB
-from tests.session.streams import precopy
+from tests.dataplane.streams import precopy
 
 
 @dataclass(frozen=True, slots=True)

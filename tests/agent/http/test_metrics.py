@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from dwcp_migrate.api.cluster import GroupStatus
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp_migrate.agent.http.metric_table import TABLE, as_markdown
 from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
 from dwcp_migrate.api import schema
+from dwcp_migrate.api.cluster import GroupStatus
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from dwcp_migrate.errors import NoQuorumError, SessionError
 from dwcp_migrate.protocol.control import Permit
 from dwcp_migrate.state.fleet.commands import Body, PutHost
 from dwcp_migrate.state.fleet.model import Outcome
+from tests.agent.authorization.test_permits import UUID, WEB, World, world_of
 from tests.agent.deciders import Deciders, FakeGroup
-from tests.agent.test_permits import UUID, WEB, World, world_of
 from tests.consensus.members import identity
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.protocol.worker import Finished
-from tests.session.pair import pair
-from tests.session.streams import precopy
+from tests.dataplane.pair import pair
+from tests.dataplane.streams import precopy
 
 RESET_ON_CLOSE = b"\x01\0\0\0\0\0\0\0"
 
