@@ -82,12 +82,12 @@ bench: setup  ## the benchmark suites; JSON into build/bench/
 	mkdir -p build/bench
 	for suite in amst hde acp ass pba itp; do
 	    echo "bench: $$suite"
-	    $(BIN)/dwcp-migrate bench $$suite --json > build/bench/$$suite.json
+	    $(BIN)/python -m bench $$suite --json > build/bench/$$suite.json
 	done
 
 soak: setup  ## N=100 migrations in a row, channels killed and the link cut as SEED=1 draws it; build/bench/soak.json
 	mkdir -p build/bench
-	$(BIN)/dwcp-migrate bench soak --migrations $(N) --seed $(SEED) --json > build/bench/soak.json
+	$(BIN)/python -m bench soak --migrations $(N) --seed $(SEED) --json > build/bench/soak.json
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement

@@ -1,1 +1,1 @@
-"""Benchmarks: `dwcp-migrate bench SUITE`; results with their machine, commit and command stand in `bench/results`."""
+"""Benchmarks: `python -m bench SUITE`; results with their machine, commit and command stand in `bench/results`."""

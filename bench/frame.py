@@ -70,7 +70,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What `dwcp-migrate bench SUITE --json` prints."""
+    """What `python -m bench SUITE --json` prints."""
 
     machine: str
     commit: str

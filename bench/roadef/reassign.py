@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench import roadef
 from bench.frame import Report, Row, commit, machine
+from bench.roadef import instance as roadef
 from bench.roadef.search import solve
 
 CORES = 2

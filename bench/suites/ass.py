@@ -3,9 +3,9 @@
 Replicas are processes of their own on this machine's loopback, TLS both ways between them. A commit is timed from the
 leader's asyncio side to the outcome back there: queue, entry, TLS, the followers' fsync, apply.
 
-    dwcp-migrate bench ass                  everything but `steady`
-    dwcp-migrate bench ass --only raft/3    one case, or all that begin so
-    dwcp-migrate bench ass --only steady    ten minutes of full load, in which nobody may call an election
+    python -m bench ass                  everything but `steady`
+    python -m bench ass --only raft/3    one case, or all that begin so
+    python -m bench ass --only steady    ten minutes of full load, in which nobody may call an election
 """
 
 import os

@@ -23,10 +23,10 @@ from typing import Final
 
 import numpy as np
 
-from bench import itp_accuracy
 from bench.fleets import generate
 from bench.fleets.probe import check_rules
 from bench.frame import Options, Row
+from bench.suites import itp_accuracy
 from dwcp_migrate.placement.arrays import APART, TOGETHER, State
 from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, moved, return_home
 from dwcp_migrate.placement.cost import Policy

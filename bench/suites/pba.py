@@ -4,8 +4,8 @@ Cases: `accuracy/SERIES/FORECASTER`, `inference/MODEL/single|batch-N|sequence`, 
 `sharing/...`, `fleet/LINKS/SECONDS`. docs/forecasting.md says what the series are and how to read the figures.
 """
 
-from bench import pba_accuracy, pba_cost, pba_sharing
 from bench.frame import Options, Row
+from bench.suites import pba_accuracy, pba_cost, pba_sharing
 
 
 def rows(options: Options) -> list[Row]:

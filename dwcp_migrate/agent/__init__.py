@@ -1,1 +1,14 @@
-"""To be written."""
+"""The agent: takes redirected connections, authorises migrations, supervises data processes, serves the control API.
+
+    daemon, context, systemd, tasks   start, reload and stop; what all rooms share; readiness; supervised tasks
+    http             control API and metrics
+    intake           redirected connections, link port, hook
+    migrations       outgoing and incoming migrations
+    authorization    permission: cluster tickets, PBFT certificates, their settlement
+    forecasting      samples, forecasts, predictions, shares of links
+    pbft             this host as a member of the PBFT group
+    tracking         registry, history, domains
+    peers            the other agents
+
+Imports go downwards in this list only; `make check` holds it.
+"""

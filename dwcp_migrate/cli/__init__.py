@@ -13,36 +13,38 @@ import click
 
 from dwcp_migrate.errors import DwcpError
 
-COMMANDS: Final[dict[str, str]] = {
-    "agent": "Run the agent of this host.",
-    "status": "Show the agent, its peers and the migrations under way.",
-    "top": "Watch the migrations live.",
-    "predict": "Say how long a migration will take, and what to do.",
-    "share": "Give a domain's migration a weight or a deadline.",
-    "history": "List the migrations that ended.",
-    "show": "Show one migration, by id or by domain.",
-    "cluster": "Show and change the fleet's shared state.",
-    "tickets": "List the migrations that the fleet agreed to.",
-    "locks": "List, take and give back leases and shares of links.",
-    "doctor": "Check this host and say what to do about what is wrong.",
-    "config": "Check or show the configuration.",
-    "place": "Say which host takes a domain best.",
-    "migrate": "Migrate a domain, to the best host unless one is named.",
-    "rebalance": "Even the fleet out: show the migrations, or carry them out.",
-    "drain": "Let no new migration in, before an upgrade; with a host: empty it.",
-    "undrain": "Let a drained host take domains again.",
-    "explain": "Say why a plan sends each domain where it does.",
-    "rules": "List, add and remove placement rules.",
-    "reload": "Let the agent read its configuration again.",
-    "record": "Record the next migration's stream, for replay.",
-    "cert": "Make a small fleet CA and issue host certificates.",
-    "lab": "Hypervisors and a WAN on this one machine, for trying out.",
-    "demo": "Migrate a lab guest stock and accelerated, and compare.",
-    "bench": "Run a benchmark suite.",
-    "train": "Train the forecasters' models.",
-    "replay": "Run recorded streams through parser, encoder and decoder.",
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "agent": ("host", "Run the agent of this host."),
+    "status": ("host", "Show the agent, its peers and the migrations under way."),
+    "top": ("migrations", "Watch the migrations live."),
+    "predict": ("migrations", "Say how long a migration will take, and what to do."),
+    "share": ("migrations", "Give a domain's migration a weight or a deadline."),
+    "history": ("migrations", "List the migrations that ended."),
+    "show": ("migrations", "Show one migration, by id or by domain."),
+    "cluster": ("fleet", "Show and change the fleet's shared state."),
+    "tickets": ("fleet", "List the migrations that the fleet agreed to."),
+    "locks": ("fleet", "List, take and give back leases and shares of links."),
+    "doctor": ("host", "Check this host and say what to do about what is wrong."),
+    "config": ("host", "Check or show the configuration."),
+    "place": ("fleet", "Say which host takes a domain best."),
+    "migrate": ("migrations", "Migrate a domain, to the best host unless one is named."),
+    "rebalance": ("fleet", "Even the fleet out: show the migrations, or carry them out."),
+    "drain": ("fleet", "Let no new migration in, before an upgrade; with a host: empty it."),
+    "undrain": ("fleet", "Let a drained host take domains again."),
+    "explain": ("fleet", "Say why a plan sends each domain where it does."),
+    "rules": ("fleet", "List, add and remove placement rules."),
+    "reload": ("host", "Let the agent read its configuration again."),
+    "record": ("host", "Record the next migration's stream, for replay."),
+    "cert": ("host", "Make a small fleet CA and issue host certificates."),
+    "lab": ("develop", "Hypervisors and a WAN on this one machine, for trying out."),
+    "demo": ("develop", "Migrate a lab guest stock and accelerated, and compare."),
+    "train": ("develop", "Train the forecasters' models."),
+    "replay": ("develop", "Run recorded streams through parser, encoder and decoder."),
 }
-"""Sub-command (and module) name, and its line in `dwcp-migrate --help`."""
+"""Sub-command (and module) name; the room that its module is in, and its line in `dwcp-migrate --help`."""
+
+HIDDEN: Final = {"bench": "develop"}
+"""Old spellings, which work for one release more and say so: name, and the room of its module."""
 
 EXIT_INTERRUPTED: Final = 130
 
@@ -58,9 +60,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the sub-command's module and return its `command`."""
         del ctx
-        if cmd_name not in COMMANDS:
+        room = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else HIDDEN.get(cmd_name)
+        if room is None:
             return None
-        module = import_module(f"{__name__}.{cmd_name}")
+        module = import_module(f"{__name__}.{room}.{cmd_name}")
         found: click.Command = module.command
         return found
 
@@ -68,7 +71,7 @@ class LazyGroup(click.Group):
         """Write the table of sub-commands without importing them."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,1 +1,10 @@
-"""To be written."""
+"""The data plane: one process a migration and side, between QEMU's sockets and the channels to the peer.
+
+    worker            the process: takes its sockets from the agent, runs one side, reports
+    source, destination, session     the two sides and what they share
+    source_reader, return_reader, decode_pipeline   QEMU's bytes, cut and encoded; their answers; rebuilt and written
+    connection, qemu_socket, passthrough            one connection of QEMU, its socket, and plain relaying of it
+    flow_control, pipeline_monitor, worker_threads, buffers, malloc   what bounds and drives the pipeline
+    process_pool      warm processes, held ready by the agent
+    recording         recordings of a stream, and their replay
+"""

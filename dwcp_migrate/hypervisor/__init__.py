@@ -1,1 +1,7 @@
-"""To be written."""
+"""What the agent needs of the host: libvirt's events and inventory, the nftables redirect, the hook's announcements.
+
+    base, fake, fake_inventory      the interfaces, and stand-ins that the contract tests hold to the same behaviour
+    libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement
+    intercept, nftables, network    the redirect of migration connections, and the host's addresses
+    hook, announcements             what libvirt's hook says of incoming migrations
+"""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench import acp
 from bench.frame import Options
+from bench.suites import acp
 from dwcp_migrate.errors import NotFoundError
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench import ass
 from bench.frame import Options
+from bench.suites import ass
 from dwcp_migrate.errors import NotFoundError
 
 

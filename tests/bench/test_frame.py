@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import amst, frame
+from bench import frame
+from bench.suites import amst
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.pki import create_authority, issue
@@ -27,7 +28,7 @@ def test_a_report_is_one_object_with_exactly_the_documented_keys(
     assert run(["bench", "amst", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert list(report) == ["machine", "commit", "command", "rows"]
-    assert report["command"] == "dwcp-migrate bench amst --json"
+    assert report["command"] == "python -m bench amst --json"
     assert report["rows"] == [
         {"case": "a", "metric": "throughput", "value": 1.5, "unit": "MB/s", "n": 3, "method": "by hand"}
     ]

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from bench import itp, itp_accuracy
 from bench.fleets import generate, referee
 from bench.frame import Row
+from bench.suites import itp, itp_accuracy
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.fleet import Rule
 from dwcp_migrate.placement.model import build

@@ -1,7 +1,7 @@
 """What the suites `pba` and `predict` measure follows from their options alone, and says what it is."""
 
-from bench import pba_cost, pba_sharing, predict
 from bench.frame import Options
+from bench.suites import pba_cost, pba_sharing, predict
 
 
 def test_overhead_says_how_often_it_forecasts_and_allocates() -> None:

@@ -1,6 +1,6 @@
 """What the suite `predict` draws, and what it makes of predictions; the migrations themselves want a lab."""
 
-from bench import predict
+from bench.suites import predict
 from bench.suites.predict import HOPELESS_S, Tally, group
 from dwcp_migrate.api.migration import Expected, Migration
 from dwcp_migrate.api.schema import Predicted

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bench import roadef, roadef_kernel
+from bench.roadef import instance as roadef
+from bench.roadef import kernel
 from bench.roadef.arrays import arrays, counters
 from bench.roadef.search import solve
 from dwcp_migrate.errors import NotFoundError, PlacementError
@@ -130,23 +131,23 @@ def test_a_larger_instance_of_chance_is_held_by_the_checker() -> None:
 def test_what_the_kernel_counts_on_its_way_is_what_the_assignment_says(seed: int) -> None:
     instance = drawn_instance(seed)
     a = arrays(instance)
-    c, best, sums = counters(a, a.start, 0.5), a.start.copy(), np.zeros(roadef_kernel.SLOTS)
+    c, best, sums = counters(a, a.start, 0.5), a.start.copy(), np.zeros(kernel.SLOTS)
     chance = np.array([seed + 1], np.uint64)
     broken = 0
     for heat in (3000.0, 300.0, 30.0):
-        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, 0.4, 0.3, 5000))
+        kernel.block(a, c, best, sums, chance, (heat, heat, 0.4, 0.3, 5000))
         anew = counters(a, c.host, 0.5)
         for name in ("over", "full", "cost", "strain", "on", "at", "near", "locations", "moved", "having", "held"):
             np.testing.assert_allclose(getattr(c, name), getattr(anew, name), err_msg=name)
         host = [int(machine) for machine in c.host]
         start = roadef.objective(instance, instance.start)
-        assert start + sums[roadef_kernel.NOW] == roadef.objective(instance, host)
-        assert start + sums[roadef_kernel.BEST] == roadef.objective(instance, [int(one) for one in best])
+        assert start + sums[kernel.NOW] == roadef.objective(instance, host)
+        assert start + sums[kernel.BEST] == roadef.objective(instance, [int(one) for one in best])
         assert roadef.violations(instance, [int(one) for one in best]) == []
         found = roadef.violations(instance, host)
-        assert sums[roadef_kernel.BROKEN] == len({one.split(":")[0] for one in found if one.startswith("machine")})
+        assert sums[kernel.BROKEN] == len({one.split(":")[0] for one in found if one.startswith("machine")})
         missing = [one for one in found if "without service" in one]
-        assert (sums[roadef_kernel.MISSED] > 0) == bool(missing)
+        assert (sums[kernel.MISSED] > 0) == bool(missing)
         assert not any("two processes" in one or "fewer than" in one for one in found)
         broken += len(found)
     assert broken > 0, "nothing was ever broken, so nothing was shown"
@@ -161,16 +162,16 @@ def test_proposals_that_go_home_bring_everybody_home() -> None:
     )
     heat, swaps, homeward = 1e9, 0.0, 1.0
     for share, comes_home in ((homeward, True), (0.0, False)):
-        c, best, sums = counters(a, away, 0.5), away.copy(), np.zeros(roadef_kernel.SLOTS)
+        c, best, sums = counters(a, away, 0.5), away.copy(), np.zeros(kernel.SLOTS)
         chance = np.array([1], np.uint64)
-        roadef_kernel.block(a, c, best, sums, chance, (heat, heat, swaps, share, 2000))
+        kernel.block(a, c, best, sums, chance, (heat, heat, swaps, share, 2000))
         assert bool((c.host == a.start).all()) == comes_home
 
 
 def test_a_broken_capacity_gets_dearer_and_another_cheaper_down_to_the_least() -> None:
     a = arrays(drawn_instance(1))
     c = counters(a, np.zeros_like(a.start), 4.0)  # all on the first machine
-    assert roadef_kernel.reprice(c, 2.0, 0.5, 3.0) == 1
+    assert kernel.reprice(c, 2.0, 0.5, 3.0) == 1
     np.testing.assert_array_equal(c.price[0], [8.0, 8.0, 3.0, 3.0])  # two resources; the balance cost breaks nothing
     np.testing.assert_array_equal(c.price[1:], 3.0)
     assert c.strain[0] == 8.0 * (c.full[0, 0] + c.full[0, 1])

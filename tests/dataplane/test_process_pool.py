@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dwcp_migrate.dataplane import supervisor
+from dwcp_migrate.dataplane import process_pool
 from dwcp_migrate.dataplane.process_pool import SPARES, DataProcess, Spares
 from dwcp_migrate.errors import SessionError
 from dwcp_migrate.protocol.worker import Ready, encode
@@ -51,12 +51,12 @@ class Watched(Spares):
 @asynccontextmanager
 async def started(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     """All of them warm, and no further start but where one is due at once."""
-    monkeypatch.setattr(supervisor, "REFILL_S", 0.0)
+    monkeypatch.setattr(process_pool, "REFILL_S", 0.0)
     spares = Watched()
     spares.start()
     try:
         await spares.until(lambda: len(spares.warm) == SPARES)
-        monkeypatch.setattr(supervisor, "REFILL_S", 3600.0)
+        monkeypatch.setattr(process_pool, "REFILL_S", 3600.0)
         yield spares
     finally:
         await spares.close()
@@ -68,7 +68,7 @@ async def end(process: DataProcess) -> None:
 
 
 async def test_one_is_started_after_the_other_until_all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "REFILL_S", 3600.0)  # none was taken: nobody needs the cores
+    monkeypatch.setattr(process_pool, "REFILL_S", 3600.0)  # none was taken: nobody needs the cores
     spares = Watched()
     for _ in range(3):
         spares.start()
@@ -100,7 +100,7 @@ async def test_as_many_as_wait_are_handed_out_at_once_and_only_the_last_one_is_r
 
 async def test_those_taken_are_replaced_once_no_more_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     async with started(monkeypatch) as spares:
-        monkeypatch.setattr(supervisor, "REFILL_S", 0.0)
+        monkeypatch.setattr(process_pool, "REFILL_S", 0.0)
         taken = await spares.take()
         await spares.until(lambda: len(spares.warm) == SPARES)
         assert taken.pid not in spares.warm
@@ -108,7 +108,7 @@ async def test_those_taken_are_replaced_once_no_more_are_taken(monkeypatch: pyte
 
 
 async def test_one_that_ends_while_it_waits_is_replaced_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "RESTART_S_MIN", 0.0)
+    monkeypatch.setattr(process_pool, "RESTART_S_MIN", 0.0)
     async with started(monkeypatch) as spares:
         first, *others = spares.warm
         os.kill(first, signal.SIGKILL)

@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
-from bench import soak
 from bench.frame import Options
+from bench.suites import soak
 
 pytestmark = pytest.mark.lab
 

@@ -1,1 +1,1 @@
-"""The agent's forecasts: the loop that samples links and guests, predictions of migrations, and the shares of each link."""
+"""Forecasts at work: the loop that samples links and guests, predictions of migrations, shares of each link."""

@@ -23,7 +23,8 @@ from dwcp_migrate.api.migration import Expected, Migration
 from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, Range, predict
+from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, predict
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 

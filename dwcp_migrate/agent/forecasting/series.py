@@ -15,7 +15,7 @@ import numpy as np
 
 from dwcp_migrate.bandwidth.forecasting.regime import SAMPLES, Run, after_silence
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
-from dwcp_migrate.bandwidth.prediction.predictor import Range
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.storage.series_store import Store

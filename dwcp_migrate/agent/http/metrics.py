@@ -1,10 +1,10 @@
 """The agent's status as Prometheus text: `render(status)`, a pure function without registry or state.
 
-The rule: whatever the agent exports stands in `table.TABLE`, and every family of the table appears in every answer, so
-that a rule or a dashboard never meets a name that does not exist yet. A counter whose labels are known beforehand
-starts at 0, because a rate needs a first sample.
+The rule: whatever the agent exports stands in `metric_table.TABLE`, and every family of the table appears in every
+answer, so that a rule or a dashboard never meets a name that does not exist yet. A counter whose labels are known
+beforehand starts at 0, because a rate needs a first sample.
 
-    GET /metrics -> Status (agent.api) -> values: {family: {label values: number}} -> families -> text
+    GET /metrics -> Status (api.schema) -> values: {family: {label values: number}} -> families -> text
 """
 
 from collections import defaultdict
@@ -16,7 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
-from dwcp_migrate.telemetry.snapshot import CoordinationView, GroupView, MigrationView, StatusView, TotalsView
+from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.schema import Migration, Status, Totals
+from dwcp_migrate.state.engine import EngineStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,14 +33,14 @@ Values = Mapping[str, Mapping[Labels, float]]
 """Family name (a summary's `_sum` and `_count` apart) to label values to number."""
 
 
-def render(status: StatusView) -> bytes:
+def render(status: Status) -> bytes:
     """Write all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(values(status)))
     return generate_latest(registry)
 
 
-def values(status: StatusView) -> Values:
+def values(status: Status) -> Values:
     """Say which number each family of `TABLE` has for which labels."""
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
     shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination), **_group(status.group)}
@@ -57,7 +59,7 @@ def values(status: StatusView) -> Values:
     return found
 
 
-def _agent(status: StatusView) -> dict[str, dict[Labels, float]]:
+def _agent(status: Status) -> dict[str, dict[Labels, float]]:
     caught: dict[Labels, float] = defaultdict(float)
     for rule in status.intercept.rules:
         caught[(rule.peer,)] += rule.packets  # a nat rule sees the first packet of each connection
@@ -75,7 +77,7 @@ def _agent(status: StatusView) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _totals(totals: TotalsView) -> dict[str, dict[Labels, float]]:
+def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
     ended = {tuple(key.split(" ", 1)): float(count) for key, count in totals.migrations.items()}
     by_role = {role: sum(count for key, count in ended.items() if key[0] == role) for role in ROLES}
     return {
@@ -105,7 +107,7 @@ def _totals(totals: TotalsView) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _coordination(view: CoordinationView) -> dict[str, dict[Labels, float]]:
+def _coordination(view: EngineStatus) -> dict[str, dict[Labels, float]]:
     latencies = {("0.5",): view.commit_ms_p50 / 1000, ("0.99",): view.commit_ms_p99 / 1000}
     return {
         "coordination_state": {(state,): float(state == view.state) for state in COORDINATION_STATES},
@@ -120,7 +122,7 @@ def _coordination(view: CoordinationView) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _group(view: GroupView) -> dict[str, dict[Labels, float]]:
+def _group(view: GroupStatus) -> dict[str, dict[Labels, float]]:
     took = {("0.5",): view.decision_ms_p50 / 1000, ("1",): view.decision_ms_max / 1000}
     return {
         "pbft_role": {(role,): float(role == view.role) for role in GROUP_ROLES},
@@ -140,7 +142,7 @@ def _each_role(by_role: Mapping[str, float]) -> dict[Labels, float]:
     return {(role,): by_role.get(role, 0) for role in ROLES}
 
 
-def _migration(migration: MigrationView) -> dict[str, float]:
+def _migration(migration: Migration) -> dict[str, float]:
     counters = migration.counters
     return {
         "raw_bytes": counters.raw_bytes,

@@ -11,7 +11,7 @@ from dwcp_migrate.agent.forecasting.loop import Planner
 from dwcp_migrate.agent.forecasting.predictions import Subject
 from dwcp_migrate.agent.forecasting.rate_control import Wish
 from dwcp_migrate.api.schema import Done, GuestRate, LinkForecast, Measured, Predicted
-from dwcp_migrate.bandwidth.prediction.predictor import Range
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer
 from dwcp_migrate.clocks import steady_clock, wall_clock

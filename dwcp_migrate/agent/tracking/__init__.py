@@ -1,1 +1,1 @@
-"""Records of migrations: the registry of running ones, the history of ended ones, and the domains that they belong to."""
+"""Records of migrations: the registry of running ones, the history of ended ones, and their domains."""

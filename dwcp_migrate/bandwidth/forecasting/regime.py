@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
-from dwcp_migrate.bandwidth.prediction.predictor import Range
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.targets import STEPS_MAX
 
 SILENCE_S: Final = 10.0

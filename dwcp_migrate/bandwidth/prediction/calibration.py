@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.prediction.predictor import Range
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.targets import QUANTILES, Floats
 
 SCORES_KEPT: Final = 40

@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Range
+from dwcp_migrate.bandwidth.prediction.predictor import Guest
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.targets import QUANTILES
 from dwcp_migrate.units import MIB
 

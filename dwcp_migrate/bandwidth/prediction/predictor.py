@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, QUANTILES, Floats
+from dwcp_migrate.bandwidth.quantiles import Range
+from dwcp_migrate.bandwidth.targets import QUANTILES, Floats
 
 SCENARIOS: Final = 256
 """Quantiles of 256 quasi-random points lie within 2 % of those of 10 000 random ones."""
@@ -29,30 +30,6 @@ _NORMAL_HIGH: Final = 1.2815515655446004
 """The 0.9 quantile of the normal distribution."""
 
 _PRIMES: Final = (2, 3, 5, 7, 11)
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A positive number that is known as quantiles 0.1, 0.5 and 0.9."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def exactly(cls, value: float) -> "Range":
-        """A number that is known."""
-        return cls(value, value, value)
-
-    @classmethod
-    def around(cls, value: float, factor: float) -> "Range":
-        """A number within a factor either way."""
-        return cls(value / factor, value, value * factor)
-
-    @classmethod
-    def of(cls, quantiles: Floats) -> "Range":
-        """From a forecast (3,)."""
-        return cls(float(quantiles[LOW]), float(quantiles[MEDIAN]), float(quantiles[HIGH]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import GroupStatus
 
 Make = Callable[..., Any]
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 PROMTOOL = str(Path(sys.executable).with_name("promtool"))
 PROMETHEUS = str(Path(sys.executable).with_name("prometheus"))
 
@@ -155,7 +155,7 @@ def test_promtool_finds_nothing_to_complain_about(status: Make) -> None:
 
 def test_the_operations_page_carries_the_table() -> None:
     page = (REPOSITORY / "docs/operations.md").read_text()
-    assert as_markdown() in page, "put the output of telemetry.table.as_markdown() into docs/operations.md"
+    assert as_markdown() in page, "put the output of agent.http.metric_table.as_markdown() into docs/operations.md"
 
 
 def test_a_real_prometheus_scrapes_it(status: Make, tmp_path: Path) -> None:

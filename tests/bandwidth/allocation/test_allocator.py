@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import pba_sharing
 from bench.frame import Options
 from bench.links.simulation import Link, Moving, in_order
+from bench.suites import pba_sharing
 from dwcp_migrate.bandwidth.allocation.allocator import (
     CONVERGENCE_MARGIN,
     DEMANDS_MAX,

@@ -6,7 +6,8 @@ import pytest
 from dwcp_migrate.bandwidth.prediction.advice import advise
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Score, bias, corrected
 from dwcp_migrate.bandwidth.prediction.precopy_model import DOWNTIME_S, PASSES_MAX, Fluid
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, Range, predict
+from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, predict
+from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.units import GIB, MIB
 
 

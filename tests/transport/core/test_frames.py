@@ -15,7 +15,7 @@ from dwcp_migrate.transport.core import frames
 from dwcp_migrate.transport.core.frames import HEADER_BYTES, Code, Frame, FrameReader, Kind
 from dwcp_migrate.transport.core.segment import CONNECTIONS_MAX, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, SEQUENCE_MAX, URGENT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "wire-protocol.md"
 
 DUMPED = [
     frames.hello(bytes(range(32))),

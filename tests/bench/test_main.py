@@ -1,4 +1,4 @@
-"""What `dwcp-migrate bench` prints."""
+"""`python -m bench` prints one JSON object, whatever libraries print."""
 
 import json
 import subprocess
@@ -7,8 +7,7 @@ from typing import Final
 
 PROGRAM: Final = """
 import ctypes, sys
-from dwcp_migrate.bench import frame
-from dwcp_migrate.cli import bench
+from bench import __main__ as bench, frame
 
 def run(suite, options, command):
     sys.stdout.write("from Python\\n")
@@ -22,5 +21,5 @@ bench.command.main(["itp", "--json"])
 
 def test_what_a_library_prints_is_no_part_of_the_result() -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    assert json.loads(ended.stdout)["command"] == "dwcp-migrate bench itp --json"
+    assert json.loads(ended.stdout)["command"] == "python -m bench itp --json"
     assert {"from Python", "from C"} <= set(ended.stderr.splitlines())

@@ -1,0 +1,67 @@
+"""`python -m bench`: run a suite, print figures with the machine, commit and command that they belong to."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.options import json_option
+
+
+@contextmanager
+def _standard_output_kept() -> Iterator[None]:
+    """Send what libraries print to standard error: HiGHS introduces itself, and the result is one JSON object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--quick", is_flag=True, help="Few bytes, one run: shows that it works, measures little.")
+@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (soak, predict).")
+@click.option(
+    "--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first (soak, predict)."
+)
+@click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (soak, pba, predict).")
+@click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
+@click.option("--only", default="", help="Cases whose names begin so (acp, ass).")
+@json_option
+def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **soak: int) -> None:
+    """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict or soak.
+
+    The machine should do nothing else meanwhile; suites use as many processes as the agents would.
+    """
+    # Before numpy is imported: its threads cost more than they bring on the small matrices of a forecast.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from bench import frame
+
+    words = ["python", "-m", "bench", suite, *(["--quick"] if quick else [])]
+    if suite in {"soak", "predict"}:
+        words += [f"--{name}={value}" for name, value in sorted(soak.items())]
+    words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
+    words += [f"--only={only}"] if only else []
+    words += ["--json"] if as_json else []
+    with _standard_output_kept():
+        report = frame.run(suite, frame.Options(quick=quick, traces=traces, only=only, **soak), " ".join(words))
+    if as_json:
+        click.echo(output.as_json(report))
+        return
+    click.echo(f"{report.machine}\ncommit {report.commit}, {report.command}\n")
+    rows = [(row.case, row.metric, f"{row.value:.4g}", row.unit, str(row.n)) for row in report.rows]
+    click.echo(output.table(("Case", "Metric", "Value", "Unit", "n"), rows))
+
+
+if __name__ == "__main__":
+    command()
