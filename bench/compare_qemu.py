@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """The encoder and decoder against QEMU's own multifd zstd, level 1, on the same memory in the same run.
 
-    bench/compare_qemu.py --recording live.main --memory 1280 --machine q35 [--qemu "chroot TREE qemu-system-x86_64"]
+    python -m bench.compare_qemu --recording live.main --memory 1280 --machine q35 [--qemu "chroot TREE qemu-..."]
 
 A recorded precopy stream of a guest with real programs is loaded into a paused QEMU. Then, `--runs` times by turns:
     QEMU   multifd, two channels, zstd level 1, over a unix socket, into a second QEMU

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Ours against Meta's `rebalancer` (PyPI), same fleets, one run; Python 3.12 or newer in a venv of its own.
 
     python3.12 -m venv build/rebalancer && build/rebalancer/bin/pip install rebalancer numba . && \
-    build/rebalancer/bin/python bench/compare_rebalancer.py --json > bench/results/itp-rebalancer.json
+    build/rebalancer/bin/python -m bench.compare_rebalancer --json > bench/results/itp-rebalancer.json
 
 Fleets of `placement.generate.skewed` (10 domains a host, CPU models, storage, networks, groups apart). Theirs: local
 search with single moves and swaps, capacity of both resources and at most one of a group on a host as constraints,

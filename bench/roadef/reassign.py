@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Machine reassignment of the ROADEF/EURO challenge 2012: our annealing, judged by an independent checker.
 
-    bench/roadef/reassign.py --instances DIR [--seconds 60] [--names a1_1 ...] [--json]
+    python -m bench.roadef.reassign --instances DIR [--seconds 60] [--names a1_1 ...] [--json]
 
 DIR holds `model_NAME.txt` and `assignment_NAME.sol` (both as the challenge published them). Each instance gets
 `--seconds` on two cores: both anneal with seeds of their own and go on from the better one's result at each reheating.

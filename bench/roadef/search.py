@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.roadef import kernel as kernel
+from bench.roadef import kernel
 from bench.roadef.arrays import AWAY, HOME, Arrays, arrays, counters
 from bench.roadef.instance import Instance
 

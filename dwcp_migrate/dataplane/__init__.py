@@ -7,4 +7,6 @@
     flow_control, pipeline_monitor, worker_threads, buffers, malloc   what bounds and drives the pipeline
     process_pool      warm processes, held ready by the agent
     recording         recordings of a stream, and their replay
+
+A crash here costs one migration; the control plane shares no interpreter with it.
 """

@@ -4,4 +4,6 @@
     libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement
     intercept, nftables, network    the redirect of migration connections, and the host's addresses
     hook, announcements             what libvirt's hook says of incoming migrations
+
+Everything that knows libvirt or nftables is in here.
 """

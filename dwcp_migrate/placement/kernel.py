@@ -23,8 +23,15 @@ except ImportError:  # the extra `coordinator` is not installed
 COMPILED: Final = numba is not None
 """Whether kernels run as machine code."""
 
-SOURCES: Final = ("kernel", "arrays", "moves", "search", "chains", "recreate", "probe")
-"""Modules that kernels are made of."""
+SOURCES: Final = (
+    "kernel.py",
+    "arrays.py",
+    "kernels/moves.py",
+    "kernels/search.py",
+    "kernels/chains.py",
+    "kernels/recreate.py",
+)
+"""Files that kernels are made of, below this package."""
 
 
 def cache_directory(package: Path, home: Path) -> Path | None:
@@ -33,7 +40,7 @@ def cache_directory(package: Path, home: Path) -> Path | None:
     numba tells by one file's time whether what it kept is still good, but a kernel is made of parts from several
     files: so each version of all of them has a directory of its own.
     """
-    digest = hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
     for base in (package / "__pycache__", home / ".cache" / "dwcp-migrate"):
         directory = base / f"kernels-{digest}"
         with contextlib.suppress(OSError):

@@ -303,13 +303,13 @@ def test_without_a_compiler_the_answers_are_the_same() -> None:
 
 def test_each_version_of_the_kernels_is_kept_by_itself_where_it_may_be_written(tmp_path: Path) -> None:
     package = tmp_path / "package"
-    package.mkdir()
+    (package / "kernels").mkdir(parents=True)
     for name in kernel.SOURCES:
-        (package / f"{name}.py").write_text(name)
+        (package / name).write_text(name)
     first = kernel.cache_directory(package, tmp_path)
     assert first is not None
     assert first.is_relative_to(package)
-    (package / "moves.py").write_text("other")
+    (package / "kernels/moves.py").write_text("other")
     second = kernel.cache_directory(package, tmp_path)
     assert second != first
     (package / "__pycache__").rename(package / "gone")
@@ -317,4 +317,4 @@ def test_each_version_of_the_kernels_is_kept_by_itself_where_it_may_be_written(t
     third = kernel.cache_directory(package, tmp_path)
     assert third is not None
     assert third.is_relative_to(tmp_path / ".cache")
-    assert kernel.cache_directory(package, package / "moves.py") is None
+    assert kernel.cache_directory(package, package / "kernels/moves.py") is None

@@ -20,7 +20,7 @@ from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, W
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.errors import ConfigError, NotFoundError
 
-SHIPPED: Final = Path(__file__).parent / "models"
+SHIPPED: Final = Path(__file__).parents[1] / "models"
 PRIOR: Final = "prior.npz"
 
 SERIES_DIRECTORY: Final = "series"
