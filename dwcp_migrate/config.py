@@ -20,7 +20,7 @@ PositiveSeconds = Annotated[float, Meta(gt=0)]
 Label = Annotated[str, Meta(max_length=256)]
 
 
-class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Another hypervisor whose agent may receive our migrations and send us theirs.
 
     Attributes:
@@ -34,7 +34,7 @@ class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 7802
 
 
-class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PEM files; `dwcp-migrate cert` makes them where no PKI exists. Read anew for each migration."""
 
     ca: Path = Path("/etc/dwcp-migrate/tls/ca.pem")
@@ -42,7 +42,7 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Path = Path("/etc/dwcp-migrate/tls/host.key")
 
 
-class Intercept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InterceptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How QEMU's connections reach the agent.
 
     Attributes:
@@ -64,7 +64,7 @@ class Intercept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port_max: Port = PORT_MAX
 
 
-class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The agents' link for one migration.
 
     Attributes:
@@ -92,7 +92,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_flight_ms_max: Annotated[int, Meta(ge=1, le=5000)] = 50
 
 
-class Encoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EncodingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is done to the pages.
 
     Attributes:
@@ -110,7 +110,7 @@ class Encoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level_max: Annotated[int, Meta(ge=1, le=19)] = 6
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is allowed.
 
     Attributes:
@@ -126,7 +126,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
 
 
-class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Forecasts, predictions, and how migrations share a link.
 
     Attributes:
@@ -151,7 +151,7 @@ class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learn_interval_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RecordConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Recording of raw streams for `replay`. They hold the guest's memory: off unless a directory is set.
 
     Attributes:
@@ -163,7 +163,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_max: Annotated[int, Meta(ge=MIB)] = 8 * GIB
 
 
-class PbftMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PbftMemberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A host of the PBFT group.
 
     Attributes:
@@ -177,7 +177,7 @@ class PbftMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operator: bool = False
 
 
-class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PbftConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The group that certifies migrations between hosts in different hands; the same on every host but for the key.
 
     Attributes:
@@ -194,8 +194,8 @@ class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["auto", "pbft", "off"] = "auto"
     cluster: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
     key: Path = Path("/etc/dwcp-migrate/pbft.key")
-    members: Annotated[tuple[PbftMember, ...], Meta(max_length=31)] = ()
-    clients: Annotated[tuple[PbftMember, ...], Meta(max_length=512)] = ()
+    members: Annotated[tuple[PbftMemberConfig, ...], Meta(max_length=31)] = ()
+    clients: Annotated[tuple[PbftMemberConfig, ...], Meta(max_length=512)] = ()
     epoch: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     timeout_s: PositiveSeconds = 3.0
     ticket_s_max: Annotated[float, Meta(ge=1, le=604800)] = 86400.0
@@ -206,7 +206,7 @@ class Pbft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.mode != "off" and bool(self.members)
 
 
-class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fleet's shared state: who runs what, and who may move it where.
 
     Attributes:
@@ -236,7 +236,7 @@ class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ticket_s_max: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     election_ms: Annotated[int, Meta(ge=50, le=10000)] = 300
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = ("http://127.0.0.1:2379",)
-    pbft: Pbft = Pbft()
+    pbft: PbftConfig = PbftConfig()
 
     @property
     def is_shared(self) -> bool:
@@ -244,7 +244,7 @@ class Coordination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.engine == "etcd" or bool(self.voters)
 
 
-class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PlacementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How `place`, `migrate`, `drain HOST` and `rebalance` reach the fleet: the peers' libvirtds.
 
     Attributes:
@@ -276,16 +276,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_listen: str = "127.0.0.1:9177"
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    peers: list[Peer] = []
-    tls: Tls = Tls()
-    intercept: Intercept = Intercept()
-    link: Link = Link()
-    encoding: Encoding = Encoding()
-    policy: Policy = Policy()
-    bandwidth: Bandwidth = Bandwidth()
-    record: Record = Record()
-    coordination: Coordination = Coordination()
-    placement: Placement = Placement()
+    peers: list[PeerConfig] = []
+    tls: TlsConfig = TlsConfig()
+    intercept: InterceptConfig = InterceptConfig()
+    link: LinkConfig = LinkConfig()
+    encoding: EncodingConfig = EncodingConfig()
+    policy: MigrationPolicy = MigrationPolicy()
+    bandwidth: BandwidthConfig = BandwidthConfig()
+    record: RecordConfig = RecordConfig()
+    coordination: CoordinationConfig = CoordinationConfig()
+    placement: PlacementConfig = PlacementConfig()
 
     @property
     def control_socket(self) -> Path:
@@ -371,7 +371,7 @@ def _check_coordination(config: Config, names: list[str]) -> None:
     _check_pbft(coordination.pbft)
 
 
-def _check_pbft(pbft: Pbft) -> None:
+def _check_pbft(pbft: PbftConfig) -> None:
     names = [member.name for member in (*pbft.members, *pbft.clients)]
     if len(set(names)) != len(names):
         raise ConfigError("configuration: coordination.pbft names a host twice", hint="members need not be clients")

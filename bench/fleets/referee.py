@@ -17,20 +17,20 @@ import numpy as np
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.model import Problem
-from dwcp_migrate.placement.solver.exact import Effort, Program, Verdict, check_kinds
+from dwcp_migrate.placement.solver.exact import Program, SolverEffort, SolverVerdict, check_kinds
 
 
-def fullest(problem: Problem, seconds: float, seed: int = 1) -> Verdict:
+def fullest(problem: Problem, seconds: float, seed: int = 1) -> SolverVerdict:
     """Find the least level that the fullest host can have with all items placed.
 
     Raises:
         PlacementError: a rule that is not modelled here, or OR-tools is not installed.
     """
     check_kinds(problem)
-    return Program(problem, range(len(problem.items))).least_level(Effort(seconds, seed=seed))
+    return Program(problem, range(len(problem.items))).least_level(SolverEffort(seconds, seed=seed))
 
 
-def nearest(problem: Problem, seconds: float) -> Verdict:
+def nearest(problem: Problem, seconds: float) -> SolverVerdict:
     """Find the assignment with the least sum of `site_cost` within capacity; balance does not count.
 
     Raises:
@@ -74,6 +74,8 @@ def nearest(problem: Problem, seconds: float) -> Verdict:
     info = solver.getInfo()
     proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
     if info.primal_solution_status != highspy.kSolutionStatusFeasible:
-        return Verdict(float("inf"), float(info.mip_dual_bound), proven, np.zeros(0, np.int64))
+        return SolverVerdict(float("inf"), float(info.mip_dual_bound), proven, np.zeros(0, np.int64))
     solution = np.array(solver.getSolution().col_value).reshape(items, hosts)
-    return Verdict(float(info.objective_function_value), float(info.mip_dual_bound), proven, solution.argmax(axis=1))
+    return SolverVerdict(
+        float(info.objective_function_value), float(info.mip_dual_bound), proven, solution.argmax(axis=1)
+    )

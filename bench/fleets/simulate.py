@@ -20,7 +20,7 @@ import numpy as np
 
 from dwcp_migrate.placement.arrays import NOWHERE
 from dwcp_migrate.placement.balance import bound, figures
-from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import VCPUS, Fleet
 from dwcp_migrate.placement.kernels.search import item_cost, place, put_item, relieve, take_item
 from dwcp_migrate.placement.model import Problem, build
@@ -108,7 +108,7 @@ class Simulation:
     fleet: Fleet
     scenario: Scenario
     rng: np.random.Generator
-    policy: Policy = field(default_factory=Policy)
+    policy: PlacementPolicy = field(default_factory=PlacementPolicy)
     cost: MoveCost = default_cost
     report: Report = field(default_factory=Report)
     problem: Problem = field(init=False)

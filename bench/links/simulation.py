@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 
 STEP_S: Final = 1.0
@@ -101,7 +101,7 @@ class Link:
                 raise ValueError("these migrations never end")
 
 
-def by_allocator(capacity: Callable[[float], Capacity], *, running_max: int = 1) -> Rates:
+def by_allocator(capacity: Callable[[float], LinkCapacity], *, running_max: int = 1) -> Rates:
     """Let the allocator share what `capacity` says there is at each time."""
 
     def rates(now: float, moving: Sequence[Moving]) -> Sequence[float]:

@@ -31,7 +31,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from bench.event_loop import run
 from bench.frame import Options as BenchOptions
 from bench.frame import Row
-from dwcp_migrate.consensus import Context, Identity, Member, Membership, Options, Replica
+from dwcp_migrate.consensus import Context, Member, Membership, Options, PbftReplica, SigningIdentity
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
@@ -391,8 +391,8 @@ def _listeners(names: list[str]) -> Iterator[dict[str, tuple[str, int]]]:
             sock.close()
 
 
-def _identity(name: str) -> Identity:
-    return Identity(name.encode().ljust(32, b"\0"))
+def _identity(name: str) -> SigningIdentity:
+    return SigningIdentity(name.encode().ljust(32, b"\0"))
 
 
 def _node_options(
@@ -417,7 +417,7 @@ def _serve(post: _Post, pipe: Connection) -> None:
 
 async def _serve_until_closed(post: _Post, pipe: Connection) -> None:
     name, group = post.name, post.group
-    replica = Replica(name, _identity(name), group.membership, post.application(), post.options)
+    replica = PbftReplica(name, _identity(name), group.membership, post.application(), post.options)
     options = _node_options(group.directory, name, group.addresses[name], group.addresses, sync=post.sync)
     node = Node(replica, JournalFile(post.journals / f"{name}.journal", sync=post.sync), options)
     await node.start()

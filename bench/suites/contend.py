@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.frame import Options, Row
-from dwcp_migrate.lab.guest import Guest, GuestOptions, Mix
+from dwcp_migrate.lab.guest import GuestMix, GuestOptions, LabGuest
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
-from dwcp_migrate.lab.shuttle import Outcome, Shuttle, newest_record
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.shuttle import Shuttle, ShuttleOutcome, newest_record
+from dwcp_migrate.lab.wan import WanLink
 from dwcp_migrate.units import MIB
 
-LINK: Final = Link(rate_bytes_per_s=25e6, delay_s=0.010, loss=0.0001)
+LINK: Final = WanLink(rate_bytes_per_s=25e6, delay_s=0.010, loss=0.0001)
 
-DENSE: Final = Mix(zero=5, random=85, text=4, duplicate=2, records=4)
+DENSE: Final = GuestMix(zero=5, random=85, text=4, duplicate=2, records=4)
 """Little to compress, so that the link is the bottleneck and not the cores that the guests run on."""
 
 GUESTS: Final = tuple(
@@ -58,7 +58,7 @@ class Ended:
 
     end_s: float
     rate_min: float
-    outcome: Outcome
+    outcome: ShuttleOutcome
 
 
 def rows(options: Options) -> list[Row]:
@@ -72,7 +72,7 @@ def rows(options: Options) -> list[Row]:
         lab.start_agent(sharing.name, {"bandwidth": {"share": True}})
         lab.start_agent(leaving_it.name, {"bandwidth": {"share": False}})
         guests = (GUESTS[0], GUESTS[-1]) if options.quick else GUESTS
-        shuttles = [Shuttle(lab, Guest(guest)) for guest in guests]
+        shuttles = [Shuttle(lab, LabGuest(guest)) for guest in guests]
         for shuttle in shuttles:
             shuttle.guest.start(sharing)
         alone = {shuttle.guest.name: _alone(lab, shuttle) for shuttle in shuttles}

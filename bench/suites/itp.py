@@ -29,7 +29,7 @@ from bench.frame import Options, Row
 from bench.suites import itp_accuracy
 from dwcp_migrate.placement.arrays import APART, TOGETHER, State
 from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, moved, return_home
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet, Kind, Rule
 from dwcp_migrate.placement.kernel import COMPILED
 from dwcp_migrate.placement.kernels.search import descend, place, relieve, take_item, utilisation
@@ -44,7 +44,7 @@ LARGE: Final = 500
 
 CORES: Final = 2
 ENGINE: Final = "compiled" if COMPILED else "interpreted"
-FREE: Final = Policy(price_per_s=0.0, price_per_downtime_s=0.0)
+FREE: Final = PlacementPolicy(price_per_s=0.0, price_per_downtime_s=0.0)
 
 
 def rows(options: Options) -> list[Row]:

@@ -23,7 +23,7 @@ from bench.fleets import generate, referee
 from bench.frame import Options, Row
 from dwcp_migrate.placement.balance import bound, even_out, figures
 from dwcp_migrate.placement.check import violations
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.kernels.chains import fit
 from dwcp_migrate.placement.kernels.moves import scores_by_vector
@@ -182,7 +182,7 @@ def random_moves(count: int) -> Row:
 def online(count: int) -> Iterator[Row]:
     """One placement after another, each against all hosts tried by the twin."""
     fleet = generate.mixed(_rng(1), count, max(count // 10, 10))
-    problem = build(fleet, Policy())
+    problem = build(fleet, PlacementPolicy())
     draw, costs, score = _rng(2), np.empty(len(problem.hosts)), Score()
     for item in range(count):
         scores_by_vector(problem.model, problem.state, item, costs)

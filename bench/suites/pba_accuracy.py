@@ -15,7 +15,7 @@ import numpy as np
 from bench.frame import Options, Row
 from dwcp_migrate.bandwidth.forecasting import priors, synthetic
 from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
-from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, Score, run, score
+from dwcp_migrate.bandwidth.forecasting.evaluation import MIX, WARM_UP, ForecastScore, run, score
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 
@@ -67,21 +67,21 @@ def _fitted(train: Sequence[Floats], options: Options) -> tuple[Ensemble, str]:
     """Train on traces all that can be trained; and how that was."""
     shipped = model_files.load()
     try:
-        from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
+        from dwcp_migrate.bandwidth.training.ensembles import TrainingEffort, train_ensemble
     except ImportError:
         bare = Ensemble(shipped.weights, priors.tune_ewma(train))
         prior = priors.learn(bare.experts, train)
         return Ensemble(bare.weights, bare.ewma, prior), "shipped models, the rest from"
-    return train_ensemble(train, lambda *_: None, Effort(seed=options.seed), shipped), "trained on"
+    return train_ensemble(train, lambda *_: None, TrainingEffort(seed=options.seed), shipped), "trained on"
 
 
-def _scores(ensemble: Ensemble, series: Sequence[Floats]) -> dict[str, list[Score]]:
-    """Score each expert of the agent's panel, and the mix, which comes last."""
+def _scores(ensemble: Ensemble, series: Sequence[Floats]) -> dict[str, list[ForecastScore]]:
+    """ForecastScore each expert of the agent's panel, and the mix, which comes last."""
     found = score(run(ensemble.panel, series))
     return {name: found[name] for name in sorted(found, key=lambda name: (name == MIX, list(found).index(name)))}
 
 
-def _rows(series: str, scores: Mapping[str, list[Score]], n: int, method: str) -> list[Row]:
+def _rows(series: str, scores: Mapping[str, list[ForecastScore]], n: int, method: str) -> list[Row]:
     found = []
     for forecaster, by_target in scores.items():
         for target, result in zip(TARGETS, by_target, strict=True):

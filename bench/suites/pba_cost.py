@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 
 from bench.frame import Options, Row
-from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate
 from dwcp_migrate.bandwidth.forecasting.ensemble import neural
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
 from dwcp_migrate.bandwidth.forecasting.weights import MODELS
-from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import LOW
 from dwcp_migrate.transport.io import tcp_info
@@ -39,7 +39,7 @@ def inference_rows(options: Options) -> list[Row]:
     for name, model in MODELS.items():
         weights = model_files.load((name,)).weights[name]
         for batch in BATCHES:
-            expert, history, slots = neural(name, weights, batch), History(batch), np.arange(batch)
+            expert, history, slots = neural(name, weights, batch), SeriesWindow(batch), np.arange(batch)
             history.push(slots, np.ones(batch))
             runs = max(5, (200 if options.quick else 4000) // batch)
             seconds = _timed(partial(expert.step, slots, history), runs)
@@ -67,7 +67,7 @@ def _whole_sequence(name: str, options: Options) -> Row:
     runs = 5 if options.quick else 40
 
     def whole() -> None:
-        expert, history = neural(name, weights, 1), History(1)
+        expert, history = neural(name, weights, 1), SeriesWindow(1)
         for _ in range(model.sequence):
             history.push(slots, np.ones(1))
             expert.step(slots, history)
@@ -99,7 +99,7 @@ def training_rows(options: Options) -> list[Row]:
         return []
     count = TRAINING_SERIES // 4 if options.quick else TRAINING_SERIES
     series = ensembles.synthetic_series(options.seed, count)
-    effort = ensembles.Effort(seed=options.seed)
+    effort = ensembles.TrainingEffort(seed=options.seed)
     found = []
     for name, model in MODELS.items():
         begin = time.perf_counter()
@@ -177,7 +177,7 @@ class _Host:
 
     def _allocate(self) -> None:
         for link in range(LINKS):
-            capacity = Capacity(forecast_bytes_per_s=float(self.panel.forecasts[link, 0, LOW]))
+            capacity = LinkCapacity(forecast_bytes_per_s=float(self.panel.forecasts[link, 0, LOW]))
             demands = [
                 Demand(identity=name, remaining_bytes=4e9, dirty_bytes_per_s=float(self.panel.forecasts[slot, 0, 1]))
                 for name, slot in (("a", LINKS + 2 * link), ("b", LINKS + 2 * link + 1))

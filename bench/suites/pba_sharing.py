@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.frame import Options, Row
 from bench.links.simulation import Link, Moving, by_allocator, in_order
-from dwcp_migrate.bandwidth.allocation.allocator import Capacity
+from dwcp_migrate.bandwidth.allocation.allocator import LinkCapacity
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 
 RATE: Final = 25e6
@@ -65,7 +65,7 @@ class Outcome:
 
 def allocated() -> Outcome:
     """Let the allocator share the link among the four, no head-room left."""
-    capacity = Capacity(forecast_bytes_per_s=RATE, headroom_share=0.0)
+    capacity = LinkCapacity(forecast_bytes_per_s=RATE, headroom_share=0.0)
     return _outcome(Link(by_allocator(lambda _: capacity), four()))
 
 
@@ -134,10 +134,10 @@ class _FleetLink:
         """What the link carries then."""
         return float(self._rates[int(now) // 60])
 
-    def capacity(self, now: float) -> Capacity:
+    def capacity(self, now: float) -> LinkCapacity:
         """What the agent thinks then: the low quantile of a forecast made from the minute before."""
         before = float(self._rates[max(0, int(now) // 60 - 1)])
-        return Capacity(forecast_bytes_per_s=before * math.exp(-1.28 * 0.06), speed_bytes_per_s=1.25 * self._base)
+        return LinkCapacity(forecast_bytes_per_s=before * math.exp(-1.28 * 0.06), speed_bytes_per_s=1.25 * self._base)
 
     def live(self, tally: _Tally) -> None:
         """Play the day."""

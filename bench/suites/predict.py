@@ -20,10 +20,10 @@ from bench.frame import Options, Row
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import Predicted
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Shuttle, newest_record
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 
 GROUP: Final = 5
 """Migrations counted for one link and guest."""
@@ -45,7 +45,7 @@ class Group:
         taught: migrations that are not counted.
     """
 
-    link: Link
+    link: WanLink
     guest: GuestOptions
     taught: int
 
@@ -54,7 +54,7 @@ def group(seed: int, number: int) -> Group:
     """Draw a group; every fourth guest writes more than its link carries."""
     draw = random.Random(f"{seed}/{number}")  # noqa: S311 - to be repeated, not guessed
     hopeless = number % 4 == 3  # noqa: PLR2004 - every fourth
-    link = Link(
+    link = WanLink(
         rate_bytes_per_s=2e6 if hopeless else draw.choice((4e6, 8e6, 16e6, 25e6)),
         delay_s=draw.choice((0.002, 0.01, 0.02, 0.04)),
         loss=draw.choice((0.0, 0.0001, 0.001)),
@@ -105,7 +105,7 @@ def _run_group(lab: Lab, seed: int, number: int, count: int, tally: Tally) -> No
     planned = group(seed, number)
     _say(f"predict: group {number}, seed {seed}: {planned.link}, {planned.guest}")
     lab.wan.set(planned.link)
-    shuttle = Shuttle(lab, Guest(planned.guest))
+    shuttle = Shuttle(lab, LabGuest(planned.guest))
     shuttle.guest.start(lab.hypervisors[0])
     try:
         for _ in range(planned.taught):

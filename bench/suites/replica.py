@@ -20,11 +20,11 @@ import msgspec
 
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.state.fleet.commands import Acquire, Barrier, PutHost
-from dwcp_migrate.state.fleet.model import Outcome
+from dwcp_migrate.state.fleet.model import TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft.engine import RaftEngine
-from dwcp_migrate.state.raft.peer_connections import Identity
-from dwcp_migrate.state.raft.replica import Replica, Settings
+from dwcp_migrate.state.raft.peer_connections import PeerIdentity
+from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
 from dwcp_migrate.transport.tls import make_context
 
 PORT: Final = 7802
@@ -79,7 +79,7 @@ class _Timed(FleetMachine):
         super().__init__()
         self.applied_at: dict[int, float] = {}
 
-    def apply(self, batch: list[bytes]) -> list[Outcome]:
+    def apply(self, batch: list[bytes]) -> list[TicketOutcome]:
         outcomes = super().apply(batch)
         self.applied_at[self.fleet.index] = time.monotonic()
         return outcomes
@@ -93,14 +93,14 @@ class Node:
         self._cut: set[str] = set()
         tls = Path(setup.tls)
         files = (tls / "ca.pem", tls / f"{setup.name}.pem", tls / f"{setup.name}.key")
-        identity = Identity(
+        identity = PeerIdentity(
             name=setup.name,
             client=lambda: make_context("client", *files),
             server=lambda: make_context("server", *files),
             identify=lambda names: next((name for name in names if self._reachable(name)), None),
             address=lambda name: (setup.addresses[name], PORT) if self._reachable(name) else None,
         )
-        settings = Settings(
+        settings = RaftSettings(
             directory=Path(setup.directory),
             voters=tuple(setup.voters),
             election_s=setup.election_s,
@@ -234,7 +234,7 @@ class Node:
         return {"applied": {str(index): at for index, at in self._machine.applied_at.items()}}
 
 
-def _drop(name: str, replica: Replica) -> None:
+def _drop(name: str, replica: RaftReplica) -> None:
     replica.links.drop(name)
 
 

@@ -19,14 +19,14 @@ from bench.frame import Options, Row
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.disturb import kill_channels
-from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.observation import census, evidence
 from dwcp_migrate.lab.shuttle import Move, Shuttle, Watch, newest_record
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 from dwcp_migrate.units import MIB
 
-LINK: Final = Link(rate_bytes_per_s=20e6, delay_s=0.005, loss=0.0001)
+LINK: Final = WanLink(rate_bytes_per_s=20e6, delay_s=0.005, loss=0.0001)
 """160 Mbit/s, 10 ms, one packet in 10000 lost: a first pass takes two to three seconds."""
 
 GUEST: Final = GuestOptions(memory_mib=128, fill_mib=32, dirty_pages_per_s=300, check_pages_per_s=8000)
@@ -122,7 +122,7 @@ class Soak:
         self.tally = Tally()
         self._lab = lab
         self._seed = seed
-        self._shuttle = Shuttle(lab, Guest(GUEST))
+        self._shuttle = Shuttle(lab, LabGuest(GUEST))
         self._shuttle.guest.start(lab.hypervisors[0])
         self._before = census.at_rest(lab)
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tasks import Tasks
-from dwcp_migrate.agent.tracking.domain_tracker import Domains
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.config import Config
-from dwcp_migrate.dataplane.process_pool import Spares
+from dwcp_migrate.dataplane.process_pool import DataProcessPool
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.worker import SessionOptions
@@ -39,13 +39,13 @@ class Runtime:
 
     config: Config
     name: str
-    directory: Directory
+    directory: PeerDirectory
     silent: SilentPeers
     announcements: Announcements
-    ledger: Ledger
-    spares: Spares
+    ledger: MigrationRegistry
+    spares: DataProcessPool
     control: ControlClient
-    domains: Domains
+    domains: DomainTracker
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
     migrations: Tasks = field(default_factory=Tasks)

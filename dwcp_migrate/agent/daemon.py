@@ -22,34 +22,34 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.authorization.certificates import Certifying
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.authorization.permits import Permits
-from dwcp_migrate.agent.authorization.reconciler import Recovery
+from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
+from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
-from dwcp_migrate.agent.forecasting.loop import Planner
+from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
-from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
-from dwcp_migrate.agent.http.prediction_handlers import Prospect
+from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
-from dwcp_migrate.agent.http.status import Views
+from dwcp_migrate.agent.http.status import StatusViews
 from dwcp_migrate.agent.intake.hook_server import HookServer
-from dwcp_migrate.agent.intake.listeners import LinkIntake, Listener, RedirectIntake, explicit_intake
+from dwcp_migrate.agent.intake.listeners import AcceptLoop, LinkIntake, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.systemd import Notifier
-from dwcp_migrate.agent.tracking.domain_tracker import Domains
-from dwcp_migrate.agent.tracking.history import History
-from dwcp_migrate.agent.tracking.registry import Ledger
-from dwcp_migrate.api.schema import Done, Facts, Measured, Peers, Predicted, Status
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Config, Peer, load
-from dwcp_migrate.dataplane.process_pool import COMMAND, Spares
+from dwcp_migrate.config import Config, PeerConfig, load
+from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
@@ -94,33 +94,33 @@ class Agent:
         self._stopping = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
         self._redirection = Redirection(interceptor)
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
-        self.coordination = Coordination(
+        self.coordination = ClusterStateClient(
             self.runtime, lambda side: _context(side, self.runtime.config), self._rejected("state")
         )
         self.group = PbftGroup(self.runtime, lambda side: _context(side, self.runtime.config))
-        self.certifying = Certifying(self.runtime, self.group)
-        self.cluster_api = ClusterApi(
+        self.certifying = CertificateIssuer(self.runtime, self.group)
+        self.cluster_api = ClusterHandlers(
             self.runtime.name, lambda: self.runtime.config.coordination, self.coordination, self.certifying.view
         )
         self.cluster_api.propose = self.group.propose
-        self.permits = Permits(self.runtime, self.coordination, self.certifying)
-        self._recovery = Recovery(self.runtime, self.coordination, self.permits)
+        self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
+        self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
         self.incoming = Incoming(self.runtime, self.permits, self._recovery, is_own_address, __version__)
         self.incoming.outgoing_closed = self.outgoing.closed
         self.incoming.outgoing_carries = self.outgoing.carries
         self.incoming.successor = self.group.successor
-        self._views = Views(self.runtime, self._redirection)
+        self._views = StatusViews(self.runtime, self._redirection)
         self._views.coordination = lambda: self.coordination.latest
         self._views.group = self.group.status
-        self._planner = Planner(self.runtime, self.outgoing.pace)
-        self._prospect = Prospect(self.runtime, self._planner)
+        self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
+        self._prospect = PredictionHandlers(self.runtime, self._planner)
         self._views.links = self._prospect.links
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = LinkIntake(
@@ -132,7 +132,7 @@ class Agent:
         )
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
 
-    def _identify(self, names: list[str]) -> Peer | None:
+    def _identify(self, names: list[str]) -> PeerConfig | None:
         return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
 
     def _rejected(self, listener: str) -> Callable[[str], None]:
@@ -163,7 +163,7 @@ class Agent:
         api = self._http["control"] = HttpServer(Api(self).application())
         await api.listen_unix(config.control_socket)
         self.runtime.spares.start()
-        self._listeners["link"] = Listener(config.link.listen, config.link.port, self._link.take).start()
+        self._listeners["link"] = AcceptLoop(config.link.listen, config.link.port, self._link.take).start()
         await self._hook.start()
         await self.runtime.domains.start()
         await self.coordination.start()
@@ -179,16 +179,16 @@ class Agent:
         intercept = self.runtime.config.intercept
         if intercept.redirect:
             intake = RedirectIntake(self._redirected, self._rejected("redirect"))
-            self._listeners["redirect"] = Listener("127.0.0.1", intercept.port, intake.take).start()
+            self._listeners["redirect"] = AcceptLoop("127.0.0.1", intercept.port, intake.take).start()
             if any(":" in address for address, _ in self.runtime.directory.redirected()):
-                self._listeners["redirect6"] = Listener("::1", intercept.port, intake.take).start()
+                self._listeners["redirect6"] = AcceptLoop("::1", intercept.port, intake.take).start()
         if intercept.explicit_port:
             take = explicit_intake(
                 self.outgoing.accepted,
                 lambda: self.runtime.directory.by_name(self.runtime.config.intercept.explicit_peer),
                 intercept.explicit_port,
             )
-            self._listeners["explicit"] = Listener("127.0.0.1", intercept.explicit_port, take).start()
+            self._listeners["explicit"] = AcceptLoop("127.0.0.1", intercept.explicit_port, take).start()
 
     async def _listen_for_metrics(self) -> None:
         """Metrics are no reason not to start: a port that is taken is said and nothing more."""
@@ -277,7 +277,7 @@ class Agent:
 
     # -- what the control API serves, see `server.Served`
 
-    def status(self) -> Status:
+    def status(self) -> AgentStatus:
         """See `api.Status`."""
         return self._views.status()
 
@@ -369,8 +369,8 @@ def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContex
     return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
 
 
-def _directory(config: Config, name: str) -> Directory:
-    return Directory(config.peers, name, is_own_address)
+def _directory(config: Config, name: str) -> PeerDirectory:
+    return PeerDirectory(config.peers, name, is_own_address)
 
 
 def _keeping_listeners(new: Config, old: Config) -> Config:
@@ -409,7 +409,7 @@ def _runtime(
     keep_translation: Callable[[], list[socket.socket]],
 ) -> Runtime:
     name = config.name or socket.getfqdn()
-    ledger = Ledger(History(config.state_directory), wall_clock)
+    ledger = MigrationRegistry(MigrationHistory(config.state_directory), wall_clock)
     runtime = Runtime(
         config=config,
         name=name,
@@ -417,11 +417,11 @@ def _runtime(
         silent=SilentPeers(config.link.negative_cache_s),
         announcements=Announcements(config.policy.announcement_s_max),
         ledger=ledger,
-        spares=Spares(worker),
+        spares=DataProcessPool(worker),
         control=ControlClient(
             lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
         ),
-        domains=Domains(watcher, ledger),
+        domains=DomainTracker(watcher, ledger),
         keep_translation=keep_translation,
     )
     return runtime

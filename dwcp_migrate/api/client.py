@@ -45,15 +45,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class Client:
+class ApiClient:
     """The local agent, reached by its control socket; one connection a request."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def status(self) -> schema.Status:
+    def status(self) -> schema.AgentStatus:
         """The agent at a glance. Raises AgentUnreachableError like every method here."""
-        return self._get("/v1/status", schema.Status)
+        return self._get("/v1/status", schema.AgentStatus)
 
     def peers(self) -> list[schema.PeerView]:
         """All peers, asked just now."""

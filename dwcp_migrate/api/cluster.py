@@ -5,9 +5,9 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     GET  /v1/cluster                        Cluster
     GET  /v1/pbft                           PbftView
     POST /v1/pbft/propose                   Changed      the body is a `proposing.Change` as JSON; returns when it holds
-    GET  /v1/tickets                        Tickets      open ones first, then those that ended, newest first
+    GET  /v1/tickets                        TicketList      open ones first, then those that ended, newest first
     GET  /v1/locks                          Locks
-    GET  /v1/standing                       Standing     what placement must respect
+    GET  /v1/standing                       PlacementConstraints     what placement must respect
     POST /v1/cluster/add?name=N             Changed      N gets a vote
     POST /v1/cluster/remove?name=N          Changed      N loses it
     POST /v1/cluster/transfer-leader?name=N Changed      N leads; whoever is furthest if N is empty
@@ -16,10 +16,10 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     POST /v1/rules/put                      Changed      the body is a `state.model.Rule` as JSON, new or replaced
     POST /v1/rules/remove?name=N            Changed
     POST /v1/cluster/limits                 Changed      the body is a `state.model.Limits` as JSON
-    POST /v1/locks/acquire?name=N&lifetime_s=S  Held     this host takes the lease N, or prolongs it
+    POST /v1/locks/acquire?name=N&lifetime_s=S  HeldLease     this host takes the lease N, or prolongs it
     POST /v1/locks/release?name=N&token=T   Changed
     POST /v1/locks/reserve?name=N&source=A&destination=B&bytes_per_s=R&lifetime_s=S
-                                            Held         this host takes a share of the link, or changes it
+                                            HeldLease         this host takes a share of the link, or changes it
     POST /v1/locks/unreserve?name=N&token=T Changed
 
 Errors: status 400 for what cannot be read, 503 when the fleet cannot be asked or says no, with the body `api.Failure`.
@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.state.engine import EngineStatus
-from dwcp_migrate.state.fleet.model import Host, Lease, Limits, Reservation, Rule, Ticket
+from dwcp_migrate.state.fleet.model import HostRecord, Lease, Limits, LinkReservation, RuleRecord, Ticket
 
 NO_GROUP: Final = "no group is configured"
 """`GroupStatus.error` of a host without one."""
@@ -52,7 +52,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     trust_domain: str
     pbft: str
     engine: EngineStatus
-    hosts: list[Host] = []
+    hosts: list[HostRecord] = []
     limits: Limits = Limits()
 
 
@@ -127,7 +127,7 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Seat(msgspec.Struct, frozen=True, kw_only=True):
+class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
     """A host of the PBFT group with its public key."""
 
     name: str
@@ -147,28 +147,28 @@ class PbftView(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     group: GroupStatus
     cluster: str = ""
-    seats: list[Seat] = []
+    seats: list[GroupMember] = []
     choices: list[Chosen] = []
     events: list[EngineEvent] = []
 
 
-class Tickets(msgspec.Struct, frozen=True, kw_only=True):
-    """Tickets; `is_fresh` is False when the fleet could not be asked and this is what this host knows."""
+class TicketList(msgspec.Struct, frozen=True, kw_only=True):
+    """TicketList; `is_fresh` is False when the fleet could not be asked and this is what this host knows."""
 
     is_fresh: bool
     tickets: list[Ticket]
 
 
 class Locks(msgspec.Struct, frozen=True, kw_only=True):
-    """What is held now; see `Tickets` for `is_fresh`."""
+    """What is held now; see `TicketList` for `is_fresh`."""
 
     is_fresh: bool
     now: float
     leases: list[Lease]
-    reservations: list[Reservation]
+    reservations: list[LinkReservation]
 
 
-class Flight(msgspec.Struct, frozen=True, kw_only=True):
+class InFlightMigration(msgspec.Struct, frozen=True, kw_only=True):
     """A migration with an open ticket; `domain` is empty where the fleet was never told its name."""
 
     domain: str
@@ -176,25 +176,25 @@ class Flight(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class PlacementConstraints(msgspec.Struct, frozen=True, kw_only=True):
     """What the fleet's state says to placement.
 
     Attributes:
-        is_fresh: see `Tickets`.
+        is_fresh: see `TicketList`.
         draining: hosts that take no domains.
         hosts: what each says of itself; labels and capacity.
         flights: migrations under way or about to begin.
     """
 
     is_fresh: bool
-    rules: list[Rule] = []
+    rules: list[RuleRecord] = []
     draining: list[str] = []
-    hosts: list[Host] = []
-    flights: list[Flight] = []
+    hosts: list[HostRecord] = []
+    flights: list[InFlightMigration] = []
     limits: Limits = Limits()
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
     """A lease or a reservation of this host; `token` gives it back."""
 
     name: str

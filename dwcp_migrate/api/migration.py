@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from dwcp_migrate.protocol.worker import Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
 
 State = Literal["opening", "precopy", "switchover", "postcopy", "waiting", "passthrough", "ended"]
 Role = Literal["source", "destination"]
@@ -40,7 +40,7 @@ DETAIL_CHARACTERS_MAX: Final = 500
 """Length of any text that came from another process."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened, as `session.messages.Happened` says it or libvirt does (`libvirt-...`).
 
     Attributes:
@@ -55,14 +55,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
+class MigrationPhase(msgspec.Struct, frozen=True, kw_only=True):
     """A state that the migration entered, and when (seconds since the epoch)."""
 
     state: State
     at: float
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedMigration(msgspec.Struct, frozen=True, kw_only=True):
     """What was predicted when it began. Three numbers are the quantiles 0.1, 0.5 and 0.9.
 
     Attributes:
@@ -136,12 +136,12 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     eta_s: float = -1.0
     eta_range_s: tuple[float, float] | None = None
     granted_bytes_per_s: float = -1.0
-    expected: Expected | None = None
+    expected: ExpectedMigration | None = None
     peer_result: str = ""
-    counters: Counters = msgspec.field(default_factory=Counters)
+    counters: MigrationCounters = msgspec.field(default_factory=MigrationCounters)
     connections: dict[str, int] = {}
-    phases: tuple[Phase, ...] = ()
-    events: tuple[Event, ...] = ()
+    phases: tuple[MigrationPhase, ...] = ()
+    events: tuple[MigrationEvent, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -164,10 +164,10 @@ def enter(record: Migration, state: State, now: float) -> Migration:
     """Move to a state; a move that `TRANSITIONS` does not know leaves the record as it is."""
     if state not in TRANSITIONS[record.state]:
         return record
-    return replace(record, state=state, phases=(*record.phases, Phase(state=state, at=now)))
+    return replace(record, state=state, phases=(*record.phases, MigrationPhase(state=state, at=now)))
 
 
-def note(record: Migration, event: Event) -> Migration:
+def note(record: Migration, event: MigrationEvent) -> Migration:
     """Append an event, bounded by `EVENTS_MAX`: the oldest of the newer half makes room."""
     event = replace(event, detail=event.detail[:DETAIL_CHARACTERS_MAX])
     events = record.events
@@ -179,7 +179,7 @@ def note(record: Migration, event: Event) -> Migration:
 
 def happened(record: Migration, message: Happened, now: float) -> Migration:
     """Take in what a data process says."""
-    known = Event(
+    known = MigrationEvent(
         at=now, event=message.event, connection=message.connection, detail=message.detail, number=message.number
     )
     record = note(record, known)
@@ -224,7 +224,7 @@ RATE_WEIGHT: Final = 0.4
 """Weight of the newest sample in the smoothed rates: about the last two seconds at a sample every 0.5 s."""
 
 
-def progressed(record: Migration, counters: Counters, elapsed_s: float) -> Migration:
+def progressed(record: Migration, counters: MigrationCounters, elapsed_s: float) -> Migration:
     """Take in new totals, `elapsed_s` seconds after the ones before, and smooth the rates."""
     if elapsed_s <= 0:
         return replace(record, counters=counters)

@@ -3,7 +3,7 @@
 The rule: these structs are the contract with `dwcp-migrate status` and friends, with scripts, and with the metrics.
 Fields are added, never renamed or removed within a version of the path.
 
-    GET  /v1/status              Status
+    GET  /v1/status              AgentStatus
     GET  /v1/migrations          Migrations     those that run now, oldest first
     GET  /v1/migrations/{id}     Migration      running or ended; any unique prefix of the id
     GET  /v1/history?limit=N     Migrations     those that ended, newest first (N defaults to HISTORY_LIMIT_DEFAULT)
@@ -32,7 +32,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.api.cluster import GroupStatus
-from dwcp_migrate.api.migration import Event, Expected, Migration, Phase, Result, Role, State
+from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
 from dwcp_migrate.state.engine import EngineStatus
 
 __all__ = [
@@ -40,30 +40,30 @@ __all__ = [
     "HISTORY_LIMIT_MAX",
     "WEIGHT_MAX",
     "AgentState",
-    "Certificate",
+    "AgentStatus",
+    "CertificateExpiry",
     "Done",
-    "Event",
-    "Expected",
+    "ExpectedMigration",
     "Facts",
     "Failure",
     "GuestRate",
     "Hook",
-    "Intercept",
     "Libvirt",
     "LinkForecast",
-    "Listener",
+    "ListenerStatus",
     "Measured",
     "Migration",
+    "MigrationEvent",
+    "MigrationPhase",
     "Migrations",
     "PeerView",
     "Peers",
-    "Phase",
     "Predicted",
+    "RedirectRule",
+    "RedirectStatus",
     "Result",
     "Role",
-    "Rule",
     "State",
-    "Status",
     "Totals",
     "Update",
 ]
@@ -124,7 +124,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     downtime_count: dict[str, int] = {}
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class RedirectRule(msgspec.Struct, frozen=True, kw_only=True):
     """One redirect rule: connections towards a peer's address, and how many it caught."""
 
     peer: str
@@ -133,7 +133,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Intercept(msgspec.Struct, frozen=True, kw_only=True):
+class RedirectStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The redirect.
 
     Attributes:
@@ -148,7 +148,7 @@ class Intercept(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     port_min: int
     port_max: int
-    rules: list[Rule] = []
+    rules: list[RedirectRule] = []
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +182,7 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
 
 
-class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+class CertificateExpiry(msgspec.Struct, frozen=True, kw_only=True):
     """One PEM file of the `tls` table.
 
     Attributes:
@@ -200,7 +200,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Listener(msgspec.Struct, frozen=True, kw_only=True):
+class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A socket that the agent listens on.
 
     Attributes:
@@ -255,7 +255,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
 
     domain: str
     peer: str
-    expected: Expected
+    expected: ExpectedMigration
     reason: str
     memory_bytes: int
     dirty_bytes_per_s: tuple[float, float, float]
@@ -264,7 +264,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     rtt_s: float
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at a glance, and all that the metrics need.
 
     Attributes:
@@ -289,9 +289,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     spare_ready: bool
     hook_last_at: float
     totals: Totals
-    intercept: Intercept
+    intercept: RedirectStatus
     libvirt: Libvirt
-    certificates: list[Certificate]
+    certificates: list[CertificateExpiry]
     migrations: list[Migration]
     coordination: EngineStatus = EngineStatus(engine="", state="stopped")
     group: GroupStatus = GroupStatus()
@@ -353,12 +353,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     state: AgentState
-    intercept: Intercept
+    intercept: RedirectStatus
     libvirt: Libvirt
     hook: Hook
-    certificates: list[Certificate]
+    certificates: list[CertificateExpiry]
     name_in_certificate: bool
-    listeners: list[Listener]
+    listeners: list[ListenerStatus]
     peers: list[PeerView]
     spare_ready: bool
     explicit_peer: str

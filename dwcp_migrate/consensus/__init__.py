@@ -7,24 +7,24 @@ Shell: `journal_file`, `key_file`, `channel`, `node`, `group_client`, `event_loo
 The protocol with its diagram, what is signed and what is left out: docs/consensus.md.
 """
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate
-from dwcp_migrate.consensus.pbft.client import Client, Decision
-from dwcp_migrate.consensus.pbft.core import Application, Context, Execution, Options, Ready
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
+from dwcp_migrate.consensus.pbft.client import Decision, PbftClient
+from dwcp_migrate.consensus.pbft.core import Application, Context, Execution, Options, ReplicaOutput
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
-from dwcp_migrate.consensus.pbft.replica import Replica
+from dwcp_migrate.consensus.pbft.replica import PbftReplica
 
 __all__ = [
     "Application",
-    "Certificate",
-    "Client",
     "Context",
     "Decision",
+    "DecisionCertificate",
     "Execution",
-    "Identity",
     "Member",
     "Membership",
     "Options",
-    "Ready",
-    "Replica",
+    "PbftClient",
+    "PbftReplica",
+    "ReplicaOutput",
+    "SigningIdentity",
 ]

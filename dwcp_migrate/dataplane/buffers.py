@@ -13,7 +13,7 @@ POOLED_BUFFERS_MAX: Final = 32
 """What is kept for reuse. Buffers in use are bounded by the window of bytes in flight, not here."""
 
 
-class Lease:
+class BufferLease:
     """A buffer and the count of those who still need its bytes."""
 
     def __init__(self, pool: "BufferPool", data: bytearray) -> None:
@@ -51,12 +51,12 @@ class BufferPool:
     def __init__(self) -> None:
         self._free: list[bytearray] = []
 
-    def lease(self) -> Lease:
+    def lease(self) -> BufferLease:
         """Take a buffer; its content is undefined."""
         try:
-            return Lease(self, self._free.pop())
+            return BufferLease(self, self._free.pop())
         except IndexError:
-            return Lease(self, bytearray(BUFFER_BYTES))
+            return BufferLease(self, bytearray(BUFFER_BYTES))
 
     def give_back(self, data: bytearray) -> None:
         """Keep a buffer for the next lease, or drop it when enough are kept."""

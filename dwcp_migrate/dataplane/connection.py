@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from dwcp_migrate.dataplane.buffers import Lease
+from dwcp_migrate.dataplane.buffers import BufferLease
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
@@ -33,7 +33,7 @@ class Retained:
 
     sequence: int
     raw: memoryview
-    lease: Lease | None
+    lease: BufferLease | None
 
 
 class Outlet:
@@ -54,7 +54,7 @@ class Outlet:
         self._end_sequence: int | None = None
         self._end_acknowledged = threading.Event()
 
-    def retain(self, raw: memoryview, lease: Lease | None) -> int:
+    def retain(self, raw: memoryview, lease: BufferLease | None) -> int:
         """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement."""
         if lease is not None:
             lease.hold()

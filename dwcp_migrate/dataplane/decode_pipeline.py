@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import xxhash
 
 from dwcp_migrate.dataplane.worker_threads import WorkPool
-from dwcp_migrate.delta import Decompressor, PageDecoder, Prepared, state_sequence
+from dwcp_migrate.delta import Decompressor, PageDecoder, PreparedSegment, state_sequence
 from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.transport import Segment
 
@@ -29,7 +29,7 @@ class _Waiting:
     """A segment that waits for its turn; `prepared` is None where it could not be."""
 
     state_sequence: int
-    prepared: Prepared | None = field(compare=False)
+    prepared: PreparedSegment | None = field(compare=False)
     segment: Segment = field(compare=False)
 
 
@@ -78,7 +78,7 @@ class Rebuild:
             self._applying = True
         self._apply_ready()
 
-    def _prepared(self, segment: Segment) -> tuple[Prepared | None, int | None]:
+    def _prepared(self, segment: Segment) -> tuple[PreparedSegment | None, int | None]:
         """What can be done at any time, None where it fails; and the segment's turn."""
         try:
             prepared = self._decoder.prepare(segment.payload, segment.raw_size, self._decompressor())
@@ -105,7 +105,7 @@ class Rebuild:
                 self._decoder.skip(item.state_sequence)
             self._finish(item.segment, item.prepared)
 
-    def _finish(self, segment: Segment, prepared: Prepared | None) -> None:
+    def _finish(self, segment: Segment, prepared: PreparedSegment | None) -> None:
         """Deliver a segment whose turn it is, or ask for it again."""
         if prepared is None:
             self._reject(segment)

@@ -23,7 +23,7 @@ from dwcp_migrate.dataplane.source import usable_cores
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import PageDecoder
 from dwcp_migrate.errors import LimitExceededError
-from dwcp_migrate.protocol.worker import Counters, Happened, StartDestination
+from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartDestination
 from dwcp_migrate.transport import OPEN, Segment
 from dwcp_migrate.units import MIB
 
@@ -143,7 +143,7 @@ class DestinationSession(LinkSession):
         self._dials.put(None)
         super()._end(result, detail)
 
-    def _totals(self, counters: Counters) -> None:
+    def _totals(self, counters: MigrationCounters) -> None:
         with self._lock:
             counters.raw_bytes = self._raw_bytes
             counters.in_flight_bytes = self._pending_bytes

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
-from dwcp_migrate.protocol.worker import Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
 from dwcp_migrate.units import MIB
 
 PIPE_BYTES: Final = 1 * MIB
@@ -129,12 +129,12 @@ class RelaySession:
         for pair in pairs:
             pair.reset()
 
-    def _totals(self) -> Counters:
+    def _totals(self) -> MigrationCounters:
         forward = self._ended_bytes[0] + sum(pair.forward.moved_bytes for pair in self._pairs.values())
         reverse = self._ended_bytes[1] + sum(pair.reverse.moved_bytes for pair in self._pairs.values())
-        return Counters(raw_bytes=forward, wire_bytes=forward, opaque_bytes=forward, reverse_bytes=reverse)
+        return MigrationCounters(raw_bytes=forward, wire_bytes=forward, opaque_bytes=forward, reverse_bytes=reverse)
 
-    def counters(self) -> Counters:
+    def counters(self) -> MigrationCounters:
         """Bytes so far, both directions."""
         with self._lock:
             return self._totals()

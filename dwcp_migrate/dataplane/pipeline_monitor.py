@@ -22,7 +22,7 @@ CAPACITY_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PipelineSample:
     """One look at the pipeline.
 
     Attributes:
@@ -38,7 +38,7 @@ class Seen:
     held_s: float = 0.0
 
 
-class Pace:
+class PipelineMonitor:
     """Watches one migration's pipeline; safe from any thread.
 
     Args:
@@ -58,19 +58,19 @@ class Pace:
         self._choice = CodecChoice(level_max)
         self._workers = workers
         self._lock = threading.Lock()
-        self._began: tuple[float, Seen] | None = None
+        self._began: tuple[float, PipelineSample] | None = None
         self._looks = self._waiting_looks = 0
         self.link_waiting_s = self.path_waiting_s = 0.0
         self._rates: deque[tuple[float, float]] = deque()
 
-    def ahead_s(self, now: float, seen: Seen) -> float:
+    def ahead_s(self, now: float, seen: PipelineSample) -> float:
         """Time that the link needs for what is encoded already; 0 while its rate is unknown."""
         with self._lock:
             self._look(now, seen)
             capacity = self._capacity_bytes_per_s()
             return seen.queued_bytes / capacity if capacity else 0.0
 
-    def choose(self, now: float, seen: Seen) -> Coding:
+    def choose(self, now: float, seen: PipelineSample) -> Coding:
         """The coding for the next segment."""
         with self._lock:
             self._look(now, seen)
@@ -79,7 +79,7 @@ class Pace:
     def _capacity_bytes_per_s(self) -> float:
         return max((rate for _, rate in self._rates), default=0.0)
 
-    def _look(self, now: float, seen: Seen) -> None:
+    def _look(self, now: float, seen: PipelineSample) -> None:
         """Add a look to the measurement under way, and evaluate that when its time is over."""
         self._looks += 1
         self._waiting_looks += seen.queued_bytes > 0

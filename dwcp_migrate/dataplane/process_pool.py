@@ -3,7 +3,7 @@
 The rule: every process that was spawned is waited for, and whoever waits for it learns how it ended. Nothing here
 blocks the loop, and no thread is used: a process's end is read from its pidfd.
 
-    Spares.take() ──> DataProcess ── send(StartSource ...) ──> ... on_message(...) ... on_exit(code)
+    DataProcessPool.take() ──> DataProcess ── send(StartSource ...) ──> ... on_message(...) ... on_exit(code)
        └── starts the next spare, at once if that was the last one, else once no more are taken
 """
 
@@ -24,9 +24,9 @@ from dwcp_migrate.errors import SessionError
 from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     FromWorker,
-    Ready,
     Returned,
     ToWorker,
+    WorkerReady,
     decode_from_worker,
     encode,
 )
@@ -62,9 +62,9 @@ class DataProcess:
 
     Attributes:
         pid: its process id.
-        ready: done when it said `Ready`; failed with SessionError when it ended before.
+        ready: done when it said `WorkerReady`; failed with SessionError when it ended before.
         exited: done with its exit code (negative: the signal) when it is gone.
-        on_message: called with each message after `Ready`.
+        on_message: called with each message after `WorkerReady`.
         on_returned: called with the sockets of a connection that it gives back.
     """
 
@@ -167,7 +167,7 @@ class DataProcess:
             self.on_returned(sockets)
             return
         _close(sockets)
-        if isinstance(message, Ready):
+        if isinstance(message, WorkerReady):
             if not self.ready.done():
                 self.ready.set_result(None)
         else:
@@ -209,7 +209,7 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         sock.close()
 
 
-class Spares:
+class DataProcessPool:
     """Keeps data processes warm.
 
     Args:

@@ -19,9 +19,9 @@ from dwcp_migrate.dataplane.connection import Connection, Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
 from dwcp_migrate.protocol.worker import (
-    Counters,
     Finished,
     Happened,
+    MigrationCounters,
     SessionOptions,
     StartDestination,
     StartSource,
@@ -82,7 +82,7 @@ class LinkSession(ABC):
         """Gates to close at the end."""
 
     @abstractmethod
-    def _totals(self, counters: Counters) -> None:
+    def _totals(self, counters: MigrationCounters) -> None:
         """Fill in what only this side counts."""
 
     def _new_connection(self, number: int, gate: Gate) -> Connection:
@@ -199,10 +199,10 @@ class LinkSession(ABC):
         for connection in connections:
             connection.break_off(tell=tell)
 
-    def counters(self) -> Counters:
+    def counters(self) -> MigrationCounters:
         """Totals so far."""
         link = self.link.counters()
-        counters = Counters(
+        counters = MigrationCounters(
             wire_bytes=link.sent_bytes + link.received_bytes,
             resent_segments=link.resent_pieces,
             repaired_segments=self._repaired,

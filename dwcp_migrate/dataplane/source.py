@@ -17,18 +17,18 @@ import xxhash
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival
 from dwcp_migrate.dataplane.flow_control import Gate
-from dwcp_migrate.dataplane.pipeline_monitor import Pace, Seen
+from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
 from dwcp_migrate.dataplane.session import LinkSession, link_options
-from dwcp_migrate.dataplane.source_reader import ForwardReader, Shared, Stage
+from dwcp_migrate.dataplane.source_reader import ForwardReader, SharedPipeline, Stage
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
-from dwcp_migrate.protocol.worker import Counters, Happened, StartSource
+from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartSource
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
-from dwcp_migrate.qemu.sniff import Kind
-from dwcp_migrate.transport import URGENT, Segment, Window
+from dwcp_migrate.qemu.sniff import StreamKind
+from dwcp_migrate.transport import URGENT, InFlightWindow, Segment
 
 
 def usable_cores() -> int:
@@ -42,7 +42,7 @@ class _Observer:
     def __init__(self, number: int, report: Callable[[Happened], None]) -> None:
         self._number = number
         self._report = report
-        self._kind = Kind.UNKNOWN
+        self._kind = StreamKind.UNKNOWN
 
     def look(self, parser: StreamParser) -> None:
         """Report what is new."""
@@ -85,11 +85,11 @@ class SourceSession(LinkSession):
         options = start.options
         workers = options.workers or usable_cores()
         self._pool = WorkPool(workers, "encode", self.fail)
-        self._pace = Pace(options.codec, options.level, options.level_max, workers)
-        self._window = Window(options.in_flight_ms_max)
+        self._pace = PipelineMonitor(options.codec, options.level, options.level_max, workers)
+        self._window = InFlightWindow(options.in_flight_ms_max)
         self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
         stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
-        self._shared = Shared(self._gate, stage, BufferPool())
+        self._shared = SharedPipeline(self._gate, stage, BufferPool())
         self._blocks = RamBlocks()
         self._parsers: dict[int, StreamParser] = {}
         self._recorder = self._make_recorder()
@@ -139,10 +139,10 @@ class SourceSession(LinkSession):
         now = time.monotonic()
         return self._pace.ahead_s(now, self._seen(now))
 
-    def _seen(self, now: float) -> Seen:
+    def _seen(self, now: float) -> PipelineSample:
         link = self.link.counters()
         self._window.rtt_s = link.rtt_s
-        return Seen(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), self._gate.held_s(now))
+        return PipelineSample(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), self._gate.held_s(now))
 
     def _before_repair(self) -> None:
         self._shared.stage.reset()
@@ -157,7 +157,7 @@ class SourceSession(LinkSession):
         """One that comes later goes back to the agent, for a session of its own."""
         return False
 
-    def _totals(self, counters: Counters) -> None:
+    def _totals(self, counters: MigrationCounters) -> None:
         self._shared.stage.count(counters)
         with self._lock:
             connections = list(self._connections.values())

@@ -11,15 +11,15 @@ from typing import Final
 
 import xxhash
 
-from dwcp_migrate.dataplane.buffers import BufferPool, Lease
+from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import WorkPool
-from dwcp_migrate.delta import Coding, Compressor, Job, PageCounts, PageEncoder
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
+from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.qemu import Cut, StreamParser
-from dwcp_migrate.qemu.sniff import Kind
+from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.units import KIB
 
@@ -61,7 +61,7 @@ class Stage:
         self._pages = PageCounts()
         self._opaque_bytes = 0
 
-    def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: Lease) -> None:
+    def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: BufferLease) -> None:
         """Classify one cut of `view` and have it compressed and sent."""
         raw = view[cut.begin : cut.end]
         with self._classifying:
@@ -82,7 +82,7 @@ class Stage:
         else:
             self._pool.submit(encode)
 
-    def _segment(self, connection: int, sequence: int, flags: int, raw: memoryview, job: Job) -> Segment:
+    def _segment(self, connection: int, sequence: int, flags: int, raw: memoryview, job: PageJob) -> Segment:
         payload = job.encode(self._choose(), self._compressor())
         with self._counted:
             self._pages.add(job.counts)
@@ -101,7 +101,7 @@ class Stage:
         with self._classifying:
             self._encoder.reset()
 
-    def count(self, counters: Counters) -> None:
+    def count(self, counters: MigrationCounters) -> None:
         """Add the pages and opaque bytes so far."""
         with self._counted:
             pages = self._pages
@@ -116,7 +116,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedPipeline:
     """What all readers of a migration share."""
 
     gate: Gate
@@ -136,7 +136,7 @@ class ForwardReader:
         self,
         outlet: Outlet,
         parser: StreamParser,
-        shared: "Shared",
+        shared: "SharedPipeline",
         observe: Callable[[StreamParser], None],
         record: Callable[[memoryview], None] | None = None,
     ) -> None:
@@ -187,7 +187,7 @@ class ForwardReader:
     def _bulk(self) -> bool:
         """Whether waiting a little for a larger segment is worth it and harms nobody."""
         parser = self._parser
-        return parser.kind in (Kind.MAIN, Kind.MULTIFD) and not parser.opaque_reason and not parser.urgent
+        return parser.kind in (StreamKind.MAIN, StreamKind.MULTIFD) and not parser.opaque_reason and not parser.urgent
 
     def _take(self, data: memoryview) -> None:
         if self._record is not None:

@@ -32,14 +32,14 @@ from dwcp_migrate.protocol.worker import (
     Finished,
     FromWorker,
     Happened,
-    Pace,
-    Progress,
-    Ready,
     Returned,
+    SetRate,
     StartDestination,
     StartRelay,
     StartSource,
     ToWorker,
+    WorkerProgress,
+    WorkerReady,
     decode_to_worker,
     encode,
 )
@@ -86,7 +86,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the session is over or the agent is gone."""
-        self._send(Ready(pid=os.getpid()))
+        self._send(WorkerReady(pid=os.getpid()))
         while True:
             ready = {fd for fd, _ in self._poller.poll(PROGRESS_S * 1000)}
             if self._wake in ready:
@@ -107,7 +107,7 @@ class Worker:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S:
             self._told_at = now
-            self._send(Progress(counters=session.counters()))
+            self._send(WorkerProgress(counters=session.counters()))
 
     def _finished(self, session: Session) -> Finished | None:
         """The result, once nothing more can come."""
@@ -157,7 +157,7 @@ class Worker:
                 session.add_connection(message.connection, *sockets)
             case AddChannel(), DestinationSession() as session:
                 session.add_channel(*sockets)
-            case Pace(), session:
+            case SetRate(), session:
                 self._pace(session, message.bytes_per_s)
             case Abort(), session:
                 if session is None:

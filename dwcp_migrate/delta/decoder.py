@@ -32,7 +32,7 @@ from dwcp_migrate.units import PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedSegment:
     """A segment that waits for its turn.
 
     Attributes:
@@ -65,7 +65,7 @@ class PageDecoder:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""
         self._pages.fill(0)
 
-    def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> Prepared:
+    def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> PreparedSegment:
         """Do all that does not need the cache.
 
         Raises:
@@ -75,12 +75,12 @@ class PageDecoder:
         head, packed = unpack(memoryview(payload), raw_bytes)
         body = memoryview(decompressor.decompress(head.codec, packed, head.body_bytes))
         if head.form == OPAQUE:
-            return Prepared(None, False, np.frombuffer(body, np.uint8), None)
+            return PreparedSegment(None, False, np.frombuffer(body, np.uint8), None)
         prepare = in_place.read if head.form == IN_PLACE else _read_apart
         raw, plan = prepare(head, body, raw_bytes, len(self._filled))
-        return Prepared(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
+        return PreparedSegment(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
 
-    def apply(self, prepared: Prepared) -> memoryview:
+    def apply(self, prepared: PreparedSegment) -> memoryview:
         """Put the pages in and take over what is to be kept; returns the segment's raw bytes.
 
         Raises:

@@ -1,6 +1,6 @@
 """The source's half of HDE: each page in the cheapest form that the destination can rebuild.
 
-    classify (serial, in stream order)                            Job.encode (parallel, frees the GIL to compress)
+    classify (serial, in stream order)                            PageJob.encode (parallel, frees the GIL to compress)
       gather the cut's pages into one array                         body = pages in full, then XORs, then columns
       hash                                                          compress, or send as it is where that does not pay
       zero       nothing but zeros                                         no body
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from dwcp_migrate.delta.cache import PAGE_WORDS, PageCache, hash_pages
 from dwcp_migrate.delta.codec import NO_CODING, Compressor
-from dwcp_migrate.delta.job import NO_PAGES, UNDECIDED, Classified, Job, PageCounts, opaque_payload
+from dwcp_migrate.delta.job import NO_PAGES, UNDECIDED, Classified, PageCounts, PageJob, opaque_payload
 from dwcp_migrate.delta.payload import (
     DELTA,
     DUPLICATE,
@@ -71,7 +71,7 @@ class PageEncoder:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""
         self._cache.pages.fill(0)
 
-    def classify(self, raw: memoryview | Bytes, cut: Cut) -> Job:
+    def classify(self, raw: memoryview | Bytes, cut: Cut) -> PageJob:
         """Decide the form of each page of `raw[cut.begin:cut.end]`, and keep the pages' content.
 
         Raises:
@@ -82,7 +82,7 @@ class PageEncoder:
             raise LocalProtocolError(f"cut of {len(segment)} bytes, at most {RAW_BYTES_MAX}")
         layout = cut.layout
         if layout is None or not _worth_it(layout):
-            return Job(len(segment), None, PageCounts(), 0, segment, None, _unclassified(NO_PAGES))
+            return PageJob(len(segment), None, PageCounts(), 0, segment, None, _unclassified(NO_PAGES))
         counts = PageCounts(listed_zero=len(layout.zero_key))
         if len(layout.zero_key):
             counts.resent_zero = int(np.count_nonzero(self._cache.table.get(layout.zero_key) != NEVER))
@@ -90,7 +90,7 @@ class PageEncoder:
         pages = windows(segment, PAGE_BYTES)[layout.page_position].view(np.uint64)
         classified = self._classify(pages, layout.page_key, counts)
         sequence, flags = self._sequence_flags(classified)
-        return Job(len(segment), sequence, counts, flags, segment, layout, classified)
+        return PageJob(len(segment), sequence, counts, flags, segment, layout, classified)
 
     def _sequence_flags(self, classified: Classified) -> tuple[int | None, int]:
         """A place in the order of segments that touch the cache, for those that do."""

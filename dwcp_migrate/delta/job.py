@@ -77,7 +77,7 @@ class Classified:
 
 
 @dataclass(slots=True)
-class Job:
+class PageJob:
     """A segment to encode.
 
     Attributes:

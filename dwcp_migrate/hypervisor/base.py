@@ -104,7 +104,7 @@ class JobStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Domain:
+class DomainInfo:
     """A domain that runs on this host.
 
     Attributes:
@@ -153,7 +153,7 @@ class DomainWatcher(Protocol):
     def state(self) -> WatcherState:
         """Say where the connection stands."""
 
-    async def domains(self) -> list[Domain]:
+    async def domains(self) -> list[DomainInfo]:
         """Read running domains and their migration jobs; empty while libvirtd is away."""
 
     async def job(self, uuid: str) -> JobStatistics | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import (
     Caught,
-    Domain,
     DomainEvent,
+    DomainInfo,
     JobStatistics,
     Listener,
     Redirect,
@@ -66,7 +66,7 @@ class FakeInterceptor:
 class FakeWatcher:
     """A libvirtd whose domains are as they are set, see `base.DomainWatcher`."""
 
-    def __init__(self, domains: Iterable[Domain] = ()) -> None:
+    def __init__(self, domains: Iterable[DomainInfo] = ()) -> None:
         self.running = {domain.uuid: domain for domain in domains}
         self.completed_jobs: dict[str, JobStatistics] = {}
         self.dirty_rates: dict[str, float] = {}
@@ -88,7 +88,7 @@ class FakeWatcher:
         """See `base.DomainWatcher.state`."""
         return WatcherState(connected=self.connected, version="11.3.0" if self.connected else "")
 
-    async def domains(self) -> list[Domain]:
+    async def domains(self) -> list[DomainInfo]:
         """See `base.DomainWatcher.domains`."""
         return list(self.running.values()) if self.connected else []
 

@@ -16,9 +16,9 @@ import libvirt
 import libvirtaio
 
 from dwcp_migrate.hypervisor.base import (
-    Domain,
     DomainEvent,
     DomainEventKind,
+    DomainInfo,
     JobStatistics,
     Listener,
     WatcherState,
@@ -182,7 +182,7 @@ class LibvirtWatcher:
 
     # -- questions
 
-    async def domains(self) -> list[Domain]:
+    async def domains(self) -> list[DomainInfo]:
         """See `base.DomainWatcher.domains`."""
         connection = self._connection
         if connection is None or not self._state.connected:
@@ -259,12 +259,12 @@ def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def _domains(connection: Any) -> list[Domain]:
+def _domains(connection: Any) -> list[DomainInfo]:
     """List active domains; one that goes away meanwhile is left out."""
     found = []
     for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[:DOMAINS_MAX]:
         with contextlib.suppress(libvirt.libvirtError):
-            found.append(Domain(domain.UUIDString(), domain.name(), domain.maxMemory() * KIB, _active_job(domain)))
+            found.append(DomainInfo(domain.UUIDString(), domain.name(), domain.maxMemory() * KIB, _active_job(domain)))
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.guest import Guest, GuestOptions
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
@@ -98,7 +98,7 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say = lambda _: N
         lab.start_agents()
     else:
         lab.stop_agents()
-    guest = Guest(options)
+    guest = LabGuest(options)
     say(f"{arm.name}: starting the guest ({options.memory_mib} MiB)")
     destination.console(guest.name).unlink(
         missing_ok=True
@@ -112,7 +112,7 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say = lambda _: N
         guest.destroy(source, destination)
 
 
-def _measure(lab: Lab, arm: Arm, guest: Guest, say: Say) -> ArmResult:
+def _measure(lab: Lab, arm: Arm, guest: LabGuest, say: Say) -> ArmResult:
     source, destination = lab.hypervisors[:2]
     command = ["migrate", "--live", *arm.flags, guest.name, f"qemu+tcp://{destination.name}/system"]
     say(f"{arm.name}: virsh {' '.join(command)}")
@@ -138,7 +138,7 @@ def _measure(lab: Lab, arm: Arm, guest: Guest, say: Say) -> ArmResult:
     )
 
 
-def passthrough_reason(agent: Agent) -> str:
+def passthrough_reason(agent: LabAgent) -> str:
     """Return why a source's newest migration ran unaccelerated; empty when it was accelerated."""
     migrations = agent.get("/v1/history?limit=1")["migrations"]
     return str(migrations[0].get("passthrough_reason", "")) if migrations else "the agent saw no migration"
@@ -154,7 +154,7 @@ def completed_job(host: Hypervisor, domain: str) -> dict[str, int]:
     return {key.strip(): int(value) for key, _, value in pairs if value.strip().isdigit()}
 
 
-def _check(guest: Guest, hosts: Sequence[Hypervisor], destination: Hypervisor) -> str:
+def _check(guest: LabGuest, hosts: Sequence[Hypervisor], destination: Hypervisor) -> str:
     running = guest.running_on(*hosts)
     if running != [destination.name]:
         return f"runs on {', '.join(running) or 'no host'}"

@@ -7,7 +7,7 @@ network repeats itself.
 import math
 import random
 
-from dwcp_migrate.config import Link
+from dwcp_migrate.config import LinkConfig
 from dwcp_migrate.lab.commands import run
 from dwcp_migrate.lab.lab import Lab
 
@@ -18,7 +18,7 @@ def channels(lab: Lab, host: str) -> list[tuple[str, str]]:
     Control connections, which belong to the agent and not to a data process, are none.
     """
     agent = f"pid={lab.agents[host].process.pid},"
-    port = Link().port
+    port = LinkConfig().port
     wanted = ["state", "established", f"( dport = :{port} or sport = :{port} )"]
     listed = run(lab[host].namespace.beside(["ss", "-Htnp", *wanted])).stdout
     return sorted((line.split()[2], line.split()[3]) for line in listed.splitlines() if agent not in line)
@@ -41,7 +41,7 @@ def kill_channels(lab: Lab, host: str, share: float, *, seed: int) -> int:
     there = channels(lab, host)
     chosen = random.Random(seed).sample(there, math.ceil(share * len(there)))  # noqa: S311 - to be repeated, not guessed
     if chosen:
-        ends = [local if peer.endswith(f":{Link().port}") else peer for local, peer in chosen]  # the dialling one
+        ends = [local if peer.endswith(f":{LinkConfig().port}") else peer for local, peer in chosen]  # the dialling one
         wanted = " or ".join(f"( src {end} or dst {end} )" for end in ends)
         run(lab[host].namespace.beside(["ss", "-K", "-tn", f"( {wanted} )"]))
     return len(chosen)

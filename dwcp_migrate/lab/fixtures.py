@@ -14,14 +14,14 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.lab import Lab, LabOptions
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 
-QUIET: Final = Link(rate_bytes_per_s=125e6, delay_s=0.001, loss=0.0)
+QUIET: Final = WanLink(rate_bytes_per_s=125e6, delay_s=0.001, loss=0.0)
 """1 Gbit/s, 2 ms, no loss: tests that are not about the WAN do not wait for it."""
 
-StartGuest = Callable[..., Guest]
+StartGuest = Callable[..., LabGuest]
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,8 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
 def start_guest(lab: Lab) -> StartGuest:
     """Start a guest on a host: `start_guest(GuestOptions(...), host="hv2")`; the lab's reset ends it."""
 
-    def start(options: GuestOptions | None = None, *, host: str = "hv1") -> Guest:
-        guest = Guest(options or GuestOptions())
+    def start(options: GuestOptions | None = None, *, host: str = "hv1") -> LabGuest:
+        guest = LabGuest(options or GuestOptions())
         guest.start(lab[host])
         return guest
 

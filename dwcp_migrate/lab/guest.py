@@ -36,7 +36,7 @@ TAIL_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
+class GuestMix:
     """Percent of the guest's pages by kind; see guest/pages.c.
 
     The default is what measured guests come near to: a fifth zero, the rest mostly text and records.
@@ -75,7 +75,7 @@ class GuestOptions:
     name: str = "guest"
     memory_mib: int = 256
     fill_mib: int = 160
-    mix: Mix = field(default_factory=Mix)
+    mix: GuestMix = field(default_factory=GuestMix)
     dirty_pages_per_s: int = 100
     hot_percent: int = 20
     check_pages_per_s: int = 4000
@@ -84,7 +84,7 @@ class GuestOptions:
     workload: Literal["pages", "programs"] = "pages"
 
 
-class Report(msgspec.Struct, frozen=True):
+class GuestReport(msgspec.Struct, frozen=True):
     """One line of the guest's console.
 
     Attributes:
@@ -106,7 +106,7 @@ class Report(msgspec.Struct, frozen=True):
     errors: int
 
 
-class Guest:
+class LabGuest:
     """A guest of a lab.
 
     Args:
@@ -149,11 +149,13 @@ class Guest:
             host.name for host in hosts if self.name in host.virsh("list", "--name", "--state-running").stdout.split()
         ]
 
-    def report(self, host: Hypervisor) -> Report | None:
+    def report(self, host: Hypervisor) -> GuestReport | None:
         """Return the newest report that was written on this host, None where there is none."""
         return last_report(host.console(self.name))
 
-    def wait_report(self, host: Hypervisor, *, after: Report | None = None, timeout_s: float = 30.0) -> Report:
+    def wait_report(
+        self, host: Hypervisor, *, after: GuestReport | None = None, timeout_s: float = 30.0
+    ) -> GuestReport:
         """Wait for a report on this host that is newer than `after`.
 
         Raises:
@@ -169,7 +171,7 @@ class Guest:
             f"no report of {self.name} on {host.name} within {timeout_s:.0f} s: {_tail(host.console(self.name))}"
         )
 
-    def wait_healthy(self, host: Hypervisor, *, timeout_s: float = 120.0) -> Report:
+    def wait_healthy(self, host: Hypervisor, *, timeout_s: float = 120.0) -> GuestReport:
         """Wait until the guest has checked every page of its memory on this host, beginning after this call.
 
         Raises:
@@ -182,17 +184,17 @@ class Guest:
                 return report
         raise LabError(f"{self.name} on {host.name} did not check all its memory within {timeout_s:.0f} s")
 
-    def _checked(self, report: Report, host: Hypervisor) -> Report:
+    def _checked(self, report: GuestReport, host: Hypervisor) -> GuestReport:
         if report.errors:
             wrong = [line for line in _tail(host.console(self.name)).splitlines() if "WRONG" in line]
             raise LabError(f"{self.name} on {host.name} found {report.errors} wrong slots in its memory: {wrong[:3]}")
         return report
 
 
-def last_report(console: Path) -> Report | None:
+def last_report(console: Path) -> GuestReport | None:
     """Return the newest whole report in a console's file."""
     found = REPORT.findall(_tail(console))
-    return Report(*map(int, found[-1])) if found else None
+    return GuestReport(*map(int, found[-1])) if found else None
 
 
 def domain_xml(options: GuestOptions) -> str:

@@ -27,14 +27,14 @@ from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import state, wan
 from dwcp_migrate.lab.commands import require
 from dwcp_migrate.lab.hosts import agents, hypervisor
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Blueprint, Hypervisor
 from dwcp_migrate.lab.hosts.namespace import Namespace
 from dwcp_migrate.lab.hosts.processes import ProcessId, identify
 from dwcp_migrate.lab.hosts.settings import SshKey
 from dwcp_migrate.lab.images import build
 from dwcp_migrate.lab.images.tree import tree
-from dwcp_migrate.lab.wan import Link, Wan
+from dwcp_migrate.lab.wan import Wan, WanLink
 
 HOSTS_MAX: Final = 16
 """What the relay connects."""
@@ -57,7 +57,7 @@ class LabOptions:
 
     name: str = "lab"
     hosts: int = 2
-    link: Link = field(default_factory=Link)
+    link: WanLink = field(default_factory=WanLink)
     seed: int = 1
     congestion_control: str = "cubic"
     owned: bool = False
@@ -120,7 +120,7 @@ class Lab:
         """
         down(self.name)
 
-    def start_agents(self, changes: agents.Changes | None = None) -> dict[str, Agent]:
+    def start_agents(self, changes: agents.Changes | None = None) -> dict[str, LabAgent]:
         """Start the agents of all hosts.
 
         Args:
@@ -131,7 +131,7 @@ class Lab:
         """
         return {each.name: self.start_agent(each.name, changes) for each in self.hypervisors}
 
-    def start_agent(self, name: str, changes: agents.Changes | None = None) -> Agent:
+    def start_agent(self, name: str, changes: agents.Changes | None = None) -> LabAgent:
         """Start the agent of one host; one that runs there already is stopped first.
 
         Raises:
@@ -151,9 +151,9 @@ class Lab:
         self._remember({})
 
     @property
-    def agents(self) -> dict[str, Agent]:
+    def agents(self) -> dict[str, LabAgent]:
         """The agents that were started, by host; ask `is_alive`."""
-        return {name: Agent(self[name], process) for name, process in self._record.agents.items()}
+        return {name: LabAgent(self[name], process) for name, process in self._record.agents.items()}
 
     def _remember(self, processes: dict[str, ProcessId]) -> None:
         self._record = msgspec.structs.replace(self._record, agents=processes)

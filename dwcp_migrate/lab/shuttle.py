@@ -3,7 +3,7 @@
 The rule here: where the guest is, is asked of libvirt, never remembered; a migration that was meant to fail leaves the
 next one to start from wherever that left the guest.
 
-    shuttle = Shuttle(lab, Guest(options))
+    shuttle = Shuttle(lab, LabGuest(options))
     with Watch(shuttle.agent("source")) as watch:
         move = shuttle.begin("--live")
         watch.until(lambda record: record.iteration >= 2)
@@ -27,8 +27,8 @@ import msgspec
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import Migrations, Update
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.guest import Guest, Report
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.guest import GuestReport, LabGuest
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
@@ -44,7 +44,7 @@ Side = Literal["source", "destination"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ShuttleOutcome:
     """How `virsh migrate` ended: exit status, what it said, seconds."""
 
     status: int
@@ -75,7 +75,7 @@ class Move:
         """It has not ended."""
         return self._process.poll() is None
 
-    def wait(self, timeout_s: float = MOVE_S_MAX) -> Outcome:
+    def wait(self, timeout_s: float = MOVE_S_MAX) -> ShuttleOutcome:
         """Wait for its end.
 
         Raises:
@@ -87,7 +87,7 @@ class Move:
             os.killpg(self._process.pid, signal.SIGKILL)
             out, errors = self._process.communicate()
             raise LabError(f"`{self.command}` did not end within {timeout_s:.0f} s: {out}{errors}") from error
-        return Outcome(self._process.returncode, (out + errors).strip(), time.monotonic() - self._begin)
+        return ShuttleOutcome(self._process.returncode, (out + errors).strip(), time.monotonic() - self._begin)
 
 
 class Shuttle:
@@ -98,7 +98,7 @@ class Shuttle:
         guest: started or not.
     """
 
-    def __init__(self, lab: Lab, guest: Guest) -> None:
+    def __init__(self, lab: Lab, guest: LabGuest) -> None:
         self.lab = lab
         self.guest = guest
 
@@ -136,11 +136,11 @@ class Shuttle:
         command = ["migrate", "--live", *flags, self.guest.name, f"{uri}://{self.other(source).name}/system"]
         return Move(source.popen(["virsh", *command]), " ".join(command))
 
-    def move(self, *flags: str, uri: str = "qemu+tcp") -> Outcome:
+    def move(self, *flags: str, uri: str = "qemu+tcp") -> ShuttleOutcome:
         """Migrate to the other host and wait for the end, whatever it is."""
         return self.begin(*flags, uri=uri).wait()
 
-    def check(self) -> Report:
+    def check(self) -> GuestReport:
         """Let the guest check all its memory where it runs, from now on, and return its word.
 
         Raises:
@@ -153,7 +153,7 @@ class Shuttle:
         return self.guest.wait_healthy(host)
 
 
-def newest_record(agent: Agent, role: Side, *, after: float = 0.0) -> Migration:
+def newest_record(agent: LabAgent, role: Side, *, after: float = 0.0) -> Migration:
     """Wait until an agent's newest migration in a role, begun after `after` (seconds since the epoch), has ended.
 
     Raises:
@@ -177,7 +177,7 @@ class Watch:
         agent: whose.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: LabAgent) -> None:
         self._agent = agent
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -20,7 +20,7 @@ import msgspec
 
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab.hosts.processes import ProcessId, marked
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,23}")
 """Becomes part of socket paths (108 bytes at most) and of directory names."""
@@ -52,7 +52,7 @@ class LabRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     lab_id: str
-    link: Link
+    link: WanLink
     seed: int
     owner: ProcessId | None = None
     hosts: list[HostRecord] = []

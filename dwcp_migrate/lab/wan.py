@@ -6,8 +6,9 @@ a real path and not 64 KiB super-packets, and every byte on the wire is counted.
 The same relay (relay.c, compiled once a machine) runs everywhere instead of `sch_netem`: many kernels lack netem, and
 its random numbers cannot be seeded before Linux 6.6. It carries 1 Gbit/s at MTU 1500 on half a core (see docs/lab.md).
 
-Each host has an uplink with a `Link`'s properties; the way from one host to another is the sender's uplink. Downlinks
-are not limited, so with two hosts the link is symmetric and with more each host is a site behind its own uplink.
+Each host has an uplink with a `WanLink`'s properties; the way from one host to another is the sender's uplink.
+Downlinks are not limited, so with two hosts the link is symmetric and with more each host is a site behind its own
+uplink.
 """
 
 import socket
@@ -35,7 +36,7 @@ TRANSMIT_QUEUE_PACKETS: Final = 4000
 """Holds what a sender emits while the relay waits for a core (30 ms at 1 Gbit/s); it must not be where packets drop."""
 
 
-class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WanLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Properties of each host's uplink.
 
     Attributes:
@@ -98,7 +99,7 @@ class Wan:
         self._socket_path = socket_path
         self._hosts = hosts
 
-    def set(self, link: Link, *hosts: str) -> None:
+    def set(self, link: WanLink, *hosts: str) -> None:
         """Change the uplinks of these hosts, or of all; packets under way keep their due times.
 
         Raises:

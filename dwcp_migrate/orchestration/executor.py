@@ -22,10 +22,10 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory import Hypervisors
 from dwcp_migrate.orchestration.fleet_source import FleetSource
-from dwcp_migrate.orchestration.plan_journal import Ending, Journal
-from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.orchestration.plan_journal import Ending, PlanJournal
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import Fleet
-from dwcp_migrate.placement.plan import Left, Plan, Step
+from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_again
 
 FAILURES_MAX: Final = 2
@@ -91,7 +91,7 @@ class Hosts:
 
 
 @dataclass(slots=True)
-class Executor:
+class PlanExecutor:
     """Carries one journal's plan out.
 
     Attributes:
@@ -106,12 +106,12 @@ class Executor:
     hosts: Hosts
     source: FleetSource
     watcher: Watcher
-    policy: Policy = field(default_factory=Policy)
+    policy: PlacementPolicy = field(default_factory=PlacementPolicy)
     cost: MoveCost = default_cost
     stop: Event = field(default_factory=Event)
     clock: Callable[[], float] = wall_clock
 
-    def run(self, journal: Journal) -> list[Left]:
+    def run(self, journal: PlanJournal) -> list[Unfinished]:
         """Carry the plan out, to its end or until it is stopped.
 
         Returns:
@@ -135,7 +135,7 @@ class Executor:
         journal.end(ending)
         return journal.progress.plan.left
 
-    def _settle_begun(self, journal: Journal) -> None:
+    def _settle_begun(self, journal: PlanJournal) -> None:
         """Find out what became of steps that a process that died had begun."""
         for number, state in sorted(journal.progress.states.items()):
             if state != "begun":
@@ -150,7 +150,7 @@ class Executor:
                 error = str(failure)
             self._note(journal, step, error)
 
-    def _run_plan(self, journal: Journal) -> bool:
+    def _run_plan(self, journal: PlanJournal) -> bool:
         """Carry out the newest plan; False if it must be made anew."""
         plan, states = journal.progress.plan, journal.progress.states
         running: dict[Future[None], Step] = {}
@@ -198,7 +198,7 @@ class Executor:
                 return True
         return False
 
-    def _ended(self, journal: Journal, step: Step, future: Future[None]) -> bool:
+    def _ended(self, journal: PlanJournal, step: Step, future: Future[None]) -> bool:
         """Note how a step ended; whether it is done."""
         failure = future.exception()
         if failure is not None and not isinstance(failure, DwcpError):
@@ -211,11 +211,11 @@ class Executor:
         self._note(journal, step, error)
         return not error
 
-    def _note(self, journal: Journal, step: Step, error: str) -> None:
+    def _note(self, journal: PlanJournal, step: Step, error: str) -> None:
         journal.step(step.number, "failed" if error else "done", self.clock(), error)
         self.watcher.ended(step, error)
 
-    def _plan_again(self, journal: Journal, why: str) -> None:
+    def _plan_again(self, journal: PlanJournal, why: str) -> None:
         """Read the fleet and plan for the same goal; who failed too often stays."""
         fleet = without(self.source.snapshot(), journal.progress.failures)
         plan = plan_again(journal.progress.plan, fleet, self.policy, self.cost)

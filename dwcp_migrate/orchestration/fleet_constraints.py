@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dwcp_migrate.api.cluster import Flight, Standing
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.api.cluster import InFlightMigration, PlacementConstraints
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check
-from dwcp_migrate.state.fleet.model import Host as Known
+from dwcp_migrate.state.fleet.model import HostRecord as Known
 from dwcp_migrate.units import MIB
 
 
-def rules_of(standing: Standing) -> list[Rule]:
+def rules_of(standing: PlacementConstraints) -> list[Rule]:
     """The fleet's rules as placement has them; one without domains is about nobody."""
     return msgspec.convert([msgspec.to_builtins(rule) for rule in standing.rules if rule.domains], list[Rule])
 
 
-def under(fleet: Fleet, standing: Standing) -> Fleet:
+def under(fleet: Fleet, standing: PlacementConstraints) -> Fleet:
     """The fleet as placement must take it.
 
     Raises:
@@ -63,7 +63,7 @@ def _described(host: Host, known: Known | None) -> Host:
     )
 
 
-def for_new(fleet: Fleet, standing: Standing) -> Fleet:
+def for_new(fleet: Fleet, standing: PlacementConstraints) -> Fleet:
     """The fleet for placing new domains, which moves nothing: hosts that drain are closed to all."""
     hosts = [
         msgspec.structs.replace(host, state="maintenance") if host.name in standing.draining else host
@@ -72,7 +72,7 @@ def for_new(fleet: Fleet, standing: Standing) -> Fleet:
     return msgspec.structs.replace(fleet, hosts=hosts)
 
 
-def _flying(domain: Domain, flight: Flight | None, hosts: set[str]) -> Domain:
+def _flying(domain: Domain, flight: InFlightMigration | None, hosts: set[str]) -> Domain:
     """A domain with an open ticket; one that libvirt says has arrived only stays where it is."""
     if flight is None:
         return domain
@@ -81,7 +81,7 @@ def _flying(domain: Domain, flight: Flight | None, hosts: set[str]) -> Domain:
     return msgspec.structs.replace(domain, arriving=arriving, movable=False)
 
 
-def _closed(domains: Sequence[Domain], standing: Standing, hosts: set[str]) -> list[Rule]:
+def _closed(domains: Sequence[Domain], standing: PlacementConstraints, hosts: set[str]) -> list[Rule]:
     """A rule for each host that drains: nothing goes there that is not there, or on its way."""
     rules = []
     for name in standing.draining:
@@ -91,7 +91,7 @@ def _closed(domains: Sequence[Domain], standing: Standing, hosts: set[str]) -> l
     return rules
 
 
-def within(policy: Policy, standing: Standing) -> Policy:
+def within(policy: PlacementPolicy, standing: PlacementConstraints) -> PlacementPolicy:
     """The policy within the fleet's limits, of which migrations under way have taken their part; one always may run."""
     limits = standing.limits
     left = max(1, limits.fleet - len(standing.flights)) if limits.fleet else policy.running_max

@@ -17,7 +17,7 @@ from dwcp_migrate.config import Config
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory import DomainFacts, HostFacts, Hypervisors
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import (
     MEMORY,
     RULES_MAX,
@@ -56,7 +56,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     link_bytes_per_s: Annotated[float, Meta(gt=0)] = 125e6
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings file.
 
     Attributes:
@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     demand: dict[Name, Amounts] = {}
     rules: Annotated[list[Rule], Meta(max_length=RULES_MAX)] = []
     reserve_hosts: Annotated[int, Meta(ge=0)] = 0
-    policy: Policy = Policy()
+    policy: PlacementPolicy = PlacementPolicy()
 
 
 class FleetSource(Protocol):
@@ -123,7 +123,7 @@ class LibvirtFleet:
 
     hypervisors: Hypervisors
     uris: Mapping[str, str]
-    settings: Callable[[], Settings]
+    settings: Callable[[], FleetSettings]
     known: dict[str, HostFacts]
 
     def snapshot(self) -> Fleet:
@@ -164,7 +164,7 @@ def assemble(
     names: Iterable[str],
     hosts: Mapping[str, HostFacts],
     domains: Mapping[str, list[DomainFacts]],
-    settings: Settings,
+    settings: FleetSettings,
     models: Mapping[str, list[str]],
     known: Mapping[str, HostFacts],
 ) -> Fleet:
@@ -187,7 +187,7 @@ def assemble(
 def _host(
     name: str,
     hosts: Mapping[str, HostFacts],
-    settings: Settings,
+    settings: FleetSettings,
     models: Mapping[str, list[str]],
     known: Mapping[str, HostFacts],
 ) -> Host:
@@ -214,7 +214,7 @@ def _host(
     )
 
 
-def _domains(domains: Mapping[str, list[DomainFacts]], settings: Settings) -> list[Domain]:
+def _domains(domains: Mapping[str, list[DomainFacts]], settings: FleetSettings) -> list[Domain]:
     running: dict[str, tuple[str, DomainFacts]] = {}
     arriving: dict[str, str] = {}
     for host, found in domains.items():
@@ -256,7 +256,7 @@ def _demand(facts: DomainFacts) -> dict[str, float]:
     return {VCPUS: float(facts.vcpus), MEMORY: facts.memory_bytes / MIB}
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> FleetSettings:
     """Read the settings; a file that is not there is an empty one.
 
     Raises:
@@ -265,18 +265,18 @@ def read_settings(path: Path) -> Settings:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Settings()
+        return FleetSettings()
     except OSError as error:
         raise PlacementError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > SETTINGS_BYTES_MAX:
         raise PlacementError(f"{path}: {len(data)} bytes are more than {SETTINGS_BYTES_MAX}")
     try:
-        return msgspec.json.decode(data, type=Settings)
+        return msgspec.json.decode(data, type=FleetSettings)
     except msgspec.MsgspecError as error:
         raise PlacementError(f"{path}: {error}", hint="see docs/placement.md") from error
 
 
-def write_settings(path: Path, settings: Settings) -> None:
+def write_settings(path: Path, settings: FleetSettings) -> None:
     """Write the settings, whole or not at all.
 
     Raises:

@@ -31,7 +31,7 @@ StepState = Literal["begun", "done", "failed"]
 Ending = Literal["completed", "stopped", "abandoned"]
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class PlanEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One line: a plan, or what happened to one of its steps, or the end of all."""
 
     plan: msgspec.Raw = msgspec.Raw()
@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 @dataclass(slots=True)
-class Progress:
+class PlanProgress:
     """What a journal says.
 
     Attributes:
@@ -62,7 +62,7 @@ class Progress:
     plans: int = 1
 
 
-class Journal:
+class PlanJournal:
     """An open journal; use `begin` or `resume`.
 
     Args:
@@ -71,7 +71,7 @@ class Journal:
         progress: what it says by now.
     """
 
-    def __init__(self, path: Path, descriptor: int, progress: Progress) -> None:
+    def __init__(self, path: Path, descriptor: int, progress: PlanProgress) -> None:
         self.path = path
         self.progress = progress
         self._descriptor = descriptor
@@ -88,7 +88,7 @@ class Journal:
             raise PlacementError(
                 f"{path}: a plan ({_words(unended.plan)}) has not ended", hint="`rebalance --resume`, or --abandon"
             )
-        line = msgspec.json.encode(Entry(plan=msgspec.Raw(encode(plan)))) + b"\n"
+        line = msgspec.json.encode(PlanEntry(plan=msgspec.Raw(encode(plan)))) + b"\n"
         fresh = path.with_suffix(f".{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Journal:
             sync_directory(path.parent)
         except OSError as error:
             raise PlacementError(f"cannot write {path}: {error.strerror}", hint="it needs root") from error
-        return cls(path, descriptor, Progress(plan))
+        return cls(path, descriptor, PlanProgress(plan))
 
     @classmethod
     def resume(cls, path: Path) -> Self | None:
@@ -119,18 +119,18 @@ class Journal:
 
     def step(self, number: int, state: StepState, at: float, error: str = "") -> None:
         """Note what happens to a step."""
-        self._write(Entry(step=number, state=state, at=at, error=error))
-        _apply(self.progress, Entry(step=number, state=state, at=at))
+        self._write(PlanEntry(step=number, state=state, at=at, error=error))
+        _apply(self.progress, PlanEntry(step=number, state=state, at=at))
 
     def plan_again(self, plan: Plan) -> None:
         """Note that a new plan replaces the one so far."""
-        entry = Entry(plan=msgspec.Raw(encode(plan)))
+        entry = PlanEntry(plan=msgspec.Raw(encode(plan)))
         self._write(entry)
         _apply(self.progress, entry)
 
     def end(self, ending: Ending) -> None:
         """Note the end."""
-        self._write(Entry(ended=ending))
+        self._write(PlanEntry(ended=ending))
         self.progress.ended = ending
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: PlanEntry) -> None:
         data = msgspec.json.encode(entry) + b"\n"
         try:
             os.write(self._descriptor, data)
@@ -154,7 +154,7 @@ class Journal:
             raise PlacementError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def read(path: Path) -> Progress | None:
+def read(path: Path) -> PlanProgress | None:
     """Read what a journal says; None if there is none.
 
     Raises:
@@ -168,22 +168,22 @@ def read(path: Path) -> Progress | None:
         return None
     except OSError as error:
         raise PlacementError(f"cannot read {path}: {error.strerror}") from error
-    progress: Progress | None = None
+    progress: PlanProgress | None = None
     for number, line in enumerate(lines[:-1]):  # behind the last newline: nothing, or a line that was cut off
         try:
-            entry = msgspec.json.decode(line, type=Entry)
+            entry = msgspec.json.decode(line, type=PlanEntry)
         except msgspec.MsgspecError as error:
             raise PlacementError(f"{path}, line {number + 1}: {error}", hint="remove it to give the plan up") from error
         if progress is None:
             if not bytes(entry.plan):
                 raise PlacementError(f"{path} does not begin with a plan", hint="remove it to give the plan up")
-            progress = Progress(decode(bytes(entry.plan)))
+            progress = PlanProgress(decode(bytes(entry.plan)))
         else:
             _apply(progress, entry)
     return progress
 
 
-def _apply(progress: Progress, entry: Entry) -> None:
+def _apply(progress: PlanProgress, entry: PlanEntry) -> None:
     if bytes(entry.plan):
         progress.plan, progress.states = decode(bytes(entry.plan)), {}
         progress.plans += 1

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.api.client import TIMEOUT_S, Client
-from dwcp_migrate.api.cluster import Changed, Held, Standing
+from dwcp_migrate.api.client import TIMEOUT_S, ApiClient
+from dwcp_migrate.api.cluster import Changed, HeldLease, PlacementConstraints
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.orchestration.fleet_constraints import under
@@ -21,7 +21,7 @@ from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.placement.fleet import Fleet, Rule
 
 LEASE: Final = "placement"
-"""Held by whoever carries a plan out: one in the fleet."""
+"""HeldLease by whoever carries a plan out: one in the fleet."""
 
 LEASE_S: Final = 60.0
 """Life of the lease; it is prolonged three times within."""
@@ -31,7 +31,7 @@ RETRIES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedState:
     """The fleet's state.
 
     Attributes:
@@ -39,17 +39,17 @@ class Shared:
         lease_s: life of the lease.
     """
 
-    client: Client
+    client: ApiClient
     lease_s: float = LEASE_S
 
-    def standing(self) -> Standing:
+    def standing(self) -> PlacementConstraints:
         """What placement must respect.
 
         Raises:
             CoordinationError: the fleet cannot be asked.
             AgentUnreachableError: nor the agent.
         """
-        found = self.client.ask("standing", Standing)
+        found = self.client.ask("standing", PlacementConstraints)
         if not found.is_fresh:
             raise CoordinationError(
                 "the fleet's state cannot be asked, its rules may have changed", hint="dwcp-migrate cluster status"
@@ -92,10 +92,10 @@ class Shared:
             with suppress(DwcpError):  # it ends by itself
                 self.client.change("locks/release", Changed, name=LEASE, token=str(held.token))
 
-    def _acquire(self) -> Held:
-        return self.client.change("locks/acquire", Held, name=LEASE, lifetime_s=str(self.lease_s))
+    def _acquire(self) -> HeldLease:
+        return self.client.change("locks/acquire", HeldLease, name=LEASE, lifetime_s=str(self.lease_s))
 
-    def _prolong(self, held: Held, since: float, over: threading.Event, lost: Callable[[], None]) -> None:
+    def _prolong(self, held: HeldLease, since: float, over: threading.Event, lost: Callable[[], None]) -> None:
         """Prolong it until it is given back; its life counts from when it was asked for, not from the answer."""
         retry_s = self.lease_s / RETRIES
         wait_s = self.lease_s / 3
@@ -120,7 +120,7 @@ class SharedFleet:
     """A fleet under what its shared state says; a `FleetSource`."""
 
     inner: FleetSource
-    shared: Shared
+    shared: SharedState
 
     def snapshot(self) -> Fleet:
         """See `FleetSource.snapshot`."""

@@ -59,7 +59,7 @@ class MoveCost(Protocol):
         """
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a move is worth it, and how many run at once.
 
     Attributes:

@@ -30,7 +30,7 @@ from dwcp_migrate.placement.arrays import (
     empty_state,
     table,
 )
-from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import LEVELS, MEMORY, RESOURCES_MAX, VCPUS, Domain, Fleet, Host, Rule, zone
 from dwcp_migrate.placement.kernels.search import put_item
 
@@ -56,7 +56,7 @@ class Problem:
     """
 
     fleet: Fleet
-    policy: Policy
+    policy: PlacementPolicy
     model: Model
     state: State
     resources: list[str]
@@ -107,13 +107,13 @@ class Problem:
             mine[...] = theirs
 
 
-def build(fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Problem:
+def build(fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Problem:
     """Make the arrays of a fleet and put every domain where it is.
 
     Raises:
         PlacementError: rules that contradict each other, or too many resources.
     """
-    policy = policy or Policy()
+    policy = policy or PlacementPolicy()
     resources = _resources(fleet)
     items, item_of, ghosts = _items(fleet)
     capacity = usable(fleet, resources)
@@ -353,7 +353,7 @@ def _site_cost(fleet: Fleet, domain: Domain, host: Host, soft: Iterable[Rule]) -
 
 
 def _homes(
-    fleet: Fleet, items: list[list[int]], ghosts: list[int], policy: Policy, cost: MoveCost
+    fleet: Fleet, items: list[list[int]], ghosts: list[int], policy: PlacementPolicy, cost: MoveCost
 ) -> tuple[Integers, Floats, Integers]:
     """Where items are, what it costs to move them, and whether they may be moved."""
     index = {host.name: h for h, host in enumerate(fleet.hosts)}

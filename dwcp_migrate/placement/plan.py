@@ -57,7 +57,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     forecast_by: ForecastBy = "model"
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Unfinished(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A domain that the plan could not help, and why."""
 
     domain: Name
@@ -123,7 +123,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     goal: Goal
     steps: Annotated[list[Step], Meta(max_length=STEPS_MAX)] = []
-    left: list[Left] = []
+    left: list[Unfinished] = []
     before: Figures
     after: Figures
     seconds: float = 0.0

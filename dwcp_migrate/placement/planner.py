@@ -13,18 +13,18 @@ from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.arrays import Integers, State
 from dwcp_migrate.placement.balance import ALONE, Workers, broken_items, figures, heal, rebalance
 from dwcp_migrate.placement.check import levels, violations
-from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.kernels.search import item_cost, item_scores, put_item, take_item
 from dwcp_migrate.placement.model import Problem, build
-from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof
+from dwcp_migrate.placement.plan import Figures, Goal, Plan, Proof, Unfinished
 from dwcp_migrate.placement.schedule import schedule
-from dwcp_migrate.placement.solver.exact import Effort, settle
+from dwcp_migrate.placement.solver.exact import SolverEffort, settle
 
 
 def plan_rebalance(
-    fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost, workers: Workers = ALONE
+    fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost, workers: Workers = ALONE
 ) -> Plan:
     """Even a fleet out; an even one gives a plan without steps. It is the same plan with any number of workers."""
     problem = build(fleet, policy, cost)
@@ -33,7 +33,7 @@ def plan_rebalance(
     return _planned(problem, start, Goal(purpose="rebalance"), cost)
 
 
-def plan_drain(fleet: Fleet, host: str, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
+def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Plan:
     """Empty a host.
 
     Raises:
@@ -47,9 +47,9 @@ def plan_drain(fleet: Fleet, host: str, policy: Policy | None = None, cost: Move
 
 
 def plan_exactly(
-    fleet: Fleet, goal: Goal, effort: Effort, policy: Policy | None = None, cost: MoveCost = default_cost
+    fleet: Fleet, goal: Goal, effort: SolverEffort, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost
 ) -> Plan:
-    """Rebalance or drain a small fleet by the cheapest moves that come within half of `Policy.balanced` of the best.
+    """Rebalance or drain a small fleet by the cheapest moves within half of `PlacementPolicy.balanced` of the best.
 
     Raises:
         PlacementError: no such host, or see `exact.settle`.
@@ -72,7 +72,7 @@ def plan_exactly(
 
 
 def plan_migrate(
-    fleet: Fleet, domain: str, host: str = "", policy: Policy | None = None, cost: MoveCost = default_cost
+    fleet: Fleet, domain: str, host: str = "", policy: PlacementPolicy | None = None, cost: MoveCost = default_cost
 ) -> Plan:
     """Move one domain, and those that a hard rule keeps with it, to its best other host or to a named one.
 
@@ -93,7 +93,7 @@ def plan_migrate(
     return _planned(problem, start, Goal(purpose="migrate", domain=domain, host=host), cost)
 
 
-def plan_again(plan: Plan, fleet: Fleet, policy: Policy | None = None, cost: MoveCost = default_cost) -> Plan:
+def plan_again(plan: Plan, fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Plan:
     """Plan for the same goal in a fleet as it is now.
 
     Raises:
@@ -170,7 +170,7 @@ def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan
     before = _figures(fleet, {one.name: one.host for one in fleet.domains if one.host})
     found = schedule(problem, start, cost)
     stuck = [
-        Left(
+        Unfinished(
             domain=fleet.domains[number].name,
             host=problem.hosts[int(problem.state.host[item])],
             why=_words(problem, item),

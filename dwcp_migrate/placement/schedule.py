@@ -15,7 +15,7 @@ from dwcp_migrate.placement.arrays import APART, NOWHERE, State
 from dwcp_migrate.placement.cost import MoveCost
 from dwcp_migrate.placement.kernels.search import item_cost, item_scores, put_item, take_item
 from dwcp_migrate.placement.model import Problem
-from dwcp_migrate.placement.plan import Left, Step
+from dwcp_migrate.placement.plan import Step, Unfinished
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Schedule:
     """Steps, and the items that found no way."""
 
     steps: list[Step] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    left: list[Unfinished] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -193,7 +193,7 @@ class Scheduler:
                 domain = problem.fleet.domains[number]
                 why = f"it would go to {target}, where there is no room while the others are where they are"
                 host = problem.hosts[int(problem.state.host[item])]
-                self._schedule.left.append(Left(domain=domain.name, host=host, why=why))
+                self._schedule.left.append(Unfinished(domain=domain.name, host=host, why=why))
 
 
 def hold_residue(problem: Problem, residue: Residue, sign: int) -> None:

@@ -4,11 +4,11 @@ Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one d
 `MESSAGE_BYTES_MAX`, with file descriptors beside it (SCM_RIGHTS) where the message says so.
 
     agent -> data process                          data process -> agent
-    StartSource | StartDestination | StartRelay    Ready            imports done, waiting
+    StartSource | StartDestination | StartRelay    WorkerReady            imports done, waiting
         + 1 fd to hold until the end (not always)
     AddConnection   + 1 fd (relay: 2)              Happened         something worth a log line or a state
     AddChannel      + 1 fd (destination)
-    Pace                                           Progress         counters, every PROGRESS_S
+    SetRate                                           WorkerProgress         counters, every PROGRESS_S
     Abort                                          Finished         the session is over
     (half-close, the answer to Finished)           Returned + fds   a connection that came too late; then it exits
 
@@ -106,7 +106,7 @@ class AddChannel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One TCP connection of the peer's whose preamble named this session (fd 0); TLS is still to come."""
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class SetRate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Hold the channels' bulk, all together, to a rate on the wire; 0 for none. A source understands it."""
 
     bytes_per_s: float
@@ -118,7 +118,7 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class WorkerReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Imports are done; the next message starts a session."""
 
     pid: int
@@ -159,7 +159,7 @@ EVENTS: Final = frozenset(
 )
 
 
-class Counters(msgspec.Struct, kw_only=True):
+class MigrationCounters(msgspec.Struct, kw_only=True):
     """Totals of one data process since it started; every value only grows unless it says otherwise.
 
     Attributes:
@@ -194,10 +194,10 @@ class Counters(msgspec.Struct, kw_only=True):
     cpu_s: float = 0.0
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Where it stands."""
 
-    counters: Counters
+    counters: MigrationCounters
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -209,7 +209,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """
 
     result: str
-    counters: Counters
+    counters: MigrationCounters
     detail: str = ""
 
 
@@ -223,8 +223,8 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     connection: int
 
 
-ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | Pace | Abort
-FromWorker = Ready | Happened | Progress | Finished | Returned
+ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | SetRate | Abort
+FromWorker = WorkerReady | Happened | WorkerProgress | Finished | Returned
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -13,7 +13,7 @@ from dwcp_migrate.qemu.blocks import RamBlocks
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
 from dwcp_migrate.qemu.layout import Cut, Layout
 from dwcp_migrate.qemu.return_path import ReturnPath
-from dwcp_migrate.qemu.sniff import Kind
+from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.qemu.stream import SEGMENT_BYTES_MAX, Fed, StreamParser
 
 __all__ = [
@@ -23,13 +23,13 @@ __all__ = [
     "Fed",
     "GuestUuid",
     "Iteration",
-    "Kind",
     "Layout",
     "Opaque",
     "Postcopy",
     "RamBlocks",
     "RamTotal",
     "ReturnPath",
+    "StreamKind",
     "StreamParser",
     "Switchover",
 ]

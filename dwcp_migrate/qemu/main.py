@@ -22,9 +22,9 @@ from typing import Final
 from dwcp_migrate.qemu.blocks import RamBlocks
 from dwcp_migrate.qemu.events import Event, Iteration, Postcopy, RamTotal, Switchover
 from dwcp_migrate.qemu.records import RamRecords
-from dwcp_migrate.qemu.window import Surprise, Window
+from dwcp_migrate.qemu.window import ParseWindow, Surprise
 
-Step = Callable[[Window, int], int]
+Step = Callable[[ParseWindow, int], int]
 
 EOF: Final = 0x00
 START: Final = 0x01
@@ -57,7 +57,7 @@ SUBSECTIONS: Final = {b"configuration/target-page-bits": 4, b"configuration/uuid
 PAGE_BITS: Final = 12
 
 
-class State(Enum):
+class ParserState(Enum):
     """What is expected next."""
 
     FILE_HEADER = auto()
@@ -76,20 +76,20 @@ class MainChannel:
         self.records = RamRecords(blocks)
         self.urgent = False
         self._blocks = blocks
-        self._state = State.FILE_HEADER
+        self._state = ParserState.FILE_HEADER
         self._ram_id: int | None = None
         self._ending = False
         self._postcopy = False
         self._iteration = 0
         self._left = 0
         self._events: list[Event] = []
-        self._steps: dict[State, Step] = {
-            State.FILE_HEADER: self._file_header,
-            State.ITEM: self._item,
-            State.BLOCKS: self._block,
-            State.RECORDS: self._record,
-            State.SKIP: self._skip,
-            State.SCAN: self._scan,
+        self._steps: dict[ParserState, Step] = {
+            ParserState.FILE_HEADER: self._file_header,
+            ParserState.ITEM: self._item,
+            ParserState.BLOCKS: self._block,
+            ParserState.RECORDS: self._record,
+            ParserState.SKIP: self._skip,
+            ParserState.SCAN: self._scan,
         }
         self._items: dict[int, Step] = {
             EOF: self._end_of_stream,
@@ -106,9 +106,9 @@ class MainChannel:
     @property
     def opaque(self) -> bool:
         """True behind RAM's last section: device state has no lengths, and nothing of RAM follows."""
-        return self._state is State.TAIL
+        return self._state is ParserState.TAIL
 
-    def step(self, window: Window, position: int) -> int:
+    def step(self, window: ParseWindow, position: int) -> int:
         """Take one item, one run of records or one stretch of bytes to skip."""
         return self._steps[self._state](window, position)
 
@@ -117,18 +117,18 @@ class MainChannel:
         events, self._events = self._events, []
         return events
 
-    def _file_header(self, window: Window, position: int) -> int:
+    def _file_header(self, window: ParseWindow, position: int) -> int:
         return self._literal(window, position, FILE_HEADER_BYTES)
 
-    def _literal(self, window: Window, position: int, size: int) -> int:
+    def _literal(self, window: ParseWindow, position: int, size: int) -> int:
         """Take `size` literal bytes at once; an item is expected next."""
         if not window.has(position, size):
             return position
         window.builder.literal(size)
-        self._state = State.ITEM
+        self._state = ParserState.ITEM
         return position + size
 
-    def _item(self, window: Window, position: int) -> int:
+    def _item(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, 1):
             return position
         step = self._items.get(window.view[position])
@@ -136,18 +136,18 @@ class MainChannel:
             raise Surprise(f"item of type {window.view[position]:#x}")
         return step(window, position)
 
-    def _footer(self, window: Window, position: int) -> int:
+    def _footer(self, window: ParseWindow, position: int) -> int:
         return self._literal(window, position, SECTION_BYTES)
 
-    def _end_of_stream(self, window: Window, position: int) -> int:
-        self._state = State.TAIL
+    def _end_of_stream(self, window: ParseWindow, position: int) -> int:
+        self._state = ParserState.TAIL
         return self._emit(window, position, 1)
 
-    def _emit(self, window: Window, position: int, size: int) -> int:
+    def _emit(self, window: ParseWindow, position: int, size: int) -> int:
         window.builder.literal(size)
         return position + size
 
-    def _section(self, window: Window, position: int) -> int:
+    def _section(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, SECTION_BYTES):
             return position
         kind, section = window.view[position], window.integer(position + 1, 4)
@@ -159,30 +159,30 @@ class MainChannel:
             self.urgent = True
             self._events.append(Switchover())
         self._ending = kind == END
-        self._state = State.RECORDS
+        self._state = ParserState.RECORDS
         return self._emit(window, position, SECTION_BYTES)
 
-    def _start(self, window: Window, position: int, section: int) -> int:
+    def _start(self, window: ParseWindow, position: int, section: int) -> int:
         size = SECTION_BYTES + len(RAM_ID)
         if not window.has(position, size):
             return position
         if window.bytes(position + SECTION_BYTES, len(RAM_ID)) != RAM_ID or self._ram_id is not None:
             return self._lost(window, position)
         self._ram_id = section
-        self._state = State.RECORDS
+        self._state = ParserState.RECORDS
         return self._emit(window, position, size)
 
-    def _lost(self, window: Window, position: int) -> int:
+    def _lost(self, window: ParseWindow, position: int) -> int:
         """Something without a length: take its type byte and look for RAM."""
-        self._state = State.SCAN
+        self._state = ParserState.SCAN
         return self._emit(window, position, 1)
 
-    def _config(self, window: Window, position: int) -> int:
+    def _config(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, 5):
             return position
         return self._long(window, position, 5, window.integer(position + 1, 4))
 
-    def _command(self, window: Window, position: int) -> int:
+    def _command(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, 5):
             return position
         command, size = window.integer(position + 1, 2), window.integer(position + 3, 2)
@@ -195,22 +195,22 @@ class MainChannel:
             self._events.append(Postcopy())
         return self._long(window, position, 9, window.integer(position + 5, 4), PACKAGED_BYTES_MAX)
 
-    def _long(self, window: Window, position: int, head: int, size: int, size_max: int = LITERAL_BYTES_MAX) -> int:
+    def _long(self, window: ParseWindow, position: int, head: int, size: int, size_max: int = LITERAL_BYTES_MAX) -> int:
         """Take a head, and let `size` bytes after it be skipped."""
         if size > size_max:
             raise Surprise(f"an item of {size} bytes")
         self._left = size
-        self._state = State.SKIP if size else State.ITEM
+        self._state = ParserState.SKIP if size else ParserState.ITEM
         return self._emit(window, position, head)
 
-    def _skip(self, window: Window, position: int) -> int:
+    def _skip(self, window: ParseWindow, position: int) -> int:
         count = min(self._left, window.end - position)
         self._left -= count
         if not self._left:
-            self._state = State.ITEM
+            self._state = ParserState.ITEM
         return self._emit(window, position, count)
 
-    def _subsection(self, window: Window, position: int) -> int:
+    def _subsection(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, 2) or not window.has(position, 6 + window.view[position + 1]):
             return position
         name = window.bytes(position + 2, window.view[position + 1])
@@ -224,22 +224,22 @@ class MainChannel:
             raise Surprise("pages are not of 4096 bytes")
         return self._literal(window, position, head + fields)
 
-    def _record(self, window: Window, position: int) -> int:
+    def _record(self, window: ParseWindow, position: int) -> int:
         records = self.records
         after = records.step(window, position)
         if records.announced:
             self._left, records.announced = records.announced, 0
             self._events.append(RamTotal(self._left))
-            self._state = State.BLOCKS
+            self._state = ParserState.BLOCKS
         if records.ended:
             records.ended = False
-            self._state = State.TAIL if self._ending else State.ITEM
+            self._state = ParserState.TAIL if self._ending else ParserState.ITEM
         if not self._postcopy and records.passes >= self._iteration:
             self._iteration = records.passes + 1
             self._events.append(Iteration(self._iteration))
         return after
 
-    def _block(self, window: Window, position: int) -> int:
+    def _block(self, window: ParseWindow, position: int) -> int:
         """One entry of the list of RAM blocks, or the extra word that some carry (a huge block's page size)."""
         if not window.has(position, 8):
             return position
@@ -254,23 +254,23 @@ class MainChannel:
         self._left -= used_bytes
         return self._emit(window, position, 1 + size + 8)
 
-    def _extra_word(self, window: Window, position: int) -> int:
+    def _extra_word(self, window: ParseWindow, position: int) -> int:
         """A block's page size, a power of two of pages; anything else is the first record behind the list."""
         word = window.integer(position, 8)
         if word and not word & 0xFFF:
             return self._emit(window, position, 8)
         if self._left:
             raise Surprise("a RAM block without a name")
-        self._state = State.RECORDS
+        self._state = ParserState.RECORDS
         return self._record(window, position)
 
-    def _scan(self, window: Window, position: int) -> int:
+    def _scan(self, window: ParseWindow, position: int) -> int:
         """Take literal bytes up to where RAM surely begins again."""
         pattern, size = self._signature()
         found = pattern.search(window.view[position : window.end])
         if found is None:
             return self._emit(window, position, max(0, window.end - position - size + 1))
-        self._state = State.ITEM
+        self._state = ParserState.ITEM
         if found.start():
             return self._emit(window, position, found.start())
         return self._item(window, position)

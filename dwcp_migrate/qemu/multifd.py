@@ -19,7 +19,7 @@ from dwcp_migrate.qemu.blocks import RamBlocks
 from dwcp_migrate.qemu.events import Event, GuestUuid
 from dwcp_migrate.qemu.layout import BLOCK_SHIFT, LayoutBuilder, Words
 from dwcp_migrate.qemu.sniff import MULTIFD_MAGIC, MULTIFD_VERSION
-from dwcp_migrate.qemu.window import Surprise, Window
+from dwcp_migrate.qemu.window import ParseWindow, Surprise
 from dwcp_migrate.units import MIB, PAGE_BYTES
 
 HELLO_BYTES: Final = 64
@@ -64,7 +64,7 @@ class MultifdChannel:
         events, self._events = self._events, []
         return events
 
-    def step(self, window: Window, position: int) -> int:
+    def step(self, window: ParseWindow, position: int) -> int:
         """Take the greeting, a packet's header, or as many of its pages or bytes as are there."""
         if self._left:
             return self._skip(window, position)
@@ -74,7 +74,7 @@ class MultifdChannel:
             return self._hello(window, position)
         return self._packet(window, position)
 
-    def _hello(self, window: Window, position: int) -> int:
+    def _hello(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, HELLO_BYTES):
             return position
         self._greeted = True
@@ -82,13 +82,13 @@ class MultifdChannel:
         window.builder.literal(HELLO_BYTES)
         return position + HELLO_BYTES
 
-    def _skip(self, window: Window, position: int) -> int:
+    def _skip(self, window: ParseWindow, position: int) -> int:
         count = min(self._left, window.end - position)
         self._left -= count
         window.builder.literal(count)
         return position + count
 
-    def _pages(self, window: Window, position: int) -> int:
+    def _pages(self, window: ParseWindow, position: int) -> int:
         count = min(len(self._keys), (window.end - position) // PAGE_BYTES)
         if window.single:
             count = min(count, 1)
@@ -97,7 +97,7 @@ class MultifdChannel:
         self.pages += count
         return position + count * PAGE_BYTES
 
-    def _packet(self, window: Window, position: int) -> int:
+    def _packet(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, 12):
             return position
         if window.bytes(position, 4) != MULTIFD_MAGIC or window.integer(position + 4, 4) != MULTIFD_VERSION:
@@ -111,7 +111,7 @@ class MultifdChannel:
             return position
         return self._ram(window, position, flags)
 
-    def _device_state(self, window: Window, position: int) -> int:
+    def _device_state(self, window: ParseWindow, position: int) -> int:
         if not window.has(position, DEVICE_BYTES):
             return position
         self._left = window.integer(position + DEVICE_BYTES - 4, 4)
@@ -120,7 +120,7 @@ class MultifdChannel:
         window.builder.literal(DEVICE_BYTES)
         return position + DEVICE_BYTES
 
-    def _ram(self, window: Window, position: int, flags: int) -> int:
+    def _ram(self, window: ParseWindow, position: int, flags: int) -> int:
         normal, size = window.integer(position + 16, 4), window.integer(position + 20, 4)
         zero = window.integer(position + 32, 4)
         if normal + zero > PACKET_PAGES:
@@ -140,7 +140,7 @@ class MultifdChannel:
         _add_offsets(window.builder, offsets)
         return position + PACKET_BYTES
 
-    def _page_keys(self, window: Window, position: int, offsets: Words) -> Words:
+    def _page_keys(self, window: ParseWindow, position: int, offsets: Words) -> Words:
         if not len(offsets):
             return offsets
         name = window.bytes(position + NAME_AT, NAME_BYTES).partition(b"\0")[0]

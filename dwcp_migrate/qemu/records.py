@@ -16,7 +16,7 @@ import numpy as np
 
 from dwcp_migrate.qemu.blocks import RamBlocks
 from dwcp_migrate.qemu.layout import BLOCK_SHIFT, Words
-from dwcp_migrate.qemu.window import Surprise, Window
+from dwcp_migrate.qemu.window import ParseWindow, Surprise
 from dwcp_migrate.units import PAGE_BYTES
 
 ZERO: Final = 0x002
@@ -53,7 +53,7 @@ class RamRecords:
         self._last_key = -1
         self._skip = 0
 
-    def step(self, window: Window, position: int) -> int:
+    def step(self, window: ParseWindow, position: int) -> int:
         """Take a record or a run of them from `position`. See `Machine.step`."""
         if self._skip:
             return self._skip_body(window, position)
@@ -67,7 +67,7 @@ class RamRecords:
             return self._zero_run(window, position)
         return self._other(window, position, header)
 
-    def _page_run(self, window: Window, position: int) -> int:
+    def _page_run(self, window: ParseWindow, position: int) -> int:
         count = _run_length(window, position, PAGE_RECORD_BYTES, PAGE | CONTINUE)
         if not count:
             return position
@@ -77,7 +77,7 @@ class RamRecords:
         self.pages += count
         return position + count * PAGE_RECORD_BYTES
 
-    def _zero_run(self, window: Window, position: int) -> int:
+    def _zero_run(self, window: ParseWindow, position: int) -> int:
         count = _run_length(window, position, ZERO_RECORD_BYTES, ZERO | CONTINUE)
         if not count:
             return position
@@ -89,7 +89,7 @@ class RamRecords:
         self.zero_pages += count
         return end
 
-    def _other(self, window: Window, position: int, header: int) -> int:
+    def _other(self, window: ParseWindow, position: int, header: int) -> int:
         flags = header & FLAGS_MASK
         if flags in (EOS, FLUSH):
             if header != flags:
@@ -103,7 +103,7 @@ class RamRecords:
             return position + HEADER_BYTES
         return self._named(window, position, header)
 
-    def _named(self, window: Window, position: int, header: int) -> int:
+    def _named(self, window: ParseWindow, position: int, header: int) -> int:
         """A record that names its block, or one whose body is not a page."""
         kind = header & FLAGS_MASK & ~CONTINUE
         if kind not in (PAGE, ZERO, XBZRLE, COMPRESS):
@@ -120,7 +120,7 @@ class RamRecords:
             raise Surprise("a page of an unknown RAM block")
         return self._body(window, position, body, header, block)
 
-    def _body(self, window: Window, position: int, body: int, header: int, block: int) -> int:
+    def _body(self, window: ParseWindow, position: int, body: int, header: int, block: int) -> int:
         kind = header & FLAGS_MASK & ~CONTINUE
         size = {PAGE: PAGE_BYTES, ZERO: 1, XBZRLE: 3, COMPRESS: 4}[kind]
         if not window.has(body, size):
@@ -144,7 +144,7 @@ class RamRecords:
                 self.zero_pages += 1
         return body + size
 
-    def _skip_body(self, window: Window, position: int) -> int:
+    def _skip_body(self, window: ParseWindow, position: int) -> int:
         count = min(self._skip, window.end - position)
         window.builder.literal(count)
         self._skip -= count
@@ -163,7 +163,7 @@ class RamRecords:
         return keys
 
 
-def _run_length(window: Window, position: int, stride: int, flags: int) -> int:
+def _run_length(window: ParseWindow, position: int, stride: int, flags: int) -> int:
     """How many complete records from `position` on have exactly `flags`."""
     available = (window.end - position) // stride
     if window.single:
@@ -181,5 +181,5 @@ def _run_length(window: Window, position: int, stride: int, flags: int) -> int:
     return count
 
 
-def _headers(window: Window, position: int, stride: int, count: int) -> Words:
+def _headers(window: ParseWindow, position: int, stride: int, count: int) -> Words:
     return np.ndarray(count, ">u8", window.raw, position, (stride,)).astype(np.uint64)

@@ -20,7 +20,7 @@ NBD_GREETING: Final = b"NBDMAGIC"
 TLS_HANDSHAKE: Final = 0x16
 
 
-class Kind(StrEnum):
+class StreamKind(StrEnum):
     """What a connection carries."""
 
     UNKNOWN = "unknown"
@@ -31,20 +31,20 @@ class Kind(StrEnum):
     OPAQUE = "opaque"
 
 
-def sniff(head: bytes) -> Kind:
+def sniff(head: bytes) -> StreamKind:
     """Name the kind from the first `SNIFF_BYTES` bytes; UNKNOWN while fewer came and all is still possible."""
     if head[:2] == bytes((TLS_HANDSHAKE, 3)):
-        return Kind.TLS
+        return StreamKind.TLS
     if len(head) < SNIFF_BYTES:
         possible = (MAIN_MAGIC, MULTIFD_MAGIC, bytes((TLS_HANDSHAKE, 3)))
         hopeful = any(head[: len(magic)] == magic[: len(head)] for magic in possible)
-        return Kind.UNKNOWN if hopeful else Kind.OPAQUE
+        return StreamKind.UNKNOWN if hopeful else StreamKind.OPAQUE
     version = int.from_bytes(head[4:8], "big")
     if head[:4] == MAIN_MAGIC and version in MAIN_VERSIONS:
-        return Kind.MAIN
+        return StreamKind.MAIN
     if head[:4] == MULTIFD_MAGIC and version == MULTIFD_VERSION:
-        return Kind.MULTIFD
-    return Kind.OPAQUE
+        return StreamKind.MULTIFD
+    return StreamKind.OPAQUE
 
 
 def is_nbd_greeting(reverse: bytes) -> bool:

@@ -20,8 +20,8 @@ from dwcp_migrate.qemu.events import Event, Opaque
 from dwcp_migrate.qemu.layout import Cut, LayoutBuilder
 from dwcp_migrate.qemu.main import MainChannel
 from dwcp_migrate.qemu.multifd import MultifdChannel
-from dwcp_migrate.qemu.sniff import NBD_GREETING, SNIFF_BYTES, Kind, is_nbd_greeting, sniff
-from dwcp_migrate.qemu.window import ELEMENT_BYTES_MAX, Surprise, Window, window
+from dwcp_migrate.qemu.sniff import NBD_GREETING, SNIFF_BYTES, StreamKind, is_nbd_greeting, sniff
+from dwcp_migrate.qemu.window import ELEMENT_BYTES_MAX, ParseWindow, Surprise, window
 from dwcp_migrate.units import KIB, MIB
 
 SEGMENT_BYTES_MAX: Final = 2 * MIB
@@ -55,7 +55,7 @@ class StreamParser:
     def __init__(self, blocks: RamBlocks, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
         if segment_bytes_max < SEGMENT_BYTES_MIN:
             raise ValueError(f"segment_bytes_max is {segment_bytes_max}, at least {SEGMENT_BYTES_MIN}")
-        self.kind: Kind = Kind.UNKNOWN
+        self.kind: StreamKind = StreamKind.UNKNOWN
         self.opaque_reason = ""
         self.events: list[Event] = []
         self._blocks = blocks
@@ -88,11 +88,11 @@ class StreamParser:
 
     def observe_reverse(self, data: bytes) -> None:
         """Show the first bytes against the direction: an NBD server greets before its client speaks."""
-        if self.kind is not Kind.UNKNOWN or len(self._reverse) >= len(NBD_GREETING):
+        if self.kind is not StreamKind.UNKNOWN or len(self._reverse) >= len(NBD_GREETING):
             return
         self._reverse += bytes(data[: len(NBD_GREETING)])
         if is_nbd_greeting(self._reverse):
-            self._end_parsing(Kind.NBD, "a disk copy")
+            self._end_parsing(StreamKind.NBD, "a disk copy")
 
     def feed(self, data: memoryview | bytes, *, flush: bool = False) -> Fed:
         """Cut `data`, which begins where the last call's `consumed` ended.
@@ -163,7 +163,7 @@ class StreamParser:
             return position
         return self._cut(view, begin, cuts) if self.opaque_reason else begin
 
-    def _run(self, bounds: Window, position: int) -> int:
+    def _run(self, bounds: ParseWindow, position: int) -> int:
         """Step to the end of what is complete, or to where nothing may wait any more."""
         urgent = self.urgent
         while position < bounds.end:
@@ -173,7 +173,7 @@ class StreamParser:
             position = after
         return position
 
-    def _step(self, bounds: Window, position: int) -> int:
+    def _step(self, bounds: ParseWindow, position: int) -> int:
         machine = self._machine
         if machine is None:
             return position
@@ -190,18 +190,18 @@ class StreamParser:
     def _sniff(self, view: memoryview) -> bool:
         """Choose the machine by the first bytes. False: too few yet."""
         kind = sniff(bytes(view[:SNIFF_BYTES]))
-        if kind is Kind.UNKNOWN:
+        if kind is StreamKind.UNKNOWN:
             return False
         self.kind = kind
-        if kind is Kind.MAIN:
+        if kind is StreamKind.MAIN:
             self._machine = MainChannel(self._blocks)
-        elif kind is Kind.MULTIFD:
+        elif kind is StreamKind.MULTIFD:
             self._machine = MultifdChannel(self._blocks)
         else:
-            self._end_parsing(kind, "TLS" if kind is Kind.TLS else "no known magic number")
+            self._end_parsing(kind, "TLS" if kind is StreamKind.TLS else "no known magic number")
         return True
 
-    def _end_parsing(self, kind: Kind, reason: str) -> None:
+    def _end_parsing(self, kind: StreamKind, reason: str) -> None:
         self.kind = kind
         self.opaque_reason = reason
         self.events.append(Opaque(reason))

@@ -24,7 +24,7 @@ class Surprise(Exception):  # noqa: N818 - not an error: it ends parsing, never 
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ParseWindow:
     """Bytes `[base, end)` of `raw`, and the layout of the cut that begins at `base`.
 
     Attributes:
@@ -51,9 +51,9 @@ class Window:
         return position + size <= self.end
 
 
-def window(view: memoryview, base: int, end: int, *, single: bool = False) -> Window:
+def window(view: memoryview, base: int, end: int, *, single: bool = False) -> ParseWindow:
     """Open a window on `view` with an empty layout."""
-    return Window(view, np.frombuffer(view, np.uint8), base, end, LayoutBuilder(), single)
+    return ParseWindow(view, np.frombuffer(view, np.uint8), base, end, LayoutBuilder(), single)
 
 
 class Machine(Protocol):
@@ -67,7 +67,7 @@ class Machine(Protocol):
     def opaque(self) -> bool:
         """From the position reached on there is nothing more to parse, and that is in order."""
 
-    def step(self, window: Window, position: int) -> int:
+    def step(self, window: ParseWindow, position: int) -> int:
         """Take one element or one run of them.
 
         Raises:

@@ -13,15 +13,15 @@ from typing import Final, Literal, Protocol, TypeVar
 import msgspec
 
 from dwcp_migrate.state.fleet.commands import Body
-from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, Fleet, Outcome
+from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, FleetState, TicketOutcome
 
 T = TypeVar("T")
 
 SUBMITS_MAX: Final = REQUEST_WINDOW // 2
-"""Requests of this host open at once."""
+"""RequestCounts of this host open at once."""
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class EngineMember(msgspec.Struct, frozen=True, kw_only=True):
     """One of those that keep the state.
 
     Attributes:
@@ -51,7 +51,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     commit_index: int = 0
     applied_index: int = 0
     log_bytes: int = 0
-    members: list[Member] = []
+    members: list[EngineMember] = []
     elections: int = 0
     requests: int = 0
     requests_failed: int = 0
@@ -73,7 +73,7 @@ class Engine(Protocol):
     async def close(self) -> None:
         """End; what is open fails."""
 
-    async def submit(self, body: Body, timeout_s: float) -> Outcome:
+    async def submit(self, body: Body, timeout_s: float) -> TicketOutcome:
         """Have a command committed and applied here.
 
         Raises:
@@ -88,7 +88,7 @@ class Engine(Protocol):
             NoQuorumError: not in time.
         """
 
-    async def look(self, at: Callable[[Fleet], T]) -> T:
+    async def look(self, at: Callable[[FleetState], T]) -> T:
         """Look at the state as it is here; `at` must not keep or change what it sees.
 
         Raises:
@@ -116,7 +116,7 @@ class Engine(Protocol):
         """Take a connection that another host's engine opened."""
 
 
-class Requests:
+class RequestCounts:
     """Numbers this host's requests so that a repeated one always finds its outcome.
 
     The state remembers the last `REQUEST_WINDOW` outcomes of each host, so a request is only begun while it is less

@@ -24,9 +24,9 @@ import aiohttp
 import msgspec
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineStatus, Member, Requests
+from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
 from dwcp_migrate.state.fleet import commands
-from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.units import MIB
 
@@ -88,7 +88,7 @@ class EtcdEngine:
         self._machine = FleetMachine()
         self._applied = 0
         self._snapshot_number = self._snapshot_revision = 0
-        self._requests = Requests(token_hex(8))
+        self._requests = RequestCounts(token_hex(8))
         self._ended = asyncio.Event()
         self._asked: list[_Asked] = []
         self._barriers: list[asyncio.Future[None]] = []
@@ -205,7 +205,7 @@ class EtcdEngine:
             for pair in found:
                 self._apply(_decode(pair["value"]))
 
-    def _apply(self, payload: bytes) -> list[Outcome]:
+    def _apply(self, payload: bytes) -> list[TicketOutcome]:
         outcomes = self._machine.apply(commands.decode_batch(payload))
         self._applied += 1
         return outcomes
@@ -273,7 +273,7 @@ class EtcdEngine:
 
     # -- requests
 
-    async def submit(self, body: commands.Body, timeout_s: float) -> Outcome:
+    async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
         loop = asyncio.get_running_loop()
         while not self._requests.may_begin:
@@ -286,7 +286,7 @@ class EtcdEngine:
         try:
             self._asked.append(asked)
             self._work.set()
-            outcome: Outcome = await asyncio.wait_for(asked.result, timeout_s)
+            outcome: TicketOutcome = await asyncio.wait_for(asked.result, timeout_s)
         except TimeoutError as error:
             self._failed += 1
             raise self._no_quorum(timeout_s) from error
@@ -314,7 +314,7 @@ class EtcdEngine:
             f"etcd did not confirm it within {timeout_s:g} s{why}", hint="see `etcdctl endpoint status`"
         )
 
-    async def look(self, at: Callable[[Fleet], T]) -> T:
+    async def look(self, at: Callable[[FleetState], T]) -> T:
         """See `engine.Engine`."""
         return at(self._machine.fleet)
 
@@ -337,7 +337,7 @@ class EtcdEngine:
             applied_index=self._applied,
             log_bytes=int(status.get("dbSize", 0)),
             members=[
-                Member(name=name, role="leader" if name == leader else "voter", connected=True)
+                EngineMember(name=name, role="leader" if name == leader else "voter", connected=True)
                 for name in sorted(names.values())
             ],
             requests=self._confirmed,

@@ -10,9 +10,9 @@ from socket import socket
 from typing import Literal, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, NoQuorumError
-from dwcp_migrate.state.engine import EngineStatus, Member
+from dwcp_migrate.state.engine import EngineMember, EngineStatus
 from dwcp_migrate.state.fleet import commands
-from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class FakeEngine:
         """See `engine.Engine`."""
         sock.close()
 
-    async def submit(self, body: commands.Body, timeout_s: float) -> Outcome:
+    async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
         request = f"{id(self)}-{next(self._ids)}"
         command = commands.Command(request=request, by=self._name, at=self._clock(), body=body)
@@ -66,7 +66,7 @@ class FakeEngine:
         if not self.has_quorum:
             raise NoQuorumError(f"no majority confirmed it within {timeout_s:g} s")
 
-    async def look(self, at: Callable[[Fleet], T]) -> T:
+    async def look(self, at: Callable[[FleetState], T]) -> T:
         """See `engine.Engine`."""
         return at(self._machine.fleet)
 
@@ -76,7 +76,7 @@ class FakeEngine:
             engine="fake",
             state="leader",
             leader=self._name,
-            members=[Member(name=name, role=self._role(name), connected=True) for name in sorted(self._members)],
+            members=[EngineMember(name=name, role=self._role(name), connected=True) for name in sorted(self._members)],
             requests=self._confirmed,
             commit_ms_p50=self._latency_ms,
             commit_ms_p99=self._latency_ms,

@@ -9,7 +9,7 @@ The protocol, byte by byte: docs/wire-protocol.md.
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
 from dwcp_migrate.transport.core.reassembly import Reassembly
 from dwcp_migrate.transport.core.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
-from dwcp_migrate.transport.core.window import Window
+from dwcp_migrate.transport.core.window import InFlightWindow
 from dwcp_migrate.transport.io.link import Link
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "RAW_BYTES_MAX",
     "RESET",
     "URGENT",
+    "InFlightWindow",
     "Link",
     "LinkCounters",
     "LinkOptions",
@@ -26,5 +27,4 @@ __all__ = [
     "Reassembly",
     "Role",
     "Segment",
-    "Window",
 ]

@@ -3,9 +3,9 @@
 import time
 from typing import TYPE_CHECKING
 
-from dwcp_migrate.api.cluster import GroupStatus, Seat
-from dwcp_migrate.config import Peer
-from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.api.cluster import GroupMember, GroupStatus
+from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, sign_decision
 from dwcp_migrate.consensus.pbft.client import Decision
 from dwcp_migrate.consensus.pbft.core import Context
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage
@@ -49,9 +49,11 @@ class Deciders:
         self.sequence += 1
         result = self.tickets.apply(operation, Context(client, self.sequence, round(time.time() * 1000)))
         epoch = self.group.epoch
-        empty = Certificate(self.group.cluster, epoch, self.sequence, client, self.sequence, result, {})
+        empty = DecisionCertificate(self.group.cluster, epoch, self.sequence, client, self.sequence, result, {})
         signatures = {name: sign_decision(identity(name), self.group, empty) for name in self.signers}
-        certificate = Certificate(self.group.cluster, epoch, self.sequence, client, self.sequence, result, signatures)
+        certificate = DecisionCertificate(
+            self.group.cluster, epoch, self.sequence, client, self.sequence, result, signatures
+        )
         return Decision(self.sequence, self.sequence, result, certificate if certify else None)
 
 
@@ -68,13 +70,13 @@ class FakeGroup:
         assert self._deciders is not None
         return self._deciders.decide(self._name, operation, certify=certify)
 
-    async def follow(self, _: Peer) -> None:
+    async def follow(self, _: PeerConfig) -> None:
         assert self.lineage is not None
         assert self._deciders is not None
         for one in self._deciders.links:
             self.lineage.follow(one)
 
-    def seats(self) -> list[Seat]:
+    def seats(self) -> list[GroupMember]:
         return []
 
     def status(self) -> GroupStatus:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.forecasting.rate_control import Sharing
+from dwcp_migrate.agent.forecasting.rate_control import RateController
 from dwcp_migrate.agent.forecasting.series import REPLAY, Forecasts
-from dwcp_migrate.agent.tracking.history import History
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.storage.series import Key
-from dwcp_migrate.config import Bandwidth
+from dwcp_migrate.config import BandwidthConfig
 from dwcp_migrate.units import GIB
 
 RATE = 25e6
@@ -42,18 +42,18 @@ class Bench:
 
     def __init__(self, directory: Path, *, link: float = RATE) -> None:
         self.now = 1000.0
-        self.ledger = Ledger(History(directory), lambda: self.now)
+        self.ledger = MigrationRegistry(MigrationHistory(directory), lambda: self.now)
         self.forecasts = Forecasts(directory)
         self.paced: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
-        self.sharing = Sharing(self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__)
+        self.sharing = RateController(self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__)
         for _ in range(REPLAY if link else 0):
             self.now += 1
             self.forecasts.sample(LINK, link, self.now)
             self.forecasts.step(self.now)
 
     def share(self, **config: object) -> None:
-        self.sharing.update(Bandwidth(**{"share": True, **config}), 0.0, self.now)  # type: ignore[arg-type]  # names are the fields
+        self.sharing.update(BandwidthConfig(**{"share": True, **config}), 0.0, self.now)  # type: ignore[arg-type]  # names are the fields
 
 
 def rate_of(bench: Bench, samples: list[float], *, begin: float) -> float:

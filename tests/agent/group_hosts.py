@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.intake.listeners import LinkIntake, Listener
+from dwcp_migrate.agent.intake.listeners import AcceptLoop, LinkIntake
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer, refused
-from dwcp_migrate.agent.tracking.domain_tracker import Domains
-from dwcp_migrate.agent.tracking.history import History
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import Config, Coordination, Link, Pbft, PbftMember, Peer
+from dwcp_migrate.config import Config, CoordinationConfig, LinkConfig, PbftConfig, PbftMemberConfig, PeerConfig
 from dwcp_migrate.consensus.io.key_file import make_identity
-from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.tickets.machine import Issue, Register, Ticket, decode_result, encode
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.pki import create_authority, issue
@@ -28,7 +28,7 @@ from dwcp_migrate.transport.tls import make_context
 from tests.consensus.processes import free_ports
 
 if TYPE_CHECKING:
-    from dwcp_migrate.dataplane.process_pool import Spares
+    from dwcp_migrate.dataplane.process_pool import DataProcessPool
 
 CLUSTER = "5c" * 16
 WAIT_S = 30.0
@@ -40,7 +40,7 @@ class GroupHost:
     def __init__(self, hosts: "GroupHosts", name: str, port: int) -> None:
         self._hosts = hosts
         self.name = name
-        self.peer = Peer(name, ["127.0.0.1"], port)
+        self.peer = PeerConfig(name, ["127.0.0.1"], port)
         self.key = hosts.directory / f"{name}.pbft"
         self.public = make_identity(self.key).public.hex()
         self.group: PbftGroup
@@ -59,25 +59,25 @@ class GroupHost:
         config = Config(
             name=self.name,
             state_directory=state,
-            link=Link(listen="127.0.0.1", port=self.peer.port),
-            coordination=Coordination(pbft=self._hosts.configured(self)),
+            link=LinkConfig(listen="127.0.0.1", port=self.peer.port),
+            coordination=CoordinationConfig(pbft=self._hosts.configured(self)),
         )
-        ledger = Ledger(History(state), wall_clock)
+        ledger = MigrationRegistry(MigrationHistory(state), wall_clock)
         peers = [host.peer for host in self._hosts if host is not self]
         return Runtime(
             config=config,
             name=self.name,
-            directory=Directory(peers, self.name, lambda _: False),
+            directory=PeerDirectory(peers, self.name, lambda _: False),
             silent=SilentPeers(1.0),
             announcements=Announcements(1.0),
             ledger=ledger,
-            spares=cast("Spares", None),
+            spares=cast("DataProcessPool", None),
             control=ControlClient(lambda: self._context("client"), 2.0, config.intercept.mark),
-            domains=Domains(None, ledger),
+            domains=DomainTracker(None, ledger),
             keep_translation=list,
         )
 
-    async def _answer(self, _: Peer, request: Request) -> Message:
+    async def _answer(self, _: PeerConfig, request: Request) -> Message:
         return self.group.successor(request) if isinstance(request, Follow) else refused("unknown-request")
 
     async def start(self) -> None:
@@ -91,7 +91,7 @@ class GroupHost:
             {PBFT_SESSION: self.group.adopt},
             lambda _: None,
         )
-        self._listener = Listener("127.0.0.1", self.peer.port, self._link.take).start()
+        self._listener = AcceptLoop("127.0.0.1", self.peer.port, self._link.take).start()
         self.is_up = True
         await self.group.start()
 
@@ -131,11 +131,11 @@ class GroupHosts:
         self.epoch = epoch
         self.tickets = 0
 
-    def _named(self, name: str, *, operator: bool = False) -> PbftMember:
-        return PbftMember(name, self[name].public, operator)
+    def _named(self, name: str, *, operator: bool = False) -> PbftMemberConfig:
+        return PbftMemberConfig(name, self[name].public, operator)
 
-    def configured(self, host: GroupHost) -> Pbft:
-        return Pbft(
+    def configured(self, host: GroupHost) -> PbftConfig:
+        return PbftConfig(
             cluster=CLUSTER,
             key=host.key,
             members=self._members,
@@ -165,7 +165,7 @@ class GroupHosts:
         """Have the operator propose; returns the new epoch."""
         return (await self.operator.group.propose(Change(**fields))).epoch  # type: ignore[arg-type]
 
-    async def certificate(self, by: str) -> Certificate:
+    async def certificate(self, by: str) -> DecisionCertificate:
         """Have a host get a ticket for a domain of its own."""
         self.tickets += 1
         domain = f"00000000-0000-4000-8000-{self.tickets:012}"

@@ -131,8 +131,8 @@ class Host:
         finally:
             control.close()
 
-    def status(self) -> schema.Status:
-        return msgspec.json.decode(self.get("/v1/status")[1], type=schema.Status)
+    def status(self) -> schema.AgentStatus:
+        return msgspec.json.decode(self.get("/v1/status")[1], type=schema.AgentStatus)
 
     def facts(self) -> schema.Facts:
         return msgspec.json.decode(self.get("/v1/doctor")[1], type=schema.Facts)
@@ -146,7 +146,7 @@ class Host:
         self.wait(lambda status: sum(status.totals.migrations.values()) >= self.seen)
         return self.history()[:count]
 
-    def wait(self, holds: Callable[[schema.Status], bool], timeout_s: float = WAIT_S) -> schema.Status:
+    def wait(self, holds: Callable[[schema.AgentStatus], bool], timeout_s: float = WAIT_S) -> schema.AgentStatus:
         """Wait until the status is as it should be; looks again at every update, at least 10 times a second."""
         deadline = time.monotonic() + timeout_s
         tick = threading.Event()

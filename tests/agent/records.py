@@ -3,7 +3,7 @@
 from typing import Any
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 
 STARTED = 1_790_000_000.0
 
@@ -24,12 +24,12 @@ def make_migration(**changes: Any) -> schema.Migration:
         "remaining_bytes": 1 << 30,
         "dirty_bytes_per_s": 5e6,
         "eta_s": 11.3,
-        "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, channels=16),
+        "counters": MigrationCounters(raw_bytes=5 << 30, wire_bytes=1 << 30, channels=16),
     }
     return schema.Migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> schema.Status:
+def make_status(**changes: Any) -> schema.AgentStatus:
     """An agent in order, with one peer and one migration under way."""
     fields: dict[str, Any] = {
         "name": "hv1",
@@ -48,15 +48,15 @@ def make_status(**changes: Any) -> schema.Status:
             downtime_ms={"source": 360},
             downtime_count={"source": 3},
         ),
-        "intercept": schema.Intercept(
+        "intercept": schema.RedirectStatus(
             wanted=True,
             armed=True,
             port_min=49152,
             port_max=49215,
-            rules=[schema.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
+            rules=[schema.RedirectRule(peer="hv2", address="10.0.0.2", packets=12, bytes=720)],
         ),
         "libvirt": schema.Libvirt(uri="qemu:///system", connected=True, version="11.3.0"),
-        "certificates": [schema.Certificate(use="host", path="/tls/host.pem", not_after=STARTED + 90 * 86400)],
+        "certificates": [schema.CertificateExpiry(use="host", path="/tls/host.pem", not_after=STARTED + 90 * 86400)],
         "migrations": [make_migration()],
     }
-    return schema.Status(**(fields | changes))
+    return schema.AgentStatus(**(fields | changes))

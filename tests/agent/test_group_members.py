@@ -8,7 +8,7 @@ import pytest
 from dwcp_migrate.agent.pbft import membership_sync
 from dwcp_migrate.agent.pbft.membership_store import FILE
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.membership_chain import GRACE_MS
 from dwcp_migrate.errors import ConfigError, EpochError, NoQuorumError
 from tests.agent.group_hosts import GroupHost, GroupHosts
@@ -26,7 +26,7 @@ async def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await found.stop()
 
 
-def believed(host: GroupHost, certificate: Certificate, *, after_ms: int = 0) -> int:
+def believed(host: GroupHost, certificate: DecisionCertificate, *, after_ms: int = 0) -> int:
     """Judge a certificate as a destination does; returns the epoch by whose keys."""
     lineage = host.group.lineage
     assert lineage is not None
@@ -112,7 +112,7 @@ async def test_a_destination_that_slept_through_a_change_asks_the_source_that_sh
     shown = await hosts.certificate("a")
     destination = hosts["f"]
     monkeypatch.setattr(membership_sync, "FOLLOW_S", 3600.0)
-    monkeypatch.setattr(membership_sync.Follower, "start", lambda _: None)  # as if no member answered
+    monkeypatch.setattr(membership_sync.MembershipSync, "start", lambda _: None)  # as if no member answered
     await destination.start()
     with pytest.raises(EpochError, match="could not verify what follows"):
         believed(destination, shown)

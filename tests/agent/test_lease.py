@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.api.client import Client
-from dwcp_migrate.api.cluster import Changed, Held
+from dwcp_migrate.api.client import ApiClient
+from dwcp_migrate.api.cluster import Changed, HeldLease
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError
-from dwcp_migrate.orchestration.plan_journal import Journal
-from dwcp_migrate.orchestration.shared_state import LEASE, Shared
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.orchestration.plan_journal import PlanJournal
+from dwcp_migrate.orchestration.shared_state import LEASE, SharedState
+from dwcp_migrate.placement.cost import PlacementPolicy
 from tests.agent.hosts import Host
 from tests.agent.test_tickets import BOTH, agreed
 from tests.orchestration.test_plans import World, progress
@@ -20,8 +20,8 @@ from tests.orchestration.test_plans import World, progress
 LEASE_S = 6.0
 
 
-def shared(host: Host) -> Shared:
-    return Shared(Client(host.directory / "run" / "api.sock"), LEASE_S)
+def shared(host: Host) -> SharedState:
+    return SharedState(ApiClient(host.directory / "run" / "api.sock"), LEASE_S)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_plan_holds_the_lease_until_its_end_and_the_next_host_takes_it(fleet: 
 
 def test_a_plan_whose_lease_cannot_be_prolonged_begins_nothing_more(fleet: tuple[Host, Host], tmp_path: Path) -> None:
     world, (_, voter) = World(tmp_path), fleet
-    executor = world.executor(Policy(running_max=1))
+    executor = world.executor(PlacementPolicy(running_max=1))
     held_since = 0.0
 
     def lose(*_: str) -> None:
@@ -60,7 +60,7 @@ def test_a_plan_whose_lease_cannot_be_prolonged_begins_nothing_more(fleet: tuple
     world.hypervisors.before_migration = lose
     plan = world.drain("hv1")
     assert len(plan.steps) > 1
-    with Journal.begin(world.path, plan) as journal:
+    with PlanJournal.begin(world.path, plan) as journal:
         held_since = steady_clock()
         with shared(fleet[0]).lease(executor.stop.set):
             executor.run(journal)
@@ -72,7 +72,7 @@ def test_a_plan_whose_lease_cannot_be_prolonged_begins_nothing_more(fleet: tuple
 def test_a_lease_that_another_had_meanwhile_is_lost(fleet: tuple[Host, Host]) -> None:
     mine, lost = shared(fleet[0]), threading.Event()
     with mine.lease(lost.set):
-        taken = mine.client.change("locks/acquire", Held, name=LEASE, lifetime_s="60")
+        taken = mine.client.change("locks/acquire", HeldLease, name=LEASE, lifetime_s="60")
         mine.client.change("locks/release", Changed, name=LEASE, token=str(taken.token))
         with shared(fleet[1]).lease(lost.set):
             pass

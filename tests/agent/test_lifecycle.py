@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from dwcp_migrate.api.schema import Status
+from dwcp_migrate.api.schema import AgentStatus
 from dwcp_migrate.dataplane.process_pool import SPARES
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, echoing, exchange, is_reset, receive_all
 
@@ -148,7 +148,7 @@ def test_many_migrations_leave_no_descriptor_and_no_process_behind(hosts: Hosts)
     source, destination = hosts
     source.start()
 
-    def settled(status: Status) -> bool:
+    def settled(status: AgentStatus) -> bool:
         return status.migrations == [] and status.spare_ready and len(source.descendants()) == SPARES
 
     with echoing(destination.listen()):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.api.cluster import Cluster, Locks, Tickets
+from dwcp_migrate.api.cluster import Cluster, Locks, TicketList
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
 
 Hosts = tuple[Host, Host]
@@ -25,8 +25,8 @@ def cluster(host: Host) -> Cluster:
     return msgspec.json.decode(host.get("/v1/cluster")[1], type=Cluster)
 
 
-def tickets(host: Host) -> Tickets:
-    return msgspec.json.decode(host.get("/v1/tickets")[1], type=Tickets)
+def tickets(host: Host) -> TicketList:
+    return msgspec.json.decode(host.get("/v1/tickets")[1], type=TicketList)
 
 
 def agreed(hosts: Hosts) -> None:

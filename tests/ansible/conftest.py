@@ -52,7 +52,7 @@ class Seen:
 class Site:
     """The fleet and how Ansible reaches it."""
 
-    fleet: booted.Fleet
+    fleet: booted.BootedFleet
     inventory: Path
     home: Path
 

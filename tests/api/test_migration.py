@@ -5,8 +5,8 @@ from dwcp_migrate.api.migration import (
     DETAIL_CHARACTERS_MAX,
     EVENTS_MAX,
     TRANSITIONS,
-    Event,
     Migration,
+    MigrationEvent,
     close,
     enter,
     finished,
@@ -14,7 +14,7 @@ from dwcp_migrate.api.migration import (
     note,
     progressed,
 )
-from dwcp_migrate.protocol.worker import EVENTS, Counters, Finished, Happened
+from dwcp_migrate.protocol.worker import EVENTS, Finished, Happened, MigrationCounters
 
 
 def record(**fields: object) -> Migration:
@@ -73,7 +73,7 @@ def test_libvirts_word_counts() -> None:
 
 
 def test_a_fault_of_the_data_process_is_the_reason() -> None:
-    message = Finished(result="link-lost", counters=Counters(raw_bytes=7), detail="x" * 10_000)
+    message = Finished(result="link-lost", counters=MigrationCounters(raw_bytes=7), detail="x" * 10_000)
     found = close(finished(after("connection-opened", "switchover"), message), 110.0)
     assert found.result == "failed"
     assert found.counters.raw_bytes == 7
@@ -84,7 +84,7 @@ def test_a_fault_of_the_data_process_is_the_reason() -> None:
 def test_events_at_the_limit_are_kept_and_one_more_drops_a_middle_one() -> None:
     found = record()
     for number in range(EVENTS_MAX + 1):
-        found = note(found, Event(at=number, event="channels", number=number))
+        found = note(found, MigrationEvent(at=number, event="channels", number=number))
     numbers = [event.number for event in found.events]
     assert len(numbers) == EVENTS_MAX
     assert (numbers[0], numbers[-1]) == (0, EVENTS_MAX)
@@ -92,15 +92,18 @@ def test_events_at_the_limit_are_kept_and_one_more_drops_a_middle_one() -> None:
 
 
 def test_rates_follow_the_counters_and_the_estimate_follows_the_rates() -> None:
-    found = progressed(record(remaining_bytes=1000, dirty_bytes_per_s=50.0), Counters(raw_bytes=100), 1.0)
+    found = progressed(record(remaining_bytes=1000, dirty_bytes_per_s=50.0), MigrationCounters(raw_bytes=100), 1.0)
     assert found.raw_bytes_per_s == 100
     assert found.eta_s == 1000 / 50
-    assert progressed(found, Counters(raw_bytes=100), 0.0).raw_bytes_per_s == 100
-    assert progressed(record(), Counters(raw_bytes=1), 1.0).eta_s == -1
+    assert progressed(found, MigrationCounters(raw_bytes=100), 0.0).raw_bytes_per_s == 100
+    assert progressed(record(), MigrationCounters(raw_bytes=1), 1.0).eta_s == -1
 
 
 def test_a_guest_that_writes_faster_than_we_send_has_no_estimate() -> None:
-    assert progressed(record(remaining_bytes=1, dirty_bytes_per_s=200.0), Counters(raw_bytes=100), 1.0).eta_s == -1
+    assert (
+        progressed(record(remaining_bytes=1, dirty_bytes_per_s=200.0), MigrationCounters(raw_bytes=100), 1.0).eta_s
+        == -1
+    )
 
 
 def test_disks_are_told_from_memory_by_their_connections() -> None:

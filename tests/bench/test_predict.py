@@ -2,16 +2,16 @@
 
 from bench.suites import predict
 from bench.suites.predict import HOPELESS_S, Tally, group
-from dwcp_migrate.api.migration import Expected, Migration
+from dwcp_migrate.api.migration import ExpectedMigration, Migration
 from dwcp_migrate.api.schema import Predicted
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import MIB
 
 ONE = (1.0, 1.0, 1.0)
 
 
 def said(low: float, median: float, high: float, convergence: float = 1.0) -> Predicted:
-    expected = Expected(
+    expected = ExpectedMigration(
         time_s=(low, median, high),
         downtime_s=(0.1, 0.2, 0.3),
         wire_bytes=(50.0, 100.0, 150.0),
@@ -45,7 +45,7 @@ def took(seconds: float, *, wire_bytes: int = 80) -> Migration:
         started_at=100.0,
         ended_at=100.0 + seconds,
         downtime_ms=250,
-        counters=Counters(wire_bytes=wire_bytes),
+        counters=MigrationCounters(wire_bytes=wire_bytes),
     )
 
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.migration import Phase
+from dwcp_migrate.api.migration import MigrationPhase
 from dwcp_migrate.cli import run
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from tests.agent import records
 
 NOW = 1_790_000_100.0
@@ -26,10 +26,12 @@ def make_migration(**changes: Any) -> schema.Migration:
         "started_at": NOW - 60,
         "iteration": 2,
         "wire_bytes_per_s": 20e6,
-        "counters": Counters(raw_bytes=5 << 30, wire_bytes=1 << 30, pages={"zero": 10, "delta": 4}, channels=16),
+        "counters": MigrationCounters(
+            raw_bytes=5 << 30, wire_bytes=1 << 30, pages={"zero": 10, "delta": 4}, channels=16
+        ),
         "connections": {"main": 1, "multifd": 4},
-        "phases": (Phase(state="opening", at=NOW - 60), Phase(state="precopy", at=NOW - 59)),
-        "events": (schema.Event(at=NOW - 59, event="iteration", number=2),),
+        "phases": (MigrationPhase(state="opening", at=NOW - 60), MigrationPhase(state="precopy", at=NOW - 59)),
+        "events": (schema.MigrationEvent(at=NOW - 59, event="iteration", number=2),),
     }
     return records.make_migration(**(fields | changes))
 
@@ -47,11 +49,11 @@ def make_ended(**changes: Any) -> schema.Migration:
     return make_migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> schema.Status:
+def make_status(**changes: Any) -> schema.AgentStatus:
     fields: dict[str, Any] = {
         "started_at": NOW - 7300,
         "now": NOW,
-        "certificates": [schema.Certificate(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
+        "certificates": [schema.CertificateExpiry(use="host", path="/tls/host.pem", not_after=NOW + 90 * 86400)],
         "migrations": [make_migration()],
     }
     return records.make_status(**(fields | changes))
@@ -82,7 +84,7 @@ def make_facts(**changes: Any) -> schema.Facts:
         "hook": schema.Hook(socket="/run/dwcp-migrate/hook.sock", listening=True, last_at=0.0, pending=0),
         "certificates": status.certificates,
         "name_in_certificate": True,
-        "listeners": [schema.Listener(use="link", address="0.0.0.0:7802", listening=True)],
+        "listeners": [schema.ListenerStatus(use="link", address="0.0.0.0:7802", listening=True)],
         "peers": [make_peer()],
         "spare_ready": True,
         "explicit_peer": "",
@@ -96,7 +98,7 @@ def make_facts(**changes: Any) -> schema.Facts:
 
 
 def make_predicted(**changes: Any) -> schema.Predicted:
-    expected = schema.Expected(
+    expected = schema.ExpectedMigration(
         time_s=(38.0, 42.0, 51.0),
         downtime_s=(0.1, 0.12, 0.3),
         wire_bytes=(1 << 29, 1 << 30, 2 << 30),
@@ -225,7 +227,7 @@ def ended() -> Callable[..., schema.Migration]:
 
 
 @pytest.fixture
-def status() -> Callable[..., schema.Status]:
+def status() -> Callable[..., schema.AgentStatus]:
     return make_status
 
 

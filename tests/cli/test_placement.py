@@ -11,7 +11,7 @@ from dwcp_migrate.cli import run
 from dwcp_migrate.cli.support.options import EXACT_S_MAX
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import read_settings
-from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Journal, read
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanJournal, read
 from dwcp_migrate.placement.fleet import Rule, encode
 from dwcp_migrate.placement.plan import decode
 from dwcp_migrate.placement.planner import plan_drain
@@ -122,7 +122,7 @@ def test_undrain_takes_a_host_out_of_maintenance(say: Say, tmp_path: Path) -> No
 def test_a_plan_that_has_not_ended_is_given_up_on_request(say: Say, tmp_path: Path) -> None:
     assert say("rebalance", "--abandon", "--config", "{config}")[1] == "no plan is under way\n"
     plan = plan_drain(FLEET, "hv1")
-    Journal.begin(tmp_path / "state" / JOURNAL_NAME, plan).close()
+    PlanJournal.begin(tmp_path / "state" / JOURNAL_NAME, plan).close()
     code, _, err = say("migrate", "test", "--config", "{config}")
     assert code == PlacementError.exit_code
     assert "no other host takes test" in err

@@ -7,11 +7,14 @@ import pytest
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.cli import run
-from dwcp_migrate.state.engine import EngineStatus, Member
+from dwcp_migrate.state.engine import EngineMember, EngineStatus
 
 Call = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Any]
-MEMBERS = [Member(name="hv1", role="voter", connected=True), Member(name="hv2", role="leader", connected=True)]
+MEMBERS = [
+    EngineMember(name="hv1", role="voter", connected=True),
+    EngineMember(name="hv2", role="leader", connected=True),
+]
 
 
 def test_status_shows_agent_redirect_peers_and_migrations(call: Call) -> None:
@@ -48,7 +51,7 @@ def test_status_says_where_the_fleets_state_stands(
 
 
 def test_status_says_what_is_broken(call: Call, agent: Any, status: Make, peer: Make) -> None:
-    broken = schema.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215)
+    broken = schema.RedirectStatus(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215)
     down = schema.Libvirt(uri="qemu:///system", connected=False, error="refused")
     agent.status = status(intercept=broken, libvirt=down, migrations=[])
     agent.peers = [peer(reachable=False, code="certificate", error="it expired")]

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, sign_decision
 from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
 from dwcp_migrate.consensus.pbft.model.client_table import ClientTable
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, StableProof
-from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take
 from tests.consensus.members import Chain, identity
 
 ENDED_MS = 1_000_000
 """The group's clock at the end of every epoch."""
 
 
-def state(new: Membership, sequence: int, *, since: int | None = None) -> Snapshot:
+def state(new: Membership, sequence: int, *, since: int | None = None) -> GroupSnapshot:
     header = Header(sequence, ENDED_MS, new, sequence if since is None else since)
     return take(header, ClientTable(), Chain().snapshot())
 
@@ -29,8 +29,8 @@ def link(
     return EpochLink(StableProof(old.epoch, sequence, taken.digest, votes), taken.parts, taken.header)
 
 
-def certificate(members: Membership, sequence: int, result: bytes = b"result") -> Certificate:
+def certificate(members: Membership, sequence: int, result: bytes = b"result") -> DecisionCertificate:
     group = Group(members)
-    empty = Certificate(group.cluster, group.epoch, sequence, "c0", 1, result, {})
+    empty = DecisionCertificate(group.cluster, group.epoch, sequence, "c0", 1, result, {})
     signatures = {name: sign_decision(identity(name), group, empty) for name in group.names}
-    return Certificate(group.cluster, group.epoch, sequence, "c0", 1, result, signatures)
+    return DecisionCertificate(group.cluster, group.epoch, sequence, "c0", 1, result, signatures)

@@ -2,13 +2,13 @@
 
 import hashlib
 
-from dwcp_migrate.consensus import Context, Identity, Member, Membership
+from dwcp_migrate.consensus import Context, Member, Membership, SigningIdentity
 
 CLUSTER = b"cluster of tests"
 
 
-def identity(name: str) -> Identity:
-    return Identity(hashlib.sha256(name.encode()).digest())
+def identity(name: str) -> SigningIdentity:
+    return SigningIdentity(hashlib.sha256(name.encode()).digest())
 
 
 def member(name: str, *, operator: bool = False) -> Member:

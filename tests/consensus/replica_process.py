@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bench.event_loop import run
-from dwcp_migrate.consensus import Options, Replica
+from dwcp_migrate.consensus import Options, PbftReplica
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.transport.tls import make_context
@@ -50,7 +50,7 @@ def node_options(directory: Path, group: GroupFile, name: str) -> NodeOptions:
 async def main(directory: Path, name: str) -> None:
     group = msgspec.json.decode((directory / "group.json").read_bytes(), type=GroupFile)
     members = membership(group.replicas, tuple(group.clients))
-    replica = Replica(name, identity(name), members, Registers(), OPTIONS)
+    replica = PbftReplica(name, identity(name), members, Registers(), OPTIONS)
     node = Node(replica, JournalFile(directory / name / "journal"), node_options(directory, group, name))
     await node.start()
     sys.stdout.write("up\n")

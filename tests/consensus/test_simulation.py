@@ -10,9 +10,9 @@ from dwcp_migrate.consensus.pbft import view_change
 from dwcp_migrate.consensus.pbft.model import membership as membership_module
 from dwcp_migrate.consensus.pbft.model.messages import ViewChangeBody
 from dwcp_migrate.consensus.pbft.model.quorum import Quorum, quorum_of
-from dwcp_migrate.consensus.pbft.new_view import Choice
-from dwcp_migrate.consensus.pbft.normal_case import Agreement
-from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.new_view import NewViewChoice
+from dwcp_migrate.consensus.pbft.normal_case import NormalCase
+from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from tests.consensus.simulation.byzantine import KINDS
 from tests.consensus.simulation.scenario import Run, plan, run
 from tests.consensus.simulation.script import Script
@@ -89,22 +89,22 @@ def test_it_finds_promises_that_were_not_synced(monkeypatch: pytest.MonkeyPatch)
 def test_it_finds_new_views_that_nobody_examines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was prepared is forgotten with the view: sooner or later two batches are decided at one place."""
 
-    def forget(bodies: Iterable[ViewChangeBody], _: Quorum) -> Choice:
-        return Choice(max((body.stable for body in bodies), key=lambda proof: proof.sequence), {})
+    def forget(bodies: Iterable[ViewChangeBody], _: Quorum) -> NewViewChoice:
+        return NewViewChoice(max((body.stable for body in bodies), key=lambda proof: proof.sequence), {})
 
     monkeypatch.setattr(view_change, "select", forget)
     assert finds_a_fault(range(300))
 
 
 def test_it_finds_requests_that_nobody_authenticates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Requests, "is_genuine", lambda *_: True)
+    monkeypatch.setattr(PendingRequests, "is_genuine", lambda *_: True)
     with pytest.raises(AssertionError, match="executed what c0 never asked"):
         Script("replicas 4\nliar r0 garble\nask c0 4\nrun 5").run()
 
 
 def test_it_finds_a_primary_that_nobody_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Requests, "overdue", lambda *_: False)
-    monkeypatch.setattr(Agreement, "is_stuck", lambda *_: False)
+    monkeypatch.setattr(PendingRequests, "overdue", lambda *_: False)
+    monkeypatch.setattr(NormalCase, "is_stuck", lambda *_: False)
     assert finds_a_fault(range(60))
 
 

@@ -17,11 +17,11 @@ from dwcp_migrate.protocol.worker import (
     AddConnection,
     FromWorker,
     Happened,
-    Ready,
     SessionOptions,
     StartDestination,
     StartSource,
     ToWorker,
+    WorkerReady,
     decode_from_worker,
     encode,
 )
@@ -43,7 +43,7 @@ class DataProcess:
         self._news = threading.Condition()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self.wait(Ready)
+        self.wait(WorkerReady)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):

@@ -4,22 +4,24 @@ import threading
 import time
 
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate
-from dwcp_migrate.dataplane.pipeline_monitor import MEASURE_S, Pace, Seen
+from dwcp_migrate.dataplane.pipeline_monitor import MEASURE_S, PipelineMonitor, PipelineSample
 from dwcp_migrate.delta import Coding
 from dwcp_migrate.delta.codec import Codec
 
 RATE = 4_000_000
 
 
-def watch(pace: Pace, seconds: float, *, queued_bytes: int = 0, busy: float = 0.1, held: float = 0.0) -> None:
+def watch(
+    pace: PipelineMonitor, seconds: float, *, queued_bytes: int = 0, busy: float = 0.1, held: float = 0.0
+) -> None:
     """Let a look be taken every 10 ms: shares of time that the compressors work and that the window is full."""
     for step in range(int(seconds * 100)):
         now = step / 100
-        pace.ahead_s(now, Seen(int(now * RATE), queued_bytes, busy * now, held * now))
+        pace.ahead_s(now, PipelineSample(int(now * RATE), queued_bytes, busy * now, held * now))
 
 
-def one() -> Pace:
-    return Pace("auto", 1, 6, workers=1)
+def one() -> PipelineMonitor:
+    return PipelineMonitor("auto", 1, 6, workers=1)
 
 
 def test_what_waits_before_the_channels_waits_for_link_and_path() -> None:
@@ -51,7 +53,7 @@ def test_looks_between_two_waits_count_for_the_rest_of_the_time() -> None:
 def test_the_time_ahead_is_what_waits_at_the_rate_that_was_seen() -> None:
     pace = one()
     watch(pace, 1)
-    assert abs(pace.ahead_s(1.0, Seen(RATE, RATE // 10, 0.1)) - MEASURE_S) < 0.01
+    assert abs(pace.ahead_s(1.0, PipelineSample(RATE, RATE // 10, 0.1)) - MEASURE_S) < 0.01
 
 
 def test_the_gate_counts_the_time_in_which_anybody_waits_for_the_window() -> None:
@@ -77,4 +79,4 @@ def test_the_gate_counts_the_time_in_which_anybody_waits_for_the_window() -> Non
 def test_a_slow_path_that_holds_all_in_tcp_gets_the_stronger_codec() -> None:
     pace = one()
     watch(pace, 5, held=0.9)
-    assert pace.choose(5.0, Seen(5 * RATE, 0, 0.5, 4.5)) == Coding(Codec.ZSTD, 6)
+    assert pace.choose(5.0, PipelineSample(5 * RATE, 0, 0.5, 4.5)) == Coding(Codec.ZSTD, 6)

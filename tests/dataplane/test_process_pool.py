@@ -10,18 +10,18 @@ from contextlib import asynccontextmanager
 import pytest
 
 from dwcp_migrate.dataplane import process_pool
-from dwcp_migrate.dataplane.process_pool import SPARES, DataProcess, Spares
+from dwcp_migrate.dataplane.process_pool import SPARES, DataProcess, DataProcessPool
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.protocol.worker import Ready, encode
+from dwcp_migrate.protocol.worker import WorkerReady, encode
 
-READY = encode(Ready(pid=1)).hex()
+READY = encode(WorkerReady(pid=1)).hex()
 PROGRAM = f"import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.send(bytes.fromhex('{READY}')); s.recv(1)"
 COMMAND = (sys.executable, "-S", "-c", PROGRAM)
 WAIT_S = 30
 
 
-class Watched(Spares):
-    """Spares that a test can wait for."""
+class Watched(DataProcessPool):
+    """DataProcessPool that a test can wait for."""
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
         self.changed = asyncio.Event()

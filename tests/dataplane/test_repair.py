@@ -13,7 +13,7 @@ import pytest
 
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.dataplane.source import SourceSession
-from dwcp_migrate.delta import Decompressor, PageDecoder, Prepared, state_sequence
+from dwcp_migrate.delta import Decompressor, PageDecoder, PreparedSegment, state_sequence
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.protocol.worker import Happened, SessionOptions, StartDestination, StartSource
 from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES
@@ -43,14 +43,14 @@ class LyingDecoder(PageDecoder):
         super().__init__(cache_bytes)
         self._faults = faults
 
-    def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> Prepared:
+    def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> PreparedSegment:
         if state_sequence(memoryview(payload)) in self._faults.unreadable:
             damaged = bytearray(payload)
             damaged[1] = 7
             payload = bytes(damaged)
         return super().prepare(payload, raw_bytes, decompressor)
 
-    def apply(self, prepared: Prepared) -> memoryview:
+    def apply(self, prepared: PreparedSegment) -> memoryview:
         if prepared.state_sequence in self._faults.forgotten:
             self._filled[:] = False
         raw = super().apply(prepared)

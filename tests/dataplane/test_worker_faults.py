@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 
-from dwcp_migrate.protocol.worker import MESSAGE_BYTES_MAX, Ready, decode_from_worker
+from dwcp_migrate.protocol.worker import MESSAGE_BYTES_MAX, WorkerReady, decode_from_worker
 
 PROGRAM = """
 import threading
@@ -31,7 +31,7 @@ def test_a_signal_makes_it_write_the_stacks_of_its_threads_and_nothing_else() ->
     command = [sys.executable, "-m", "dwcp_migrate.dataplane.worker", str(theirs.fileno())]
     with subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], text=True) as process:
         theirs.close()
-        assert isinstance(decode_from_worker(ours.recv(MESSAGE_BYTES_MAX)), Ready)
+        assert isinstance(decode_from_worker(ours.recv(MESSAGE_BYTES_MAX)), WorkerReady)
         process.send_signal(signal.SIGUSR1)
         assert process.stderr is not None
         assert select.select([process.stderr], [], [], 30)[0]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from dwcp_migrate.config import Link
+from dwcp_migrate.config import LinkConfig
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.observation.census import resident_bytes
 from dwcp_migrate.lab.shuttle import Watch
@@ -27,7 +27,7 @@ def intrude(world: World, at: Hypervisor, target: Hypervisor) -> "subprocess.Pop
     """Let the intruder loose on `at`, with the certificate of that host, against the agent of `target`."""
     own = world.agent(at).config.parent
     tls = [str(own / "ca.pem"), str(own / f"{at.name}.pem"), str(own / f"{at.name}.key")]
-    argv = [sys.executable, str(INTRUDER), target.address, str(Link().port), *tls, target.name, SECONDS]
+    argv = [sys.executable, str(INTRUDER), target.address, str(LinkConfig().port), *tls, target.name, SECONDS]
     return subprocess.Popen(at.namespace.beside(argv), stdout=subprocess.PIPE, text=True)
 
 

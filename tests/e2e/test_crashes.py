@@ -11,7 +11,7 @@ from typing import Final, Literal
 import pytest
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.config import Intercept
+from dwcp_migrate.config import InterceptConfig
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW, World, migrate, migrate_stock
@@ -49,7 +49,7 @@ def victim(world: World, side: Side) -> Hypervisor:
 
 def redirected(host: Hypervisor) -> bool:
     """Whether new connections are; tables of data processes that are ending redirect nothing."""
-    return f"redirect to :{Intercept().port}" in host.run(["nft", "list", "ruleset"]).stdout
+    return f"redirect to :{InterceptConfig().port}" in host.run(["nft", "list", "ruleset"]).stdout
 
 
 def check_guest(world: World, move: Move, source: Hypervisor, phase: Phase) -> None:

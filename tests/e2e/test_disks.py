@@ -13,10 +13,10 @@ import pytest
 
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import Migrations
-from dwcp_migrate.lab.guest import Guest
+from dwcp_migrate.lab.guest import LabGuest
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 from tests.e2e.world import GUEST, World
 
 pytestmark = pytest.mark.lab
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 DISK: Final = replace(GUEST, name="disk", memory_mib=192, disk_mib=24)
 """Of another size than the lab's own guest, so that the agents can tell their streams apart."""
 
-SHARED: Final = Link(rate_bytes_per_s=8e6, delay_s=0.005, loss=0.0)
+SHARED: Final = WanLink(rate_bytes_per_s=8e6, delay_s=0.005, loss=0.0)
 """64 Mbit/s: the disk and the memory of two guests take long enough to be in each other's way."""
 
 
@@ -35,7 +35,7 @@ def image(host: Hypervisor) -> Path:
 @pytest.fixture
 def with_disk(world: World) -> Iterator[Shuttle]:
     """A second guest, on the first host, whose disk holds bytes that do not compress."""
-    guest = Guest(DISK)
+    guest = LabGuest(DISK)
     source, destination = world.lab.hypervisors
     guest.start(source)
     image(source).write_bytes(random.Random(7).randbytes(DISK.disk_mib << 20))

@@ -18,11 +18,11 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from dwcp_migrate.api.cluster import Cluster, Tickets
+from dwcp_migrate.api.cluster import Cluster, TicketList
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
-from dwcp_migrate.lab.guest import Guest
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.guest import LabGuest
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
@@ -45,7 +45,7 @@ class Fleet:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.guest = Guest(GUEST)
+        self.guest = LabGuest(GUEST)
         self.keys = {name: make_identity(lab.directory / f"{name}.pbft").public.hex() for name in GROUP}
         for name in GROUP:
             self.restart(name)
@@ -53,7 +53,7 @@ class Fleet:
         self.guest.start(lab["hv1"])
         self.uuid = lab["hv1"].virsh("domuuid", GUEST.name).stdout.strip()
 
-    def agent(self, name: str) -> Agent:
+    def agent(self, name: str) -> LabAgent:
         return self.lab.agents[name]
 
     def restart(self, name: str) -> None:
@@ -69,8 +69,8 @@ class Fleet:
     def cluster(self, name: str) -> Cluster:
         return msgspec.convert(self.agent(name).get("/v1/cluster"), Cluster)
 
-    def tickets(self, name: str) -> Tickets:
-        return msgspec.json.decode(json.dumps(self.agent(name).get("/v1/tickets")), type=Tickets)
+    def tickets(self, name: str) -> TicketList:
+        return msgspec.json.decode(json.dumps(self.agent(name).get("/v1/tickets")), type=TicketList)
 
     def newest(self, name: str) -> Ticket:
         return max(self.tickets(name).tickets, key=lambda ticket: ticket.token)

@@ -16,14 +16,14 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.lab import Lab, LabOptions
-from dwcp_migrate.lab.wan import Link
-from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Progress, read
+from dwcp_migrate.lab.wan import WanLink
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanProgress, read
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-WAN: Final = Link(rate_bytes_per_s=25e6, delay_s=0.002, loss=0.0)
+WAN: Final = WanLink(rate_bytes_per_s=25e6, delay_s=0.002, loss=0.0)
 """200 Mbit/s: a migration takes a few seconds, time enough to kill somebody meanwhile."""
 
 GUESTS: Final = 8
@@ -39,7 +39,7 @@ class Place:
             placement = {"uri": "qemu+tcp://{address}/system", "address": host.address}
             lab.start_agent(host.name, {"placement": placement})
         self.guests = [
-            Guest(
+            LabGuest(
                 GuestOptions(
                     name=f"vm{number}",
                     memory_mib=96,
@@ -69,7 +69,7 @@ class Place:
             for host in self.lab.hypervisors
         }
 
-    def journal(self) -> Progress:
+    def journal(self) -> PlanProgress:
         found = read(Path(self.lab.agents["hv1"].config).parent / "state" / JOURNAL_NAME)
         assert found is not None
         return found

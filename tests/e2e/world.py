@@ -13,19 +13,19 @@ from typing import Any, Final
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.guest import Guest, GuestOptions
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.hosts.processes import ProcessId, identify
 from dwcp_migrate.lab.lab import Lab
 from dwcp_migrate.lab.observation.census import Census, at_rest, children, settled
-from dwcp_migrate.lab.shuttle import Move, Outcome, Shuttle, Watch, newest_record
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.shuttle import Move, Shuttle, ShuttleOutcome, Watch, newest_record
+from dwcp_migrate.lab.wan import WanLink
 
-WAN: Final = Link(rate_bytes_per_s=50e6, delay_s=0.005, loss=0.0)
+WAN: Final = WanLink(rate_bytes_per_s=50e6, delay_s=0.005, loss=0.0)
 """400 Mbit/s, 10 ms: a migration takes seconds."""
 
-SLOW: Final = Link(rate_bytes_per_s=4e6, delay_s=0.005, loss=0.0)
+SLOW: Final = WanLink(rate_bytes_per_s=4e6, delay_s=0.005, loss=0.0)
 """32 Mbit/s: the first pass takes about ten seconds, enough to do something in the middle of it."""
 
 GUEST: Final = GuestOptions(memory_mib=128, fill_mib=32, dirty_pages_per_s=300, check_pages_per_s=8000)
@@ -43,13 +43,13 @@ class World:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.shuttle = Shuttle(lab, Guest(GUEST))
+        self.shuttle = Shuttle(lab, LabGuest(GUEST))
         self._changed: set[str] = set()
         lab.start_agents()
         self.shuttle.guest.start(lab.hypervisors[0])
         self._at_rest: Census = at_rest(lab)
 
-    def agent(self, host: Hypervisor) -> Agent:
+    def agent(self, host: Hypervisor) -> LabAgent:
         """Return a host's agent."""
         return self.lab.agents[host.name]
 
@@ -120,7 +120,7 @@ def migrate(world: World, *flags: str, uri: str = "qemu+tcp") -> tuple[Migration
 
 
 def completed(
-    world: World, outcome: Outcome, way: tuple[Hypervisor, Hypervisor], begin: float
+    world: World, outcome: ShuttleOutcome, way: tuple[Hypervisor, Hypervisor], begin: float
 ) -> tuple[Migration, Migration]:
     """Check everything that holds for an accelerated migration that went well; returns both records."""
     source, destination = way

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.guest import TAIL_BYTES, GuestOptions, Mix, domain_xml, last_report
+from dwcp_migrate.lab.guest import TAIL_BYTES, GuestMix, GuestOptions, domain_xml, last_report
 
 LINE = "pages: seq={seq} mono_ms=5000 pages=100 checked=40 passes=2 dirtied=7 errors=0\r\n"
 
@@ -38,4 +38,4 @@ def test_a_domain_has_a_disk_only_when_asked() -> None:
 
 def test_a_mix_that_is_no_whole_is_refused() -> None:
     with pytest.raises(LabError, match="100 percent"):
-        Mix(zero=50)
+        GuestMix(zero=50)

@@ -8,7 +8,7 @@ from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import state
 from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch
 from dwcp_migrate.lab.state import HostRecord, LabRecord
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 
 GONE = ProcessId(pid=2**22 - 1, start_ticks=1)
 
@@ -20,7 +20,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_record(**changes: object) -> LabRecord:
     here = identify(os.getpid())
-    record = LabRecord("one", "id-one", Link(), 1, hosts=[HostRecord("hv1", "10.77.0.1", here)], wan=here)
+    record = LabRecord("one", "id-one", WanLink(), 1, hosts=[HostRecord("hv1", "10.77.0.1", here)], wan=here)
     return msgspec.structs.replace(record, **changes)
 
 

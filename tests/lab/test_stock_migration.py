@@ -8,7 +8,7 @@ import pytest
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.arms import completed_job
 from dwcp_migrate.lab.fixtures import StartGuest
-from dwcp_migrate.lab.guest import Guest, GuestOptions
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
@@ -60,7 +60,7 @@ def test_a_single_flipped_byte_of_the_guests_memory_is_found(lab: Lab, start_gue
         guest.wait_healthy(hv1)
 
 
-def flip_bytes(host: Hypervisor, guest: Guest) -> None:
+def flip_bytes(host: Hypervisor, guest: LabGuest) -> None:
     """Flip one byte of a page of random content, in the memory of the QEMU that runs the guest."""
     script = """
 import re, sys

@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.lab import Lab
-from dwcp_migrate.lab.wan import Link
+from dwcp_migrate.lab.wan import WanLink
 
 pytestmark = pytest.mark.lab
 
@@ -90,7 +90,7 @@ def tcp_bytes_per_s(lab: Lab, *, mib: int) -> float:
 
 
 def test_the_round_trip_takes_twice_the_delay(lab: Lab) -> None:
-    lab.wan.set(Link(rate_bytes_per_s=125e6, delay_s=0.025, loss=0.0))
+    lab.wan.set(WanLink(rate_bytes_per_s=125e6, delay_s=0.025, loss=0.0))
     times = round_trips(lab, count=20)
     assert len(times) == 20
     assert min(times) >= 0.050
@@ -98,14 +98,14 @@ def test_the_round_trip_takes_twice_the_delay(lab: Lab) -> None:
 
 
 def test_tcp_gets_the_rate_and_not_more(lab: Lab) -> None:
-    lab.wan.set(Link(rate_bytes_per_s=6.25e6, delay_s=0.005, loss=0.0))
+    lab.wan.set(WanLink(rate_bytes_per_s=6.25e6, delay_s=0.005, loss=0.0))
     rates = [tcp_bytes_per_s(lab, mib=8) for _ in range(3)]
     assert max(rates) > 0.80 * 6.25e6, rates  # headers take 3.5 %; a neighbour's load can only slow one of them down
     assert max(rates) < 1.02 * 6.25e6, rates
 
 
 def test_loss_hits_single_packets_at_its_probability(lab: Lab) -> None:
-    lab.wan.set(Link(rate_bytes_per_s=125e6, delay_s=0.0, loss=0.1))
+    lab.wan.set(WanLink(rate_bytes_per_s=125e6, delay_s=0.0, loss=0.1))
     before = lab.wan.uplinks()
     times = round_trips(lab, count=600, patience_s=0.02)
     after = lab.wan.uplinks()
@@ -116,14 +116,14 @@ def test_loss_hits_single_packets_at_its_probability(lab: Lab) -> None:
 
 
 def test_an_uplink_of_its_own_leaves_the_other_direction_alone(lab: Lab) -> None:
-    lab.wan.set(Link(rate_bytes_per_s=125e6, delay_s=0.030, loss=0.0), "hv2")
+    lab.wan.set(WanLink(rate_bytes_per_s=125e6, delay_s=0.030, loss=0.0), "hv2")
     uplinks = lab.wan.uplinks()
     assert (uplinks["hv1"].delay_us, uplinks["hv2"].delay_us) == (1000, 30000)
     assert 0.031 <= min(round_trips(lab, count=10)) < 0.045
 
 
 def test_a_full_queue_drops(lab: Lab) -> None:
-    lab.wan.set(Link(rate_bytes_per_s=1.25e6, delay_s=0.020, loss=0.0, queue_bytes=8192))
+    lab.wan.set(WanLink(rate_bytes_per_s=1.25e6, delay_s=0.020, loss=0.0, queue_bytes=8192))
     before = lab.wan.uplinks()["hv1"].dropped_packets
     tcp_bytes_per_s(lab, mib=1)
     assert lab.wan.uplinks()["hv1"].dropped_packets > before

@@ -7,17 +7,17 @@ from typing import cast
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, StandingApi
-from dwcp_migrate.api.cluster import Flight, Held, Standing
-from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, PlacementHandlers
+from dwcp_migrate.api.cluster import HeldLease, InFlightMigration, PlacementConstraints
+from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError
 from dwcp_migrate.orchestration.fleet_constraints import for_new, under, within
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Rule as PlacementRule
 from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebalance
 from dwcp_migrate.state.fleet.commands import Propose, PutDomain
-from dwcp_migrate.state.fleet.model import RULE_NAMES_MAX, Capacity, Limits, Rule
-from dwcp_migrate.state.fleet.model import Host as Known
+from dwcp_migrate.state.fleet.model import RULE_NAMES_MAX, HostCapacity, Limits, RuleRecord
+from dwcp_migrate.state.fleet.model import HostRecord as Known
 from tests.agent.authorization.test_permits import UUID, World, world_of
 from tests.placement.fleets import domain, fleet, host
 
@@ -26,16 +26,16 @@ Said = Callable[..., Awaitable[msgspec.Struct]]
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with world_of(tmp_path, Configured(voters=("a", "b", "c"))) as made:
+    async with world_of(tmp_path, CoordinationConfig(voters=("a", "b", "c"))) as made:
         yield made
 
 
 def asked(world: World, name: str, path: str, body: bytes = b"", /, **query: str) -> Awaitable[msgspec.Struct]:
-    return StandingApi(world.hosts[name].coordination).changes()[path](query, body)
+    return PlacementHandlers(world.hosts[name].coordination).changes()[path](query, body)
 
 
-async def standing(world: World, name: str) -> Standing:
-    return await StandingApi(world.hosts[name].coordination).standing()
+async def standing(world: World, name: str) -> PlacementConstraints:
+    return await PlacementHandlers(world.hosts[name].coordination).standing()
 
 
 async def test_rules_are_one_set_for_all_hosts(world: World) -> None:
@@ -62,16 +62,16 @@ async def test_a_rule_has_so_many_domains_at_most(world: World, more: int) -> No
 
 async def test_a_rule_larger_than_a_command_is_refused(world: World) -> None:
     names = tuple(f"{number:0256}" for number in range(RULE_NAMES_MAX))
-    body = msgspec.json.encode(Rule(name="r", kind="pin", domains=names, zones=names))
+    body = msgspec.json.encode(RuleRecord(name="r", kind="pin", domains=names, zones=names))
     with pytest.raises(ConfigError, match="command of"):
         await asked(world, "a", "rules/put", body)
 
 
 async def test_one_host_carries_out_and_the_second_is_told_which(world: World) -> None:
-    held = cast("Held", await asked(world, "a", "locks/acquire", name="placement", lifetime_s="60"))
+    held = cast("HeldLease", await asked(world, "a", "locks/acquire", name="placement", lifetime_s="60"))
     with pytest.raises(CoordinationError, match="a holds the lease placement"):
         await asked(world, "b", "locks/acquire", name="placement", lifetime_s="60")
-    again = cast("Held", await asked(world, "a", "locks/acquire", name="placement", lifetime_s="60"))
+    again = cast("HeldLease", await asked(world, "a", "locks/acquire", name="placement", lifetime_s="60"))
     assert again.token == held.token
     with pytest.raises(CoordinationError, match="no say"):
         await asked(world, "b", "locks/release", name="placement", token=str(held.token))
@@ -104,7 +104,7 @@ async def test_tickets_are_flights_until_they_end_or_expire(world: World) -> Non
     coordination = world.hosts["a"].coordination
     await coordination.submit(PutDomain(uuid=UUID, name="web1"))
     await coordination.submit(Propose(uuid=UUID, source="a", destination="b", lifetime_s=60))
-    assert (await standing(world, "c")).flights == [Flight(domain="web1", source="a", destination="b")]
+    assert (await standing(world, "c")).flights == [InFlightMigration(domain="web1", source="a", destination="b")]
     world.now += 61
     await asked(world, "a", "cluster/undrain", name="a")  # it brings the time
     assert (await standing(world, "c")).flights == []
@@ -120,7 +120,7 @@ FLEET = fleet([host("a"), host("b"), host("c")], [domain(f"x{number}", "a", vcpu
 
 
 def test_a_host_that_drains_takes_nothing_and_keeps_what_it_has() -> None:
-    closed = Standing(is_fresh=True, draining=["b", "elsewhere"])
+    closed = PlacementConstraints(is_fresh=True, draining=["b", "elsewhere"])
     kept = msgspec.structs.replace(FLEET, domains=[*FLEET.domains, domain("y", "b")])
     for plan in (plan_rebalance(under(kept, closed)), plan_drain(under(kept, closed), "a")):
         assert plan.steps
@@ -132,40 +132,48 @@ def test_a_host_that_drains_takes_nothing_and_keeps_what_it_has() -> None:
 
 
 def test_a_domain_with_a_ticket_counts_on_both_hosts_and_stays_out_of_plans() -> None:
-    flights = [Flight(domain="x0", source="a", destination="b"), Flight(domain="x1", source="c", destination="a")]
-    found = {one.name: one for one in under(FLEET, Standing(is_fresh=True, flights=flights)).domains}
+    flights = [
+        InFlightMigration(domain="x0", source="a", destination="b"),
+        InFlightMigration(domain="x1", source="c", destination="a"),
+    ]
+    found = {one.name: one for one in under(FLEET, PlacementConstraints(is_fresh=True, flights=flights)).domains}
     assert (found["x0"].arriving, found["x0"].movable) == ("b", False)
     assert (found["x1"].arriving, found["x1"].movable) == ("", False)  # it has arrived; the ticket is not closed yet
     assert (found["x2"].arriving, found["x2"].movable) == ("", True)
-    plan = plan_rebalance(under(FLEET, Standing(is_fresh=True, flights=flights)))
+    plan = plan_rebalance(under(FLEET, PlacementConstraints(is_fresh=True, flights=flights)))
     assert not {"x0", "x1"} & {step.domain for step in plan.steps}
 
 
 def test_the_fleets_rules_hold_instead_of_the_files() -> None:
     old = msgspec.structs.replace(FLEET, rules=[PlacementRule(name="old", kind="apart", domains=["x0", "x1"])])
-    rules = [Rule(name="r", kind="pin", domains=("x0", "gone"), zones=("a",)), Rule(name="s", kind="apart")]
-    found = under(old, Standing(is_fresh=True, rules=rules))
+    rules = [RuleRecord(name="r", kind="pin", domains=("x0", "gone"), zones=("a",)), RuleRecord(name="s", kind="apart")]
+    found = under(old, PlacementConstraints(is_fresh=True, rules=rules))
     assert found.rules == [PlacementRule(name="r", kind="pin", domains=["x0"], zones=["a"])]
     with pytest.raises(PlacementError, match="names ghost"):
-        under(old, Standing(is_fresh=True, rules=[Rule(name="r", kind="pin", domains=("x0",), zones=("ghost",))]))
+        under(
+            old,
+            PlacementConstraints(
+                is_fresh=True, rules=[RuleRecord(name="r", kind="pin", domains=("x0",), zones=("ghost",))]
+            ),
+        )
 
 
 def test_limits_of_the_fleet_bound_the_policy() -> None:
-    flights = [Flight(domain="", source="a", destination="b")] * 3
-    policy = Policy(running_max=5, outgoing_max=2, incoming_max=2)
+    flights = [InFlightMigration(domain="", source="a", destination="b")] * 3
+    policy = PlacementPolicy(running_max=5, outgoing_max=2, incoming_max=2)
     for limits, running, outgoing in (
         (Limits(), 5, 2),
         (Limits(fleet=5, outgoing=1), 2, 1),
         (Limits(fleet=3, outgoing=0), 1, 2),
     ):
-        found = within(policy, Standing(is_fresh=True, flights=flights, limits=limits))
+        found = within(policy, PlacementConstraints(is_fresh=True, flights=flights, limits=limits))
         assert (found.running_max, found.outgoing_max, found.incoming_max) == (running, outgoing, 2)
 
 
 async def test_a_share_of_a_link_is_reserved_within_its_limit_and_given_back(world: World) -> None:
     await asked(world, "a", "cluster/limits", msgspec.json.encode(Limits(link_bytes_per_s={"a>b": 100})))
     share = {"source": "a", "destination": "b", "lifetime_s": "60"}
-    held = cast("Held", await asked(world, "a", "locks/reserve", name="one", bytes_per_s="70", **share))
+    held = cast("HeldLease", await asked(world, "a", "locks/reserve", name="one", bytes_per_s="70", **share))
     with pytest.raises(CoordinationError, match="link"):
         await asked(world, "c", "locks/reserve", name="two", bytes_per_s="31", **share)
     await asked(world, "a", "locks/unreserve", name="one", token=str(held.token))
@@ -181,9 +189,9 @@ async def test_limits_that_cannot_be_read_are_refused(world: World) -> None:
 
 def test_a_host_stands_where_its_labels_say_and_offers_what_it_says() -> None:
     one = msgspec.structs.replace(host("a"), rack="", capacity={"vcpus": 32.0, "memory_mib": 1024.0})
-    known = Known(name="a", labels={"rack": "r7", "region": "eu"}, capacity=Capacity(cpus=8))
-    found = under(fleet([one], []), Standing(is_fresh=True, hosts=[known])).hosts[0]
+    known = Known(name="a", labels={"rack": "r7", "region": "eu"}, capacity=HostCapacity(cpus=8))
+    found = under(fleet([one], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0]
     assert (found.rack, found.region) == ("r7", "eu")
     assert found.capacity == {"vcpus": 8.0, "memory_mib": 1024.0}
     placed = msgspec.structs.replace(one, rack="r1")
-    assert under(fleet([placed], []), Standing(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"
+    assert under(fleet([placed], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"

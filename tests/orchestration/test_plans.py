@@ -10,20 +10,20 @@ from dwcp_migrate.errors import HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.fake_inventory import FakeHypervisors
 from dwcp_migrate.hypervisor.inventory import CellFacts, DomainFacts, HostFacts
 from dwcp_migrate.orchestration import plan_journal as journals
-from dwcp_migrate.orchestration.executor import FAILURES_MAX, PLANS_MAX, Executor, Hosts
+from dwcp_migrate.orchestration.executor import FAILURES_MAX, PLANS_MAX, Hosts, PlanExecutor
 from dwcp_migrate.orchestration.fleet_source import (
     FleetFile,
+    FleetSettings,
     HostSettings,
     LibvirtFleet,
-    Settings,
     read_settings,
     write_settings,
 )
-from dwcp_migrate.orchestration.plan_journal import Journal
+from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.placement.check import violations
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Rule, encode
-from dwcp_migrate.placement.plan import Left, Plan, Step
+from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_drain, plan_rebalance
 from dwcp_migrate.units import GIB
 from tests.placement.fleets import domain, fleet, host
@@ -55,7 +55,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         facts = HostFacts(cpus=8, memory_bytes=64 * GIB)
         self.hypervisors = FakeHypervisors(dict.fromkeys(("hv1", "hv2", "hv3"), facts))
-        self.settings = Settings(rules=[Rule(name="pair", kind="apart", domains=["vm0", "vm1"])])
+        self.settings = FleetSettings(rules=[Rule(name="pair", kind="apart", domains=["vm0", "vm1"])])
         for number in range(8):
             self.hypervisors.start("hv1" if number % 2 else "hv2", facts_of(f"vm{number}"))
         self.path = directory / "plan.journal"
@@ -69,11 +69,11 @@ class World:
         self.settings = msgspec.structs.replace(self.settings, hosts=own)
         return plan_drain(self.source.snapshot(), name)
 
-    def executor(self, policy: Policy | None = None) -> Executor:
-        return Executor(self.hosts, self.source, self.seen, policy or Policy(), clock=lambda: 1000.0)
+    def executor(self, policy: PlacementPolicy | None = None) -> PlanExecutor:
+        return PlanExecutor(self.hosts, self.source, self.seen, policy or PlacementPolicy(), clock=lambda: 1000.0)
 
-    def carry_out(self, plan: Plan) -> list[Left]:
-        with Journal.begin(self.path, plan) as journal:
+    def carry_out(self, plan: Plan) -> list[Unfinished]:
+        with PlanJournal.begin(self.path, plan) as journal:
             return self.executor().run(journal)
 
     def names(self, name: str) -> set[str]:
@@ -93,7 +93,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def progress(path: Path) -> journals.Progress:
+def progress(path: Path) -> journals.PlanProgress:
     found = journals.read(path)
     assert found is not None
     return found
@@ -104,13 +104,13 @@ def test_a_drain_empties_a_host_and_breaks_no_rule(world: World) -> None:
     assert world.names("hv1") == set()
     assert len(world.names("hv2") | world.names("hv3")) == 8
     assert world.sound()
-    assert world.hypervisors.running_most <= Policy().outgoing_max
+    assert world.hypervisors.running_most <= PlacementPolicy().outgoing_max
     assert progress(world.path).ended == "completed"
 
 
 def test_back_to_even_after_maintenance(world: World) -> None:
     world.carry_out(world.drain("hv1"))
-    world.settings = Settings(rules=world.settings.rules)
+    world.settings = FleetSettings(rules=world.settings.rules)
     assert world.carry_out(plan_rebalance(world.source.snapshot())) == []
     assert all(2 <= len(world.names(name)) <= 3 for name in ("hv1", "hv2", "hv3"))
     assert plan_rebalance(world.source.snapshot()).steps == []
@@ -172,7 +172,7 @@ def test_a_migration_that_arrived_in_spite_of_an_error_is_done(world: World) -> 
 
 def killed(world: World, plan: Plan, begun: int, *, meanwhile: Callable[[Step], None]) -> None:
     """Leave a journal as SIGKILL leaves it: some steps done, one begun, half a line behind it."""
-    journal = Journal.begin(world.path, plan)
+    journal = PlanJournal.begin(world.path, plan)
     for step in plan.steps[:begun]:
         journal.step(step.number, "begun", 1.0)
         world.hypervisors.move(step.source, step.domain, step.destination)
@@ -195,7 +195,7 @@ def test_a_plan_that_was_killed_goes_on_where_it_stopped(world: World, fate: str
             world.hypervisors.jobs[step.source, step.domain] = step.destination
 
     killed(world, plan, 1, meanwhile=meanwhile)
-    journal = Journal.resume(world.path)
+    journal = PlanJournal.resume(world.path)
     assert journal is not None
     with journal:
         assert world.executor().run(journal) == []
@@ -204,14 +204,14 @@ def test_a_plan_that_was_killed_goes_on_where_it_stopped(world: World, fate: str
     moved = [name for _, name, _ in world.hypervisors.migrations]
     assert len(moved) == len(set(moved)) == len(plan.steps) - (1 if fate == "stayed" else 2)
     assert world.seen.plans == (1 if fate == "stayed" else 0)
-    assert Journal.resume(world.path) is None
+    assert PlanJournal.resume(world.path) is None
 
 
 def test_a_stopped_plan_begins_nothing_more_and_says_so(world: World) -> None:
-    executor = world.executor(Policy(running_max=1))
+    executor = world.executor(PlacementPolicy(running_max=1))
     world.hypervisors.before_migration = lambda *_: executor.stop.set()
     plan = world.drain("hv1")
-    with Journal.begin(world.path, plan) as journal:
+    with PlanJournal.begin(world.path, plan) as journal:
         executor.run(journal)
     assert len(world.hypervisors.migrations) == 1
     assert progress(world.path).ended == "stopped"
@@ -227,31 +227,31 @@ def test_a_fleet_that_never_holds_still_is_given_up(world: World) -> None:
     world.hypervisors.before_migration = shuffle
     for number in range(8, 8 + FAILURES_MAX * PLANS_MAX):
         world.hypervisors.start("hv1", facts_of(f"vm{number}"))
-    with Journal.begin(world.path, plan) as journal, pytest.raises(PlacementError, match="overtaken"):
-        world.executor(Policy(running_max=1)).run(journal)
+    with PlanJournal.begin(world.path, plan) as journal, pytest.raises(PlacementError, match="overtaken"):
+        world.executor(PlacementPolicy(running_max=1)).run(journal)
     assert progress(world.path).plans == PLANS_MAX
     assert progress(world.path).ended == "stopped"
 
 
 def test_the_limits_of_migrations_at_once_hold_while_carrying_out(world: World) -> None:
-    with Journal.begin(world.path, world.drain("hv1")) as journal:
-        world.executor(Policy(running_max=1)).run(journal)
+    with PlanJournal.begin(world.path, world.drain("hv1")) as journal:
+        world.executor(PlacementPolicy(running_max=1)).run(journal)
     assert world.hypervisors.running_most == 1
 
 
 def test_one_process_holds_the_journal(world: World) -> None:
     plan = world.drain("hv1")
-    with Journal.begin(world.path, plan):
+    with PlanJournal.begin(world.path, plan):
         with pytest.raises(PlacementError, match="has not ended"):
-            Journal.begin(world.path, plan)
+            PlanJournal.begin(world.path, plan)
         with pytest.raises(PlacementError, match="another process"):
-            Journal.resume(world.path)
-    journal = Journal.resume(world.path)
+            PlanJournal.resume(world.path)
+    journal = PlanJournal.resume(world.path)
     assert journal is not None
     with journal:
         journal.end("abandoned")
-    assert Journal.resume(world.path) is None
-    Journal.begin(world.path, plan).close()
+    assert PlanJournal.resume(world.path) is None
+    PlanJournal.begin(world.path, plan).close()
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", '{"step": 0, "state": "done"}\n', '{"ended": "completed"}\n'])
@@ -267,7 +267,7 @@ def test_what_is_no_journal_is_refused_or_nothing(tmp_path: Path, text: str) -> 
 
 
 def test_a_journal_that_speaks_of_a_step_it_does_not_have_is_refused(world: World) -> None:
-    with Journal.begin(world.path, world.drain("hv1")):
+    with PlanJournal.begin(world.path, world.drain("hv1")):
         pass
     with world.path.open("ab") as file:
         file.write(b'{"step": 99, "state": "done"}\n')
@@ -276,7 +276,7 @@ def test_a_journal_that_speaks_of_a_step_it_does_not_have_is_refused(world: Worl
 
 
 def test_the_journal_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Journal.begin(world.path, world.drain("hv1")):
+    with PlanJournal.begin(world.path, world.drain("hv1")):
         pass
     size = world.path.stat().st_size
     monkeypatch.setattr(journals, "JOURNAL_BYTES_MAX", size)
@@ -296,7 +296,7 @@ def test_the_fleet_is_what_libvirt_and_the_settings_say(world: World) -> None:
         pools=["ceph", "no:big"],
     )
     own = HostSettings(rack="r1", datacentre="dc1", overcommit={"vcpus": 2.0}, capacity={"gpu": 2.0})
-    world.settings = Settings(hosts={"hv1": own}, demand={"vm1": {"gpu": 1.0}})
+    world.settings = FleetSettings(hosts={"hv1": own}, demand={"vm1": {"gpu": 1.0}})
     big = DomainFacts(
         name="big", uuid="b", vcpus=4, memory_bytes=2 * GIB, cpu="big", cpu_key="key", huge_page_bytes=GIB
     )
@@ -332,8 +332,8 @@ def test_two_domains_of_one_name_are_refused(world: World) -> None:
 
 def test_settings_survive_their_file_and_nonsense_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state" / "placement.json"
-    assert read_settings(path) == Settings()
-    settings = Settings(hosts={"a": HostSettings(state="maintenance")}, reserve_hosts=1)
+    assert read_settings(path) == FleetSettings()
+    settings = FleetSettings(hosts={"a": HostSettings(state="maintenance")}, reserve_hosts=1)
     write_settings(path, settings)
     assert read_settings(path) == settings
     assert [one.name for one in path.parent.iterdir()] == ["placement.json"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.api.cluster import Standing
+from dwcp_migrate.api.cluster import PlacementConstraints
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.orchestration.fleet_source import read_settings
-from dwcp_migrate.state.fleet.model import Rule
+from dwcp_migrate.state.fleet.model import RuleRecord
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -22,7 +22,9 @@ def config(tmp_path: Path, agent: Any) -> str:
         f'name = "hv1"\nlibvirt_uri = "test:///default"\nstate_directory = "{tmp_path}/state"\n'
         f'runtime_directory = "{tmp_path}"\n[coordination]\nengine = "etcd"\n'
     )
-    agent.more["/v1/standing"] = Standing(is_fresh=True, rules=[Rule(name="web", kind="apart", domains=("a", "b"))])
+    agent.more["/v1/standing"] = PlacementConstraints(
+        is_fresh=True, rules=[RuleRecord(name="web", kind="apart", domains=("a", "b"))]
+    )
     return str(path)
 
 
@@ -41,6 +43,6 @@ def test_undrain_clears_the_mark(call: Call, agent: Any, config: str) -> None:
 
 
 def test_no_plan_is_made_on_an_old_answer(call: Call, agent: Any, config: str) -> None:
-    agent.more["/v1/standing"] = Standing(is_fresh=False)
+    agent.more["/v1/standing"] = PlacementConstraints(is_fresh=False)
     code, _, err = call("rebalance", "--config", config)
     assert (code, "may have changed" in err) == (CoordinationError.exit_code, True)

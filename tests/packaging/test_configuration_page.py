@@ -10,16 +10,16 @@ from dwcp_migrate import config
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 TABLES: dict[str, type[msgspec.Struct]] = {
-    "tls": config.Tls,
-    "intercept": config.Intercept,
-    "link": config.Link,
-    "encoding": config.Encoding,
-    "policy": config.Policy,
-    "bandwidth": config.Bandwidth,
-    "record": config.Record,
-    "coordination": config.Coordination,
-    "coordination.pbft": config.Pbft,
-    "placement": config.Placement,
+    "tls": config.TlsConfig,
+    "intercept": config.InterceptConfig,
+    "link": config.LinkConfig,
+    "encoding": config.EncodingConfig,
+    "policy": config.MigrationPolicy,
+    "bandwidth": config.BandwidthConfig,
+    "record": config.RecordConfig,
+    "coordination": config.CoordinationConfig,
+    "coordination.pbft": config.PbftConfig,
+    "placement": config.PlacementConfig,
 }
 
 
@@ -45,11 +45,11 @@ def test_the_top_level() -> None:
 
 
 def test_a_peer() -> None:
-    assert documented("[[peers]]") == actual(config.Peer)
+    assert documented("[[peers]]") == actual(config.PeerConfig)
 
 
 def test_a_member_of_the_group() -> None:
-    assert documented("[[coordination.pbft.members]]") == actual(config.PbftMember)
+    assert documented("[[coordination.pbft.members]]") == actual(config.PbftMemberConfig)
 
 
 @pytest.mark.parametrize("table", TABLES)

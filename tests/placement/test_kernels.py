@@ -14,7 +14,7 @@ from bench.fleets import generate
 from dwcp_migrate.placement import kernel
 from dwcp_migrate.placement.arrays import NOWHERE, table
 from dwcp_migrate.placement.check import level_bound, levels, violations
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.kernels import chains
 from dwcp_migrate.placement.kernels.chains import repack
@@ -133,7 +133,7 @@ def test_a_batch_is_placed_whole_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_descending_ends_where_no_move_gains(seed: int) -> None:
-    problem = build(complex_fleet(seed), Policy(price_per_s=0.0))
+    problem = build(complex_fleet(seed), PlacementPolicy(price_per_s=0.0))
     before = objective(problem)
     moves = descend(problem.table, 10_000, 1e-3)
     assert 0 < moves < 10_000
@@ -148,7 +148,7 @@ def test_descending_ends_where_no_move_gains(seed: int) -> None:
 
 
 def test_descending_makes_the_steepest_move_each_time() -> None:
-    problem = build(complex_fleet(9, 60, 10), Policy(price_per_s=0.0))
+    problem = build(complex_fleet(9, 60, 10), PlacementPolicy(price_per_s=0.0))
     oracle = build(problem.fleet, problem.policy)
     scores = np.empty(len(problem.hosts))
     for moves in range(1, 12):

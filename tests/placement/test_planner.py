@@ -13,7 +13,7 @@ from dwcp_migrate.placement import plan
 from dwcp_migrate.placement.arrays import State
 from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.check import levels, violations
-from dwcp_migrate.placement.cost import Forecast, Policy, default_cost
+from dwcp_migrate.placement.cost import Forecast, PlacementPolicy, default_cost
 from dwcp_migrate.placement.explain import explain_plan
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
 from dwcp_migrate.placement.kernels.search import place
@@ -42,9 +42,9 @@ def at(whole: Fleet, places: dict[str, str], arriving: dict[str, str] | None = N
     return msgspec.structs.replace(whole, domains=found)
 
 
-def carried_out(whole: Fleet, made: Plan, seed: int, policy: Policy | None = None) -> dict[str, str]:
+def carried_out(whole: Fleet, made: Plan, seed: int, policy: PlacementPolicy | None = None) -> dict[str, str]:
     """Carry a plan out with random durations, beginning any step that `after` lets begin; every moment is checked."""
-    policy = policy or Policy()
+    policy = policy or PlacementPolicy()
     draw = rng(seed)
     places = {one.name: one.host for one in whole.domains if one.host}
     broken = set(violations(whole, places))
@@ -112,8 +112,8 @@ def test_a_plan_is_the_same_with_any_number_of_workers() -> None:
         with ThreadPoolExecutor(3) as threads:
             return list(threads.map(work, wanted))
 
-    alone = plan_rebalance(placed, Policy(balanced=0.0))
-    assert plan_rebalance(placed, Policy(balanced=0.0), workers=Workers(across, 3)) == alone
+    alone = plan_rebalance(placed, PlacementPolicy(balanced=0.0))
+    assert plan_rebalance(placed, PlacementPolicy(balanced=0.0), workers=Workers(across, 3)) == alone
     assert tried > 1
 
 
@@ -186,10 +186,10 @@ def test_a_step_waits_for_the_room_that_another_leaves() -> None:
 def test_the_limits_of_migrations_at_once_hold_at_and_past_them() -> None:
     whole = fleet([host("a", vcpus=64), *(host(name) for name in "bcdefg")], [domain(f"x{n}", "a") for n in range(12)])
     for policy in (
-        Policy(),
-        Policy(outgoing_max=1),
-        Policy(outgoing_max=9, running_max=3),
-        Policy(outgoing_max=99, incoming_max=1, running_max=99),
+        PlacementPolicy(),
+        PlacementPolicy(outgoing_max=1),
+        PlacementPolicy(outgoing_max=9, running_max=3),
+        PlacementPolicy(outgoing_max=99, incoming_max=1, running_max=99),
     ):
         steps = plan_drain(whole, "a", policy).steps
         assert len(steps) == 12
@@ -224,8 +224,8 @@ def test_a_forecast_decides_which_domain_moves() -> None:
 
 def test_the_moves_of_a_plan_have_a_limit() -> None:
     whole = generate.skewed(rng(1), 100, 16)
-    assert 0 < len(plan_rebalance(whole, Policy(moves_max=3)).steps) <= 3
-    assert plan_rebalance(whole, Policy(moves_max=0)).steps == []
+    assert 0 < len(plan_rebalance(whole, PlacementPolicy(moves_max=3)).steps) <= 3
+    assert plan_rebalance(whole, PlacementPolicy(moves_max=0)).steps == []
 
 
 def test_who_moved_lately_stays_but_leaves_a_drained_host() -> None:

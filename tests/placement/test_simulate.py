@@ -6,14 +6,16 @@ import pytest
 from bench.fleets import generate
 from bench.fleets.simulate import Report, Scenario, Simulation
 from dwcp_migrate.placement.check import violations
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.planner import places
 from tests.placement.fleets import domain, fleet, host, rng
 
 
-def run(whole: Fleet, scenario: Scenario, seed: int = 1, policy: Policy | None = None) -> tuple[Simulation, Report]:
-    simulation = Simulation(whole, scenario, rng(seed), policy or Policy())
+def run(
+    whole: Fleet, scenario: Scenario, seed: int = 1, policy: PlacementPolicy | None = None
+) -> tuple[Simulation, Report]:
+    simulation = Simulation(whole, scenario, rng(seed), policy or PlacementPolicy())
     return simulation, simulation.run()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.qemu import Kind, Opaque, RamBlocks, ReturnPath, StreamParser
+from dwcp_migrate.qemu import Opaque, RamBlocks, ReturnPath, StreamKind, StreamParser
 from dwcp_migrate.qemu.blocks import BLOCKS_MAX
 from dwcp_migrate.qemu.stream import SEGMENT_BYTES_MIN
 from tests.vectors.load import read
@@ -33,16 +33,16 @@ def fed(data: bytes) -> StreamParser:
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01", Kind.TLS),
-        (b"QEVM\0\0\0\3", Kind.MAIN),
-        (b"QEVM\0\0\0\4", Kind.OPAQUE),
-        (b"\x11\x22\x33\x44\0\0\0\1", Kind.MULTIFD),
-        (b"\x11\x22\x33\x44\0\0\0\2", Kind.OPAQUE),
-        (b"GET / HT", Kind.OPAQUE),
-        (b"Q", Kind.UNKNOWN),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", StreamKind.TLS),
+        (b"QEVM\0\0\0\3", StreamKind.MAIN),
+        (b"QEVM\0\0\0\4", StreamKind.OPAQUE),
+        (b"\x11\x22\x33\x44\0\0\0\1", StreamKind.MULTIFD),
+        (b"\x11\x22\x33\x44\0\0\0\2", StreamKind.OPAQUE),
+        (b"GET / HT", StreamKind.OPAQUE),
+        (b"Q", StreamKind.UNKNOWN),
     ],
 )
-def test_the_first_bytes_name_the_kind(head: bytes, kind: Kind) -> None:
+def test_the_first_bytes_name_the_kind(head: bytes, kind: StreamKind) -> None:
     assert fed(head).kind is kind
 
 
@@ -50,7 +50,7 @@ def test_an_nbd_server_that_greets_makes_the_connection_a_disk_copy() -> None:
     parser = StreamParser(RamBlocks())
     parser.observe_reverse(b"NBD")
     parser.observe_reverse(b"MAGICIHAVEOPT")
-    assert parser.kind is Kind.NBD
+    assert parser.kind is StreamKind.NBD
     assert parser.feed(b"\0\0\0\3", flush=True).cuts[0].layout is None
 
 

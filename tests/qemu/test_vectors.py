@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from dwcp_migrate.qemu import Fed, GuestUuid, Kind, Layout, RamBlocks, RamTotal, StreamParser, Switchover
+from dwcp_migrate.qemu import Fed, GuestUuid, Layout, RamBlocks, RamTotal, StreamKind, StreamParser, Switchover
 from dwcp_migrate.qemu.events import Postcopy
 from dwcp_migrate.qemu.layout import RUN_UNIT_BYTES
 from tests.qemu.oracle import Found, parse_main, parse_multifd
@@ -55,7 +55,7 @@ def test_every_page_is_found_where_the_naive_parser_finds_it(case: str) -> None:
         assert found.pages == oracle.pages
         assert found.zeros == oracle.zeros
         assert parser.pages == len(oracle.pages) + oracle.compressed
-        assert parser.kind is (Kind.MULTIFD if number else Kind.MAIN)
+        assert parser.kind is (StreamKind.MULTIFD if number else StreamKind.MAIN)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,8 +11,8 @@ from pathlib import Path
 from dwcp_migrate.state.engine import Engine
 from dwcp_migrate.state.etcd import EtcdEngine
 from dwcp_migrate.state.raft.engine import RaftEngine
-from dwcp_migrate.state.raft.peer_connections import Identity
-from dwcp_migrate.state.raft.replica import Settings
+from dwcp_migrate.state.raft.peer_connections import PeerIdentity
+from dwcp_migrate.state.raft.replica import RaftSettings
 
 ETCD = Path(sys.executable).with_name("etcd")
 
@@ -20,8 +20,10 @@ ETCD = Path(sys.executable).with_name("etcd")
 @asynccontextmanager
 async def lone_raft(directory: Path, clock: Callable[[], float]) -> AsyncIterator[RaftEngine]:
     """A Raft engine of one voter, which needs neither network nor certificates."""
-    identity = Identity(name="a", client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None)
-    settings = Settings(directory=directory, voters=("a",), election_s=0.05)
+    identity = PeerIdentity(
+        name="a", client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None
+    )
+    settings = RaftSettings(directory=directory, voters=("a",), election_s=0.05)
     engine = RaftEngine(settings, identity, clock=clock)
     await engine.start()
     try:

@@ -13,7 +13,7 @@ from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet import model
 from dwcp_migrate.state.fleet.invariants import violations
 from dwcp_migrate.state.fleet.machine import apply
-from dwcp_migrate.state.fleet.model import Fleet, Limits
+from dwcp_migrate.state.fleet.model import FleetState, Limits
 
 HOSTS = ("a", "b", "c", "d")
 DOMAINS = tuple(f"domain-{number}" for number in range(5))
@@ -23,7 +23,7 @@ SEEDS = 400
 
 def history(rng: random.Random) -> list[do.Command]:
     """Draw a log; the model runs along so that commands often make sense."""
-    fleet = Fleet()
+    fleet = FleetState()
     log = [
         do.Command(request="up", by=name, at=0.0, body=do.PutHost(name=name, trust_domain=rng.choice(("", "x"))))
         for name in HOSTS
@@ -95,7 +95,7 @@ def test_every_history_keeps_every_invariant_on_every_replica(block: int) -> Non
     moved = 0
     for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
         log = history(random.Random(seed))
-        fleet, late = Fleet(), Fleet()
+        fleet, late = FleetState(), FleetState()
         snapshot_at = random.Random(seed).randrange(len(log))
         for number, command in enumerate(log):
             if number == snapshot_at:
@@ -110,7 +110,7 @@ def test_every_history_keeps_every_invariant_on_every_replica(block: int) -> Non
     assert moved > 2 * SEEDS // 8, "the histories move nothing: they test nothing"
 
 
-def _check_moves(before: dict[str, tuple[str, int]], fleet: Fleet, command: do.Command, where: str) -> int:
+def _check_moves(before: dict[str, tuple[str, int]], fleet: FleetState, command: do.Command, where: str) -> int:
     """Ownership changes by a resume or a resolution only, by one generation, to the ticket's destination."""
     moves = 0
     for uuid, (owner, generation) in before.items():

@@ -1,4 +1,4 @@
-"""Window, controller, dialer and reassembly in virtual time."""
+"""InFlightWindow, controller, dialer and reassembly in virtual time."""
 
 import heapq
 from dataclasses import replace
@@ -18,7 +18,7 @@ from dwcp_migrate.transport.core.window import (
     LIMIT_BYTES_START,
     PASSAGES,
     PASSAGES_S_MIN,
-    Window,
+    InFlightWindow,
 )
 from dwcp_migrate.units import KIB, MIB
 
@@ -35,7 +35,7 @@ class Path:
         self.rate, self.rtt_s, self.lost_every = rate, rtt_s, lost_every
         self.now, self.free_at, self.delivered, self.sent = 0.0, 0.0, 0, 0
         self.in_order_at = 0.0
-        self.window = Window(50)
+        self.window = InFlightWindow(50)
         self.window.rtt_s = rtt_s
         self.pending: list[tuple[float, int]] = []
 
@@ -100,7 +100,7 @@ def test_the_window_finds_a_link_that_becomes_ten_times_faster() -> None:
 
 
 def test_the_window_keeps_its_start_its_floor_and_its_ceiling() -> None:
-    window = Window(50)
+    window = InFlightWindow(50)
     assert window.limit_bytes == window.allowed(0.0) == LIMIT_BYTES_START
     window.on_sent(0.0, SEGMENT)
     window.on_acknowledged(10.0, SEGMENT)
@@ -111,7 +111,7 @@ def test_the_window_keeps_its_start_its_floor_and_its_ceiling() -> None:
 
 
 def test_a_tiny_segment_is_charged_as_the_least() -> None:
-    window = Window(50)
+    window = InFlightWindow(50)
     window.on_sent(0.0, 0)
     assert window.in_flight_bytes == CHARGE_BYTES_MIN
     window.on_acknowledged(0.1, 0)

@@ -16,14 +16,14 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.authorization.engine_choice import Choice, Engine, Health, Policy, choose
-from dwcp_migrate.agent.authorization.retry_queue import Owed
+from dwcp_migrate.agent.authorization.engine_choice import EngineChoice, EngineHealth, EngineName, EnginePolicy, choose
+from dwcp_migrate.agent.authorization.retry_queue import RetryQueue
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.api.cluster import Chosen, EngineEvent, PbftView
 from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.tickets.machine import (
     REFUSALS,
@@ -40,7 +40,7 @@ from dwcp_migrate.consensus.tickets.machine import (
     decode_result,
 )
 from dwcp_migrate.consensus.tickets.machine import encode as encode_operation
-from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
+from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.logs import get_logger
@@ -62,7 +62,7 @@ class _Held(msgspec.Struct):
     admitted: dict[str, int]
 
 
-class Certifying:
+class CertificateIssuer:
     """Certificates of this host.
 
     Args:
@@ -73,29 +73,29 @@ class Certifying:
     def __init__(self, runtime: Runtime, group: PbftGroup) -> None:
         self._runtime = runtime
         self._group = group
-        engines = {Engine.RAFT} if group.group is None else {Engine.RAFT, Engine.PBFT}
-        self._health = Health(frozenset(engines))
+        engines = {EngineName.RAFT} if group.group is None else {EngineName.RAFT, EngineName.PBFT}
+        self._health = EngineHealth(frozenset(engines))
         self._path = Path(runtime.config.state_directory) / "pbft" / "used"
         self._damage = ""
         try:
             self._held = _read(self._path)
         except ConsensusError as error:
             self._held, self._damage = _Held({}, {}), f"{error}; {error.hint}"
-        self._permits = Permits(self._held.used)
+        self._permits = CertificateVerifier(self._held.used)
         self._shown: dict[str, bytes] = {}
         self._running: dict[str, str] = {}
-        self._owed = Owed(self._ask, steady_clock)
+        self._owed = RetryQueue(self._ask, steady_clock)
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
     # -- who decides
 
-    def choose(self, source: tuple[str, str], destination: tuple[str, str]) -> Choice:
+    def choose(self, source: tuple[str, str], destination: tuple[str, str]) -> EngineChoice:
         """Choose who decides about a migration; both hosts as name and trust domain."""
         coordination = self._runtime.config.coordination
-        policy = Policy("pbft" if coordination.pbft.mode == "pbft" else "auto", coordination.require)
+        policy = EnginePolicy("pbft" if coordination.pbft.mode == "pbft" else "auto", coordination.require)
         usable = self._health.usable(steady_clock())
         if self._group.group is None:
-            usable |= {Engine.RAFT}  # nothing to fall back to: it is always worth a try
+            usable |= {EngineName.RAFT}  # nothing to fall back to: it is always worth a try
         choice = choose(source[1], destination[1], policy, usable)
         self.choices.append(
             Chosen(
@@ -110,12 +110,12 @@ class Certifying:
         log.info("engine", engine=choice.engine, reason=choice.reason, fallback=choice.fallback)
         return choice
 
-    def failed(self, engine: Engine, reason: str) -> None:
+    def failed(self, engine: EngineName, reason: str) -> None:
         """Note that an engine did not decide."""
         self._health.failed(engine, reason, steady_clock())
         log.warning("engine failed", engine=engine, reason=reason)
 
-    def worked(self, engine: Engine) -> None:
+    def worked(self, engine: EngineName) -> None:
         """Note that an engine decided."""
         self._health.worked(engine, steady_clock())
 
@@ -155,9 +155,9 @@ class Certifying:
             generation = await self._register(uuid)
             certificate = await self._issue(uuid, destination, generation)
         except NoQuorumError as error:
-            self.failed(Engine.PBFT, str(error))
+            self.failed(EngineName.PBFT, str(error))
             raise
-        self.worked(Engine.PBFT)
+        self.worked(EngineName.PBFT)
         self._shown[uuid] = certificate
         return certificate
 
@@ -198,7 +198,7 @@ class Certifying:
         """Whether a migration needs a certificate."""
         return crosses or self._runtime.config.coordination.pbft.mode == "pbft"
 
-    async def follow(self, permit: Permit, peer: Peer) -> None:
+    async def follow(self, permit: Permit, peer: PeerConfig) -> None:
         """Ask the source who followed, where its certificate is of later members than are known here."""
         lineage = self._group.lineage
         with contextlib.suppress(ConsensusError):  # no certificate at all: `verify` says so
@@ -213,7 +213,10 @@ class Certifying:
             return False
         if self._is_running(permit.uuid) and self._shown.get(permit.uuid) == permit.certificate:
             return True
-        expected, now_ms = Expected(permit.uuid, permit.source, permit.destination, None), round(wall_clock() * 1000)
+        expected, now_ms = (
+            ExpectedTicket(permit.uuid, permit.source, permit.destination, None),
+            round(wall_clock() * 1000),
+        )
         try:
             certificate = decode(permit.certificate)
             ticket = self._permits.admit(certificate, lineage.judge(certificate, now_ms), expected, now_ms)

@@ -17,7 +17,7 @@ PAUSE_DOUBLINGS_MAX: Final = 4
 EVENTS_MAX: Final = 256
 
 
-class Engine(StrEnum):
+class EngineName(StrEnum):
     """Who decides."""
 
     RAFT = "raft"
@@ -26,7 +26,7 @@ class Engine(StrEnum):
     REFUSED = "refused"
 
 
-class Policy(NamedTuple):
+class EnginePolicy(NamedTuple):
     """What the operator wants.
 
     Attributes:
@@ -38,19 +38,21 @@ class Policy(NamedTuple):
     require: bool = False
 
 
-class Choice(NamedTuple):
+class EngineChoice(NamedTuple):
     """Who decides this one, and why.
 
     Attributes:
         fallback: not what it would be if everything worked.
     """
 
-    engine: Engine
+    engine: EngineName
     reason: str
     fallback: bool = False
 
 
-def choose(source_trust: str, destination_trust: str, policy: Policy, usable: frozenset[Engine]) -> Choice:
+def choose(
+    source_trust: str, destination_trust: str, policy: EnginePolicy, usable: frozenset[EngineName]
+) -> EngineChoice:
     """Choose the engine for a decision that concerns two hosts.
 
     Args:
@@ -60,7 +62,7 @@ def choose(source_trust: str, destination_trust: str, policy: Policy, usable: fr
         usable: engines that are configured and answer.
     """
     if policy.mode == "off":
-        return Choice(Engine.POINT_TO_POINT, "coordination is off")
+        return EngineChoice(EngineName.POINT_TO_POINT, "coordination is off")
     crosses = source_trust != destination_trust
     if policy.mode == "pbft" or crosses:
         why = (
@@ -68,62 +70,62 @@ def choose(source_trust: str, destination_trust: str, policy: Policy, usable: fr
             if crosses
             else "the policy demands it"
         )
-        if Engine.PBFT in usable:
-            return Choice(Engine.PBFT, why)
+        if EngineName.PBFT in usable:
+            return EngineChoice(EngineName.PBFT, why)
         return _without(f"no PBFT quorum, and {why}", policy)
-    if Engine.RAFT in usable:
-        return Choice(Engine.RAFT, f"both hosts are in trust domain {source_trust}")
-    if Engine.PBFT in usable:
-        return Choice(Engine.PBFT, "no Raft quorum", fallback=True)
+    if EngineName.RAFT in usable:
+        return EngineChoice(EngineName.RAFT, f"both hosts are in trust domain {source_trust}")
+    if EngineName.PBFT in usable:
+        return EngineChoice(EngineName.PBFT, "no Raft quorum", fallback=True)
     return _without("no Raft quorum and no PBFT quorum", policy)
 
 
-def _without(why: str, policy: Policy) -> Choice:
+def _without(why: str, policy: EnginePolicy) -> EngineChoice:
     if policy.require:
-        return Choice(Engine.REFUSED, f"{why}; coordination is required", fallback=True)
-    return Choice(Engine.POINT_TO_POINT, f"{why}; both ends agree alone", fallback=True)
+        return EngineChoice(EngineName.REFUSED, f"{why}; coordination is required", fallback=True)
+    return EngineChoice(EngineName.POINT_TO_POINT, f"{why}; both ends agree alone", fallback=True)
 
 
-class Event(NamedTuple):
+class EngineSwitch(NamedTuple):
     """An engine failed or came back."""
 
     at_s: float
-    engine: Engine
+    engine: EngineName
     usable: bool
     reason: str
 
 
-class Health:
+class EngineHealth:
     """Which engines answer, as the decisions themselves show.
 
     Args:
         configured: engines that exist here.
     """
 
-    def __init__(self, configured: frozenset[Engine]) -> None:
+    def __init__(self, configured: frozenset[EngineName]) -> None:
         self._configured = configured
-        self._failures: dict[Engine, int] = {}
-        self._again_at: dict[Engine, float] = {}
-        self.events: list[Event] = []
+        self._failures: dict[EngineName, int] = {}
+        self._again_at: dict[EngineName, float] = {}
+        self.events: list[EngineSwitch] = []
 
-    def usable(self, now: float) -> frozenset[Engine]:
+    def usable(self, now: float) -> frozenset[EngineName]:
         """List engines to try now: those that work, and failed ones whose pause is over."""
         return frozenset(engine for engine in self._configured if self._again_at.get(engine, now) <= now)
 
-    def failed(self, engine: Engine, reason: str, now: float) -> None:
+    def failed(self, engine: EngineName, reason: str, now: float) -> None:
         """Note that an engine did not decide; it is left alone for a pause."""
         failures = self._failures.get(engine, 0)
         self._failures[engine] = failures + 1
         self._again_at[engine] = now + PAUSE_S * 2 ** min(failures, PAUSE_DOUBLINGS_MAX)
         if failures == 0:
-            self._record(Event(now, engine, usable=False, reason=reason))
+            self._record(EngineSwitch(now, engine, usable=False, reason=reason))
 
-    def worked(self, engine: Engine, now: float) -> None:
+    def worked(self, engine: EngineName, now: float) -> None:
         """Note that an engine decided."""
         if self._failures.pop(engine, 0):
             self._again_at.pop(engine, None)
-            self._record(Event(now, engine, usable=True, reason="it decided again"))
+            self._record(EngineSwitch(now, engine, usable=True, reason="it decided again"))
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: EngineSwitch) -> None:
         self.events.append(event)
         del self.events[:-EVENTS_MAX]

@@ -20,10 +20,10 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
 from dwcp_migrate.state.engine import Engine, EngineStatus
 from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
-from dwcp_migrate.state.fleet.model import Capacity, Fleet, Outcome
+from dwcp_migrate.state.fleet.model import FleetState, HostCapacity, TicketOutcome
 from dwcp_migrate.state.raft.engine import RaftEngine
-from dwcp_migrate.state.raft.peer_connections import Identity
-from dwcp_migrate.state.raft.replica import Settings
+from dwcp_migrate.state.raft.peer_connections import PeerIdentity
+from dwcp_migrate.state.raft.replica import RaftSettings
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0
@@ -41,7 +41,7 @@ T = TypeVar("T")
 Context = Callable[[Literal["client", "server"]], ssl.SSLContext]
 
 
-class Coordination:
+class ClusterStateClient:
     """The engine and what it is asked.
 
     Args:
@@ -93,12 +93,12 @@ class Coordination:
             from dwcp_migrate.state.etcd import EtcdEngine
 
             return EtcdEngine(runtime.name, coordination.endpoints, wall_clock, lambda: self._context("client"))
-        settings = Settings(
+        settings = RaftSettings(
             directory=Path(runtime.config.state_directory) / ("fleet" if coordination.voters else "alone"),
             voters=coordination.voters or (runtime.name,),
             election_s=coordination.election_ms / 1000,
         )
-        identity = Identity(
+        identity = PeerIdentity(
             name=runtime.name,
             client=lambda: self._context("client"),
             server=lambda: self._context("server"),
@@ -156,7 +156,7 @@ class Coordination:
             name=self._runtime.name,
             trust_domain=configured.trust_domain,
             labels=dict(configured.labels),
-            capacity=Capacity(cpus=configured.cpus or os.cpu_count() or 0, memory_bytes=memory_bytes),
+            capacity=HostCapacity(cpus=configured.cpus or os.cpu_count() or 0, memory_bytes=memory_bytes),
         )
 
     async def _look_on(self) -> None:
@@ -177,11 +177,11 @@ class Coordination:
             raise NoQuorumError(f"this agent has no shared state: {self.latest.error}", hint="see the agent's log")
         return self._engine
 
-    async def submit(self, body: Body) -> Outcome:
+    async def submit(self, body: Body) -> TicketOutcome:
         """Have a command committed within `coordination.timeout_s`; raises NoQuorumError."""
         return await self.engine.submit(body, self._runtime.config.coordination.timeout_s)
 
-    async def look(self, at: Callable[[Fleet], T], *, fresh: bool = False) -> T:
+    async def look(self, at: Callable[[FleetState], T], *, fresh: bool = False) -> T:
         """Look at the state here; `fresh` waits for all that was confirmed to anybody. Raises NoQuorumError."""
         if fresh:
             await self.engine.barrier(self._runtime.config.coordination.timeout_s)

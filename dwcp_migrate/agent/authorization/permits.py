@@ -16,19 +16,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.authorization.certificates import Certifying
-from dwcp_migrate.agent.authorization.engine_choice import Engine
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
+from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.agent.authorization.engine_choice import EngineName
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.api.migration import Result
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName, Expect, Expected, Permit
 from dwcp_migrate.state.fleet.commands import Begin, Body, Fail, Propose, Resume
 from dwcp_migrate.state.fleet.machine import REFUSALS
-from dwcp_migrate.state.fleet.model import Fleet, Ticket
+from dwcp_migrate.state.fleet.model import FleetState, Ticket
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
 """Outcomes of a proposal that refuse a migration also where a quorum is not required."""
@@ -40,7 +40,7 @@ log = get_logger(component="permits")
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Authorization:
     """What the source brings along.
 
     Attributes:
@@ -52,7 +52,7 @@ class Agreement:
     note: str
 
 
-class Permits:
+class MigrationAuthorizer:
     """Agreements of this host.
 
     Args:
@@ -64,7 +64,7 @@ class Permits:
         carried: tickets of migrations under way here, by migration.
     """
 
-    def __init__(self, runtime: Runtime, coordination: Coordination, certifying: Certifying) -> None:
+    def __init__(self, runtime: Runtime, coordination: ClusterStateClient, certifying: CertificateIssuer) -> None:
         self._runtime = runtime
         self._coordination = coordination
         self._certifying = certifying
@@ -78,7 +78,9 @@ class Permits:
 
     # -- source
 
-    async def obtain(self, identity: str, peer: Peer, address: str, leaving: Collection[DomainName]) -> Agreement:
+    async def obtain(
+        self, identity: str, peer: PeerConfig, address: str, leaving: Collection[DomainName]
+    ) -> Authorization:
         """Ask the fleet for a ticket, or settle for an agreement of both ends.
 
         Raises:
@@ -101,7 +103,7 @@ class Permits:
         except NoQuorumError as error:
             return self._settle(alone, str(error))
 
-    async def _propose(self, identity: str, peer: Peer, domain: DomainName, alone: Permit) -> Agreement:
+    async def _propose(self, identity: str, peer: PeerConfig, domain: DomainName, alone: Permit) -> Authorization:
         body = Propose(
             uuid=domain.uuid,
             name=domain.name,
@@ -112,34 +114,34 @@ class Permits:
         ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, body.source, body.destination))
         hosts = (body.source, ours), (body.destination, theirs)
         choice = self._certifying.choose(*hosts)
-        if choice.engine is Engine.RAFT:
+        if choice.engine is EngineName.RAFT:
             try:
                 return await self._ticket(identity, body, alone)
             except NoQuorumError:
                 if not self._certifying.is_possible:
                     raise
             choice = self._certifying.choose(*hosts)
-        if choice.engine is Engine.PBFT:
+        if choice.engine is EngineName.PBFT:
             agreement = await self._certified(identity, body, alone)
-            return Agreement(agreement.permit, f"{agreement.note}; PBFT: {choice.reason}")
+            return Authorization(agreement.permit, f"{agreement.note}; PBFT: {choice.reason}")
         return self._settle(alone, choice.reason)
 
-    async def _certified(self, identity: str, body: Propose, alone: Permit) -> Agreement:
+    async def _certified(self, identity: str, body: Propose, alone: Permit) -> Authorization:
         """Get a certificate, and enter it in the fleet's log where that can be had."""
         certificate = await self._certifying.certify(body.uuid, body.destination)
         self._certifying.begin(identity, body.uuid)
         try:
             return await self._ticket(identity, replace(body, certificate=certificate), alone)
         except NoQuorumError as error:
-            return Agreement(replace(alone, certificate=certificate), f"certificate alone: {error}")
+            return Authorization(replace(alone, certificate=certificate), f"certificate alone: {error}")
 
-    async def _ticket(self, identity: str, body: Propose, alone: Permit) -> Agreement:
+    async def _ticket(self, identity: str, body: Propose, alone: Permit) -> Authorization:
         try:
             outcome = await self._coordination.submit(body)
         except NoQuorumError as error:
-            self._certifying.failed(Engine.RAFT, str(error))
+            self._certifying.failed(EngineName.RAFT, str(error))
             raise
-        self._certifying.worked(Engine.RAFT)
+        self._certifying.worked(EngineName.RAFT)
         if outcome.code:
             words = REFUSALS.get(outcome.code, outcome.code)
             if outcome.code in BLOCKING:
@@ -150,14 +152,14 @@ class Permits:
             return self._settle(alone, "the ticket is gone already")
         self.carried[identity] = ticket.token
         self._domains[identity] = ticket.uuid
-        return Agreement(as_permit(ticket), f"ticket {ticket.token}, generation {ticket.generation}")
+        return Authorization(as_permit(ticket), f"ticket {ticket.token}, generation {ticket.generation}")
 
-    def _settle(self, permit: Permit | None, why: str) -> Agreement:
+    def _settle(self, permit: Permit | None, why: str) -> Authorization:
         if self.is_required:
             raise SessionError(f"coordination.require: {why}", hint="see `dwcp-migrate cluster status`")
-        return Agreement(permit, f"point-to-point: {why}")
+        return Authorization(permit, f"point-to-point: {why}")
 
-    async def _which(self, peer: Peer, address: str, leaving: Collection[DomainName]) -> DomainName | None:
+    async def _which(self, peer: PeerConfig, address: str, leaving: Collection[DomainName]) -> DomainName | None:
         """Which domain it is: one that leaves here and was announced there, and that no other migration carries yet.
 
         Without a fleet only where that is certain: of several that begin at once libvirt lists some later than their
@@ -193,7 +195,7 @@ class Permits:
 
     # -- destination
 
-    async def judge(self, identity: str, peer: Peer, permit: Permit | None) -> tuple[str, str]:
+    async def judge(self, identity: str, peer: PeerConfig, permit: Permit | None) -> tuple[str, str]:
         """Judge what a source brings along.
 
         Args:
@@ -302,7 +304,7 @@ def as_permit(ticket: Ticket) -> Permit:
     )
 
 
-def trusts(fleet: Fleet, one: str, other: str) -> tuple[str, str]:
+def trusts(fleet: FleetState, one: str, other: str) -> tuple[str, str]:
     """Say which trust domains two hosts are of; one that the fleet does not know counts as of the other's."""
     known, others = fleet.hosts.get(one), fleet.hosts.get(other)
     if known is None or others is None:

@@ -8,13 +8,13 @@ gone and another host's that it is there.
 import asyncio
 from typing import Final
 
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.authorization.permits import Permits
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError
-from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.hypervisor.base import DomainInfo
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Ask, Runs
 from dwcp_migrate.state.fleet.commands import HandOver, PutDomain, Resolve
@@ -29,7 +29,7 @@ SETTLED_S: Final = 10.0
 log = get_logger(component="recovery")
 
 
-class Recovery:
+class TicketReconciler:
     """Looks after this host's part of the fleet's state.
 
     Args:
@@ -38,7 +38,7 @@ class Recovery:
         permits: knows which tickets are carried.
     """
 
-    def __init__(self, runtime: Runtime, coordination: Coordination, permits: Permits) -> None:
+    def __init__(self, runtime: Runtime, coordination: ClusterStateClient, permits: MigrationAuthorizer) -> None:
         self._runtime = runtime
         self._coordination = coordination
         self._permits = permits
@@ -116,7 +116,7 @@ class Recovery:
         found = next((domain for domain in domains if domain.uuid == uuid), None)
         return None if found is not None and found.job is not None else found is not None
 
-    async def _ask(self, peer: Peer | None, uuid: str) -> bool | None:
+    async def _ask(self, peer: PeerConfig | None, uuid: str) -> bool | None:
         if peer is None:
             return None
         try:
@@ -125,7 +125,7 @@ class Recovery:
             return None
         return answer.runs
 
-    async def _register(self, domains: list[Domain]) -> None:
+    async def _register(self, domains: list[DomainInfo]) -> None:
         """Tell the fleet of domains that run here and that it does not know, or knows elsewhere."""
         here = {domain.uuid: domain for domain in domains if domain.job is None}
         name = self._runtime.name

@@ -19,7 +19,7 @@ OWED_MAX: Final = 256
 log = get_logger(component="certifying")
 
 
-class Owed:
+class RetryQueue:
     """What is owed to the group.
 
     Args:

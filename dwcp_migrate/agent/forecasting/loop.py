@@ -3,9 +3,9 @@
 The rule: nothing here is needed for a migration to run. Whatever fails is logged and tried again at the next tick, and
 the data processes go on at the rates that they have.
 
-    every TICK_S    rates of running migrations -> Forecasts -> Sharing -> ETA of each record
-    at once         Sharing, when a migration begins to send, has sent all, or its domain becomes known: the link waits
-    every LOOK_S    interfaces over netlink, on a thread
+    every TICK_S    rates of running migrations -> Forecasts -> RateController -> ETA of each record
+    at once         RateController, when a migration begins to send, has sent all, or its domain becomes known: the
+    link waits every LOOK_S    interfaces over netlink, on a thread
     as configured   dirty rates of running domains, one at a time; training on this host's history, at lowest priority
 """
 
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject, with_eta
-from dwcp_migrate.agent.forecasting.rate_control import Sharing
+from dwcp_migrate.agent.forecasting.rate_control import RateController
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.api.migration import Migration
@@ -31,7 +31,7 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 
 TICK_S: Final = 1.0
 """A step of the panel."""
@@ -56,7 +56,7 @@ log = get_logger(component="planner")
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    counters: Counters
+    counters: MigrationCounters
     is_held: bool
     at: float
 
@@ -78,7 +78,7 @@ class _Shown:
     is_held: bool
 
 
-class Planner:
+class ForecastLoop:
     """The loop.
 
     Args:
@@ -97,7 +97,7 @@ class Planner:
         self._look = look
         self.forecasts = Forecasts(runtime.config.state_directory)
         self.predictions = Predictions(self.forecasts, runtime.ledger.recent())
-        self.sharing = Sharing(runtime.ledger, self.forecasts, pace, self._set_speed)
+        self.sharing = RateController(runtime.ledger, self.forecasts, pace, self._set_speed)
         self._before: dict[str, _Before] = {}
         self._watched: set[str] = set()
         self._interfaces: dict[str, tuple[Interface, float]] = {}

@@ -3,7 +3,7 @@
 The rule: whatever is not known is said as a wide range, never as a guess without one. A prediction is fixed in the
 record when the migration's domain is known, and scored when the record ends.
 
-    Forecasts (link, guest) ── describe ──> predict ── corrected by scores of this peer ──> Expected, ETA
+    Forecasts (link, guest) ── describe ──> predict ── corrected by scores of this peer ──> ExpectedMigration, ETA
     record ended ──> its passes ──> Lesson ──> Forecasts
                 └──> what would have been said, had guest and link been known ──> corrections
 """
@@ -19,11 +19,11 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
-from dwcp_migrate.api.migration import Expected, Migration
+from dwcp_migrate.api.migration import ExpectedMigration, Migration
 from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
-from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, Known, Lesson, Pass, describe, lesson
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, predict
+from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, KnownGuest, Lesson, Pass, describe, lesson
+from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction, predict
 from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
@@ -63,9 +63,9 @@ class Subject:
 class Told:
     """A prediction with everything that it rests on."""
 
-    expected: Expected
+    expected: ExpectedMigration
     advice: Advice
-    guest: Guest
+    guest: GuestFacts
     path: Path
     link_known: bool
 
@@ -113,7 +113,7 @@ class Predictions:
         losses = sum(self._losses.get(subject.peer, ()))
         told = dataclasses.replace(said, time_s=time_s, downtime_s=downtime_s)
         advice = advise(guest, path, told, link_losses=losses, deadline_s=subject.deadline_s)
-        expected = Expected(
+        expected = ExpectedMigration(
             time_s=_three(time_s),
             downtime_s=_three(downtime_s),
             wire_bytes=_three(said.wire_bytes),
@@ -125,7 +125,7 @@ class Predictions:
         )
         return Told(expected=expected, advice=advice, guest=guest, path=path, link_known=link is not None)
 
-    def _link(self, peer: str, guest: Guest, rtt_s: float) -> Range | None:
+    def _link(self, peer: str, guest: GuestFacts, rtt_s: float) -> Range | None:
         """What the link carries over as long as the guest takes; None where nothing ever crossed it."""
         link = self._forecasts.carries(peer, TRANSFER_STEPS, silent=True)
         if link is None:
@@ -221,7 +221,7 @@ class Predictions:
         if rate <= 0:
             return None
         before = self._known(record.uuid)
-        known = Known(
+        known = KnownGuest(
             dirty=_one(shown.dirty_bytes_per_s) or before.dirty,
             working_set=_one(shown.working_set_bytes) or before.working_set,
             first_share=_one(shown.first_share) or before.first_share,
@@ -261,11 +261,11 @@ class Predictions:
         """Whether a migration of this guest has taught something."""
         return bool(uuid and self._forecasts.known(Key("domain", "first_share", uuid), 1))
 
-    def _known(self, uuid: str) -> Known:
+    def _known(self, uuid: str) -> KnownGuest:
         def values(quantity: Quantity) -> list[float]:
             return self._forecasts.known(Key("domain", quantity, uuid), SAMPLES_KEPT) if uuid else []
 
-        return Known(
+        return KnownGuest(
             # A pass shows a lower bound; QEMU's own measure samples pages and misses a guest that writes to few.
             dirty=max(values("dirty"), values("rewritten"), key=_middle),
             working_set=values("working_set"),
@@ -274,7 +274,7 @@ class Predictions:
             encode=values("encode"),
         )
 
-    def _guest(self, uuid: str, memory_bytes: float) -> Guest:
+    def _guest(self, uuid: str, memory_bytes: float) -> GuestFacts:
         return describe(memory_bytes, self._known(uuid))
 
     def link_median(self, peer: str) -> float:

@@ -18,13 +18,13 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.bandwidth.allocation.allocator import Capacity, Demand, Grant, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate
 from dwcp_migrate.bandwidth.allocation.usage import Usage
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
-from dwcp_migrate.config import Bandwidth
+from dwcp_migrate.config import BandwidthConfig
 from dwcp_migrate.units import KIB
 
 PROBE_S: Final = 1.0
@@ -46,7 +46,7 @@ UNKNOWN_LATER_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SharePreference:
     """What the operator wants for a domain.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wish:
     due_at: float = 0.0
 
 
-class Sharing:
+class RateController:
     """The grants of this host.
 
     Attributes:
@@ -73,7 +73,7 @@ class Sharing:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: MigrationRegistry,
         forecasts: Forecasts,
         pace: Callable[[str, float], None],
         set_speed: Callable[[str, float], None],
@@ -84,21 +84,21 @@ class Sharing:
         self._set_speed = set_speed
         self._rates: dict[str, float] = {}
         self._slowed: dict[str, str] = {}
-        self._wishes: dict[str, Wish] = {}
+        self._wishes: dict[str, SharePreference] = {}
         self._probed_at: dict[str, float] = {}
         self._first: dict[str, set[str]] = {}
         self.usage = Usage()
 
-    def wish(self, domain: str, wish: Wish) -> None:
+    def wish(self, domain: str, wish: SharePreference) -> None:
         """Take a wish for the domain's next or running migration; beyond `WISHES_MAX` the oldest is forgotten."""
         self._wishes.pop(domain, None)
         self._wishes[domain] = wish
         if len(self._wishes) > WISHES_MAX:
             del self._wishes[next(iter(self._wishes))]
 
-    def wished(self, domain: str) -> Wish:
+    def wished(self, domain: str) -> SharePreference:
         """What is wanted for a domain."""
-        return self._wishes.get(domain, Wish())
+        return self._wishes.get(domain, SharePreference())
 
     def holds(self, identity: str) -> bool:
         """Whether a migration is held to a rate now."""
@@ -118,7 +118,7 @@ class Sharing:
         known = (one for one in running if one.role == "source" and one.peer and _domain(one))
         return [one for one in known if one.state != "opening" and not one.is_delivered]
 
-    def update(self, config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
+    def update(self, config: BandwidthConfig, other_bytes_per_s: float, now: float) -> None:
         """Share every link anew. `now` is seconds since the epoch."""
         running = self._running()
         peers = {record.peer for record in running}
@@ -134,7 +134,9 @@ class Sharing:
             if uuid := self._slowed.pop(identity, ""):
                 self._set_speed(uuid, 0.0)  # libvirt would hold the domain's next migration to it
 
-    def _share(self, peer: str, mine: list[Migration], config: Bandwidth, other_bytes_per_s: float, now: float) -> None:
+    def _share(
+        self, peer: str, mine: list[Migration], config: BandwidthConfig, other_bytes_per_s: float, now: float
+    ) -> None:
         carries = self._forecasts.carries(peer, FORECAST_STEPS)
         has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s or config.link_bytes_per_s_max)
         is_certain = all(record.domain or record.uuid for record in mine)
@@ -150,7 +152,7 @@ class Sharing:
                 self._hold(record, 0.0, -1.0)
             return
         speed = config.link_bytes_per_s_max or float("inf")
-        capacity = Capacity(
+        capacity = LinkCapacity(
             forecast_bytes_per_s=carries.low,
             median_bytes_per_s=carries.median,
             speed_bytes_per_s=max(0.0, speed - other_bytes_per_s),

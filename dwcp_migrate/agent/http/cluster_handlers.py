@@ -10,15 +10,15 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.http.placement_handlers import StandingApi
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.http.placement_handlers import PlacementHandlers
 from dwcp_migrate.agent.pbft.membership_change import Change
-from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, Tickets
+from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, TicketList
 from dwcp_migrate.api.schema import Failure
-from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
-from dwcp_migrate.state.fleet.model import Fleet, Limits
+from dwcp_migrate.state.fleet.model import FleetState, Limits
 
 STATUS_BAD_REQUEST: Final = 400
 STATUS_UNAVAILABLE: Final = 503
@@ -29,7 +29,7 @@ CHANGE_S_MAX: Final = 10.0
 T = TypeVar("T")
 
 
-class ClusterApi:
+class ClusterHandlers:
     """The handlers.
 
     Args:
@@ -45,8 +45,8 @@ class ClusterApi:
     def __init__(
         self,
         name: str,
-        configured: Callable[[], Configured],
-        coordination: Coordination,
+        configured: Callable[[], CoordinationConfig],
+        coordination: ClusterStateClient,
         pbft: Callable[[], PbftView],
     ) -> None:
         self._pbft = pbft
@@ -63,7 +63,7 @@ class ClusterApi:
         for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
             app.router.add_post(f"/v1/cluster/{verb}", _acting(act))
         app.router.add_post("/v1/pbft/propose", _changing(self._propose))
-        standing = StandingApi(self._coordination)
+        standing = PlacementHandlers(self._coordination)
         app.router.add_get("/v1/standing", _answering(standing.standing))
         for path, change in standing.changes().items():
             app.router.add_post(f"/v1/{path}", _changing(change))
@@ -92,12 +92,12 @@ class ClusterApi:
         """See `PbftView`."""
         return self._pbft()
 
-    async def tickets(self) -> Tickets:
-        """See `Tickets`."""
+    async def tickets(self) -> TicketList:
+        """See `TicketList`."""
         is_fresh, found = await self._seen(
             lambda fleet: [*fleet.open_tickets.values(), *reversed(fleet.ended_tickets.values())]
         )
-        return Tickets(is_fresh=is_fresh, tickets=found)
+        return TicketList(is_fresh=is_fresh, tickets=found)
 
     async def locks(self) -> Locks:
         """See `Locks`."""
@@ -110,7 +110,7 @@ class ClusterApi:
         )
         return Locks(is_fresh=is_fresh, now=now, leases=leases, reservations=reservations)
 
-    async def _seen(self, at: Callable[[Fleet], T]) -> tuple[bool, T]:
+    async def _seen(self, at: Callable[[FleetState], T]) -> tuple[bool, T]:
         try:
             return True, await self._coordination.look(at, fresh=True)
         except NoQuorumError:

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 from cryptography import x509
 
-from dwcp_migrate.api.schema import Certificate
-from dwcp_migrate.config import Tls
+from dwcp_migrate.api.schema import CertificateExpiry
+from dwcp_migrate.config import TlsConfig
 from dwcp_migrate.units import MIB
 
 PEM_BYTES_MAX: Final = MIB
@@ -18,25 +18,25 @@ _PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 
 
-def certificates(tls: Tls) -> list[Certificate]:
+def certificates(tls: TlsConfig) -> list[CertificateExpiry]:
     """Describe the files of the `tls` table."""
     return [certificate("ca", tls.ca), certificate("host", tls.certificate)]
 
 
-def certificate(use: Literal["ca", "host"], path: Path) -> Certificate:
+def certificate(use: Literal["ca", "host"], path: Path) -> CertificateExpiry:
     """Describe the first certificate of a PEM file."""
     try:
         with path.open("rb") as file:
             found = x509.load_pem_x509_certificates(file.read(PEM_BYTES_MAX))[0]
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a PEM certificate"
-        return Certificate(use=use, path=str(path), error=why or str(error))
+        return CertificateExpiry(use=use, path=str(path), error=why or str(error))
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         dns = names.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         dns = []
-    return Certificate(
+    return CertificateExpiry(
         use=use,
         path=str(path),
         names=dns,

@@ -4,7 +4,7 @@ The rule: whatever the agent exports stands in `metric_table.TABLE`, and every f
 answer, so that a rule or a dashboard never meets a name that does not exist yet. A counter whose labels are known
 beforehand starts at 0, because a rate needs a first sample.
 
-    GET /metrics -> Status (api.schema) -> values: {family: {label values: number}} -> families -> text
+    GET /metrics -> AgentStatus (api.schema) -> values: {family: {label values: number}} -> families -> text
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.api.cluster import GroupStatus
-from dwcp_migrate.api.schema import Migration, Status, Totals
+from dwcp_migrate.api.schema import AgentStatus, Migration, Totals
 from dwcp_migrate.state.engine import EngineStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,14 +33,14 @@ Values = Mapping[str, Mapping[Labels, float]]
 """Family name (a summary's `_sum` and `_count` apart) to label values to number."""
 
 
-def render(status: Status) -> bytes:
+def render(status: AgentStatus) -> bytes:
     """Write all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(values(status)))
     return generate_latest(registry)
 
 
-def values(status: Status) -> Values:
+def values(status: AgentStatus) -> Values:
     """Say which number each family of `TABLE` has for which labels."""
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
     shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination), **_group(status.group)}
@@ -59,7 +59,7 @@ def values(status: Status) -> Values:
     return found
 
 
-def _agent(status: Status) -> dict[str, dict[Labels, float]]:
+def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
     caught: dict[Labels, float] = defaultdict(float)
     for rule in status.intercept.rules:
         caught[(rule.peer,)] += rule.packets  # a nat rule sees the first packet of each connection

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.api.cluster import Changed, Flight, Held, Standing
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.api.cluster import Changed, HeldLease, InFlightMigration, PlacementConstraints
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
 from dwcp_migrate.state.fleet.commands import (
     Acquire,
@@ -24,7 +24,7 @@ from dwcp_migrate.state.fleet.commands import (
     Unreserve,
 )
 from dwcp_migrate.state.fleet.machine import REFUSALS
-from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, Fleet, Limits, Outcome, Rule
+from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Limits, RuleRecord, TicketOutcome
 
 LEASE_S_MAX: Final = 600.0
 """Longest lease that the control API gives: one whose holder died is free again after that."""
@@ -35,14 +35,14 @@ RATE_MAX: Final = 2**53
 Change = Callable[[Mapping[str, str], bytes], Awaitable[msgspec.Struct]]
 
 
-class StandingApi:
+class PlacementHandlers:
     """The handlers.
 
     Args:
         coordination: the fleet's state.
     """
 
-    def __init__(self, coordination: Coordination) -> None:
+    def __init__(self, coordination: ClusterStateClient) -> None:
         self._coordination = coordination
 
     def changes(self) -> dict[str, Change]:
@@ -59,8 +59,8 @@ class StandingApi:
             "cluster/limits": lambda _, body: self._set_limits(body),
         }
 
-    async def standing(self) -> Standing:
-        """See `Standing`."""
+    async def standing(self) -> PlacementConstraints:
+        """See `PlacementConstraints`."""
         try:
             found, is_fresh = await self._coordination.look(standing_of, fresh=True), True
         except NoQuorumError:
@@ -77,7 +77,7 @@ class StandingApi:
 
     async def _put_rule(self, body: bytes) -> Changed:
         try:
-            rule = msgspec.json.decode(body, type=Rule)
+            rule = msgspec.json.decode(body, type=RuleRecord)
         except msgspec.MsgspecError as error:
             raise ConfigError(f"rule: {error}", hint="at most 256 domains and 256 zones a rule") from error
         try:
@@ -91,7 +91,7 @@ class StandingApi:
         await self._done(DropRule(name=name))
         return Changed(message=f"{name} is no rule of the fleet")
 
-    async def _acquire(self, query: Mapping[str, str]) -> Held:
+    async def _acquire(self, query: Mapping[str, str]) -> HeldLease:
         name, lifetime_s = query.get("name", ""), _number(query, "lifetime_s", LEASE_S_MAX)
         outcome = await self._coordination.submit(Acquire(name=name, lifetime_s=lifetime_s))
         if outcome.code == "held":
@@ -99,14 +99,14 @@ class StandingApi:
             holder = lease.holder if lease else "another host"
             raise CoordinationError(f"{holder} holds the lease {name}", hint="`dwcp-migrate locks` shows until when")
         _check(outcome)
-        return Held(name=name, token=outcome.token)
+        return HeldLease(name=name, token=outcome.token)
 
     async def _release(self, query: Mapping[str, str]) -> Changed:
         name, token = query.get("name", ""), int(_number(query, "token", 2**53))
         await self._done(Release(name=name, token=token))
         return Changed(message=f"{name} is free")
 
-    async def _reserve(self, query: Mapping[str, str]) -> Held:
+    async def _reserve(self, query: Mapping[str, str]) -> HeldLease:
         body = Reserve(
             name=query.get("name", ""),
             source=query.get("source", ""),
@@ -116,7 +116,7 @@ class StandingApi:
         )
         outcome = await self._coordination.submit(body)
         _check(outcome)
-        return Held(name=body.name, token=outcome.token)
+        return HeldLease(name=body.name, token=outcome.token)
 
     async def _unreserve(self, query: Mapping[str, str]) -> Changed:
         name, token = query.get("name", ""), int(_number(query, "token", 2**53))
@@ -135,16 +135,16 @@ class StandingApi:
         _check(await self._coordination.submit(body))
 
 
-def standing_of(fleet: Fleet) -> Standing:
+def standing_of(fleet: FleetState) -> PlacementConstraints:
     """Say what placement must respect of a state."""
     names = {uuid: domain.name for uuid, domain in fleet.domains.items()}
     flights = [
-        Flight(domain=names.get(ticket.uuid, ""), source=ticket.source, destination=ticket.destination)
+        InFlightMigration(domain=names.get(ticket.uuid, ""), source=ticket.source, destination=ticket.destination)
         for ticket in fleet.open_tickets.values()
         if ticket.state != "granted" or ticket.expires_at > fleet.now
     ]
     draining = [host.name for host in fleet.hosts.values() if host.state == "draining"]
-    return Standing(
+    return PlacementConstraints(
         is_fresh=True,
         rules=list(fleet.rules.values()),
         draining=draining,
@@ -154,7 +154,7 @@ def standing_of(fleet: Fleet) -> Standing:
     )
 
 
-def _check(outcome: Outcome) -> None:
+def _check(outcome: TicketOutcome) -> None:
     if outcome.code:
         words = REFUSALS.get(outcome.code, outcome.code)
         raise CoordinationError(f"the fleet says no: {words}", hint="`dwcp-migrate cluster status` shows it")

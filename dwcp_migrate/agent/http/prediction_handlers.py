@@ -7,17 +7,17 @@ import statistics
 from typing import Final
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.forecasting.loop import Planner
+from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.forecasting.predictions import Subject
-from dwcp_migrate.agent.forecasting.rate_control import Wish
+from dwcp_migrate.agent.forecasting.rate_control import SharePreference
 from dwcp_migrate.api.schema import Done, GuestRate, LinkForecast, Measured, Predicted
 from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, NotFoundError
-from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.hypervisor.base import DomainInfo
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 
 MINUTE_STEPS = 60.0
@@ -26,7 +26,7 @@ RATES_KEPT: Final = 5
 """Measurements of a dirty rate that count: the newest alone may have met a guest between two bursts."""
 
 
-class Prospect:
+class PredictionHandlers:
     """Answers of one agent.
 
     Args:
@@ -34,7 +34,7 @@ class Prospect:
         planner: what measures, forecasts and shares.
     """
 
-    def __init__(self, runtime: Runtime, planner: Planner) -> None:
+    def __init__(self, runtime: Runtime, planner: ForecastLoop) -> None:
         self._runtime = runtime
         self._planner = planner
 
@@ -83,13 +83,13 @@ class Prospect:
                 guests.append(GuestRate(domain=found.name, dirty_bytes_per_s=statistics.median(rates)))
         return Measured(guests=guests, links=self.links())
 
-    async def _domain(self, name: str) -> Domain:
+    async def _domain(self, name: str) -> DomainInfo:
         for found in await self._runtime.domains.listed():
             if name in {found.name, found.uuid}:
                 return found
         raise NotFoundError(f"no domain {name!r} runs here", hint="`virsh list` lists those that do")
 
-    async def _rtt(self, peer: Peer) -> float:
+    async def _rtt(self, peer: PeerConfig) -> float:
         """A round trip of the control connection; 0 where the peer does not answer."""
         try:
             await self._runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
@@ -108,7 +108,7 @@ class Prospect:
             deadline_s: from now until it should be over; 0 without a deadline.
         """
         due_at = wall_clock() + deadline_s if deadline_s else 0.0
-        self._planner.sharing.wish(domain, Wish(weight=weight, due_at=due_at))
+        self._planner.sharing.wish(domain, SharePreference(weight=weight, due_at=due_at))
         when = f", to be over in {deadline_s:.0f} s" if deadline_s else ""
         return Done(state=self._runtime.ledger.state, message=f"{domain}: weight {weight:g}{when}")
 

@@ -14,12 +14,13 @@ import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.http import metrics
-from dwcp_migrate.agent.http.cluster_handlers import ClusterApi
-from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, Ledger
+from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,
     HISTORY_LIMIT_MAX,
     WEIGHT_MAX,
+    AgentStatus,
     Done,
     Facts,
     Failure,
@@ -27,7 +28,6 @@ from dwcp_migrate.api.schema import (
     Migrations,
     Peers,
     Predicted,
-    Status,
 )
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
@@ -46,10 +46,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Served(Protocol):
     """What the API serves; `daemon.Agent` is it."""
 
-    ledger: Ledger
-    cluster_api: ClusterApi
+    ledger: MigrationRegistry
+    cluster_api: ClusterHandlers
 
-    def status(self) -> Status:
+    def status(self) -> AgentStatus:
         """See `api.Status`."""
 
     async def peers(self) -> Peers:
@@ -213,7 +213,7 @@ class Api:
             await response.write(b"data: " + msgspec.json.encode(update) + b"\n\n")
 
 
-def metrics_application(status: Callable[[], Status]) -> web.Application:
+def metrics_application(status: Callable[[], AgentStatus]) -> web.Application:
     """Make the application of the metrics listener: `/metrics` and `/healthz`."""
 
     async def answer(_: web.Request) -> web.StreamResponse:

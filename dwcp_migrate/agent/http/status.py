@@ -14,19 +14,19 @@ from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
-    Certificate,
+    AgentStatus,
+    CertificateExpiry,
     Facts,
     Hook,
-    Intercept,
     Libvirt,
     LinkForecast,
-    Listener,
+    ListenerStatus,
     Peers,
     PeerView,
-    Status,
+    RedirectStatus,
 )
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.state.engine import EngineStatus
@@ -41,7 +41,7 @@ CERTIFICATES_KEPT_S: Final = 30.0
 """The status reads the certificates' files at most this often; a migration reads them itself."""
 
 
-class Views:
+class StatusViews:
     """The agent's views.
 
     Attributes:
@@ -57,7 +57,7 @@ class Views:
         self._redirection = redirection
         self._started_at = wall_clock()
         self._hook_last_at = 0.0
-        self._certificates: tuple[float, list[Certificate]] = (-CERTIFICATES_KEPT_S, [])
+        self._certificates: tuple[float, list[CertificateExpiry]] = (-CERTIFICATES_KEPT_S, [])
         self.listening: Callable[[], dict[str, bool]] = dict
         self.coordination: Callable[[], EngineStatus] = lambda: EngineStatus(engine="", state="stopped")
         self.group: Callable[[], GroupStatus] = GroupStatus
@@ -73,10 +73,10 @@ class Views:
         """The agent can carry what a redirect would catch."""
         return self._runtime.ledger.state == "running" and self._runtime.spares.failures < SPARE_FAILURES_MAX
 
-    def status(self) -> Status:
+    def status(self) -> AgentStatus:
         """See `api.Status`."""
         runtime = self._runtime
-        return Status(
+        return AgentStatus(
             name=runtime.name,
             version=__version__,
             pid=os.getpid(),
@@ -96,11 +96,11 @@ class Views:
             links=self.links(),
         )
 
-    def _intercept(self) -> Intercept:
+    def _intercept(self) -> RedirectStatus:
         runtime = self._runtime
         view = self._redirection.view(runtime.config.intercept, runtime.directory, wanted=self.redirect_wanted())
         if runtime.spares.error and not view.error:
-            return Intercept(
+            return RedirectStatus(
                 wanted=view.wanted,
                 armed=view.armed,
                 error=runtime.spares.error,
@@ -119,7 +119,7 @@ class Views:
             version=state.version,
         )
 
-    def _read_certificates(self) -> list[Certificate]:
+    def _read_certificates(self) -> list[CertificateExpiry]:
         read_at, found = self._certificates
         if steady_clock() - read_at >= CERTIFICATES_KEPT_S:
             found = facts.certificates(self._runtime.config.tls)
@@ -131,7 +131,7 @@ class Views:
         views = [self._peer(peer) for peer in self._runtime.directory.all()]
         return Peers(peers=list(await asyncio.gather(*views)))
 
-    async def _peer(self, peer: Peer) -> PeerView:
+    async def _peer(self, peer: PeerConfig) -> PeerView:
         runtime = self._runtime
         silence = runtime.silent.get(peer.name, steady_clock())
         before = steady_clock()
@@ -200,7 +200,7 @@ class Views:
             pending=len(self._runtime.announcements.pending(steady_clock())),
         )
 
-    def _listeners(self) -> list[Listener]:
+    def _listeners(self) -> list[ListenerStatus]:
         config = self._runtime.config
         up = self.listening()
         where = {"control": str(config.control_socket), "hook": str(config.hook_socket)}
@@ -213,7 +213,7 @@ class Views:
             where["metrics"] = config.metrics_listen
         errors = {"metrics": self.metrics_error}
         return [
-            Listener(
+            ListenerStatus(
                 use=use,
                 address=address,
                 listening=up.get(use, False) and not errors.get(use),

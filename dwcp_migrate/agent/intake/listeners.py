@@ -18,7 +18,7 @@ from typing import Final, Self
 from dwcp_migrate.agent.migrations.outgoing import reset
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.tasks import Tasks
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError
 from dwcp_migrate.hypervisor.intercept import original_destination
 from dwcp_migrate.logs import get_logger
@@ -47,7 +47,7 @@ Rejected = Callable[[str], None]
 log = get_logger(component="listener")
 
 
-class Listener:
+class AcceptLoop:
     """Accepts on one socket and gives each connection to `take`, in order.
 
     Raises:
@@ -238,7 +238,9 @@ async def _answer(sock: socket.socket, data: bytes) -> None:
 
 
 def explicit_intake(
-    accepted: Callable[[socket.socket, str, int, Peer | None], None], peer: Callable[[], Peer | None], port: int
+    accepted: Callable[[socket.socket, str, int, PeerConfig | None], None],
+    peer: Callable[[], PeerConfig | None],
+    port: int,
 ) -> Callable[[socket.socket], None]:
     """Make the taker of the explicit form: everything goes to one peer, to the port of the same number.
 

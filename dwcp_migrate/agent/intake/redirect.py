@@ -7,9 +7,9 @@ a migration that plain TCP would have done. Whatever the kernel refuses is said 
 import socket
 from collections.abc import Callable
 
-from dwcp_migrate.agent.peers.directory import Directory, canonical
-from dwcp_migrate.api.schema import Intercept, Rule
-from dwcp_migrate.config import Intercept as InterceptConfig
+from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical
+from dwcp_migrate.api.schema import RedirectRule, RedirectStatus
+from dwcp_migrate.config import InterceptConfig
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Interceptor, Redirect
 from dwcp_migrate.logs import get_logger
@@ -30,7 +30,7 @@ class Redirection:
         self._in_force: list[Redirect] = []
         self.error = ""
 
-    def hold(self, config: InterceptConfig, directory: Directory, *, wanted: bool) -> None:
+    def hold(self, config: InterceptConfig, directory: PeerDirectory, *, wanted: bool) -> None:
         """Arm or disarm, as wanted; nothing is done when that is how it is."""
         redirects = [
             Redirect(address, config.port_min, config.port_max, config.port, config.mark)
@@ -67,9 +67,9 @@ class Redirection:
             log.warning("translation ends with the agent", error=str(error), hint=error.hint)
             return []
 
-    def view(self, config: InterceptConfig, directory: Directory, *, wanted: bool) -> Intercept:
+    def view(self, config: InterceptConfig, directory: PeerDirectory, *, wanted: bool) -> RedirectStatus:
         """Read it back from the kernel."""
-        rules: list[Rule] = []
+        rules: list[RedirectRule] = []
         error = self.error
         try:
             caught = self._interceptor.caught() if self._interceptor else []
@@ -78,8 +78,8 @@ class Redirection:
         for found in caught:
             peer = directory.by_address(canonical(found.address))
             name = peer.name if peer else ""
-            rules.append(Rule(peer=name, address=found.address, packets=found.packets, bytes=found.bytes))
-        return Intercept(
+            rules.append(RedirectRule(peer=name, address=found.address, packets=found.packets, bytes=found.bytes))
+        return RedirectStatus(
             wanted=wanted and config.redirect,
             armed=bool(self._in_force) and len(rules) == len(self._in_force),
             error=error,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final
 
-from dwcp_migrate.agent.tracking.registry import Ledger
-from dwcp_migrate.api.migration import Event, finished, happened, note, progressed
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.api.migration import MigrationEvent, finished, happened, note, progressed
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.protocol.worker import Abort, Finished, FromWorker, Happened, Progress, ToWorker
+from dwcp_migrate.protocol.worker import Abort, Finished, FromWorker, Happened, ToWorker, WorkerProgress
 
 EXIT_S_MAX: Final = 10.0
 """From its last message to its end; then it is killed."""
@@ -34,7 +34,7 @@ class Crash:
         return f"the data process crashed ({how})"
 
 
-class Carriage:
+class DataProcessHandle:
     """A started data process.
 
     Attributes:
@@ -46,7 +46,7 @@ class Carriage:
         ledger: where the record is.
     """
 
-    def __init__(self, identity: str, process: DataProcess, ledger: Ledger) -> None:
+    def __init__(self, identity: str, process: DataProcess, ledger: MigrationRegistry) -> None:
         self.identity = identity
         self._process = process
         self._ledger = ledger
@@ -68,7 +68,8 @@ class Carriage:
         except SessionError as error:
             detail = str(error)
             self._ledger.change(
-                self.identity, lambda record: note(record, Event(at=wall_clock(), event="not-taken", detail=detail))
+                self.identity,
+                lambda record: note(record, MigrationEvent(at=wall_clock(), event="not-taken", detail=detail)),
             )
 
     def abort(self, reason: str) -> None:
@@ -84,7 +85,7 @@ class Carriage:
         match message:
             case Happened():
                 self._ledger.change(self.identity, lambda record: happened(record, message, wall_clock()))
-            case Progress(counters=counters):
+            case WorkerProgress(counters=counters):
                 now = steady_clock()
                 elapsed_s, self._progress_at = now - self._progress_at, now
                 self._ledger.change(self.identity, lambda record: progressed(record, counters, elapsed_s))

@@ -13,15 +13,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.authorization.permits import Permits
-from dwcp_migrate.agent.authorization.reconciler import Recovery
+from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
+from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.migrations.data_process import Carriage, Crash
-from dwcp_migrate.agent.migrations.peer_liveness import Vigil
+from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
+from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.server import refused
 from dwcp_migrate.api.migration import Migration, Result, close
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcement
 from dwcp_migrate.logs import get_logger
@@ -63,7 +63,7 @@ class _Session:
     peer: str
     announced: str
     began_at: float
-    carriage: Carriage | None = None
+    carriage: DataProcessHandle | None = None
     has_channel: bool = False
     word: Close | None = None
 
@@ -87,8 +87,8 @@ class Incoming:
     def __init__(
         self,
         runtime: Runtime,
-        permits: Permits,
-        recovery: Recovery,
+        permits: MigrationAuthorizer,
+        recovery: TicketReconciler,
         is_own_address: Callable[[str], bool],
         software: str,
     ) -> None:
@@ -97,8 +97,8 @@ class Incoming:
         self._recovery = recovery
         self._is_own_address = is_own_address
         self._software = software
-        self.outgoing_closed: Callable[[Peer, Close], bool] = lambda _peer, _word: False
-        self.outgoing_carries: Callable[[Peer, bytes], bool] = lambda _peer, _session_id: False
+        self.outgoing_closed: Callable[[PeerConfig, Close], bool] = lambda _peer, _word: False
+        self.outgoing_carries: Callable[[PeerConfig, bytes], bool] = lambda _peer, _session_id: False
         self.successor: Callable[[Follow], Successor] = lambda _request: Successor(newest=-1)
         self._sessions: dict[bytes, _Session] = {}
         self._words: dict[bytes, asyncio.Event] = {}
@@ -109,7 +109,7 @@ class Incoming:
             if session.carriage is not None:
                 session.carriage.kill()
 
-    async def answer(self, peer: Peer, request: Request) -> Message:
+    async def answer(self, peer: PeerConfig, request: Request) -> Message:
         """Answer a peer's request."""
         match request:
             case Open():
@@ -135,7 +135,7 @@ class Incoming:
             log.warning("request refused", peer=peer.name, code=answer.code, request=type(request).__name__)
         return answer
 
-    def _carries(self, peer: Peer, session_id: bytes) -> bool:
+    def _carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         session = self._sessions.get(session_id)
         return (session is not None and session.peer == peer.name) or self.outgoing_carries(peer, session_id)
 
@@ -156,7 +156,7 @@ class Incoming:
         }
         return next((code for code, applies in checks.items() if applies), "")
 
-    async def _open(self, peer: Peer, request: Open) -> Opened | Refused:
+    async def _open(self, peer: PeerConfig, request: Open) -> Opened | Refused:
         runtime = self._runtime
         code = self._objection(request)
         if code:
@@ -181,7 +181,7 @@ class Incoming:
             runtime.announcements.ended(announced, now)
             return refused("no-data-process", str(error)[:200])
         names = self._names(candidates)
-        self._begin(peer, request, session, Carriage(request.session_id.hex(), process, runtime.ledger), names)
+        self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
         return Opened(
             version=common_version(request.versions),
             cache_bytes=self._cache_bytes(request),
@@ -208,7 +208,12 @@ class Incoming:
         return min(request.channels_max, self._runtime.config.link.channels_max)
 
     def _begin(
-        self, peer: Peer, request: Open, session: _Session, carriage: Carriage, names: tuple[DomainName, ...]
+        self,
+        peer: PeerConfig,
+        request: Open,
+        session: _Session,
+        carriage: DataProcessHandle,
+        names: tuple[DomainName, ...],
     ) -> None:
         runtime = self._runtime
         session.carriage = carriage
@@ -249,7 +254,7 @@ class Incoming:
         session.carriage.send(AddChannel(), [sock])
         return True
 
-    async def _run(self, session_id: bytes, session: _Session, carriage: Carriage) -> None:
+    async def _run(self, session_id: bytes, session: _Session, carriage: DataProcessHandle) -> None:
         runtime = self._runtime
 
         def expire() -> None:
@@ -287,12 +292,12 @@ class Incoming:
         runtime.ledger.put(ended)
         log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
 
-    def _keep_vigil(self, session: _Session, session_id: bytes, carriage: Carriage) -> asyncio.Task[None]:
+    def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
         peer = runtime.directory.by_name(session.peer)
         if peer is None:
             raise AssertionError("only a peer opens a session")
-        vigil = Vigil(runtime, peer, peer.addresses[0], session_id, carriage.abort)
+        vigil = PeerLivenessMonitor(runtime, peer, peer.addresses[0], session_id, carriage.abort)
         return asyncio.get_running_loop().create_task(vigil.keep())
 
     async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:
@@ -316,7 +321,7 @@ class Incoming:
             return ""
         return "completed" if word.result == "completed" else "failed"
 
-    def _close(self, peer: Peer, request: Close) -> Closed | Refused:
+    def _close(self, peer: PeerConfig, request: Close) -> Closed | Refused:
         session = self._sessions.get(request.session_id)
         if session is not None and session.peer == peer.name:
             session.word = request

@@ -18,14 +18,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.authorization.permits import Permits
+from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.migrations.data_process import Carriage, Crash
-from dwcp_migrate.agent.migrations.peer_liveness import Vigil
+from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
+from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.client import code_of
-from dwcp_migrate.api.migration import Event, Migration, close, enter, note
+from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, Close, Closed, Open, Opened
@@ -33,7 +33,7 @@ from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
     AddConnection,
-    Pace,
+    SetRate,
     StartRelay,
     StartSource,
 )
@@ -71,16 +71,16 @@ def _reset_both(connection: Connection) -> None:
 class Outgoing:
     """All migrations that leave this host through the agent."""
 
-    def __init__(self, runtime: Runtime, permits: Permits) -> None:
+    def __init__(self, runtime: Runtime, permits: MigrationAuthorizer) -> None:
         self._runtime = runtime
         self._permits = permits
         self._live: dict[tuple[str, int], OutgoingMigration] = {}
 
-    def accepted(self, sock: socket.socket, address: str, port: int, peer: Peer | None) -> None:
+    def accepted(self, sock: socket.socket, address: str, port: int, peer: PeerConfig | None) -> None:
         """Take a connection that QEMU or libvirtd opened to `address:port`; owned from now on."""
         self._dispatch((sock, None), (address, port), peer)
 
-    def _dispatch(self, connection: Connection, key: tuple[str, int], peer: Peer | None, again: str = "") -> None:
+    def _dispatch(self, connection: Connection, key: tuple[str, int], peer: PeerConfig | None, again: str = "") -> None:
         migration = self._live.get(key)
         if migration is None:
             migration = OutgoingMigration(self._runtime, self._permits, key, peer, again)
@@ -98,7 +98,7 @@ class Outgoing:
             self._dispatch(connection, migration.key, migration.peer, again)
         await migration.settle()
 
-    def closed(self, peer: Peer, word: Close) -> bool:
+    def closed(self, peer: PeerConfig, word: Close) -> bool:
         """The peer's agent says that its side is over; True if that is a migration which runs here."""
         for migration in self._live.values():
             if migration.session_id == word.session_id and migration.peer is not None:
@@ -107,7 +107,7 @@ class Outgoing:
                 return True
         return False
 
-    def carries(self, peer: Peer, session_id: bytes) -> bool:
+    def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         """Whether a migration to that peer runs here under this session id."""
         return any(
             migration.session_id == session_id and migration.peer is not None and migration.peer.name == peer.name
@@ -137,7 +137,9 @@ class OutgoingMigration:
         again: why the migration before to the same port passed through, if this one has to do so too.
     """
 
-    def __init__(self, runtime: Runtime, permits: Permits, key: tuple[str, int], peer: Peer | None, again: str) -> None:
+    def __init__(
+        self, runtime: Runtime, permits: MigrationAuthorizer, key: tuple[str, int], peer: PeerConfig | None, again: str
+    ) -> None:
         self._permits = permits
         self.key = key
         self.peer = peer
@@ -146,7 +148,7 @@ class OutgoingMigration:
         self._runtime = runtime
         self._id = self.session_id.hex()
         self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
-        self._carriage: Carriage | None = None
+        self._carriage: DataProcessHandle | None = None
         self._reason = ""
         self._accelerated = False
         runtime.ledger.put(
@@ -176,7 +178,7 @@ class OutgoingMigration:
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
         if self._carriage is not None and self._accelerated:
-            self._carriage.send(Pace(bytes_per_s=bytes_per_s))
+            self._carriage.send(SetRate(bytes_per_s=bytes_per_s))
 
     def kill(self) -> None:
         """End its data process now."""
@@ -210,7 +212,9 @@ class OutgoingMigration:
         loop = asyncio.get_running_loop()
         if not self._accelerated or self.peer is None:
             return loop.create_future()
-        return loop.create_task(Vigil(self._runtime, self.peer, self.key[0], self.session_id, self.abort).keep())
+        return loop.create_task(
+            PeerLivenessMonitor(self._runtime, self.peer, self.key[0], self.session_id, self.abort).keep()
+        )
 
     def _waiting(self) -> list[Connection]:
         return [self._connections.get_nowait() for _ in range(self._connections.qsize())]
@@ -251,7 +255,7 @@ class OutgoingMigration:
             return "sessions", "this agent carries policy.sessions_max migrations"
         return "", ""
 
-    async def _open(self, peer: Peer) -> Opened:
+    async def _open(self, peer: PeerConfig) -> Opened:
         runtime = self._runtime
         address, port = self.key
         leaving = await runtime.domains.leaving()
@@ -282,7 +286,7 @@ class OutgoingMigration:
     def _note(self, event: str, detail: str) -> None:
         if detail:
             self._runtime.ledger.change(
-                self._id, lambda record: note(record, Event(at=wall_clock(), event=event, detail=detail))
+                self._id, lambda record: note(record, MigrationEvent(at=wall_clock(), event=event, detail=detail))
             )
 
     def _pass_through(self, code: str, message: str) -> None:
@@ -298,7 +302,7 @@ class OutgoingMigration:
         now = wall_clock()
 
         def change(record: Migration) -> Migration:
-            record = note(record, Event(at=now, event="passthrough", detail=f"{code}: {message}"))
+            record = note(record, MigrationEvent(at=now, event="passthrough", detail=f"{code}: {message}"))
             return enter(_with_passthrough(record, code), "passthrough", now)
 
         self._runtime.ledger.change(self._id, change)
@@ -309,7 +313,7 @@ class OutgoingMigration:
         if self.peer is None:
             raise AssertionError("only a peer can have opened it")
         runtime.domains.follow(self._id, "source", opened.candidates)
-        carriage = self._carriage = Carriage(self._id, await runtime.spares.take(), runtime.ledger)
+        carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
         self._accelerated = True
         carriage.send(
             StartSource(
@@ -327,7 +331,7 @@ class OutgoingMigration:
         log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
         return asyncio.get_running_loop().create_task(self._feed_source(carriage))
 
-    async def _feed_source(self, carriage: Carriage) -> None:
+    async def _feed_source(self, carriage: DataProcessHandle) -> None:
         number = 0
         while True:
             sock, _ = await self._connections.get()
@@ -343,7 +347,7 @@ class OutgoingMigration:
             if pair is None:
                 continue
             try:
-                carriage = self._carriage = Carriage(self._id, await runtime.spares.take(), runtime.ledger)
+                carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
             except SessionError:
                 for sock in pair:
                     reset(sock)
@@ -354,7 +358,7 @@ class OutgoingMigration:
             return asyncio.get_running_loop().create_task(self._feed_relay(carriage))
         return None
 
-    async def _feed_relay(self, carriage: Carriage) -> None:
+    async def _feed_relay(self, carriage: DataProcessHandle) -> None:
         number = 1
         while True:
             pair = await self._dial_onward(await self._connections.get())
@@ -401,7 +405,7 @@ class OutgoingMigration:
         runtime.ledger.put(ended)
         log.info("migration ended", migration=self._id, domain=ended.domain, result=ended.result, reason=ended.reason)
 
-    async def _tell_peer(self, peer: Peer, record: Migration, *, certain: bool) -> str:
+    async def _tell_peer(self, peer: PeerConfig, record: Migration, *, certain: bool) -> str:
         request = Close(
             session_id=self.session_id,
             result=record.result,

@@ -15,7 +15,7 @@ from typing import Final
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
@@ -30,7 +30,7 @@ log = get_logger(component="vigil")
 
 
 @dataclass(frozen=True, slots=True)
-class Vigil:
+class PeerLivenessMonitor:
     """One side's watch over the other one.
 
     Attributes:
@@ -42,7 +42,7 @@ class Vigil:
     """
 
     runtime: Runtime
-    peer: Peer
+    peer: PeerConfig
     address: str
     session_id: bytes
     gone: Callable[[str], None]

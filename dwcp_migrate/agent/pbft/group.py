@@ -18,16 +18,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.pbft.local_member import Part
+from dwcp_migrate.agent.pbft.local_member import LocalMember
 from dwcp_migrate.agent.pbft.membership_change import Change, following, seated
-from dwcp_migrate.agent.pbft.membership_store import Memberships
-from dwcp_migrate.agent.pbft.membership_sync import Follower
-from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, Seat
-from dwcp_migrate.config import Peer
+from dwcp_migrate.agent.pbft.membership_store import MembershipStore
+from dwcp_migrate.agent.pbft.membership_sync import MembershipSync
+from dwcp_migrate.api.cluster import NO_GROUP, GroupMember, GroupStatus
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.key_file import read_identity
 from dwcp_migrate.consensus.pbft.client import Decision
-from dwcp_migrate.consensus.pbft.core import Ready
+from dwcp_migrate.consensus.pbft.core import ReplicaOutput
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, encode_membership
@@ -36,7 +36,7 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Follow, Successor
 
 if TYPE_CHECKING:
-    from dwcp_migrate.consensus.pbft.model.keys import Identity
+    from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 
 KEPT: Final = 256
 """Batches and decisions of which sizes and times are kept."""
@@ -61,8 +61,8 @@ class PbftGroup:
     def __init__(self, runtime: Runtime, context: Callable[[Literal["client", "server"]], ssl.SSLContext]) -> None:
         self._runtime = runtime
         self._configured = runtime.config.coordination.pbft
-        self._identity: Identity | None = None
-        self._memberships: Memberships | None = None
+        self._identity: SigningIdentity | None = None
+        self._memberships: MembershipStore | None = None
         self._error = "" if self._configured.is_used else NO_GROUP
         self._batches: deque[int] = deque(maxlen=KEPT)
         self._batch_count = self._request_count = 0
@@ -77,13 +77,15 @@ class PbftGroup:
     def _open(self, context: Callable[[Literal["client", "server"]], ssl.SSLContext]) -> None:
         runtime = self._runtime
         try:
-            self._memberships = Memberships(self._configured, runtime.config.state_directory)
+            self._memberships = MembershipStore(self._configured, runtime.config.state_directory)
         except DwcpError as error:
             self._error = str(error)
             log.error("no part in the PBFT group", error=str(error), hint=error.hint)  # noqa: TRY400
             return
-        self._part = Part(runtime, context, self._memberships, self._watch)
-        self._follower = Follower(runtime.control, lambda: runtime.directory, self._memberships, self._settle_soon)
+        self._part = LocalMember(runtime, context, self._memberships, self._watch)
+        self._follower = MembershipSync(
+            runtime.control, lambda: runtime.directory, self._memberships, self._settle_soon
+        )
 
     @property
     def lineage(self) -> Lineage | None:
@@ -163,7 +165,7 @@ class PbftGroup:
 
     # -- members
 
-    async def follow(self, peer: Peer) -> None:
+    async def follow(self, peer: PeerConfig) -> None:
         """Ask a peer who follows the members that are known, and become what that makes of this host."""
         if self._memberships is not None:
             await self._follower.follow(peer)
@@ -257,7 +259,7 @@ class PbftGroup:
             self._client.on_later_epoch = self._follower.wake
         self._changed.set()
 
-    def _watch(self, ready: Ready) -> None:
+    def _watch(self, ready: ReplicaOutput) -> None:
         sizes = [len(done.results) for done in ready.executions if done.results]
         self._batches.extend(sizes)
         self._batch_count += len(sizes)
@@ -280,14 +282,14 @@ class PbftGroup:
         """Why this host has no part; empty if it has."""
         return self._error or (self._part.error if self._memberships else "")
 
-    def seats(self) -> list[Seat]:
+    def seats(self) -> list[GroupMember]:
         """List who has a part in the group."""
         group = self.group
         if group is None:
             return []
         hosts = {member.name: member for member in (*group.membership.replicas, *group.membership.clients)}
         return [
-            Seat(name=name, key=host.key.hex(), votes=name in group.keys, operator=host.operator)
+            GroupMember(name=name, key=host.key.hex(), votes=name in group.keys, operator=host.operator)
             for name, host in hosts.items()
         ]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.pbft.membership_store import Memberships
+from dwcp_migrate.agent.pbft.membership_store import MembershipStore
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
-from dwcp_migrate.consensus.pbft.core import Options, Ready
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.core import Options, ReplicaOutput
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import Group
-from dwcp_migrate.consensus.pbft.replica import Replica
+from dwcp_migrate.consensus.pbft.replica import PbftReplica
 from dwcp_migrate.consensus.tickets.machine import Tickets
 from dwcp_migrate.errors import ConfigError, ConsensusError, DwcpError
 from dwcp_migrate.logs import get_logger
@@ -34,7 +34,7 @@ Addresses = dict[str, tuple[str, int]]
 log = get_logger(component="group")
 
 
-class Part:
+class LocalMember:
     """The part.
 
     Args:
@@ -53,8 +53,8 @@ class Part:
         self,
         runtime: Runtime,
         context: Callable[[Literal["client", "server"]], ssl.SSLContext],
-        memberships: Memberships,
-        watch: Callable[[Ready], None],
+        memberships: MembershipStore,
+        watch: Callable[[ReplicaOutput], None],
     ) -> None:
         self._runtime = runtime
         self._context = context
@@ -74,7 +74,7 @@ class Part:
         """Why this host has no part, or its replica does not go on; empty if nothing is wrong."""
         return self._error or self._failure
 
-    async def settle(self, identity: Identity) -> None:
+    async def settle(self, identity: SigningIdentity) -> None:
         """Become what the newest membership says; what goes wrong is in `error`."""
         async with self._settling:
             group = self._memberships.newest
@@ -94,7 +94,7 @@ class Part:
             if voted and self.node is None:
                 log.warning("this host has no vote any more", epoch=group.epoch, members=list(group.names))
 
-    def _check(self, identity: Identity, group: Group) -> None:
+    def _check(self, identity: SigningIdentity, group: Group) -> None:
         name, epoch = self._runtime.name, group.epoch
         member = group.clients.get(name)
         if member is None and self._settled_before:
@@ -129,7 +129,7 @@ class Part:
 
     # -- replica
 
-    async def _settle_replica(self, identity: Identity, group: Group, addresses: Addresses) -> None:
+    async def _settle_replica(self, identity: SigningIdentity, group: Group, addresses: Addresses) -> None:
         name = self._runtime.name
         others = {member: address for member, address in addresses.items() if member != name}
         if group.keys.get(name) != identity.public:
@@ -140,7 +140,7 @@ class Part:
             self.node.reach(others)
             self._teach(self.node)
 
-    async def _start_node(self, identity: Identity, group: Group, others: Addresses) -> None:
+    async def _start_node(self, identity: SigningIdentity, group: Group, others: Addresses) -> None:
         origin = self._memberships.lineage.origin
         path = Path(self._runtime.config.state_directory) / JOURNAL
         is_old = origin.epoch and origin.keys.get(self._runtime.name) == identity.public
@@ -150,7 +150,7 @@ class Part:
                 hint="configure an epoch before it got its vote; if it lost its disk, a new key and `propose --add`",
             )
         journal = JournalFile(path)
-        replica = Replica(self._runtime.name, identity, origin.membership, Tickets(), Options())
+        replica = PbftReplica(self._runtime.name, identity, origin.membership, Tickets(), Options())
         node = Node(replica, journal, self._options(others))
         node.watcher = self._watch
         try:
@@ -185,7 +185,7 @@ class Part:
 
     # -- client
 
-    async def _settle_client(self, identity: Identity, group: Group, addresses: Addresses) -> None:
+    async def _settle_client(self, identity: SigningIdentity, group: Group, addresses: Addresses) -> None:
         if self.client is None:
             client = GroupClient(self._runtime.name, identity, group.membership, self._options(addresses))
             await client.start(0)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import CLIENTS_MAX, Group, Member, Membership
 from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
 from dwcp_migrate.consensus.pbft.reconfiguration import encode_membership
@@ -48,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unseen: bool = False
 
 
-def following(group: Group, change: Change, identity: Identity) -> Membership:
+def following(group: Group, change: Change, identity: SigningIdentity) -> Membership:
     """Work out the next epoch's membership.
 
     Args:
@@ -85,7 +85,7 @@ def _kept(member: Member, changed: dict[str, Member], operators: set[str]) -> Me
     return changed.get(member.name, Member(member.name, member.key, member.name in operators))
 
 
-def _member(group: Group, named: Named, operators: set[str], identity: Identity) -> Member:
+def _member(group: Group, named: Named, operators: set[str], identity: SigningIdentity) -> Member:
     known = group.clients.get(named.name)
     key = bytes.fromhex(named.key) if named.key else known.key if known else b""
     if not key:

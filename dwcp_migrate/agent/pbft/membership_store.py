@@ -8,7 +8,7 @@ written later: members that have gone must not be believed because a disk is ful
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.config import Pbft, PbftMember
+from dwcp_migrate.config import PbftConfig, PbftMemberConfig
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage, decode_written, restore
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
@@ -23,7 +23,7 @@ FILE: Final = Path("pbft/memberships")
 log = get_logger(component="group")
 
 
-def membership_of(configured: Pbft) -> Membership:
+def membership_of(configured: PbftConfig) -> Membership:
     """Say who the configured group is; members ask too."""
     members = tuple(_member(member) for member in configured.members)
     return Membership(
@@ -34,11 +34,11 @@ def membership_of(configured: Pbft) -> Membership:
     )
 
 
-def _member(configured: PbftMember) -> Member:
+def _member(configured: PbftMemberConfig) -> Member:
     return Member(configured.name, bytes.fromhex(configured.key), configured.operator)
 
 
-class Memberships:
+class MembershipStore:
     """What is believed.
 
     Args:
@@ -54,7 +54,7 @@ class Memberships:
         ConfigError: what was kept is of another group.
     """
 
-    def __init__(self, configured: Pbft, state_directory: Path) -> None:
+    def __init__(self, configured: PbftConfig, state_directory: Path) -> None:
         self._configured = membership_of(configured)
         self._path = state_directory / FILE
         self._is_written = True

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.agent.pbft.membership_store import Memberships
+from dwcp_migrate.agent.pbft.membership_store import MembershipStore
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import Directory
-from dwcp_migrate.config import Peer
+from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, LINKS_MAX, decode_link
 from dwcp_migrate.errors import DwcpError, EpochError
 from dwcp_migrate.logs import get_logger
@@ -31,7 +31,7 @@ CLOSE_S_MAX: Final = 1.0
 log = get_logger(component="group")
 
 
-class Follower:
+class MembershipSync:
     """Asks.
 
     Args:
@@ -44,8 +44,8 @@ class Follower:
     def __init__(
         self,
         control: ControlClient,
-        directory: Callable[[], Directory],
-        memberships: Memberships,
+        directory: Callable[[], PeerDirectory],
+        memberships: MembershipStore,
         changed: Callable[[], None],
     ) -> None:
         self._control = control
@@ -103,7 +103,7 @@ class Follower:
         if others and not any(answers):
             await self.follow(others[self._turn % len(others)])
 
-    async def follow(self, peer: Peer) -> bool:
+    async def follow(self, peer: PeerConfig) -> bool:
         """Learn from a peer who followed the members that are known; returns whether it answered."""
         try:
             for _ in range(LINKS_MAX):
@@ -121,7 +121,7 @@ class Follower:
             return True
         return False
 
-    async def _link(self, peer: Peer, epoch: int) -> bytes:
+    async def _link(self, peer: PeerConfig, epoch: int) -> bytes:
         """Fetch the link from an epoch on, part by part; empty if the peer has none."""
         data = b""
         while True:
@@ -132,7 +132,7 @@ class Follower:
             if len(data) >= answer.size:
                 return data
 
-    async def ask(self, peer: Peer, epoch: int, offset: int = 0) -> Successor:
+    async def ask(self, peer: PeerConfig, epoch: int, offset: int = 0) -> Successor:
         """Ask a peer who follows the members of an epoch.
 
         Raises:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import (
     CertificateError,
     ConfigError,
@@ -81,7 +81,7 @@ class ControlClient:
         self._mark = mark
         self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
 
-    async def ask(self, peer: Peer, address: str, request: Request, answer: type[M]) -> M:
+    async def ask(self, peer: PeerConfig, address: str, request: Request, answer: type[M]) -> M:
         """Send a request to a peer at one of its addresses and return its answer, of type `answer`.
 
         Raises:
@@ -113,7 +113,7 @@ class ControlClient:
         self._kept.pop(key, None)
         return None
 
-    async def _connect(self, peer: Peer, address: str) -> _Connection:
+    async def _connect(self, peer: PeerConfig, address: str) -> _Connection:
         where = f"{peer.name} ({address}, port {peer.port})"
         try:
             async with asyncio.timeout(self.connect_timeout_s):
@@ -147,7 +147,7 @@ class ControlClient:
             raise
         return sock
 
-    async def _secure(self, sock: socket.socket, peer: Peer) -> _Connection:
+    async def _secure(self, sock: socket.socket, peer: PeerConfig) -> _Connection:
         try:
             reader, writer = await asyncio.open_connection(sock=sock, ssl=self._context(), server_hostname=peer.name)
         except BaseException:

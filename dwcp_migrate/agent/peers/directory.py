@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class PeerSilence:
     """Why a peer is not probed, and until when."""
 
     code: str
@@ -20,7 +20,7 @@ class Silence:
     until: float
 
 
-class Directory:
+class PeerDirectory:
     """The configured peers.
 
     Args:
@@ -29,30 +29,30 @@ class Directory:
         is_own: says whether an address is this host's.
     """
 
-    def __init__(self, peers: Iterable[Peer], own_name: str, is_own: Callable[[str], bool]) -> None:
+    def __init__(self, peers: Iterable[PeerConfig], own_name: str, is_own: Callable[[str], bool]) -> None:
         self._peers = tuple(
             peer for peer in peers if peer.name != own_name and not any(is_own(address) for address in peer.addresses)
         )
         self._by_name = {peer.name.lower(): peer for peer in self._peers}
         self._by_address = {canonical(address): peer for peer in self._peers for address in peer.addresses}
 
-    def all(self) -> tuple[Peer, ...]:
+    def all(self) -> tuple[PeerConfig, ...]:
         """All peers, as configured."""
         return self._peers
 
-    def by_address(self, address: str) -> Peer | None:
+    def by_address(self, address: str) -> PeerConfig | None:
         """The peer that owns an address."""
         return self._by_address.get(canonical(address))
 
-    def by_name(self, name: str) -> Peer | None:
+    def by_name(self, name: str) -> PeerConfig | None:
         """The peer of a name."""
         return self._by_name.get(name.lower())
 
-    def by_names(self, names: Iterable[str]) -> Peer | None:
+    def by_names(self, names: Iterable[str]) -> PeerConfig | None:
         """The peer that proved one of these names in its certificate."""
         return next((peer for name in names if (peer := self.by_name(name))), None)
 
-    def redirected(self) -> list[tuple[str, Peer]]:
+    def redirected(self) -> list[tuple[str, PeerConfig]]:
         """Addresses that connections are redirected from, with their peers."""
         return [(address, peer) for address, peer in self._by_address.items() if _is_address(address)]
 
@@ -84,17 +84,17 @@ class SilentPeers:
 
     def __init__(self, lifetime_s: float) -> None:
         self.lifetime_s = lifetime_s
-        self._silent: dict[str, Silence] = {}
+        self._silent: dict[str, PeerSilence] = {}
 
     def add(self, name: str, code: str, message: str, now: float) -> None:
         """A probe failed."""
-        self._silent[name] = Silence(code, message, now + self.lifetime_s)
+        self._silent[name] = PeerSilence(code, message, now + self.lifetime_s)
 
     def remove(self, name: str) -> None:
         """It answered."""
         self._silent.pop(name, None)
 
-    def get(self, name: str, now: float) -> Silence | None:
+    def get(self, name: str, now: float) -> PeerSilence | None:
         """Why it is not probed now; None when it may be."""
         found = self._silent.get(name)
         if found is not None and found.until <= now:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from dwcp_migrate.config import Peer
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import ProtocolError
 from dwcp_migrate.protocol.control import REFUSALS, Frames, Message, Refused, Request, decode, encode
 from dwcp_migrate.units import KIB
@@ -22,7 +22,7 @@ CONNECTIONS_MAX: Final = 1024
 
 READ_BYTES: Final = 64 * KIB
 
-Answer = Callable[[Peer, Request], Awaitable[Message]]
+Answer = Callable[[PeerConfig, Request], Awaitable[Message]]
 
 
 def refused(code: str, message: str = "") -> Refused:
@@ -45,7 +45,7 @@ class ControlServer:
     """
 
     def __init__(
-        self, identify: Callable[[list[str]], Peer | None], answer: Answer, rejected: Callable[[str], None]
+        self, identify: Callable[[list[str]], PeerConfig | None], answer: Answer, rejected: Callable[[str], None]
     ) -> None:
         self._identify = identify
         self._answer = answer

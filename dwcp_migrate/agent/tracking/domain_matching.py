@@ -22,7 +22,7 @@ EXTRA_MEMORY_BYTES_MAX: Final = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownDomain:
     """A domain that libvirt or an announcement names.
 
     Attributes:
@@ -37,7 +37,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class UnmatchedMigration:
     """A migration without a domain.
 
     Attributes:
@@ -56,11 +56,11 @@ class Question:
 
 
 def bind(
-    questions: Sequence[Question],
-    known: Mapping[str, Known],
+    questions: Sequence[UnmatchedMigration],
+    known: Mapping[str, KnownDomain],
     taken: Mapping[str, Collection[str]],
     opening: int = 0,
-) -> dict[str, Known]:
+) -> dict[str, KnownDomain]:
     """Tie what can be tied.
 
     Args:
@@ -73,7 +73,7 @@ def bind(
         Identity to domain, for those that have only one left.
     """
     gone = {lane: set(uuids) for lane, uuids in taken.items()}
-    answers: dict[str, Known] = {}
+    answers: dict[str, KnownDomain] = {}
     while sure := _sure([each for each in questions if each.identity not in answers], known, gone, opening):
         for question, domain in sure:
             answers[question.identity] = domain
@@ -82,8 +82,11 @@ def bind(
 
 
 def _sure(
-    questions: Sequence[Question], known: Mapping[str, Known], gone: Mapping[str, Collection[str]], opening: int
-) -> list[tuple[Question, Known]]:
+    questions: Sequence[UnmatchedMigration],
+    known: Mapping[str, KnownDomain],
+    gone: Mapping[str, Collection[str]],
+    opening: int,
+) -> list[tuple[UnmatchedMigration, KnownDomain]]:
     """Questions with one answer that no other one has too.
 
     Of two migrations that only one domain is left for, one has outlived its domain's move; which one is not known.
@@ -102,7 +105,9 @@ def _sure(
     ]
 
 
-def _possible(question: Question, known: Mapping[str, Known], gone: Collection[str], asking: int) -> list[Known]:
+def _possible(
+    question: UnmatchedMigration, known: Mapping[str, KnownDomain], gone: Collection[str], asking: int
+) -> list[KnownDomain]:
     if question.stream_uuid:
         found = known.get(question.stream_uuid)
         return [found] if found else []
@@ -115,7 +120,7 @@ def _possible(question: Question, known: Mapping[str, Known], gone: Collection[s
     return moving
 
 
-def _of_size(domains: list[Known], memory_bytes: int) -> list[Known]:
+def _of_size(domains: list[KnownDomain], memory_bytes: int) -> list[KnownDomain]:
     """Keep those that the stream's total fits; all if it fits none, because it is a hint only."""
     if not memory_bytes:
         return domains

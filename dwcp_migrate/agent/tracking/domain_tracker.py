@@ -12,11 +12,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.tracking.domain_matching import Known, Question, bind
-from dwcp_migrate.agent.tracking.registry import Ledger
-from dwcp_migrate.api.migration import Event, Migration, Result, Role, note
+from dwcp_migrate.agent.tracking.domain_matching import KnownDomain, UnmatchedMigration, bind
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, Role, note
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.hypervisor.base import Domain, DomainEvent, DomainWatcher, JobStatistics, WatcherState
+from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher, JobStatistics, WatcherState
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
 
@@ -52,7 +52,7 @@ log = get_logger(component="domains")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MigrationVerdict:
     """Libvirt's word: `result` is empty when it said nothing, `reason` when it named none."""
 
     result: Result = ""
@@ -66,12 +66,12 @@ class _Followed:
     candidates: frozenset[str]
     uuid: str = ""
     name: str = ""
-    verdict: Verdict | None = None
+    verdict: MigrationVerdict | None = None
     has_statistics: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Domains:
+class DomainTracker:
     """The migrations that are followed.
 
     Args:
@@ -79,7 +79,7 @@ class Domains:
         ledger: where the records are.
     """
 
-    def __init__(self, watcher: DomainWatcher | None, ledger: Ledger) -> None:
+    def __init__(self, watcher: DomainWatcher | None, ledger: MigrationRegistry) -> None:
         self._watcher = watcher
         self._ledger = ledger
         self._followed: dict[str, _Followed] = {}
@@ -105,19 +105,19 @@ class Domains:
         """The connection to libvirt."""
         return self._watcher.state() if self._watcher else WatcherState(connected=False, error="off by configuration")
 
-    async def here(self) -> list[Domain] | None:
-        """Domains that libvirt has on this host; None when it does not say."""
+    async def here(self) -> list[DomainInfo] | None:
+        """DomainTracker that libvirt has on this host; None when it does not say."""
         found = await self._domains(QUERY_S_MAX)
         return found if self.state().connected else None
 
     async def leaving(self) -> tuple[DomainName, ...]:
-        """Domains that migrate away now, as far as libvirt says so within `LEAVING_S_MAX`."""
+        """DomainTracker that migrate away now, as far as libvirt says so within `LEAVING_S_MAX`."""
         domains = await self._domains(LEAVING_S_MAX)
         leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
         return tuple(leaving[:DOMAINS_MAX])
 
-    async def listed(self) -> list[Domain]:
-        """Domains that run here, with their jobs; none while libvirt does not answer."""
+    async def listed(self) -> list[DomainInfo]:
+        """DomainTracker that run here, with their jobs; none while libvirt does not answer."""
         return await self._domains(QUERY_S_MAX)
 
     async def dirty_rate(self, uuid: str) -> float | None:
@@ -135,7 +135,7 @@ class Domains:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._watcher.set_speed(uuid, bytes_per_s), QUERY_S_MAX)
 
-    async def _domains(self, timeout_s: float) -> list[Domain]:
+    async def _domains(self, timeout_s: float) -> list[DomainInfo]:
         if self._watcher is None:
             return []
         try:
@@ -163,7 +163,7 @@ class Domains:
         if followed is not None and uuid and not followed.uuid:
             self._tie(followed, uuid, name)
 
-    def _bind(self, domains: list[Domain]) -> None:
+    def _bind(self, domains: list[DomainInfo]) -> None:
         """Tie what can be tied, given what libvirt lists now."""
         for role in ("source", "destination"):
             questions, taken = self._questions(role)
@@ -176,8 +176,8 @@ class Domains:
         """Migrations whose ends are still agreeing."""
         return sum(one.role == role and one.id not in self._followed for one in self._ledger.running())
 
-    def _questions(self, role: Role | str) -> tuple[list[Question], dict[str, list[str]]]:
-        questions: list[Question] = []
+    def _questions(self, role: Role | str) -> tuple[list[UnmatchedMigration], dict[str, list[str]]]:
+        questions: list[UnmatchedMigration] = []
         taken: dict[str, list[str]] = {}
         for followed in self._followed.values():
             record = self._ledger.get(followed.identity)
@@ -188,14 +188,16 @@ class Domains:
                 taken.setdefault(lane, []).append(followed.uuid)
                 continue
             spoken = next((event.detail for event in record.events if event.event == "uuid" and event.detail), "")
-            questions.append(Question(followed.identity, lane, followed.candidates, spoken, record.memory_bytes))
+            questions.append(
+                UnmatchedMigration(followed.identity, lane, followed.candidates, spoken, record.memory_bytes)
+            )
         return questions, taken
 
-    def _known(self, domains: list[Domain], role: Role | str) -> dict[str, Known]:
-        known = {uuid: Known(uuid, found.name) for uuid, found in self._announced.items()}
+    def _known(self, domains: list[DomainInfo], role: Role | str) -> dict[str, KnownDomain]:
+        known = {uuid: KnownDomain(uuid, found.name) for uuid, found in self._announced.items()}
         for domain in domains:
             moving = domain.job is not None and domain.job.outgoing == (role == "source")
-            known[domain.uuid] = Known(domain.uuid, domain.name, domain.memory_bytes, moving)
+            known[domain.uuid] = KnownDomain(domain.uuid, domain.name, domain.memory_bytes, moving)
         return known
 
     def _tie(self, followed: _Followed, uuid: str, name: str) -> None:
@@ -237,7 +239,9 @@ class Domains:
         for followed in self._meant(event):
             self._ledger.change(
                 followed.identity,
-                lambda record: note(record, Event(at=wall_clock(), event=f"libvirt-{event.kind}", number=event.number)),
+                lambda record: note(
+                    record, MigrationEvent(at=wall_clock(), event=f"libvirt-{event.kind}", number=event.number)
+                ),
             )
             self._take_event(followed, event)
             followed.changed.set()
@@ -270,7 +274,7 @@ class Domains:
             followed.has_statistics = True
             self._ledger.change(followed.identity, lambda record: _with_job(record, job, ended=True))
             if job.success is False:
-                followed.verdict = Verdict("failed", job.error)
+                followed.verdict = MigrationVerdict("failed", job.error)
         if event.kind == "iteration":
             self._ledger.change(
                 followed.identity, lambda record: replace(record, iteration=max(record.iteration, event.number))
@@ -278,13 +282,13 @@ class Domains:
         ending = _ENDINGS.get(event.kind)
         if ending is not None and ending[0] == followed.role and followed.verdict is None:
             result = ending[1]
-            followed.verdict = Verdict(result)
+            followed.verdict = MigrationVerdict(result)
 
-    async def verdict(self, identity: str) -> Verdict:
+    async def verdict(self, identity: str) -> MigrationVerdict:
         """Libvirt's word on how it ended; waits for it within `VERDICT_S_MAX` if libvirt is there to say it."""
         followed = self._followed.get(identity)
         if followed is None or not self.state().connected:
-            return Verdict()
+            return MigrationVerdict()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (VERDICT_S_MAX if followed.uuid else UNTIED_S_MAX)
         while followed.verdict is None and loop.time() < deadline and self.state().connected:
@@ -293,13 +297,13 @@ class Domains:
             if followed.verdict is None:
                 followed.verdict = await self._asked(followed)
         if followed.verdict is None:
-            return Verdict()
+            return MigrationVerdict()
         if followed.role == "source" and not followed.has_statistics and followed.verdict.result == "completed":
             followed.changed.clear()
             await _wait(followed.changed, STATISTICS_S_MAX)
         return followed.verdict
 
-    async def _asked(self, followed: _Followed) -> Verdict | None:
+    async def _asked(self, followed: _Followed) -> MigrationVerdict | None:
         """No event came: a source domain that is here and has no job, or a later one, did not leave in this one.
 
         A job that was cancelled or failed before the pause is silent.
@@ -311,13 +315,13 @@ class Domains:
         if domain is None:
             return None
         if domain.job is not None:
-            return Verdict("failed") if self._is_later(domain.job, followed) else None
+            return MigrationVerdict("failed") if self._is_later(domain.job, followed) else None
         try:
             job = await asyncio.wait_for(self._watcher.completed(followed.uuid), QUERY_S_MAX)
         except TimeoutError:
             job = None
         error = job.error if job and job.success is False else ""
-        return Verdict("failed", error)
+        return MigrationVerdict("failed", error)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

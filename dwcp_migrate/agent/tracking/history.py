@@ -23,7 +23,7 @@ RECENT_MAX: Final = 1000
 """Records held in memory for the control API."""
 
 
-class History:
+class MigrationHistory:
     """The history in a directory.
 
     Args:

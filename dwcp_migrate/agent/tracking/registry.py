@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 from msgspec.structs import asdict
 
-from dwcp_migrate.agent.tracking.history import History
+from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import AgentState, Totals, Update
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 
 UPDATES_WAITING_MAX: Final = 1000
 """Updates that a reader may be behind; at 2 a second and migration that is minutes."""
@@ -31,7 +31,7 @@ class AmbiguousIdError(NotFoundError):
     """Several migrations begin with this id."""
 
 
-class Ledger:
+class MigrationRegistry:
     """Running and ended migrations.
 
     Args:
@@ -42,7 +42,7 @@ class Ledger:
         on_change: called with a record as it was, None for a new one, and as it is now; must not change any.
     """
 
-    def __init__(self, history: History, now: Callable[[], float]) -> None:
+    def __init__(self, history: MigrationHistory, now: Callable[[], float]) -> None:
         self._history = history
         self._now = now
         self._running: dict[str, Migration] = {}
@@ -180,7 +180,7 @@ class Ledger:
         self._subscribers.clear()
 
 
-def _add(numbers: Counter[str], maps: dict[str, Counter[str]], role: str, counters: Counters) -> None:
+def _add(numbers: Counter[str], maps: dict[str, Counter[str]], role: str, counters: MigrationCounters) -> None:
     """Add a migration's counters to the totals."""
     values = asdict(counters)
     for name in _SUMMED:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.bandwidth.allocation.ordering import Job, late, order
+from dwcp_migrate.bandwidth.allocation.ordering import OrderedJob, late, order
 
 TRICKLE_SHARE: Final = 0.05
 """Of what there is, together for all migrations: 1.2 Mbit/s each for eight of them on 200 Mbit/s."""
@@ -64,7 +64,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
+class LinkCapacity:
     """What a link has.
 
     Attributes:
@@ -111,7 +111,7 @@ class Grant:
     is_met: bool = True
 
 
-def allocate(capacity: Capacity, demands: Sequence[Demand], *, running_max: int = 1) -> list[Grant]:
+def allocate(capacity: LinkCapacity, demands: Sequence[Demand], *, running_max: int = 1) -> list[Grant]:
     """Share a link.
 
     Args:
@@ -148,7 +148,7 @@ def _check(demands: Sequence[Demand]) -> None:
 class _Share:
     """The link while it is being shared."""
 
-    def __init__(self, capacity: Capacity, demands: Sequence[Demand], running_max: int) -> None:
+    def __init__(self, capacity: LinkCapacity, demands: Sequence[Demand], running_max: int) -> None:
         self._available = self._left = capacity.available_bytes_per_s
         self._demands = demands
         jobs = [_job(demand) for demand in demands]
@@ -228,11 +228,11 @@ class _Share:
         ]
 
 
-def _job(demand: Demand) -> Job:
+def _job(demand: Demand) -> OrderedJob:
     """As the sequence sees it: with a deadline that leaves the margin."""
     margin = STAY_MARGIN if demand.is_first else DEADLINE_MARGIN
     deadline_s = None if demand.deadline_s is None else demand.deadline_s / margin
-    return Job(
+    return OrderedJob(
         demand.identity,
         demand.remaining_bytes,
         deadline_s,

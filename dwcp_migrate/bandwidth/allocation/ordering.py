@@ -21,7 +21,7 @@ UTILIZATION_MAX: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class OrderedJob:
     """One migration in a queue.
 
     Attributes:
@@ -57,7 +57,7 @@ class Job:
         return total_s + seconds
 
 
-def order(jobs: Sequence[Job], rate_bytes_per_s: float) -> list[str]:
+def order(jobs: Sequence[OrderedJob], rate_bytes_per_s: float) -> list[str]:
     """Order migrations that have the link one after the other.
 
     Args:
@@ -81,7 +81,7 @@ def order(jobs: Sequence[Job], rate_bytes_per_s: float) -> list[str]:
     return backwards[::-1]
 
 
-def late(jobs: Sequence[Job], ordered: Sequence[str], rate_bytes_per_s: float) -> set[str]:
+def late(jobs: Sequence[OrderedJob], ordered: Sequence[str], rate_bytes_per_s: float) -> set[str]:
     """Which of the jobs end after their deadline if they run in this order."""
     by_identity = {job.identity: job for job in jobs}
     end, found = 0.0, set()
@@ -93,5 +93,5 @@ def late(jobs: Sequence[Job], ordered: Sequence[str], rate_bytes_per_s: float) -
     return found
 
 
-def _deadline(job: Job) -> float:
+def _deadline(job: OrderedJob) -> float:
     return float("inf") if job.deadline_s is None else job.deadline_s

@@ -24,7 +24,7 @@ MIX: Final = "mix"
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ForecastScore:
     """One forecaster at one target, over all series of a set.
 
     Attributes:
@@ -98,21 +98,21 @@ def _matched(log: NDArray[np.float32], series: Sequence[Floats]) -> tuple[list[F
     return forecasts, truths, scales
 
 
-def score(said: Said) -> dict[str, list[Score]]:
-    """Score every forecaster: for each name one score a target, in the order of `TARGETS`."""
+def score(said: Said) -> dict[str, list[ForecastScore]]:
+    """ForecastScore every forecaster: for each name one score a target, in the order of `TARGETS`."""
     return {
         name: [_score(said, index, column) for column in range(len(TARGETS))] for index, name in enumerate(said.names)
     }
 
 
-def _score(said: Said, index: int, column: int) -> Score:
+def _score(said: Said, index: int, column: int) -> ForecastScore:
     forecast, truth = said.forecasts[column][:, index], said.truths[column]
     if not len(truth):
-        return Score(np.nan, np.nan, np.nan, np.nan, 0)
+        return ForecastScore(np.nan, np.nan, np.nan, np.nan, 0)
     error = np.abs(truth - forecast[:, MEDIAN])
     large = truth >= SMALL * said.scales[column]
     inside = (truth >= forecast[:, LOW]) & (truth <= forecast[:, HIGH])
-    return Score(
+    return ForecastScore(
         accuracy_percent=100 * (1 - float((error[large] / truth[large]).mean())),
         wape_percent=100 * float(error.sum() / truth.sum()),
         pinball_percent=100 * float(pinball(truth, forecast).mean() / truth.mean()),

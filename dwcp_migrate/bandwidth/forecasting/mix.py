@@ -26,7 +26,7 @@ TRUST: Final = 100.0
 they are forgotten like any other."""
 
 
-class Mix:
+class ForecasterMix:
     """Weights of `experts` over `count` series.
 
     Args:
@@ -42,7 +42,7 @@ class Mix:
         self._evidence = 1 / np.sqrt(LAGS)
 
     def combine(self, slots: Indices, quantiles: Floats) -> Floats:
-        """Mix (m, experts, targets, 3) into (m, targets, 3), ascending."""
+        """ForecasterMix (m, experts, targets, 3) into (m, targets, 3), ascending."""
         mixed: Floats = np.sort((self.weights(slots) * quantiles).sum(axis=1), axis=-1)
         return mixed
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dwcp_migrate.bandwidth.forecasting.features import log_ratio, quantiles, window_inputs
 from dwcp_migrate.bandwidth.forecasting.weights import LSTM_INPUTS, Architecture, Weights
-from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.targets import Floats, Indices
 
 
@@ -24,7 +24,7 @@ class QuantileForecaster(Protocol):
     def name(self) -> str:
         """As in reports."""
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """Take in the sample that `history` got last; returns (m, targets, 3), ascending and positive."""
 
     def forget(self, slot: int) -> None:
@@ -52,7 +52,7 @@ class Mlp:
         hidden = np.maximum(hidden @ w["second"] + w["second_bias"], 0.0)
         return quantiles(hidden @ w["head"] + w["head_bias"], level)
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `QuantileForecaster.step`."""
         return self.infer(history.window(slots, self._width))
 
@@ -80,7 +80,7 @@ class Lstm:
         self._gain = level_gain(model.sequence)
         self._stacked = np.concatenate([weights["input"], weights["recurrent"]])
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `QuantileForecaster.step`."""
         newest = history.last(slots)
         fresh = self._fresh[slots]

@@ -3,9 +3,9 @@
 The rule: one call takes a sample of each series that has one and returns what is forecast now; everything that learns
 learns from forecasts that this panel itself made earlier, so that nothing ever sees the future.
 
-    sample ─> History ─> experts ─ points ─> Bands ┐
-                             └──── quantiles ──────┴─> (experts, targets, 3) ─> Mix ─> Conformal ─> forecast
-    and, as soon as a target's time has come, the outcome goes back into Bands, Mix and Conformal
+    sample ─> SeriesWindow ─> experts ─ points ─> Bands ┐
+                             └──── quantiles ──────┴─> (experts, targets, 3) ─> ForecasterMix ─> Conformal ─> forecast
+    and, as soon as a target's time has come, the outcome goes back into Bands, ForecasterMix and Conformal
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ import numpy as np
 
 from dwcp_migrate.bandwidth.forecasting.bands import Bands, untrained
 from dwcp_migrate.bandwidth.forecasting.conformal import Conformal
-from dwcp_migrate.bandwidth.forecasting.mix import TRUST, Mix
+from dwcp_migrate.bandwidth.forecasting.mix import TRUST, ForecasterMix
 from dwcp_migrate.bandwidth.forecasting.neural import QuantileForecaster
 from dwcp_migrate.bandwidth.forecasting.point_forecasters import PointForecaster
-from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
 
 PENDING: Final = 64
@@ -83,9 +83,9 @@ class Panel:
         shape = (len(experts.names), len(TARGETS))
         self.names = experts.names
         self._experts = experts
-        self._history = History(count)
+        self._history = SeriesWindow(count)
         self._bands = Bands(count, prior.bands)
-        self._mix = Mix(count, prior.losses, prior.trust)
+        self._mix = ForecasterMix(count, prior.losses, prior.trust)
         self._conformal = Conformal(count, prior.stretch)
         self._points = np.zeros((count, PENDING, len(experts.points), shape[1]))
         self._said = np.zeros((count, PENDING, *shape, len(QUANTILES)))

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.forecasting.windows import DEPTH, VALUE_MIN, History
+from dwcp_migrate.bandwidth.forecasting.windows import DEPTH, VALUE_MIN, SeriesWindow
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, Indices
 
 _MEANS: Final = np.array([target.is_mean for target in TARGETS])
@@ -25,7 +25,7 @@ class PointForecaster(Protocol):
     def name(self) -> str:
         """As in reports."""
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """Take in the sample that `history` got last.
 
         Args:
@@ -45,7 +45,7 @@ class Last:
 
     name: Final = "last"
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `PointForecaster.step`."""
         return np.repeat(history.last(slots)[:, None], len(TARGETS), axis=1)
 
@@ -68,7 +68,7 @@ class Ewma:
         self._level = np.zeros((count, len(TARGETS)))
         self._fresh = np.ones(count, dtype=bool)
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `PointForecaster.step`."""
         newest = history.last(slots)[:, None]
         before = self._level[slots]
@@ -99,7 +99,7 @@ class Holt:
         reach = np.cumsum(self.DAMPING ** np.arange(1, STEPS_MAX + 1))
         self._reach = np.array([reach[: t.steps].mean() if t.is_mean else reach[t.steps - 1] for t in TARGETS])
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `PointForecaster.step`."""
         newest, fresh = history.last(slots), self._fresh[slots]
         before, damped = self._level[slots], self.DAMPING * self._trend[slots]
@@ -138,7 +138,7 @@ class Seasonal:
         self._period = np.zeros(count, dtype=np.intp)
         self._ahead = np.arange(STEPS_MAX)
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `PointForecaster.step`."""
         taken = history.taken[slots]
         due = (taken % self.LOOK_STEPS == slots % self.LOOK_STEPS) & (taken >= 3 * self.PERIOD_MIN)
@@ -150,7 +150,7 @@ class Seasonal:
             found[periodic] = self._same_phase(slots[periodic], history)
         return found
 
-    def _look(self, slots: Indices, history: History) -> None:
+    def _look(self, slots: Indices, history: SeriesWindow) -> None:
         window = history.window(slots, DEPTH)
         known = np.minimum(history.taken[slots], DEPTH)
         unknown = np.arange(DEPTH) < (DEPTH - known)[:, None]
@@ -170,7 +170,7 @@ class Seasonal:
         strong = score[np.arange(len(slots)), best] >= self.CORRELATION_MIN
         self._period[slots] = np.where(strong, lags[best], 0)
 
-    def _same_phase(self, slots: Indices, history: History) -> Floats:
+    def _same_phase(self, slots: Indices, history: SeriesWindow) -> Floats:
         """Average the samples one, two, ... periods before each of the next `STEPS_MAX`."""
         window = history.window(slots, DEPTH)
         period = self._period[slots][:, None]
@@ -210,7 +210,7 @@ class Autoregressive:
         self._weights = np.zeros((count, len(TARGETS), self.ORDER))
         self._weights[:, :, -1] = 1.0
 
-    def step(self, slots: Indices, history: History) -> Floats:
+    def step(self, slots: Indices, history: SeriesWindow) -> Floats:
         """See `PointForecaster.step`."""
         taken = history.taken[slots]
         due = (taken % self.FIT_STEPS == slots % self.FIT_STEPS) & (taken > 2 * self.ORDER)
@@ -226,7 +226,7 @@ class Autoregressive:
     LEVEL_WIDTH: Final = 64
     """The level to which forecasts return is that of the last so many samples."""
 
-    def _fit(self, slots: Indices, history: History) -> None:
+    def _fit(self, slots: Indices, history: SeriesWindow) -> None:
         window = history.window(slots, self.FIT_WIDTH)
         known = np.minimum(history.taken[slots], self.FIT_WIDTH)
         centred = window - window.mean(axis=1, keepdims=True)

@@ -16,7 +16,7 @@ from dwcp_migrate.bandwidth.forecasting.features import RATIO_MAX
 from dwcp_migrate.bandwidth.forecasting.mix import TRUST
 from dwcp_migrate.bandwidth.forecasting.panel import Experts, Panel, Prior
 from dwcp_migrate.bandwidth.forecasting.weights import read_arrays
-from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN, History
+from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN, SeriesWindow
 from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, outcomes, pinball
 from dwcp_migrate.errors import ConfigError
 
@@ -93,7 +93,7 @@ def together(first: Prior, second: Prior) -> Prior:
 
 def _bands(experts: Experts, series: Sequence[Floats]) -> Floats:
     """Quantiles of ln(outcome / point) for each point expert: (point experts, targets, 3)."""
-    history = History(len(series))
+    history = SeriesWindow(len(series))
     lengths = np.array([len(values) for values in series])
     errors = np.full((len(experts.points), int(lengths.max()), len(series), len(TARGETS)), np.nan)
     came = [outcomes(np.maximum(values, VALUE_MIN)) for values in series]

@@ -17,7 +17,7 @@ VALUE_MIN: Final = 1e-6
 """Rates are positive: a zero becomes this, so that ratios and logarithms exist."""
 
 
-class History:
+class SeriesWindow:
     """Ring buffers of `count` series.
 
     Attributes:

@@ -7,7 +7,7 @@ way; waiting costs nothing but waiting. The reason names the figures that it res
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction
+from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction
 from dwcp_migrate.units import format_bytes, format_rate
 
 Way = Literal["precopy", "warm-first", "postcopy", "not-now"]
@@ -42,7 +42,7 @@ class Advice:
 
 
 def advise(
-    guest: Guest, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
+    guest: GuestFacts, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
 ) -> Advice:
     """Choose.
 
@@ -73,7 +73,7 @@ def advise(
     return Advice("postcopy", f"{odds}; the link is steady enough to fetch pages after the switchover")
 
 
-def _precopy(guest: Guest, prediction: Prediction, deadline_s: float) -> Advice:
+def _precopy(guest: GuestFacts, prediction: Prediction, deadline_s: float) -> Advice:
     time_s, downtime_s = prediction.time_s, prediction.downtime_s
     figures = (
         f"{time_s.median:.0f} s ({time_s.low:.0f} to {time_s.high:.0f}), a pause of {downtime_s.median * 1000:.0f} ms"

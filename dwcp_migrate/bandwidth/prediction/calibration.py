@@ -33,7 +33,7 @@ ERROR_MAX: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class PredictionScore:
     """One prediction against what came.
 
     Attributes:

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from dwcp_migrate.bandwidth.prediction.predictor import Guest
+from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts
 from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.targets import QUANTILES
 from dwcp_migrate.units import MIB
@@ -21,7 +21,7 @@ PATH_BUSY: Final = 0.5
 """A pass in which less than that share of the time was the path's shows how fast the hosts encode."""
 
 UNKNOWN_FIRST_SHARE: Final = Range(0.08, 0.3, 0.7)
-"""Guest memory after zero pages, duplicates and zstd, over the guests of the benchmark suite `hde`."""
+"""GuestFacts memory after zero pages, duplicates and zstd, over the guests of the benchmark suite `hde`."""
 
 UNKNOWN_LATER_SHARE: Final = Range(0.05, 0.2, 0.6)
 UNKNOWN_ENCODE: Final = Range(80e6, 300e6, 900e6)
@@ -124,7 +124,7 @@ def working_set(written_bytes: float, dirty_bytes_per_s: float, seconds: float) 
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownGuest:
     """Measured values of one guest, oldest first; empty where nothing was measured."""
 
     dirty: Sequence[float] = ()
@@ -134,11 +134,11 @@ class Known:
     encode: Sequence[float] = ()
 
 
-def describe(memory_bytes: float, known: Known) -> Guest:
+def describe(memory_bytes: float, known: KnownGuest) -> GuestFacts:
     """Put a guest together from what was measured of it, and from what is usual where nothing was."""
     dirty = _known(known.dirty, Range(0.0, 0.01 * memory_bytes, 0.05 * memory_bytes))
     bound = Range(min(4 * MIB, memory_bytes), min(16 * max(dirty.median, MIB), memory_bytes), memory_bytes)
-    return Guest(
+    return GuestFacts(
         memory_bytes=memory_bytes,
         dirty_bytes_per_s=dirty,
         working_set_bytes=_known(known.working_set, bound),

@@ -33,7 +33,7 @@ _PRIMES: Final = (2, 3, 5, 7, 11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guest:
+class GuestFacts:
     """What is known of a domain.
 
     Attributes:
@@ -96,7 +96,7 @@ class Prediction:
         return self.convergence >= 0.5  # noqa: PLR2004
 
 
-def predict(guest: Guest, path: Path, *, done_s: float = 0.0, later: bool = False) -> Prediction:
+def predict(guest: GuestFacts, path: Path, *, done_s: float = 0.0, later: bool = False) -> Prediction:
     """Play precopy.
 
     Args:

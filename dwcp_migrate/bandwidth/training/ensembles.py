@@ -16,7 +16,7 @@ from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, Ensemble
 from dwcp_migrate.bandwidth.forecasting.weights import MODELS, Architecture
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN
-from dwcp_migrate.bandwidth.training.fit import Plan, Trained, train
+from dwcp_migrate.bandwidth.training.fit import Trained, TrainingPlan, train
 
 SYNTHETIC_SERIES: Final = 700
 SYNTHETIC_SAMPLES: Final = 400
@@ -34,7 +34,7 @@ Progress = Callable[[str, Trained], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class TrainingEffort:
     """How much to train.
 
     Attributes:
@@ -49,10 +49,10 @@ class Effort:
     threads: int = 1
     seed: int = 1
 
-    def plan(self, model: Architecture, series: int) -> Plan:
+    def plan(self, model: Architecture, series: int) -> TrainingPlan:
         """How to train this model on so many series: an LSTM needs more steps, so smaller batches."""
         batch = 512 if model.kind == "mlp" else max(8, min(64, series // 8))
-        return Plan(epochs=self.epochs, batch=batch, seed=self.seed, threads=self.threads)
+        return TrainingPlan(epochs=self.epochs, batch=batch, seed=self.seed, threads=self.threads)
 
 
 def synthetic_series(seed: int, count: int = SYNTHETIC_SERIES) -> list[Floats]:
@@ -64,7 +64,7 @@ def synthetic_series(seed: int, count: int = SYNTHETIC_SERIES) -> list[Floats]:
 def train_ensemble(
     series: Sequence[Floats],
     told: Progress,
-    effort: Effort,
+    effort: TrainingEffort,
     start: Ensemble | None = None,
 ) -> Ensemble:
     """Train an ensemble.
@@ -99,7 +99,7 @@ def train_ensemble(
 class _Fit:
     """Trains the networks of one ensemble, on whatever series."""
 
-    def __init__(self, effort: Effort, start: Ensemble | None) -> None:
+    def __init__(self, effort: TrainingEffort, start: Ensemble | None) -> None:
         self._effort = effort
         self._start = start.weights if start is not None else {}
 

@@ -30,7 +30,7 @@ GRADIENT_MAX: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """How to train.
 
     Attributes:
@@ -61,7 +61,7 @@ class Trained:
     losses: tuple[float, ...]
 
 
-def train(model: Architecture, series: Sequence[Floats], plan: Plan, start: Weights | None = None) -> Trained:
+def train(model: Architecture, series: Sequence[Floats], plan: TrainingPlan, start: Weights | None = None) -> Trained:
     """Train a model.
 
     Args:
@@ -143,7 +143,7 @@ class _LstmPass:
 
 class _Fit:
     def __init__(
-        self, network: MlpNetwork | LstmNetwork, plan: Plan, draw: np.random.Generator, start: Weights | None
+        self, network: MlpNetwork | LstmNetwork, plan: TrainingPlan, draw: np.random.Generator, start: Weights | None
     ) -> None:
         self._network = network
         self._plan = plan

@@ -15,7 +15,7 @@ from dwcp_migrate.bandwidth.forecasting.ensemble import Ensemble
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.storage.series_store import read_all
 from dwcp_migrate.bandwidth.targets import Floats
-from dwcp_migrate.bandwidth.training.ensembles import Effort, train_ensemble
+from dwcp_migrate.bandwidth.training.ensembles import TrainingEffort, train_ensemble
 from dwcp_migrate.bandwidth.training.fit import Trained
 from dwcp_migrate.errors import ConfigError
 
@@ -35,7 +35,7 @@ class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a run.
 
     Attributes:
@@ -59,7 +59,7 @@ class Learned(msgspec.Struct, frozen=True):
     models: list[ModelOutcome]
 
 
-def make(series: Sequence[Floats], effort: Effort, start: Ensemble | None = None) -> Learned:
+def make(series: Sequence[Floats], effort: TrainingEffort, start: Ensemble | None = None) -> Learned:
     """Train an ensemble.
 
     Raises:
@@ -81,17 +81,17 @@ def make(series: Sequence[Floats], effort: Effort, start: Ensemble | None = None
         raise ConfigError(str(error), hint="give more or longer series") from error
 
 
-def keep(learned: Learned, directory: Path) -> Outcome:
+def keep(learned: Learned, directory: Path) -> TrainingOutcome:
     """Write models where the operator wants them.
 
     Raises:
         ConfigError: they cannot be written.
     """
     model_files.save(directory, learned.ensemble)
-    return Outcome(models=learned.models, taken=True, message=f"written to {directory}")
+    return TrainingOutcome(models=learned.models, taken=True, message=f"written to {directory}")
 
 
-def learn(state: Path, effort: Effort) -> Outcome:
+def learn(state: Path, effort: TrainingEffort) -> TrainingOutcome:
     """Learn from the history in an agent's state directory, and take the result if it is better.
 
     Before that, models that turned out worse than those that they replaced are rolled back.
@@ -118,7 +118,7 @@ def learn(state: Path, effort: Effort) -> Outcome:
         f"{back}; " * bool(back)
         + f"{verdict}; loss on the newest history {after:.2f} %, of what was in use {before:.2f} %"
     )
-    return Outcome(models=learned.models, taken=taken, loss=after, loss_before=before, message=message)
+    return TrainingOutcome(models=learned.models, taken=taken, loss=after, loss_before=before, message=message)
 
 
 def _history(state: Path) -> list[Floats]:

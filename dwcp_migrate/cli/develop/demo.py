@@ -16,7 +16,7 @@ from dwcp_migrate.units import format_bytes, format_rate
 
 if TYPE_CHECKING:
     from dwcp_migrate.lab.arms import ArmResult
-    from dwcp_migrate.lab.wan import Link
+    from dwcp_migrate.lab.wan import WanLink
 
 HEADER: Final = ("Arm", "Time", "Speed-up", "Downtime", "On the wire", "Ratio", "Throughput", "Guest's memory")
 
@@ -57,7 +57,7 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def describe(link: "Link") -> str:
+def describe(link: "WanLink") -> str:
     """Say what the WAN is."""
     return (
         f"{format_rate(link.rate_bytes_per_s)}, {link.delay_s * 2000:g} ms round trip, {link.loss:.2%} loss, "

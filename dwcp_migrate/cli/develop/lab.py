@@ -14,7 +14,7 @@ from dwcp_migrate.units import format_bytes, format_rate
 
 if TYPE_CHECKING:
     from dwcp_migrate.lab.state import LabRecord
-    from dwcp_migrate.lab.wan import Link
+    from dwcp_migrate.lab.wan import WanLink
 
 Decorated = Callable[..., Any]
 
@@ -35,11 +35,11 @@ def link_options(function: Decorated) -> Decorated:
     return function
 
 
-def make_link(rate: str, rtt: str, loss: str, queue: str) -> "Link":
+def make_link(rate: str, rtt: str, loss: str, queue: str) -> "WanLink":
     """Build the WAN's description from the options' texts."""
-    from dwcp_migrate.lab.wan import Link
+    from dwcp_migrate.lab.wan import WanLink
 
-    return Link(
+    return WanLink(
         rate_bytes_per_s=rate_bytes_per_s(rate),
         delay_s=duration_s(rtt) / 2,
         loss=share(loss),
@@ -191,7 +191,7 @@ def ask(host: str, view: tuple[str, ...], name: str) -> None:
 )
 def guest(host: str, name: str, guest_name: str, workload: Literal["pages", "programs"], **sizes: int) -> None:
     """Start a guest that fills, changes and checks its memory."""
-    from dwcp_migrate.lab.guest import Guest, GuestOptions
+    from dwcp_migrate.lab.guest import GuestOptions, LabGuest
     from dwcp_migrate.lab.lab import Lab
 
     lab = Lab.load(name)
@@ -203,7 +203,7 @@ def guest(host: str, name: str, guest_name: str, workload: Literal["pages", "pro
         disk_mib=sizes["disk"],
         workload=workload,
     )
-    Guest(options).start(lab[host])
+    LabGuest(options).start(lab[host])
     click.echo(f"guest '{guest_name}' runs on {host}; its console: {lab[host].console(guest_name)}")
 
 

@@ -6,7 +6,7 @@ import click
 
 from dwcp_migrate.cli.support.output import as_json, block, table
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
-from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, Report, Volume, replay
+from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, ReplayReport, Volume, replay
 from dwcp_migrate.delta import LEVEL_MAX, pinned
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.units import MIB, format_bytes
@@ -52,7 +52,7 @@ def _text(result: Replay) -> str:
     return table(header, rows) + "\n\n" + block(pairs)
 
 
-def _row(report: Report) -> tuple[str, ...]:
+def _row(report: ReplayReport) -> tuple[str, ...]:
     ratio = report.wire_bytes / report.raw_bytes if report.raw_bytes else 0.0
     return (
         report.file,

@@ -58,13 +58,13 @@ def command(  # noqa: PLR0913 - one parameter for each option
         raise click.UsageError("say where the models go: --output DIR")
     try:
         from dwcp_migrate.bandwidth.training import host
-        from dwcp_migrate.bandwidth.training.ensembles import Effort, synthetic_series
+        from dwcp_migrate.bandwidth.training.ensembles import TrainingEffort, synthetic_series
     except ImportError as error:
         raise ConfigError(
             f"training needs torch: {error}",
             hint="pip install 'dwcp-migrate[train]', after torch's build for CPUs if there is no GPU (see the README)",
         ) from error
-    effort = Effort(models=models, epochs=epochs, threads=threads, seed=seed)
+    effort = TrainingEffort(models=models, epochs=epochs, threads=threads, seed=seed)
     if state is not None:
         outcome = host.learn(state, effort)
     else:

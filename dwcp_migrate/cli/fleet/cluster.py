@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from dwcp_migrate.api import cluster as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -28,7 +28,7 @@ def command() -> None:
 @agent_options
 def status(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Show where the shared state stands, seen from this host."""
-    found = Client(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
+    found = ApiClient(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
     click.echo(output.as_json(found) if as_json else render(found))
 
 
@@ -37,7 +37,7 @@ def status(*, as_json: bool, config_path: Path | None, socket_path: Path | None)
 @agent_options
 def members(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """List the members and the hosts."""
-    found = Client(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
+    found = ApiClient(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
     if as_json:
         click.echo(output.as_json({"members": found.engine.members, "hosts": found.hosts}))
         return
@@ -66,7 +66,7 @@ def key(*, path: Path, as_json: bool) -> None:
 
 
 def _change(verb: str, name: str, config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
-    done = Client(control_socket(config_path, socket_path)).change(f"cluster/{verb}", api.Changed, name=name)
+    done = ApiClient(control_socket(config_path, socket_path)).change(f"cluster/{verb}", api.Changed, name=name)
     click.echo(output.as_json(done) if as_json else done.message)
 
 
@@ -120,7 +120,7 @@ def limits(
     **counts: int | None,
 ) -> None:
     """Show the fleet's limits, or set those that are given."""
-    client = Client(control_socket(config_path, socket_path))
+    client = ApiClient(control_socket(config_path, socket_path))
     changes: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
     found = client.ask("cluster", api.Cluster).limits
     if links:

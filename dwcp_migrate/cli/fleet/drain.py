@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 import msgspec
 
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import DwcpError, PlacementError
 
 if TYPE_CHECKING:
-    from dwcp_migrate.orchestration.fleet_source import Settings
+    from dwcp_migrate.orchestration.fleet_source import FleetSettings
 
 POLL_S: Final = 0.5
 
@@ -59,7 +59,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         context.exit(_empty(host, config_path, fleet_path, exact_s, dry_run=dry_run, as_json=as_json))
     if dry_run or fleet_path is not None or exact_s is not None:
         raise click.UsageError("--dry-run, --fleet and --exact need a HOST")
-    client = Client(control_socket(config_path, socket_path))
+    client = ApiClient(control_socket(config_path, socket_path))
     done = client.post("undrain" if off else "drain")
     if wait and not off:
         drained(client, timeout_s)
@@ -100,7 +100,7 @@ def _empty(
         return planning.carry_out(ours, plan, goal, as_json=as_json)
 
 
-def with_state(settings: "Settings", host: str, state: Literal["up", "maintenance"]) -> "Settings":
+def with_state(settings: "FleetSettings", host: str, state: Literal["up", "maintenance"]) -> "FleetSettings":
     """The settings with a host in another state."""
     from dwcp_migrate.orchestration.fleet_source import HostSettings
 
@@ -108,7 +108,7 @@ def with_state(settings: "Settings", host: str, state: Literal["up", "maintenanc
     return msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
 
 
-def drained(client: Client, timeout_s: float) -> None:
+def drained(client: ApiClient, timeout_s: float) -> None:
     """Wait until no migration runs.
 
     Raises:

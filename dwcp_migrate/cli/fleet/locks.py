@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from dwcp_migrate.api import cluster as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet.tickets import STALE
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -34,7 +34,7 @@ def command(context: click.Context, *, as_json: bool, config_path: Path | None, 
     """List leases and reserved shares of links, or take one or give it back."""
     if context.invoked_subcommand is not None:
         return
-    found = Client(control_socket(config_path, socket_path)).ask("locks", api.Locks)
+    found = ApiClient(control_socket(config_path, socket_path)).ask("locks", api.Locks)
     click.echo(output.as_json(found) if as_json else render(found))
 
 
@@ -45,7 +45,9 @@ def command(context: click.Context, *, as_json: bool, config_path: Path | None, 
 @agent_options
 def acquire(*, as_json: bool, config_path: Path | None, socket_path: Path | None, **lease: Any) -> None:
     """Take the lease NAME for this host; shows the fencing token, which gives it back."""
-    held = Client(control_socket(config_path, socket_path)).change("locks/acquire", api.Held, b"", **_words(lease))
+    held = ApiClient(control_socket(config_path, socket_path)).change(
+        "locks/acquire", api.HeldLease, b"", **_words(lease)
+    )
     click.echo(output.as_json(held) if as_json else str(held.token))
 
 
@@ -55,7 +57,9 @@ def acquire(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 @agent_options
 def release(*, config_path: Path | None, socket_path: Path | None, **lease: Any) -> None:
     """Give the lease NAME with its TOKEN back."""
-    done = Client(control_socket(config_path, socket_path)).change("locks/release", api.Changed, b"", **_words(lease))
+    done = ApiClient(control_socket(config_path, socket_path)).change(
+        "locks/release", api.Changed, b"", **_words(lease)
+    )
     click.echo(done.message)
 
 
@@ -72,7 +76,7 @@ def reserve(
 ) -> None:
     """Reserve MBIT megabits a second of the link from SOURCE to DESTINATION, as NAME; shows its token."""
     words = _words({**share, "bytes_per_s": max(1, round(mbit_per_s * 1e6 / 8))})
-    held = Client(control_socket(config_path, socket_path)).change("locks/reserve", api.Held, b"", **words)
+    held = ApiClient(control_socket(config_path, socket_path)).change("locks/reserve", api.HeldLease, b"", **words)
     click.echo(output.as_json(held) if as_json else str(held.token))
 
 
@@ -82,7 +86,9 @@ def reserve(
 @agent_options
 def unreserve(*, config_path: Path | None, socket_path: Path | None, **share: Any) -> None:
     """Give the reservation NAME with its TOKEN back."""
-    done = Client(control_socket(config_path, socket_path)).change("locks/unreserve", api.Changed, b"", **_words(share))
+    done = ApiClient(control_socket(config_path, socket_path)).change(
+        "locks/unreserve", api.Changed, b"", **_words(share)
+    )
     click.echo(done.message)
 
 

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from dwcp_migrate.api import cluster as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -28,7 +28,7 @@ def command(
     """Show the PBFT group, and who decided lately and why."""
     if context.invoked_subcommand is not None:
         return
-    found = Client(control_socket(config_path, socket_path)).ask("pbft", api.PbftView)
+    found = ApiClient(control_socket(config_path, socket_path)).ask("pbft", api.PbftView)
     if as_toml:
         click.echo(tables(found), nl=False)
     else:
@@ -59,7 +59,7 @@ def propose(
         "operators": hosts["operator"],
         "unseen": unseen,
     }
-    asked = Client(control_socket(config_path, socket_path))
+    asked = ApiClient(control_socket(config_path, socket_path))
     done = asked.change("pbft/propose", api.Changed, msgspec.json.encode(body))
     click.echo(output.as_json(done) if as_json else done.message)
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import click
 
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.schema import Measured
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import config_option
@@ -28,27 +28,27 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
-from dwcp_migrate.orchestration.executor import Executor, Hosts
+from dwcp_migrate.orchestration.executor import Hosts, PlanExecutor
 from dwcp_migrate.orchestration.fleet_constraints import for_new, rules_of, within
 from dwcp_migrate.orchestration.fleet_source import (
     SETTINGS_NAME,
     FleetFile,
+    FleetSettings,
     FleetSource,
     LibvirtFleet,
-    Settings,
     addresses,
     read_settings,
 )
 from dwcp_migrate.orchestration.move_cost import AgentCost, Questions
-from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Journal, read
-from dwcp_migrate.orchestration.shared_state import Shared, SharedFleet
+from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanJournal, read
+from dwcp_migrate.orchestration.shared_state import SharedFleet, SharedState
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.balance import Workers
-from dwcp_migrate.placement.cost import MoveCost, Policy, default_cost
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import Fleet, Rule
-from dwcp_migrate.placement.plan import Figures, Goal, Left, Plan, Proof, Step
+from dwcp_migrate.placement.plan import Figures, Goal, Plan, Proof, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
-from dwcp_migrate.placement.solver.exact import Effort
+from dwcp_migrate.placement.solver.exact import SolverEffort
 
 Decorated = Callable[..., Any]
 
@@ -79,7 +79,7 @@ class Desk:
     config: Config
     source: FleetSource
     hosts: Hosts | None
-    shared: Shared | None = None
+    shared: SharedState | None = None
     cost: MoveCost = default_cost
 
     @property
@@ -92,7 +92,7 @@ class Desk:
         """The journal of the plan that is carried out, or was last."""
         return self.config.state_directory / JOURNAL_NAME
 
-    def settings(self) -> Settings:
+    def settings(self) -> FleetSettings:
         """Read the settings."""
         return read_settings(self.settings_path)
 
@@ -105,7 +105,7 @@ class Desk:
         fleet = self.source.snapshot()
         return fleet if self.shared is None else for_new(fleet, self.shared.standing())
 
-    def policy(self) -> Policy:
+    def policy(self) -> PlacementPolicy:
         """The policy of the settings, within the fleet's limits."""
         policy = self.settings().policy
         return policy if self.shared is None else within(policy, self.shared.standing())
@@ -118,7 +118,7 @@ class Desk:
 
     def plan_exactly(self, whole: Fleet, goal: Goal, seconds: float) -> Plan:
         """Plan by the exact solver, on all cores."""
-        effort = Effort(seconds, workers=os.cpu_count() or 1)
+        effort = SolverEffort(seconds, workers=os.cpu_count() or 1)
         return plan_exactly(whole, goal, effort, self.policy(), self.cost)
 
     def rested(self, fleet: Fleet) -> Fleet:
@@ -145,8 +145,8 @@ def desk(config_path: Path | None, fleet_path: Path | None) -> Iterator[Desk]:
     hypervisors = LibvirtHypervisors()
     local = {name: ours for name, (ours, _) in uris.items()}
     found = LibvirtFleet(hypervisors, local, lambda: read_settings(config.state_directory / SETTINGS_NAME), {})
-    client = Client(control_socket(config_path, None))
-    shared = Shared(client) if config.coordination.is_shared else None
+    client = ApiClient(control_socket(config_path, None))
+    shared = SharedState(client) if config.coordination.is_shared else None
     source = found if shared is None else SharedFleet(found, shared)
     own = config.name or socket.gethostname()
     asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
@@ -198,7 +198,7 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(parts)
 
 
-def left_lines(left: list[Left]) -> list[str]:
+def left_lines(left: list[Unfinished]) -> list[str]:
     """What could not be done, a line each."""
     return [f"{one.domain} stays on {one.host}: {one.why}" for one in left]
 
@@ -269,7 +269,7 @@ def carry_out(ours: Desk, plan: Plan | None, goal: Goal, *, as_json: bool) -> in
     """
     if ours.hosts is None:
         raise PlacementError("a fleet from a file is planned for, not changed", hint="leave --fleet out, or --apply")
-    journal = Journal.resume(ours.journal_path)
+    journal = PlanJournal.resume(ours.journal_path)
     if journal is not None and journal.progress.plan.goal != goal:
         unended = journal.progress.plan.goal
         journal.close()
@@ -280,10 +280,10 @@ def carry_out(ours: Desk, plan: Plan | None, goal: Goal, *, as_json: bool) -> in
     if journal is None:
         if plan is None:
             return 0
-        journal = Journal.begin(ours.journal_path, plan)
+        journal = PlanJournal.begin(ours.journal_path, plan)
     stop = threading.Event()
     with journal, _leased(ours, journal, stop), _stopped_by_signals(stop):
-        executor = Executor(ours.hosts, ours.source, Printer(as_json=as_json), ours.policy(), ours.cost, stop)
+        executor = PlanExecutor(ours.hosts, ours.source, Printer(as_json=as_json), ours.policy(), ours.cost, stop)
         left = executor.run(journal)
     for line in left_lines(left):
         click.echo(line, err=True)
@@ -291,7 +291,7 @@ def carry_out(ours: Desk, plan: Plan | None, goal: Goal, *, as_json: bool) -> in
 
 
 @contextmanager
-def _leased(ours: Desk, journal: Journal, stop: threading.Event) -> Iterator[None]:
+def _leased(ours: Desk, journal: PlanJournal, stop: threading.Event) -> Iterator[None]:
     """Hold the fleet's lease, where there is one; a new plan that does not get it is given up."""
     if ours.shared is None:
         yield

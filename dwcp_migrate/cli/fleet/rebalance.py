@@ -7,7 +7,7 @@ import click
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import exact_option, json_option
-from dwcp_migrate.orchestration.plan_journal import Journal
+from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.placement.plan import Goal
 
 
@@ -45,7 +45,7 @@ def command(  # noqa: PLR0913 - one parameter an option
 
 
 def _abandon(ours: planning.Desk) -> bool:
-    journal = Journal.resume(ours.journal_path)
+    journal = PlanJournal.resume(ours.journal_path)
     if journal is None:
         return False
     with journal:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import cluster as api
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -21,13 +21,13 @@ STALE = "The fleet cannot be asked; this is what this host knows."
 @agent_options
 def command(*, with_ended: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """List the tickets that are open."""
-    found = Client(control_socket(config_path, socket_path)).ask("tickets", api.Tickets)
+    found = ApiClient(control_socket(config_path, socket_path)).ask("tickets", api.TicketList)
     shown = [one for one in found.tickets if with_ended or one.state in ("granted", "running", "conflict")]
-    found = api.Tickets(is_fresh=found.is_fresh, tickets=shown)
+    found = api.TicketList(is_fresh=found.is_fresh, tickets=shown)
     click.echo(output.as_json(found) if as_json else render(found))
 
 
-def render(found: api.Tickets) -> str:
+def render(found: api.TicketList) -> str:
     """Lay the tickets out as text."""
     rows = [
         (

@@ -13,7 +13,7 @@ import msgspec
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
-from dwcp_migrate.cli.host.host_files import Host
+from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
@@ -59,7 +59,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     agent_error: str
     config: Config | None
     config_error: str
-    host: Host
+    host: HostFiles
     now: float
 
 
@@ -126,7 +126,7 @@ def _configuration(found: Findings) -> Iterator[Check]:
         yield Check(id="configuration", verdict="ok", what="readable and valid", why=why)
 
 
-def _hook_installed(host: Host) -> Check:
+def _hook_installed(host: HostFiles) -> Check:
     return _must(
         "hook-installed",
         hold=not host.hook_problem,
@@ -148,7 +148,7 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield from _process(facts)
 
 
-def _redirect(intercept: schema.Intercept) -> Check:
+def _redirect(intercept: schema.RedirectStatus) -> Check:
     broken = intercept.wanted and not intercept.armed
     if broken:
         what = f"not armed: {intercept.error or 'the kernel holds no such rules'}"
@@ -187,7 +187,7 @@ def _hook(hook: schema.Hook) -> Check:
     )
 
 
-def _certificate(certificate: schema.Certificate, now: float) -> Check:
+def _certificate(certificate: schema.CertificateExpiry, now: float) -> Check:
     what, verdict, remedy = f"{certificate.path}: valid", "ok", ""
     renew = "issue a new one (dwcp-migrate cert issue) and put it in place: the next migration reads it"
     left_s = certificate.not_after - now
@@ -220,7 +220,7 @@ def _name(facts: schema.Facts) -> Check:
     )
 
 
-def _listener(listener: schema.Listener) -> Check:
+def _listener(listener: schema.ListenerStatus) -> Check:
     return _must(
         f"listener-{listener.use}",
         hold=listener.listening,
@@ -328,7 +328,7 @@ def _host(found: Findings) -> Iterator[Check]:
     )
 
 
-def _ports(host: Host, config: Config) -> Check:
+def _ports(host: HostFiles, config: Config) -> Check:
     here = (host.port_min or PORT_MIN, host.port_max or PORT_MAX)
     ours = (config.intercept.port_min, config.intercept.port_max)
     covered = ours[0] <= here[0] and here[1] <= ours[1]
@@ -345,7 +345,7 @@ def _ports(host: Host, config: Config) -> Check:
     )
 
 
-def _conntrack(host: Host, config: Config) -> Check:
+def _conntrack(host: HostFiles, config: Config) -> Check:
     why = "the redirect is a NAT rule, which needs connection tracking"
     if host.conntrack_count is None:
         return _should(
@@ -365,7 +365,7 @@ def _conntrack(host: Host, config: Config) -> Check:
     )
 
 
-def _congestion(host: Host, wanted: str) -> Check:
+def _congestion(host: HostFiles, wanted: str) -> Check:
     offered = " ".join(host.congestion_controls)
     missing = bool(wanted) and wanted not in host.congestion_controls
     return _should(

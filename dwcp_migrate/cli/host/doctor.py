@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api.client import Client
+from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -45,7 +45,7 @@ def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> ch
     config, config_error = _configuration(config_path or DEFAULT_PATH)
     facts, agent_error = None, ""
     try:
-        facts = Client(socket_path or (config or Config()).control_socket).facts()
+        facts = ApiClient(socket_path or (config or Config()).control_socket).facts()
     except AgentUnreachableError as error:
         agent_error = str(error)
     return checks.Findings(

@@ -23,7 +23,7 @@ _TIMEX_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class HostFiles:
     """What was found.
 
     Attributes:
@@ -48,10 +48,10 @@ class Host:
     clock_synchronised: bool | None
 
 
-def examine(root: Path = Path("/")) -> Host:
+def examine(root: Path = Path("/")) -> HostFiles:
     """Look at the host whose files are under `root`."""
     qemu_conf = _text(root / QEMU_CONF)
-    return Host(
+    return HostFiles(
         hook_path=str(Path("/") / HOOK),
         hook_problem=hook_problem(root / HOOK),
         qemu_conf_readable=qemu_conf is not None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -35,7 +35,7 @@ def command(  # noqa: PLR0913 - one parameter an option, as click calls it
     The files hold the guest's memory: they are readable to root alone, and yours to delete.
     """
     query = {} if cancel else request(domain, directory, any_domain=any_domain)
-    done = Client(control_socket(config_path, socket_path)).post("record", **query)
+    done = ApiClient(control_socket(config_path, socket_path)).post("record", **query)
     click.echo(output.as_json(done) if as_json else done.message)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -17,5 +17,5 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 
     A configuration that is wrong is refused (exit 2), and the agent goes on with the one that it has.
     """
-    done = Client(control_socket(config_path, socket_path)).post("reload")
+    done = ApiClient(control_socket(config_path, socket_path)).post("reload")
     click.echo(output.as_json(done) if as_json else done.message or "configuration read again")

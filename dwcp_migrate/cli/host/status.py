@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -16,7 +16,7 @@ SPARE = ("Id", "Rate")
 PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
 
 
-class Report(schema.Status, frozen=True, kw_only=True):
+class StatusReport(schema.AgentStatus, frozen=True, kw_only=True):
     """`status --json`: the agent's status and, in `peer_views`, what each peer answered."""
 
     peer_views: list[schema.PeerView]
@@ -27,7 +27,7 @@ class Report(schema.Status, frozen=True, kw_only=True):
 @agent_options
 def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Show the agent, its peers and the migrations under way."""
-    client = Client(control_socket(config_path, socket_path))
+    client = ApiClient(control_socket(config_path, socket_path))
     status, peers = client.status(), client.peers()
     if as_json:
         click.echo(output.as_json(merge(status, peers)))
@@ -35,13 +35,13 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     click.echo(render(status, peers))
 
 
-def merge(status: schema.Status, peers: list[schema.PeerView]) -> Report:
+def merge(status: schema.AgentStatus, peers: list[schema.PeerView]) -> StatusReport:
     """Join both answers into the object that `--json` prints."""
     fields = {name: getattr(status, name) for name in status.__struct_fields__}
-    return Report(**fields, peer_views=peers)
+    return StatusReport(**fields, peer_views=peers)
 
 
-def render(status: schema.Status, peers: list[schema.PeerView]) -> str:
+def render(status: schema.AgentStatus, peers: list[schema.PeerView]) -> str:
     """Lay the status out as text."""
     parts = [output.block(summary(status))]
     if peers:
@@ -53,7 +53,7 @@ def render(status: schema.Status, peers: list[schema.PeerView]) -> str:
     return "\n\n".join(parts)
 
 
-def summary(status: schema.Status) -> list[tuple[str, str]]:
+def summary(status: schema.AgentStatus) -> list[tuple[str, str]]:
     """Say the agent's own state in a few lines."""
     libvirt = status.libvirt
     return [
@@ -66,7 +66,7 @@ def summary(status: schema.Status) -> list[tuple[str, str]]:
     ]
 
 
-def redirect(intercept: schema.Intercept) -> str:
+def redirect(intercept: schema.RedirectStatus) -> str:
     """Say whether the redirect holds."""
     if not intercept.wanted:
         return "off"
@@ -76,7 +76,7 @@ def redirect(intercept: schema.Intercept) -> str:
     return f"armed, ports {intercept.port_min}-{intercept.port_max} towards {towards}, {caught(intercept)}"
 
 
-def caught(intercept: schema.Intercept) -> str:
+def caught(intercept: schema.RedirectStatus) -> str:
     """Say how many of QEMU's connections the redirect has caught."""
     return f"{output.counted(sum(rule.packets for rule in intercept.rules), 'connection', 'connections')} caught"
 
@@ -93,7 +93,7 @@ def carried(totals: schema.Totals) -> str:
     return f"{told}, {passed} unaccelerated" + (f" ({reasons})" if reasons else "")
 
 
-def fleet(status: schema.Status) -> str:
+def fleet(status: schema.AgentStatus) -> str:
     """Say where the fleet's shared state stands; empty for a host by itself."""
     engine = status.coordination
     if engine.state == "stopped" and engine.error:

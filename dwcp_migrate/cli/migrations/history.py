@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -27,7 +27,7 @@ SPARE = ("Raw", "Wire", "Peer", "Downtime")
 @agent_options
 def command(*, limit: int, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """List the migrations that ended."""
-    answer = Client(control_socket(config_path, socket_path)).history(limit)
+    answer = ApiClient(control_socket(config_path, socket_path)).history(limit)
     if as_json:
         click.echo(output.as_json(answer.migrations))
     elif answer.migrations:

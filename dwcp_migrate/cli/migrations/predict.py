@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes, format_rate
@@ -32,7 +32,7 @@ def command(
 
     The interval holds the outcome in eight cases of ten. The domain's dirty rate is measured first, about a second.
     """
-    answer = Client(control_socket(config_path, socket_path)).predict(domain, peer, deadline_s)
+    answer = ApiClient(control_socket(config_path, socket_path)).predict(domain, peer, deadline_s)
     click.echo(output.as_json(answer) if as_json else output.block(lines(answer)))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support.options import agent_options
 
 
@@ -27,5 +27,5 @@ def command(
 
     A deadline is kept if the link allows; the others then wait longer. The agent forgets it when it is restarted.
     """
-    done = Client(control_socket(config_path, socket_path)).share(domain, weight, deadline_s)
+    done = ApiClient(control_socket(config_path, socket_path)).share(domain, weight, deadline_s)
     click.echo(done.message)

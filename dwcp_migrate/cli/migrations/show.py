@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
@@ -37,7 +37,7 @@ REMEDY: Final = {
 @agent_options
 def command(*, which: str, events: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Show one migration: by its id, the start of it, or its domain (the latest one of that domain)."""
-    client = Client(control_socket(config_path, socket_path))
+    client = ApiClient(control_socket(config_path, socket_path))
     migration = find(client, which)
     if as_json:
         click.echo(output.as_json(migration))
@@ -47,7 +47,7 @@ def command(*, which: str, events: bool, as_json: bool, config_path: Path | None
         click.echo("\n" + output.table(("Time", "Event", "Detail"), [event_row(one) for one in migration.events]))
 
 
-def find(client: Client, which: str) -> schema.Migration:
+def find(client: ApiClient, which: str) -> schema.Migration:
     """Find a migration by domain name or UUID, else by id; the running one first, then the newest.
 
     Raises:
@@ -165,7 +165,7 @@ def _mean_rate(migration: schema.Migration) -> str:
     return f"{format_rate(migration.counters.raw_bytes / seconds)} on average" if seconds else ""
 
 
-def event_row(event: schema.Event) -> tuple[str, str, str]:
+def event_row(event: schema.MigrationEvent) -> tuple[str, str, str]:
     """Lay out one event."""
     number = str(event.number) if event.number else ""
     connection = f"connection {event.connection}" if event.connection >= 0 else ""

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.client import Client, control_socket
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.host import status
 from dwcp_migrate.cli.migrations import history
 from dwcp_migrate.cli.support import output
@@ -45,7 +45,7 @@ def command(
     *, interval: float, count: int | None, as_json: bool, config_path: Path | None, socket_path: Path | None
 ) -> None:
     """Watch the migrations live. Ctrl-C ends it."""
-    client = Client(control_socket(config_path, socket_path))
+    client = ApiClient(control_socket(config_path, socket_path))
     client.status()  # an agent that is not there at the start is an error, not a picture
     if as_json or not output.on_terminal():
         for _ in _ticks(interval, count):
@@ -66,7 +66,7 @@ def _ticks(interval: float, count: int | None) -> Iterator[int]:
         yield tick
 
 
-def picture(client: Client, width: int) -> RenderableType:
+def picture(client: ApiClient, width: int) -> RenderableType:
     """Ask the agent and draw its answer, or say that it is gone."""
     try:
         return draw(client.status(), client.history(RECENT).migrations, width)
@@ -74,7 +74,7 @@ def picture(client: Client, width: int) -> RenderableType:
         return Text(f"{error}\n{error.hint}", style="red")
 
 
-def draw(answer: schema.Status, recent: list[schema.Migration], width: int) -> RenderableType:
+def draw(answer: schema.AgentStatus, recent: list[schema.Migration], width: int) -> RenderableType:
     """Draw the agent, the running and the last ended migrations, `width` characters wide at most."""
     parts: list[RenderableType] = [_head(answer), Text()]
     if answer.migrations:
@@ -86,7 +86,7 @@ def draw(answer: schema.Status, recent: list[schema.Migration], width: int) -> R
     return Group(*parts)
 
 
-def _head(answer: schema.Status) -> RenderableType:
+def _head(answer: schema.AgentStatus) -> RenderableType:
     moving = sum(one.raw_bytes_per_s for one in answer.migrations)
     wire = sum(one.wire_bytes_per_s for one in answer.migrations)
     healthy = answer.intercept.armed or not answer.intercept.wanted

@@ -23,23 +23,23 @@ HANDSHAKE_S_MAX: Final = 5.0
 Role = Literal["replica", "client"]
 
 
-class Owner(Protocol):
+class ChannelOwner(Protocol):
     """Who a channel belongs to."""
 
-    def made(self, channel: "Channel") -> None:
+    def made(self, channel: "MemberChannel") -> None:
         """TLS is done; `channel.gone` will tell when the connection ends."""
 
-    def opened(self, channel: "Channel") -> None:
+    def opened(self, channel: "MemberChannel") -> None:
         """Both hellos are done; `channel.peer` and `channel.role` are known."""
 
-    def received(self, channel: "Channel", messages: list[Message]) -> None:
+    def received(self, channel: "MemberChannel", messages: list[Message]) -> None:
         """Take messages; a raised DwcpError closes the channel."""
 
-    def closed(self, channel: "Channel") -> None:
+    def closed(self, channel: "MemberChannel") -> None:
         """An opened channel is gone."""
 
 
-class Channel:
+class MemberChannel:
     """The connection.
 
     Args:
@@ -48,7 +48,7 @@ class Channel:
         identify: the name that this peer is known by, of those in its certificate; None turns it away.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, identify: Callable[[list[str]], str | None]) -> None:
+    def __init__(self, owner: ChannelOwner, hello: Hello, identify: Callable[[list[str]], str | None]) -> None:
         self._owner = owner
         self._hello = hello
         self._identify = identify
@@ -136,7 +136,9 @@ class Route(NamedTuple):
     mark: int = 0
 
 
-async def dial(address: tuple[str, int], name: str, route: Route, factory: Callable[[], Channel]) -> Channel | None:
+async def dial(
+    address: tuple[str, int], name: str, route: Route, factory: Callable[[], MemberChannel]
+) -> MemberChannel | None:
     """Connect to a replica; None if it is not there, not who it should be, or our certificate cannot be read now."""
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
@@ -159,7 +161,7 @@ async def dial(address: tuple[str, int], name: str, route: Route, factory: Calla
     return channel
 
 
-async def accept(sock: socket.socket, context: Callable[[], ssl.SSLContext], channel: Channel) -> None:
+async def accept(sock: socket.socket, context: Callable[[], ssl.SSLContext], channel: MemberChannel) -> None:
     """Start a channel on a connection that was accepted; closes it if the other side does not prove who it is."""
     try:
         async with asyncio.timeout(HANDSHAKE_S_MAX):

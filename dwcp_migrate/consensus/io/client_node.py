@@ -1,15 +1,15 @@
-"""A client's process side: channels to all replicas and futures around `Client`."""
+"""A client's process side: channels to all replicas and futures around `PbftClient`."""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dwcp_migrate.consensus.io.channel import Channel
+from dwcp_migrate.consensus.io.channel import MemberChannel
 from dwcp_migrate.consensus.io.connector import Dialling
 from dwcp_migrate.consensus.io.replica_node import TICK_S, NodeOptions
-from dwcp_migrate.consensus.pbft.client import Client, Decision
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.client import Decision, PbftClient
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.consensus.pbft.model.messages import VERSION, Hello, Message, Reply, encode_frame
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
@@ -31,16 +31,16 @@ class GroupClient:
         on_later_epoch: called when a replica answers from a later epoch: its word, so a reason to ask and nothing more.
     """
 
-    def __init__(self, name: str, identity: Identity, membership: Membership, options: NodeOptions) -> None:
+    def __init__(self, name: str, identity: SigningIdentity, membership: Membership, options: NodeOptions) -> None:
         first = time.time_ns() // 1000
-        self._client = Client(name, identity, membership, first_number=first)
+        self._client = PbftClient(name, identity, membership, first_number=first)
         self._hello = Hello(VERSION, membership.cluster, "client")
         self._addresses = options.addresses
         self._dialling = Dialling(self, self._hello, options.route)
         self._epoch = membership.epoch
         self.on_later_epoch: Callable[[], None] = lambda: None
-        self._channels: dict[str, Channel] = {}
-        self._made: set[Channel] = set()
+        self._channels: dict[str, MemberChannel] = {}
+        self._made: set[MemberChannel] = set()
         self._waiting: dict[int, asyncio.Future[Decision]] = {}
         self._connected = asyncio.Event()
         self._scheduled = False
@@ -118,22 +118,22 @@ class GroupClient:
         self._flush()
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
-    def made(self, channel: Channel) -> None:
+    def made(self, channel: MemberChannel) -> None:
         """Count a channel until it is gone."""
         self._made.add(channel)
         channel.gone.add_done_callback(lambda _: self._made.discard(channel))
 
-    def opened(self, channel: Channel) -> None:
+    def opened(self, channel: MemberChannel) -> None:
         """Take a channel into use."""
         self._channels[channel.peer] = channel
         self._connected.set()
 
-    def closed(self, channel: Channel) -> None:
+    def closed(self, channel: MemberChannel) -> None:
         """Forget a channel."""
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
 
-    def received(self, channel: Channel, messages: list[Message]) -> None:
+    def received(self, channel: MemberChannel, messages: list[Message]) -> None:
         """Take replies."""
         for message in messages:
             if not isinstance(message, Reply):

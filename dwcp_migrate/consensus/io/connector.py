@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_migrate.consensus.io.channel import Channel, Owner, Route, dial, only
+from dwcp_migrate.consensus.io.channel import ChannelOwner, MemberChannel, Route, dial, only
 from dwcp_migrate.consensus.pbft.model.messages import Hello
 
 REDIAL_S: Final = 0.3
@@ -23,7 +23,7 @@ class Dialling:
         route: how replicas are reached.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, route: Route) -> None:
+    def __init__(self, owner: ChannelOwner, hello: Hello, route: Route) -> None:
         self._owner = owner
         self._hello = hello
         self._route = route
@@ -41,7 +41,9 @@ class Dialling:
     async def _stay(self, name: str) -> None:
         while True:
             address = self._addresses[name]
-            channel = await dial(address, name, self._route, lambda: Channel(self._owner, self._hello, only(name)))
+            channel = await dial(
+                address, name, self._route, lambda: MemberChannel(self._owner, self._hello, only(name))
+            )
             if channel is not None:
                 await channel.gone
             await asyncio.sleep(REDIAL_S)

@@ -7,11 +7,11 @@ import os
 import secrets
 from pathlib import Path
 
-from dwcp_migrate.consensus.pbft.model.keys import SEED_BYTES, Identity
+from dwcp_migrate.consensus.pbft.model.keys import SEED_BYTES, SigningIdentity
 from dwcp_migrate.errors import ConfigError
 
 
-def read_identity(path: Path) -> Identity:
+def read_identity(path: Path) -> SigningIdentity:
     """Read a host's secret key.
 
     Raises:
@@ -25,10 +25,10 @@ def read_identity(path: Path) -> Identity:
         raise ConfigError(f"{path} is no key: not hexadecimal") from error
     if len(seed) != SEED_BYTES:
         raise ConfigError(f"{path} is no key: {len(seed)} bytes, not {SEED_BYTES}")
-    return Identity(seed)
+    return SigningIdentity(seed)
 
 
-def make_identity(path: Path) -> Identity:
+def make_identity(path: Path) -> SigningIdentity:
     """Make a key; one that is there already is read.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A replica's process side: channels, journal, timers around `Replica`.
+"""A replica's process side: channels, journal, timers around `PbftReplica`.
 
 Rule: what `ready` says happens in its order: records are written and synced, then messages leave. A quick disk is
 synced in place; otherwise in a thread, while the replica goes on and writes, so that one sync covers many records.
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dwcp_migrate.consensus.io.channel import Channel, Route, accept
+from dwcp_migrate.consensus.io.channel import MemberChannel, Route, accept
 from dwcp_migrate.consensus.io.connector import REDIAL_S, Dialling
 from dwcp_migrate.consensus.io.journal_file import JournalFile
-from dwcp_migrate.consensus.pbft.core import Ready
+from dwcp_migrate.consensus.pbft.core import ReplicaOutput
 from dwcp_migrate.consensus.pbft.model.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
-from dwcp_migrate.consensus.pbft.replica import Replica
+from dwcp_migrate.consensus.pbft.replica import PbftReplica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -80,19 +80,19 @@ class Node:
         options: see there.
     """
 
-    def __init__(self, replica: Replica, journal: JournalFile, options: NodeOptions) -> None:
+    def __init__(self, replica: PbftReplica, journal: JournalFile, options: NodeOptions) -> None:
         self.replica = replica
-        self.watcher: Callable[[Ready], None] | None = None
+        self.watcher: Callable[[ReplicaOutput], None] | None = None
         self._journal = journal
         self._options = options
         self._hello = Hello(VERSION, replica.membership.cluster, "replica")
-        self._peers: dict[str, Channel] = {}
-        self._clients: dict[str, Channel] = {}
-        self._channels: set[Channel] = set()
+        self._peers: dict[str, MemberChannel] = {}
+        self._clients: dict[str, MemberChannel] = {}
+        self._channels: set[MemberChannel] = set()
         self._dialling = Dialling(self, self._hello, options.route)
         self._accepting: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, "journal")
-        self._held: list[Ready] = []
+        self._held: list[ReplicaOutput] = []
         self._written = 0  # of those held, from the first on
         self._sync_s = 0.0
         self._late: list[Entry] = []
@@ -164,7 +164,7 @@ class Node:
             sock.close()
             return
         sock.setblocking(False)
-        channel = Channel(self, self._hello, self._identify)
+        channel = MemberChannel(self, self._hello, self._identify)
         task = self._loop.create_task(accept(sock, self._options.server_context, channel))
         self._adopting[task] = sock
         task.add_done_callback(self._adopting.pop)
@@ -210,12 +210,12 @@ class Node:
             return
         self._flush()
         if self._late:
-            self._record(Ready())
+            self._record(ReplicaOutput())
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
     # --- channels
 
-    def made(self, channel: Channel) -> None:
+    def made(self, channel: MemberChannel) -> None:
         """Count a channel until it is gone."""
         self._channels.add(channel)
         channel.gone.add_done_callback(lambda _: self._channels.discard(channel))
@@ -229,7 +229,7 @@ class Node:
                 return name
         return None
 
-    def opened(self, channel: Channel) -> None:
+    def opened(self, channel: MemberChannel) -> None:
         """Take a channel into use; an older one of the same peer ends."""
         core = self.replica.core
         if channel.role == "client":
@@ -245,13 +245,13 @@ class Node:
         if old is not None:
             old.close()
 
-    def closed(self, channel: Channel) -> None:
+    def closed(self, channel: MemberChannel) -> None:
         """Forget a channel."""
         known = self._clients if channel.role == "client" else self._peers
         if known.get(channel.peer) is channel:
             del known[channel.peer]
 
-    def received(self, channel: Channel, messages: list[Message]) -> None:
+    def received(self, channel: MemberChannel, messages: list[Message]) -> None:
         """Step the replica; what it wants done is done once the loop has delivered what else is there."""
         if self._stopped or len(self._held) >= HELD_MAX:
             return
@@ -282,7 +282,7 @@ class Node:
             return
         self._send([ready])
 
-    def _record(self, ready: Ready) -> bool:
+    def _record(self, ready: ReplicaOutput) -> bool:
         """Write records, after the late ones; False if the rest of `ready` waits for the disk."""
         ready.entries, self._late = [*self._late, *ready.entries], []
         must_wait = bool(self._held) or (ready.sync and self._options.sync)
@@ -345,8 +345,8 @@ class Node:
             self._send(taken)
             self._sync()
 
-    def _send(self, readies: list[Ready]) -> None:
-        touched: set[Channel] = set()
+    def _send(self, readies: list[ReplicaOutput]) -> None:
+        touched: set[MemberChannel] = set()
         peers = self._peers
         for ready in readies:
             for to, message in ready.messages:
@@ -361,15 +361,15 @@ class Node:
         for channel in touched:
             channel.flush()
 
-    def _reply(self, client: str, reply: Reply, touched: set[Channel]) -> None:
+    def _reply(self, client: str, reply: Reply, touched: set[MemberChannel]) -> None:
         channel = self._clients.get(client)
         if channel is not None:
             channel.put(encode_frame(reply))
             touched.add(channel)
 
 
-def _write(journal: JournalFile, readies: list[Ready]) -> None:
-    """Write what several `Ready` want written."""
+def _write(journal: JournalFile, readies: list[ReplicaOutput]) -> None:
+    """Write what several `ReplicaOutput` want written."""
     for at in reversed(range(len(readies))):
         compacted = readies[at].compacted
         if compacted is not None:
@@ -381,7 +381,7 @@ def _write(journal: JournalFile, readies: list[Ready]) -> None:
         journal.append(entries, sync=False)
 
 
-def _make_durable(journal: JournalFile, unwritten: list[Ready]) -> float:
+def _make_durable(journal: JournalFile, unwritten: list[ReplicaOutput]) -> float:
     """Write what is not written yet, then sync all of it once; returns the seconds that the sync took."""
     _write(journal, unwritten)
     began = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.pbft.model.keys import DECISION, Identity, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, SigningIdentity, digest, is_signed
 from dwcp_migrate.consensus.pbft.model.membership import Group, Name
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN, RESULT_BYTES_MAX, Counter, Signature, encode_body
 from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
@@ -21,7 +21,7 @@ from dwcp_migrate.units import KIB
 CERTIFICATE_BYTES_MAX: Final = RESULT_BYTES_MAX + 16 * KIB
 
 
-class Certificate(msgspec.Struct, frozen=True, array_like=True):
+class DecisionCertificate(msgspec.Struct, frozen=True, array_like=True):
     """A result and the quorum that stands for it.
 
     Attributes:
@@ -69,15 +69,15 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
                 raise ConsensusError(f"certificate with a wrong signature of {name}")
 
 
-_decoder = msgspec.msgpack.Decoder(Certificate)
+_decoder = msgspec.msgpack.Decoder(DecisionCertificate)
 
 
-def encode(certificate: Certificate) -> bytes:
+def encode(certificate: DecisionCertificate) -> bytes:
     """Serialise a certificate."""
     return encode_body(certificate)
 
 
-def decode(data: bytes) -> Certificate:
+def decode(data: bytes) -> DecisionCertificate:
     """Read a certificate; it still has to be verified.
 
     Raises:
@@ -91,7 +91,7 @@ def decode(data: bytes) -> Certificate:
         raise ConsensusError(f"not a certificate: {error}") from error
 
 
-def statement(decision: Certificate) -> bytes:
+def statement(decision: DecisionCertificate) -> bytes:
     """Lay out what a decision's signatures cover: everything but themselves."""
     numbers = decision.epoch, decision.sequence, decision.number
     return (
@@ -99,6 +99,6 @@ def statement(decision: Certificate) -> bytes:
     )
 
 
-def sign_decision(identity: Identity, group: Group, decision: Certificate) -> bytes:
+def sign_decision(identity: SigningIdentity, group: Group, decision: DecisionCertificate) -> bytes:
     """Stand for a result that this replica executed."""
     return identity.sign(DECISION, group.cluster, statement(decision))

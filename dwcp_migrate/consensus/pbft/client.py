@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate, statement
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, statement
 from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
-from dwcp_migrate.consensus.pbft.model.keys import DECISION, REQUEST, Identity, is_signed, mac
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, REQUEST, SigningIdentity, is_signed, mac
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import OPERATION_BYTES_MAX, Reply, Request, RequestBody, encode_body
 from dwcp_migrate.errors import ConsensusError
@@ -30,7 +30,7 @@ class Decision(NamedTuple):
     number: int
     sequence: int
     result: bytes
-    certificate: Certificate | None
+    certificate: DecisionCertificate | None
 
 
 class _Pending:
@@ -46,7 +46,7 @@ class _Pending:
         self.replies: dict[str, Reply] = {}
 
 
-class Client:
+class PbftClient:
     """One client of a group, without IO.
 
     Args:
@@ -58,7 +58,7 @@ class Client:
     """
 
     def __init__(
-        self, name: str, identity: Identity, membership: Membership, *, first_number: int, retry_s: float = 0.5
+        self, name: str, identity: SigningIdentity, membership: Membership, *, first_number: int, retry_s: float = 0.5
     ) -> None:
         self.name = name
         self._identity = identity
@@ -141,11 +141,13 @@ class Client:
         del self._pending[reply.number]
         self._decisions.append(Decision(reply.number, reply.sequence, reply.result, certificate))
 
-    def _certificate(self, reply: Reply, same: list[tuple[str, Reply]]) -> Certificate | None:
+    def _certificate(self, reply: Reply, same: list[tuple[str, Reply]]) -> DecisionCertificate | None:
         group = self._group
         if len(same) < group.numbers.quorum:
             return None
-        empty = Certificate(group.cluster, group.epoch, reply.sequence, self.name, reply.number, reply.result, {})
+        empty = DecisionCertificate(
+            group.cluster, group.epoch, reply.sequence, self.name, reply.number, reply.result, {}
+        )
         data = statement(empty)
         signatures = {
             name: held.signature

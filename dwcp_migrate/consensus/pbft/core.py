@@ -12,7 +12,7 @@ import msgspec
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import Ballot
 from dwcp_migrate.consensus.pbft.model.client_table import ClientTable
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.log import Log
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import (
@@ -28,7 +28,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwcp_migrate.consensus.pbft.model.snapshot import Snapshot
+    from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ class Execution(NamedTuple):
     results: list[tuple[str, int, bytes]]
 
 
-class Ready:
+class ReplicaOutput:
     """What the shell is to do, in this order.
 
     Attributes:
@@ -126,7 +126,7 @@ class Ready:
         return bool(self.messages or self.replies or self.entries or self.executions or self.compacted)
 
 
-class Counters(msgspec.Struct):
+class ReplicaCounters(msgspec.Struct):
     """Totals for metrics."""
 
     executed: int = 0
@@ -148,7 +148,9 @@ class Core:
         options: see there.
     """
 
-    def __init__(self, name: str, identity: Identity, group: Group, application: Application, options: Options) -> None:
+    def __init__(
+        self, name: str, identity: SigningIdentity, group: Group, application: Application, options: Options
+    ) -> None:
         self.name = name
         self.identity = identity
         self.group = group
@@ -170,10 +172,10 @@ class Core:
         self.log = Log(options.window)
         self.ballot = Ballot()
         self.stable = StableProof(0, 0)
-        self.state: Snapshot | None = None
-        self.snapshots: dict[int, Snapshot] = {}
-        self.out = Ready()
-        self.counters = Counters()
+        self.state: GroupSnapshot | None = None
+        self.snapshots: dict[int, GroupSnapshot] = {}
+        self.out = ReplicaOutput()
+        self.counters = ReplicaCounters()
         self.recovering = False
         self.on_epoch: list[Callable[[], None]] = []
 

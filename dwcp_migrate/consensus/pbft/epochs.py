@@ -16,8 +16,8 @@ from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
 from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.consensus.pbft.model.membership import Group
-from dwcp_migrate.consensus.pbft.model.messages import BROKEN, EpochLink, StableProof, Status
-from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, manifest_digest, read_header
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, EpochLink, ReplicaStatus, StableProof
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, manifest_digest, read_header
 
 LINKS_MAX: Final = 64
 """Membership changes; a fleet makes a few a year."""
@@ -36,7 +36,7 @@ class Epochs:
             old.until = new.since
         return self._core.known.setdefault(new.epoch, new)
 
-    def record(self, proof: StableProof, snapshot: Snapshot) -> None:
+    def record(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
         """Keep the link that a stable checkpoint makes, if it is the last one of an epoch."""
         if proof.sequence and proof.epoch not in self._core.links:
             self._keep(EpochLink(proof, snapshot.parts, snapshot.header))
@@ -72,7 +72,7 @@ class Epochs:
             del core.links[epoch]
         return True
 
-    def help(self, sender: str, status: Status) -> None:
+    def help(self, sender: str, status: ReplicaStatus) -> None:
         """Send the links that another replica lacks."""
         core = self._core
         for epoch in range(status.epoch, min(status.epoch + LINKS_SENT_MAX, core.group.epoch)):

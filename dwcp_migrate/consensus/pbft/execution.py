@@ -7,20 +7,20 @@ from dwcp_migrate.consensus.pbft.core import Context, Core, Execution
 from dwcp_migrate.consensus.pbft.epochs import Epochs
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_vote, sign_checkpoint
-from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.client_table import ClientProgress, ClientTable, RequestOutcome
 from dwcp_migrate.consensus.pbft.model.log import Slot
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import Checkpoint, RequestBody, StableProof
-from dwcp_migrate.consensus.pbft.model.snapshot import Header, Snapshot, read_body, read_header, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, read_body, read_header, take
 from dwcp_migrate.consensus.pbft.reconfiguration import next_membership
-from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.errors import ConsensusError
 
 
-class Executor:
+class BatchExecutor:
     """Runs the application."""
 
-    def __init__(self, core: Core, requests: Requests, epochs: Epochs) -> None:
+    def __init__(self, core: Core, requests: PendingRequests, epochs: Epochs) -> None:
         self._core = core
         self._requests = requests
         self._epochs = epochs
@@ -64,8 +64,8 @@ class Executor:
         results: list[tuple[str, int, bytes]] = []
         for _, body in content.requests:
             client, number = body.client, body.number
-            if core.clients.standing(client, number) is Standing.NEW and client in core.group.clients:
-                outcome = Outcome(slot.sequence, self._apply(body, slot.sequence))
+            if core.clients.standing(client, number) is ClientProgress.NEW and client in core.group.clients:
+                outcome = RequestOutcome(slot.sequence, self._apply(body, slot.sequence))
                 core.clients.record(client, number, outcome)
                 results.append((client, number, outcome.result))
                 self._requests.answer(body, outcome)
@@ -151,7 +151,7 @@ class Executor:
             core.group = self._epochs.succeed(core.group, core.pending)
             self._begin_epoch()
 
-    def adopt(self, proof: StableProof, snapshot: Snapshot) -> None:
+    def adopt(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
         """Replace the state by a proven one that was fetched."""
         core = self._core
         header, body = read_header(snapshot.header), read_body(snapshot.body)
@@ -171,7 +171,7 @@ class Executor:
         self._requests.prune()
         self.run()
 
-    def _settle(self, proof: StableProof, snapshot: Snapshot) -> None:
+    def _settle(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
         core = self._core
         core.stable, core.state = proof, snapshot
         core.log.advance(proof.sequence)

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
 from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
@@ -109,7 +109,7 @@ class Lineage:
             self.origin = self._groups[first + 1]
         return True
 
-    def judge(self, certificate: Certificate, now_ms: int) -> Group:
+    def judge(self, certificate: DecisionCertificate, now_ms: int) -> Group:
         """Find the group by whose keys a certificate counts now; it still has to be verified.
 
         Args:

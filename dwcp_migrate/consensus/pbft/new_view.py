@@ -30,7 +30,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
 from dwcp_migrate.consensus.pbft.model.quorum import Quorum
 
 
-class Choice(NamedTuple):
+class NewViewChoice(NamedTuple):
     """What a new view begins with.
 
     Attributes:
@@ -71,7 +71,7 @@ def check(change: ViewChange, groups: Sequence[Group], window: int) -> ViewChang
     return body if all(view < body.view for view in views) else None
 
 
-def select(bodies: Iterable[ViewChangeBody], numbers: Quorum) -> Choice | None:
+def select(bodies: Iterable[ViewChangeBody], numbers: Quorum) -> NewViewChoice | None:
     """Decide what a new view carries on.
 
     Args:
@@ -96,7 +96,7 @@ def select(bodies: Iterable[ViewChangeBody], numbers: Quorum) -> Choice | None:
         if digest is None:
             return None
         digests[sequence] = digest
-    return Choice(stable, digests)
+    return NewViewChoice(stable, digests)
 
 
 def _select_one(

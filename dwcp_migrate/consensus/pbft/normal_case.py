@@ -11,7 +11,7 @@ and what was prepared before it commits, so that no crash makes it say two thing
 
 from dwcp_migrate.consensus.pbft.batching import Batching
 from dwcp_migrate.consensus.pbft.core import Core
-from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.consensus.pbft.model.log import Content, Slot, count
@@ -25,17 +25,17 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     PrePrepare,
     encode_body,
 )
-from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.units import KIB
 
 PROPOSAL_BYTES_MAX = BATCH_BYTES_MAX - 64 * KIB
 """Where a proposal stops taking requests: one of the largest still fits."""
 
 
-class Agreement:
+class NormalCase:
     """Takes slots from proposal to decision."""
 
-    def __init__(self, core: Core, requests: Requests, executor: Executor) -> None:
+    def __init__(self, core: Core, requests: PendingRequests, executor: BatchExecutor) -> None:
         self._core = core
         self._requests = requests
         self._executor = executor

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.epochs import Epochs
-from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.log import Slot
 from dwcp_migrate.consensus.pbft.model.snapshot import decode
-from dwcp_migrate.consensus.pbft.view_change import Views
+from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 
 def compact(core: Core) -> list[records.Entry]:
@@ -24,7 +24,7 @@ def compact(core: Core) -> list[records.Entry]:
     if core.new_view is not None and core.active:
         entries.append(records.Entered(core.new_view))
     elif not core.active:
-        entries.append(records.Left(core.view))
+        entries.append(records.ViewLeft(core.view))
     written: set[bytes] = set()
     for sequence in sorted(core.log.slots):
         entries += _records(core, core.log.slots[sequence], written)
@@ -46,7 +46,9 @@ def _records(core: Core, slot: Slot, written: set[bytes]) -> Iterator[records.En
         yield records.Committed(slot.sequence, slot.decided, data(slot.decided))
 
 
-def replay(core: Core, epochs: Epochs, executor: Executor, views: Views, entries: Iterable[records.Entry]) -> None:
+def replay(
+    core: Core, epochs: Epochs, executor: BatchExecutor, views: ViewChanges, entries: Iterable[records.Entry]
+) -> None:
     """Bring a fresh replica to where its journal says that it was.
 
     Raises:
@@ -59,7 +61,7 @@ def replay(core: Core, epochs: Epochs, executor: Executor, views: Views, entries
                 epochs.learn(link)
             case records.Stable(proof, state):
                 executor.adopt(proof, decode(state))
-            case records.Left(view):
+            case records.ViewLeft(view):
                 core.view, core.active, core.new_view = view, False, None
             case records.Entered(proof):
                 core.view, core.active, core.new_view = proof.view, True, proof
@@ -81,7 +83,7 @@ def _accepted(core: Core, view: int, sequence: int, name: bytes, batch: bytes) -
         core.log.slot(sequence, core.now).see(view, name)
 
 
-def _committed(core: Core, executor: Executor, sequence: int, name: bytes, batch: bytes) -> None:
+def _committed(core: Core, executor: BatchExecutor, sequence: int, name: bytes, batch: bytes) -> None:
     if not core.log.is_inside(sequence):
         return
     if batch:
@@ -91,7 +93,7 @@ def _committed(core: Core, executor: Executor, sequence: int, name: bytes, batch
         executor.decide(slot, name)
 
 
-def _resume(core: Core, views: Views) -> None:
+def _resume(core: Core, views: ViewChanges) -> None:
     """Take up the votes of the view that the replica was in; peers repeat theirs."""
     if core.new_view is not None:
         choice = views.examine(core.new_view)

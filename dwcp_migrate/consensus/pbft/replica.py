@@ -11,11 +11,11 @@ The whole protocol with its diagram: docs/consensus.md.
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from dwcp_migrate.consensus.pbft.core import Application, Core, Counters, Options, Ready
+from dwcp_migrate.consensus.pbft.core import Application, Core, Options, ReplicaCounters, ReplicaOutput
 from dwcp_migrate.consensus.pbft.epochs import Epochs
-from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.consensus.pbft.model.keys import Identity
+from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import (
     BatchContent,
@@ -30,25 +30,25 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     NewView,
     Prepare,
     PrePrepare,
+    ReplicaStatus,
     Reply,
     Request,
     StableCheckpoint,
     StateManifest,
     StatePart,
-    Status,
     ViewChange,
 )
-from dwcp_migrate.consensus.pbft.normal_case import Agreement
+from dwcp_migrate.consensus.pbft.normal_case import NormalCase
 from dwcp_migrate.consensus.pbft.recovery import compact, replay
-from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.consensus.pbft.state_transfer import Catchup
-from dwcp_migrate.consensus.pbft.view_change import Views
+from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 _VOTES: Final = frozenset((PrePrepare, Prepare, Commit))
 """What belongs to a view, and counts in it only."""
 
 
-class Replica:
+class PbftReplica:
     """One member of a group.
 
     Args:
@@ -60,14 +60,14 @@ class Replica:
     """
 
     def __init__(
-        self, name: str, identity: Identity, membership: Membership, application: Application, options: Options
+        self, name: str, identity: SigningIdentity, membership: Membership, application: Application, options: Options
     ) -> None:
         self.core = Core(name, identity, Group(membership), application, options)
-        self._requests = Requests(self.core)
+        self._requests = PendingRequests(self.core)
         self._epochs = Epochs(self.core)
-        self._executor = Executor(self.core, self._requests, self._epochs)
-        self._agreement = Agreement(self.core, self._requests, self._executor)
-        self._views = Views(self.core, self._requests, self._agreement, self._executor)
+        self._executor = BatchExecutor(self.core, self._requests, self._epochs)
+        self._agreement = NormalCase(self.core, self._requests, self._executor)
+        self._views = ViewChanges(self.core, self._requests, self._agreement, self._executor)
         self._catchup = Catchup(self.core, self._epochs, self._agreement, self._executor, self._views)
         views, agreement, catchup = self._views, self._agreement, self._catchup
         self._handlers: dict[type[Message], Callable[[str, Any], None]] = {
@@ -79,7 +79,7 @@ class Replica:
             ViewChange: views.on_view_change,
             NewView: lambda _, message: views.on_new_view(message),
             StableCheckpoint: lambda _, message: catchup.on_stable(message),
-            Status: catchup.on_status,
+            ReplicaStatus: catchup.on_status,
             Decided: catchup.on_decided,
             FetchBatch: catchup.on_fetch_batch,
             BatchContent: lambda _, message: catchup.on_batch(message),
@@ -124,7 +124,7 @@ class Replica:
         self._views.tick()
         self._catchup.tick()
 
-    def ready(self) -> Ready:
+    def ready(self) -> ReplicaOutput:
         """Take over what is to be done since the last call.
 
         Proposals are made here and not in `step`: what came in one read goes into one.
@@ -137,7 +137,7 @@ class Replica:
             out.compacted = compact(core)
             out.entries = []
             out.sync = True
-        core.out = Ready()
+        core.out = ReplicaOutput()
         return out
 
     def _refuse(self, sender: str, message: Message) -> None:
@@ -163,6 +163,6 @@ class Replica:
         return self.core.group.membership
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> ReplicaCounters:
         """Totals since the start."""
         return self.core.counters

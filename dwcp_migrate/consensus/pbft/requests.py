@@ -1,4 +1,4 @@
-"""Requests before they are decided: who may ask, what waits for the primary, and how long.
+"""PendingRequests before they are decided: who may ask, what waits for the primary, and how long.
 
 Rule: every request that counts is authentic to this replica. Sent for the first time it carries one authenticator a
 replica (2 us each). An authenticator convinces only its replica, so a client could make the group quarrel about it;
@@ -9,26 +9,26 @@ make a replica suspect its primary. A client whose authenticator was wrong here 
 from collections import Counter
 from typing import Final, TypeVar
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, sign_decision
 from dwcp_migrate.consensus.pbft.core import Core
-from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, ClientProgress, RequestOutcome
 from dwcp_migrate.consensus.pbft.model.keys import MAC_BYTES, REQUEST, is_authentic, is_signed
 from dwcp_migrate.consensus.pbft.model.messages import Reply, Request, RequestBody, decode_request_body
 
 SUSPECT_S: Final = 60.0
 """How long a client signs everything after a wrong authenticator."""
 HELD_MAX: Final = 8192
-"""Requests held for all clients together."""
+"""PendingRequests held for all clients together."""
 
 CLIENT_HELD_MAX: Final = 2 * CLIENT_WINDOW
-"""Requests held for one client."""
+"""PendingRequests held for one client."""
 
 Key = tuple[str, int]
 T = TypeVar("T")
 
 
-class Held(dict[Key, T]):
-    """Requests by key, in the order in which they came, and how many each client has here."""
+class HeldRequest(dict[Key, T]):
+    """PendingRequests by key, in the order in which they came, and how many each client has here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class Held(dict[Key, T]):
         return self._counts.get(client, 0)
 
 
-class Requests:
-    """Requests that this replica knows of and that are not executed."""
+class PendingRequests:
+    """PendingRequests that this replica knows of and that are not executed."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.queue = Held[tuple[Request, RequestBody]]()
+        self.queue = HeldRequest[tuple[Request, RequestBody]]()
         self.proposed: set[Key] = set()
-        self.waiting = Held[tuple[float, Request]]()
+        self.waiting = HeldRequest[tuple[float, Request]]()
         self._suspects: dict[str, float] = {}
         self._keys: dict[str, bytes] = {}
         core.on_epoch.append(self._on_epoch)
@@ -77,8 +77,8 @@ class Requests:
             core.counters.refused += 1
             return
         standing = core.clients.standing(body.client, body.number)
-        if standing is not Standing.NEW:
-            if standing is Standing.DONE and sender == body.client:
+        if standing is not ClientProgress.NEW:
+            if standing is ClientProgress.DONE and sender == body.client:
                 self.reply(body)
             return
         key = (body.client, body.number)
@@ -155,7 +155,7 @@ class Requests:
     def prune(self) -> None:
         """Forget what was executed elsewhere: the state was fetched."""
         for key in [*self.queue, *self.proposed, *self.waiting]:
-            if self._core.clients.standing(*key) is not Standing.NEW:
+            if self._core.clients.standing(*key) is not ClientProgress.NEW:
                 self.done(key)
 
     def overdue(self, timeout_s: float) -> bool:
@@ -186,7 +186,7 @@ class Requests:
         if outcome is not None:
             self.answer(body, outcome)
 
-    def answer(self, body: RequestBody, outcome: Outcome) -> None:
+    def answer(self, body: RequestBody, outcome: RequestOutcome) -> None:
         """Tell a client what came of its request."""
         core = self._core
         if core.recovering or not core.is_voter:
@@ -194,7 +194,7 @@ class Requests:
         epoch, sequence, result = core.group.epoch, outcome.sequence, outcome.result
         signature = b""
         if body.certify:
-            decision = Certificate(core.group.cluster, epoch, sequence, body.client, body.number, result, {})
+            decision = DecisionCertificate(core.group.cluster, epoch, sequence, body.client, body.number, result, {})
             signature = sign_decision(core.identity, core.group, decision)
         core.out.replies.append((body.client, Reply(epoch, core.view, body.number, sequence, result, signature)))
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.epochs import Epochs
-from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
 from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.consensus.pbft.model.log import count
@@ -26,15 +26,15 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     EpochLink,
     FetchBatch,
     FetchState,
+    ReplicaStatus,
     StableCheckpoint,
     StableProof,
     StateManifest,
     StatePart,
-    Status,
 )
-from dwcp_migrate.consensus.pbft.model.snapshot import Snapshot, manifest_digest
-from dwcp_migrate.consensus.pbft.normal_case import Agreement
-from dwcp_migrate.consensus.pbft.view_change import Views
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, manifest_digest
+from dwcp_migrate.consensus.pbft.normal_case import NormalCase
+from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 HELP_MAX: Final = 16
 """Slots in one answer: a status interval later there is more."""
@@ -74,9 +74,11 @@ class _Transfer:
 
 
 class Catchup:
-    """Status, retransmission and state transfer."""
+    """ReplicaStatus, retransmission and state transfer."""
 
-    def __init__(self, core: Core, epochs: Epochs, agreement: Agreement, executor: Executor, views: Views) -> None:
+    def __init__(
+        self, core: Core, epochs: Epochs, agreement: NormalCase, executor: BatchExecutor, views: ViewChanges
+    ) -> None:
         self._core = core
         self._epochs = epochs
         self._agreement = agreement
@@ -97,7 +99,7 @@ class Catchup:
         if core.now < self._next_status:
             return
         self._next_status = core.now + core.options.status_s
-        core.broadcast(Status(core.group.epoch, core.view, core.active, core.executed, core.stable.sequence))
+        core.broadcast(ReplicaStatus(core.group.epoch, core.view, core.active, core.executed, core.stable.sequence))
         if not core.active and core.is_voter:
             self._views.announce()
         for _, name in self._agreement.missing()[:FETCHES_MAX]:
@@ -131,7 +133,7 @@ class Catchup:
 
     # --- helping others
 
-    def on_status(self, sender: str, status: Status) -> None:
+    def on_status(self, sender: str, status: ReplicaStatus) -> None:
         """Send what the other lacks; fetch what this replica lacks. Who asks too often is not answered."""
         core = self._core
         if core.now - self._answered.get(sender, -1.0) < core.options.status_s / 2:
@@ -256,7 +258,7 @@ class Catchup:
         if transfer.proof.sequence > core.executed:
             body = b"".join(transfer.parts[index] for index in range(1, len(transfer.digests)))
             core.counters.states_fetched += 1
-            self._executor.adopt(transfer.proof, Snapshot(transfer.parts[0], body))
+            self._executor.adopt(transfer.proof, GroupSnapshot(transfer.parts[0], body))
 
     def _ask(self, transfer: _Transfer) -> None:
         assert transfer.proof is not None, "asked after the manifest"

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final
 
 from dwcp_migrate.consensus.pbft.core import Core
-from dwcp_migrate.consensus.pbft.execution import Executor
+from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.keys import NEW_VIEW, VIEW_CHANGE, digest, is_signed
 from dwcp_migrate.consensus.pbft.model.messages import (
@@ -24,9 +24,9 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     ViewChangeBody,
     encode_body,
 )
-from dwcp_migrate.consensus.pbft.new_view import Choice, check, select
-from dwcp_migrate.consensus.pbft.normal_case import Agreement
-from dwcp_migrate.consensus.pbft.requests import Requests
+from dwcp_migrate.consensus.pbft.new_view import NewViewChoice, check, select
+from dwcp_migrate.consensus.pbft.normal_case import NormalCase
+from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.units import KIB
 
 BACKOFF_MAX: Final = 6
@@ -39,10 +39,10 @@ EARLY_BATCH_BYTES_MAX: Final = 64 * KIB
 Vote = PrePrepare | Prepare | Commit
 
 
-class Views:
+class ViewChanges:
     """Moves a replica from view to view."""
 
-    def __init__(self, core: Core, requests: Requests, agreement: Agreement, executor: Executor) -> None:
+    def __init__(self, core: Core, requests: PendingRequests, agreement: NormalCase, executor: BatchExecutor) -> None:
         self._core = core
         self._requests = requests
         self._agreement = agreement
@@ -82,7 +82,7 @@ class Views:
         core.counters.views_left += 1
         self._deadline = None
         self._failures += 1
-        core.write(records.Left(view))
+        core.write(records.ViewLeft(view))
         self.announce()
         self._try()
 
@@ -147,7 +147,7 @@ class Views:
             return
         self._enter(proof, choice)
 
-    def examine(self, proof: NewView) -> Choice | None:
+    def examine(self, proof: NewView) -> NewViewChoice | None:
         """Repeat the new primary's decision; None if it does not hold."""
         core = self._core
         group = core.group
@@ -162,7 +162,7 @@ class Views:
             bodies[body.replica] = body
         return select(bodies.values(), group.numbers)
 
-    def _enter(self, proof: NewView, choice: Choice) -> None:
+    def _enter(self, proof: NewView, choice: NewViewChoice) -> None:
         core = self._core
         core.view, core.active, core.new_view = proof.view, True, proof
         core.counters.views_entered += 1
@@ -174,7 +174,7 @@ class Views:
             core.broadcast(proof)
         self._replay_early()
 
-    def begin(self, choice: Choice) -> None:
+    def begin(self, choice: NewViewChoice) -> None:
         """Take over what the view carries on."""
         core = self._core
         core.carried = choice.digests

@@ -6,7 +6,7 @@ expires, once. The destination works that out from the members' keys; it needs n
 
 from typing import Final, NamedTuple
 
-from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN
 from dwcp_migrate.consensus.tickets.machine import Ticket, decode_result
@@ -16,7 +16,7 @@ USED_MAX: Final = 4096
 """Used tickets remembered until they expire; past that nothing is let in, rather than something twice."""
 
 
-class Expected(NamedTuple):
+class ExpectedTicket(NamedTuple):
     """The migration that a peer wants to bring.
 
     Attributes:
@@ -31,7 +31,7 @@ class Expected(NamedTuple):
     generation: int | None
 
 
-class Permits:
+class CertificateVerifier:
     """Judges tickets, and remembers those that were used.
 
     Args:
@@ -41,7 +41,7 @@ class Permits:
     def __init__(self, used: dict[int, int] | None = None) -> None:
         self.used: dict[int, int] = dict(used or {})
 
-    def admit(self, certificate: Certificate, group: Group, expected: Expected, now_ms: int) -> Ticket:
+    def admit(self, certificate: DecisionCertificate, group: Group, expected: ExpectedTicket, now_ms: int) -> Ticket:
         """Let a migration in, once.
 
         Args:
@@ -76,7 +76,7 @@ class Permits:
         return ticket
 
     @staticmethod
-    def _compare(ticket: Ticket, expected: Expected) -> None:
+    def _compare(ticket: Ticket, expected: ExpectedTicket) -> None:
         wanted = {"domain": expected.domain, "source": expected.source, "destination": expected.destination}
         for field, value in wanted.items():
             if getattr(ticket, field) != value:

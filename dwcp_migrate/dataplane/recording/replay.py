@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 import xxhash
 
-from dwcp_migrate.delta import Coding, Compressor, Decompressor, Job, PageCounts, PageDecoder, PageEncoder
+from dwcp_migrate.delta import Coding, Compressor, Decompressor, PageCounts, PageDecoder, PageEncoder, PageJob
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser
 from dwcp_migrate.qemu.stream import SEGMENT_BYTES_MAX
@@ -95,7 +95,7 @@ class Seconds(msgspec.Struct):
     checksum: float = 0.0
 
 
-class Report(msgspec.Struct):
+class ReplayReport(msgspec.Struct):
     """What came of one file, or of all together.
 
     Attributes:
@@ -137,8 +137,8 @@ class Report(msgspec.Struct):
 class Replay(msgspec.Struct):
     """All files of a migration and their total."""
 
-    files: list[Report]
-    total: Report
+    files: list[ReplayReport]
+    total: ReplayReport
 
 
 @dataclass(slots=True)
@@ -170,16 +170,16 @@ def replay(paths: list[Path], options: ReplayOptions) -> Replay:
     """
     sides = _Sides(options)
     reports = [_connection(sides, number, path) for number, path in enumerate(paths)]
-    total = Report(file="total", kind="total")
+    total = ReplayReport(file="total", kind="total")
     for report in reports:
         _add(total, report)
     total.finish()
     return Replay(reports, total)
 
 
-def _connection(sides: _Sides, number: int, path: Path) -> Report:
+def _connection(sides: _Sides, number: int, path: Path) -> ReplayReport:
     parser = StreamParser(sides.blocks, segment_bytes_max=sides.options.segment_bytes)
-    report = Report(file=path.name)
+    report = ReplayReport(file=path.name)
     rest = memoryview(b"")
     try:
         with path.open("rb") as file:
@@ -197,7 +197,9 @@ def _connection(sides: _Sides, number: int, path: Path) -> Report:
     return report
 
 
-def _feed(sides: _Sides, number: int, parser: StreamParser, data: memoryview, report: Report, *, last: bool) -> int:
+def _feed(
+    sides: _Sides, number: int, parser: StreamParser, data: memoryview, report: ReplayReport, *, last: bool
+) -> int:
     with _stage(report.cpu_s, "parse"):
         fed = parser.feed(data, flush=last)
     for cut in fed.cuts:
@@ -206,7 +208,7 @@ def _feed(sides: _Sides, number: int, parser: StreamParser, data: memoryview, re
     return fed.consumed
 
 
-def _segment(sides: _Sides, number: int, data: memoryview, cut: Cut, report: Report) -> None:
+def _segment(sides: _Sides, number: int, data: memoryview, cut: Cut, report: ReplayReport) -> None:
     cpu, raw = report.cpu_s, data[cut.begin : cut.end]
     with _stage(cpu, "checksum"):
         checksum = xxhash.xxh3_64_intdigest(raw)
@@ -222,7 +224,7 @@ def _segment(sides: _Sides, number: int, data: memoryview, cut: Cut, report: Rep
         _rebuild(sides, report)
 
 
-def _rebuild(sides: _Sides, report: Report) -> None:
+def _rebuild(sides: _Sides, report: ReplayReport) -> None:
     """Decode what has arrived and compare it with what was sent."""
     decoder = sides.decoder
     for segment, raw in sides.arrived:
@@ -235,7 +237,7 @@ def _rebuild(sides: _Sides, report: Report) -> None:
 def _framed(sides: _Sides, segment: Segment) -> tuple[Segment, int]:
     """Send a segment through the transport's codec; returns what arrives and the bytes that it took."""
     frame = frames.Frame(
-        kind=frames.Kind.SEGMENT,
+        kind=frames.FrameKind.SEGMENT,
         connection=segment.connection,
         sequence=segment.sequence,
         raw_size=segment.raw_size,
@@ -250,7 +252,7 @@ def _framed(sides: _Sides, segment: Segment) -> tuple[Segment, int]:
     return rebuilt, len(header) + len(segment.payload)
 
 
-def _count(report: Report, job: Job, wire_bytes: int, *, opaque: bool) -> None:
+def _count(report: ReplayReport, job: PageJob, wire_bytes: int, *, opaque: bool) -> None:
     counts = job.counts
     report.wire_bytes += wire_bytes
     report.pages.add(counts)
@@ -268,7 +270,7 @@ def _stage(cpu: Seconds, name: str) -> Iterator[None]:
     setattr(cpu, name, getattr(cpu, name) + time.thread_time() - begin)
 
 
-def _add(total: Report, report: Report) -> None:
+def _add(total: ReplayReport, report: ReplayReport) -> None:
     """Sum up everything that is a count."""
     total.identical = total.identical and report.identical
     for name in ("raw_bytes", "wire_bytes", "segments"):

@@ -37,7 +37,7 @@ Changes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class LabAgent:
     """A hypervisor's agent, running or not.
 
     Attributes:
@@ -139,7 +139,7 @@ def prepare(directory: Path, hypervisors: Sequence[Hypervisor]) -> None:
         (own / "ca.pem").write_bytes((authority / "ca.pem").read_bytes())
 
 
-def start(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> Agent:
+def start(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> LabAgent:
     """Write a host's configuration, start its agent and wait until its control socket answers.
 
     Args:
@@ -154,7 +154,7 @@ def start(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Ch
     config.write_text(toml(configuration(hypervisor, hypervisors, changes)))
     (hypervisor.run_directory / API_SOCKET).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
-    agent = Agent(hypervisor, hypervisor.spawn(argv, log=_directory(hypervisor) / "agent.log"))
+    agent = LabAgent(hypervisor, hypervisor.spawn(argv, log=_directory(hypervisor) / "agent.log"))
     _wait_ready(agent)
     return agent
 
@@ -200,7 +200,7 @@ def _directory(hypervisor: Hypervisor) -> Path:
     return hypervisor.directory / "agent"
 
 
-def _wait_ready(agent: Agent) -> None:
+def _wait_ready(agent: LabAgent) -> None:
     deadline = time.monotonic() + READY_S_MAX
     while time.monotonic() < deadline:
         if not agent.is_alive():

@@ -1,8 +1,8 @@
 """Hypervisors that are booted: systemd is PID 1, libvirtd and sshd are its services. For trying out the installation.
 
 The rule here: as in `namespace`, all that exists only inside the namespaces goes away with PID 1; outside remain the
-host's directory and its control group, and `Fleet.close` removes both. Nothing is simulated: the unit that is started
-in here runs under the systemd, with the sandbox, that a Debian 13 host gives it.
+host's directory and its control group, and `BootedFleet.close` removes both. Nothing is simulated: the unit that is
+started in here runs under the systemd, with the sandbox, that a Debian 13 host gives it.
 
     controller's network namespace: bridge 10.89.0.254 ── veth ── 10.89.0.1 hv1: overlay(tree + layer), cgroup2, systemd
                                                       └── veth ── 10.89.0.2 hv2
@@ -123,7 +123,7 @@ class BootedHost:
 
 
 @dataclass(slots=True)
-class Fleet:
+class BootedFleet:
     """Booted hypervisors and the controller's network namespace beside them.
 
     Attributes:
@@ -160,11 +160,11 @@ def _build_layer(directory: Path) -> None:
     run([*isolated, str(tree().root), str(directory), *PACKAGES], timeout_s=LAYER_S_MAX)
 
 
-def boot(directory: Path, names: Sequence[str]) -> Fleet:
+def boot(directory: Path, names: Sequence[str]) -> BootedFleet:
     """Boot hypervisors and wait until each can be logged in to by ssh.
 
     Args:
-        directory: for all that they write; must not exist yet and is removed by `Fleet.close`.
+        directory: for all that they write; must not exist yet and is removed by `BootedFleet.close`.
         names: their host names.
 
     Raises:
@@ -172,7 +172,7 @@ def boot(directory: Path, names: Sequence[str]) -> Fleet:
     """
     directory.mkdir(parents=True)
     lab_id = uuid.uuid4().hex
-    fleet = Fleet(directory, _network(directory, lab_id), directory / "key")
+    fleet = BootedFleet(directory, _network(directory, lab_id), directory / "key")
     try:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(fleet.key_file)])
         addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 1)}
@@ -198,7 +198,7 @@ def _network(directory: Path, lab_id: str) -> ProcessId:
     return identify(int(said))
 
 
-def _host(fleet: Fleet, name: str, addresses: dict[str, str], lab_id: str) -> BootedHost:
+def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str) -> BootedHost:
     directory = fleet.directory / name
     for part in ("upper", "work", "root"):
         (directory / part).mkdir(parents=True)
@@ -218,7 +218,7 @@ def _host(fleet: Fleet, name: str, addresses: dict[str, str], lab_id: str) -> Bo
     return host
 
 
-def _connect(fleet: Fleet, host: BootedHost) -> None:
+def _connect(fleet: BootedFleet, host: BootedHost) -> None:
     """Lay the cable from the bridge to the host."""
     add = ["ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", str(host.init.pid)]
     run(fleet.beside(add))

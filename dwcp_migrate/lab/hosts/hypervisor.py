@@ -21,7 +21,7 @@ from typing import Final
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.commands import run
 from dwcp_migrate.lab.hosts import settings
-from dwcp_migrate.lab.hosts.namespace import Layout, Namespace, create
+from dwcp_migrate.lab.hosts.namespace import HostLayout, Namespace, create
 from dwcp_migrate.lab.hosts.processes import ProcessId, launch
 
 LIBVIRTD_READY_S_MAX: Final = 60.0
@@ -159,7 +159,7 @@ def build(blueprint: Blueprint, directory: Path, *, lab_id: str) -> Hypervisor:
         raise LabError(f"{directory} is too long for sockets", hint="choose a shorter name")
     _write_settings(directory / "upper", blueprint)
     binds = (*((directory / part, inside) for part, inside in shared.items()), (blueprint.images, IMAGE_DIRECTORY))
-    layout = Layout(blueprint.name, blueprint.tree, directory, binds)
+    layout = HostLayout(blueprint.name, blueprint.tree, directory, binds)
     return Hypervisor(blueprint.name, address, directory, create(layout, lab_id))
 
 

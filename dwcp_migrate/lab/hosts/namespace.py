@@ -64,7 +64,7 @@ NAMESPACES: Final = ("net", "mnt", "uts", "ipc", "pid")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class HostLayout:
     """What a namespace is made of.
 
     Attributes:
@@ -116,7 +116,7 @@ class Namespace:
         return ["nsenter", f"--net={self.path('net')}", f"--uts={self.path('uts')}", *argv]
 
 
-def create(layout: Layout, lab_id: str) -> Namespace:
+def create(layout: HostLayout, lab_id: str) -> Namespace:
     """Make the namespaces and wait until their world is mounted.
 
     Raises:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.config import Link
+from dwcp_migrate.config import LinkConfig
 from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
@@ -123,7 +123,7 @@ def _of_agent(pid: int) -> Census:
 
 def _control_connections(pid: int) -> set[str]:
     """Return the link targets of the descriptors of established connections from or to a link port."""
-    port = f"{Link().port:04X}"
+    port = f"{LinkConfig().port:04X}"
     found = set()
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *rest = line.split()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.hosts.agents import Agent
+from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.lab import Lab
 from dwcp_migrate.lab.observation import census
 
@@ -30,7 +30,7 @@ def gather(lab: Lab) -> str:
     return "\n".join(_of_agent(agent) for agent in lab.agents.values() if agent.is_alive())
 
 
-def _of_agent(agent: Agent) -> str:
+def _of_agent(agent: LabAgent) -> str:
     try:
         records = json.dumps(agent.get("/v1/migrations"), indent=1)
     except LabError as error:

@@ -37,7 +37,7 @@ MOVE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SolverVerdict:
     """What the solver says.
 
     Attributes:
@@ -54,7 +54,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class SolverEffort:
     """What a solver may spend.
 
     Attributes:
@@ -153,12 +153,12 @@ class Program:
         for (item, h), variable in self._chosen.items():
             self._model.add_hint(variable, int(host[item] == h))
 
-    def least_level(self, effort: Effort) -> Verdict:
+    def least_level(self, effort: SolverEffort) -> SolverVerdict:
         """Find the least level that the fullest host can have."""
         self._model.minimize(self.level)
         return self._solved(effort)
 
-    def cheapest(self, level: float, effort: Effort) -> Verdict:
+    def cheapest(self, level: float, effort: SolverEffort) -> SolverVerdict:
         """Find the cheapest moves after which no host is above a level: prices of moves, and latencies."""
         self._model.add(self.level <= int(np.ceil(level * SCALE)))
         terms = [round(self._cost(item, h) * SCALE) * variable for (item, h), variable in self._chosen.items()]
@@ -174,7 +174,7 @@ class Program:
         moved = float(model.move_cost[item]) + MOVE if h != model.home[item] else 0.0
         return float(model.site_cost[model.site[item], h]) + moved
 
-    def _solved(self, effort: Effort) -> Verdict:
+    def _solved(self, effort: SolverEffort) -> SolverVerdict:
         cp = self._cp
         solver = cp.CpSolver()
         solver.parameters.max_time_in_seconds = effort.seconds
@@ -183,12 +183,12 @@ class Program:
         status = solver.solve(self._model)
         bound = solver.best_objective_bound / SCALE
         if status not in {cp.OPTIMAL, cp.FEASIBLE}:
-            return Verdict(float("inf"), bound, status == cp.INFEASIBLE, np.zeros(0, np.int64))
+            return SolverVerdict(float("inf"), bound, status == cp.INFEASIBLE, np.zeros(0, np.int64))
         host = self.problem.state.host.copy()
         for (item, h), variable in self._chosen.items():
             if solver.value(variable):
                 host[item] = h
-        return Verdict(solver.objective_value / SCALE, bound, status == cp.OPTIMAL, host)
+        return SolverVerdict(solver.objective_value / SCALE, bound, status == cp.OPTIMAL, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +201,11 @@ class Settled:
             tolerated; its assignment is the answer.
     """
 
-    level: Verdict
-    price: Verdict
+    level: SolverVerdict
+    price: SolverVerdict
 
 
-def settle(problem: Problem, found: Integers, effort: Effort, tolerated: float = 0.0) -> Settled:
+def settle(problem: Problem, found: Integers, effort: SolverEffort, tolerated: float = 0.0) -> Settled:
     """Decide where the items of a problem that have a host should be.
 
     Args:
@@ -223,17 +223,17 @@ def settle(problem: Problem, found: Integers, effort: Effort, tolerated: float =
     if (pairs := len(items) * len(problem.hosts)) > PAIRS_MAX:
         raise PlacementError(f"{pairs} pairs of domain and host are more than {PAIRS_MAX}", hint="plan without --exact")
     program = Program(problem, items, [item for item in items if not problem.model.movable[item]])
-    half = Effort(effort.seconds / 2, effort.workers, effort.seed)
+    half = SolverEffort(effort.seconds / 2, effort.workers, effort.seed)
     program.suggest(found)
     level = program.least_level(half)
     if level.proven and not len(level.host):
         raise PlacementError("no assignment keeps all rules and capacities", hint="rules list shows the rules")
     if not len(level.host):
-        level = Verdict(level_of(problem, found), level.bound, proven=False, host=found)
+        level = SolverVerdict(level_of(problem, found), level.bound, proven=False, host=found)
     program.suggest(level.host)
     price = program.cheapest(max(tolerated, level.value + problem.policy.balanced / 2), half)
     if not len(price.host):
-        price = Verdict(program.price_of(level.host), price.bound, proven=False, host=level.host)
+        price = SolverVerdict(program.price_of(level.host), price.bound, proven=False, host=level.host)
     return Settled(level, price)
 
 

@@ -15,16 +15,16 @@ from msgspec import Meta
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.state.fleet.model import (
     VERSION,
-    Capacity,
     Certificate,
     Count,
+    HostCapacity,
     HostState,
     Labels,
     Lifetime,
     Limits,
     Name,
     RequestId,
-    Rule,
+    RuleRecord,
     Seconds,
     Text,
     Uuid,
@@ -50,7 +50,7 @@ class PutHost(_Body, frozen=True, kw_only=True):
     name: Name
     trust_domain: Text = ""
     labels: Labels = {}
-    capacity: Capacity = Capacity()
+    capacity: HostCapacity = HostCapacity()
 
 
 class SetHostState(_Body, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ class SetLimits(_Body, frozen=True, kw_only=True):
 class PutRule(_Body, frozen=True, kw_only=True):
     """A placement rule, new or replaced."""
 
-    rule: Rule
+    rule: RuleRecord
 
 
 class DropRule(_Body, frozen=True, kw_only=True):

@@ -15,16 +15,16 @@ from dwcp_migrate.state.fleet.model import (
     REQUEST_WINDOW,
     RESERVATIONS_MAX,
     RULES_MAX,
-    Fleet,
+    FleetState,
 )
 
 
-def violations(fleet: Fleet) -> list[str]:
+def violations(fleet: FleetState) -> list[str]:
     """Name every invariant that does not hold; an empty list is a sound state."""
     return [*_sizes(fleet), *_tickets(fleet), *_tokens(fleet)]
 
 
-def _sizes(fleet: Fleet) -> list[str]:
+def _sizes(fleet: FleetState) -> list[str]:
     tables = {
         "hosts": (len(fleet.hosts), HOSTS_MAX),
         "domains": (len(fleet.domains), DOMAINS_MAX),
@@ -38,7 +38,7 @@ def _sizes(fleet: Fleet) -> list[str]:
     return [f"{name}: {count} of at most {most}" for name, (count, most) in tables.items() if count > most]
 
 
-def _tickets(fleet: Fleet) -> list[str]:
+def _tickets(fleet: FleetState) -> list[str]:
     wrong = []
     for uuid, ticket in fleet.open_tickets.items():
         domain = fleet.domains.get(uuid)
@@ -59,7 +59,7 @@ def _tickets(fleet: Fleet) -> list[str]:
     return wrong
 
 
-def _tokens(fleet: Fleet) -> list[str]:
+def _tokens(fleet: FleetState) -> list[str]:
     open_tokens = [ticket.token for ticket in fleet.open_tickets.values()]
     given = [
         *open_tokens,

@@ -7,47 +7,54 @@ A host whose clock runs ahead can shorten holds of others, never share them.
 from typing import TypeVar
 
 from dwcp_migrate.state.fleet import commands as do
-from dwcp_migrate.state.fleet.model import LEASES_MAX, RESERVATIONS_MAX, Fleet, Lease, Outcome, Reservation
+from dwcp_migrate.state.fleet.model import (
+    LEASES_MAX,
+    RESERVATIONS_MAX,
+    FleetState,
+    Lease,
+    LinkReservation,
+    TicketOutcome,
+)
 
-Hold = TypeVar("Hold", Lease, Reservation)
+Hold = TypeVar("Hold", Lease, LinkReservation)
 
 
-def acquire(fleet: Fleet, by: str, body: do.Acquire) -> Outcome:
+def acquire(fleet: FleetState, by: str, body: do.Acquire) -> TicketOutcome:
     """Take a free lease with a new token, or prolong one's own and keep its token."""
     held = fleet.leases.get(body.name)
     token = fleet.index
     if held is not None and held.expires_at > fleet.now:
         if held.holder != by:
-            return Outcome("held", held.token)
+            return TicketOutcome("held", held.token)
         token = held.token
     elif held is None and len(fleet.leases) >= LEASES_MAX:
         _drop_expired(fleet.leases, fleet.now)
         if len(fleet.leases) >= LEASES_MAX:
-            return Outcome("full")
+            return TicketOutcome("full")
     fleet.leases[body.name] = Lease(name=body.name, holder=by, token=token, expires_at=fleet.now + body.lifetime_s)
-    return Outcome(token=token)
+    return TicketOutcome(token=token)
 
 
-def release(fleet: Fleet, by: str, body: do.Release) -> Outcome:
+def release(fleet: FleetState, by: str, body: do.Release) -> TicketOutcome:
     """Give it back; one that ran out or is another's is left alone."""
     return _give_back(fleet.leases, by, body)
 
 
-def reserve(fleet: Fleet, by: str, body: do.Reserve) -> Outcome:
+def reserve(fleet: FleetState, by: str, body: do.Reserve) -> TicketOutcome:
     """Take a share of a link, or change one's own; refused when the link has not that much left."""
     held = fleet.reservations.get(body.name)
     alive = held is not None and held.expires_at > fleet.now
     if held is not None and alive and held.holder != by:
-        return Outcome("held", held.token)
+        return TicketOutcome("held", held.token)
     if held is None and len(fleet.reservations) >= RESERVATIONS_MAX:
         _drop_expired(fleet.reservations, fleet.now)
         if len(fleet.reservations) >= RESERVATIONS_MAX:
-            return Outcome("full")
+            return TicketOutcome("full")
     most = fleet.limits.link_bytes_per_s.get(f"{body.source}>{body.destination}", 0)
     if most and reserved(fleet, body.source, body.destination, without=body.name) + body.bytes_per_s > most:
-        return Outcome("link")
+        return TicketOutcome("link")
     token = held.token if held is not None and alive else fleet.index
-    fleet.reservations[body.name] = Reservation(
+    fleet.reservations[body.name] = LinkReservation(
         name=body.name,
         source=body.source,
         destination=body.destination,
@@ -56,10 +63,10 @@ def reserve(fleet: Fleet, by: str, body: do.Reserve) -> Outcome:
         token=token,
         expires_at=fleet.now + body.lifetime_s,
     )
-    return Outcome(token=token)
+    return TicketOutcome(token=token)
 
 
-def reserved(fleet: Fleet, source: str, destination: str, without: str = "") -> int:
+def reserved(fleet: FleetState, source: str, destination: str, without: str = "") -> int:
     """Say how many bytes/s of a link are reserved now, leaving out the reservation `without`."""
     return sum(
         held.bytes_per_s
@@ -70,19 +77,19 @@ def reserved(fleet: Fleet, source: str, destination: str, without: str = "") -> 
     )
 
 
-def unreserve(fleet: Fleet, by: str, body: do.Unreserve) -> Outcome:
+def unreserve(fleet: FleetState, by: str, body: do.Unreserve) -> TicketOutcome:
     """Give a share back; one that ran out or is another's is left alone."""
     return _give_back(fleet.reservations, by, body)
 
 
-def _give_back(holds: dict[str, Hold], by: str, body: do.Release | do.Unreserve) -> Outcome:
+def _give_back(holds: dict[str, Hold], by: str, body: do.Release | do.Unreserve) -> TicketOutcome:
     held = holds.get(body.name)
     if held is None or held.token != body.token:
-        return Outcome(token=body.token)
+        return TicketOutcome(token=body.token)
     if held.holder != by:
-        return Outcome("stranger", held.token)
+        return TicketOutcome("stranger", held.token)
     del holds[body.name]
-    return Outcome(token=body.token)
+    return TicketOutcome(token=body.token)
 
 
 def _drop_expired(holds: dict[str, Hold], now: float) -> None:

@@ -16,10 +16,10 @@ from dwcp_migrate.state.fleet.model import (
     HOSTS_MAX,
     REQUEST_WINDOW,
     RULES_MAX,
-    Domain,
-    Fleet,
-    Host,
-    Outcome,
+    DomainRecord,
+    FleetState,
+    HostRecord,
+    TicketOutcome,
 )
 
 REFUSALS: Final = {
@@ -43,13 +43,13 @@ REFUSALS: Final = {
 }
 """Codes of outcomes, and what they say to people."""
 
-DONE: Final = Outcome()
+DONE: Final = TicketOutcome()
 
 B = TypeVar("B")
-Handler = Callable[[Fleet, do.Command], Outcome]
+Handler = Callable[[FleetState, do.Command], TicketOutcome]
 
 
-def apply(fleet: Fleet, command: do.Command) -> Outcome:
+def apply(fleet: FleetState, command: do.Command) -> TicketOutcome:
     """Apply one command that was committed; commands come in the order of the log, which numbers them.
 
     Args:
@@ -73,7 +73,7 @@ def apply(fleet: Fleet, command: do.Command) -> Outcome:
     return outcome
 
 
-def _forget_stranger(fleet: Fleet, newest: str) -> None:
+def _forget_stranger(fleet: FleetState, newest: str) -> None:
     """Make room among outcomes of those that are no hosts of the fleet (any more)."""
     for name in fleet.outcomes:
         if name not in fleet.hosts and name != newest:
@@ -81,14 +81,14 @@ def _forget_stranger(fleet: Fleet, newest: str) -> None:
             return
 
 
-def _put_host(fleet: Fleet, command: do.Command) -> Outcome:
+def _put_host(fleet: FleetState, command: do.Command) -> TicketOutcome:
     body = _as(do.PutHost, command)
     if body.name != command.by:
-        return Outcome("stranger")
+        return TicketOutcome("stranger")
     known = fleet.hosts.get(body.name)
     if known is None and len(fleet.hosts) >= HOSTS_MAX:
-        return Outcome("full")
-    fleet.hosts[body.name] = Host(
+        return TicketOutcome("full")
+    fleet.hosts[body.name] = HostRecord(
         name=body.name,
         trust_domain=body.trust_domain,
         labels=body.labels,
@@ -99,70 +99,70 @@ def _put_host(fleet: Fleet, command: do.Command) -> Outcome:
     return DONE
 
 
-def _set_host_state(fleet: Fleet, command: do.Command) -> Outcome:
+def _set_host_state(fleet: FleetState, command: do.Command) -> TicketOutcome:
     body = _as(do.SetHostState, command)
     known = fleet.hosts.get(body.name)
     if known is None:
-        return Outcome("unknown-host")
+        return TicketOutcome("unknown-host")
     fleet.hosts[body.name] = replace(known, state=body.state)
     return DONE
 
 
-def _remove_host(fleet: Fleet, command: do.Command) -> Outcome:
+def _remove_host(fleet: FleetState, command: do.Command) -> TicketOutcome:
     body = _as(do.RemoveHost, command)
     if body.name not in fleet.hosts:
-        return Outcome("unknown-host")
+        return TicketOutcome("unknown-host")
     if any(domain.owner == body.name for domain in fleet.domains.values()):
-        return Outcome("owns-domains")
+        return TicketOutcome("owns-domains")
     tickets.sweep(fleet)
     if any(body.name in (ticket.source, ticket.destination) for ticket in fleet.open_tickets.values()):
-        return Outcome("busy")
+        return TicketOutcome("busy")
     del fleet.hosts[body.name]
     return DONE
 
 
-def _put_domain(fleet: Fleet, command: do.Command) -> Outcome:
+def _put_domain(fleet: FleetState, command: do.Command) -> TicketOutcome:
     body = _as(do.PutDomain, command)
     if command.by not in fleet.hosts:
-        return Outcome("unknown-host")
+        return TicketOutcome("unknown-host")
     known = fleet.domains.get(body.uuid)
     if known is not None and known.owner != command.by:
-        return Outcome("not-owner")
+        return TicketOutcome("not-owner")
     if known is None and len(fleet.domains) >= DOMAINS_MAX:
-        return Outcome("full")
-    base = known or Domain(uuid=body.uuid, owner=command.by, generation=fleet.index)
+        return TicketOutcome("full")
+    base = known or DomainRecord(uuid=body.uuid, owner=command.by, generation=fleet.index)
     fleet.domains[body.uuid] = replace(base, name=body.name, memory_bytes=body.memory_bytes)
     return DONE
 
 
-def _forget_domain(fleet: Fleet, command: do.Command) -> Outcome:
+def _forget_domain(fleet: FleetState, command: do.Command) -> TicketOutcome:
     body = _as(do.ForgetDomain, command)
     known = fleet.domains.get(body.uuid)
     if known is None:
-        return Outcome("unknown-domain")
+        return TicketOutcome("unknown-domain")
     if known.owner != command.by:
-        return Outcome("not-owner")
+        return TicketOutcome("not-owner")
     tickets.sweep(fleet)
     if body.uuid in fleet.open_tickets:
-        return Outcome("busy")
+        return TicketOutcome("busy")
     del fleet.domains[body.uuid]
     return DONE
 
 
-def _set_limits(fleet: Fleet, command: do.Command) -> Outcome:
+def _set_limits(fleet: FleetState, command: do.Command) -> TicketOutcome:
     fleet.limits = _as(do.SetLimits, command).limits
     return DONE
 
 
-def _put_rule(fleet: Fleet, command: do.Command) -> Outcome:
+def _put_rule(fleet: FleetState, command: do.Command) -> TicketOutcome:
     rule = _as(do.PutRule, command).rule
     if rule.name not in fleet.rules and len(fleet.rules) >= RULES_MAX:
-        return Outcome("full")
+        return TicketOutcome("full")
     fleet.rules[rule.name] = rule
     return DONE
 
 
-def _drop_rule(fleet: Fleet, command: do.Command) -> Outcome:
+def _drop_rule(fleet: FleetState, command: do.Command) -> TicketOutcome:
     fleet.rules.pop(_as(do.DropRule, command).name, None)
     return DONE
 

@@ -55,14 +55,14 @@ RULE_NAMES_MAX: Final = 256
 """Domains of one rule, and zones: both together fit into a command."""
 
 
-class Capacity(msgspec.Struct, frozen=True):
+class HostCapacity(msgspec.Struct, frozen=True):
     """What a host offers; 0 is unknown."""
 
     cpus: Count = 0
     memory_bytes: Count = 0
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True):
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A hypervisor.
 
     Attributes:
@@ -73,12 +73,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
     trust_domain: Text = ""
     labels: Labels = {}
-    capacity: Capacity = Capacity()
+    capacity: HostCapacity = HostCapacity()
     state: HostState = "up"
     heard_at: Seconds = 0.0
 
 
-class Domain(msgspec.Struct, frozen=True, kw_only=True):
+class DomainRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A domain and the one host that may run it."""
 
     uuid: Uuid
@@ -120,7 +120,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Seconds
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+class LinkReservation(msgspec.Struct, frozen=True, kw_only=True):
     """A share of the link from `source` to `destination`."""
 
     name: Name
@@ -132,7 +132,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Seconds
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class RuleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A placement rule; it means what `placement.fleet.Rule` says, which has the same fields.
 
     Attributes:
@@ -162,7 +162,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     link_bytes_per_s: Annotated[dict[Text, Count], Meta(max_length=4096)] = {}
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class TicketOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of a command.
 
     Attributes:
@@ -174,7 +174,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     token: Count = 0
 
 
-class Fleet(msgspec.Struct, kw_only=True):
+class FleetState(msgspec.Struct, kw_only=True):
     """The whole state.
 
     Attributes:
@@ -186,15 +186,15 @@ class Fleet(msgspec.Struct, kw_only=True):
     version: int = VERSION
     now: Seconds = 0.0
     index: Count = 0
-    hosts: dict[str, Host] = {}
-    domains: dict[str, Domain] = {}
+    hosts: dict[str, HostRecord] = {}
+    domains: dict[str, DomainRecord] = {}
     open_tickets: dict[str, Ticket] = {}
     ended_tickets: dict[int, Ticket] = {}
     leases: dict[str, Lease] = {}
-    reservations: dict[str, Reservation] = {}
-    rules: dict[str, Rule] = {}
+    reservations: dict[str, LinkReservation] = {}
+    rules: dict[str, RuleRecord] = {}
     limits: Limits = Limits()
-    outcomes: dict[str, dict[str, Outcome]] = {}
+    outcomes: dict[str, dict[str, TicketOutcome]] = {}
 
     def ticket(self, token: int) -> Ticket | None:
         """Find a ticket, open or ended."""
@@ -205,22 +205,22 @@ class Fleet(msgspec.Struct, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Fleet)
+_decoder = msgspec.msgpack.Decoder(FleetState)
 
 
-def encode(fleet: Fleet) -> bytes:
+def encode(fleet: FleetState) -> bytes:
     """Write a snapshot; equal states give equal bytes, because tables keep the order of the log."""
     return _encoder.encode(fleet)
 
 
-def decode(data: bytes) -> Fleet:
+def decode(data: bytes) -> FleetState:
     """Read a snapshot.
 
     Raises:
         msgspec.DecodeError: it is none, or breaks a limit.
         ValueError: of a newer version than this software knows.
     """
-    fleet: Fleet = _decoder.decode(data)
+    fleet: FleetState = _decoder.decode(data)
     if fleet.version > VERSION:
         raise ValueError(f"state of version {fleet.version}, this software knows {VERSION}")
     return fleet

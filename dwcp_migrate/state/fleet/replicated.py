@@ -10,16 +10,16 @@ from dwcp_migrate.errors import JournalError, RemoteProtocolError
 from dwcp_migrate.state.fleet import commands, model
 from dwcp_migrate.state.fleet.invariants import violations
 from dwcp_migrate.state.fleet.machine import apply
-from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 
 
 class FleetMachine:
     """The fleet's state behind a log."""
 
     def __init__(self) -> None:
-        self.fleet = Fleet()
+        self.fleet = FleetState()
 
-    def apply(self, batch: list[bytes]) -> list[Outcome]:
+    def apply(self, batch: list[bytes]) -> list[TicketOutcome]:
         """Apply one entry's commands.
 
         Raises:
@@ -27,13 +27,13 @@ class FleetMachine:
         """
         return [self._apply_one(data) for data in batch]
 
-    def _apply_one(self, data: bytes) -> Outcome:
+    def _apply_one(self, data: bytes) -> TicketOutcome:
         try:
             command = commands.decode(data)
         except commands.UnknownVersionError:
             raise
         except RemoteProtocolError:
-            return Outcome("invalid")
+            return TicketOutcome("invalid")
         return apply(self.fleet, command)
 
     def save(self) -> bytes:

@@ -15,28 +15,28 @@ from dwcp_migrate.state.fleet.model import (
     DOMAINS_MAX,
     ENDED_TICKETS_MAX,
     OPEN_TICKETS_MAX,
-    Domain,
-    Fleet,
-    Outcome,
+    DomainRecord,
+    FleetState,
     Ticket,
+    TicketOutcome,
     TicketState,
 )
 
 
-def propose(fleet: Fleet, command: do.Command, body: do.Propose) -> Outcome:
+def propose(fleet: FleetState, command: do.Command, body: do.Propose) -> TicketOutcome:
     """Grant a ticket, or say why not; a ticket that is open already for the same way is given again."""
     if command.by != body.source:
-        return Outcome("stranger")
+        return TicketOutcome("stranger")
     known = fleet.domains.get(body.uuid)
     sweep(fleet)
     open_one = fleet.open_tickets.get(body.uuid)
     if open_one is not None:
         same = (open_one.source, open_one.destination) == (body.source, body.destination)
-        return Outcome("" if same and open_one.state != "conflict" else "busy", open_one.token)
+        return TicketOutcome("" if same and open_one.state != "conflict" else "busy", open_one.token)
     code = _objection(fleet, body, known)
     if code:
-        return Outcome(code)
-    domain = known or Domain(uuid=body.uuid, name=body.name, owner=body.source, generation=fleet.index)
+        return TicketOutcome(code)
+    domain = known or DomainRecord(uuid=body.uuid, name=body.name, owner=body.source, generation=fleet.index)
     fleet.domains[body.uuid] = domain
     fleet.open_tickets[body.uuid] = Ticket(
         token=fleet.index,
@@ -49,10 +49,10 @@ def propose(fleet: Fleet, command: do.Command, body: do.Propose) -> Outcome:
         expires_at=fleet.now + body.lifetime_s,
         certificate=body.certificate,
     )
-    return Outcome(token=fleet.index)
+    return TicketOutcome(token=fleet.index)
 
 
-def _objection(fleet: Fleet, body: do.Propose, known: Domain | None) -> str:
+def _objection(fleet: FleetState, body: do.Propose, known: DomainRecord | None) -> str:
     """Say why no ticket is given; the first that applies."""
     source, destination = fleet.hosts.get(body.source), fleet.hosts.get(body.destination)
     if source is None or destination is None:
@@ -71,7 +71,7 @@ def _objection(fleet: Fleet, body: do.Propose, known: Domain | None) -> str:
     )
 
 
-def _limit(fleet: Fleet, source: str, destination: str) -> str:
+def _limit(fleet: FleetState, source: str, destination: str) -> str:
     tickets = fleet.open_tickets.values()
     if len(tickets) >= OPEN_TICKETS_MAX:
         return "full"
@@ -88,51 +88,51 @@ def _reached(limit: int, tickets: Iterable[Ticket]) -> bool:
     return bool(limit) and sum(1 for _ in tickets) >= limit
 
 
-def begin(fleet: Fleet, by: str, body: do.Begin) -> Outcome:
+def begin(fleet: FleetState, by: str, body: do.Begin) -> TicketOutcome:
     """The destination accepted the link; from here on the ticket does not expire."""
     ticket, code = _open(fleet, body.token)
     if ticket is None:
-        return Outcome(code)
+        return TicketOutcome(code)
     if by != ticket.destination:
-        return Outcome("stranger", ticket.token)
+        return TicketOutcome("stranger", ticket.token)
     if ticket.state == "granted":
         _keep(fleet, ticket, "running")
-    return Outcome(token=ticket.token)
+    return TicketOutcome(token=ticket.token)
 
 
-def resume(fleet: Fleet, by: str, body: do.Resume) -> Outcome:
+def resume(fleet: FleetState, by: str, body: do.Resume) -> TicketOutcome:
     """The destination runs the domain: the owner changes, the generation grows."""
     done = fleet.ended_tickets.get(body.token)
     if done is not None and done.state == "completed" and done.destination == by:
-        return Outcome(token=done.token)
+        return TicketOutcome(token=done.token)
     ticket, code = _open(fleet, body.token)
     if ticket is None:
-        return Outcome(code)
+        return TicketOutcome(code)
     if by != ticket.destination:
-        return Outcome("stranger", ticket.token)
+        return TicketOutcome("stranger", ticket.token)
     if ticket.state == "conflict":
-        return Outcome("unresolved", ticket.token)
+        return TicketOutcome("unresolved", ticket.token)
     return _complete(fleet, ticket, "")
 
 
-def fail(fleet: Fleet, by: str, body: do.Fail) -> Outcome:
+def fail(fleet: FleetState, by: str, body: do.Fail) -> TicketOutcome:
     """It did not happen. Only the source knows that once the ticket runs; before, the destination may say so too."""
     ended = fleet.ended_tickets.get(body.token)
     if ended is not None and ended.state in {"failed", "expired"}:
-        return Outcome(token=ended.token)
+        return TicketOutcome(token=ended.token)
     ticket, code = _open(fleet, body.token)
     if ticket is None:
-        return Outcome(code)
+        return TicketOutcome(code)
     may = {ticket.source, ticket.destination} if ticket.state == "granted" else {ticket.source}
     if by not in may:
-        return Outcome("stranger", ticket.token)
+        return TicketOutcome("stranger", ticket.token)
     if ticket.state == "conflict":
-        return Outcome("unresolved", ticket.token)
+        return TicketOutcome("unresolved", ticket.token)
     _end(fleet, ticket, "failed", body.reason)
-    return Outcome(token=ticket.token)
+    return TicketOutcome(token=ticket.token)
 
 
-def resolve(fleet: Fleet, by: str, body: do.Resolve) -> Outcome:
+def resolve(fleet: FleetState, by: str, body: do.Resolve) -> TicketOutcome:
     """Settle a ticket by what libvirt on both hosts says.
 
     source runs  destination runs
@@ -144,9 +144,9 @@ def resolve(fleet: Fleet, by: str, body: do.Resolve) -> Outcome:
     """
     ticket, code = _open(fleet, body.token)
     if ticket is None:
-        return Outcome(code)
+        return TicketOutcome(code)
     if by not in (ticket.source, ticket.destination):
-        return Outcome("stranger", ticket.token)
+        return TicketOutcome("stranger", ticket.token)
     match body.source_runs, body.destination_runs:
         case True, False:
             _end(fleet, ticket, "failed", "it runs at the source")
@@ -157,38 +157,38 @@ def resolve(fleet: Fleet, by: str, body: do.Resolve) -> Outcome:
         case True, True:
             _keep(fleet, ticket, "conflict", "it runs on both hosts")
         case _:
-            return Outcome("unresolved", ticket.token)
-    return Outcome(token=ticket.token)
+            return TicketOutcome("unresolved", ticket.token)
+    return TicketOutcome(token=ticket.token)
 
 
-def hand_over(fleet: Fleet, by: str, body: do.HandOver) -> Outcome:
+def hand_over(fleet: FleetState, by: str, body: do.HandOver) -> TicketOutcome:
     """The owner says that it has the domain no more and who has it; a ticket that is open goes first."""
     domain = fleet.domains.get(body.uuid)
     if domain is None:
-        return Outcome("unknown-domain")
+        return TicketOutcome("unknown-domain")
     if domain.owner != by:
-        return Outcome("not-owner")
+        return TicketOutcome("not-owner")
     if body.destination not in fleet.hosts:
-        return Outcome("unknown-host")
+        return TicketOutcome("unknown-host")
     sweep(fleet)
     if body.uuid in fleet.open_tickets:
-        return Outcome("busy", fleet.open_tickets[body.uuid].token)
+        return TicketOutcome("busy", fleet.open_tickets[body.uuid].token)
     if body.destination != by:
         fleet.domains[body.uuid] = replace(domain, owner=body.destination, generation=domain.generation + 1)
-    return Outcome()
+    return TicketOutcome()
 
 
-def _complete(fleet: Fleet, ticket: Ticket, reason: str) -> Outcome:
+def _complete(fleet: FleetState, ticket: Ticket, reason: str) -> TicketOutcome:
     domain = fleet.domains[ticket.uuid]
     if domain.generation != ticket.generation or domain.owner != ticket.source:
         _end(fleet, ticket, "failed", "the domain has changed hands since")
-        return Outcome("generation", ticket.token)
+        return TicketOutcome("generation", ticket.token)
     fleet.domains[ticket.uuid] = replace(domain, owner=ticket.destination, generation=domain.generation + 1)
     _end(fleet, ticket, "completed", reason)
-    return Outcome(token=ticket.token)
+    return TicketOutcome(token=ticket.token)
 
 
-def _open(fleet: Fleet, token: int) -> tuple[Ticket | None, str]:
+def _open(fleet: FleetState, token: int) -> tuple[Ticket | None, str]:
     ticket = next((found for found in fleet.open_tickets.values() if found.token == token), None)
     if ticket is None:
         ended = fleet.ended_tickets.get(token)
@@ -199,21 +199,21 @@ def _open(fleet: Fleet, token: int) -> tuple[Ticket | None, str]:
     return ticket, ""
 
 
-def _is_void(fleet: Fleet, ticket: Ticket) -> bool:
+def _is_void(fleet: FleetState, ticket: Ticket) -> bool:
     return ticket.state == "granted" and ticket.expires_at <= fleet.now
 
 
-def sweep(fleet: Fleet) -> None:
+def sweep(fleet: FleetState) -> None:
     """End the tickets that were not begun in time."""
     for ticket in [found for found in fleet.open_tickets.values() if _is_void(fleet, found)]:
         _end(fleet, ticket, "expired", "not begun in time")
 
 
-def _keep(fleet: Fleet, ticket: Ticket, state: TicketState, reason: str = "") -> None:
+def _keep(fleet: FleetState, ticket: Ticket, state: TicketState, reason: str = "") -> None:
     fleet.open_tickets[ticket.uuid] = replace(ticket, state=state, changed_at=fleet.now, reason=reason)
 
 
-def _end(fleet: Fleet, ticket: Ticket, state: TicketState, reason: str) -> None:
+def _end(fleet: FleetState, ticket: Ticket, state: TicketState, reason: str) -> None:
     del fleet.open_tickets[ticket.uuid]
     fleet.ended_tickets[ticket.token] = replace(ticket, state=state, changed_at=fleet.now, reason=reason)
     if len(fleet.ended_tickets) > ENDED_TICKETS_MAX:

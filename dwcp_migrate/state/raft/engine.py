@@ -23,14 +23,14 @@ from time import monotonic, time
 from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineStatus, Member, Requests
+from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
 from dwcp_migrate.state.fleet import commands
-from dwcp_migrate.state.fleet.model import Fleet, Outcome
+from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.log_file import DISK_FULL
-from dwcp_migrate.state.raft.peer_connections import READ, Identity
-from dwcp_migrate.state.raft.replica import Replica, Settings
+from dwcp_migrate.state.raft.peer_connections import READ, PeerIdentity
+from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
 
 ATTEMPT_S: Final = 1.0
 """An attempt that is not answered in this time is repeated: its answer may have gone with a leader."""
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One command on its way; `result` gets an Outcome, or None when it has to be tried again."""
+    """One command on its way; `result` gets an TicketOutcome, or None when it has to be tried again."""
 
     data: bytes
     result: "asyncio.Future[Any]"
@@ -76,8 +76,8 @@ class RaftEngine:
 
     def __init__(
         self,
-        settings: Settings,
-        identity: Identity,
+        settings: RaftSettings,
+        identity: PeerIdentity,
         *,
         rejected: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time,
@@ -89,11 +89,11 @@ class RaftEngine:
         self._identity = identity
         self._rejected = rejected
         self._clock = clock
-        self._requests = Requests(token_hex(8))
+        self._requests = RequestCounts(token_hex(8))
         self._ended = asyncio.Event()
         self._asked: deque[_Asked] = deque()
-        self._calls: deque[Callable[[Replica | None], None]] = deque()
-        self._replica: Replica | None = None
+        self._calls: deque[Callable[[RaftReplica | None], None]] = deque()
+        self._replica: RaftReplica | None = None
         self._machine = machine()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
@@ -130,7 +130,7 @@ class RaftEngine:
 
     def _open_replica(self) -> None:
         self._machine = self._make_machine()
-        replica = Replica(self._settings, self._identity, self._machine, self._rejected)
+        replica = RaftReplica(self._settings, self._identity, self._machine, self._rejected)
         replica.watch(self._wake, self._woken, READ)
         self._replica, self._error = replica, ""
 
@@ -187,13 +187,13 @@ class RaftEngine:
         self._settle(list(self._asked), None)
         self._asked.clear()
 
-    def _answer_calls(self, replica: Replica | None) -> None:
+    def _answer_calls(self, replica: RaftReplica | None) -> None:
         while self._calls:
             self._calls.popleft()(replica)
         if replica is None:
             self._settle([self._asked.popleft() for _ in range(len(self._asked))], None)
 
-    def _propose(self, replica: Replica) -> None:
+    def _propose(self, replica: RaftReplica) -> None:
         """Propose what is queued, as few entries as their limits allow."""
         while self._asked:
             batch: list[_Asked] = []
@@ -209,17 +209,17 @@ class RaftEngine:
             else:
                 self._settle(batch, None)
 
-    def _answered(self, batch: list[_Asked], outcomes: list[Outcome] | None, error: int) -> None:
+    def _answered(self, batch: list[_Asked], outcomes: list[TicketOutcome] | None, error: int) -> None:
         self._settle(batch, None if error else outcomes)
 
-    def _settle(self, batch: list[_Asked], outcomes: list[Outcome] | None) -> None:
+    def _settle(self, batch: list[_Asked], outcomes: list[TicketOutcome] | None) -> None:
         if batch and not self._loop.is_closed():
-            results: list[Outcome | None] = [*outcomes] if outcomes else [None] * len(batch)
+            results: list[TicketOutcome | None] = [*outcomes] if outcomes else [None] * len(batch)
             self._loop.call_soon_threadsafe(_set_results, batch, results)
 
     # -- requests
 
-    async def submit(self, body: commands.Body, timeout_s: float) -> Outcome:
+    async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
         while not self._requests.may_begin:
             self._ended.clear()
@@ -232,7 +232,7 @@ class RaftEngine:
             self._requests.end(number)
             self._ended.set()
 
-    async def _confirm(self, data: bytes, timeout_s: float) -> Outcome:
+    async def _confirm(self, data: bytes, timeout_s: float) -> TicketOutcome:
         began = self._loop.time()
         deadline = began + timeout_s
         while (left := deadline - self._loop.time()) > 0:
@@ -248,12 +248,12 @@ class RaftEngine:
             hint="see `dwcp-migrate cluster status`",
         )
 
-    async def _attempt(self, data: bytes, timeout_s: float) -> Outcome | None:
+    async def _attempt(self, data: bytes, timeout_s: float) -> TicketOutcome | None:
         asked = _Asked(data, self._loop.create_future())
         self._asked.append(asked)
         self._ring()
         try:
-            result: Outcome | None = await asyncio.wait_for(asked.result, timeout_s)
+            result: TicketOutcome | None = await asyncio.wait_for(asked.result, timeout_s)
         except TimeoutError:
             return None
         return result
@@ -262,7 +262,7 @@ class RaftEngine:
         """See `engine.Engine`."""
         await self.submit(commands.Barrier(), timeout_s)
 
-    async def read(self, act: Callable[[Replica], T]) -> T:
+    async def read(self, act: Callable[[RaftReplica], T]) -> T:
         """Ask the replica something; for measurements and tests of the engine itself.
 
         Raises:
@@ -270,15 +270,15 @@ class RaftEngine:
         """
         return await self._call(act)
 
-    async def look(self, at: Callable[[Fleet], T]) -> T:
+    async def look(self, at: Callable[[FleetState], T]) -> T:
         """See `engine.Engine`."""
         return await self._call(lambda _: at(self._machine.fleet))
 
-    async def _call(self, act: Callable[[Replica], T]) -> T:
+    async def _call(self, act: Callable[[RaftReplica], T]) -> T:
         """Run something in the replica's thread."""
         future: asyncio.Future[T] = self._loop.create_future()
 
-        def run(replica: Replica | None) -> None:
+        def run(replica: RaftReplica | None) -> None:
             if replica is None:
                 stopped = NoQuorumError(f"the replica is stopped: {self._error or 'the agent stops'}")
                 self._loop.call_soon_threadsafe(_fail, future, stopped)
@@ -302,7 +302,7 @@ class RaftEngine:
             return EngineStatus(engine="raft", state="stopped", error=self._error or str(error))
         return status
 
-    def _status(self, replica: Replica) -> EngineStatus:
+    def _status(self, replica: RaftReplica) -> EngineStatus:
         spread = quantiles(self._latencies_ms, n=100) if len(self._latencies_ms) > 1 else []
         return EngineStatus(
             engine="raft",
@@ -320,14 +320,14 @@ class RaftEngine:
             commit_ms_p99=spread[98] if spread else -1.0,
         )
 
-    def _members(self, replica: Replica) -> list[Member]:
+    def _members(self, replica: RaftReplica) -> list[EngineMember]:
         found = []
         for name in sorted(replica.voters | set(replica.links.peers) | {replica.name}):
             own = name == replica.name
             matched = replica.commit_index if own and replica.state == "leader" else replica.matched(name)
             role = "observer" if name not in replica.voters else "leader" if name == replica.leader else "voter"
             found.append(
-                Member(
+                EngineMember(
                     name=name,
                     role=role,  # type: ignore[arg-type]
                     connected=own or replica.links.connected(name),
@@ -340,19 +340,19 @@ class RaftEngine:
 
     async def add_member(self, name: str, timeout_s: float) -> None:
         """See `engine.Engine`."""
-        await self._change(messages.Membership("add", name), timeout_s)
+        await self._change(messages.RaftMembership("add", name), timeout_s)
 
     async def remove_member(self, name: str, timeout_s: float) -> None:
         """See `engine.Engine`."""
-        await self._change(messages.Membership("rem", name), timeout_s)
+        await self._change(messages.RaftMembership("rem", name), timeout_s)
 
-    async def _change(self, change: messages.Membership, timeout_s: float) -> None:
+    async def _change(self, change: messages.RaftMembership, timeout_s: float) -> None:
         adding = change.verb == "add"
         if (change.name in await self._call(lambda replica: replica.voters)) == adding:
             return
         future: asyncio.Future[int] = self._loop.create_future()
 
-        def act(replica: Replica) -> None:
+        def act(replica: RaftReplica) -> None:
             def answer(_: object, error: int) -> None:
                 self._loop.call_soon_threadsafe(_finish, future, error)
 
@@ -375,7 +375,7 @@ class RaftEngine:
         """See `engine.Engine`."""
         future: asyncio.Future[int] = self._loop.create_future()
 
-        def act(replica: Replica) -> None:
+        def act(replica: RaftReplica) -> None:
             if replica.state != "leader":
                 raise CoordinationError(
                     f"{replica.name} does not lead, {replica.leader or 'nobody'} does", hint="ask the leader's agent"

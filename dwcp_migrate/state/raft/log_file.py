@@ -13,7 +13,7 @@ record that was never confirmed must not follow on a new one.
 
 A record whose checksum is wrong ends the log: it was being written when the host died, nobody was told that it is safe.
 If the vote file says that more was committed than the log now holds, the disk lost what it promised: the replica must
-not vote with that log, see `Journal.check`.
+not vote with that log, see `LogFile.check`.
 """
 
 import errno
@@ -46,7 +46,7 @@ Record = tuple[bytes, int, int]
 """Command (kind byte and payload), index, term: as the Raft library holds it."""
 
 
-class Journal:
+class LogFile:
     """Entries, term and vote.
 
     Args:

@@ -19,7 +19,7 @@ from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.state.fleet.commands import author, decode_batch
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.elections import Elections
-from dwcp_migrate.state.raft.log_file import Journal
+from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.state.raft.peer_connections import Links
 from dwcp_migrate.state.raft.pysyncobj import Raft, clock
 from dwcp_migrate.state.raft.pysyncobj_messages import to_library, to_wire
@@ -43,7 +43,7 @@ class Exchange:
         acknowledged_max: the next Ack says no more than this, if not 0.
     """
 
-    def __init__(self, raft: Raft, journal: Journal, links: Links, elections: Elections) -> None:
+    def __init__(self, raft: Raft, journal: LogFile, links: Links, elections: Elections) -> None:
         self._raft = raft
         self._journal = journal
         self._links = links
@@ -57,7 +57,7 @@ class Exchange:
             messages.PreVoted: elections.promised,
             messages.Stale: lambda _, message: self._newer_term(message.term),
             messages.Append: self._append,
-            messages.Snapshot: self._snapshot,
+            messages.RaftSnapshot: self._snapshot,
             messages.Ack: self._ack,
             messages.Submit: self._submitted,
         }
@@ -85,7 +85,7 @@ class Exchange:
         self._elections.heard(clock())
         return True
 
-    def _snapshot(self, name: str, message: messages.Snapshot) -> None:
+    def _snapshot(self, name: str, message: messages.RaftSnapshot) -> None:
         if self._is_current(name, message.term):
             self._pass_on(name, message)
 

@@ -11,7 +11,7 @@ meant for an earlier term is told apart.
                           partition does not depose a leader that works (Ongaro's dissertation, 9.6)
     RequestVote, Vote     Raft's election
     Append, Ack           entries and heartbeats; Stale answers an Append of a term that is over
-    Snapshot              one part of the state, for a follower whose next entry is in the log no more
+    RaftSnapshot              one part of the state, for a follower whose next entry is in the log no more
     Submit, Submitted     a follower hands commands to the leader
     TimeoutNow            the leader asks a follower to take over (dissertation, 3.10)
 """
@@ -45,7 +45,7 @@ _LENGTH: Final = struct.Struct(">I")
 _Index = Annotated[int, Meta(ge=0, le=2**62)]
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class LogEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry of the log."""
 
     index: _Index
@@ -88,10 +88,10 @@ class Append(_Message, frozen=True, kw_only=True, tag=5):
     commit: _Index
     previous_index: _Index
     previous_term: _Index
-    entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_MAX)] = ()
+    entries: Annotated[tuple[LogEntry, ...], Meta(max_length=ENTRIES_MAX)] = ()
 
 
-class Snapshot(_Message, frozen=True, kw_only=True, tag=6):
+class RaftSnapshot(_Message, frozen=True, kw_only=True, tag=6):
     """A part of the state; an empty last one ends it."""
 
     commit: _Index
@@ -133,13 +133,15 @@ class TimeoutNow(_Message, frozen=True, kw_only=True, tag=11):
     """Call an election at once."""
 
 
-Message = PreVote | PreVoted | RequestVote | Vote | Append | Snapshot | Ack | Stale | Submit | Submitted | TimeoutNow
+Message = (
+    PreVote | PreVoted | RequestVote | Vote | Append | RaftSnapshot | Ack | Stale | Submit | Submitted | TimeoutNow
+)
 
 OBSERVER_MAY: Final = (Ack, Submit, Stale)
 """What a host without a vote may say; anything else from it ends its connection."""
 
 
-class Membership(msgspec.Struct, frozen=True, array_like=True):
+class RaftMembership(msgspec.Struct, frozen=True, array_like=True):
     """Payload of a membership entry."""
 
     verb: Literal["add", "rem"]
@@ -148,7 +150,7 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
-_memberships = msgspec.msgpack.Decoder(Membership)
+_memberships = msgspec.msgpack.Decoder(RaftMembership)
 
 
 def encode(message: Message) -> bytes:
@@ -163,19 +165,19 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def encode_membership(change: Membership) -> bytes:
+def encode_membership(change: RaftMembership) -> bytes:
     """Write the payload of a membership entry."""
     return _encoder.encode(change)
 
 
-def decode_membership(data: bytes) -> Membership:
+def decode_membership(data: bytes) -> RaftMembership:
     """Read the payload of a membership entry.
 
     Raises:
         RemoteProtocolError: it is none.
     """
     try:
-        change: Membership = _memberships.decode(data)
+        change: RaftMembership = _memberships.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"membership entry: {error}") from error
     return change
@@ -223,12 +225,12 @@ def _message(data: memoryview) -> Message:
     return message
 
 
-def as_record(entry: Entry) -> tuple[bytes, int, int]:
+def as_record(entry: LogEntry) -> tuple[bytes, int, int]:
     """Turn an entry of the wire into one of the log."""
     return bytes([entry.kind]) + entry.payload, entry.index, entry.term
 
 
-def as_entry(record: tuple[bytes, int, int]) -> Entry:
+def as_entry(record: tuple[bytes, int, int]) -> LogEntry:
     """Turn an entry of the log into one of the wire."""
     command, index, term = record
-    return Entry(index, term, command[0], command[1:])
+    return LogEntry(index, term, command[0], command[1:])

@@ -60,7 +60,7 @@ class Poller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class PeerIdentity:
     """How this host proves itself and finds others.
 
     Attributes:
@@ -83,7 +83,7 @@ class Identity:
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class PeerConnection:
     """One connection."""
 
     sock: socket.socket
@@ -116,13 +116,13 @@ class Events(Protocol):
 class Links:
     """All connections of a replica; every method but `adopt` is for the replica's thread."""
 
-    def __init__(self, identity: Identity, poller: Poller, events: Events) -> None:
+    def __init__(self, identity: PeerIdentity, poller: Poller, events: Events) -> None:
         self._identity = identity
         self._poller = poller
         self._events = events
-        self._up: dict[str, Link] = {}
-        self._pending: set[Link] = set()
-        self._unread: set[Link] = set()
+        self._up: dict[str, PeerConnection] = {}
+        self._pending: set[PeerConnection] = set()
+        self._unread: set[PeerConnection] = set()
         self._dialled_at: dict[str, float] = {}
         self._adopted: deque[socket.socket] = deque()
         self._encoded: tuple[Message | None, bytes] = (None, b"")
@@ -203,12 +203,12 @@ class Links:
         except OSError:
             sock.close()
             return
-        link = Link(sock, name, dialled=True, since=now, mask=WRITE)
+        link = PeerConnection(sock, name, dialled=True, since=now, mask=WRITE)
         self._pending.add(link)
         self._subscribe(link)
 
     def _begin(self, sock: socket.socket, now: float) -> None:
-        link = Link(sock, "", dialled=False, since=now)
+        link = PeerConnection(sock, "", dialled=False, since=now)
         try:
             link.sock = _secured(self._identity.server(), sock, None)
             _tune(link.sock)
@@ -219,15 +219,15 @@ class Links:
         self._pending.add(link)
         self._handshake(link)
 
-    def _subscribe(self, link: Link) -> None:
+    def _subscribe(self, link: PeerConnection) -> None:
         self._poller.watch(link.sock.fileno(), lambda _, event: self._ready(link, event), link.mask | ERROR)
 
-    def _want(self, link: Link, mask: int) -> None:
+    def _want(self, link: PeerConnection, mask: int) -> None:
         if link.mask != mask:
             link.mask = mask
             self._subscribe(link)
 
-    def _ready(self, link: Link, event: int) -> None:
+    def _ready(self, link: PeerConnection, event: int) -> None:
         if link.is_closed:
             return
         if not link.is_up:
@@ -238,7 +238,7 @@ class Links:
         if event & WRITE and not link.is_closed:
             self._write(link)
 
-    def _advance(self, link: Link) -> None:
+    def _advance(self, link: PeerConnection) -> None:
         """Go on with connecting or the handshake."""
         if link.dialled and not isinstance(link.sock, ssl.SSLSocket):
             try:
@@ -252,7 +252,7 @@ class Links:
                 return
         self._handshake(link)
 
-    def _handshake(self, link: Link) -> None:
+    def _handshake(self, link: PeerConnection) -> None:
         sock = link.sock
         assert isinstance(sock, ssl.SSLSocket)
         try:
@@ -277,7 +277,7 @@ class Links:
             return
         self._raise(link, name)
 
-    def _raise(self, link: Link, name: str) -> None:
+    def _raise(self, link: PeerConnection, name: str) -> None:
         older = self._up.get(name)
         if older is not None:
             self._close(older)
@@ -288,7 +288,7 @@ class Links:
         self._events.up(name)
         self._read(link)
 
-    def _read(self, link: Link) -> None:
+    def _read(self, link: PeerConnection) -> None:
         """Take what has come; what goes wrong in taking it in is the link's fault, in acting on it the replica's."""
         for _ in range(READS_MAX):
             data = self._receive(link)
@@ -309,7 +309,7 @@ class Links:
         if link.sock.pending():  # type: ignore[attr-defined] # poll does not see what TLS has decrypted already
             self._unread.add(link)
 
-    def _receive(self, link: Link) -> bytes:
+    def _receive(self, link: PeerConnection) -> bytes:
         """Receive; nothing when there is nothing now, or the link broke and is closed."""
         try:
             data = link.sock.recv(READ_BYTES)
@@ -321,7 +321,7 @@ class Links:
             self._close(link)
         return data
 
-    def _write(self, link: Link) -> None:
+    def _write(self, link: PeerConnection) -> None:
         try:
             while link.out:
                 sent = link.sock.send(link.out)
@@ -340,7 +340,7 @@ class Links:
         if link is not None:
             self._close(link)
 
-    def _close(self, link: Link) -> None:
+    def _close(self, link: PeerConnection) -> None:
         if link.is_closed:
             return
         link.is_closed = True

@@ -14,7 +14,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from dwcp_migrate.state.raft import messages
-from dwcp_migrate.state.raft.log_file import Journal, Record
+from dwcp_migrate.state.raft.log_file import LogFile, Record
 from dwcp_migrate.state.raft.snapshots import Snapshots
 
 COMPACT_ENTRIES: Final = 8192
@@ -70,7 +70,7 @@ clock = monotonic
 """The clock that the library's deadlines are in."""
 
 
-class Owner(Protocol):
+class ReplicaOwner(Protocol):
     """Who decides; `replica.Replica` is it."""
 
     name: str
@@ -103,7 +103,7 @@ class Owner(Protocol):
 class _Log:
     """The journal under the library's names."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: LogFile) -> None:
         self._journal = journal
 
     def add(self, command: bytes, idx: int, term: int) -> None:
@@ -134,7 +134,7 @@ class _Log:
 class _Courier(Transport):  # type: ignore[misc] # the library has no types
     """The replica's links under the library's names."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ReplicaOwner) -> None:
         super().__init__(None, None, ())
         self._owner = owner
 
@@ -163,7 +163,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         election_s: shortest time without a leader's word before an election; the longest is twice that.
     """
 
-    def __init__(self, owner: Owner, election_s: float) -> None:
+    def __init__(self, owner: ReplicaOwner, election_s: float) -> None:
         self.owner = owner
         super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=_Courier(owner))
         self._SyncObj__pipeNotifier = _Mute()
@@ -207,7 +207,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
 
     # -- handles
 
-    def load(self, journal: Journal, snapshots: Snapshots) -> None:
+    def load(self, journal: LogFile, snapshots: Snapshots) -> None:
         """Work on these from now on; term, vote and commit index come from the journal."""
         self._SyncObj__raftLog = _Log(journal)
         self._SyncObj__serializer = snapshots

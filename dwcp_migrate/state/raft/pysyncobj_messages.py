@@ -46,10 +46,10 @@ def to_wire(message: dict[str, Any], term: int) -> messages.Message:  # noqa: PL
     raise AssertionError(f"the library sends {message['type']}")
 
 
-def _append(message: dict[str, Any], term: int) -> messages.Append | messages.Snapshot:
+def _append(message: dict[str, Any], term: int) -> messages.Append | messages.RaftSnapshot:
     if "serialized" in message:
         data, first, last = message["serialized"] or (b"", False, False)  # nothing to give now is a heartbeat
-        return messages.Snapshot(term=term, commit=message["commit_index"], data=data, first=first, last=last)
+        return messages.RaftSnapshot(term=term, commit=message["commit_index"], data=data, first=first, last=last)
     return messages.Append(
         term=term,
         commit=message["commit_index"],
@@ -71,7 +71,7 @@ def to_library(message: messages.Message) -> dict[str, Any]:  # noqa: PLR0911 - 
                 "prevLogTerm": message.previous_term,
                 "entries": [as_record(entry) for entry in message.entries],
             }
-        case messages.Snapshot():
+        case messages.RaftSnapshot():
             return {
                 "type": "append_entries",
                 "term": message.term,

@@ -20,10 +20,10 @@ from dwcp_migrate.errors import JournalError, RemoteProtocolError
 from dwcp_migrate.state.fleet.commands import decode_batch
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.elections import Elections
-from dwcp_migrate.state.raft.log_file import Journal
+from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.state.raft.message_guard import Exchange
 from dwcp_migrate.state.raft.messages import as_entry, as_record
-from dwcp_migrate.state.raft.peer_connections import Identity, Links
+from dwcp_migrate.state.raft.peer_connections import Links, PeerIdentity
 from dwcp_migrate.state.raft.pysyncobj import CANDIDATE, LEADER, Answer, Raft, clock
 from dwcp_migrate.state.raft.snapshots import Image, Snapshots
 from dwcp_migrate.units import MIB
@@ -45,7 +45,7 @@ STALL_S: Final = 0.1
 Role = Literal["follower", "candidate", "leader", "observer"]
 
 
-class Machine(Protocol):
+class StateMachine(Protocol):
     """What the log drives. Methods may raise a DwcpError to stop the replica."""
 
     def apply(self, batch: list[bytes]) -> Any:
@@ -58,7 +58,7 @@ class Machine(Protocol):
         """Take a state."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a replica runs.
 
     Attributes:
@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = True
 
 
-class Replica:
+class RaftReplica:
     """A replica.
 
     Args:
@@ -89,13 +89,13 @@ class Replica:
     """
 
     def __init__(
-        self, settings: Settings, identity: Identity, machine: Machine, rejected: Callable[[str], None]
+        self, settings: RaftSettings, identity: PeerIdentity, machine: StateMachine, rejected: Callable[[str], None]
     ) -> None:
         self.name = identity.name
         self.rejected = rejected
         self._settings = settings
         self._machine = machine
-        self._journal = Journal(settings.directory, durable=settings.durable)
+        self._journal = LogFile(settings.directory, durable=settings.durable)
         self._snapshots = Snapshots(
             settings.directory / "snapshot",
             self._image,
@@ -137,7 +137,7 @@ class Replica:
         for change in self._changes(index):
             self._raft.change(change.verb, change.name)
 
-    def _changes(self, index: int) -> list[messages.Membership]:
+    def _changes(self, index: int) -> list[messages.RaftMembership]:
         found = [command[1:] for command, at, _ in self._journal[:] if at > index and command[0] == messages.MEMBERSHIP]
         return [messages.decode_membership(payload) for payload in found]
 

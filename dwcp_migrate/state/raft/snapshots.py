@@ -20,7 +20,7 @@ from msgspec import Meta
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.fleet.model import Name
-from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, Entry
+from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, LogEntry
 from dwcp_migrate.units import MIB
 
 SNAPSHOT_BYTES_MAX: Final = 64 * MIB
@@ -49,8 +49,8 @@ class Image(msgspec.Struct, frozen=True, array_like=True):
         state: as `model.encode` writes it.
     """
 
-    before: Entry
-    last: Entry
+    before: LogEntry
+    last: LogEntry
     voters: Annotated[tuple[Name, ...], Meta(max_length=64)]
     state: bytes
 

@@ -27,7 +27,7 @@ RATE_S: Final = 0.1
 """Over which a channel's rate is measured."""
 
 
-class Health:
+class ChannelHealth:
     """One channel's signs of life.
 
     Attributes:

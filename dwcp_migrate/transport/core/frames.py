@@ -51,7 +51,7 @@ PREAMBLE_BYTES: Final = _PREAMBLE.size
 HEADER_BYTES: Final = _HEADER.size
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
@@ -78,16 +78,16 @@ class Code(IntEnum):
 
 
 _PAYLOAD_LIMITS: Final = {
-    Kind.HELLO: (_GREETING.size + TOKEN_BYTES, _GREETING.size + TOKEN_BYTES),
-    Kind.WELCOME: (_GREETING.size, _GREETING.size),
-    Kind.REFUSE: (0, DETAIL_BYTES_MAX),
-    Kind.SEGMENT: (0, PAYLOAD_BYTES_MAX),
-    Kind.ACK: (0, 0),
-    Kind.REJECT: (0, 0),
-    Kind.PING: (0, 0),
-    Kind.PONG: (0, 0),
-    Kind.RETIRE: (0, 0),
-    Kind.CLOSE: (0, DETAIL_BYTES_MAX),
+    FrameKind.HELLO: (_GREETING.size + TOKEN_BYTES, _GREETING.size + TOKEN_BYTES),
+    FrameKind.WELCOME: (_GREETING.size, _GREETING.size),
+    FrameKind.REFUSE: (0, DETAIL_BYTES_MAX),
+    FrameKind.SEGMENT: (0, PAYLOAD_BYTES_MAX),
+    FrameKind.ACK: (0, 0),
+    FrameKind.REJECT: (0, 0),
+    FrameKind.PING: (0, 0),
+    FrameKind.PONG: (0, 0),
+    FrameKind.RETIRE: (0, 0),
+    FrameKind.CLOSE: (0, DETAIL_BYTES_MAX),
 }
 """Smallest and largest payload of each kind."""
 
@@ -96,7 +96,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame. Fields that a kind does not use are 0.
 
     Attributes:
-        kind: see `Kind`; decides which other fields count.
+        kind: see `FrameKind`; decides which other fields count.
         connection: SEGMENT, ACK, REJECT.
         sequence: of the segment; PING and PONG: the sender's number of the ping.
         flags: of the segment.
@@ -154,22 +154,22 @@ def encode(frame: Frame) -> bytes:
 
 def hello(token: bytes) -> Frame:
     """First frame of the side that dialled: it knows the session's token."""
-    return Frame(Kind.HELLO, payload=_GREETING.pack(VERSION, 0) + token)
+    return Frame(FrameKind.HELLO, payload=_GREETING.pack(VERSION, 0) + token)
 
 
 def welcome() -> Frame:
     """Answer to a good HELLO: the channel is up."""
-    return Frame(Kind.WELCOME, payload=_GREETING.pack(VERSION, 0))
+    return Frame(FrameKind.WELCOME, payload=_GREETING.pack(VERSION, 0))
 
 
 def refuse(code: Code, detail: str) -> Frame:
     """Answer to a bad HELLO; the channel closes after it."""
-    return Frame(Kind.REFUSE, raw_size=code, payload=_detail(detail))
+    return Frame(FrameKind.REFUSE, raw_size=code, payload=_detail(detail))
 
 
 def close(code: Code, detail: str = "") -> Frame:
     """The link ends: in order (DONE, everything was acknowledged) or not."""
-    return Frame(Kind.CLOSE, raw_size=code, payload=_detail(detail))
+    return Frame(FrameKind.CLOSE, raw_size=code, payload=_detail(detail))
 
 
 def read_hello(frame: Frame) -> bytes:
@@ -179,8 +179,8 @@ def read_hello(frame: Frame) -> bytes:
         RemoteProtocolError: another frame came first.
         VersionMismatchError: it speaks another version.
     """
-    if frame.kind != Kind.HELLO:
-        raise RemoteProtocolError(f"expected HELLO, got {Kind(frame.kind).name}")
+    if frame.kind != FrameKind.HELLO:
+        raise RemoteProtocolError(f"expected HELLO, got {FrameKind(frame.kind).name}")
     _check_version(_GREETING.unpack_from(frame.payload)[0])
     return bytes(frame.payload[_GREETING.size :])
 
@@ -328,7 +328,7 @@ def _decode_header(header: memoryview) -> tuple[Frame, int]:
     if limits is None:
         raise RemoteProtocolError(f"unknown frame kind {kind}")
     if not limits[0] <= length <= limits[1]:
-        raise LimitExceededError(f"{Kind(kind).name} of {length} bytes, allowed {limits[0]} to {limits[1]}")
+        raise LimitExceededError(f"{FrameKind(kind).name} of {length} bytes, allowed {limits[0]} to {limits[1]}")
     if connection >= CONNECTIONS_MAX:
         raise LimitExceededError(f"connection {connection}, at most {CONNECTIONS_MAX} of them")
     if sequence >= SEQUENCE_MAX:
@@ -336,10 +336,10 @@ def _decode_header(header: memoryview) -> tuple[Frame, int]:
     if attempt > ATTEMPTS_MAX:
         raise LimitExceededError(f"attempt {attempt} at one segment, at most {ATTEMPTS_MAX}")
     frame = Frame(kind, connection, sequence, flags, attempt, raw_size, checksum, offset, total)
-    if kind == Kind.SEGMENT:
+    if kind == FrameKind.SEGMENT:
         _check_piece(frame, length)
     elif flags or offset or total or checksum:
-        raise RemoteProtocolError(f"{Kind(kind).name} with fields of a segment")
+        raise RemoteProtocolError(f"{FrameKind(kind).name} with fields of a segment")
     return frame, length
 
 

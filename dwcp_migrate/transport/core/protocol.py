@@ -20,9 +20,9 @@ from typing import Final
 
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError
 from dwcp_migrate.transport.core import frames
-from dwcp_migrate.transport.core.channel_health import Health
-from dwcp_migrate.transport.core.frames import Code, Frame, Kind
-from dwcp_migrate.transport.core.rate_limiter import Pacer
+from dwcp_migrate.transport.core.channel_health import ChannelHealth
+from dwcp_migrate.transport.core.frames import Code, Frame, FrameKind
+from dwcp_migrate.transport.core.rate_limiter import RateLimiter
 from dwcp_migrate.transport.core.receive_queue import Inbox
 from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.core.send_queue import Outbox
@@ -92,11 +92,11 @@ class LinkState:
     def __init__(self, now: float, loss_s_max: float) -> None:
         self.outbox = Outbox()
         self.inbox = Inbox()
-        self.pacer = Pacer()
+        self.pacer = RateLimiter()
         self.channels_lost = 0
         self.link_losses = 0
         self._loss_s_max = loss_s_max
-        self._channels: dict[int, Health] = {}
+        self._channels: dict[int, ChannelHealth] = {}
         self._acknowledgements: dict[int, int] = {}
         self._rejections: dict[tuple[int, int], int] = {}
         self._lost_since: float | None = now
@@ -153,7 +153,7 @@ class LinkState:
     def channel_up(self, now: float, channel: int) -> float | None:
         """A channel is ready. Returns how long the link was lost when this one ends that, else None."""
         lost_since, self._lost_since = self._lost_since, None
-        self._channels[channel] = Health(now)
+        self._channels[channel] = ChannelHealth(now)
         self._repeat_state()
         return None if lost_since is None else now - lost_since
 
@@ -210,7 +210,7 @@ class LinkState:
             if health.retire_sent:
                 return None
             health.retire_sent = True
-            return Frame(Kind.RETIRE)
+            return Frame(FrameKind.RETIRE)
         frame = self.outbox.pull(channel, health.quantum(now), bulk=not self.pacer.wait_s(now))
         if frame is not None:
             health.took(len(frame.payload))
@@ -228,26 +228,26 @@ class LinkState:
             return None
         health.received(now)
         match frame.kind:
-            case Kind.SEGMENT:
+            case FrameKind.SEGMENT:
                 return self._receive_segment(frame)
-            case Kind.ACK:
+            case FrameKind.ACK:
                 news = self.outbox.acknowledge(frame.connection, frame.sequence)
                 return Acknowledged(frame.connection, frame.sequence) if news else None
-            case Kind.REJECT:
+            case FrameKind.REJECT:
                 news = self.outbox.reject(frame.connection, frame.sequence, frame.attempt)
                 return Rejected(frame.connection, frame.sequence) if news else None
-            case Kind.PING:
+            case FrameKind.PING:
                 health.asked(frame.sequence)
-            case Kind.PONG:
+            case FrameKind.PONG:
                 self.outbox.received(channel, health.pong(now, frame.sequence))
                 self._rtts = [*self._rtts[-(RTT_SAMPLES_MAX - 1) :], health.rtt_s]
-            case Kind.RETIRE:
+            case FrameKind.RETIRE:
                 health.retiring = health.retire_received = True
                 return Retired() if health.retire_sent else None
-            case Kind.CLOSE:
+            case FrameKind.CLOSE:
                 return Closed(self._closing_error(frame))
             case _:
-                raise RemoteProtocolError(f"{Kind(frame.kind).name} after the greeting")
+                raise RemoteProtocolError(f"{FrameKind(frame.kind).name} after the greeting")
         return None
 
     def tick(self, now: float) -> list[ChannelDead | LinkFailed]:
@@ -274,26 +274,26 @@ class LinkState:
             self._rejections.pop((frame.connection, frame.sequence), None)
         return segment
 
-    def _pull_control(self, now: float, channel: int, health: Health) -> Frame | None:
+    def _pull_control(self, now: float, channel: int, health: ChannelHealth) -> Frame | None:
         number = health.answer()
         if number is not None:
-            return Frame(Kind.PONG, sequence=number)
+            return Frame(FrameKind.PONG, sequence=number)
         if self._acknowledgements:
             connection, sequence = self._acknowledgements.popitem()
-            return Frame(Kind.ACK, connection, sequence)
+            return Frame(FrameKind.ACK, connection, sequence)
         if self._rejections:
             (connection, sequence), attempt = self._rejections.popitem()
-            return Frame(Kind.REJECT, connection, sequence, attempt=attempt)
+            return Frame(FrameKind.REJECT, connection, sequence, attempt=attempt)
         if health.is_ping_due(now):
-            return Frame(Kind.PING, sequence=health.ping(now, self.outbox.ledger_length(channel)))
+            return Frame(FrameKind.PING, sequence=health.ping(now, self.outbox.ledger_length(channel)))
         return None
 
-    def _pull_farewell(self, health: Health, close: Frame) -> Frame:
+    def _pull_farewell(self, health: ChannelHealth, close: Frame) -> Frame:
         """On each channel all acknowledgements, then CLOSE: whichever comes first tells the whole truth."""
         if health.farewell is None:
             health.farewell = list(self.inbox.acknowledgements().items())
         if health.farewell:
-            return Frame(Kind.ACK, *health.farewell.pop())
+            return Frame(FrameKind.ACK, *health.farewell.pop())
         health.close_sent = True
         return close
 

@@ -15,7 +15,7 @@ BURST_BYTES_MIN: Final = 64 * KIB
 """A slow rate still sends a few TLS records at once."""
 
 
-class Pacer:
+class RateLimiter:
     """One link's rate, 0 for none."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
-from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Frame, Kind
+from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Frame, FrameKind
 from dwcp_migrate.transport.core.segment import (
     CONNECTIONS_MAX,
     PAYLOAD_BYTES_MAX,
@@ -234,7 +234,7 @@ class Outbox:
 def _frame(piece: _Piece) -> Frame:
     segment = piece.retained.segment
     return Frame(
-        Kind.SEGMENT,
+        FrameKind.SEGMENT,
         segment.connection,
         segment.sequence,
         segment.flags,

@@ -36,7 +36,7 @@ RATE_WINDOW_S: Final = 4.0
 """The rate is the best sample of that long; a source that had little to send must not look like a slow link."""
 
 
-class Window:
+class InFlightWindow:
     """Bound of one direction of a link.
 
     Attributes:

@@ -30,7 +30,7 @@ from dwcp_migrate.errors import (
 from dwcp_migrate.transport import tls
 from dwcp_migrate.transport.core import frames
 from dwcp_migrate.transport.core.dial_policy import CONNECT_S_MAX
-from dwcp_migrate.transport.core.frames import Code, Frame, FrameReader, Kind, Preamble
+from dwcp_migrate.transport.core.frames import Code, Frame, FrameKind, FrameReader, Preamble
 from dwcp_migrate.transport.core.options import LinkOptions
 from dwcp_migrate.transport.io import tcp_info
 from dwcp_migrate.units import KIB
@@ -51,7 +51,7 @@ that loss has slowed to 300 KB/s hold up everything behind them for 0.4 s."""
 _TCP_NOTSENT_LOWAT: Final = 25
 
 
-class Phase(Enum):
+class ChannelPhase(Enum):
     """How far a channel is."""
 
     CONNECTING = auto()
@@ -131,7 +131,7 @@ class Channel:
         number: the link's name for it, never reused.
         dialled: whether we dialled it.
         since: when it was made.
-        phase: see `Phase`.
+        phase: see `ChannelPhase`.
         blocked: unsent bytes wait for the kernel; pull nothing for it.
         events: what epoll watches for it; the carrier's.
         sent_bytes: frames given to TLS.
@@ -144,7 +144,7 @@ class Channel:
         self.number = number
         self.dialled = dialled
         self.since = now
-        self.phase = Phase.CONNECTING if dialled else Phase.HANDSHAKING
+        self.phase = ChannelPhase.CONNECTING if dialled else ChannelPhase.HANDSHAKING
         self.blocked = dialled
         self.events = 0
         self.sent_bytes = 0
@@ -169,11 +169,11 @@ class Channel:
     @property
     def has_buffered(self) -> bool:
         """Whether TLS holds decrypted bytes of which epoll knows nothing."""
-        return self._tls is not None and self.phase is not Phase.LINGERING and self._tls.pending() > 0
+        return self._tls is not None and self.phase is not ChannelPhase.LINGERING and self._tls.pending() > 0
 
     def is_late(self, now: float) -> bool:
         """Whether it took too long to come up, or to go."""
-        return self.phase is not Phase.UP and now > self._deadline
+        return self.phase is not ChannelPhase.UP and now > self._deadline
 
     def delivered_bytes(self) -> int:
         """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes the rest of it too."""
@@ -188,31 +188,31 @@ class Channel:
             ChannelEnd: the connection is over.
             DwcpError: the peer is not who or what it should be; see `refused`.
         """
-        if self.phase is Phase.CONNECTING:
+        if self.phase is ChannelPhase.CONNECTING:
             self._finish_connect(now)
-        if self.phase is Phase.HANDSHAKING and not self._handshake():
+        if self.phase is ChannelPhase.HANDSHAKING and not self._handshake():
             return []
-        if self.phase is Phase.LINGERING:
+        if self.phase is ChannelPhase.LINGERING:
             self._discard()
             return []
         received = self._read(budget)
-        while self.phase is Phase.GREETING and received:
+        while self.phase is ChannelPhase.GREETING and received:
             self._greet(received.pop(0))
         self.flush()
         return received
 
     def refused(self, now: float, error: DwcpError) -> bool:
         """After `error` from `advance`: tell the peer if it can be told. Returns whether the channel lingers."""
-        if self.dialled or self.phase is Phase.UP:
+        if self.dialled or self.phase is ChannelPhase.UP:
             return False
-        if self.phase is Phase.GREETING:
+        if self.phase is ChannelPhase.GREETING:
             self._queue_refusal(error)
         try:
             self.flush()
             self.socket.shutdown(socket.SHUT_WR)
         except (OSError, ChannelEnd):
             return False
-        self.phase, self._deadline, self.blocked = Phase.LINGERING, now + LINGER_S, False
+        self.phase, self._deadline, self.blocked = ChannelPhase.LINGERING, now + LINGER_S, False
         self._out.clear()
         return True
 
@@ -287,7 +287,7 @@ class Channel:
             self._set_congestion_control()
         except OSError as error:
             raise ChannelEnd(f"preamble: {error}") from error
-        self.phase, self._deadline = Phase.HANDSHAKING, now + HANDSHAKE_S
+        self.phase, self._deadline = ChannelPhase.HANDSHAKING, now + HANDSHAKE_S
         self._begin_tls()
 
     def _set_congestion_control(self) -> None:
@@ -313,7 +313,7 @@ class Channel:
             raise tls.as_typed(error) from error
         except OSError as error:
             raise ChannelEnd(f"TLS handshake: {error}") from error
-        self.phase = Phase.GREETING
+        self.phase = ChannelPhase.GREETING
         if self.dialled:
             self.queue(frames.hello(self._terms.options.token))
         else:
@@ -340,14 +340,14 @@ class Channel:
         if not self._terms.admit():
             raise PeerRefusedError("too many channels", code="channels")
         self.queue(frames.welcome())
-        self.phase = Phase.UP
+        self.phase = ChannelPhase.UP
 
     def _take_answer(self, frame: Frame) -> None:
-        if frame.kind == Kind.WELCOME:
-            self.phase = Phase.UP
+        if frame.kind == FrameKind.WELCOME:
+            self.phase = ChannelPhase.UP
             return
-        if frame.kind != Kind.REFUSE:
-            raise RemoteProtocolError(f"expected WELCOME, got {Kind(frame.kind).name}")
+        if frame.kind != FrameKind.REFUSE:
+            raise RemoteProtocolError(f"expected WELCOME, got {FrameKind(frame.kind).name}")
         detail = f"the peer refused a channel: {frames.read_detail(frame)}"
         if frame.raw_size == Code.VERSION:
             raise VersionMismatchError(detail, hint="upgrade the older agent")
@@ -391,7 +391,7 @@ class Channel:
 
     def _explain_write_error(self, error: OSError) -> None:
         """A broken write says little; the peer's alert or REFUSE, if any, waits to be read."""
-        if self.phase is Phase.GREETING:
+        if self.phase is ChannelPhase.GREETING:
             for frame in self._read(RECORD_BYTES):
                 self._greet(frame)
         raise ChannelEnd(f"connection lost: {error}") from error

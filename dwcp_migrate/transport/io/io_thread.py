@@ -34,7 +34,7 @@ from dwcp_migrate.transport.core.options import LinkReceiver
 from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
 from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.io import channel as channels
-from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, Phase, Terms
+from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, ChannelPhase, Terms
 from dwcp_migrate.units import KIB
 
 TICK_S: Final = 0.25
@@ -50,7 +50,7 @@ ACCEPTED_MAX: Final = 2 * 512
 """Channels of a destination, those that it does not know to be dead included."""
 
 
-class Carrier:
+class LinkThread:
     """One link's thread.
 
     Attributes:
@@ -197,7 +197,7 @@ class Carrier:
         phase = channel.phase
         try:
             received = channel.advance(now, TURN_BYTES)
-            if phase is not Phase.UP and channel.phase is Phase.UP:
+            if phase is not ChannelPhase.UP and channel.phase is ChannelPhase.UP:
                 self._up(channel, now)
             for frame in received:
                 with self.lock:
@@ -234,7 +234,7 @@ class Carrier:
         if events != channel.events:
             channel.events = events
             self._epoll.modify(channel.socket, events)
-        if channel.phase is Phase.UP and not channel.blocked:
+        if channel.phase is ChannelPhase.UP and not channel.blocked:
             self._ready[channel.number] = channel
             if heard:  # it lives: acknowledgements go there first
                 self._ready.move_to_end(channel.number, last=False)
@@ -305,7 +305,9 @@ class Carrier:
 
     def _counts(self) -> tuple[int, int]:
         up = self.state.up
-        pending = sum(1 for channel in self._channels.values() if channel.dialled and channel.phase is not Phase.UP)
+        pending = sum(
+            1 for channel in self._channels.values() if channel.dialled and channel.phase is not ChannelPhase.UP
+        )
         return up, pending
 
     def _dial(self, now: float) -> None:
@@ -351,7 +353,7 @@ class Carrier:
             return
         self._forget(channel, in_order=in_order)
         now = monotonic()
-        if channel.phase is not Phase.UP:
+        if channel.phase is not ChannelPhase.UP:
             if channel.dialled:
                 self._errors[PeerUnreachableError.__name__] += 1
                 self._dialer.failed(now, channel.since)
@@ -389,7 +391,7 @@ class Carrier:
         for channel in list(self._channels.values()):
             if channel.is_late(now):
                 self._lose(channel, "timeout")
-            elif channel.phase is Phase.UP:
+            elif channel.phase is ChannelPhase.UP:
                 with contextlib.suppress(OSError), self.lock:
                     self.state.progress(now, channel.number, channel.delivered_bytes())
         self._owing.update(self._ready)

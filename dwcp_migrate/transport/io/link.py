@@ -19,7 +19,7 @@ from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkR
 from dwcp_migrate.transport.core.protocol import LinkState
 from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.io.channel import Terms
-from dwcp_migrate.transport.io.io_thread import Carrier
+from dwcp_migrate.transport.io.io_thread import LinkThread
 from dwcp_migrate.transport.tls import make_context
 
 _SIDES: Final[dict[Role, Literal["client", "server"]]] = {"source": "client", "destination": "server"}
@@ -46,7 +46,7 @@ class Link:
         self._state = LinkState(now, options.loss_s_max)
         terms = Terms(options, context, self._has_room)
         self._channels_max = 2 * max(options.channels, options.channels_max)
-        self._carrier = Carrier(self._state, receiver, terms, controller, now)
+        self._carrier = LinkThread(self._state, receiver, terms, controller, now)
 
     def start(self) -> None:
         """Start the thread; the source begins to dial."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.authorization.certificates import Certifying
-from dwcp_migrate.config import Coordination, Pbft, PbftMember
+from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.config import CoordinationConfig, PbftConfig, PbftMemberConfig
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.tickets.machine import Ownership
 from dwcp_migrate.errors import NoQuorumError, SessionError
 from dwcp_migrate.protocol.control import Permit
 from dwcp_migrate.state.fleet.commands import Body, PutHost
-from dwcp_migrate.state.fleet.model import Outcome
+from dwcp_migrate.state.fleet.model import TicketOutcome
 from tests.agent.authorization.test_permits import UUID, WEB, World, world_of
 from tests.agent.deciders import Deciders, FakeGroup
 from tests.consensus.members import identity
@@ -22,8 +22,8 @@ from tests.consensus.members import identity
 if TYPE_CHECKING:
     from dwcp_migrate.agent.pbft.group import PbftGroup
 
-PBFT = Pbft(cluster="00" * 16, members=(PbftMember("r0", identity("r0").public.hex()),))
-SHARED = Coordination(voters=("a", "b", "c"), pbft=PBFT)
+PBFT = PbftConfig(cluster="00" * 16, members=(PbftMemberConfig("r0", identity("r0").public.hex()),))
+SHARED = CoordinationConfig(voters=("a", "b", "c"), pbft=PBFT)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def judged(world: World, permit: Permit) -> str:
 class _Silent:
     """A fleet's state without a majority: what is known is known, nothing new is agreed on."""
 
-    async def submit(self, _body: Body, _timeout_s: float) -> Outcome:
+    async def submit(self, _body: Body, _timeout_s: float) -> TicketOutcome:
         raise NoQuorumError("no majority")
 
 
@@ -101,7 +101,7 @@ async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: Wor
     there = world.hosts["b"]
     await there.permits.ended("one", "destination", "failed", certain=True)
     assert await judged(world, permit) == "ticket"
-    again = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
+    again = CertificateIssuer(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
     assert not again.verify(permit)
 
 
@@ -140,7 +140,7 @@ async def test_a_damaged_list_of_used_tickets_lets_nothing_in(world: World) -> N
     permit, _ = await world.agree()
     there = world.hosts["b"]
     (Path(there.runtime.config.state_directory) / "pbft" / "used").write_bytes(b"?")
-    damaged = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
+    damaged = CertificateIssuer(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
     assert not damaged.verify(permit)
 
 
@@ -156,7 +156,7 @@ async def test_a_failed_migration_gives_its_ticket_back(world: World) -> None:
 async def test_a_move_that_was_left_unsaid_is_made_up_for(world: World) -> None:
     await world.agree()
     there = world.hosts["b"]
-    back = Certifying(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))  # its agent was killed
+    back = CertificateIssuer(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))  # its agent was killed
     assert decode(await back.certify(UUID, "a"))
     assert owner(world) == Ownership(UUID, "b", 1)
 

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.authorization.certificates import Certifying
-from dwcp_migrate.agent.authorization.fleet_state import Coordination
-from dwcp_migrate.agent.authorization.permits import CLOCK_SKEW_S, Permits, as_permit
-from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, Recovery
+from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.permits import CLOCK_SKEW_S, MigrationAuthorizer, as_permit
+from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, TicketReconciler
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.peers.directory import Directory, SilentPeers
-from dwcp_migrate.agent.tracking.domain_tracker import Domains
-from dwcp_migrate.agent.tracking.history import History
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.config import Config, Peer
-from dwcp_migrate.config import Coordination as Configured
+from dwcp_migrate.config import Config, CoordinationConfig, PeerConfig
 from dwcp_migrate.errors import PeerUnreachableError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcements
-from dwcp_migrate.hypervisor.base import Domain, JobStatistics
+from dwcp_migrate.hypervisor.base import DomainInfo, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.protocol.control import Ask, DomainName, Expect, Expected, Permit, Runs
 from dwcp_migrate.state.fake import FakeEngine
@@ -36,7 +35,7 @@ from tests.agent.deciders import Deciders, FakeGroup
 if TYPE_CHECKING:
     from dwcp_migrate.agent.pbft.group import PbftGroup
     from dwcp_migrate.agent.peers.client import ControlClient
-    from dwcp_migrate.dataplane.process_pool import Spares
+    from dwcp_migrate.dataplane.process_pool import DataProcessPool
 
 UUID = "0123abcd-0000-1111-2222-333344445555"
 WEB = DomainName(UUID, "web1")
@@ -49,7 +48,7 @@ class Control:
     def __init__(self, world: "World") -> None:
         self._world = world
 
-    async def ask(self, peer: Peer, _address: str, request: Any, _answer: object) -> Any:
+    async def ask(self, peer: PeerConfig, _address: str, request: Any, _answer: object) -> Any:
         host = self._world.hosts[peer.name]
         if not host.is_reachable:
             raise PeerUnreachableError("gone")
@@ -62,38 +61,38 @@ class Control:
 class Host:
     """One host's part in agreements."""
 
-    def __init__(self, world: "World", name: str, configured: Configured, directory: Path) -> None:
+    def __init__(self, world: "World", name: str, configured: CoordinationConfig, directory: Path) -> None:
         self.announced: list[DomainName] = []
         self.is_reachable = True
         self.watcher = FakeWatcher()
-        ledger = Ledger(History(directory / name), time.time)
-        peers = [Peer(name=other, addresses=[f"10.0.0.{number}"]) for number, other in enumerate(NAMES, 1)]
+        ledger = MigrationRegistry(MigrationHistory(directory / name), time.time)
+        peers = [PeerConfig(name=other, addresses=[f"10.0.0.{number}"]) for number, other in enumerate(NAMES, 1)]
         self.runtime = Runtime(
             config=Config(name=name, state_directory=directory / name, coordination=configured),
             name=name,
-            directory=Directory(peers, name, lambda _: False),
+            directory=PeerDirectory(peers, name, lambda _: False),
             silent=SilentPeers(1.0),
             announcements=Announcements(1.0),
             ledger=ledger,
-            spares=cast("Spares", None),
+            spares=cast("DataProcessPool", None),
             control=cast("ControlClient", Control(world)),
-            domains=Domains(self.watcher, ledger),
+            domains=DomainTracker(self.watcher, ledger),
             keep_translation=list,
         )
         self.engine = FakeEngine(name, world.machine, lambda: world.now)
-        self.coordination = Coordination(self.runtime, _no_context, lambda _: None, lambda: self.engine)
+        self.coordination = ClusterStateClient(self.runtime, _no_context, lambda _: None, lambda: self.engine)
         self.group = FakeGroup(name, world.deciders)
-        self.certifying = Certifying(self.runtime, cast("PbftGroup", self.group))
-        self.permits = Permits(self.runtime, self.coordination, self.certifying)
-        self.recovery = Recovery(self.runtime, self.coordination, self.permits)
+        self.certifying = CertificateIssuer(self.runtime, cast("PbftGroup", self.group))
+        self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
+        self.recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
 
-    def peer(self, name: str) -> Peer:
+    def peer(self, name: str) -> PeerConfig:
         found = self.runtime.directory.by_name(name)
         assert found is not None
         return found
 
     def runs(self, uuid: str = UUID, job: JobStatistics | None = None) -> None:
-        self.watcher.running[uuid] = Domain(uuid, "web1", 1 << 30, job)
+        self.watcher.running[uuid] = DomainInfo(uuid, "web1", 1 << 30, job)
 
 
 def _no_context(_: str) -> Any:
@@ -103,7 +102,7 @@ def _no_context(_: str) -> Any:
 class World:
     """Hosts a, b and c and their one state."""
 
-    def __init__(self, directory: Path, configured: Configured, deciders: Deciders | None = None) -> None:
+    def __init__(self, directory: Path, configured: CoordinationConfig, deciders: Deciders | None = None) -> None:
         self.deciders = deciders
         self.machine = FleetMachine()
         self.now = time.time()
@@ -133,7 +132,9 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(directory: Path, configured: Configured, deciders: Deciders | None = None) -> AsyncIterator[World]:
+async def world_of(
+    directory: Path, configured: CoordinationConfig, deciders: Deciders | None = None
+) -> AsyncIterator[World]:
     world = World(directory, configured, deciders)
     async with AsyncExitStack() as stack:
         for host in world.hosts.values():
@@ -148,13 +149,13 @@ async def world_of(directory: Path, configured: Configured, deciders: Deciders |
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with world_of(tmp_path, Configured(voters=NAMES)) as made:
+    async with world_of(tmp_path, CoordinationConfig(voters=NAMES)) as made:
         yield made
 
 
 @pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[World]:
-    async with world_of(tmp_path, Configured(voters=NAMES, require=True)) as made:
+    async with world_of(tmp_path, CoordinationConfig(voters=NAMES, require=True)) as made:
         yield made
 
 
@@ -332,14 +333,14 @@ async def test_a_drain_is_known_to_the_fleet(world: World) -> None:
 
 
 async def test_an_engine_that_cannot_start_leaves_an_agent_without_it(tmp_path: Path) -> None:
-    async with world_of(tmp_path, Configured()) as world:
+    async with world_of(tmp_path, CoordinationConfig()) as world:
         runtime = world.hosts["a"].runtime
         (tmp_path / "a" / "alone").mkdir(parents=True)
         (tmp_path / "a" / "alone" / "snapshot").write_bytes(b"damaged")
-        broken = Coordination(runtime, _no_context, lambda _: None)
+        broken = ClusterStateClient(runtime, _no_context, lambda _: None)
         await broken.start()
         assert "damaged" in broken.latest.error
-        agreement = await Permits(runtime, broken, world.hosts["a"].certifying).obtain(
+        agreement = await MigrationAuthorizer(runtime, broken, world.hosts["a"].certifying).obtain(
             "one", world.hosts["a"].peer("b"), "", [WEB]
         )
         assert agreement.note.startswith("point-to-point")
@@ -370,7 +371,7 @@ LEAVING = tuple(DomainName(f"0123abcd-0000-1111-2222-00000000000{number}", f"web
 
 async def test_of_several_that_leave_at_once_two_ends_agree_on_none_that_may_be_another(tmp_path: Path) -> None:
     """Libvirt lists the job of the first only, and every one of the four connections would be taken for it."""
-    async with world_of(tmp_path, Configured()) as world:
+    async with world_of(tmp_path, CoordinationConfig()) as world:
         source, destination = world.hosts["a"], world.hosts["b"]
         destination.announced = list(LEAVING)
         for identity in ("one", "two"):
@@ -384,7 +385,7 @@ async def test_of_several_that_leave_at_once_two_ends_agree_on_none_that_may_be_
 
 
 async def test_a_domain_whose_memory_is_carried_already_is_not_agreed_on_again(tmp_path: Path) -> None:
-    async with world_of(tmp_path, Configured()) as world:
+    async with world_of(tmp_path, CoordinationConfig()) as world:
         source, destination = world.hosts["a"], world.hosts["b"]
         source.runtime.ledger.put(carries(LEAVING[0]))
         destination.announced = list(LEAVING[:2])

@@ -1,6 +1,6 @@
 """What the group could not be told: in order, again, and not for ever."""
 
-from dwcp_migrate.agent.authorization.retry_queue import OWED_MAX, Owed
+from dwcp_migrate.agent.authorization.retry_queue import OWED_MAX, RetryQueue
 from dwcp_migrate.consensus.tickets.machine import Cancel, Operation, Ownership, Release, Result
 from dwcp_migrate.errors import NoQuorumError
 
@@ -12,7 +12,7 @@ class Group:
         self.is_up = False
         self.told: list[Operation] = []
         self.now = 0.0
-        self.owed = Owed(self.ask, lambda: self.now)
+        self.owed = RetryQueue(self.ask, lambda: self.now)
 
     async def ask(self, operation: Operation) -> Result:
         if not self.is_up:

@@ -7,17 +7,17 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.daemon import _runtime
-from dwcp_migrate.agent.forecasting.loop import LOOK_S, Planner
-from dwcp_migrate.agent.http.prediction_handlers import Prospect
-from dwcp_migrate.agent.peers.directory import Directory
-from dwcp_migrate.api.migration import Event, Migration, close, note
+from dwcp_migrate.agent.forecasting.loop import LOOK_S, ForecastLoop
+from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
+from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.api.migration import Migration, MigrationEvent, close, note
 from dwcp_migrate.bandwidth.storage.series import Key
-from dwcp_migrate.config import Config, Peer
+from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.hypervisor.base import Domain
+from dwcp_migrate.hypervisor.base import DomainInfo
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.hypervisor.network import Interface
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
 
 UUID = "8f3c1d6e-0000-4000-8000-000000000001"
@@ -28,20 +28,20 @@ class World:
     """A planner, and the host around it."""
 
     def __init__(self, directory: Path) -> None:
-        self.watcher = FakeWatcher([Domain(UUID, "web1", GIB)])
+        self.watcher = FakeWatcher([DomainInfo(UUID, "web1", GIB)])
         self.watcher.dirty_rates[UUID] = 8.0 * MIB
         config = Config(
             name="hv1",
             state_directory=directory,
             runtime_directory=directory,
-            peers=[Peer(name="hv2", addresses=["192.0.2.2"], port=9)],
+            peers=[PeerConfig(name="hv2", addresses=["192.0.2.2"], port=9)],
         )
         self.runtime = _runtime(config, self.watcher, ["true"], list)
-        self.runtime.directory = Directory(config.peers, "hv1", lambda _: False)
+        self.runtime.directory = PeerDirectory(config.peers, "hv1", lambda _: False)
         self.sent = 0
         self.looked: list[list[str]] = []
         self.paced: dict[str, float] = {}
-        self.planner = Planner(self.runtime, self.paced.__setitem__, self.look)
+        self.planner = ForecastLoop(self.runtime, self.paced.__setitem__, self.look)
         self.record = Migration(
             id="aa" * 16,
             role="source",
@@ -69,7 +69,7 @@ class World:
                 replace(
                     self.record,
                     remaining_bytes=int(GIB - second * RATE),
-                    counters=Counters(
+                    counters=MigrationCounters(
                         raw_bytes=int(2 * second * RATE),
                         wire_bytes=int(second * RATE),
                         rtt_s=0.02,
@@ -131,7 +131,7 @@ async def test_one_that_waits_for_its_own_rate_says_nothing_about_the_link(world
         for record, rate, busy in ((world.record, 5e6, 0.2), (held, 0.3e6, 1.0)):
             sent = 20 * RATE * (record is world.record) + second * rate
             waited_s = 20.0 * (record is world.record) + second * busy
-            counters = Counters(
+            counters = MigrationCounters(
                 raw_bytes=int(sent), wire_bytes=int(sent), link_waiting_s=waited_s, path_waiting_s=waited_s
             )
             world.runtime.ledger.put(replace(record, counters=counters))
@@ -182,7 +182,7 @@ async def test_what_the_interfaces_carry_beside_migrations_is_other_traffic(
 
 
 async def test_a_prediction_is_asked_for_by_name_or_uuid_and_measures_the_dirty_rate(world: World) -> None:
-    prospect = Prospect(world.runtime, world.planner)
+    prospect = PredictionHandlers(world.runtime, world.planner)
     for name in ("web1", UUID):
         said = await prospect.predict(name, "hv2", 0.0)
         assert said.domain == "web1"
@@ -194,7 +194,7 @@ async def test_a_prediction_is_asked_for_by_name_or_uuid_and_measures_the_dirty_
 
 
 async def test_who_is_unknown_is_said(world: World) -> None:
-    prospect = Prospect(world.runtime, world.planner)
+    prospect = PredictionHandlers(world.runtime, world.planner)
     with pytest.raises(NotFoundError, match="no domain"):
         await prospect.predict("web9", "hv2", 0.0)
     with pytest.raises(NotFoundError, match="no peer"):
@@ -203,7 +203,7 @@ async def test_who_is_unknown_is_said(world: World) -> None:
 
 
 async def test_links_are_shown_once_they_were_measured_and_wishes_are_taken(world: World) -> None:
-    prospect = Prospect(world.runtime, world.planner)
+    prospect = PredictionHandlers(world.runtime, world.planner)
     assert prospect.links() == []
     await world.carry(5, busy=1.0)
     (link,) = prospect.links()
@@ -216,7 +216,7 @@ async def test_links_are_shown_once_they_were_measured_and_wishes_are_taken(worl
 
 
 async def test_what_was_measured_is_told_and_nothing_is_measured_for_it(world: World) -> None:
-    prospect = Prospect(world.runtime, world.planner)
+    prospect = PredictionHandlers(world.runtime, world.planner)
     assert (await prospect.measured()).guests == []
     for rate in (1e6, 9e6, 2e6):
         world.planner.forecasts.note(Key("domain", "dirty", UUID), rate, 1000.0)
@@ -265,4 +265,4 @@ async def test_the_link_goes_to_the_next_at_once_and_not_at_the_next_tick(
 def _all_sent(record: Migration) -> Migration:
     """QEMU's connection is over, and libvirt has not said yet how it went."""
     record = replace(record, connections={"main": 1})
-    return note(record, Event(at=1021.0, event="connection-closed", connection=0))
+    return note(record, MigrationEvent(at=1021.0, event="connection-closed", connection=0))

@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
-from dwcp_migrate.api.migration import Expected, Migration, close
+from dwcp_migrate.api.migration import ExpectedMigration, Migration, close
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
 
@@ -33,7 +33,7 @@ def test_the_less_is_known_the_wider_is_what_is_said(tmp_path: Path) -> None:
 
 
 def finished(seconds: float, **changes: object) -> Migration:
-    expected = Expected(
+    expected = ExpectedMigration(
         time_s=(9, 10, 11),
         downtime_s=(0.1, 0.1, 0.1),
         wire_bytes=(1, 1, 1),
@@ -68,13 +68,13 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
     stages = [
-        (1.0, 1, Counters(raw_bytes=10 * MIB, wire_bytes=2 * MIB)),
-        (11.0, 2, Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=1.0)),
-        (13.0, 3, Counters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, path_waiting_s=1.1)),
+        (1.0, 1, MigrationCounters(raw_bytes=10 * MIB, wire_bytes=2 * MIB)),
+        (11.0, 2, MigrationCounters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=1.0)),
+        (13.0, 3, MigrationCounters(raw_bytes=GIB + 40 * MIB, wire_bytes=260 * MIB, path_waiting_s=1.1)),
     ]
     for seconds, iteration, counters in stages:
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
-    counters = Counters(raw_bytes=GIB + 41 * MIB, wire_bytes=260 * MIB + 100)
+    counters = MigrationCounters(raw_bytes=GIB + 41 * MIB, wire_bytes=260 * MIB + 100)
     predictions.ended(close(record(iteration=3, counters=counters), 1014.0, libvirt="completed"))
 
     def newest(quantity: str) -> float:
@@ -89,10 +89,10 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
 def test_a_cancelled_migration_teaches_by_its_passes_and_by_what_was_left_of_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
-    whole = Counters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=9.0)
-    for seconds, iteration, counters in ((1.0, 1, Counters()), (11.0, 2, whole)):
+    whole = MigrationCounters(raw_bytes=GIB, wire_bytes=256 * MIB, path_waiting_s=9.0)
+    for seconds, iteration, counters in ((1.0, 1, MigrationCounters()), (11.0, 2, whole)):
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
-    counters = Counters(raw_bytes=GIB + 20 * MIB, wire_bytes=258 * MIB)
+    counters = MigrationCounters(raw_bytes=GIB + 20 * MIB, wire_bytes=258 * MIB)
     cut = record(iteration=2, counters=counters, remaining_bytes=300 * MIB, dirty_bytes_per_s=900e6)
     predictions.watch(cut, 1011.5)
     predictions.ended(close(cut, 1012.0, libvirt="failed"))
@@ -110,13 +110,13 @@ def test_a_guest_that_writes_all_of_its_working_set_within_a_pass_does_not_seem_
     bench = Bench(tmp_path, link=2e6)
     bench.forecasts.note(Key("domain", "dirty", SUBJECT.uuid), 60e6, 0.0)
     predictions = Predictions(bench.forecasts, [])
-    whole = Counters(raw_bytes=GIB, wire_bytes=80 * MIB, path_waiting_s=39.0)
-    for seconds, iteration, counters in ((1.0, 1, Counters()), (40.0, 2, whole)):
+    whole = MigrationCounters(raw_bytes=GIB, wire_bytes=80 * MIB, path_waiting_s=39.0)
+    for seconds, iteration, counters in ((1.0, 1, MigrationCounters()), (40.0, 2, whole)):
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
     for second in range(20):
         bench.forecasts.sample(Key("domain", "rewritten", SUBJECT.uuid), 3.2 * MIB, 1040.0 + second)
         bench.forecasts.step(1040.0 + second)
-    counters = Counters(raw_bytes=GIB + 20 * MIB, wire_bytes=82 * MIB)
+    counters = MigrationCounters(raw_bytes=GIB + 20 * MIB, wire_bytes=82 * MIB)
     cut = record(iteration=2, counters=counters, remaining_bytes=108 * MIB, dirty_bytes_per_s=3.2 * MIB)
     predictions.ended(close(cut, 1045.0, libvirt="failed"))
     told = predictions.tell(SUBJECT)
@@ -128,7 +128,7 @@ def test_a_guest_that_writes_all_of_its_working_set_within_a_pass_does_not_seem_
 def test_a_migration_that_was_cancelled_in_its_first_pass_teaches_nothing_of_the_guest(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
-    cut = record(iteration=1, counters=Counters(raw_bytes=MIB, wire_bytes=MIB), dirty_bytes_per_s=-1.0)
+    cut = record(iteration=1, counters=MigrationCounters(raw_bytes=MIB, wire_bytes=MIB), dirty_bytes_per_s=-1.0)
     predictions.watch(cut, 1001.0)
     predictions.ended(close(cut, 1002.0, libvirt="failed"))
     assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == []
@@ -174,7 +174,7 @@ def carried_out(predictions: Predictions, number: int, seconds: float) -> Migrat
     predictions.watch(begun, begun.started_at + 1)
     for _ in range(int(seconds)):
         predictions.carried(begun, wire_bytes / seconds)
-    counters = Counters(raw_bytes=GIB, wire_bytes=int(wire_bytes), path_waiting_s=seconds, rtt_s=SUBJECT.rtt_s)
+    counters = MigrationCounters(raw_bytes=GIB, wire_bytes=int(wire_bytes), path_waiting_s=seconds, rtt_s=SUBJECT.rtt_s)
     ended = close(replace(begun, counters=counters), begun.started_at + seconds, libvirt="completed")
     predictions.ended(ended)
     return ended

@@ -5,13 +5,19 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.forecasting.rate_control import ALIVE_BYTES_PER_S, PROBE_EVERY_S, PROBE_S, WISHES_MAX, Wish
+from dwcp_migrate.agent.forecasting.rate_control import (
+    ALIVE_BYTES_PER_S,
+    PROBE_EVERY_S,
+    PROBE_S,
+    WISHES_MAX,
+    SharePreference,
+)
 from dwcp_migrate.agent.forecasting.series import REPLAY
-from dwcp_migrate.api.migration import Event, close
+from dwcp_migrate.api.migration import MigrationEvent, close
 from dwcp_migrate.bandwidth.allocation.usage import LOOKS, ROOM
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import LINK, PEER, RATE, Bench, record
 
@@ -72,7 +78,7 @@ def test_a_deadline_changes_who_runs(tmp_path: Path) -> None:
     long = record("bb" * 16, remaining_bytes=1000 * MIB)
     for one in (short, long):
         bench.ledger.put(one)
-    bench.sharing.wish(long.domain, Wish(due_at=bench.now + 46))
+    bench.sharing.wish(long.domain, SharePreference(due_at=bench.now + 46))
     bench.share()
     assert bench.paced.get(long.id, 0.0) == 0
     assert bench.paced[short.id] > 0
@@ -87,7 +93,7 @@ def test_one_with_a_deadline_that_has_the_link_keeps_it_until_there_is_time_for_
         bench.ledger.put(one)
     needed_s = 1150 * MIB / (RATE * 0.95)
     for slack, first in ((1.2, short), (1.02, long), (1.2, long), (1.5, short)):
-        bench.sharing.wish(long.domain, Wish(due_at=bench.now + slack * needed_s))
+        bench.sharing.wish(long.domain, SharePreference(due_at=bench.now + slack * needed_s))
         bench.share()
         assert [one for one in (short, long) if not bench.sharing.holds(one.id)] == [first], slack
 
@@ -96,7 +102,7 @@ def test_one_with_a_deadline_that_had_the_link_alone_keeps_it_as_well(tmp_path: 
     bench = Bench(tmp_path)
     long = record("bb" * 16, remaining_bytes=900 * MIB, dirty_bytes_per_s=0.0)
     bench.ledger.put(long)
-    bench.sharing.wish(long.domain, Wish(due_at=bench.now + 1.2 * 1150 * MIB / (RATE * 0.95)))
+    bench.sharing.wish(long.domain, SharePreference(due_at=bench.now + 1.2 * 1150 * MIB / (RATE * 0.95)))
     bench.share()
     short = record("aa" * 16, remaining_bytes=250 * MIB, dirty_bytes_per_s=0.0)
     bench.ledger.put(short)
@@ -150,7 +156,7 @@ def test_migrations_whose_domains_are_not_known_yet_take_turns_by_the_memory_tha
 ) -> None:
     bench = Bench(tmp_path)
     unknown = {"domain": "", "uuid": "", "remaining_bytes": -1, "dirty_bytes_per_s": -1.0}
-    begun = record("aa" * 16, counters=Counters(raw_bytes=GIB - 50 * MIB, wire_bytes=GIB), **unknown)
+    begun = record("aa" * 16, counters=MigrationCounters(raw_bytes=GIB - 50 * MIB, wire_bytes=GIB), **unknown)
     whole = record("bb" * 16, memory_bytes=GIB // 2, **unknown)
     disk = record("cc" * 16, kind="disk", domain="guest-aa")  # of one of the two, perhaps
     for one in (begun, whole, disk):
@@ -170,7 +176,7 @@ def test_what_passes_through_and_is_tied_to_no_domain_is_nobody_s(tmp_path: Path
 
 def test_one_that_has_sent_all_leaves_the_link_to_the_others_before_its_record_ends(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    closed = (Event(at=1.0, event="connection-closed", connection=0),)
+    closed = (MigrationEvent(at=1.0, event="connection-closed", connection=0),)
     open_one = record("aa" * 16, state="switchover", connections={"main": 1})
     for one in (open_one, record("bb" * 16)):
         bench.ledger.put(one)
@@ -294,6 +300,6 @@ def test_a_speed_of_qemus_is_put_back_when_the_migration_is_alone_or_over(tmp_pa
 def test_wishes_are_kept_up_to_their_limit_and_the_oldest_goes(tmp_path: Path) -> None:
     bench = Bench(tmp_path, link=0)
     for number in range(WISHES_MAX + 1):
-        bench.sharing.wish(f"guest{number}", Wish(weight=2.0))
-    assert bench.sharing.wished("guest0") == Wish()
-    assert bench.sharing.wished("guest1") == Wish(weight=2.0)
+        bench.sharing.wish(f"guest{number}", SharePreference(weight=2.0))
+    assert bench.sharing.wished("guest0") == SharePreference()
+    assert bench.sharing.wished("guest1") == SharePreference(weight=2.0)

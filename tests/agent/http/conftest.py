@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.protocol.worker import Counters
+from dwcp_migrate.protocol.worker import MigrationCounters
 from tests.agent import records
 from tests.agent.records import STARTED
 
@@ -19,12 +19,12 @@ def make_migration(**changes: Any) -> schema.Migration:
         "dirty_bytes_per_s": 10.0,
         "raw_bytes_per_s": 100.0,
         "eta_s": 11.0,
-        "counters": Counters(raw_bytes=5000, wire_bytes=1000, channels=16, rtt_s=0.04),
+        "counters": MigrationCounters(raw_bytes=5000, wire_bytes=1000, channels=16, rtt_s=0.04),
     }
     return records.make_migration(**(fields | changes))
 
 
-def make_status(**changes: Any) -> schema.Status:
+def make_status(**changes: Any) -> schema.AgentStatus:
     fields: dict[str, Any] = {
         "totals": schema.Totals(
             migrations={"source completed": 3, "destination failed": 1},
@@ -42,19 +42,19 @@ def make_status(**changes: Any) -> schema.Status:
             downtime_count={"source": 3},
             repaired_segments=1,
         ),
-        "intercept": schema.Intercept(
+        "intercept": schema.RedirectStatus(
             wanted=True,
             armed=True,
             port_min=49152,
             port_max=49215,
             rules=[
-                schema.Rule(peer="hv2", address="10.0.0.2", packets=12, bytes=720),
-                schema.Rule(peer="hv2", address="fd00::2", packets=3, bytes=240),
+                schema.RedirectRule(peer="hv2", address="10.0.0.2", packets=12, bytes=720),
+                schema.RedirectRule(peer="hv2", address="fd00::2", packets=3, bytes=240),
             ],
         ),
         "certificates": [
-            schema.Certificate(use="ca", path="/ca", not_after=STARTED + 2),
-            schema.Certificate(use="host", path="/host", not_after=STARTED + 1),
+            schema.CertificateExpiry(use="ca", path="/ca", not_after=STARTED + 2),
+            schema.CertificateExpiry(use="host", path="/host", not_after=STARTED + 1),
         ],
         "migrations": [make_migration()],
     }
@@ -62,7 +62,7 @@ def make_status(**changes: Any) -> schema.Status:
 
 
 @pytest.fixture
-def status() -> Callable[..., schema.Status]:
+def status() -> Callable[..., schema.AgentStatus]:
     return make_status
 
 

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.pbft import membership_store as module
-from dwcp_migrate.agent.pbft.membership_store import FILE, Memberships
-from dwcp_migrate.config import Pbft, PbftMember
+from dwcp_migrate.agent.pbft.membership_store import FILE, MembershipStore
+from dwcp_migrate.config import PbftConfig, PbftMemberConfig
 from dwcp_migrate.consensus.pbft.membership_chain import decode_link
 from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import encode_body
@@ -22,58 +22,58 @@ SECOND = membership(5, clients=("r0", "r1", "r2", "r3", "r4"), epoch=1)
 THIRD = membership(4, clients=("r0", "r1", "r2", "r3"), epoch=2)
 
 
-def configured(members: Membership) -> Pbft:
-    hosts = [PbftMember(each.name, each.key.hex(), each.operator) for each in members.replicas]
+def configured(members: Membership) -> PbftConfig:
+    hosts = [PbftMemberConfig(each.name, each.key.hex(), each.operator) for each in members.replicas]
     clients = [
-        PbftMember(each.name, each.key.hex(), each.operator)
+        PbftMemberConfig(each.name, each.key.hex(), each.operator)
         for each in members.clients
         if each.name not in {host.name for host in hosts}
     ]
-    return Pbft(cluster=members.cluster.hex(), epoch=members.epoch, members=tuple(hosts), clients=tuple(clients))
+    return PbftConfig(cluster=members.cluster.hex(), epoch=members.epoch, members=tuple(hosts), clients=tuple(clients))
 
 
 def test_what_was_verified_counts_after_a_restart_though_the_configuration_is_older(tmp_path: Path) -> None:
-    first = Memberships(configured(FIRST), tmp_path)
+    first = MembershipStore(configured(FIRST), tmp_path)
     assert first.newest.membership == FIRST
     assert not (tmp_path / FILE).exists()
     assert first.follow(link(FIRST, SECOND, 10))
-    again = Memberships(configured(FIRST), tmp_path)
+    again = MembershipStore(configured(FIRST), tmp_path)
     assert (again.newest.membership, again.newest.since) == (SECOND, 10)
     assert again.note == "epoch 1 counts, which the members of 0 to 0 signed one by one"
-    assert Memberships(configured(SECOND), tmp_path).note == ""
+    assert MembershipStore(configured(SECOND), tmp_path).note == ""
 
 
 def test_a_configuration_of_a_later_epoch_counts_and_follows_from_there(tmp_path: Path) -> None:
-    Memberships(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
-    later = Memberships(configured(THIRD), tmp_path)
+    MembershipStore(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
+    later = MembershipStore(configured(THIRD), tmp_path)
     assert (later.newest.membership, later.lineage.origin.epoch, later.note) == (THIRD, 2, "")
 
 
 def test_other_members_for_a_verified_epoch_do_not_count_and_that_is_said(tmp_path: Path) -> None:
-    Memberships(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
-    edited = Memberships(configured(msgspec.structs.replace(FIRST, epoch=1)), tmp_path)
+    MembershipStore(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
+    edited = MembershipStore(configured(msgspec.structs.replace(FIRST, epoch=1)), tmp_path)
     assert edited.newest.membership == SECOND
     assert "names other members for epoch 1 than those who were verified" in edited.note
 
 
 def test_what_is_of_another_group_is_not_used(tmp_path: Path) -> None:
-    Memberships(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
+    MembershipStore(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
     with pytest.raises(ConfigError, match="is of the group") as refused:
-        Memberships(configured(msgspec.structs.replace(FIRST, cluster=bytes(16))), tmp_path)
+        MembershipStore(configured(msgspec.structs.replace(FIRST, cluster=bytes(16))), tmp_path)
     assert "empty" in refused.value.hint
 
 
 def test_what_is_damaged_does_not_let_an_earlier_membership_count_again(tmp_path: Path) -> None:
-    Memberships(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
+    MembershipStore(configured(FIRST), tmp_path).follow(link(FIRST, SECOND, 10))
     good = (tmp_path / FILE).read_bytes()
     for bad in (b"", good[:-1], good[:-200] + bytes(200)):
         (tmp_path / FILE).write_bytes(bad)
         with pytest.raises(ConsensusError, match="cannot be used"):
-            Memberships(configured(FIRST), tmp_path)
+            MembershipStore(configured(FIRST), tmp_path)
 
 
 def test_a_forged_link_is_neither_used_nor_written(tmp_path: Path) -> None:
-    found = Memberships(configured(FIRST), tmp_path)
+    found = MembershipStore(configured(FIRST), tmp_path)
     with pytest.raises(EpochError):
         found.follow(link(FIRST, SECOND, 10, signers=["r0", "r1"]))
     assert (found.newest.membership, (tmp_path / FILE).exists()) == (FIRST, False)
@@ -83,7 +83,7 @@ def test_a_full_disk_delays_the_writing_and_nothing_else(tmp_path: Path, monkeyp
     def full(_path: Path, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    found = Memberships(configured(FIRST), tmp_path)
+    found = MembershipStore(configured(FIRST), tmp_path)
     with monkeypatch.context() as disk:
         disk.setattr(module, "write_whole", full)
         assert found.follow(link(FIRST, SECOND, 10))
@@ -91,10 +91,10 @@ def test_a_full_disk_delays_the_writing_and_nothing_else(tmp_path: Path, monkeyp
     assert found.newest.membership == SECOND
     assert not (tmp_path / FILE).exists()
     found.write()
-    assert Memberships(configured(FIRST), tmp_path).newest.membership == SECOND
+    assert MembershipStore(configured(FIRST), tmp_path).newest.membership == SECOND
 
 
-def asked(found: Memberships, epoch: int) -> tuple[bytes, int]:
+def asked(found: MembershipStore, epoch: int) -> tuple[bytes, int]:
     """Everything that it answers, and in how many messages."""
     data, count = b"", 0
     while True:
@@ -112,7 +112,7 @@ def test_a_peer_is_told_who_follows_in_as_many_messages_as_it_takes(tmp_path: Pa
     for extra, messages in ((0, 1), (room + 1, 2)):
         long = tuple(Member(f"{at:0>250}", identity("r0").public) for at in range(extra // 286 + 1))
         large = msgspec.structs.replace(SECOND, clients=(*SECOND.clients, *long)) if extra else SECOND
-        found = Memberships(configured(FIRST), tmp_path / str(messages))
+        found = MembershipStore(configured(FIRST), tmp_path / str(messages))
         made = link(FIRST, large, 10)
         found.follow(made)
         data, count = asked(found, 0)
@@ -121,6 +121,6 @@ def test_a_peer_is_told_who_follows_in_as_many_messages_as_it_takes(tmp_path: Pa
 
 
 def test_a_peer_of_another_group_is_told_nothing(tmp_path: Path) -> None:
-    found = Memberships(configured(FIRST), tmp_path)
+    found = MembershipStore(configured(FIRST), tmp_path)
     answer = found.answer(Follow(cluster=bytes(16), epoch=0), b"")
     assert (answer.newest, answer.data) == (-1, b"")

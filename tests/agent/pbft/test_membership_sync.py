@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from dwcp_migrate.agent.pbft import membership_sync as module
-from dwcp_migrate.agent.pbft.membership_store import Memberships
-from dwcp_migrate.agent.pbft.membership_sync import Follower
-from dwcp_migrate.agent.peers.directory import Directory
-from dwcp_migrate.config import Peer
+from dwcp_migrate.agent.pbft.membership_store import MembershipStore
+from dwcp_migrate.agent.pbft.membership_sync import MembershipSync
+from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.errors import PeerUnreachableError
@@ -36,7 +36,7 @@ class Peers:
         self.answers = answers
         self.asked: list[str] = []
 
-    async def ask(self, peer: Peer, address: str, request: Follow, answer: type[Successor]) -> Successor:
+    async def ask(self, peer: PeerConfig, address: str, request: Follow, answer: type[Successor]) -> Successor:
         del address, answer
         self.asked.append(peer.name)
         await asyncio.sleep(0)
@@ -58,13 +58,15 @@ class Host:
 
     def __init__(self, directory: Path, *names: str, **answers: Answer) -> None:
         self.peers = Peers(**answers)
-        known = Directory([Peer(name, [f"10.0.0.{at}"]) for at, name in enumerate(names, 1)], "here", lambda _: False)
-        self.believed = Memberships(configured(FIRST), directory)
+        known = PeerDirectory(
+            [PeerConfig(name, [f"10.0.0.{at}"]) for at, name in enumerate(names, 1)], "here", lambda _: False
+        )
+        self.believed = MembershipStore(configured(FIRST), directory)
         self.rounds = asyncio.Event()
-        self.follower = Follower(cast("ControlClient", self.peers), lambda: known, self.believed, self.rounds.set)
+        self.follower = MembershipSync(cast("ControlClient", self.peers), lambda: known, self.believed, self.rounds.set)
 
     async def follow(self, name: str) -> bool:
-        return await self.follower.follow(Peer(name, ["10.0.0.1"]))
+        return await self.follower.follow(PeerConfig(name, ["10.0.0.1"]))
 
     async def round(self) -> None:
         self.rounds.clear()

@@ -1,17 +1,17 @@
-from dwcp_migrate.agent.tracking.domain_matching import EXTRA_MEMORY_BYTES_MAX, Known, Question, bind
+from dwcp_migrate.agent.tracking.domain_matching import EXTRA_MEMORY_BYTES_MAX, KnownDomain, UnmatchedMigration, bind
 from dwcp_migrate.units import GIB, MIB
 
-A = Known("a", "vm-a", 2 * GIB, moving=True)
-B = Known("b", "vm-b", 4 * GIB, moving=True)
-IDLE = Known("c", "vm-c", 8 * GIB)
+A = KnownDomain("a", "vm-a", 2 * GIB, moving=True)
+B = KnownDomain("b", "vm-b", 4 * GIB, moving=True)
+IDLE = KnownDomain("c", "vm-c", 8 * GIB)
 KNOWN = {domain.uuid: domain for domain in (A, B, IDLE)}
 
 
-def ask(identity: str = "one", candidates: str = "", **fields: object) -> Question:
-    return Question(identity, "source memory", frozenset(candidates), **fields)  # type: ignore[arg-type]
+def ask(identity: str = "one", candidates: str = "", **fields: object) -> UnmatchedMigration:
+    return UnmatchedMigration(identity, "source memory", frozenset(candidates), **fields)  # type: ignore[arg-type]
 
 
-def names(*questions: Question, taken: str = "") -> dict[str, str]:
+def names(*questions: UnmatchedMigration, taken: str = "") -> dict[str, str]:
     found = bind(questions, KNOWN, {"source memory": set(taken)})
     return {identity: domain.uuid for identity, domain in found.items()}
 
@@ -63,7 +63,7 @@ def test_one_domain_left_for_two_migrations_is_neither_s_until_one_is_over() -> 
 
 def test_of_several_that_begin_at_once_the_first_that_libvirt_lists_is_not_every_one_s() -> None:
     """B's connection is there and its job is not yet; nobody but A moves as far as libvirt says."""
-    known = {"a": A, "b": Known("b", "vm-b", 4 * GIB)}
+    known = {"a": A, "b": KnownDomain("b", "vm-b", 4 * GIB)}
     both = [ask("one", "ab"), ask("two", "ab")]
     assert bind(both, known, {}) == {}
     sized = [ask("one", "ab", memory_bytes=4 * GIB + MIB), ask("two", "ab", memory_bytes=2 * GIB + MIB)]
@@ -73,19 +73,19 @@ def test_of_several_that_begin_at_once_the_first_that_libvirt_lists_is_not_every
 
 def test_a_domain_that_moves_is_not_the_only_answer_while_another_migration_is_being_agreed_on() -> None:
     """The other one may be whose job libvirt lists first."""
-    known = {"a": A, "b": Known("b", "vm-b", 4 * GIB)}
+    known = {"a": A, "b": KnownDomain("b", "vm-b", 4 * GIB)}
     assert bind([ask(candidates="ab")], known, {}) == {"one": A}
     assert bind([ask(candidates="ab")], known, {}, opening=1) == {}
 
 
 def test_a_domain_that_moves_and_does_not_fit_is_not_preferred_to_one_that_fits() -> None:
-    known = {"a": Known("a", "vm-a", 2 * GIB), "b": B}
+    known = {"a": KnownDomain("a", "vm-a", 2 * GIB), "b": B}
     found = bind([ask(candidates="ab", memory_bytes=2 * GIB + MIB)], known, {})
     assert {identity: domain.uuid for identity, domain in found.items()} == {"one": "a"}
 
 
 def test_memory_and_disks_of_one_domain_are_tied_both() -> None:
-    disk = Question("disk", "source disk", frozenset("a"))
+    disk = UnmatchedMigration("disk", "source disk", frozenset("a"))
     assert names(ask(candidates="a"), disk) == {"one": "a", "disk": "a"}
 
 

@@ -1,4 +1,4 @@
-"""Libvirt's word on a migration, as `Domains` takes it from a watcher."""
+"""Libvirt's word on a migration, as `DomainTracker` takes it from a watcher."""
 
 import asyncio
 import time
@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from dwcp_migrate.agent.tracking.domain_tracker import Domains
-from dwcp_migrate.agent.tracking.history import History
-from dwcp_migrate.agent.tracking.registry import Ledger
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.hypervisor.base import Domain, DomainEvent, JobStatistics
+from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.protocol.control import DomainName
 
@@ -20,18 +20,18 @@ OTHER: Final = "e42bc6e0-0000-0000-0000-000000000002"
 MEMORY_BYTES: Final = 128 << 20
 
 
-def domain(elapsed_ms: int | None) -> Domain:
+def domain(elapsed_ms: int | None) -> DomainInfo:
     job = None if elapsed_ms is None else JobStatistics(outgoing=True, elapsed_ms=elapsed_ms)
-    return Domain(UUID, "guest", MEMORY_BYTES, job)
+    return DomainInfo(UUID, "guest", MEMORY_BYTES, job)
 
 
-async def following(directory: Path, watcher: FakeWatcher) -> Domains:
+async def following(directory: Path, watcher: FakeWatcher) -> DomainTracker:
     """Follow a migration that began 30 s ago and is tied to the domain that moves."""
-    ledger = Ledger(History(directory), time.time)
+    ledger = MigrationRegistry(MigrationHistory(directory), time.time)
     ledger.put(
         Migration(id="one", role="source", peer="hv2", address="10.77.0.2", port=49152, started_at=time.time() - 30)
     )
-    domains = Domains(watcher, ledger)
+    domains = DomainTracker(watcher, ledger)
     await domains.start()
     domains.follow("one", "source", ())
     while not (record := ledger.get("one")) or not record.uuid:  # noqa: ASYNC110 - the tie has no event to wait for
@@ -61,9 +61,9 @@ async def test_a_domain_whose_job_goes_on_is_waited_for(tmp_path: Path) -> None:
 
 async def test_the_first_that_libvirt_speaks_of_is_not_the_first_whose_connection_came(tmp_path: Path) -> None:
     """Guest's connection is on its way while the one that came is another guest's, of which libvirt is silent yet."""
-    ledger = Ledger(History(tmp_path), time.time)
+    ledger = MigrationRegistry(MigrationHistory(tmp_path), time.time)
     watcher = FakeWatcher([])
-    domains = Domains(watcher, ledger)
+    domains = DomainTracker(watcher, ledger)
     await domains.start()
     for identity in ("one", "two"):
         ledger.put(

@@ -12,15 +12,15 @@ from dwcp_migrate.bandwidth.allocation.allocator import (
     CONVERGENCE_MARGIN,
     DEMANDS_MAX,
     TRICKLE_SHARE,
-    Capacity,
     Demand,
     Grant,
+    LinkCapacity,
     allocate,
 )
-from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, Job, late, order
+from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, OrderedJob, late, order
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 
-LINK = Capacity(forecast_bytes_per_s=100.0, headroom_share=0.0)
+LINK = LinkCapacity(forecast_bytes_per_s=100.0, headroom_share=0.0)
 
 demands = st.lists(
     st.builds(
@@ -37,7 +37,7 @@ demands = st.lists(
     unique_by=lambda demand: demand.identity,
 )
 capacities = st.builds(
-    Capacity,
+    LinkCapacity,
     forecast_bytes_per_s=st.floats(0, 1e3),
     speed_bytes_per_s=st.one_of(st.just(math.inf), st.floats(0, 1e3)),
     headroom_share=st.floats(0, 1),
@@ -51,7 +51,7 @@ def by_identity(grants: list[Grant]) -> dict[str, Grant]:
 
 @given(capacities, demands, st.integers(1, 8))
 def test_no_grant_exceeds_what_there_is_and_nobody_starves(
-    capacity: Capacity, wanted: list[Demand], running_max: int
+    capacity: LinkCapacity, wanted: list[Demand], running_max: int
 ) -> None:
     grants = allocate(capacity, wanted, running_max=running_max)
     available = capacity.available_bytes_per_s
@@ -65,7 +65,7 @@ def test_no_grant_exceeds_what_there_is_and_nobody_starves(
 
 @given(capacities, demands, st.integers(1, 8))
 def test_nothing_is_left_while_somebody_could_use_it(
-    capacity: Capacity, wanted: list[Demand], running_max: int
+    capacity: LinkCapacity, wanted: list[Demand], running_max: int
 ) -> None:
     grants = allocate(capacity, wanted, running_max=running_max)
     could_use = sum(demand.rate_bytes_per_s_max for demand in wanted)
@@ -74,11 +74,11 @@ def test_nothing_is_left_while_somebody_could_use_it(
 
 
 def test_headroom_storage_and_the_interface_are_respected() -> None:
-    capacity = Capacity(
+    capacity = LinkCapacity(
         forecast_bytes_per_s=200.0, speed_bytes_per_s=100.0, headroom_share=0.2, reserved_bytes_per_s=30.0
     )
     assert allocate(capacity, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == pytest.approx(50)
-    nothing = Capacity(forecast_bytes_per_s=10.0, reserved_bytes_per_s=30.0)
+    nothing = LinkCapacity(forecast_bytes_per_s=10.0, reserved_bytes_per_s=30.0)
     assert allocate(nothing, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == 0
 
 
@@ -157,16 +157,16 @@ def test_who_comes_first_is_judged_by_the_median_and_what_is_granted_by_the_low_
         Demand(identity="short", remaining_bytes=1600),
         Demand(identity="dated", remaining_bytes=6000, deadline_s=100.0),
     ]
-    low = Capacity(forecast_bytes_per_s=60.0, headroom_share=0.0)
+    low = LinkCapacity(forecast_bytes_per_s=60.0, headroom_share=0.0)
     assert by_identity(allocate(low, two))["dated"].rate_bytes_per_s > 50
-    both = Capacity(forecast_bytes_per_s=60.0, headroom_share=0.0, median_bytes_per_s=100.0)
+    both = LinkCapacity(forecast_bytes_per_s=60.0, headroom_share=0.0, median_bytes_per_s=100.0)
     grants = by_identity(allocate(both, two))
     assert grants["short"].rate_bytes_per_s > 50
     assert sum(grant.rate_bytes_per_s for grant in grants.values()) <= 60 * (1 + 1e-9)
 
 
 def test_the_median_leaves_the_same_to_others_as_the_low_quantile() -> None:
-    capacity = Capacity(
+    capacity = LinkCapacity(
         forecast_bytes_per_s=80.0,
         median_bytes_per_s=100.0,
         speed_bytes_per_s=90.0,
@@ -174,7 +174,7 @@ def test_the_median_leaves_the_same_to_others_as_the_low_quantile() -> None:
         reserved_bytes_per_s=5.0,
     )
     assert (capacity.available_bytes_per_s, capacity.expected_bytes_per_s) == (35.0, 40.0)
-    assert Capacity(forecast_bytes_per_s=80.0).expected_bytes_per_s == 72.0
+    assert LinkCapacity(forecast_bytes_per_s=80.0).expected_bytes_per_s == 72.0
 
 
 @pytest.mark.parametrize(
@@ -212,17 +212,17 @@ def test_what_makes_no_sense_is_refused(wrong: list[Demand]) -> None:
 
 
 jobs = st.lists(st.tuples(st.integers(1, 50), st.one_of(st.none(), st.integers(1, 200))), min_size=1, max_size=5).map(
-    lambda pairs: [Job(str(n), float(size), due and float(due)) for n, (size, due) in enumerate(pairs)]
+    lambda pairs: [OrderedJob(str(n), float(size), due and float(due)) for n, (size, due) in enumerate(pairs)]
 )
 
 
-def total(sequence: tuple[Job, ...]) -> float:
+def total(sequence: tuple[OrderedJob, ...]) -> float:
     ends = itertools.accumulate(job.duration_s(1.0) for job in sequence)
     return sum(ends)
 
 
 @given(jobs)
-def test_the_order_is_the_best_of_those_that_keep_every_deadline(queue: list[Job]) -> None:
+def test_the_order_is_the_best_of_those_that_keep_every_deadline(queue: list[OrderedJob]) -> None:
     ordered = order(queue, 1.0)
     by_name = {job.identity: job for job in queue}
     keeping = [
@@ -241,7 +241,7 @@ def test_the_order_is_the_best_of_those_that_keep_every_deadline(queue: list[Job
 )
 def test_a_migration_s_duration_is_that_of_its_passes(dirty: float, working_set: float) -> None:
     """40 MB/s over a link of 25 never end by themselves; for the order they are the longest, and no more than that."""
-    said = Job("a", 400e6, dirty_bytes_per_s=dirty, working_set_bytes=working_set).duration_s(25e6)
+    said = OrderedJob("a", 400e6, dirty_bytes_per_s=dirty, working_set_bytes=working_set).duration_s(25e6)
     if dirty < 25e6:
         link = Link(in_order(["a"], 25e6), [Moving("a", Fluid(400e6, dirty, working_set))])
         link.run()
@@ -250,13 +250,16 @@ def test_a_migration_s_duration_is_that_of_its_passes(dirty: float, working_set:
 
 
 def test_a_burst_of_writing_does_not_make_a_short_migration_the_last() -> None:
-    bursting = Job("a", 60.0, dirty_bytes_per_s=1e3, working_set_bytes=1.0)
-    assert order([bursting, Job("b", 280.0)], 20.0) == ["a", "b"]
-    assert order([Job("a", 60.0, dirty_bytes_per_s=1e3), Job("b", 280.0)], 20.0) == ["b", "a"]  # nothing bounds it
+    bursting = OrderedJob("a", 60.0, dirty_bytes_per_s=1e3, working_set_bytes=1.0)
+    assert order([bursting, OrderedJob("b", 280.0)], 20.0) == ["a", "b"]
+    assert order([OrderedJob("a", 60.0, dirty_bytes_per_s=1e3), OrderedJob("b", 280.0)], 20.0) == [
+        "b",
+        "a",
+    ]  # nothing bounds it
 
 
 def test_an_order_for_a_link_that_carries_nothing_is_still_one() -> None:
-    assert sorted(order([Job("a", 1), Job("b", 2)], 0.0)) == ["a", "b"]
+    assert sorted(order([OrderedJob("a", 1), OrderedJob("b", 2)], 0.0)) == ["a", "b"]
 
 
 def test_four_migrations_end_within_five_percent_of_the_best_order_and_the_deadline_is_kept() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from dwcp_migrate.bandwidth.forecasting.bands import Bands, untrained
 from dwcp_migrate.bandwidth.forecasting.conformal import STRETCH_MAX, Conformal, calibrated
-from dwcp_migrate.bandwidth.forecasting.mix import TRUST, Mix
+from dwcp_migrate.bandwidth.forecasting.mix import TRUST, ForecasterMix
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, TARGETS, Floats
 
 ONE = np.array([0])
@@ -39,7 +39,7 @@ def test_a_band_does_not_learn_from_what_was_never_said() -> None:
 
 
 def test_weights_go_to_the_expert_that_errs_least_and_come_back_when_that_changes() -> None:
-    mix = Mix(1, np.ones((3, len(TARGETS), 3)), TRUSTED)
+    mix = ForecasterMix(1, np.ones((3, len(TARGETS), 3)), TRUSTED)
     np.testing.assert_allclose(mix.weights(ONE), 1 / 3)
     for best in (0, 2):
         losses = np.full((1, 3, len(TARGETS), 3), 1.0)
@@ -52,7 +52,7 @@ def test_weights_go_to_the_expert_that_errs_least_and_come_back_when_that_change
 
 
 def test_a_mix_lies_between_its_experts_and_ascends() -> None:
-    mix = Mix(1, np.ones((2, len(TARGETS), 3)), TRUSTED)
+    mix = ForecasterMix(1, np.ones((2, len(TARGETS), 3)), TRUSTED)
     said = np.stack([flat(1, 5, 6), flat(4, 4.5, 20)], axis=1)
     mixed = mix.combine(ONE, said)[0]
     assert (np.diff(mixed, axis=-1) >= 0).all()
@@ -116,7 +116,7 @@ def test_the_more_training_is_trusted_the_later_a_series_own_outcomes_decide() -
     start[1] = 1.2
     before = []
     for trust in (10.0, 100.0):
-        mix = Mix(1, start, np.full(len(TARGETS), trust))
+        mix = ForecasterMix(1, start, np.full(len(TARGETS), trust))
         for _ in range(20):
             mix.learn(ONE, losses, KNOWN)
         before.append(mix.weights(ONE)[0, 1, 0, MEDIAN])

@@ -8,7 +8,7 @@ import torch
 from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, RATIO_MAX, ordered
 from dwcp_migrate.bandwidth.forecasting.neural import Lstm, Mlp
 from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
-from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.bandwidth.training.examples import sequences
@@ -46,7 +46,7 @@ def test_the_streaming_cell_says_what_torch_says_of_the_whole_sequence(name: str
     network.take(weights)
     examples = sequences(list(values), model.sequence, values.shape[1])
     wanted = network(torch.as_tensor(examples.inputs, dtype=torch.float32), None)[0].detach().numpy()
-    streaming, history, slots = Lstm(model, weights, 3), History(3), np.arange(3)
+    streaming, history, slots = Lstm(model, weights, 3), SeriesWindow(3), np.arange(3)
     level = values[:, 0]
     for at in range(values.shape[1]):
         history.push(slots, values[:, at])
@@ -75,7 +75,7 @@ def test_quantiles_never_cross_whatever_the_network_says() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_weights_are_there_and_say_positive_ascending_quantiles(name: str) -> None:
     ensemble = model_files.load((name,))
-    expert, history, slots = ensemble.experts(2).quantiles[0], History(2), np.arange(2)
+    expert, history, slots = ensemble.experts(2).quantiles[0], SeriesWindow(2), np.arange(2)
     for values in series(2).T:
         history.push(slots, values)
         said = expert.step(slots, history)

@@ -11,7 +11,7 @@ from dwcp_migrate.bandwidth.forecasting.point_forecasters import (
     PointForecaster,
     Seasonal,
 )
-from dwcp_migrate.bandwidth.forecasting.windows import History
+from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats
 
 WEIGHTS = np.array([0.5, 0.3, 0.1, 0.3, 0.1])
@@ -25,7 +25,7 @@ ALL: list[Callable[[int], PointForecaster]] = [
 
 
 def follow(forecaster: PointForecaster, values: Floats, slot: int = 0, count: int = 1) -> list[Floats]:
-    history, slots = History(count), np.array([slot])
+    history, slots = SeriesWindow(count), np.array([slot])
     said = []
     for value in values:
         history.push(slots, np.array([value]))
@@ -93,7 +93,7 @@ def test_many_series_at_once_are_as_each_alone(make: Callable[[int], PointForeca
     values = draw.lognormal(0, 0.5, (3, 150))
     # A fit or a look is due by slot, so that each is compared in the slot that it has in the batch.
     alone = [follow(make(3), values[slot], slot, 3)[-1] for slot in range(3)]
-    together, history, slots = make(3), History(3), np.arange(3)
+    together, history, slots = make(3), SeriesWindow(3), np.arange(3)
     for at in range(values.shape[1]):
         history.push(slots, values[:, at])
         said = together.step(slots, history)
@@ -103,7 +103,7 @@ def test_many_series_at_once_are_as_each_alone(make: Callable[[int], PointForeca
 @pytest.mark.parametrize("make", ALL)
 def test_a_slot_that_was_given_away_begins_anew(make: Callable[[int], PointForecaster]) -> None:
     values = np.random.default_rng(7).lognormal(0, 0.5, 100)
-    used, history, slots = make(1), History(1), np.array([0])
+    used, history, slots = make(1), SeriesWindow(1), np.array([0])
     for value in 1000 * values:
         history.push(slots, np.array([value]))
         used.step(slots, history)

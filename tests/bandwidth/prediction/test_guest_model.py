@@ -5,7 +5,7 @@ import pytest
 from dwcp_migrate.bandwidth.prediction.guest_model import (
     FEW_SPREAD,
     KNOWN_SPREAD,
-    Known,
+    KnownGuest,
     Lesson,
     Pass,
     describe,
@@ -46,7 +46,7 @@ def test_a_working_set_is_what_makes_the_written_bytes_come_out() -> None:
 def test_what_was_measured_once_is_believed_less_than_what_was_measured_often() -> None:
     spreads = []
     for count in (1, 2, 20):
-        dirty = describe(GIB, Known(dirty=(1e6,) * count)).dirty_bytes_per_s
+        dirty = describe(GIB, KnownGuest(dirty=(1e6,) * count)).dirty_bytes_per_s
         assert dirty.median == 1e6
         spreads.append(dirty.high / dirty.median)
     assert spreads[0] == pytest.approx(KNOWN_SPREAD * FEW_SPREAD)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from dwcp_migrate.bandwidth.prediction.advice import advise
-from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Score, bias, corrected
+from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, PredictionScore, bias, corrected
 from dwcp_migrate.bandwidth.prediction.precopy_model import DOWNTIME_S, PASSES_MAX, Fluid
-from dwcp_migrate.bandwidth.prediction.predictor import Guest, Path, Prediction, predict
+from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction, predict
 from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.units import GIB, MIB
 
 
-def guest(*, dirty: float = 0.0, working: float = 64 * MIB, memory: float = GIB, share: float = 1.0) -> Guest:
-    return Guest(
+def guest(*, dirty: float = 0.0, working: float = 64 * MIB, memory: float = GIB, share: float = 1.0) -> GuestFacts:
+    return GuestFacts(
         memory_bytes=memory,
         dirty_bytes_per_s=Range.exactly(dirty),
         working_set_bytes=Range.exactly(working),
@@ -54,7 +54,7 @@ def test_a_working_set_that_fits_into_the_pause_converges_however_fast_it_is_wri
 
 
 def test_hosts_that_encode_slowly_bound_the_rate() -> None:
-    slow = Guest(
+    slow = GuestFacts(
         memory_bytes=GIB,
         dirty_bytes_per_s=Range.exactly(0),
         working_set_bytes=Range.exactly(MIB),
@@ -127,10 +127,10 @@ def test_a_deadline_changes_the_advice() -> None:
 
 
 def test_a_score_says_how_far_off_and_whether_inside() -> None:
-    score = Score(Range(8, 10, 13), 11)
+    score = PredictionScore(Range(8, 10, 13), 11)
     assert score.error == pytest.approx(0.1)
     assert score.is_inside
-    assert not Score(Range(8, 10, 13), 14).is_inside
+    assert not PredictionScore(Range(8, 10, 13), 14).is_inside
 
 
 def test_the_error_that_the_model_made_before_is_made_good() -> None:
@@ -170,7 +170,7 @@ def test_corrected_intervals_hold_as_many_as_they_say() -> None:
     for _ in range(400):
         said = corrected(Range(9.9, 10.0, 10.1), bias([], model_errors), said_errors)
         actual = 10.0 * math.exp(draw.normal(0.2, 0.3))
-        inside.append(Score(said, actual).is_inside)
+        inside.append(PredictionScore(said, actual).is_inside)
         model_errors.append(math.log(actual / 10.0))
         said_errors.append(math.log(actual / said.median))
     assert 0.74 < np.mean(inside[50:]) < 0.9

@@ -16,9 +16,9 @@ from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.storage.series_store import Store
 from dwcp_migrate.bandwidth.targets import TARGETS, Floats
 from dwcp_migrate.bandwidth.training import host
-from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, Effort, synthetic_series, train_ensemble
+from dwcp_migrate.bandwidth.training.ensembles import HALF_SERIES_MIN, TrainingEffort, synthetic_series, train_ensemble
 from dwcp_migrate.bandwidth.training.examples import SERIES_SAMPLES_MIN, sequences, windows
-from dwcp_migrate.bandwidth.training.fit import Plan, train
+from dwcp_migrate.bandwidth.training.fit import TrainingPlan, train
 from dwcp_migrate.cli import run
 from dwcp_migrate.errors import ConfigError, NotFoundError
 
@@ -27,7 +27,7 @@ SERIES = synthetic_series(3, 24)
 
 @pytest.mark.parametrize("name", ["mlp", "lstm-small"])
 def test_a_model_learns_and_does_so_the_same_way_again(name: str) -> None:
-    plan = Plan(epochs=2, batch=256 if name == "mlp" else 8, seed=7)
+    plan = TrainingPlan(epochs=2, batch=256 if name == "mlp" else 8, seed=7)
     trained = train(MODELS[name], SERIES, plan)
     assert min(trained.losses[1:]) < 0.9 * trained.losses[0]
     assert {key: array.shape for key, array in trained.weights.items()} == MODELS[name].shapes()
@@ -38,7 +38,7 @@ def test_a_model_learns_and_does_so_the_same_way_again(name: str) -> None:
 
 def test_training_goes_on_from_weights_and_never_ends_worse() -> None:
     start = model_files.load(("mlp",)).weights["mlp"]
-    trained = train(MODELS["mlp"], SERIES, Plan(epochs=1), start)
+    trained = train(MODELS["mlp"], SERIES, TrainingPlan(epochs=1), start)
     assert trained.losses[0] < 0.12  # the shipped weights know such series
     assert min(trained.losses) <= trained.losses[0]
 
@@ -53,7 +53,7 @@ def test_series_that_are_just_long_enough_are_learned_from_and_shorter_ones_are_
     with pytest.raises(ValueError, match="no series"):
         sequences([short], 10, 400)
     with pytest.raises(ValueError, match="two series"):
-        train(MODELS["mlp"], [enough, short], Plan(epochs=1))
+        train(MODELS["mlp"], [enough, short], TrainingPlan(epochs=1))
 
 
 def test_the_ewma_is_tuned_to_its_series() -> None:
@@ -68,7 +68,7 @@ def test_of_few_series_the_networks_are_judged_on_those_that_they_did_not_learn_
     draw = np.random.default_rng(5)
     series = [synthetic.volatile(draw, 220) for _ in range(2 * HALF_SERIES_MIN)]
     told: list[str] = []
-    ensemble = train_ensemble(series, lambda name, _: told.append(name), Effort(models=("mlp",), epochs=40))
+    ensemble = train_ensemble(series, lambda name, _: told.append(name), TrainingEffort(models=("mlp",), epochs=40))
     proud = priors.learn(Ensemble(ensemble.weights, ensemble.ewma).experts, series)
     assert told == ["mlp"]
     assert ensemble.prior is not None
@@ -129,7 +129,7 @@ def history(state: Path, make: str, count: int = 6) -> None:
 
 def test_a_host_learns_from_its_history_and_keeps_only_what_is_better(tmp_path: Path) -> None:
     history(tmp_path, "periodic")
-    outcome = host.learn(tmp_path, Effort(models=("mlp",), epochs=6))
+    outcome = host.learn(tmp_path, TrainingEffort(models=("mlp",), epochs=6))
     assert outcome.taken == (outcome.loss < outcome.loss_before * (1 - lifecycle.GAIN_MIN))
     assert outcome.taken  # one period, over and over: nothing is learned more easily
     assert (tmp_path / "models" / "current" / "mlp.npz").is_file()
@@ -157,7 +157,7 @@ def _believing_in_the_last(losses: Floats, bands: Floats) -> Prior:
 
 def test_too_little_history_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds 0 series"):
-        host.learn(tmp_path, Effort(epochs=1))
+        host.learn(tmp_path, TrainingEffort(epochs=1))
     assert host.look_back(tmp_path) == ""
 
 

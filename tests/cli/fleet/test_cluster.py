@@ -16,17 +16,17 @@ from dwcp_migrate.api.cluster import (
     Chosen,
     Cluster,
     EngineEvent,
+    GroupMember,
     GroupStatus,
-    Held,
+    HeldLease,
     Locks,
     PbftView,
-    Seat,
-    Tickets,
+    TicketList,
 )
-from dwcp_migrate.config import PbftMember, parse
+from dwcp_migrate.config import PbftMemberConfig, parse
 from dwcp_migrate.errors import CoordinationError
-from dwcp_migrate.state.engine import EngineStatus, Member
-from dwcp_migrate.state.fleet.model import Capacity, Host, Lease, Limits, Reservation, Ticket
+from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.fleet.model import HostCapacity, HostRecord, Lease, Limits, LinkReservation, Ticket
 
 Call = Callable[..., tuple[int, str, str]]
 NOW = 1_790_000_000.0
@@ -42,16 +42,16 @@ def make_cluster(**changes: Any) -> Cluster:
         applied_index=120,
         log_bytes=2048,
         members=[
-            Member(name="hv1", role="leader", connected=True, behind=0),
-            Member(name="hv2", role="voter", connected=True),
-            Member(name="hv3", role="observer", connected=False),
+            EngineMember(name="hv1", role="leader", connected=True, behind=0),
+            EngineMember(name="hv2", role="voter", connected=True),
+            EngineMember(name="hv3", role="observer", connected=False),
         ],
         requests=7,
         requests_failed=1,
         commit_ms_p50=1.25,
         commit_ms_p99=3.5,
     )
-    host = Host(name="hv1", trust_domain="x", capacity=Capacity(cpus=8, memory_bytes=1 << 34), heard_at=NOW)
+    host = HostRecord(name="hv1", trust_domain="x", capacity=HostCapacity(cpus=8, memory_bytes=1 << 34), heard_at=NOW)
     fields: dict[str, Any] = {
         "name": "hv2",
         "is_shared": True,
@@ -141,8 +141,8 @@ def test_the_group_and_who_decided_why_is_shown(call: Call, agent: Any) -> None:
 
 def test_members_that_were_verified_are_shown_beside_what_is_configured(call: Call, agent: Any) -> None:
     seats = [
-        Seat(name="hv1", key="0f" * 32, votes=True, operator=True),
-        Seat(name="hv2", key="a1" * 32, votes=False, operator=False),
+        GroupMember(name="hv1", key="0f" * 32, votes=True, operator=True),
+        GroupMember(name="hv2", key="a1" * 32, votes=False, operator=False),
     ]
     group = GroupStatus(
         role="replica",
@@ -160,8 +160,8 @@ def test_members_that_were_verified_are_shown_beside_what_is_configured(call: Ca
     assert re.search("No peers here: +hv1", out)
     shown = parse(call("cluster", "pbft", "--toml")[1]).coordination.pbft
     assert (shown.cluster, shown.epoch) == ("5a" * 16, 2)
-    assert shown.members == (PbftMember("hv1", "0f" * 32, operator=True),)
-    assert shown.clients == (PbftMember("hv2", "a1" * 32),)
+    assert shown.members == (PbftMemberConfig("hv1", "0f" * 32, operator=True),)
+    assert shown.clients == (PbftMemberConfig("hv2", "a1" * 32),)
 
 
 def test_a_change_of_members_is_proposed(call: Call, agent: Any) -> None:
@@ -214,7 +214,7 @@ def test_changes_are_asked_of_the_agent(call: Call, agent: Any, verb: str, name:
 
 def test_open_tickets_are_listed_and_ended_ones_when_asked_for(call: Call, agent: Any) -> None:
     ended = make_ticket(token=41, state="failed", reason="cancelled")
-    agent.more["/v1/tickets"] = Tickets(is_fresh=True, tickets=[make_ticket(), ended])
+    agent.more["/v1/tickets"] = TicketList(is_fresh=True, tickets=[make_ticket(), ended])
     code, out, _ = call("tickets")
     assert code == 0
     assert " 42" in out
@@ -224,7 +224,7 @@ def test_open_tickets_are_listed_and_ended_ones_when_asked_for(call: Call, agent
 
 
 def test_what_may_be_old_is_said_to_be(call: Call, agent: Any) -> None:
-    agent.more["/v1/tickets"] = Tickets(is_fresh=False, tickets=[])
+    agent.more["/v1/tickets"] = TicketList(is_fresh=False, tickets=[])
     assert call("tickets")[1] == " No ticket is open.\n\nThe fleet cannot be asked; this is what this host knows.\n"
     agent.more["/v1/locks"] = Locks(is_fresh=False, now=NOW, leases=[], reservations=[])
     assert "this host knows" in call("locks")[1]
@@ -236,7 +236,7 @@ def test_locks_show_leases_and_reservations(call: Call, agent: Any) -> None:
         now=NOW,
         leases=[Lease(name="upgrade", holder="hv1", token=9, expires_at=NOW + 42)],
         reservations=[
-            Reservation(
+            LinkReservation(
                 name="r",
                 source="hv1",
                 destination="hv2",
@@ -259,8 +259,8 @@ def test_nothing_held_is_said(call: Call, agent: Any) -> None:
 
 
 def test_holds_are_taken_and_given_back(call: Call, agent: Any) -> None:
-    agent.more["/v1/locks/acquire"] = Held(name="upgrade", token=9)
-    agent.more["/v1/locks/reserve"] = Held(name="nightly", token=10)
+    agent.more["/v1/locks/acquire"] = HeldLease(name="upgrade", token=9)
+    agent.more["/v1/locks/reserve"] = HeldLease(name="nightly", token=10)
     assert call("locks", "acquire", "upgrade", "--lifetime", "60")[:2] == (0, "9\n")
     assert call("locks", "release", "upgrade", "9")[:2] == (0, "done: /v1/locks/release\n")
     assert json.loads(call("locks", "reserve", "nightly", "hv1", "hv2", "200", "--json")[1])["token"] == 10

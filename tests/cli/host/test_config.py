@@ -4,18 +4,32 @@ import pytest
 
 from dwcp_migrate.cli import run
 from dwcp_migrate.cli.host.config import as_toml, plain
-from dwcp_migrate.config import Config, Coordination, Encoding, Link, Pbft, PbftMember, Peer, parse
+from dwcp_migrate.config import (
+    Config,
+    CoordinationConfig,
+    EncodingConfig,
+    LinkConfig,
+    PbftConfig,
+    PbftMemberConfig,
+    PeerConfig,
+    parse,
+)
 
 
 def test_what_show_prints_reads_back_as_the_same_configuration() -> None:
     config = Config(
         name='odd "name"',
-        peers=[Peer(name="hv2", addresses=["10.0.0.2", "fd00::2"]), Peer(name="hv3", addresses=["10.0.0.3"], port=1)],
-        link=Link(channels=32, loss_s_max=1.5),
-        encoding=Encoding(codec="zstd", level=3),
-        coordination=Coordination(
+        peers=[
+            PeerConfig(name="hv2", addresses=["10.0.0.2", "fd00::2"]),
+            PeerConfig(name="hv3", addresses=["10.0.0.3"], port=1),
+        ],
+        link=LinkConfig(channels=32, loss_s_max=1.5),
+        encoding=EncodingConfig(codec="zstd", level=3),
+        coordination=CoordinationConfig(
             voters=("hv2", "hv3"),
-            pbft=Pbft(cluster="ab" * 16, members=(PbftMember("hv2", "0f" * 32), PbftMember("hv3", "a1" * 32))),
+            pbft=PbftConfig(
+                cluster="ab" * 16, members=(PbftMemberConfig("hv2", "0f" * 32), PbftMemberConfig("hv3", "a1" * 32))
+            ),
         ),
     )
     assert parse(as_toml(plain(config))) == config

@@ -15,7 +15,7 @@ Make = Callable[..., Any]
 NOW = 1_790_000_100.0
 DAY = 86400.0
 
-HEALTHY = host_files.Host(
+HEALTHY = host_files.HostFiles(
     hook_path="/etc/libvirt/hooks/qemu.d/50-dwcp-migrate",
     hook_problem="",
     qemu_conf_readable=True,
@@ -29,7 +29,7 @@ HEALTHY = host_files.Host(
 
 
 def judge(
-    facts: schema.Facts | None, found: host_files.Host = HEALTHY, config: Config | None = None
+    facts: schema.Facts | None, found: host_files.HostFiles = HEALTHY, config: Config | None = None
 ) -> dict[str, Check]:
     findings = Findings(
         facts=facts,
@@ -52,12 +52,12 @@ def test_a_healthy_host_has_nothing_to_do(facts: Make) -> None:
 def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
     broken = facts(
         state="draining",
-        intercept=schema.Intercept(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215),
+        intercept=schema.RedirectStatus(wanted=True, armed=False, error="EPERM", port_min=49152, port_max=49215),
         libvirt=schema.Libvirt(uri="qemu:///system", connected=False, error="refused"),
         hook=schema.Hook(socket="/run/h", listening=False, last_at=0.0, pending=0),
-        certificates=[schema.Certificate(use="host", path="/h", error="no such file")],
+        certificates=[schema.CertificateExpiry(use="host", path="/h", error="no such file")],
         name_in_certificate=False,
-        listeners=[schema.Listener(use="link", address="0.0.0.0:7802", listening=False, error="in use")],
+        listeners=[schema.ListenerStatus(use="link", address="0.0.0.0:7802", listening=False, error="in use")],
         peers=[peer(reachable=False, code="unreachable", error="no answer")],
         spare_ready=False,
         history_error="disk full",
@@ -67,7 +67,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed"),
     )
-    sick = host_files.Host(
+    sick = host_files.HostFiles(
         hook_path="/h",
         hook_problem="it is not executable",
         qemu_conf_readable=True,
@@ -94,7 +94,7 @@ def test_without_an_agent_the_host_is_still_looked_at() -> None:
     ("left_days", "verdict"), [(-0.01, "fail"), (0.5, "warn"), (13.99, "warn"), (14.01, "ok"), (365, "ok")]
 )
 def test_a_certificate_warns_two_weeks_before_it_ends(facts: Make, left_days: float, verdict: str) -> None:
-    certificate = schema.Certificate(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
+    certificate = schema.CertificateExpiry(use="host", path="/h", not_before=0.0, not_after=NOW + left_days * DAY)
     assert judge(facts(certificates=[certificate]))["certificate-host"].verdict == verdict
 
 
@@ -118,14 +118,14 @@ def test_the_group_is_judged_by_what_counts_and_what_is_configured(
 
 
 def test_a_certificate_of_the_future_points_at_the_clock(facts: Make) -> None:
-    certificate = schema.Certificate(use="host", path="/h", not_before=NOW + 1, not_after=NOW + 90 * DAY)
+    certificate = schema.CertificateExpiry(use="host", path="/h", not_before=NOW + 1, not_after=NOW + 90 * DAY)
     check = judge(facts(certificates=[certificate]))["certificate-host"]
     assert (check.verdict, check.remedy) == ("fail", "set this host's clock")
 
 
 def test_ports_of_qemu_conf_beyond_the_agents_fail(facts: Make) -> None:
     def ports(low: int | None, high: int | None) -> str:
-        found = host_files.Host(
+        found = host_files.HostFiles(
             **{name: getattr(HEALTHY, name) for name in HEALTHY.__slots__} | {"port_min": low, "port_max": high}
         )
         return judge(facts(), found)["ports"].verdict

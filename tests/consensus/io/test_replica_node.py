@@ -12,20 +12,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import Member, Membership, Options, Replica
+from dwcp_migrate.consensus import Member, Membership, Options, PbftReplica
 from dwcp_migrate.consensus.io import channel as channels
 from dwcp_migrate.consensus.io import replica_node as nodes_module
-from dwcp_migrate.consensus.io.channel import Channel, only
+from dwcp_migrate.consensus.io.channel import MemberChannel, only
 from dwcp_migrate.consensus.io.client_node import GroupClient
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
-from dwcp_migrate.consensus.pbft.certificate import Certificate
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.model import records as journal
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.tickets.machine import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
-from dwcp_migrate.consensus.tickets.verifier import Expected, Permits
+from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
@@ -62,7 +62,7 @@ class Fleet:
 
     def node(self, name: str, application: Tickets | None = None) -> Node:
         options = Options(request_timeout_s=1.0, status_s=0.1)
-        replica = Replica(name, identity(name), self.members, application or Tickets(), options)
+        replica = PbftReplica(name, identity(name), self.members, application or Tickets(), options)
         return Node(replica, JournalFile(self.directory / f"{name}.journal"), self.options(name))
 
     @asynccontextmanager
@@ -101,10 +101,10 @@ async def test_four_nodes_decide_and_their_certificate_convinces_a_destination(t
         decision = await client.decide(encode(Issue(DOMAIN, "c1", 0, 0, 60_000)), certify=True)
         ticket = decode_result(decision.result)
         assert isinstance(ticket, Ticket)
-        assert isinstance(decision.certificate, Certificate)
-        expected = Expected(DOMAIN, "c0", "c1", 0)
+        assert isinstance(decision.certificate, DecisionCertificate)
+        expected = ExpectedTicket(DOMAIN, "c0", "c1", 0)
         group = Group(fleet.members)
-        assert Permits().admit(decision.certificate, group, expected, ticket.expires_ms - 1) == ticket
+        assert CertificateVerifier().admit(decision.certificate, group, expected, ticket.expires_ms - 1) == ticket
 
 
 async def test_of_two_hosts_that_ask_at_once_one_gets_the_slot(tmp_path: Path) -> None:
@@ -336,17 +336,17 @@ class Stuck:
 class Nobody:
     """An owner that wants nothing."""
 
-    def made(self, channel: Channel) -> None: ...
+    def made(self, channel: MemberChannel) -> None: ...
 
-    def opened(self, channel: Channel) -> None: ...
+    def opened(self, channel: MemberChannel) -> None: ...
 
-    def received(self, channel: Channel, messages: list[Message]) -> None: ...
+    def received(self, channel: MemberChannel, messages: list[Message]) -> None: ...
 
-    def closed(self, channel: Channel) -> None: ...
+    def closed(self, channel: MemberChannel) -> None: ...
 
 
 async def test_what_a_peer_does_not_take_is_dropped_past_the_limit() -> None:
-    channel = Channel(Nobody(), Hello(VERSION, CLUSTER, "client"), only("r0"))
+    channel = MemberChannel(Nobody(), Hello(VERSION, CLUSTER, "client"), only("r0"))
     stuck = Stuck()
     channel.start(stuck)  # type: ignore[arg-type]
     stuck.unsent_bytes = channels.UNSENT_BYTES_MAX

@@ -4,17 +4,17 @@ import msgspec
 import pytest
 
 from dwcp_migrate.consensus.pbft import certificate as certificates
-from dwcp_migrate.consensus.pbft.certificate import Certificate, sign_decision
+from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, sign_decision
 from dwcp_migrate.consensus.pbft.model import keys
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, identity, membership
 
 GROUP = Group(membership(4))
-EMPTY = Certificate(CLUSTER, 0, 9, "c0", 3, b"result", {})
+EMPTY = DecisionCertificate(CLUSTER, 0, 9, "c0", 3, b"result", {})
 
 
-def signed(*names: str, decision: Certificate = EMPTY) -> Certificate:
+def signed(*names: str, decision: DecisionCertificate = EMPTY) -> DecisionCertificate:
     signatures = {name: sign_decision(identity(name), GROUP, decision) for name in names}
     return msgspec.structs.replace(decision, signatures=signatures)
 
@@ -22,7 +22,7 @@ def signed(*names: str, decision: Certificate = EMPTY) -> Certificate:
 GOOD = signed("r0", "r1", "r2")
 
 
-def verify(certificate: Certificate) -> None:
+def verify(certificate: DecisionCertificate) -> None:
     certificate.verify(GROUP.keys, 0, CLUSTER)
 
 

@@ -11,13 +11,13 @@ from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import (
     NULL_DIGEST,
     Prepared,
-    Seen,
     StableProof,
     ViewChange,
     ViewChangeBody,
+    ViewEvidence,
     encode_body,
 )
-from dwcp_migrate.consensus.pbft.new_view import Choice, check, select
+from dwcp_migrate.consensus.pbft.new_view import NewViewChoice, check, select
 from tests.consensus.members import CLUSTER, identity, membership
 
 GROUP = Group(membership(4))
@@ -32,7 +32,7 @@ def body(name: str, prepared: dict[int, tuple[int, bytes]], seen: dict[int, dict
         name,
         NOTHING,
         tuple(Prepared(sequence, view, digest) for sequence, (view, digest) in prepared.items()),
-        tuple(Seen(sequence, views) for sequence, views in seen.items()),
+        tuple(ViewEvidence(sequence, views) for sequence, views in seen.items()),
     )
 
 
@@ -42,18 +42,18 @@ def test_fewer_than_a_quorum_decide_nothing() -> None:
 
 def test_nothing_prepared_carries_nothing_on() -> None:
     changes = [body(name, {}, {1: {A: 0}}) for name in ("r0", "r1", "r2")]
-    assert select(changes, GROUP.numbers) == Choice(NOTHING, {})
+    assert select(changes, GROUP.numbers) == NewViewChoice(NOTHING, {})
 
 
 def test_what_one_prepared_and_two_accepted_is_carried_on() -> None:
     changes = [body("r0", {1: (0, A)}, {1: {A: 0}}), body("r1", {}, {1: {A: 0}}), body("r2", {}, {})]
-    assert select(changes, GROUP.numbers) == Choice(NOTHING, {1: A})
+    assert select(changes, GROUP.numbers) == NewViewChoice(NOTHING, {1: A})
 
 
 def test_what_only_its_sender_vouches_for_does_not_decide() -> None:
     changes = [body("r0", {1: (0, A)}, {1: {A: 0}}), body("r1", {}, {}), body("r2", {}, {})]
     assert select(changes, GROUP.numbers) is None
-    assert select([*changes, body("r3", {}, {})], GROUP.numbers) == Choice(NOTHING, {1: NULL_DIGEST})
+    assert select([*changes, body("r3", {}, {})], GROUP.numbers) == NewViewChoice(NOTHING, {1: NULL_DIGEST})
 
 
 def test_the_later_view_wins() -> None:
@@ -62,12 +62,12 @@ def test_the_later_view_wins() -> None:
         body("r1", {1: (3, B)}, {1: {A: 0, B: 3}}),
         body("r2", {}, {1: {B: 3}}),
     ]
-    assert select(changes, GROUP.numbers) == Choice(NOTHING, {1: B})
+    assert select(changes, GROUP.numbers) == NewViewChoice(NOTHING, {1: B})
 
 
 def test_a_gap_is_filled_with_an_empty_batch() -> None:
     changes = [body("r0", {2: (0, A)}, {2: {A: 0}}), body("r1", {2: (0, A)}, {2: {A: 0}}), body("r2", {}, {})]
-    assert select(changes, GROUP.numbers) == Choice(NOTHING, {1: NULL_DIGEST, 2: A})
+    assert select(changes, GROUP.numbers) == NewViewChoice(NOTHING, {1: NULL_DIGEST, 2: A})
 
 
 @pytest.mark.parametrize("size", [4, 5, 6, 7])

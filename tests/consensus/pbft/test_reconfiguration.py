@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import Client, Options, Replica
+from dwcp_migrate.consensus import Options, PbftClient, PbftReplica
 from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import (
@@ -76,11 +76,11 @@ def pre_prepare_of(request: Request) -> PrePrepare:
 
 @pytest.mark.parametrize("key", ["r1", "new r1"])
 def test_who_is_named_with_another_key_follows_and_does_not_vote(key: str) -> None:
-    of = Client("c0", identity("c0"), NOW, first_number=1, retry_s=0.0)
+    of = PbftClient("c0", identity("c0"), NOW, first_number=1, retry_s=0.0)
     of.submit(b"x", 0.0)
     of.tick(0.0)
     request = of.ready()[0][-1][1]
-    replica = Replica("r1", identity(key), NOW, Chain(), Options())
+    replica = PbftReplica("r1", identity(key), NOW, Chain(), Options())
     replica.set_clock(1000.0, 0.0)
     replica.step("r0", pre_prepare_of(request), 0.0)
     votes = [message for _, message in replica.ready().messages if isinstance(message, Prepare)]
@@ -89,10 +89,10 @@ def test_who_is_named_with_another_key_follows_and_does_not_vote(key: str) -> No
 
 @pytest.mark.parametrize("key", ["r0", "new r0"])
 def test_who_is_named_with_another_key_does_not_propose(key: str) -> None:
-    of = Client("c0", identity("c0"), NOW, first_number=1, retry_s=0.0)
+    of = PbftClient("c0", identity("c0"), NOW, first_number=1, retry_s=0.0)
     of.submit(b"x", 0.0)
     of.tick(0.0)
-    replica = Replica("r0", identity(key), NOW, Chain(), Options())
+    replica = PbftReplica("r0", identity(key), NOW, Chain(), Options())
     replica.set_clock(1000.0, 0.0)
     replica.step("c0", of.ready()[0][-1][1], 0.0)
     proposals = [message for _, message in replica.ready().messages if isinstance(message, PrePrepare)]
@@ -100,7 +100,7 @@ def test_who_is_named_with_another_key_does_not_propose(key: str) -> None:
 
 
 def test_a_host_that_starts_in_a_later_epoch_learns_since_when_it_holds() -> None:
-    replica = Replica("r9", identity("r9"), NEXT, Chain(), Options())
+    replica = PbftReplica("r9", identity("r9"), NEXT, Chain(), Options())
     taken = state(NEXT, 40, since=7)
     votes = {f"r{at}": sign_checkpoint(identity(f"r{at}"), Group(NEXT), 40, taken.digest).signature for at in range(4)}
     replica._executor.adopt(StableProof(1, 40, taken.digest, votes), taken)

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dwcp_migrate.consensus import Client, Membership, Options, Replica
+from dwcp_migrate.consensus import Membership, Options, PbftClient, PbftReplica
 from dwcp_migrate.consensus.pbft import requests as limits
 from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
 from dwcp_migrate.consensus.pbft.model.messages import Message, PrePrepare, Request, RequestBody, encode_body
@@ -11,17 +11,17 @@ from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, Chain, identity, membership
 
 
-def replica(name: str = "r0", members: Membership | None = None) -> Replica:
-    made = Replica(name, identity(name), members or membership(4), Chain(), Options(pipeline=1))
+def replica(name: str = "r0", members: Membership | None = None) -> PbftReplica:
+    made = PbftReplica(name, identity(name), members or membership(4), Chain(), Options(pipeline=1))
     made.set_clock(1000.0, 0.0)
     return made
 
 
-def client(name: str = "c0") -> Client:
-    return Client(name, identity(name), membership(4), first_number=1)
+def client(name: str = "c0") -> PbftClient:
+    return PbftClient(name, identity(name), membership(4), first_number=1)
 
 
-def request(of: Client, operation: bytes = b"x") -> Request:
+def request(of: PbftClient, operation: bytes = b"x") -> Request:
     of.submit(operation, 0.0)
     ((_, made),) = of.ready()[0]
     return made
@@ -32,11 +32,11 @@ def signed(name: str, number: int, epoch: int = 0, by: str = "") -> Request:
     return Request(body, b"", identity(by or name).sign(b"dwcp-request", CLUSTER, body))
 
 
-def sent(of: Replica) -> list[tuple[str | None, Message]]:
+def sent(of: PbftReplica) -> list[tuple[str | None, Message]]:
     return of.ready().messages
 
 
-def proposals(of: Replica) -> int:
+def proposals(of: PbftReplica) -> int:
     return sum(isinstance(message, PrePrepare) for _, message in sent(of))
 
 
@@ -105,7 +105,7 @@ def test_a_client_whose_authenticator_was_wrong_must_sign_for_a_while() -> None:
 
 def test_a_request_of_another_epoch_needs_a_signature() -> None:
     primary = replica()
-    other = Client("c0", identity("c0"), membership(4, epoch=1), first_number=1)
+    other = PbftClient("c0", identity("c0"), membership(4, epoch=1), first_number=1)
     primary.step("c0", request(other), 0.0)
     assert proposals(primary) == 0
     primary.step("c0", signed("c0", 1, epoch=1), 0.0)
@@ -148,7 +148,7 @@ def test_a_client_asks_no_further_ahead_than_replicas_remember() -> None:
 
 
 def test_held_requests_are_counted_by_client() -> None:
-    held = limits.Held[int]()
+    held = limits.HeldRequest[int]()
     held.put(("a", 1), 1)
     held.put(("a", 1), 2)
     held.put(("b", 1), 3)

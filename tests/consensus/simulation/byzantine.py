@@ -22,14 +22,14 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     Prepare,
     Prepared,
     PrePrepare,
+    ReplicaStatus,
     Reply,
     Request,
-    Seen,
     StateManifest,
     StatePart,
-    Status,
     ViewChange,
     ViewChangeBody,
+    ViewEvidence,
     decode_batch,
     decode_request_body,
     decode_view_change_body,
@@ -136,7 +136,7 @@ def _forged_change(liar: Liar, change: ViewChange) -> ViewChange:
     view = max(0, body.view - 1)
     lies = {
         "prepared": tuple(Prepared(first + at, view, name) for at in range(liar.rng.randrange(4))),
-        "seen": tuple(Seen(first + at, {name: view}) for at in range(liar.rng.randrange(4))),
+        "seen": tuple(ViewEvidence(first + at, {name: view}) for at in range(liar.rng.randrange(4))),
     }
     body = msgspec.structs.replace(body, **lies)
     data = encode_body(body)
@@ -165,7 +165,7 @@ def _replay(liar: Liar, to: str, message: Message) -> list[Message]:
 def _hurry(liar: Liar, to: str, message: Message) -> list[Message]:
     """Leave view after view, and claim to be far ahead."""
     del to
-    if isinstance(message, Status):
+    if isinstance(message, ReplicaStatus):
         core = liar.replica.core
         view = message.view + liar.rng.randrange(1, 50)
         data = encode_body(ViewChangeBody(core.group.epoch, view, liar.name, core.stable, (), ()))

@@ -1,6 +1,6 @@
 """What must hold after every event, on every honest replica, whatever the others do."""
 
-from dwcp_migrate.consensus import Decision, Ready
+from dwcp_migrate.consensus import Decision, ReplicaOutput
 from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.consensus.pbft.model.messages import Commit, Message, Prepare, PrePrepare
 from tests.consensus.simulation.world import ClientNode, Node
@@ -34,7 +34,7 @@ class Invariants:
         key = (node.name, type(message), message.epoch, message.view, message.sequence)
         assert self._promises.setdefault(key, name) == name, f"{node.name} said two things: {message}"
 
-    def did(self, node: Node, ready: Ready) -> None:
+    def did(self, node: Node, ready: ReplicaOutput) -> None:
         """Honest replicas execute the same at the same place, and each request once."""
         if node.name not in self.honest:
             return

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from dwcp_migrate.consensus import Client, Decision, Membership, Options, Ready, Replica
+from dwcp_migrate.consensus import Decision, Membership, Options, PbftClient, PbftReplica, ReplicaOutput
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode, encode_frame
 from tests.consensus.members import Chain, identity
@@ -26,7 +26,7 @@ class Watcher(Protocol):
 
     def sent(self, node: "Node", message: Message) -> None: ...
 
-    def did(self, node: "Node", ready: Ready) -> None: ...
+    def did(self, node: "Node", ready: ReplicaOutput) -> None: ...
 
     def after(self, node: "Node") -> None: ...
 
@@ -40,7 +40,7 @@ class Disk:
         self.synced = b""
         self._unsynced: list[tuple[bool, bytes]] = []
 
-    def write(self, ready: Ready) -> None:
+    def write(self, ready: ReplicaOutput) -> None:
         if ready.compacted is not None:
             self._unsynced.append((True, b"".join(map(records.encode, ready.compacted))))
         if ready.entries:
@@ -82,8 +82,8 @@ class Node:
         self.slowness_s = 0.0
         self.sync_s = 0.001
         self.application = Chain()
-        self.replica: Replica
-        self._held: list[Ready] = []
+        self.replica: PbftReplica
+        self._held: list[ReplicaOutput] = []
         self._covered = 0
         self.start()
 
@@ -94,7 +94,9 @@ class Node:
         entries, end = records.decode(self.disk.synced)
         self.disk.synced = self.disk.synced[:end]
         self.application = Chain()
-        self.replica = Replica(self.name, identity(self.name), self.membership, self.application, self.world.options)
+        self.replica = PbftReplica(
+            self.name, identity(self.name), self.membership, self.application, self.world.options
+        )
         self.replica.recover(entries, self.world.now)
         self.up = True
         self.life += 1
@@ -154,7 +156,7 @@ class Node:
             self._send(ready)
         self._sync()
 
-    def _send(self, ready: Ready) -> None:
+    def _send(self, ready: ReplicaOutput) -> None:
         for to, message in ready.messages:
             self.world.watcher.sent(self, message)
             for name in self.world.others(self.name) if to is None else (to,):
@@ -173,7 +175,7 @@ class ClientNode:
     def __init__(self, world: "World", name: str, membership: Membership, *, operations: int, ahead: int) -> None:
         self.world = world
         self.name = name
-        self.client = Client(name, identity(name), membership, first_number=1, retry_s=0.3)
+        self.client = PbftClient(name, identity(name), membership, first_number=1, retry_s=0.3)
         self.left = operations
         self.ahead = ahead
         self.certify = False

@@ -9,17 +9,17 @@ import pytest
 from bench.fleets import generate
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.check import levels, violations
-from dwcp_migrate.placement.cost import Policy
+from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
 from dwcp_migrate.placement.model import build
 from dwcp_migrate.placement.plan import Goal, Plan, Proof, decode, encode
 from dwcp_migrate.placement.planner import plan_drain, plan_exactly, plan_rebalance
 from dwcp_migrate.placement.solver import exact
-from dwcp_migrate.placement.solver.exact import Effort
+from dwcp_migrate.placement.solver.exact import SolverEffort
 from tests.placement.fleets import domain, fleet, host, rng
 from tests.placement.test_planner import carried_out
 
-EFFORT = Effort(20.0)
+EFFORT = SolverEffort(20.0)
 REBALANCE = Goal(purpose="rebalance")
 
 
@@ -42,7 +42,7 @@ def test_a_rebalance_comes_within_half_a_band_of_the_best_by_the_cheapest_moves(
     whole = fleet(
         [host("a", 24), host("b", 16), host("c", 8)], domains, Rule(name="r", kind="apart", domains=["x0", "x1"])
     )
-    policy = Policy(price_per_s=1e-4)
+    policy = PlacementPolicy(price_per_s=1e-4)
     made = plan_exactly(whole, REBALANCE, EFFORT, policy)
     assert made.proof is not None
     best = least_level(whole)
@@ -118,7 +118,7 @@ def test_rules_about_racks_are_held() -> None:
 def test_out_of_time_the_search_s_plan_remains() -> None:
     whole = generate.skewed(rng(2), 60, 10)
     problem = build(whole)
-    settled = exact.settle(problem, problem.state.host.copy(), Effort(1e-3))
+    settled = exact.settle(problem, problem.state.host.copy(), SolverEffort(1e-3))
     assert settled.price.value >= settled.price.bound
     assert len(settled.price.host) == len(problem.items)
 

@@ -6,7 +6,16 @@ from msgspec.structs import replace
 from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet import model
 from dwcp_migrate.state.fleet.machine import REFUSALS, apply
-from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, Domain, Fleet, Host, Limits, Outcome, Rule, Ticket
+from dwcp_migrate.state.fleet.model import (
+    REQUEST_WINDOW,
+    DomainRecord,
+    FleetState,
+    HostRecord,
+    Limits,
+    RuleRecord,
+    Ticket,
+    TicketOutcome,
+)
 from tests.state.fleets import UUID, World
 
 
@@ -19,7 +28,7 @@ def test_a_migration_moves_ownership_once_at_the_resume() -> None:
     assert world.owner() == "a"
     assert world.does("b", do.Resume(token=ticket.token)).code == ""
     assert world.fleet.domains[UUID] == replace(before, owner="b", generation=before.generation + 1)
-    assert world.does("b", do.Resume(token=ticket.token)) == Outcome(token=ticket.token)
+    assert world.does("b", do.Resume(token=ticket.token)) == TicketOutcome(token=ticket.token)
     assert world.fleet.domains[UUID].generation == before.generation + 1
 
 
@@ -27,7 +36,7 @@ def test_of_two_proposals_for_one_domain_the_first_wins() -> None:
     world = World()
     first = world.propose(destination="b")
     second = world.propose(destination="c")
-    assert (first.code, second) == ("", Outcome("busy", first.token))
+    assert (first.code, second) == ("", TicketOutcome("busy", first.token))
 
 
 def test_the_same_way_proposed_again_is_the_same_ticket() -> None:
@@ -159,7 +168,7 @@ def test_the_owner_may_give_away_what_went_without_a_ticket_and_nobody_else() ->
     assert world.does("a", do.HandOver(uuid=UUID, destination="b")).code == ""
     assert (world.owner(), world.fleet.domains[UUID].generation) == ("b", generation + 1)
     token = world.propose("b", "c").token
-    assert world.does("b", do.HandOver(uuid=UUID, destination="a")) == Outcome("busy", token)
+    assert world.does("b", do.HandOver(uuid=UUID, destination="a")) == TicketOutcome("busy", token)
 
 
 def test_across_trust_domains_a_certificate_has_to_come_along() -> None:
@@ -220,7 +229,7 @@ def test_a_host_with_domains_or_open_tickets_is_not_removed() -> None:
 def test_a_lease_is_one_holders_until_it_ends_and_the_next_has_a_larger_token() -> None:
     world = World()
     first = world.does("a", do.Acquire(name="lock", lifetime_s=10))
-    assert world.does("b", do.Acquire(name="lock", lifetime_s=10)) == Outcome("held", first.token)
+    assert world.does("b", do.Acquire(name="lock", lifetime_s=10)) == TicketOutcome("held", first.token)
     assert world.does("a", do.Acquire(name="lock", lifetime_s=10)) == first
     assert world.does("b", do.Release(name="lock", token=first.token)).code == "stranger"
     world.now += 10
@@ -236,7 +245,7 @@ def test_a_link_is_reserved_up_to_its_rate_and_not_a_byte_beyond() -> None:
     world = World()
     world.does("a", do.SetLimits(limits=Limits(link_bytes_per_s={"a>b": 100})))
 
-    def reserve(name: str, rate: int, by: str = "a") -> Outcome:
+    def reserve(name: str, rate: int, by: str = "a") -> TicketOutcome:
         return world.does(by, do.Reserve(name=name, source="a", destination="b", bytes_per_s=rate, lifetime_s=10))
 
     first = reserve("one", 60)
@@ -254,8 +263,8 @@ def test_a_link_is_reserved_up_to_its_rate_and_not_a_byte_beyond() -> None:
 
 def test_rules_are_kept_replaced_and_dropped() -> None:
     world = World()
-    world.does("a", do.PutRule(rule=Rule(name="r", kind="apart", domains=("u1", "u2"))))
-    world.does("a", do.PutRule(rule=Rule(name="r", kind="together", domains=("u1", "u2"))))
+    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="apart", domains=("u1", "u2"))))
+    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="together", domains=("u1", "u2"))))
     assert world.fleet.rules["r"].kind == "together"
     world.does("a", do.DropRule(name="r"))
     assert world.does("a", do.DropRule(name="r")).code == ""
@@ -289,7 +298,7 @@ def test_the_last_requests_of_each_host_are_remembered_and_no_more() -> None:
     ("table", "most", "body"),
     [
         ("leases", model.LEASES_MAX, lambda n: do.Acquire(name=f"l{n}", lifetime_s=1e3)),
-        ("rules", model.RULES_MAX, lambda n: do.PutRule(rule=Rule(name=f"r{n}", kind="apart"))),
+        ("rules", model.RULES_MAX, lambda n: do.PutRule(rule=RuleRecord(name=f"r{n}", kind="apart"))),
         (
             "reservations",
             model.RESERVATIONS_MAX,
@@ -298,7 +307,7 @@ def test_the_last_requests_of_each_host_are_remembered_and_no_more() -> None:
     ],
 )
 def test_a_table_takes_as_much_as_its_limit(table: str, most: int, body: object) -> None:
-    fleet = Fleet()
+    fleet = FleetState()
     for number in range(most + 1):
         made = body(number)  # type: ignore[operator]
         outcome = apply(fleet, do.Command(request=f"r{number}", by="a", at=0, body=made))
@@ -309,11 +318,13 @@ def test_a_table_takes_as_much_as_its_limit(table: str, most: int, body: object)
 def test_hosts_domains_and_open_tickets_have_their_limits() -> None:
     world = World("a", "b")
     fleet = world.fleet
-    fleet.hosts |= {f"h{number}": Host(name=f"h{number}") for number in range(model.HOSTS_MAX - 3)}
+    fleet.hosts |= {f"h{number}": HostRecord(name=f"h{number}") for number in range(model.HOSTS_MAX - 3)}
     assert world.does("last", do.PutHost(name="last")).code == ""
     assert world.does("late", do.PutHost(name="late")).code == "full"
     assert world.does("a", do.PutHost(name="a")).code == ""
-    fleet.domains |= {f"d{number}": Domain(uuid=f"d{number}", owner="a") for number in range(model.DOMAINS_MAX - 1)}
+    fleet.domains |= {
+        f"d{number}": DomainRecord(uuid=f"d{number}", owner="a") for number in range(model.DOMAINS_MAX - 1)
+    }
     assert world.does("a", do.PutDomain(uuid="last")).code == ""
     assert world.does("a", do.PutDomain(uuid="late")).code == "full"
     assert world.propose(uuid="late").code == "full"
@@ -334,7 +345,7 @@ def test_hosts_domains_and_open_tickets_have_their_limits() -> None:
 
 
 def test_the_outcomes_of_strangers_make_room_for_each_other() -> None:
-    fleet = Fleet()
+    fleet = FleetState()
     for number in range(model.HOSTS_MAX + 2):
         apply(fleet, do.Command(request="r", by=f"s{number}", at=0, body=do.DropRule(name="x")))
     assert len(fleet.outcomes) == model.HOSTS_MAX
@@ -342,7 +353,7 @@ def test_the_outcomes_of_strangers_make_room_for_each_other() -> None:
 
 
 def test_expired_leases_and_reservations_make_room() -> None:
-    fleet = Fleet()
+    fleet = FleetState()
     for number in range(model.LEASES_MAX):
         apply(fleet, do.Command(request=f"l{number}", by="a", at=0, body=do.Acquire(name=f"{number}", lifetime_s=1)))
     late = do.Command(request="late", by="a", at=1, body=do.Acquire(name="late", lifetime_s=1))
@@ -381,4 +392,4 @@ def test_a_snapshot_holds_everything() -> None:
 
 def test_a_snapshot_of_a_newer_version_is_refused() -> None:
     with pytest.raises(ValueError, match="version 2"):
-        model.decode(model.encode(Fleet(version=2)))
+        model.decode(model.encode(FleetState(version=2)))

@@ -10,7 +10,7 @@ import pytest
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
 from dwcp_migrate.state.raft import log_file as module
-from dwcp_migrate.state.raft.log_file import Journal, Record
+from dwcp_migrate.state.raft.log_file import LogFile, Record
 
 
 def records(count: int, start: int = 1) -> list[Record]:
@@ -19,7 +19,7 @@ def records(count: int, start: int = 1) -> list[Record]:
 
 def fill(directory: Path, count: int) -> list[Record]:
     """Write entries; the file ends with the last of them, without the zeros behind."""
-    journal = Journal(directory)
+    journal = LogFile(directory)
     for record in records(count):
         journal.append(record)
     journal.sync()
@@ -29,21 +29,21 @@ def fill(directory: Path, count: int) -> list[Record]:
 
 
 def read(directory: Path) -> list[Record]:
-    journal = Journal(directory)
+    journal = LogFile(directory)
     found = journal[:]
     journal.close()
     return found
 
 
 def test_entries_term_and_vote_come_back(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     for record in records(3):
         journal.append(record)
     journal.set_term(7, "host.example.net")
     journal.set_commit(2)
     journal.store_commit()
     journal.close()
-    again = Journal(tmp_path)
+    again = LogFile(tmp_path)
     assert (again[:], again.term, again.voted_for, again.commit) == (records(3), 7, "host.example.net", 2)
     assert again.last == (3, 1)
     again.close()
@@ -64,7 +64,7 @@ def test_a_torn_record_is_cut_off_and_the_next_one_takes_its_place(tmp_path: Pat
     with (tmp_path / "log").open("r+b") as file:
         file.seek(-3, os.SEEK_END)
         file.write(b"\xff")
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     assert journal[:] == records(2)
     journal.append(records(1, 3)[0])
     journal.sync()
@@ -81,7 +81,7 @@ def test_garbage_behind_the_last_record_is_no_record(tmp_path: Path) -> None:
 
 
 def test_a_record_overwrites_zeros_and_the_file_keeps_its_size(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     sizes = set()
     for record in records(50):
         journal.append(record)
@@ -102,7 +102,7 @@ def test_what_lies_behind_a_torn_record_never_follows_on_a_new_one(tmp_path: Pat
     sizes = [len(module._encode(record)) for record in records(3)]
     second = len(module.MAGIC) + sizes[0]
     (tmp_path / "log").write_bytes(whole[: second + 9] + b"\xff" + whole[second + 10 :] + bytes(4096))
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     assert journal[:] == records(1)
     journal.append(records(1, 2)[0])  # as long as the one that was torn: the third stood right behind it
     journal.sync()
@@ -111,14 +111,14 @@ def test_what_lies_behind_a_torn_record_never_follows_on_a_new_one(tmp_path: Pat
 
 
 def test_a_disk_that_lost_what_was_committed_is_found_out(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     for record in records(5):
         journal.append(record)
     journal.set_commit(5)
     journal.store_commit()
     journal.close()
     os.truncate(tmp_path / "log", journal.size_bytes - 1)
-    again = Journal(tmp_path)
+    again = LogFile(tmp_path)
     with pytest.raises(JournalError, match="ends with entry 4, but 5 was committed"):
         again.check(0)
     again.check(5)
@@ -127,7 +127,7 @@ def test_a_disk_that_lost_what_was_committed_is_found_out(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("torn", [0, 1])
 def test_a_torn_vote_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     for term in range(1, 3 + torn):
         journal.set_term(term, f"host-{term}")
     newest = journal._number % 2 * module.SLOT_BYTES
@@ -135,14 +135,14 @@ def test_a_torn_vote_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
     with (tmp_path / "vote").open("r+b") as file:
         file.seek(newest + 8)
         file.write(b"\xff\xff")
-    again = Journal(tmp_path)
+    again = LogFile(tmp_path)
     assert (again.term, again.voted_for) == (1 + torn, f"host-{1 + torn}")
     again.close()
 
 
 def test_truncating_and_dropping_keep_the_rest(tmp_path: Path) -> None:
     fill(tmp_path, 6)
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     journal.truncate(4)
     journal.truncate(9)
     journal.drop_first(2)
@@ -156,7 +156,7 @@ def test_a_full_disk_takes_nothing_and_leaves_the_log_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, 2)
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     real = os.pwrite
     taken = iter([5])
 
@@ -193,7 +193,7 @@ def test_a_disk_without_room_for_zeros_still_takes_records(tmp_path: Path, monke
 
 
 def test_a_commit_is_told_only_after_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     journal.append(records(1)[0])
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
@@ -210,7 +210,7 @@ def test_a_commit_is_told_only_after_a_sync(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_largest_entry_is_read_back_and_a_larger_one_is_not(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     journal.append((bytes(1 + BATCH_BYTES_MAX), 1, 1))
     journal.append((bytes(2 + BATCH_BYTES_MAX), 2, 1))
     journal.close()
@@ -218,7 +218,7 @@ def test_the_largest_entry_is_read_back_and_a_larger_one_is_not(tmp_path: Path) 
 
 
 def test_a_name_too_long_for_its_slot_is_refused(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = LogFile(tmp_path)
     journal.set_term(1, "x" * module.NAME_BYTES_MAX)
     with pytest.raises(JournalError):
         journal.set_term(1, "x" * (module.NAME_BYTES_MAX + 1))
@@ -228,7 +228,7 @@ def test_a_name_too_long_for_its_slot_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"something else of somebody's")
     with pytest.raises(JournalError, match="no log"):
-        Journal(tmp_path)
+        LogFile(tmp_path)
     assert (tmp_path / "log").read_bytes() == b"something else of somebody's"
 
 
@@ -236,7 +236,7 @@ def test_random_acts_and_crashes_leave_what_was_synced(tmp_path: Path) -> None:
     for seed in range(60):
         rng = random.Random(seed)
         directory = tmp_path / str(seed)
-        journal = Journal(directory, durable=False)
+        journal = LogFile(directory, durable=False)
         model: list[Record] = []
         for _ in range(40):
             act = rng.random()
@@ -255,6 +255,6 @@ def test_random_acts_and_crashes_leave_what_was_synced(tmp_path: Path) -> None:
             else:
                 journal.sync()
                 journal.close()
-                journal = Journal(directory, durable=False)
+                journal = LogFile(directory, durable=False)
             assert journal[:] == model, seed
         journal.close()

@@ -18,9 +18,9 @@ MESSAGES: tuple[messages.Message, ...] = (
     messages.RequestVote(term=2, last_index=2, last_term=1),
     messages.Vote(term=2),
     messages.Append(
-        term=2, commit=1, previous_index=1, previous_term=0, entries=(messages.Entry(2, 2, messages.REGULAR, b"x"),)
+        term=2, commit=1, previous_index=1, previous_term=0, entries=(messages.LogEntry(2, 2, messages.REGULAR, b"x"),)
     ),
-    messages.Snapshot(term=2, commit=1, data=b"s", first=True, last=False),
+    messages.RaftSnapshot(term=2, commit=1, data=b"s", first=True, last=False),
     messages.Ack(term=2, next_index=3, reset=False, success=True),
     messages.Stale(term=3),
     messages.Submit(term=2, request=9, kind=0, payload=b"x"),
@@ -44,8 +44,8 @@ def test_a_frame_that_announces_too_much_is_refused_before_it_comes() -> None:
 
 
 def test_the_fullest_append_fits_a_frame() -> None:
-    smallest = messages.Entry(2**62, 2**62, messages.REGULAR, b"1234")
-    entries = (smallest,) * (messages.APPEND_BYTES // 5) + (messages.Entry(1, 1, 0, bytes(BATCH_BYTES_MAX)),)
+    smallest = messages.LogEntry(2**62, 2**62, messages.REGULAR, b"1234")
+    entries = (smallest,) * (messages.APPEND_BYTES // 5) + (messages.LogEntry(1, 1, 0, bytes(BATCH_BYTES_MAX)),)
     message = messages.Append(term=1, commit=1, previous_index=1, previous_term=1, entries=entries)
     assert messages.Frames().feed(messages.encode(message)) == [message]
     with pytest.raises(LocalProtocolError):
@@ -55,22 +55,24 @@ def test_the_fullest_append_fits_a_frame() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Append(term=1, commit=1, previous_index=1, previous_term=1, entries=(messages.Entry(1, 1, 3, b""),)),
         messages.Append(
-            term=1,
-            commit=1,
-            previous_index=1,
-            previous_term=1,
-            entries=(messages.Entry(1, 1, messages.MEMBERSHIP, b"pickle"),),
+            term=1, commit=1, previous_index=1, previous_term=1, entries=(messages.LogEntry(1, 1, 3, b""),)
         ),
         messages.Append(
             term=1,
             commit=1,
             previous_index=1,
             previous_term=1,
-            entries=(messages.Entry(1, 1, 0, bytes(BATCH_BYTES_MAX + 1)),),
+            entries=(messages.LogEntry(1, 1, messages.MEMBERSHIP, b"pickle"),),
         ),
-        messages.Snapshot(term=1, commit=1, data=bytes(messages.SNAPSHOT_PART_BYTES + 1), first=True, last=False),
+        messages.Append(
+            term=1,
+            commit=1,
+            previous_index=1,
+            previous_term=1,
+            entries=(messages.LogEntry(1, 1, 0, bytes(BATCH_BYTES_MAX + 1)),),
+        ),
+        messages.RaftSnapshot(term=1, commit=1, data=bytes(messages.SNAPSHOT_PART_BYTES + 1), first=True, last=False),
         messages.Vote(term=-1),
     ],
 )
@@ -101,7 +103,7 @@ def test_garbage_is_refused_with_a_typed_error(data: bytes) -> None:
 
 
 def test_membership_entries_have_a_schema() -> None:
-    change = messages.Membership("add", "host.example.net")
+    change = messages.RaftMembership("add", "host.example.net")
     assert messages.decode_membership(messages.encode_membership(change)) == change
     with pytest.raises(RemoteProtocolError):
         messages.decode_membership(msgspec.msgpack.encode(["become-root", "host"]))

@@ -13,7 +13,7 @@ from pysyncobj.poller import PollPoller
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft import peer_connections as module
-from dwcp_migrate.state.raft.peer_connections import Identity, Links
+from dwcp_migrate.state.raft.peer_connections import Links, PeerIdentity
 from dwcp_migrate.transport.tls import make_context
 
 TICKS = 2000
@@ -46,7 +46,7 @@ class End:
         self.raises: Exception | None = None
         self.poller = Poller()
         files = (tls / "ca.pem", tls / f"{name}.pem", tls / f"{name}.key")
-        identity = Identity(
+        identity = PeerIdentity(
             name=name,
             client=lambda: make_context("client", *files),
             server=lambda: make_context("server", *files),
@@ -129,7 +129,7 @@ def test_hosts_find_each_other_and_talk_both_ways(pair: Pair) -> None:
 
 def test_much_at_once_arrives_whole_and_in_order(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    entry = messages.Entry(1, 1, messages.REGULAR, bytes(100_000))
+    entry = messages.LogEntry(1, 1, messages.REGULAR, bytes(100_000))
     sent = [
         messages.Append(term=term, commit=1, previous_index=1, previous_term=1, entries=(entry,)) for term in range(60)
     ]
@@ -151,7 +151,7 @@ def test_nothing_leaves_before_it_is_flushed(pair: Pair) -> None:
 
 def test_a_peer_that_does_not_read_is_closed_at_the_limit(pair: Pair) -> None:
     pair.run(lambda: pair.a.ups and pair.b.ups)
-    part = messages.Snapshot(term=1, commit=1, data=bytes(messages.SNAPSHOT_PART_BYTES), first=True, last=False)
+    part = messages.RaftSnapshot(term=1, commit=1, data=bytes(messages.SNAPSHOT_PART_BYTES), first=True, last=False)
     size = len(messages.encode(part))
     fits = module.OUT_BYTES_MAX // size
     assert all(pair.a.links.send("b.lab", part) for _ in range(fits))

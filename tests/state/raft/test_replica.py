@@ -13,18 +13,18 @@ from dwcp_migrate.state.fleet import commands
 from dwcp_migrate.state.fleet.commands import Barrier, Command
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
-from dwcp_migrate.state.raft.peer_connections import Identity
+from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.pysyncobj import HOOKS
-from dwcp_migrate.state.raft.replica import Replica, Settings
+from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
 
 
 def no_context() -> ssl.SSLContext:
     raise AssertionError("nobody is dialled here")
 
 
-def entry(index: int, term: int, by: str = "b") -> messages.Entry:
+def entry(index: int, term: int, by: str = "b") -> messages.LogEntry:
     command = commands.encode(Command(request=f"{index}.{term}", by=by, at=0, body=Barrier()))
-    return messages.Entry(index, term, messages.REGULAR, commands.encode_batch([command]))
+    return messages.LogEntry(index, term, messages.REGULAR, commands.encode_batch([command]))
 
 
 class Lone:
@@ -32,11 +32,11 @@ class Lone:
 
     def __init__(self, directory: Path, name: str = "a") -> None:
         self.sent: list[tuple[str, messages.Message]] = []
-        identity = Identity(
+        identity = PeerIdentity(
             name=name, client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None
         )
-        settings = Settings(directory=directory, voters=("a", "b", "c"))
-        self.replica = Replica(settings, identity, FleetMachine(), lambda _: None)
+        settings = RaftSettings(directory=directory, voters=("a", "b", "c"))
+        self.replica = RaftReplica(settings, identity, FleetMachine(), lambda _: None)
         self.replica.links.send = self._send  # type: ignore[method-assign]
         for peer in sorted({"a", "b", "c", "observer"} - {name}):
             self.replica.up(peer)
@@ -52,7 +52,7 @@ class Lone:
         return [answer for to, answer in self.sent if to == name]
 
     def append(
-        self, previous: tuple[int, int], *entries: messages.Entry, term: int = 1, commit: int = 1
+        self, previous: tuple[int, int], *entries: messages.LogEntry, term: int = 1, commit: int = 1
     ) -> messages.Ack:
         """Let it hear an Append of b's."""
         (answer,) = self.hears(
@@ -120,7 +120,7 @@ def test_a_leader_of_the_past_is_told(lone: Lone) -> None:
     lone.append((1, 0), term=5)
     answer = lone.hears("c", messages.Append(term=4, commit=1, previous_index=1, previous_term=0))
     assert answer == [messages.Stale(term=5)]
-    assert lone.hears("c", messages.Snapshot(term=4, commit=1, data=b"", first=True, last=False)) == [
+    assert lone.hears("c", messages.RaftSnapshot(term=4, commit=1, data=b"", first=True, last=False)) == [
         messages.Stale(term=5)
     ]
 
@@ -161,10 +161,10 @@ def test_one_vote_a_term_also_after_a_restart(tmp_path: Path) -> None:
         messages.RequestVote(term=9, last_index=9, last_term=9),
         messages.Vote(term=9),
         messages.Append(term=9, commit=1, previous_index=1, previous_term=0),
-        messages.Snapshot(term=9, commit=9, data=b"x", first=True, last=True),
+        messages.RaftSnapshot(term=9, commit=9, data=b"x", first=True, last=True),
         messages.TimeoutNow(term=9),
         messages.Submit(
-            term=1, request=1, kind=2, payload=messages.encode_membership(messages.Membership("add", "observer"))
+            term=1, request=1, kind=2, payload=messages.encode_membership(messages.RaftMembership("add", "observer"))
         ),
     ],
 )
@@ -187,8 +187,8 @@ def test_entries_out_of_a_row_are_refused(lone: Lone) -> None:
 
 def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restart(tmp_path: Path) -> None:
     first = Lone(tmp_path)
-    change = messages.Entry(
-        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("add", "observer"))
+    change = messages.LogEntry(
+        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("add", "observer"))
     )
     first.append((1, 0), change)
     assert first.replica.voters == {"a", "b", "c", "observer"}
@@ -201,10 +201,12 @@ def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restar
 
 
 def test_a_snapshot_names_the_voters_of_its_entry_and_not_of_what_may_be_taken_back(lone: Lone) -> None:
-    added = messages.Entry(
-        4, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("add", "observer"))
+    added = messages.LogEntry(
+        4, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("add", "observer"))
     )
-    removed = messages.Entry(5, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("rem", "c")))
+    removed = messages.LogEntry(
+        5, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("rem", "c"))
+    )
     lone.append((1, 0), entry(2, 1), entry(3, 1), added, removed, commit=3)
     lone.replica.tick(0)
     assert lone.replica.applied_index == 3
@@ -222,7 +224,9 @@ def test_a_disk_that_fails_is_not_taken_for_a_link_that_does(lone: Lone, monkeyp
 
 
 def test_a_host_that_loses_its_vote_follows_on_without_it(lone: Lone) -> None:
-    change = messages.Entry(2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.Membership("rem", "a")))
+    change = messages.LogEntry(
+        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("rem", "a"))
+    )
     lone.append((1, 0), change)
     assert (lone.replica.state, lone.replica.voters) == ("observer", {"b", "c"})
     assert lone.append((2, 1), entry(3, 1)).next_index == 4

@@ -6,12 +6,12 @@ import pytest
 
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.raft import snapshots as module
-from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, Entry
+from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, LogEntry
 from dwcp_migrate.state.raft.snapshots import FAILED, IDLE, WRITTEN, Image, Snapshots
 
 
 def image(size: int = 10, index: int = 5) -> Image:
-    return Image(Entry(index - 1, 1, 0, b"x"), Entry(index, 1, 0, b"y"), ("a", "b"), bytes(size))
+    return Image(LogEntry(index - 1, 1, 0, b"x"), LogEntry(index, 1, 0, b"y"), ("a", "b"), bytes(size))
 
 
 def store(directory: Path, held: Image, *, has_room: bool = True) -> Snapshots:

@@ -11,12 +11,12 @@ from dwcp_migrate.transport.core.channel_health import (
     QUANTUM_S,
     RATE_S,
     STALLED_S,
-    Health,
+    ChannelHealth,
 )
 
 
 def test_silence_is_death_only_past_its_limit_and_only_while_an_answer_is_due() -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     health.ping(1.0, mark=0)
     assert not health.is_dead(1.0 + STALLED_S)
     assert health.is_dead(1.0 + STALLED_S + 0.01)
@@ -26,7 +26,7 @@ def test_silence_is_death_only_past_its_limit_and_only_while_an_answer_is_due() 
 
 
 def test_a_byte_that_comes_or_that_the_peers_kernel_took_is_life() -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     health.ping(0.0, mark=0)
     health.received(2.0)
     assert not health.is_dead(2.0 + STALLED_S)
@@ -37,7 +37,7 @@ def test_a_byte_that_comes_or_that_the_peers_kernel_took_is_life() -> None:
 
 
 def test_time_in_which_this_process_did_not_run_proves_nothing() -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     health.ping(0.0, mark=0)
     health.received(0.0)
     health.shift(10.0)
@@ -46,7 +46,7 @@ def test_time_in_which_this_process_did_not_run_proves_nothing() -> None:
 
 
 def test_one_ping_is_under_way_and_the_next_is_due_a_second_after_it() -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     assert health.is_ping_due(0.0)
     assert health.ping(0.0, mark=7) == 1
     assert not health.is_ping_due(5.0)
@@ -58,7 +58,7 @@ def test_one_ping_is_under_way_and_the_next_is_due_a_second_after_it() -> None:
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_an_answer_to_no_ping_of_ours_is_refused(number: int) -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     with pytest.raises(RemoteProtocolError, match="answers no ping"):
         health.pong(0.0, 1)
     health.ping(0.0, mark=0)
@@ -67,7 +67,7 @@ def test_an_answer_to_no_ping_of_ours_is_refused(number: int) -> None:
 
 
 def test_so_many_pings_wait_for_their_answers_and_not_one_more() -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     for number in range(PONGS_MAX):
         health.asked(number)
     with pytest.raises(RemoteProtocolError, match="more pings"):
@@ -81,7 +81,7 @@ def test_so_many_pings_wait_for_their_answers_and_not_one_more() -> None:
     [(0.0, QUANTUM_BYTES_MIN), (5e6, int(5e6 * QUANTUM_S)), (1e9, QUANTUM_BYTES_MAX)],
 )
 def test_a_pull_takes_what_the_channel_carries_in_its_time_within_bounds(bytes_per_s: float, quantum: int) -> None:
-    health = Health(0.0)
+    health = ChannelHealth(0.0)
     start = health.quantum(0.0)
     health.took(int(bytes_per_s * RATE_S))
     assert health.quantum(RATE_S - 0.01) == start

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError, VersionMismatchError
 from dwcp_migrate.transport.core import frames
-from dwcp_migrate.transport.core.frames import HEADER_BYTES, Code, Frame, FrameReader, Kind
+from dwcp_migrate.transport.core.frames import HEADER_BYTES, Code, Frame, FrameKind, FrameReader
 from dwcp_migrate.transport.core.segment import CONNECTIONS_MAX, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, SEQUENCE_MAX, URGENT
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "wire-protocol.md"
@@ -20,10 +20,10 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "wire-protocol.md"
 DUMPED = [
     frames.hello(bytes(range(32))),
     frames.welcome(),
-    Frame(Kind.SEGMENT, 3, 7, URGENT, 1, 4096, 0x0123456789ABCDEF, 2, 6, b"tail"),
-    Frame(Kind.ACK, 3, 7),
-    Frame(Kind.REJECT, 3, 8, attempt=1),
-    Frame(Kind.PING, sequence=5),
+    Frame(FrameKind.SEGMENT, 3, 7, URGENT, 1, 4096, 0x0123456789ABCDEF, 2, 6, b"tail"),
+    Frame(FrameKind.ACK, 3, 7),
+    Frame(FrameKind.REJECT, 3, 8, attempt=1),
+    Frame(FrameKind.PING, sequence=5),
     frames.close(Code.ABORTED, "stop"),
 ]
 """What the dump in docs/wire-protocol.md holds, in order."""
@@ -64,7 +64,7 @@ def test_the_documented_dump_is_read_whole_byte_by_byte_and_cut_anywhere() -> No
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 100_000), max_size=4), st.integers(16, 70_000), st.randoms(use_true_random=False))
 def test_payloads_of_any_size_survive_any_reads(sizes: list[int], most: int, rng: random.Random) -> None:
-    sent = [Frame(Kind.SEGMENT, 1, i, 0, 0, size, i, 0, size, rng.randbytes(size)) for i, size in enumerate(sizes)]
+    sent = [Frame(FrameKind.SEGMENT, 1, i, 0, 0, size, i, 0, size, rng.randbytes(size)) for i, size in enumerate(sizes)]
     data = memoryview(b"".join(frames.encode(frame) for frame in sent))
     reader, got, at = FrameReader(), [], 0
     while at < len(data):
@@ -79,7 +79,7 @@ def test_payloads_of_any_size_survive_any_reads(sizes: list[int], most: int, rng
 def header(**fields: int) -> bytes:
     """A SEGMENT header with some fields set wrong; length is given apart from the payload."""
     values = {
-        "kind": Kind.SEGMENT, "flags": 0, "attempt": 0, "length": 0, "connection": 0, "raw_size": 0,
+        "kind": FrameKind.SEGMENT, "flags": 0, "attempt": 0, "length": 0, "connection": 0, "raw_size": 0,
         "sequence": 0, "checksum": 0, "offset": 0, "total": 0,
     } | fields  # fmt: skip
     return frames._HEADER.pack(*values.values())
@@ -99,11 +99,11 @@ def header(**fields: int) -> bytes:
         ({"attempt": frames.ATTEMPTS_MAX + 1}, LimitExceededError),
         ({"offset": 1, "length": 4, "total": 4}, RemoteProtocolError),
         ({"total": 4}, RemoteProtocolError),
-        ({"kind": Kind.ACK, "length": 1}, LimitExceededError),
-        ({"kind": Kind.ACK, "checksum": 1}, RemoteProtocolError),
-        ({"kind": Kind.HELLO, "length": 35}, LimitExceededError),
-        ({"kind": Kind.HELLO, "length": 37}, LimitExceededError),
-        ({"kind": Kind.CLOSE, "length": frames.DETAIL_BYTES_MAX + 1}, LimitExceededError),
+        ({"kind": FrameKind.ACK, "length": 1}, LimitExceededError),
+        ({"kind": FrameKind.ACK, "checksum": 1}, RemoteProtocolError),
+        ({"kind": FrameKind.HELLO, "length": 35}, LimitExceededError),
+        ({"kind": FrameKind.HELLO, "length": 37}, LimitExceededError),
+        ({"kind": FrameKind.CLOSE, "length": frames.DETAIL_BYTES_MAX + 1}, LimitExceededError),
     ],
 )
 def test_a_bad_header_is_refused_before_anything_is_allocated(fields: dict[str, int], error: type[Exception]) -> None:
@@ -121,7 +121,7 @@ def test_a_bad_header_is_refused_before_anything_is_allocated(fields: dict[str, 
         {"connection": CONNECTIONS_MAX - 1},
         {"sequence": SEQUENCE_MAX - 1},
         {"attempt": frames.ATTEMPTS_MAX},
-        {"kind": Kind.ACK},
+        {"kind": FrameKind.ACK},
     ],
 )
 def test_a_field_at_its_limit_is_taken(fields: dict[str, int]) -> None:
@@ -150,7 +150,7 @@ def test_another_version_is_told_apart_from_garbage() -> None:
     with pytest.raises(VersionMismatchError, match="version 2"):
         frames.decode_preamble(b"DWCP\x00\x02\x00\x00" + bytes(16))
     with pytest.raises(VersionMismatchError):
-        frames.read_hello(Frame(Kind.HELLO, payload=b"\x00\x02\x00\x00" + bytes(32)))
+        frames.read_hello(Frame(FrameKind.HELLO, payload=b"\x00\x02\x00\x00" + bytes(32)))
 
 
 def test_unknown_preamble_flags_are_refused() -> None:
@@ -160,12 +160,12 @@ def test_unknown_preamble_flags_are_refused() -> None:
 
 def test_a_frame_that_does_not_fit_its_header_is_our_own_fault() -> None:
     with pytest.raises(LocalProtocolError):
-        frames.encode(Frame(Kind.ACK, connection=-1))
+        frames.encode(Frame(FrameKind.ACK, connection=-1))
 
 
 def test_a_detail_is_cut_and_made_printable() -> None:
     assert len(frames.close(Code.ABORTED, "x" * 1000).payload) == frames.DETAIL_BYTES_MAX
-    assert frames.read_detail(Frame(Kind.CLOSE, payload=b"a\x1b[2J\xff")) == "a?[2J\ufffd"
+    assert frames.read_detail(Frame(FrameKind.CLOSE, payload=b"a\x1b[2J\xff")) == "a?[2J\ufffd"
 
 
 def test_the_header_has_the_documented_size() -> None:

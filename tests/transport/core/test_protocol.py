@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_migrate.errors import LimitExceededError, LinkLostError, LocalProtocolError, RemoteProtocolError
 from dwcp_migrate.transport.core.channel_health import PONGS_MAX, STALLED_S
-from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Code, Frame, Kind
+from dwcp_migrate.transport.core.frames import ATTEMPTS_MAX, Code, Frame, FrameKind
 from dwcp_migrate.transport.core.frames import close as close_frame
 from dwcp_migrate.transport.core.protocol import (
     Acknowledged,
@@ -168,7 +168,7 @@ def test_the_chaos_really_loses_and_doubles_frames() -> None:
 def one_channel() -> LinkState:
     state = LinkState(0.0, 120.0)
     state.channel_up(0.0, 1)
-    assert state.pull(0.0, 1) == Frame(Kind.PING, sequence=1)
+    assert state.pull(0.0, 1) == Frame(FrameKind.PING, sequence=1)
     return state
 
 
@@ -204,9 +204,9 @@ def test_a_pong_frees_the_ledger_so_that_the_channel_may_die() -> None:
     state = one_channel()
     state.outbox.send(Segment(0, 0, 0, 3, 0, b"abc"))
     assert state.pull(0.1, 1) is not None
-    state.receive(0.2, 1, Frame(Kind.PONG, sequence=1))
-    assert state.pull(1.5, 1) == Frame(Kind.PING, sequence=2)
-    state.receive(1.6, 1, Frame(Kind.PONG, sequence=2))
+    state.receive(0.2, 1, Frame(FrameKind.PONG, sequence=1))
+    assert state.pull(1.5, 1) == Frame(FrameKind.PING, sequence=2)
+    state.receive(1.6, 1, Frame(FrameKind.PONG, sequence=2))
     state.channel_down(1.7, 1)
     assert state.outbox.resent_pieces == 0
     assert state.rtt_s == pytest.approx(0.1)
@@ -214,11 +214,11 @@ def test_a_pong_frees_the_ledger_so_that_the_channel_may_die() -> None:
 
 def test_a_rejected_segment_is_taken_again_only_as_a_newer_attempt() -> None:
     inbox = Inbox()
-    wrong = Frame(Kind.SEGMENT, 0, 0, 0, 0, 3, 0, 0, 3, b"bad")
+    wrong = Frame(FrameKind.SEGMENT, 0, 0, 0, 0, 3, 0, 0, 3, b"bad")
     assert inbox.receive(wrong) is not None
     assert inbox.reject(0, 0) == 0
     assert inbox.receive(wrong) is None
-    right = inbox.receive(Frame(Kind.SEGMENT, 0, 0, 0, 1, 3, 0, 0, 3, b"yes"))
+    right = inbox.receive(Frame(FrameKind.SEGMENT, 0, 0, 0, 1, 3, 0, 0, 3, b"yes"))
     assert right is not None
     assert right.payload == b"yes"
     assert inbox.rejections() == {}
@@ -245,22 +245,22 @@ def test_a_segment_is_replaced_so_often_and_no_more() -> None:
 def test_acknowledging_what_is_rejected_is_our_own_fault() -> None:
     inbox = Inbox()
     for sequence in range(2):
-        inbox.receive(Frame(Kind.SEGMENT, 0, sequence))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, sequence))
     inbox.reject(0, 0)
     with pytest.raises(LocalProtocolError, match="rejected"):
         inbox.acknowledge(0, 1)
 
 
-@pytest.mark.parametrize("kind", [Kind.ACK, Kind.REJECT])
-def test_speaking_of_a_segment_never_sent_breaks_the_protocol(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FrameKind.ACK, FrameKind.REJECT])
+def test_speaking_of_a_segment_never_sent_breaks_the_protocol(kind: FrameKind) -> None:
     state = one_channel()
     state.outbox.send(Segment(0, 0, 0, 1, 0, b"a"))
     with pytest.raises(RemoteProtocolError, match="never sent"):
         state.receive(0.0, 1, Frame(kind, 0, 1))
 
 
-@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.WELCOME, Kind.REFUSE])
-def test_a_greeting_after_the_greeting_breaks_the_protocol(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FrameKind.HELLO, FrameKind.WELCOME, FrameKind.REFUSE])
+def test_a_greeting_after_the_greeting_breaks_the_protocol(kind: FrameKind) -> None:
     with pytest.raises(RemoteProtocolError, match="greeting"):
         one_channel().receive(0.0, 1, Frame(kind))
 
@@ -268,42 +268,42 @@ def test_a_greeting_after_the_greeting_breaks_the_protocol(kind: Kind) -> None:
 def test_a_pong_without_a_ping_and_a_flood_of_pings_break_the_protocol() -> None:
     state = one_channel()
     with pytest.raises(RemoteProtocolError):
-        state.receive(0.0, 1, Frame(Kind.PONG, sequence=9))
+        state.receive(0.0, 1, Frame(FrameKind.PONG, sequence=9))
     for number in range(PONGS_MAX):
-        state.receive(0.0, 1, Frame(Kind.PING, sequence=number))
+        state.receive(0.0, 1, Frame(FrameKind.PING, sequence=number))
     with pytest.raises(RemoteProtocolError):
-        state.receive(0.0, 1, Frame(Kind.PING, sequence=PONGS_MAX))
+        state.receive(0.0, 1, Frame(FrameKind.PING, sequence=PONGS_MAX))
 
 
 def test_sequences_far_ahead_are_refused_at_the_limit() -> None:
     inbox = Inbox()
-    assert inbox.receive(Frame(Kind.SEGMENT, 0, AHEAD_MAX - 1)) is not None
+    assert inbox.receive(Frame(FrameKind.SEGMENT, 0, AHEAD_MAX - 1)) is not None
     with pytest.raises(LimitExceededError):
-        inbox.receive(Frame(Kind.SEGMENT, 0, AHEAD_MAX))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, AHEAD_MAX))
 
 
 def test_incomplete_segments_are_refused_at_the_limit() -> None:
     inbox = Inbox()
     for sequence in range(PARTIAL_BYTES_MAX // PAYLOAD_BYTES_MAX):
-        inbox.receive(Frame(Kind.SEGMENT, 0, sequence, total=PAYLOAD_BYTES_MAX, payload=b"x"))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, sequence, total=PAYLOAD_BYTES_MAX, payload=b"x"))
     assert inbox.partial_bytes == PARTIAL_BYTES_MAX
     with pytest.raises(LimitExceededError):
-        inbox.receive(Frame(Kind.SEGMENT, 1, 0, total=2, payload=b"x"))
+        inbox.receive(Frame(FrameKind.SEGMENT, 1, 0, total=2, payload=b"x"))
 
 
 def test_a_segment_in_too_many_runs_is_refused() -> None:
     inbox = Inbox()
     for number in range(RUNS_MAX):
-        inbox.receive(Frame(Kind.SEGMENT, 0, 0, offset=2 * number, total=5000, payload=b"x"))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, 0, offset=2 * number, total=5000, payload=b"x"))
     with pytest.raises(LimitExceededError, match="runs"):
-        inbox.receive(Frame(Kind.SEGMENT, 0, 0, offset=2 * RUNS_MAX, total=5000, payload=b"x"))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, 0, offset=2 * RUNS_MAX, total=5000, payload=b"x"))
 
 
 def test_pieces_that_disagree_about_their_segment_are_refused() -> None:
     inbox = Inbox()
-    inbox.receive(Frame(Kind.SEGMENT, 0, 0, raw_size=5, total=5, payload=b"x"))
+    inbox.receive(Frame(FrameKind.SEGMENT, 0, 0, raw_size=5, total=5, payload=b"x"))
     with pytest.raises(RemoteProtocolError, match="disagree"):
-        inbox.receive(Frame(Kind.SEGMENT, 0, 0, raw_size=6, offset=1, total=5, payload=b"x"))
+        inbox.receive(Frame(FrameKind.SEGMENT, 0, 0, raw_size=6, offset=1, total=5, payload=b"x"))
 
 
 def test_unacknowledged_segments_are_bounded() -> None:
@@ -338,7 +338,7 @@ def test_bytes_that_the_peers_kernel_takes_keep_a_slow_channel_alive() -> None:
 def test_time_in_which_this_process_was_stopped_kills_no_channel() -> None:
     state = one_channel()
     assert state.tick(60.0) == []
-    state.receive(60.1, 1, Frame(Kind.PONG, sequence=1))
+    state.receive(60.1, 1, Frame(FrameKind.PONG, sequence=1))
     assert state.tick(60.2) == []
 
 
@@ -362,12 +362,12 @@ def test_a_new_channel_ends_the_loss_and_says_how_long_it_was() -> None:
 def test_a_new_channel_begins_with_all_acknowledgements() -> None:
     state = one_channel()
     for sequence in range(3):
-        state.receive(0.0, 1, Frame(Kind.SEGMENT, 0, sequence))
+        state.receive(0.0, 1, Frame(FrameKind.SEGMENT, 0, sequence))
     state.acknowledge(0, 2)
-    assert state.pull(0.1, 1) == Frame(Kind.ACK, 0, 2)
+    assert state.pull(0.1, 1) == Frame(FrameKind.ACK, 0, 2)
     assert state.pull(0.1, 1) is None
     state.channel_up(0.2, 2)
-    assert state.pull(0.2, 2) == Frame(Kind.ACK, 0, 2)
+    assert state.pull(0.2, 2) == Frame(FrameKind.ACK, 0, 2)
 
 
 def test_a_retired_channel_ends_without_a_loss() -> None:
@@ -379,11 +379,11 @@ def test_a_retired_channel_ends_without_a_loss() -> None:
     one.pull(0.0, 1)
     assert one.pull(0.0, 1) is not None
     one.retire(1)
-    assert one.pull(0.0, 1) == Frame(Kind.RETIRE)
+    assert one.pull(0.0, 1) == Frame(FrameKind.RETIRE)
     other.pull(0.0, 1)
-    assert other.receive(0.1, 1, Frame(Kind.RETIRE)) is None
-    assert other.pull(0.1, 1) == Frame(Kind.RETIRE)
-    assert one.receive(0.2, 1, Frame(Kind.RETIRE)) == Retired()
+    assert other.receive(0.1, 1, Frame(FrameKind.RETIRE)) is None
+    assert other.pull(0.1, 1) == Frame(FrameKind.RETIRE)
+    assert one.receive(0.2, 1, Frame(FrameKind.RETIRE)) == Retired()
     for state in (one, other):
         state.channel_down(0.3, 1, in_order=True)
         assert (state.channels_lost, state.outbox.resent_pieces) == (0, 0)
@@ -391,7 +391,7 @@ def test_a_retired_channel_ends_without_a_loss() -> None:
 
 def test_close_says_every_acknowledgement_first_on_every_channel() -> None:
     state = one_channel()
-    state.receive(0.0, 1, Frame(Kind.SEGMENT, 0, 0))
+    state.receive(0.0, 1, Frame(FrameKind.SEGMENT, 0, 0))
     state.acknowledge(0, 0)
     state.close()
     state.channel_up(0.1, 2)
@@ -399,7 +399,7 @@ def test_close_says_every_acknowledgement_first_on_every_channel() -> None:
         said = []
         while (frame := state.pull(0.1, channel)) is not None:
             said.append(frame)
-        assert said[-2:] == [Frame(Kind.ACK, 0, 0), close_frame(Code.DONE)]
+        assert said[-2:] == [Frame(FrameKind.ACK, 0, 0), close_frame(Code.DONE)]
     assert state.close_sent
 
 
@@ -425,4 +425,4 @@ def test_what_is_up_beyond_the_wanted_count_is_retired_the_youngest_first() -> N
     for channel in (1, 2, 3):
         while (frame := state.pull(0.0, channel)) is not None:
             said[channel] = frame.kind  # the last one; a ping comes first
-    assert said == {1: Kind.PING, 2: Kind.PING, 3: Kind.RETIRE}
+    assert said == {1: FrameKind.PING, 2: FrameKind.PING, 3: FrameKind.RETIRE}

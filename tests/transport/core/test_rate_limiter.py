@@ -2,16 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.transport.core.frames import Kind
+from dwcp_migrate.transport.core.frames import FrameKind
 from dwcp_migrate.transport.core.protocol import LinkState
-from dwcp_migrate.transport.core.rate_limiter import BURST_BYTES_MIN, BURST_S, Pacer
+from dwcp_migrate.transport.core.rate_limiter import BURST_BYTES_MIN, BURST_S, RateLimiter
 from dwcp_migrate.transport.core.segment import URGENT, Segment
 from dwcp_migrate.transport.io import tcp_info
 
 
 @given(st.lists(st.integers(1, 300_000), min_size=5, max_size=60), st.floats(1e4, 1e9))
 def test_a_rate_holds_however_large_the_frames_are(sizes: list[int], rate: float) -> None:
-    pacer, now = Pacer(), 100.0
+    pacer, now = RateLimiter(), 100.0
     pacer.set(now, rate)
     for size in sizes:
         now += pacer.wait_s(now)
@@ -22,7 +22,7 @@ def test_a_rate_holds_however_large_the_frames_are(sizes: list[int], rate: float
 
 
 def test_no_rate_holds_nothing_and_taking_it_away_frees_at_once() -> None:
-    pacer = Pacer()
+    pacer = RateLimiter()
     pacer.took(10**9)
     assert pacer.wait_s(5.0) == 0
     pacer.set(5.0, 1000.0)
@@ -33,7 +33,7 @@ def test_no_rate_holds_nothing_and_taking_it_away_frees_at_once() -> None:
 
 
 def test_credit_is_not_saved_up_over_a_pause() -> None:
-    pacer = Pacer()
+    pacer = RateLimiter()
     pacer.set(0.0, 1e6)
     assert pacer.wait_s(1e6) == 0
     pacer.took(BURST_BYTES_MIN + 100_000)
@@ -47,7 +47,7 @@ def test_bulk_waits_for_its_rate_and_what_is_urgent_does_not() -> None:
     state.pacer.took(1000)
     state.outbox.send(Segment(0, 0, 0, 4, 0, b"bulk"))
     while (frame := state.pull(0.0, 1)) is not None:
-        assert frame.kind is not Kind.SEGMENT
+        assert frame.kind is not FrameKind.SEGMENT
     assert not state.has_work(0.0)
     state.outbox.send(Segment(0, 1, URGENT, 4, 0, b"soon"))
     assert state.has_work(0.0)

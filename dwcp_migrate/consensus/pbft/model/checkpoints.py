@@ -7,7 +7,7 @@ next one's.
 
 from collections.abc import Sequence
 
-from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, Identity, is_signed
+from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, SigningIdentity, is_signed
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import Checkpoint, StableProof
 
@@ -20,7 +20,7 @@ def statement(epoch: int, sequence: int, digest: bytes) -> bytes:
     return epoch.to_bytes(8, "big") + sequence.to_bytes(8, "big") + digest
 
 
-def sign_checkpoint(identity: Identity, group: Group, sequence: int, digest: bytes) -> Checkpoint:
+def sign_checkpoint(identity: SigningIdentity, group: Group, sequence: int, digest: bytes) -> Checkpoint:
     """Vote for a state."""
     data = statement(group.epoch, sequence, digest)
     return Checkpoint(group.epoch, sequence, digest, identity.sign(CHECKPOINT, group.cluster, data))

@@ -19,14 +19,14 @@ CLIENT_WINDOW: Final = 128
 """Results kept for each client; with 64 requests on the way it may still lose half of the replies."""
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class RequestOutcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What came of a request, and where it was decided."""
 
     sequence: Counter
     result: bytes
 
 
-class Standing(Enum):
+class ClientProgress(Enum):
     """What a request's number says about it."""
 
     NEW = auto()
@@ -34,7 +34,7 @@ class Standing(Enum):
     STALE = auto()
 
 
-_Rows = dict[str, dict[int, Outcome]]
+_Rows = dict[str, dict[int, RequestOutcome]]
 
 
 class ClientTable:
@@ -44,20 +44,20 @@ class ClientTable:
         self._rows: _Rows = {}
         self._highest: dict[str, int] = {}
 
-    def standing(self, client: str, number: int) -> Standing:
+    def standing(self, client: str, number: int) -> ClientProgress:
         """Tell whether a request is to be executed."""
         row = self._rows.get(client)
         if row is None:
-            return Standing.NEW
+            return ClientProgress.NEW
         if number in row:
-            return Standing.DONE
-        return Standing.STALE if number <= self._highest[client] - CLIENT_WINDOW else Standing.NEW
+            return ClientProgress.DONE
+        return ClientProgress.STALE if number <= self._highest[client] - CLIENT_WINDOW else ClientProgress.NEW
 
-    def outcome(self, client: str, number: int) -> Outcome | None:
+    def outcome(self, client: str, number: int) -> RequestOutcome | None:
         """Find the result of a request that was executed and is not forgotten."""
         return self._rows.get(client, {}).get(number)
 
-    def record(self, client: str, number: int, outcome: Outcome) -> None:
+    def record(self, client: str, number: int, outcome: RequestOutcome) -> None:
         """Keep the result of a request that was just executed; forget those that are too old."""
         row = self._rows.setdefault(client, {})
         row[number] = outcome
@@ -73,12 +73,12 @@ class ClientTable:
             self._rows.pop(client, None)
             self._highest.pop(client, None)
 
-    def dump(self) -> list[tuple[str, list[tuple[int, Outcome]]]]:
+    def dump(self) -> list[tuple[str, list[tuple[int, RequestOutcome]]]]:
         """List everything in an order that is the same on all replicas."""
         return [(client, sorted(self._rows[client].items())) for client in sorted(self._rows)]
 
     @staticmethod
-    def load(rows: list[tuple[str, list[tuple[int, Outcome]]]]) -> "ClientTable":
+    def load(rows: list[tuple[str, list[tuple[int, RequestOutcome]]]]) -> "ClientTable":
         """Rebuild a table from `dump`."""
         table = ClientTable()
         for client, results in rows:
@@ -87,5 +87,5 @@ class ClientTable:
         return table
 
 
-Dump = list[tuple[str, Annotated[list[tuple[Counter, Outcome]], Meta(min_length=1, max_length=CLIENT_WINDOW)]]]
+Dump = list[tuple[str, Annotated[list[tuple[Counter, RequestOutcome]], Meta(min_length=1, max_length=CLIENT_WINDOW)]]]
 """Type of `ClientTable.dump` as it is decoded: a row without a result does not occur."""

@@ -37,7 +37,7 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-class Identity:
+class SigningIdentity:
     """A host's secret key.
 
     Args:

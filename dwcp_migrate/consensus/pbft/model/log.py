@@ -12,7 +12,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     Prepared,
     Request,
     RequestBody,
-    Seen,
+    ViewEvidence,
     decode_batch,
     decode_request_body,
 )
@@ -175,7 +175,7 @@ class Log:
         held = ((sequence, *self.slots[sequence].prepared) for sequence in sorted(self.slots))
         return tuple(Prepared(sequence, view, digest) for sequence, view, digest in held if view >= 0)
 
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[ViewEvidence, ...]:
         """Report what was accepted, for a view change."""
         held = ((sequence, self.slots[sequence].seen) for sequence in sorted(self.slots))
-        return tuple(Seen(sequence, dict(views)) for sequence, views in held if views)
+        return tuple(ViewEvidence(sequence, dict(views)) for sequence, views in held if views)

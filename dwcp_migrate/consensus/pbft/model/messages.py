@@ -9,7 +9,7 @@ signed, so that nobody has to encode it the same way again.
     both, first                 Hello
     client -> primary           Request
     primary -> backups          PrePrepare
-    all -> all                  Prepare, Commit, Checkpoint (signed), Status
+    all -> all                  Prepare, Commit, Checkpoint (signed), ReplicaStatus
     all -> client               Reply (signed where the client wants a certificate)
     all -> all, on suspicion    ViewChange (signed); new primary -> all: NewView (signed)
     for those who lag           StableCheckpoint, Decided, FetchBatch, BatchContent,
@@ -189,7 +189,7 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: Digest
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True):
+class ViewEvidence(msgspec.Struct, frozen=True, array_like=True):
     """What was accepted here for a sequence number, with the last view of each (set Q of TOCS 2002, 4.4)."""
 
     sequence: Counter
@@ -204,7 +204,7 @@ class ViewChangeBody(msgspec.Struct, frozen=True, array_like=True):
     replica: Name
     stable: StableProof
     prepared: Annotated[tuple[Prepared, ...], Meta(max_length=WINDOW_MAX)]
-    seen: Annotated[tuple[Seen, ...], Meta(max_length=WINDOW_MAX)]
+    seen: Annotated[tuple[ViewEvidence, ...], Meta(max_length=WINDOW_MAX)]
 
 
 class ViewChange(msgspec.Struct, frozen=True, array_like=True, tag="view-change", gc=False):
@@ -223,7 +223,7 @@ class NewView(msgspec.Struct, frozen=True, array_like=True, tag="new-view"):
     signature: Signature
 
 
-class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", gc=False):
+class ReplicaStatus(msgspec.Struct, frozen=True, array_like=True, tag="status", gc=False):
     """Where a replica stands; who can help does."""
 
     epoch: Counter
@@ -293,7 +293,7 @@ Message = (
     | StableCheckpoint
     | ViewChange
     | NewView
-    | Status
+    | ReplicaStatus
     | Decided
     | FetchBatch
     | BatchContent

@@ -47,7 +47,7 @@ class Linked(msgspec.Struct, frozen=True, array_like=True, tag="linked"):
     link: EpochLink
 
 
-class Left(msgspec.Struct, frozen=True, array_like=True, tag="left"):
+class ViewLeft(msgspec.Struct, frozen=True, array_like=True, tag="left"):
     """This replica left all views below `view`, and sent its view change for it."""
 
     view: Counter
@@ -84,7 +84,7 @@ class Committed(msgspec.Struct, frozen=True, array_like=True, tag="committed"):
     batch: BatchBytes = b""
 
 
-Entry = Linked | Stable | Left | Entered | Accepted | WasPrepared | Committed
+Entry = Linked | Stable | ViewLeft | Entered | Accepted | WasPrepared | Committed
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)

@@ -56,7 +56,7 @@ _body = msgspec.msgpack.Decoder(Body)
 _whole = msgspec.msgpack.Decoder(_Whole)
 
 
-class Snapshot:
+class GroupSnapshot:
     """An encoded state with its manifest.
 
     Raises:
@@ -83,19 +83,19 @@ class Snapshot:
         return encode_body(_Whole(self.header, self.body))
 
 
-def take(header: Header, clients: ClientTable, application: bytes) -> Snapshot:
+def take(header: Header, clients: ClientTable, application: bytes) -> GroupSnapshot:
     """Encode the state, the same on all replicas that executed the same."""
-    return Snapshot(encode_body(header), encode_body(Body(clients.dump(), application)))
+    return GroupSnapshot(encode_body(header), encode_body(Body(clients.dump(), application)))
 
 
-def decode(data: bytes) -> Snapshot:
-    """Read what `Snapshot.encode` wrote.
+def decode(data: bytes) -> GroupSnapshot:
+    """Read what `GroupSnapshot.encode` wrote.
 
     Raises:
         msgspec.ValidationError: it is none.
     """
     whole = _whole.decode(data)
-    return Snapshot(whole.header, whole.body)
+    return GroupSnapshot(whole.header, whole.body)
 
 
 def manifest_digest(parts: tuple[bytes, ...]) -> bytes:

@@ -3,23 +3,23 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, ClientTable, Outcome, Standing
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, ClientProgress, ClientTable, RequestOutcome
 
 
 class Naive:
     """All numbers ever executed; what is within the window of the highest is remembered."""
 
     def __init__(self) -> None:
-        self.done: dict[str, dict[int, Outcome]] = {}
+        self.done: dict[str, dict[int, RequestOutcome]] = {}
 
-    def standing(self, client: str, number: int) -> Standing:
+    def standing(self, client: str, number: int) -> ClientProgress:
         row = self.done.get(client, {})
         if row and number <= max(row) - CLIENT_WINDOW:
-            return Standing.STALE
-        return Standing.DONE if number in row else Standing.NEW
+            return ClientProgress.STALE
+        return ClientProgress.DONE if number in row else ClientProgress.NEW
 
-    def outcome(self, client: str, number: int) -> Outcome | None:
-        known = self.standing(client, number) is Standing.DONE
+    def outcome(self, client: str, number: int) -> RequestOutcome | None:
+        known = self.standing(client, number) is ClientProgress.DONE
         return self.done[client][number] if known else None
 
 
@@ -29,8 +29,8 @@ def test_the_table_answers_as_one_that_forgets_nothing(asked: list[tuple[str, in
     for sequence, (client, number) in enumerate(asked):
         assert table.standing(client, number) is naive.standing(client, number)
         assert table.outcome(client, number) == naive.outcome(client, number)
-        if table.standing(client, number) is Standing.NEW:
-            outcome = Outcome(sequence, b"")
+        if table.standing(client, number) is ClientProgress.NEW:
+            outcome = RequestOutcome(sequence, b"")
             table.record(client, number, outcome)
             naive.done.setdefault(client, {})[number] = outcome
         again = ClientTable.load(table.dump())
@@ -42,23 +42,23 @@ def test_the_table_answers_as_one_that_forgets_nothing(asked: list[tuple[str, in
 
 def test_the_window_ends_where_it_says() -> None:
     table = ClientTable()
-    table.record("c", 1000, Outcome(1, b""))
-    assert table.standing("c", 1000 - CLIENT_WINDOW + 1) is Standing.NEW
-    assert table.standing("c", 1000 - CLIENT_WINDOW) is Standing.STALE
+    table.record("c", 1000, RequestOutcome(1, b""))
+    assert table.standing("c", 1000 - CLIENT_WINDOW + 1) is ClientProgress.NEW
+    assert table.standing("c", 1000 - CLIENT_WINDOW) is ClientProgress.STALE
 
 
 def test_a_far_jump_forgets_everything_before_it() -> None:
     table = ClientTable()
     for number in range(50):
-        table.record("c", number, Outcome(1, b""))
-    table.record("c", 10**15, Outcome(2, b""))
+        table.record("c", number, RequestOutcome(1, b""))
+    table.record("c", 10**15, RequestOutcome(2, b""))
     assert [number for number, _ in dict(table.dump())["c"]] == [10**15]
 
 
 def test_who_is_no_member_any_more_is_forgotten() -> None:
     table = ClientTable()
-    table.record("a", 1, Outcome(1, b""))
-    table.record("b", 1, Outcome(1, b""))
+    table.record("a", 1, RequestOutcome(1, b""))
+    table.record("b", 1, RequestOutcome(1, b""))
     table.forget({"a", "unknown"})
     assert [client for client, _ in table.dump()] == ["b"]
-    assert table.standing("a", 1) is Standing.NEW
+    assert table.standing("a", 1) is ClientProgress.NEW

@@ -12,7 +12,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     Prepared,
     Request,
     RequestBody,
-    Seen,
+    ViewEvidence,
     encode_body,
 )
 
@@ -82,7 +82,7 @@ def test_what_was_prepared_and_accepted_outlives_views_and_votes_do_not() -> Non
     assert not slot.prepares
     assert not slot.commits
     assert log.prepared() == (Prepared(3, 2, NULL_DIGEST),)
-    assert log.seen() == (Seen(3, {NULL_DIGEST: 2}),)
+    assert log.seen() == (ViewEvidence(3, {NULL_DIGEST: 2}),)
 
 
 def test_of_many_digests_the_latest_are_reported() -> None:

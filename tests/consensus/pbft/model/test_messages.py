@@ -27,7 +27,7 @@ EXAMPLES: list[wire.Message] = [
     wire.StableCheckpoint(PROOF),
     wire.ViewChange(b"body", SIGNATURE),
     wire.NewView(1, 2, (wire.ViewChange(b"body", SIGNATURE),), SIGNATURE),
-    wire.Status(1, 2, True, 3, 4),
+    wire.ReplicaStatus(1, 2, True, 3, 4),
     wire.Decided(3, wire.NULL_BATCH),
     wire.FetchBatch(NAME),
     wire.BatchContent(wire.NULL_BATCH),
@@ -149,7 +149,7 @@ def test_the_largest_view_change_and_the_largest_new_view_fit() -> None:
     proof = wire.StableProof(2**62, 2**62, NAME, dict.fromkeys(names, SIGNATURE))
     prepared = tuple(wire.Prepared(2**62 + at, 2**62, NAME) for at in range(wire.WINDOW_MAX))
     digests = {bytes([at]) * 32: 2**62 for at in range(wire.DIGESTS_MAX)}
-    seen = tuple(wire.Seen(2**62 + at, digests) for at in range(wire.WINDOW_MAX))
+    seen = tuple(wire.ViewEvidence(2**62 + at, digests) for at in range(wire.WINDOW_MAX))
     body = wire.encode_body(wire.ViewChangeBody(2**62, 2**62, names[0], proof, prepared, seen))
     change = wire.ViewChange(body, SIGNATURE)
     frame = wire.encode_frame(wire.NewView(2**62, 2**62, (change,) * REPLICAS_MAX, SIGNATURE))

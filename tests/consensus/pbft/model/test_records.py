@@ -17,7 +17,7 @@ NAME = b"n" * 32
 ENTRIES: list[records.Entry] = [
     records.Stable(StableProof(0, 4, NAME, {"r0": bytes(64)}), b"state"),
     records.Linked(EpochLink(StableProof(0, 4, NAME, {"r0": bytes(64)}), (NAME,), b"header")),
-    records.Left(3),
+    records.ViewLeft(3),
     records.Entered(NewView(0, 3, (), bytes(64))),
     records.Accepted(3, 5, NAME, NULL_BATCH),
     records.WasPrepared(3, 5, NAME),

@@ -3,7 +3,7 @@
 import pytest
 
 from dwcp_migrate.consensus.pbft.model import snapshot
-from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Outcome
+from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, RequestOutcome
 from dwcp_migrate.consensus.pbft.model.messages import STATE_PART_BYTES
 from tests.consensus.members import membership
 
@@ -12,7 +12,7 @@ HEADER = snapshot.Header(8, 1000, membership(4), 0)
 
 def test_a_state_survives() -> None:
     table = ClientTable()
-    table.record("c0", 7, Outcome(3, b"result"))
+    table.record("c0", 7, RequestOutcome(3, b"result"))
     taken = snapshot.take(HEADER, table, b"state")
     again = snapshot.decode(taken.encode())
     assert again.digest == taken.digest
@@ -22,29 +22,29 @@ def test_a_state_survives() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, STATE_PART_BYTES - 1, STATE_PART_BYTES, STATE_PART_BYTES + 1])
 def test_parts_join_to_the_whole(size: int) -> None:
-    taken = snapshot.Snapshot(b"header", bytes(range(256)) * (size // 256) + bytes(size % 256))
+    taken = snapshot.GroupSnapshot(b"header", bytes(range(256)) * (size // 256) + bytes(size % 256))
     assert b"".join(taken.part(index) for index in range(1, len(taken.parts))) == taken.body
     assert taken.part(0) == taken.header
     assert taken.part(len(taken.parts)) == b""
 
 
 def test_every_byte_changes_the_digest() -> None:
-    first = snapshot.Snapshot(b"header", bytes(2 * STATE_PART_BYTES))
-    assert snapshot.Snapshot(b"Header", first.body).digest != first.digest
+    first = snapshot.GroupSnapshot(b"header", bytes(2 * STATE_PART_BYTES))
+    assert snapshot.GroupSnapshot(b"Header", first.body).digest != first.digest
     for at in (0, STATE_PART_BYTES, 2 * STATE_PART_BYTES - 1):
         data = bytearray(first.body)
         data[at] = 1
-        assert snapshot.Snapshot(b"header", bytes(data)).digest != first.digest
+        assert snapshot.GroupSnapshot(b"header", bytes(data)).digest != first.digest
 
 
 def test_a_state_past_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "STATE_BYTES_MAX", STATE_PART_BYTES + 100)
-    assert snapshot.Snapshot(bytes(50), bytes(50)).parts
+    assert snapshot.GroupSnapshot(bytes(50), bytes(50)).parts
     with pytest.raises(ValueError, match="at most"):
-        snapshot.Snapshot(bytes(50), bytes(51))
+        snapshot.GroupSnapshot(bytes(50), bytes(51))
 
 
 def test_a_header_past_one_part_is_refused() -> None:
-    assert snapshot.Snapshot(bytes(STATE_PART_BYTES), b"").parts
+    assert snapshot.GroupSnapshot(bytes(STATE_PART_BYTES), b"").parts
     with pytest.raises(ValueError, match="at most"):
-        snapshot.Snapshot(bytes(STATE_PART_BYTES + 1), b"")
+        snapshot.GroupSnapshot(bytes(STATE_PART_BYTES + 1), b"")
