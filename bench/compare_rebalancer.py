@@ -3,7 +3,7 @@
     python3.12 -m venv build/rebalancer && build/rebalancer/bin/pip install rebalancer numba . && \
     build/rebalancer/bin/python -m bench.compare_rebalancer --json > bench/results/itp-rebalancer.json
 
-Fleets of `placement.generate.skewed` (10 domains a host, CPU models, storage, networks, groups apart). Theirs: local
+Fleets of `bench.fleets.generate.skewed` (10 domains a host, CPU models, storage, networks, groups apart). Theirs: local
 search with single moves and swaps, capacity of both resources and at most one of a group on a host as constraints,
 what a host may not have as avoided, both resources balanced by squares (the formula that did best), one thread, the
 given seconds at most. Ours: until the fullest host is no fuller than theirs, then who is not needed away goes home;

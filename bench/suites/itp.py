@@ -1,7 +1,7 @@
 """Suite `itp`: placement. Latencies of one call, local optima, and accuracy against proven optima and planted ones.
 
 One thread, thread CPU time (`us`, `ms`: the median of `n` calls unless the method says otherwise). Instances come from
-`placement.generate` with seed 1, accuracy suites with seeds 1 to n.
+`bench.fleets.generate` with seed 1, accuracy suites with seeds 1 to n.
 
     place/<vms>x<hosts>/<basic|complex>   the whole batch in one call of the kernel
     geo/<regions>/<dcs>/<vms>             the same with latencies and one host a datacentre

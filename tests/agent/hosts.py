@@ -123,7 +123,7 @@ class Host:
         return self
 
     def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-        control = _Control(self.directory / "run" / "schema.sock")
+        control = _Control(self.directory / "run" / "api.sock")
         try:
             control.request(method, path, body)
             response = control.getresponse()

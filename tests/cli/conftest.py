@@ -174,7 +174,7 @@ class FakeAgent:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[FakeAgent]:
-    fake = FakeAgent(tmp_path / "schema.sock")
+    fake = FakeAgent(tmp_path / "api.sock")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

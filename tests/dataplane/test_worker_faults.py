@@ -13,7 +13,7 @@ from dwcp_migrate.protocol.worker import MESSAGE_BYTES_MAX, WorkerReady, decode_
 
 PROGRAM = """
 import threading
-from dwcp_migrate.session import worker
+from dwcp_migrate.dataplane import worker
 worker._settle()
 threading.Thread(target=lambda: 1 // 0, daemon=True).start()
 threading.Event().wait(60)

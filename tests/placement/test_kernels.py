@@ -271,12 +271,12 @@ import numpy as np
 from dwcp_migrate.placement import kernel
 assert kernel.COMPILED == (sys.argv[1] == "compiled")
 from dwcp_migrate.placement import planner
-from dwcp_migrate.placement.chains import repack
+from dwcp_migrate.placement.kernels.chains import repack
 from dwcp_migrate.placement.model import build
-from dwcp_migrate.placement.search import descend, place, relieve
+from dwcp_migrate.placement.kernels.search import descend, place, relieve
 from tests.placement.fleets import rng
 from tests.placement.test_kernels import complex_fleet
-from dwcp_migrate.placement import generate, kernel
+from bench.fleets import generate
 found = []
 problem = build(complex_fleet(3, 60, 12))
 for step in (lambda t: descend(t, 20, 1e-3), lambda t: relieve(t, 40, 0.0), lambda t: repack(t, 0.68, 300, 0)):

@@ -1,6 +1,5 @@
 """`dwcp-migrate bench`: the old spelling of `python -m bench`; it goes with the next release."""
 
-import sys
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -15,10 +14,10 @@ def command(arguments: tuple[str, ...]) -> None:
     """Run a benchmark suite of the checkout that this is installed from (deprecated: `python -m bench`).
 
     Raises:
-        NotFoundError: this is no checkout; benchmarks are no part of the packages.
+        NotFoundError: this is no checkout, or no such suite.
     """
-    if find_spec("bench") is None or find_spec("bench.frame") is None:
+    if find_spec("bench") is None:
         raise NotFoundError("benchmarks are no part of the installed package", hint="run `make bench` in a checkout")
     click.echo("`dwcp-migrate bench` is deprecated: use `python -m bench` in the checkout", err=True)
     suites: click.Command = import_module("bench.__main__").command
-    sys.exit(suites.main(list(arguments), prog_name="python -m bench"))
+    suites.main(list(arguments), prog_name="python -m bench", standalone_mode=False)

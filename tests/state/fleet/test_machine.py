@@ -374,9 +374,9 @@ def test_every_refusal_has_its_words() -> None:
 
     directory = Path(model.__file__).parent
     codes = set()
-    for name in ("machine", "tickets", "holds"):
+    for name in ("machine", "tickets", "leases"):
         for node in ast.walk(ast.parse((directory / f"{name}.py").read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Outcome" and node.args:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TicketOutcome" and node.args:
                 codes |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and arg.value}
     assert codes <= REFUSALS.keys()
     assert len(codes) > 8
