@@ -1,4 +1,4 @@
-"""What every benchmark suite has in common: its rows, where it ran, and how it is found.
+"""The frame of all benchmark suites: their rows, the machine, commit and command of a run, and their registry.
 
 Rule: a figure is worth something only with the machine, the commit and the command that made it: they travel with it.
 A suite is a module of this package with `rows(options) -> list[Row]`; it is imported when it is run.

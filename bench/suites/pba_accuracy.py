@@ -1,4 +1,4 @@
-"""How good each forecaster is, on synthetic classes and on traces that the operator has.
+"""Accuracy of each forecaster, on synthetic classes of series and on traces that the operator has.
 
 Rule: nothing is judged on a series that it was trained on. On synthetic series the shipped models run as they are; of
 each set of traces two files in three, by a checksum of their names, train everything that can be trained (beginning

@@ -1,4 +1,4 @@
-"""What forecasting costs: one prediction, many at once, training, and the whole beside an agent's work.
+"""Cost of forecasting: one prediction, many at once, training, and the whole beside an agent's work.
 
 Rule: CPU time, not elapsed time, wherever the question is a share of a core; one thread.
 """

@@ -1,4 +1,4 @@
-"""How the allocator shares: four migrations against the best order there is, and a fleet for a day, in virtual time.
+"""The allocator in virtual time: four migrations against the best possible order, and a fleet over a day.
 
 Rule: the code that grants is the agent's; only the guests and the links are models (`bandwidth.precopy`).
 """

@@ -1,4 +1,4 @@
-"""What the agent's parts share: the configuration in force, the books, the spares, the ways to peers and libvirt.
+"""State that all rooms of the agent share: configuration in force, registry, data processes, peers, libvirt.
 
 The rule: only `daemon` makes it and only a reload changes it, by replacing `config` and `directory` as a whole; whoever
 began with the old ones goes on with them.

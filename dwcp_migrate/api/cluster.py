@@ -1,4 +1,4 @@
-"""What the control API answers about the fleet's shared state; a part of `api`, apart because few ask for it.
+"""Answers of the control API about the cluster state.
 
 The rule: as in `api`: these structs are the contract; fields are added, never renamed or removed.
 

@@ -1,4 +1,4 @@
-"""What the control API answers: JSON on the unix socket `Config.control_socket` (mode 0660).
+"""Answers of the control API: JSON on the Unix socket `Config.control_socket` (mode 0660).
 
 The rule: these structs are the contract with `dwcp-migrate status` and friends, with scripts, and with the metrics.
 Fields are added, never renamed or removed within a version of the path.

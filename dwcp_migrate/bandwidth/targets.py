@@ -1,4 +1,4 @@
-"""What a forecast says: five targets, three quantiles each, and how wrong it was.
+"""Targets of a forecast: five horizons, three quantiles each, and the measures of its error.
 
 A forecast of one series is an array (targets, quantiles) in the series' own unit; a batch puts the series in front.
 The mean over a transfer is interpolated between the targets `step1`, `mean10` and `mean60`, linear in the logarithm of

@@ -1,4 +1,4 @@
-"""What an operator types: the root of `dwcp-migrate` and how its errors look.
+"""The command line: the root of `dwcp-migrate`, its table of commands, and the form of its errors.
 
 The rule here: nothing is imported before it is needed. Each sub-command is a module of this package whose attribute
 `command` is a click command; the table below names it and its one line of help, so that `--help` and completion

@@ -1,4 +1,4 @@
-"""How much a reader may take from QEMU now.
+"""Flow control of a reader: the number of bytes that it may take from QEMU now.
 
 Rule: bytes taken and not yet in the other QEMU are downtime, so they are bounded in time, twice: by a window over all
 that is not delivered, and by what waits in this process before a channel takes it. Each connection may always have

@@ -1,4 +1,4 @@
-"""What the link and the compressors show of themselves, and what follows from it (pure; the clock is an argument).
+"""Monitor of link and compressors, and the choice of codec that follows (pure; the clock is an argument).
 
 ahead_s   time that a byte taken from QEMU now would wait before a channel takes it: too long, and the gate closes.
           What TCP has in flight is TCP's business; what waits before it is ours, and adds to downtime.

@@ -1,4 +1,4 @@
-"""What both sides of an accelerated migration share: their connections, the link's callbacks, the end.
+"""Common part of both sides of an accelerated migration: connections, the link's callbacks, the end.
 
 The session ends when every connection has ended (`carried`, or `reset` if QEMU broke one), when the link stays lost
 (`link-lost`), on the agent's order (`aborted`) or by a fault of ours (`failed`). Whatever the end, no socket of

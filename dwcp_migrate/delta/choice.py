@@ -1,4 +1,4 @@
-"""Which codec the next segments get, from what was measured: the link or the processor, whichever is short, decides.
+"""Choice of the codec for the next segments: from measurements, by whichever is scarce, link or processor.
 
 A rung costs CPU and saves bytes. Where segments wait for the link all the time and the compressors have time left, the
 next rung up is affordable: compression hides behind sending. Where the compressors work all the time and the link waits

@@ -1,4 +1,4 @@
-"""What a segment does with each of its pages, grouped by form and checked: arrays that only need to be carried out.
+"""Plan of a segment: its pages grouped by form and checked, as arrays that only need to be carried out.
 
     op       NEW NEW DELTA SAME NEW LOCAL ..      one for each page, in stream order
     new_at   0   1              4                 where the NEW pages go (here page numbers; really positions in bytes)

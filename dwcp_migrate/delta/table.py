@@ -1,4 +1,4 @@
-"""Which slot of the cache holds the version of a page that was sent last.
+"""Page table: the cache slot that holds the version of each page that was sent last.
 
 Two levels: a dictionary of chunks of 32768 pages (128 MiB of guest memory), each an int32 array, made when a page of it
 is first seen. So memory follows what the guest uses, and a wild page number costs one chunk, not a huge array.

@@ -1,4 +1,4 @@
-"""What the agent needs of the host: libvirt's events and inventory, the nftables redirect, the hook's announcements.
+"""The host as the agent needs it: libvirt's events and inventory, the nftables redirect, the hook's announcements.
 
     base, fake, fake_inventory      the interfaces, and stand-ins that the contract tests hold to the same behaviour
     libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement

@@ -1,4 +1,4 @@
-"""What the agent needs from a hypervisor: interception of QEMU's connections, and libvirt's word on its domains.
+"""Interfaces to the hypervisor: interception of QEMU's connections, and libvirt's reports on its domains.
 
 The rule: each Protocol here has one real implementation and one in `fake`, and the same contract tests hold both.
 

@@ -1,4 +1,4 @@
-"""What the libvirt hook and the agent say to each other on the hook socket. No IO.
+"""Messages between the libvirt hook and the agent on the hook socket. No IO.
 
 The rule: one datagram-sized line each way, bounded, and the agent answers from what it has in memory: libvirtd waits
 while it holds the domain's job, and asking libvirt from here would never return.

@@ -1,4 +1,4 @@
-"""What a libvirtd knows about its host and its domains, and migrating one from it to another: for placement.
+"""Inventory of a libvirtd's host and domains, and migration of a domain between two: for placement.
 
 The rule here: facts as libvirt states them, in plain values; what they mean is decided by who asked. One connection a
 host, opened when it is needed; a host that does not answer is an answer too.

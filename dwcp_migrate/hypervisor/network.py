@@ -1,4 +1,4 @@
-"""What the kernel says of the interfaces that lead to the peers, over netlink.
+"""Statistics of the interfaces that lead to the peers, read over netlink.
 
 The rule: it is asked on a thread of its own, every few seconds, and whatever it does not know is left out: a bridge or
 a tunnel has no speed.

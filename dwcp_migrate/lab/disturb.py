@@ -1,4 +1,4 @@
-"""What goes wrong on a real network, done on purpose: channels between agents that die.
+"""Faults of a real network, made on purpose: channels between agents that die.
 
 The rule here: what is killed is drawn from a seed among what is there, so a failing run can be done again as far as the
 network repeats itself.

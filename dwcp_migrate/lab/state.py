@@ -1,4 +1,4 @@
-"""What is known about a lab that was started: the record that `lab status` and `lab down` go by, also after a crash.
+"""Record of a running lab, which `lab status` and `lab down` go by, also after a crash.
 
 The rule here: the record is written before what it records can be lost, atomically, and read without trust in it: a
 process counts only with its start time, a lab counts as alive only with all its holders and its WAN.

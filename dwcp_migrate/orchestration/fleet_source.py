@@ -1,4 +1,4 @@
-"""Where a fleet comes from: a file, or the libvirtds of this host and its peers with the operator's settings.
+"""Sources of a fleet: a file, or the libvirtds of this host and its peers with the operator's settings.
 
 The rule here: placement sees one value, a `Fleet`, whoever made it. What libvirt knows (hosts, domains, CPUs, pools,
 networks) is asked anew each time; what it cannot know (racks, rules, maintenance) stands in the settings file,

@@ -1,4 +1,4 @@
-"""What plans take for the cost of a move: what the local agent predicts or has measured, else the plain model.
+"""Cost of a move in a plan: what the local agent predicts or has measured, else the plain model.
 
 The rule here: an agent knows its own guests and the links from its own host. It is asked for a prediction once each
 where both ends are decided, and for no longer than `ASKING_S_MAX` in all; for what it has measured once, which costs

@@ -1,4 +1,4 @@
-"""Which host takes which domain (ITP): model, online placement, rebalancing, plans, simulation.
+"""Placement of domains on hosts (ITP): model, online placement, rebalancing, plans.
 
 The rule here: core. A `Fleet` comes in, a `Plan` or a place goes out; no clock, no IO, no chance of its own.
 

@@ -1,4 +1,4 @@
-"""Where everything should be: heal what is broken, then even out, with as few moves as that takes.
+"""Rebalancing: repair broken rules and capacities, then even out, with as few moves as that takes.
 
 The rule here: a fleet in which no hard rule is broken and whose fullest host is within `Policy.balanced` of what is
 possible is left alone. Otherwise, in this order:

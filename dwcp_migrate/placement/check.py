@@ -1,4 +1,4 @@
-"""What is broken and how good an assignment is, recomputed from the fleet itself.
+"""Independent check of an assignment: broken rules and quality, recomputed from the fleet itself.
 
 The rule here: nothing is shared with the kernels. This is the oracle that every search is held against, and the last
 word before a plan is handed out.

@@ -1,4 +1,4 @@
-"""What a move costs: seconds, downtime and bytes, and the price of that beside balance.
+"""Cost of a move: seconds, downtime and bytes, and their price beside balance.
 
 The rule here: who can forecast a migration hands in a `MoveCost`; placement itself knows only the plain model of
 precopy.

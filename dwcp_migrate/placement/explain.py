@@ -1,4 +1,4 @@
-"""Why this host, why not the others: in words.
+"""Explanation of a plan in words: why this host, why not the others.
 
 The rule here: every host gets one reason, the first that decides: what it is not (`model.refusal`), what it lacks,
 whose rule bars it, and last by how much it would be worse.

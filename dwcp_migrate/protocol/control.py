@@ -1,4 +1,4 @@
-"""What two agents say on their control connection: messages, framing, reasons to refuse. No IO.
+"""Control protocol between two agents: messages, framing, reasons to refuse. No IO.
 
 The rule: a request that is not understood is answered with `Refused("unknown-request")` and costs nothing, so that a
 newer agent may ask an older one; a frame that breaks the framing ends the connection.

@@ -1,4 +1,4 @@
-"""What the agent and its data processes say to each other.
+"""Messages between the agent and its data processes.
 
 Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one datagram: msgpack, at most
 `MESSAGE_BYTES_MAX`, with file descriptors beside it (SCM_RIGHTS) where the message says so.

@@ -1,4 +1,4 @@
-"""What a stream tells beside its bytes, for the migration's record.
+"""Events of a stream for the migration's record.
 
 RamTotal(bytes)      the main channel announced the guest's memory
 GuestUuid(text)      a multifd channel announced the guest's UUID (zeros if QEMU was given none)

@@ -1,4 +1,4 @@
-"""Where the guest's pages lie in a run of stream bytes.
+"""Positions of the guest's pages in a run of stream bytes.
 
 A `Cut` covers raw bytes completely and in order: its `Layout` is a list of runs, each of one kind, whose sizes add up
 to the cut's size. Everything that is a regular progression (page headers that count up by one page, a packet's list of

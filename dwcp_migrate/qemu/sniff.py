@@ -1,4 +1,4 @@
-"""What a connection carries, by its first eight bytes.
+"""Kind of a connection, recognised by its first eight bytes.
 
     51 45 56 4d | version        main channel ("QEVM")
     11 22 33 44 | 00 00 00 01    multifd channel

@@ -1,4 +1,4 @@
-"""What the agent needs of whatever holds the fleet's state; Raft and etcd are behind it.
+"""Interface of the engine that holds the cluster state; Raft and etcd implement it.
 
 The rule: the agent knows this Protocol and no engine. A change is confirmed when it is committed and applied here, a
 look is local and may be late, `barrier` before it makes it a look at everything that was confirmed to anybody.

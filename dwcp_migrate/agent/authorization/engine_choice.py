@@ -1,4 +1,4 @@
-"""Which engine decides: per decision, from who is involved, what the policy says and what works at the moment.
+"""Choice of the engine that authorises a migration: by who is involved, the policy, and what works at the moment.
 
 Rule: trust is never traded for availability. Inside one trust domain a crash is the worst to fear: Raft, and PBFT if
 Raft has no quorum. Across trust domains, or where the policy says so, only PBFT's certificate counts; Raft does not

@@ -1,4 +1,4 @@
-"""What source and destination agree on before bytes flow, and what they record when the migration ended.
+"""Authorisation of a migration: what source and destination agree on before bytes flow, and record at its end.
 
 The rule: a migration is never refused for want of a quorum unless `coordination.require` says so; then it is never let
 through for want of one. What the fleet refuses for a reason is refused either way: the domain has another ticket, the

@@ -1,4 +1,4 @@
-"""What the PBFT group could not be told when it was due: kept, and told again until it has heard it.
+"""Retry queue of notifications to the PBFT group: kept until the group has confirmed them.
 
 The rule: in the order in which it happened, one at a time. Each of these changes nothing the second time, so that an
 answer that was lost costs a repetition. What is older than a ticket's life is left out: the ticket is void by itself by

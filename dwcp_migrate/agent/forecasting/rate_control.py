@@ -1,4 +1,4 @@
-"""How migrations share their links: the allocator's grants, once a second, into the data processes and libvirt.
+"""Rate control of migrations that share a link: once a second the allocator's grants go to data processes and libvirt.
 
 The rule: one domain alone is held to no rate unless head-room is asked for, and what is learned of a link is never
 only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,

@@ -1,4 +1,4 @@
-"""What this host has measured and what follows for the next minute: one panel over all series, kept on disk.
+"""Measured series of this host and their forecasts for the next minute: one panel over all, kept on disk.
 
 The rule: a series has a slot of the panel while it is measured; the one longest silent gives its slot away and takes it
 up again from the disk. Nothing here waits for the disk but `flush`, which runs on a thread.

@@ -1,4 +1,4 @@
-"""What placement and operators read from the fleet's shared state and write there: rules, limits, holds, flights.
+"""Control API of the shared constraints: placement rules, limits, leases, in-flight migrations.
 
 The rule: as in `cluster_api`. A plan that is made or carried out must not rest on an old answer, so that whoever asks
 is told whether it may be one.

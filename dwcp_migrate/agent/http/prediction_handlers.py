@@ -1,4 +1,4 @@
-"""What the control API says of the future, and what it takes of the operator's wishes for it.
+"""Control API of predictions, and of the operator's weights and deadlines for a domain's migration.
 
 The rule: a question costs at most a second: the dirty rate of a domain that has none, and a round trip to the peer.
 """

@@ -1,4 +1,4 @@
-"""What the control API shows of the agent: its status, its peers, the facts for `doctor`.
+"""Read-only views of the agent: its status, its peers, the facts for `doctor`.
 
 The rule: a view reads what is there; the only thing that it does is to ask peers whether they are.
 """

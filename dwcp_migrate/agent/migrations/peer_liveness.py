@@ -1,4 +1,4 @@
-"""Whether the other side of a migration whose channels are all gone is still there.
+"""Failure detector for the peer of a migration all of whose channels are gone.
 
 The rule: a link that was cut is waited for, a peer that is gone is not. The peer's agent knows which; one that was
 started anew, or is not there although its host answers, has no data process any more: those die with their agent.

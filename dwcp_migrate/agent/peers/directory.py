@@ -1,4 +1,4 @@
-"""Who the peers are, and which of them did not answer lately. No IO; `now` is an argument.
+"""Directory of the peers, and a record of those that did not answer lately. No IO; `now` is an argument.
 
 The rule: a peer is known by the name in its certificate; addresses only find it. This host itself is never its own
 peer, also where one file lists the whole fleet.

@@ -1,4 +1,4 @@
-"""Which domain is it that a migration carries? A pure function over what libvirt, the hook and the stream say.
+"""Match of a migration to its domain: a pure function over what libvirt, the hook and the stream report.
 
 The rule: a guess is never written down. A migration is tied to a domain when only one is left that it can be; the rest
 waits for more facts, at the latest for libvirt's event at the end.

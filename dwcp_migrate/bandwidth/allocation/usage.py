@@ -1,4 +1,4 @@
-"""What a migration can use of its link, seen from what it used (pure).
+"""Estimate of the rate that a migration can use, from the rate that it used (pure).
 
 The rule: only a migration that leaves its channels idle shows what it can use; one that keeps them busy could use more,
 and so could one that uses up what it is held to: nothing of it waits for a channel then, because QEMU is not asked.

@@ -1,4 +1,4 @@
-"""How good forecasters are on given series: accuracy, WAPE, pinball loss and coverage of each, at each target.
+"""Scores of forecasters on given series: accuracy, WAPE, pinball loss and coverage of each, at each target.
 
 The rule: a panel runs over the series as it would live, sample by sample, and what it said is compared with what came
 `WARM_UP` samples or more after the beginning of a series. The median of a forecast is its point forecast.

@@ -1,4 +1,4 @@
-"""What the neural forecasters see of a series: ratios, never units.
+"""Input features of the neural forecasters: ratios of a series, never its units.
 
 The rule: a link of 10 Mbit/s and one of 10 Gbit/s look alike. Inputs are logarithms of samples against a level of the
 series, outputs are quantiles of the logarithm of the outcome against the same level; clipped, because a link that

@@ -1,4 +1,4 @@
-"""Whether a model that was trained here replaces the one in use, and whether it stays (pure).
+"""Promotion of models: a newly trained one replaces the one in use, and stays, only by its scores (pure).
 
 The rule: a candidate must be better than what is in use on history that neither has seen, and keeps its place only as
 long as it is no worse there than what it replaced. Both are judged by the mix, which is what the agent uses.

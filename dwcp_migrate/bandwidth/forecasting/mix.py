@@ -1,4 +1,4 @@
-"""Which expert to believe, how much: weights by recent pinball loss, for each series, target and quantile.
+"""Weighted mix of the forecasters: weights by recent pinball loss, for each series, target and quantile.
 
 The rule: never far from the best single expert. Each weight falls exponentially with the expert's recent loss relative
 to the others (exponentially weighted aggregation with forgetting; Herbster and Warmuth 1998, applied to each quantile

@@ -1,4 +1,4 @@
-"""What the experts' panel begins with: bands, losses and the weights of the EWMA, found on training series.
+"""Initial state of the panel of forecasters: bands, losses and EWMA weights, found on training series.
 
 The rule: no torch, only the panel itself run over series that it will not be judged on.
 """

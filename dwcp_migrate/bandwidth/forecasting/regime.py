@@ -1,4 +1,4 @@
-"""What a series is after a silence: whether it goes on as it was, and at which level (pure).
+"""State of a series after a silence: whether it goes on as before, and at which level (pure).
 
 The rule: the panel takes samples as consecutive seconds and expects a series to return to where it mostly was. Between
 two migrations lie hours, in which a link may have been shaped anew or routed elsewhere; then what it was before is no

@@ -1,4 +1,4 @@
-"""What to do, and why: precopy, warm first, postcopy, or not now (pure).
+"""Advice before a migration, with its reason: precopy, warm first, postcopy, or not now (pure).
 
 The rule: the mildest that works. Precopy risks nothing but time; postcopy risks the guest if the link is lost on the
 way; waiting costs nothing but waiting. The reason names the figures that it rests on.

@@ -1,4 +1,4 @@
-"""How good the predictions were, and what they should have said (pure).
+"""Calibration of predictions: scores of past ones, and the correction that follows (pure).
 
 The rule: errors of each finished migration are kept apart by their cause. What the model would have said of it, had
 guest and link been known as they turned out, shows the model's own error: the next migration of the guest meets it

@@ -1,4 +1,4 @@
-"""What migrations teach about a guest: how its memory shrinks on the wire, how it writes, how it is encoded (pure).
+"""Model of a guest, learnt from its migrations: compressibility, dirty rate, forms of its pages (pure).
 
 The rule: one finished pass after the other. The first pass tells what memory costs that was never sent before; later
 passes tell what the guest wrote while the pass before ran, and what that costs as deltas.

@@ -1,4 +1,4 @@
-"""How long a migration takes, how long its guest pauses, how much crosses, and whether it ends at all (pure).
+"""Prediction of a migration: duration, downtime, bytes on the wire, and whether it converges (pure).
 
 The rule: what is uncertain goes in as quantiles and comes out as quantiles. `SCENARIOS` quasi-random points (Halton's
 sequence: the same ones every time) pick a link, a guest and a compression each; precopy is then played pass by pass for

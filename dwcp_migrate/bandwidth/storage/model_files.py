@@ -1,4 +1,4 @@
-"""Where models lie: those that the package ships, and those that this host has trained on its own history (shell).
+"""Files of forecasting models: those that the package ships, and those that this host has trained (shell).
 
 The rule: a file that cannot be used is never a reason to stop: the shipped models stand behind the host's own, and the
 forecasters that need no training behind those.

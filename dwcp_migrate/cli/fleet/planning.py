@@ -1,4 +1,4 @@
-"""What `place`, `migrate`, `drain HOST`, `rebalance`, `explain` and `rules` share: the fleet, and plans for it.
+"""Shared parts of `place`, `migrate`, `drain HOST`, `rebalance`, `explain` and `rules`: the fleet and its plans.
 
 The rule here: a plan is shown before it is carried out, and can be had as JSON. A fleet from a file is planned for,
 never touched.

@@ -1,4 +1,4 @@
-"""What `doctor` reads of this host itself, without the agent: files under /proc, /etc/libvirt, the kernel's clock.
+"""Facts that `doctor` reads without the agent: files under /proc and /etc/libvirt, the kernel's clock.
 
 The rule: read, never change, never judge (`checks` judges); what cannot be read is told as None or an empty string.
 """

@@ -1,1 +1,1 @@
-"""What all commands share: options and output."""
+"""Options and output that all commands share."""

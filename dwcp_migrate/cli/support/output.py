@@ -1,4 +1,4 @@
-"""How the views look: virsh-like tables and `Key: value` blocks as text, or one JSON value.
+"""Output of the views: virsh-like tables and `Key: value` blocks as text, or one JSON value.
 
 The rule: these functions turn values into strings; printing is the commands'. Plain text, no colour, no line wider than
 its content, so that `| grep` and a log file see what a terminal sees. JSON is the API for scripts: the control API's

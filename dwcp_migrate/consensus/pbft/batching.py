@@ -1,4 +1,4 @@
-"""How many requests go into one proposal, and when it is made.
+"""Batching of requests: how many go into one proposal, and when it is made.
 
 Rule: natural batching. An idle group proposes what it has at once; a busy one proposes what has gathered meanwhile. A
 proposal costs each replica the same whether it carries one request or a hundred, so a second one is begun beside the

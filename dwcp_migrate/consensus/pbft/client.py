@@ -1,4 +1,4 @@
-"""Who asks the group: submits requests, believes an answer when enough replicas give it, gathers certificates.
+"""PBFT client: submits requests, accepts an answer that enough replicas give, collects certificates.
 
 Rule: an answer counts when `weak` replicas give the same one for the same place in the order; a certificate is
 complete when a quorum signed it. A request goes to the primary with authenticators; when no answer comes it goes to

@@ -1,4 +1,4 @@
-"""What the parts of a replica share: who it is, where it stands, and what it wants done.
+"""State that all parts of a replica share: identity, position in the protocol, and output to be carried out.
 
 Rule: nothing here does IO. `Core` collects in `out` what the shell is to write, sync and send, in that order; what is
 sent may promise only what is written. Time is `now`, the shell's monotonic seconds, and `wall_ms`, which only proposals

@@ -1,4 +1,4 @@
-"""What a new view must carry on: worked out from a quorum's signed view changes, by everybody alike.
+"""Content of a new view: derived from a quorum's signed view changes, equally by every replica.
 
 Rule: what was committed anywhere is carried on. The normal path has no signatures, so a prepared batch cannot be
 proven; instead each view change says what its sender prepared (P) and what it accepted (Q), each with its last view,

@@ -1,4 +1,4 @@
-"""Whether a new membership may follow the present one.
+"""Rules for a change of membership: which new membership may follow the present one.
 
 Rule: an operator asks, the epoch grows by one, the cluster stays. Executed on all replicas alike, so a refusal is an
 answer like any other.

@@ -1,4 +1,4 @@
-"""What a destination asks of a ticket before it lets a migration in: the group's certificate, and nobody's word.
+"""Verifier of a ticket's certificate: the destination's check before it lets a migration in.
 
 Rule: a ticket opens one migration: of the domain, between the two hosts, in the generation that it names, before it
 expires, once. The destination works that out from the members' keys; it needs no connection to the group.

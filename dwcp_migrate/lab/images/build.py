@@ -1,4 +1,4 @@
-"""What the lab's guests boot: the Debian cloud kernel and initramfs archives, made once a machine.
+"""Boot files of the lab's guests: the Debian cloud kernel and initramfs archives, made once a machine.
 
 The rule here: the images are the same bytes on all hosts and never change under a running guest; a changed program
 gives another cache entry.

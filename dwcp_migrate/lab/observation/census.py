@@ -1,4 +1,4 @@
-"""What a lab holds at one moment, counted: a leak is a difference between two counts.
+"""Census of a lab at one moment: a leak is a difference between two counts.
 
 The rule here: only what should stay the same from one migration to the next is counted, and everything of that kind is.
 A lab at rest between two migrations, the same agents running, counts the same however many migrations it has seen.

@@ -1,4 +1,4 @@
-"""What agents and their data processes do at this moment, in words, for whoever finds a migration that stands still.
+"""Records and stacks of agents and data processes, gathered for a migration that stands still.
 
 evidence.gather(lab)  ->  for each agent: its migrations' records, and the stacks of all its threads and of all
                           threads of its data processes, as they write them into the agent's log on SIGUSR1

@@ -1,4 +1,4 @@
-"""What changes the fleet's state: commands, and how they lie in the log. No IO.
+"""Commands that change the cluster state, and their form in the log. No IO.
 
 The rule: a command is all that its outcome depends on, the time included; one that breaks a limit is refused where it
 is decoded, before it reaches the log or the state.

@@ -1,4 +1,4 @@
-"""What must hold of the fleet's state after every command. Tests call it after each one, a replica after a snapshot.
+"""Invariants of the cluster state: checked by tests after every command, by a replica after a snapshot.
 
 The rule: an invariant here is stated once more, in other words than in the code that keeps it.
 """

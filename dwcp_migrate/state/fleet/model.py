@@ -1,4 +1,4 @@
-"""What the fleet agrees on: hosts, domains and who owns them, tickets, leases, reservations, limits, rules. No IO.
+"""Model of the cluster state: hosts, domains and owners, tickets, leases, reservations, limits, rules. No IO.
 
 The rule: this is data only. It changes by `machine.apply` and nowhere else, every table has a named limit, times are
 values that came in commands, and a fencing token is the number in the log of the command that gave it: it only grows.

@@ -1,4 +1,4 @@
-"""When a replica stands for leader, and whether it would vote for another: the questions before the library's election.
+"""Elections: when a replica stands for leader, and whether it would vote for another (pre-vote).
 
 The rule: Raft's safety is the library's and does not depend on anything here; this decides only who asks when.
 

@@ -1,4 +1,4 @@
-"""What a replica hears and says, held to what Raft asks of it before the library sees it, or after.
+"""Guard around the library's messages: checks what arrives and what leaves against Raft's rules.
 
 The rule: what the library leaves open is closed here.
 

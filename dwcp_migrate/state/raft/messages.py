@@ -1,4 +1,4 @@
-"""What replicas say to each other: messages with a strict schema, framing, and which of them a role may send. No IO.
+"""Messages between replicas: a strict schema, framing, and which of them a role may send. No IO.
 
 The rule: nothing is unpickled, every size has a limit that is checked before memory is taken, and a message that its
 sender's role does not allow ends the connection. Every message carries the sender's term, so that an answer that was

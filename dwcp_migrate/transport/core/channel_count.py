@@ -1,4 +1,4 @@
-"""How many channels a link should have (pure; time is an argument).
+"""Number of channels of a link (pure; time is an argument).
 
 Rule: more channels only where more channels carry more, and no more than carry as much. A lossy or long path limits
 each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the count doubles while the acknowledged rate

@@ -1,4 +1,4 @@
-"""Whether a channel lives, how far away the peer is, and how much one pull may take (pure; time is an argument).
+"""Health of a channel: liveness, round-trip time, and the size of one pull (pure; time is an argument).
 
 Rule: a channel is dead when it should have made progress for `STALLED_S` and made none. Progress is a byte that came,
 or one that the peer's kernel acknowledged; it should make some while a ping is unanswered, or could not even be sent.

@@ -1,4 +1,4 @@
-"""When to dial how many channels (pure; time is an argument).
+"""Dial policy: when to dial how many channels (pure; time is an argument).
 
 Rule: towards a peer that answers, all at once up to `DIALS_MAX`; towards one that does not, one probe at a time, never
 more than `PROBE_S_MAX` after the last one failed, so that a healed link is used again within about a second.

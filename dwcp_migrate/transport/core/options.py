@@ -1,4 +1,4 @@
-"""What a link is told at its start, what it counts, and whom it calls."""
+"""Options, counters and callbacks of a link."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What one side has received: each segment given out exactly once, whatever the channels doubled or cut short.
+"""Receive queue: each segment delivered exactly once, whatever the channels doubled or cut short.
 
 Rule: nothing is given out twice and nothing that was given out is forgotten; memory is bounded by named limits.
 

@@ -1,4 +1,4 @@
-"""What one side still owes the other: segments queued, on their way, and not yet acknowledged.
+"""Send queue: segments queued, in flight, and awaiting acknowledgement.
 
 Rule: a segment leaves only when it was acknowledged. What was sent on a channel that died is sent again on another,
 and only that.

@@ -1,4 +1,4 @@
-"""How many raw bytes may be between the two QEMUs (pure; time is an argument).
+"""Window of raw bytes in flight between the two QEMUs (pure; time is an argument).
 
 Rule: what is accepted from QEMU and not yet taken by the other one is bounded in time, not in bytes: at the best rate
 lately delivered, a few round trips and `in_flight_ms_max`.

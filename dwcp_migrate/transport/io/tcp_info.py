@@ -1,4 +1,4 @@
-"""What the kernel knows of one TCP connection: `struct tcp_info` of linux/tcp.h, as far as it is used here.
+"""Kernel statistics of one TCP connection: `struct tcp_info` of linux/tcp.h, as far as it is used here.
 
 The rule: a kernel may be older or newer than this file; what its structure does not reach reads as 0.
 """

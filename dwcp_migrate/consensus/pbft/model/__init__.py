@@ -1,1 +1,1 @@
-"""What PBFT replicas exchange and keep: keys, memberships, messages, records, checkpoints."""
+"""Data of the PBFT protocol: keys, memberships, messages, journal records, checkpoints."""

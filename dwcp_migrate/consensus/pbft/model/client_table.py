@@ -1,4 +1,4 @@
-"""What each client asked for last, and what it was told: a request is executed once, however often it arrives.
+"""Client table: the last request and reply of each client, so that each request is executed once.
 
 Rule: the table is part of the replicated state. It changes only by execution, so it is the same on all replicas after
 the same sequence number, travels with the state and decides alike everywhere what is new.

@@ -1,4 +1,4 @@
-"""Who takes part: the members of one epoch, and the group that a replica works with.
+"""Membership: the members of one epoch, and the group that a replica works with.
 
 Rule: an epoch is one membership. It changes only by an operation that the epoch before agreed on, alone in its batch,
 and a checkpoint is taken there, signed by the old members: so the new membership is proven by the old one.

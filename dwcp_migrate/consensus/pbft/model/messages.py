@@ -1,4 +1,4 @@
-"""What replicas and clients say to each other: msgpack arrays, each field with a limit, nothing trusted in size.
+"""Messages between replicas and clients: msgpack arrays, each field with a limit, nothing trusted in size.
 
 Rule: a frame is decoded whole or refused. Who sent it is what the channel proves (mutual TLS); only what must
 convince a third party carries a signature. Content that is hashed or signed travels as the bytes that were hashed or

@@ -1,4 +1,4 @@
-"""How many replicas suffice: the arithmetic of Byzantine quorums for any number of replicas.
+"""Byzantine quorums: the arithmetic for any number of replicas.
 
 Rule: of `size` replicas `faulty = (size - 1) // 3` may lie. Two quorums share at least `faulty + 1` replicas, so at
 least one that tells the truth; `faulty + 1` equal statements contain one that is true; the replicas that tell the truth

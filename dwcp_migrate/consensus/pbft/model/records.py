@@ -1,4 +1,4 @@
-"""What a replica must find again after a crash: records, and what a torn tail means.
+"""Journal records: what a replica must find again after a crash, and how a torn tail is read.
 
 Rule: a record is written and synced before the messages that promise it are sent. So a tail that is cut short or
 garbled holds nothing that anybody was told, and is dropped; a garbled record with good ones behind it was synced and
