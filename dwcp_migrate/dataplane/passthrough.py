@@ -3,6 +3,7 @@
 Rule: nothing is looked at. Half-close and reset cross to the other side; the session ends with its last connection.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -10,27 +11,38 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
+from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint, reset_and_close
 from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
-from dwcp_migrate.units import MIB
+from dwcp_migrate.units import KIB
 
-PIPE_BYTES: Final = 1 * MIB
-"""What one direction of a connection holds in the kernel: the unprivileged ceiling of a pipe's size."""
+FORWARD_PIPE_BYTES: Final = 128 * KIB
+"""What the forward direction of a connection may hold in the kernel: 256 connections stay below the 64 MiB of pipes
+that the kernel lets one unprivileged user have."""
+REVERSE_PIPE_BYTES: Final = 16 * KIB
+"""The same for answers: page requests, acknowledgements of the return path, NBD replies."""
 
 
 class _Direction(threading.Thread):
     """Moves bytes from one endpoint to the other until the end of the stream or an error."""
 
-    def __init__(self, source: Endpoint, sink: Endpoint, broken: Callable[[], None], name: str) -> None:
+    def __init__(
+        self, source: Endpoint, sink: Endpoint, broken: Callable[[], None], name: str, pipe_bytes: int
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.moved_bytes = 0
+        self._pipe_bytes = pipe_bytes
         self._source, self._sink, self._broken = source, sink, broken
 
     def run(self) -> None:
-        outlet, inlet = os.pipe2(os.O_CLOEXEC)
         try:
-            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            while taken := self._splice(self._source.fileno(), inlet, PIPE_BYTES, self._readable):
+            outlet, inlet = os.pipe2(os.O_CLOEXEC)
+        except OSError:  # no descriptor is left: this connection breaks, the others go on
+            self._broken()
+            return
+        try:
+            with contextlib.suppress(OSError):  # the size is a wish: this user may have too much in pipes already
+                fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, self._pipe_bytes)
+            while taken := self._splice(self._source.fileno(), inlet, self._pipe_bytes, self._readable):
                 while taken:
                     moved = self._splice(outlet, self._sink.fileno(), taken, self._sink.wait_writable)
                     taken -= moved
@@ -63,8 +75,8 @@ class _Pair(threading.Thread):
         self.was_reset = False
         self._ends = (inner, onward)
         self._ended = ended
-        self.forward = _Direction(inner, onward, self.reset, f"relay-{connection}-forward")
-        self.reverse = _Direction(onward, inner, self.reset, f"relay-{connection}-reverse")
+        self.forward = _Direction(inner, onward, self.reset, f"relay-{connection}-forward", FORWARD_PIPE_BYTES)
+        self.reverse = _Direction(onward, inner, self.reset, f"relay-{connection}-reverse", REVERSE_PIPE_BYTES)
 
     def reset(self) -> None:
         self.was_reset = True
@@ -106,11 +118,31 @@ class RelaySession:
             inner: QEMU's end.
             onward: connected to where QEMU wanted to go.
         """
-        pair = _Pair(Endpoint(inner), Endpoint(onward), connection, self._ended)
+        ends: list[Endpoint] = []
+        try:
+            ends += [Endpoint(inner)]
+            ends += [Endpoint(onward)]
+        except OSError as error:
+            self._refuse(connection, ends, (inner, onward), error)
+            return
+        pair = _Pair(ends[0], ends[1], connection, self._ended)
         with self._lock:
             self._pairs[connection] = pair
         self._report(Happened(event="connection-opened", connection=connection, detail="opaque"))
         pair.start()
+
+    def _refuse(
+        self, connection: int, ends: list[Endpoint], sockets: tuple[socket.socket, ...], error: OSError
+    ) -> None:
+        """No descriptor is left for a connection: it breaks, the others go on."""
+        for end in ends:
+            end.close(reset=True)
+        for sock in sockets:
+            reset_and_close(sock)
+        with self._lock:
+            self._was_reset = self._any_ended = True
+        detail = f"no descriptor is left: {error}"
+        self._report(Happened(event="connection-closed", connection=connection, detail=detail))
 
     def _ended(self, pair: _Pair) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ Rule: what one side of the migration does to its socket, the other side's QEMU s
 One thread reads, one writes; both can be woken by `cancel`, so that no thread outlives its session.
 """
 
+import contextlib
 import errno
 import os
 import select
@@ -22,6 +23,13 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 class CancelledError(Exception):
     """The session is ending; the blocked thread must return."""
+
+
+def reset_and_close(sock: socket.socket) -> None:
+    """Close a socket so that the other end sees a broken connection and not an end."""
+    with contextlib.suppress(OSError):  # it may be gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
 
 
 class Endpoint:
@@ -132,6 +140,7 @@ class Endpoint:
             if self._sock.fileno() < 0:
                 return
             if reset:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._sock.close()
+                reset_and_close(self._sock)
+            else:
+                self._sock.close()
             os.close(self._cancelled)

@@ -1,10 +1,13 @@
 """Pass-through carries bytes, half-close and reset, and ends with its last connection."""
 
+import contextlib
+import multiprocessing
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -92,3 +95,61 @@ def test_an_abort_resets_both_ends(relayed: Relayed) -> None:
             end.recv(1)
     finished = relayed.finished()
     assert (finished.result, finished.detail) == ("aborted", "the operator said so")
+
+
+CONNECTIONS = 256
+DATA = bytes(range(256)) * 1024
+NOBODY = 65534
+
+
+def _relay_many() -> None:
+    """Relay more connections than the pipes of an unprivileged user have room for at 1 MiB each."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    with ExitStack() as ends:
+        pairs = [Relayed() for _ in range(CONNECTIONS)]
+        for each in pairs:
+            ends.enter_context(each.qemu)
+            ends.enter_context(each.far)
+        for each in pairs:
+            sender = threading.Thread(target=each.qemu.sendall, args=(DATA,))
+            sender.start()
+            assert each.far.recv(len(DATA), socket.MSG_WAITALL) == DATA
+            sender.join()
+
+
+def test_an_unprivileged_process_relays_every_channel_of_the_largest_multifd() -> None:
+    process = multiprocessing.get_context("fork").Process(target=_relay_many)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_relay_that_finds_no_descriptor_breaks_that_connection_alone(relayed: Relayed, left: int) -> None:
+    relayed.qemu.sendall(b"begins")
+    assert relayed.far.recv(100) == b"begins"
+    relayed.far.sendall(b"answers")
+    assert relayed.qemu.recv(100) == b"answers"
+    (qemu, inner), (onward, far) = tcp_pair(), tcp_pair()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                filling.append(os.dup(0))
+        for _ in range(left):  # both ends find what they need, the pipes do not
+            os.close(filling.pop())
+        relayed.session.add_connection(1, inner, onward)
+        for end in (qemu, far):
+            with pytest.raises(ConnectionResetError):
+                end.recv(1)
+            end.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filling:
+            os.close(descriptor)
+    relayed.qemu.sendall(b"goes on")
+    assert relayed.far.recv(100) == b"goes on"
