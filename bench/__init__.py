@@ -1,1 +1,12 @@
-"""Benchmarks: `python -m bench SUITE`; results with their machine, commit and command stand in `bench/results`."""
+"""Benchmarks: `python -m bench SUITE`; results with their machine, commit and command stand in `bench/results`.
+
+Modules:
+    compare_qemu: encoder and decoder against QEMU's own multifd zstd, level 1, on the same memory in the same run
+    compare_rebalancer: ours against Meta's `rebalancer` (PyPI), same fleets, one run
+    event_loop: event loop of a replica's or client's process
+    fleets: fleets made for measurements, their simulation
+    frame: frame of all benchmark suites
+    links: simulated link for measurements of the allocator
+    roadef: the ROADEF/EURO 2012 machine reassignment challenge
+    suites: benchmark suites, one module each, found by `bench.frame`
+"""

@@ -1,3 +1,28 @@
-"""dwcp_migrate: an agent that makes libvirt live migration faster over real networks."""
+"""dwcp_migrate: an agent that makes libvirt live migration faster over real networks.
+
+Modules:
+    agent: agent
+    api: contract of the agent's control API
+    bandwidth: PBA, predictive bandwidth allocation
+    cli: command line
+    clocks: two clocks of the agent
+    config: agent's configuration
+    consensus: ACP
+    dataplane: data plane
+    delta: HDE, hierarchical delta encoding
+    durable: files that survive the power
+    errors: every error that this project raises on purpose, with what the operator can do about it
+    hypervisor: host as the agent needs it
+    lab: two or more hypervisors and a WAN on one machine, for trying out, for tests and for benchmarks
+    logs: log lines of the agent and its data processes
+    orchestration: plans carried out
+    pki: small CA for fleets that have none
+    placement: placement of domains on hosts (ITP)
+    protocol: messages between two agents
+    qemu: QEMU's migration stream, sans-IO
+    state: ASS
+    transport: AMST
+    units: units and the few numbers that several packages share
+"""
 
 __version__ = "0.1.0"

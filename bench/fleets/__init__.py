@@ -1,1 +1,8 @@
-"""Fleets made for measurements, their simulation, and a referee for exact optima."""
+"""Fleets made for measurements, their simulation, and a referee for exact optima.
+
+Modules:
+    generate: fleets made up
+    probe: kernel
+    referee: exact answers for small fleets
+    simulate: fleet in virtual time, driven by the code that drives a real one
+"""

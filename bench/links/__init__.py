@@ -1,1 +1,5 @@
-"""A simulated link for measurements of the allocator."""
+"""A simulated link for measurements of the allocator.
+
+Modules:
+    simulation: migrations over one link in virtual time, driven by the allocator or by a fixed order
+"""

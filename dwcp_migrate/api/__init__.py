@@ -1,1 +1,8 @@
-"""The contract of the agent's control API: what its answers look like, and a client for it."""
+"""The contract of the agent's control API: what its answers look like, and a client for it.
+
+Modules:
+    client: the CLI's side of the control API
+    cluster: answers of the control API about the cluster state
+    migration: migration's record
+    schema: answers of the control API
+"""

@@ -1,10 +1,18 @@
-"""PBA, predictive bandwidth allocation: what a link will carry, what a guest will write, and what follows from both.
+"""PBA, predictive bandwidth allocation: what links will carry, what guests will write, and what follows from both.
 
-The rule: nothing here reads a clock, a socket or a file. Measurements come in as numbers, forecasts, rates and
-predictions go out as numbers; the agent carries them from and to where they belong.
+Forecasting, prediction and allocation are pure: measurements come in as numbers, forecasts, rates and predictions go
+out as numbers. `storage` reads and writes files, `training` uses torch.
 
     measurements --> series (bounded) --> Panel: experts -> bands -> mix -> conformal correction --> quantiles
                                                                                                          |
     rates         <-- allocator <-- demands of the migrations <-- low quantile of the link --------------+
     time, downtime <-- predictor <-- facts about the guest <-- quantiles of link and dirty rate ---------+
+
+Modules:
+    forecasting: forecasts of series
+    prediction: duration, downtime and bytes of a migration
+    allocation: shares of a link
+    storage: series and model weights on disk
+    training: training of the neural forecasters
+    quantiles, targets: a number known as quantiles; the horizons of a forecast
 """

@@ -3,6 +3,13 @@
 The rule here: nothing is imported before it is needed. Each sub-command is a module of this package whose attribute
 `command` is a click command; the table below names it and its one line of help, so that `--help` and completion
 import none of them. A typed error becomes `error: ...` (and `hint: ...`) on stderr and its own exit code, see `errors`.
+
+Modules:
+    develop: commands for development
+    fleet: commands about the fleet
+    host: commands about this host
+    migrations: commands about migrations
+    support: options and output that all commands share
 """
 
 import sys

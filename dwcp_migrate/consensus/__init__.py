@@ -1,10 +1,11 @@
-"""ACP: agreement where hosts are in different hands, and the choice of when that is needed.
+"""ACP: agreement between hosts in different hands, by PBFT.
 
-Core (sans-IO): `quorum`, `keys`, `membership`, `messages`, `clients`, `log`, `batching`, `requests`, `agreement`,
-`execution`, `reconfiguration`, `stable`, `snapshot`, `epochs`, `view_change`, `views`, `catchup`, `journal`,
-`recovery`, `replica`, `client`, `certificate`, `lineage`, `tickets`, `permits`, `policy`.
-Shell: `journal_file`, `key_file`, `channel`, `node`, `group_client`, `event_loop`.
 The protocol with its diagram, what is signed and what is left out: docs/consensus.md.
+
+Modules:
+    io: sockets, files and loops around the PBFT core
+    pbft: the PBFT protocol, without I/O
+    tickets: migration tickets, the application that the group replicates
 """
 
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate

@@ -1,10 +1,12 @@
 """HDE, hierarchical delta encoding: guest pages in the cheapest form that the destination can rebuild.
 
-encoder   source: PageEncoder.classify (serial) -> PageJob.encode (parallel) -> payload
-decoder   destination: PageDecoder.prepare (parallel) -> apply (serial) -> raw bytes
-cache     the source's slots and who goes next      table     page -> slot
-payload   the format                                skeleton  headers and literals from runs
-codec     none, lz4, zstd; contexts of a thread     choice    which of them, from what was measured
+Modules:
+    encoder, job: the source: `PageEncoder.classify` (serial), then `PageJob.encode` (parallel) to a payload
+    decoder: the destination: `PageDecoder.prepare` (parallel), then `apply` (serial) to raw bytes
+    cache, table: the source's page slots and their eviction; the slot of each page
+    plan: the form of each page of a segment, checked
+    payload, skeleton, in_place: the format: columns; headers and literals; segments that travel as they are
+    codec, choice: lz4, zstd or none; the choice among them from measurements
 """
 
 from dwcp_migrate.delta.choice import CodecChoice, Observation, pinned

@@ -1,1 +1,10 @@
-"""Plans carried out: the fleet as it is, execution of moves, the journal that a plan resumes from."""
+"""Plans carried out: the fleet as it is, execution of moves, the journal that a plan resumes from.
+
+Modules:
+    executor: execution of a plan, step by step
+    fleet_constraints: rules, limits and moves in flight of the cluster state, applied to a fleet
+    fleet_source: sources of a fleet
+    move_cost: cost of a move, as predicted or measured by the local agent
+    plan_journal: journal of a plan, from which it resumes
+    shared_state: the cluster state as placement reads it, through the local agent
+"""

@@ -86,7 +86,8 @@ class PlanJournal:
         unended = read(path)
         if unended is not None and unended.ended is None:
             raise PlacementError(
-                f"{path}: a plan ({_words(unended.plan)}) has not ended", hint="`rebalance --resume`, or --abandon"
+                f"{path}: a plan ({_words(unended.plan)}) has not ended",
+                hint="give that command again, or `dwcp-migrate rebalance --abandon`",
             )
         line = msgspec.json.encode(PlanEntry(plan=msgspec.Raw(encode(plan)))) + b"\n"
         fresh = path.with_suffix(f".{os.getpid()}")

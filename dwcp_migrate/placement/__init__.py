@@ -1,11 +1,13 @@
 """Placement of domains on hosts (ITP): model, online placement, rebalancing, plans.
 
-The rule here: core. A `Fleet` comes in, a `Plan` or a place goes out; no clock, no IO, no chance of its own.
+Pure: a `Fleet` comes in, a `Plan` or a host goes out; no clock, no I/O, no randomness of its own.
 
-    fleet -> model -> arrays        what is known, as a value and as arrays
-    moves, search, chains, recreate kernels over the arrays (`kernel`: compiled if numba is there)
-    online                          one domain or a batch, with reservations
-    balance -> schedule -> planner  where everything should be, in which order, as a plan
-    check, explain, referee         the oracle, the words, exact solvers
-    generate, simulate              made-up fleets, virtual time
+Modules:
+    fleet, cost, plan: the values: hosts, domains and rules; the price of a move; a plan and its steps
+    model, arrays: a fleet as arrays that kernels work on
+    kernel, kernels: searches over the arrays, compiled where numba is installed
+    online: a place for one domain or a batch, with reservations
+    balance, schedule, planner: where everything should be, in which order, as a plan
+    solver: exact optimum of small plans
+    check, explain: an independent check of an assignment; the reasons of a plan in words
 """

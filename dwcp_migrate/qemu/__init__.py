@@ -1,12 +1,16 @@
-"""QEMU's migration stream, sans-IO: what a connection carries and where the guest's pages lie in it.
+"""QEMU's migration stream, without I/O: what a connection carries and where the guest's pages lie in it.
 
 Parsing is advisory: whatever the bytes are, they come back in order and complete, and nothing raises.
 
-    sniff        first bytes -> main, multifd, tls, nbd, opaque
-    stream       StreamParser: bytes of one connection -> cuts
-    main         sections and commands of the main channel      records    RAM records inside them
-    multifd      packets                                         layout     cuts, runs, keys of pages
-    return_path  page requests of a postcopy migration           events     what a stream tells beside its bytes
+Modules:
+    sniff: the kind of a connection, from its first bytes
+    stream: `StreamParser`: one connection's bytes, cut into runs whose pages are known
+    main, records: sections and commands of the main channel; the RAM records in them
+    multifd: packets of a multifd channel
+    return_path: page requests of a postcopy migration
+    layout, blocks: positions and keys of pages; RAM blocks as numbers
+    events: events of a stream, for the migration's record
+    window: the bytes that a parser looks at
 """
 
 from dwcp_migrate.qemu.blocks import RamBlocks

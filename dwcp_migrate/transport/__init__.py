@@ -1,9 +1,11 @@
-"""AMST: one migration over 1 to 512 TLS channels, none of which matters by itself.
+"""AMST, the multi-stream transport: one migration over 1 to 512 TLS channels, any of which may die.
 
-Core (sans-IO): `frames`, `segment`, `outbox`, `inbox`, `health`, `link`, `reassembly`, `window`, `controller`,
-`dialer`. Shell: `channel` (one TLS socket), `carrier` (the thread), `endpoint` (`Link`, what a session uses), `tls`,
-`certificates`.
 The protocol, byte by byte: docs/wire-protocol.md.
+
+Modules:
+    core: the protocol without I/O: frames, queues, channel health and count, rates
+    io: one TLS socket a channel, the thread that drives them, and `Link`, which a session uses
+    tls: TLS contexts of the agents' connections
 """
 
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role

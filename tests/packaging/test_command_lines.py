@@ -1,5 +1,6 @@
 """The pages and the command line know each other: what is written there parses, what can be typed is named there."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_commands_and_options_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
     found = {line: wrong(line) for line in LINE.findall(text) + SHORT.findall(text)}
     assert {line: what for line, what in found.items() if what} == {}
+
+
+def hints() -> Iterator[tuple[str, str]]:
+    """Each text that an error gives as its hint, with its place; what is filled in at run time is left out."""
+    for source in sorted((REPOSITORY / "dwcp_migrate").rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                texts = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
+                yield f"{source.relative_to(REPOSITORY)}:{node.value.lineno}", "".join(map(str, texts))
+
+
+def test_hints_of_errors_name_commands_and_options_that_exist() -> None:
+    found = {(place, line): wrong(line) for place, text in hints() for line in LINE.findall(text) + SHORT.findall(text)}
+    assert len(found) > 10
+    assert {place: what for place, what in found.items() if what} == {}
 
 
 def test_the_check_itself_finds_what_does_not_exist() -> None:

@@ -1,1 +1,10 @@
-"""Permission for a migration: tickets of the cluster state, certificates of the PBFT group, and their settlement."""
+"""Permission for a migration: tickets of the cluster state, certificates of the PBFT group, and their settlement.
+
+Modules:
+    certificates: certificates of migrations
+    engine_choice: choice of the engine that authorises a migration
+    fleet_state: agent's side of the fleet's state
+    permits: authorisation of a migration
+    reconciler: settles what a crash or a lost quorum left open, by what libvirt says on the hosts themselves
+    retry_queue: retry queue of notifications to the PBFT group
+"""

@@ -1,1 +1,12 @@
-"""The agent's HTTP servers: the control API on its Unix socket, and Prometheus metrics."""
+"""The agent's HTTP servers: the control API on its Unix socket, and Prometheus metrics.
+
+Modules:
+    cluster_handlers: handlers of the control API's part about the fleet's shared state
+    host_facts: facts about this host that `doctor` judges
+    metric_table: every metric that the agent exports, in one table
+    metrics: agent's status as Prometheus text
+    placement_handlers: control API of the shared constraints
+    prediction_handlers: control API of predictions
+    server: control API and the metrics over HTTP
+    status: read-only views of the agent
+"""

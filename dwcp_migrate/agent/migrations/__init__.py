@@ -1,1 +1,8 @@
-"""Outgoing and incoming migrations: admission, data processes, liveness of the peer."""
+"""Outgoing and incoming migrations: admission, data processes, liveness of the peer.
+
+Modules:
+    data_process: handle of a data process at work on one migration
+    incoming: the destination side: admission and sessions
+    outgoing: the source side: from the first caught connection to the end
+    peer_liveness: failure detector for the peer of a migration all of whose channels are gone
+"""

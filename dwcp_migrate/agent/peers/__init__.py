@@ -1,1 +1,7 @@
-"""The other agents: their names and addresses, requests to them and answers for them."""
+"""The other agents: their names and addresses, requests to them and answers for them.
+
+Modules:
+    client: asking side of control connections, kept for reuse
+    directory: directory of the peers
+    server: answering side of control connections
+"""

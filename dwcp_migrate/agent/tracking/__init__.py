@@ -1,1 +1,8 @@
-"""Records of migrations: the registry of running ones, the history of ended ones, and their domains."""
+"""Records of migrations: the registry of running ones, the history of ended ones, and their domains.
+
+Modules:
+    domain_matching: match of a migration to its domain
+    domain_tracker: ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end
+    history: ended migrations on disk
+    registry: agent's books
+"""

@@ -1,1 +1,7 @@
-"""Shares of a link: who gets how much of it, and in which order."""
+"""Shares of a link: who gets how much of it, and in which order.
+
+Modules:
+    allocator: shares a link between the migrations that cross it, by need first and by weight for the rest
+    ordering: in which order migrations over one link are soonest done
+    usage: estimate of the rate that a migration can use, from the rate that it used
+"""

@@ -1,1 +1,15 @@
-"""Commands about the fleet: cluster state, placement, drain, rebalance."""
+"""Commands about the fleet: cluster state, placement, drain, rebalance.
+
+Modules:
+    cluster: `dwcp-migrate cluster`
+    drain: `dwcp-migrate drain`
+    explain: `dwcp-migrate explain`
+    locks: `dwcp-migrate locks`
+    pbft: `dwcp-migrate cluster pbft`
+    place: `dwcp-migrate place`
+    planning: shared parts of `place`, `migrate`, `drain HOST`, `rebalance`, `explain` and `rules`
+    rebalance: `dwcp-migrate rebalance`
+    rules: `dwcp-migrate rules`
+    tickets: `dwcp-migrate tickets`
+    undrain: `dwcp-migrate undrain`
+"""

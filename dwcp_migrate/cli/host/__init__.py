@@ -1,1 +1,13 @@
-"""Commands about this host: agent, status, checks, configuration, certificates."""
+"""Commands about this host: agent, status, checks, configuration, certificates.
+
+Modules:
+    agent: `dwcp-migrate agent`
+    cert: `dwcp-migrate cert`
+    checks: judgements of `dwcp-migrate doctor`
+    config: `dwcp-migrate config`
+    doctor: `dwcp-migrate doctor`
+    host_files: facts that `doctor` reads without the agent
+    record: `dwcp-migrate record`
+    reload: `dwcp-migrate reload`
+    status: `dwcp-migrate status`
+"""

@@ -1,1 +1,10 @@
-"""Commands about migrations: start, watch, predict, look back."""
+"""Commands about migrations: start, watch, predict, look back.
+
+Modules:
+    history: `dwcp-migrate history`
+    migrate: `dwcp-migrate migrate`
+    predict: `dwcp-migrate predict`
+    share: `dwcp-migrate share`
+    show: `dwcp-migrate show ID`
+    top: `dwcp-migrate top`
+"""

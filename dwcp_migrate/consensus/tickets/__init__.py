@@ -1,1 +1,6 @@
-"""Migration tickets: the application that the PBFT group replicates, and the verifier of its certificates."""
+"""Migration tickets: the application that the PBFT group replicates, and the verifier of its certificates.
+
+Modules:
+    machine: migration tickets as a replicated state machine
+    verifier: verifier of a ticket's certificate
+"""

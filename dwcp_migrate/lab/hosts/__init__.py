@@ -1,1 +1,10 @@
-"""Hypervisors of the lab: namespaces with libvirtd, booted ones with systemd, and the agents on them."""
+"""Hypervisors of the lab: namespaces with libvirtd, booted ones with systemd, and the agents on them.
+
+Modules:
+    agents: agents of a lab's hypervisors
+    booted: hypervisors that are booted
+    hypervisor: one hypervisor of the lab
+    namespace: one host's own world
+    processes: processes that the lab started, known so that no other can be taken for them
+    settings: files that make a Debian tree a hypervisor of the lab
+"""

@@ -1,1 +1,11 @@
-"""The fleet's model, without I/O: hosts, domains, tickets, leases, and the commands that change them."""
+"""The fleet's model, without I/O: hosts, domains, tickets, leases, and the commands that change them.
+
+Modules:
+    commands: commands that change the cluster state
+    invariants: invariants of the cluster state
+    leases: leases and reservations
+    machine: state machine
+    model: model of the cluster state
+    replicated: model as the log drives it
+    tickets: tickets
+"""

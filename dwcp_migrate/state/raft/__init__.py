@@ -1,1 +1,14 @@
-"""The Raft engine: pysyncobj over the agents' own mutually authenticated connections."""
+"""The Raft engine: pysyncobj over the agents' own mutually authenticated connections.
+
+Modules:
+    elections: elections
+    engine: the Raft engine
+    log_file: log of a replica on disk
+    message_guard: guard around the library's messages
+    messages: messages between replicas
+    peer_connections: connections between replicas
+    pysyncobj: pysyncobj with its wire and its disk replaced
+    pysyncobj_messages: the Raft library's messages (dictionaries) in the schema of the wire
+    replica: one Raft replica
+    snapshots: snapshots
+"""

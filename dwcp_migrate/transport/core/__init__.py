@@ -1,1 +1,16 @@
-"""The multi-stream protocol, without I/O: frames, queues, channel health, rates."""
+"""The multi-stream protocol, without I/O: frames, queues, channel health, rates.
+
+Modules:
+    channel_count: number of channels of a link
+    channel_health: health of a channel
+    dial_policy: dial policy
+    frames: frames of the agents' link
+    options: options, counters and callbacks of a link
+    protocol: link's protocol, sans-IO
+    rate_limiter: holds a link's bulk to a rate
+    reassembly: puts one connection's segments in order again
+    receive_queue: receive queue
+    segment: unit that the transport carries
+    send_queue: send queue
+    window: window of raw bytes in flight between the two QEMUs
+"""

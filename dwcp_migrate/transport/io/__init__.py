@@ -1,1 +1,8 @@
-"""Sockets and threads that carry the multi-stream protocol."""
+"""Sockets and threads that carry the multi-stream protocol.
+
+Modules:
+    channel: one TCP connection between two agents
+    io_thread: thread that moves a link's bytes
+    link: `Link`
+    tcp_info: kernel statistics of one TCP connection
+"""

@@ -1,0 +1,104 @@
+"""The style that a machine can hold: maps of packages, sizes, names, and words that need a second reading."""
+
+import ast
+import re
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+REPOSITORY: Final = Path(__file__).parents[1]
+SOURCES: Final = sorted([*(REPOSITORY / "dwcp_migrate").rglob("*.py"), *(REPOSITORY / "bench").rglob("*.py")])
+PACKAGES: Final = [path for path in SOURCES if path.name == "__init__.py"]
+
+MODULE_LINES_MAX: Final = 500
+FUNCTION_LINES_MAX: Final = 60
+MODULES_IN_FOLDER_MAX: Final = 16
+
+LONG_FUNCTIONS: Final = {"recreate", "block"}
+"""Kernels: every call of a compiled function costs, most of all a nested one."""
+
+SHARED_NAMES: Final = {
+    "Closed": "a message of the control protocol, an event of a link",
+    "Frames": "three framings that are to become one",
+    "HostRecord": "a host in the cluster state, a host of a lab",
+    "Release": "an operation of the PBFT tickets, a command of the cluster state",
+    "Runs": "a message of the control protocol, runs of pages",
+    "Ticket": "the two engines of authorisation",
+}
+"""Class names that two packages define, and why; the list may only become shorter."""
+
+QUESTION: Final = re.compile(r"(What|Who|Whose|Whether|How|When|Where|Which|Why)\b")
+PLACEHOLDER: Final = re.compile(r"\b(To be written|TODO|FIXME|XXX)\b")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def head(path: Path) -> str:
+    return ast.get_docstring(parsed(path)) or ""
+
+
+def modules_of(package: Path) -> list[str]:
+    folder = package.parent
+    return sorted(
+        [path.stem for path in folder.glob("*.py") if path.stem not in {"__init__", "__main__"}]
+        + [path.parent.name for path in folder.glob("*/__init__.py")]
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name_of)
+def test_package_docstring_names_each_of_its_modules(package: Path) -> None:
+    words = set(re.findall(r"\w+", head(package)))
+    assert [module for module in modules_of(package) if module not in words] == []
+
+
+def test_module_head_names_the_thing_instead_of_asking_a_question() -> None:
+    assert [name_of(path) for path in SOURCES if QUESTION.match(head(path)) or not head(path)] == []
+
+
+def test_no_placeholder_is_left_in_the_sources() -> None:
+    assert [name_of(path) for path in SOURCES if PLACEHOLDER.search(path.read_text())] == []
+
+
+def test_module_fits_in_its_limit() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > MODULE_LINES_MAX} == {}
+
+
+def test_function_fits_in_its_limit() -> None:
+    long = {
+        f"{name_of(path)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.name not in LONG_FUNCTIONS
+    }
+    assert {name: lines for name, lines in long.items() if lines > FUNCTION_LINES_MAX} == {}
+
+
+def test_folder_holds_few_modules() -> None:
+    counts = {name_of(package.parent): len([*package.parent.glob("*.py")]) - 1 for package in PACKAGES}
+    assert {name: count for name, count in counts.items() if count > MODULES_IN_FOLDER_MAX} == {}
+
+
+def test_class_name_is_unique_over_packages() -> None:
+    homes: dict[str, set[Path]] = defaultdict(set)
+    for path in SOURCES:
+        if not path.is_relative_to(REPOSITORY / "dwcp_migrate"):
+            continue
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].add(path.parent)
+    doubled = {name for name, folders in homes.items() if len(folders) > 1}
+    assert sorted(doubled - SHARED_NAMES.keys()) == []
+    assert sorted(SHARED_NAMES.keys() - doubled) == [], "unique by now: take it off the list"
