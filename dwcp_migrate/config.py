@@ -261,7 +261,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
     Attributes:
-        name: this host's DNS name as in its certificate; empty is the system's host name.
+        name: this host's DNS name as in its certificate; empty takes it from there.
         libvirt_uri: the local libvirtd; empty runs without domain names and statistics.
         runtime_directory: control socket, hook socket.
         state_directory: history.
@@ -296,6 +296,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def hook_socket(self) -> Path:
         """Unix socket that libvirt's hook announces to."""
         return self.runtime_directory / "hook.sock"
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two spellings are one host's DNS name, as certificates compare them."""
+    return one.rstrip(".").lower() == other.rstrip(".").lower()
 
 
 def _path_in_toml(value: type, raw: object) -> object:

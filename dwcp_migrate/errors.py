@@ -19,6 +19,7 @@
     ├── LabError                   exit 10  the lab's set-up or its guests
     ├── CoordinationError          exit 11  the fleet's shared state
     │   ├── NoQuorumError                   no majority answers in time
+    │   ├── FleetRefusedError               it answers, and does not agree to this migration (`code`)
     │   └── JournalError                    the log or the snapshot on this host's disk
     ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
     │   └── EpochError                      of members that do not decide now, or are not proven to
@@ -83,12 +84,14 @@ class PeerRefusedError(PeerError):
     """The peer's agent refused a request.
 
     Attributes:
-        code: machine-readable reason, one of `session.control.REFUSALS`.
+        code: machine-readable reason, one of `protocol.control.REFUSALS`.
+        is_final: it requires the fleet's agreement, so the migration must not run unaccelerated either.
     """
 
-    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, code: str, hint: str = "", is_final: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.is_final = is_final
 
 
 class CertificateError(PeerError):
@@ -143,6 +146,18 @@ class CoordinationError(DwcpError):
 
 class NoQuorumError(CoordinationError):
     """No majority of voters confirmed it in time; it may be done or not, and the same request may be repeated."""
+
+
+class FleetRefusedError(CoordinationError):
+    """The fleet answers, and does not agree to this migration.
+
+    Attributes:
+        code: machine-readable reason, one of `state.fleet.machine.REFUSALS`.
+    """
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class JournalError(CoordinationError):

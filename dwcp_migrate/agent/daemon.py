@@ -408,7 +408,7 @@ def _runtime(
     worker: Sequence[str],
     keep_translation: Callable[[], list[socket.socket]],
 ) -> Runtime:
-    name = config.name or socket.getfqdn()
+    name = config.name or facts.own_name(config.tls, socket.gethostname())
     ledger = MigrationRegistry(MigrationHistory(config.state_directory), wall_clock)
     runtime = Runtime(
         config=config,

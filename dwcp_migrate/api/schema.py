@@ -83,7 +83,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         migrations: ended, by `ROLE RESULT`: `source completed`, `destination failed` ...
         accelerated: of these, by role.
         passthrough: migrations that ran unaccelerated, by reason: a refusal's code (`session.control.REFUSALS`),
-            `unreachable`, `certificate`, `version`, `no-peer`, `draining`, `stopping`, `no-data-process`.
+            `unreachable`, `certificate`, `version`, `no-peer`, `draining`, `stopping`, `busy`, `limit`,
+            `no-data-process`.
         refused: requests of peers that this agent refused, by code of `session.control.REFUSALS`.
         rejected: connections closed on a listener, by `LISTENER REASON`: `link preamble`, `link tls`,
             `redirect not-redirected` ...
@@ -315,12 +316,18 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
         code: why it is unreachable: `unreachable`, `certificate`, `version` or a refusal's code; empty if reachable.
         error: the same for people, `hint` what to do about it.
         retry_in_s: how long migrations towards it pass through before it is probed again; 0 = it is probed.
+        clock_ahead_s: how far its clock is ahead of this host's; 0 where it does not tell.
+        calls_itself: its name in its own configuration, with `calls_us`, this host's in that; empty where it does not
+            tell.
     """
 
     name: str
     addresses: list[str]
     port: int
     reachable: bool
+    clock_ahead_s: float = 0.0
+    calls_itself: str = ""
+    calls_us: str = ""
     version: str = ""
     protocol: int = 0
     state: str = ""

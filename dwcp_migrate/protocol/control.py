@@ -10,7 +10,7 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     source agent                                    destination agent
     Open(versions, session_id, token, address, port ...)  ->  Opened(version, cache_bytes, candidates) | Refused(code)
     Close(session_id, result ...)                         ->  Closed(result) | Refused
-    Ping(versions, session_id)                            ->  Pong(version, software, state, carries)
+    Ping(versions, session_id)                            ->  Pong(version, software, state, carries, now, names)
     Expect(domains)                                       ->  Expected(candidates) | Refused
     Ask(uuid)                                             ->  Runs(runs) | Refused
     Follow(cluster, epoch, offset)                        ->  Successor(newest, size, data, key) | Refused
@@ -148,7 +148,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes: the smaller of both ends' values.
         channels_max: likewise.
         candidates: domains announced at the destination, one of which this is; empty when none had to be.
-        agreed: `fleet` or `point-to-point`; empty when nothing was agreed on.
+        agreed: `fleet`, `certificate` or `point-to-point`; empty when nothing was agreed on.
+        remark: what the destination noticed about the permit and let pass: clocks or names that differ.
     """
 
     version: int
@@ -156,13 +157,19 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     channels_max: Annotated[int, Meta(ge=1, le=512)]
     candidates: _Domains = ()
     agreed: _Text = ""
+    remark: _Text = ""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """No. `code` is one of `REFUSALS`, or a newer agent's."""
+    """No. `code` is one of `REFUSALS`, or a newer agent's.
+
+    Attributes:
+        required: this host requires the fleet's agreement: the migration must not run unaccelerated either.
+    """
 
     code: Annotated[str, Meta(max_length=64)]
     message: _Text = ""
+    required: bool = False
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +214,9 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
         version: the highest common one, 0 if there is none.
         state: as `agent.api.AgentState`.
         carries: whether it carries the migration that was asked for; None from an agent that was not asked.
+        now: its clock, seconds since the epoch; 0 from an agent before 0.2.0, as the names are empty.
+        name: what it calls itself.
+        known_as: what its configuration calls the asker.
     """
 
     version: int
@@ -214,6 +224,9 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
     state: _Text
     sessions: int
     carries: bool | None = None
+    now: float = 0.0
+    name: _Text = ""
+    known_as: _Text = ""
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,18 +1,19 @@
 """Authorisation of a migration: what source and destination agree on before bytes flow, and record at its end.
 
-The rule: a migration is never refused for want of a quorum unless `coordination.require` says so; then it is never let
-through for want of one. What the fleet refuses for a reason is refused either way: the domain has another ticket, the
-destination drains, too many run.
+Unless `coordination.require` is set no answer of the fleet's, and none of a destination, makes a migration fail: what
+the fleet refuses runs unaccelerated, what two hosts agree on by themselves proves nothing and is never a reason to
+refuse. With it a migration without the fleet's word is reset.
 
     source       Expect ─> which domain is it? ─> Propose ─> ticket ─> Open(permit)
-    destination  Open(permit) ─> is it in the fleet's log, mine, of this peer, this domain, in time? ─> Begin ─> Opened
+    destination  Open(permit) ─> a ticket: in the fleet's log, mine, of this peer, this domain? ─> Begin ─> Opened
+                              └─> point to point: Opened, with a remark where names or clocks differ
     end          destination: Resume, ownership moves      source: Fail, when libvirt says so
 """
 
 import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,8 +23,8 @@ from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.api.migration import Result
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.errors import CoordinationError, NoQuorumError, PeerRefusedError, SessionError
+from dwcp_migrate.config import PeerConfig, same_name
+from dwcp_migrate.errors import CoordinationError, FleetRefusedError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName, Expect, Expected, Permit
 from dwcp_migrate.state.fleet.commands import Begin, Body, Fail, Propose, Resume
@@ -31,10 +32,7 @@ from dwcp_migrate.state.fleet.machine import REFUSALS
 from dwcp_migrate.state.fleet.model import FleetState, Ticket
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
-"""Outcomes of a proposal that refuse a migration also where a quorum is not required."""
-
-CLOCK_SKEW_S: Final = 30.0
-"""How far the clocks of two hosts may be apart when they agree point to point."""
+"""Outcomes of a proposal by which the fleet says no; after any other one both ends agree by themselves."""
 
 log = get_logger(component="permits")
 
@@ -50,6 +48,20 @@ class Authorization:
 
     permit: Permit | None
     note: str
+
+
+class Judgement(NamedTuple):
+    """What the destination makes of it.
+
+    Attributes:
+        code: of a refusal; empty lets it in.
+        agreed: `fleet`, `certificate`, `point-to-point`, or empty for nothing.
+        remark: what was noticed and let pass.
+    """
+
+    code: str
+    agreed: str = ""
+    remark: str = ""
 
 
 class MigrationAuthorizer:
@@ -84,7 +96,8 @@ class MigrationAuthorizer:
         """Ask the fleet for a ticket, or settle for an agreement of both ends.
 
         Raises:
-            SessionError: the fleet refuses the migration, or it is required to agree and cannot.
+            SessionError: the fleet is required to agree, and does not or cannot.
+            FleetRefusedError: it does not agree; the migration is not accelerated.
             DwcpError: the destination's agent cannot be asked; as `control_client.ControlClient.ask` says.
         """
         domain = await self._which(peer, address, leaving)
@@ -102,6 +115,10 @@ class MigrationAuthorizer:
             return await self._propose(identity, peer, domain, alone)
         except NoQuorumError as error:
             return self._settle(alone, str(error))
+        except FleetRefusedError as error:
+            if self.is_required:
+                raise SessionError(str(error), hint=error.hint) from error
+            raise
 
     async def _propose(self, identity: str, peer: PeerConfig, domain: DomainName, alone: Permit) -> Authorization:
         body = Propose(
@@ -128,7 +145,10 @@ class MigrationAuthorizer:
 
     async def _certified(self, identity: str, body: Propose, alone: Permit) -> Authorization:
         """Get a certificate, and enter it in the fleet's log where that can be had."""
-        certificate = await self._certifying.certify(body.uuid, body.destination)
+        try:
+            certificate = await self._certifying.certify(body.uuid, body.destination)
+        except SessionError as error:
+            raise FleetRefusedError(str(error), code="ticket", hint=error.hint) from error
         self._certifying.begin(identity, body.uuid)
         try:
             return await self._ticket(identity, replace(body, certificate=certificate), alone)
@@ -145,7 +165,9 @@ class MigrationAuthorizer:
         if outcome.code:
             words = REFUSALS.get(outcome.code, outcome.code)
             if outcome.code in BLOCKING:
-                raise SessionError(f"the fleet refuses it: {words}", hint="see `dwcp-migrate tickets`")
+                raise FleetRefusedError(
+                    f"the fleet refuses it: {words}", code=outcome.code, hint="see `dwcp-migrate tickets`"
+                )
             return self._settle(alone, f"the fleet gives no ticket: {words}")
         ticket = await self._coordination.look(lambda fleet: fleet.ticket(outcome.token))
         if ticket is None:
@@ -195,33 +217,50 @@ class MigrationAuthorizer:
 
     # -- destination
 
-    async def judge(self, identity: str, peer: PeerConfig, permit: Permit | None) -> tuple[str, str]:
+    async def judge(self, identity: str, peer: PeerConfig, permit: Permit | None) -> Judgement:
         """Judge what a source brings along.
 
         Args:
             identity: of the migration.
             peer: who brings it.
             permit: what it brings; its domain is the one whose announcement will be used.
-
-        Returns:
-            A refusal's code or nothing, and what was agreed on: `fleet`, `certificate`, `point-to-point` or nothing.
         """
         if permit is None:
-            return ("ticket" if self.is_required else ""), ""
-        if (permit.source, permit.destination) != (peer.name, self._runtime.name):
-            return "ticket", ""
+            return Judgement("ticket" if self.is_required else "")
+        remarks = self._remarks(peer, permit)
         if not permit.token and not permit.certificate:
-            late = permit.expires_at + CLOCK_SKEW_S < wall_clock()
-            return ("ticket" if self.is_required or late else ""), "point-to-point"
+            return Judgement("ticket" if self.is_required else "", "point-to-point", "; ".join(remarks))
+        if not self._is_ours(peer, permit):
+            return Judgement("ticket")
         is_certified = bool(permit.certificate) or self._certifying.needs(crosses=await self._crosses(permit))
         if is_certified:
             await self._certifying.follow(permit, peer)
             if not self._certifying.verify(permit):
-                return "ticket", ""
+                return Judgement("ticket")
         code, agreed = await self._judge_ticket(identity, permit, is_certified=is_certified)
         if is_certified and not code:
             self._certifying.begin(identity, permit.uuid)
-        return code, agreed
+        return Judgement(code, agreed, "; ".join(remarks))
+
+    def _is_ours(self, peer: PeerConfig, permit: Permit) -> bool:
+        """Whether a permit names the two hosts that its connection's certificates prove."""
+        return same_name(permit.source, peer.name) and same_name(permit.destination, self._runtime.name)
+
+    def _remarks(self, peer: PeerConfig, permit: Permit) -> list[str]:
+        """What differs between the two hosts' configurations; it costs no migration.
+
+        A permit was written for this very request, whose peer its certificate proves: how old it is says how far the
+        clocks are apart, and the names in it say what the source calls both hosts.
+        """
+        remarks = []
+        if not same_name(permit.source, peer.name):
+            remarks.append(f"the source calls itself {permit.source!r}, its certificate says {peer.name!r}")
+        if not same_name(permit.destination, self._runtime.name):
+            remarks.append(f"the source calls this host {permit.destination!r}, its name is {self._runtime.name!r}")
+        late_s = wall_clock() - permit.expires_at
+        if late_s > 0 and not permit.token:
+            remarks.append(f"it expired {late_s:.0f} s ago by this host's clock: the hosts' clocks differ")
+        return remarks
 
     async def _judge_ticket(self, identity: str, permit: Permit, *, is_certified: bool) -> tuple[str, str]:
         if not permit.token:

@@ -45,6 +45,19 @@ def certificate(use: Literal["ca", "host"], path: Path) -> CertificateExpiry:
     )
 
 
+def own_name(tls: TlsConfig, host_name: str) -> str:
+    """Return the name that peers know this host by: its certificate's, of several the one that begins like its own.
+
+    Args:
+        tls: where the certificate is.
+        host_name: what the system calls itself; the answer where the certificate names nothing.
+    """
+    names = certificate("host", tls.certificate).names
+    short = host_name.partition(".")[0].lower()
+    alike = (name for name in names if name.partition(".")[0].lower() == short)
+    return next(alike, names[0] if names else host_name)
+
+
 def open_descriptors() -> tuple[int, int]:
     """Open descriptors of this process and the limit on them."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir()), resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -139,6 +139,7 @@ class StatusViews:
             await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
             before = steady_clock()  # the first one may have connected; the second is one round trip
             pong = await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
+            rtt_s, now = steady_clock() - before, wall_clock()
         except DwcpError as error:
             return PeerView(
                 name=peer.name,
@@ -159,7 +160,10 @@ class StatusViews:
             version=pong.software,
             protocol=pong.version,
             state=pong.state,
-            rtt_s=steady_clock() - before,
+            rtt_s=rtt_s,
+            clock_ahead_s=pong.now - (now - rtt_s / 2) if pong.now else 0.0,
+            calls_itself=pong.name,
+            calls_us=pong.known_as,
             code="" if pong.version else "version",
             error="" if pong.version else "the agents share no protocol version",
             hint="" if pong.version else "upgrade the older of the two agents",

@@ -19,7 +19,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.server import refused
-from dwcp_migrate.api.migration import Migration, Result, close
+from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, SessionError
@@ -54,6 +54,9 @@ FIRST_CHANNEL_S_MAX: Final = 30.0
 
 SOURCE_WORD_S_MAX: Final = 15.0
 """How long the record waits for the source's word on the result, where libvirt here says nothing."""
+
+REMARK_CHARACTERS_MAX: Final = 256
+"""As `Opened` allows."""
 
 log = get_logger(component="agent")
 
@@ -129,6 +132,9 @@ class Incoming:
                     state=self._runtime.ledger.state,
                     sessions=len(self._sessions),
                     carries=self._carries(peer, request.session_id) if request.session_id else None,
+                    now=wall_clock(),
+                    name=self._runtime.name,
+                    known_as=peer.name,
                 )
         if isinstance(answer, Refused):
             self._runtime.ledger.count("refused", answer.code)
@@ -163,8 +169,8 @@ class Incoming:
             return refused(code)
         if not self._candidates(request) and runtime.config.policy.require_announcement:
             return refused("not-announced")
-        code, agreed = await self._permits.judge(request.session_id.hex(), peer, request.permit)
-        code = code or self._objection(request)  # others were answered meanwhile
+        judged = await self._permits.judge(request.session_id.hex(), peer, request.permit)
+        code = judged.code or self._objection(request)  # others were answered meanwhile
         now = steady_clock()
         candidates = self._candidates(request)
         announced = "" if code else runtime.announcements.use(candidates, now)
@@ -172,7 +178,7 @@ class Incoming:
             code = code or "not-announced"
         if code:
             self._permits.forget(request.session_id.hex())
-            return refused(code)
+            return refused(code, required=bool(judged.code) and self._permits.is_required)
         session = self._sessions[request.session_id] = _Session(peer.name, announced, now)
         try:
             process = await runtime.spares.take()
@@ -182,12 +188,16 @@ class Incoming:
             return refused("no-data-process", str(error)[:200])
         names = self._names(candidates)
         self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
+        if judged.remark:
+            event = MigrationEvent(at=wall_clock(), event="remark", detail=judged.remark)
+            runtime.ledger.change(request.session_id.hex(), lambda record: note(record, event))
         return Opened(
             version=common_version(request.versions),
             cache_bytes=self._cache_bytes(request),
             channels_max=self._channels_max(request),
             candidates=names,
-            agreed=agreed,
+            agreed=judged.agreed,
+            remark=judged.remark[:REMARK_CHARACTERS_MAX],
         )
 
     def _candidates(self, request: Open | Expect) -> list[Announcement]:

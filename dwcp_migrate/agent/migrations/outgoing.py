@@ -26,7 +26,7 @@ from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
+from dwcp_migrate.errors import DwcpError, FleetRefusedError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, Close, Closed, Open, Opened
 from dwcp_migrate.protocol.worker import (
@@ -43,9 +43,6 @@ CONNECTIONS_MAX: Final = 1024
 
 ONWARD_CONNECT_S_MAX: Final = 20.0
 """For the plain connection of a migration that passes through; the port listens already, so only loss delays it."""
-
-NOT_AGREED: Final = frozenset({"ticket", "no-quorum"})
-"""Refusals by which the destination says that the migration must not happen, rather than that it will not carry it."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -239,7 +236,7 @@ class OutgoingMigration:
                     raise
                 except DwcpError as error:
                     code, message = code_of(error), str(error)
-                    if not isinstance(error, PeerRefusedError):
+                    if not isinstance(error, PeerRefusedError | FleetRefusedError):
                         runtime.silent.add(self.peer.name, code, message, steady_clock())
         self._pass_through(code, message)
         return None
@@ -276,11 +273,12 @@ class OutgoingMigration:
         try:
             opened = await runtime.control.ask(peer, address, request, Opened)
         except PeerRefusedError as error:
-            if error.code in NOT_AGREED:
+            if error.is_final:
                 raise SessionError(str(error), hint=error.hint) from error
             raise
         runtime.silent.remove(peer.name)
         self._note("agreed", opened.agreed)
+        self._note("remark", opened.remark)
         return opened
 
     def _note(self, event: str, detail: str) -> None:

@@ -19,6 +19,7 @@ from dwcp_migrate.errors import (
     CertificateError,
     ConfigError,
     DwcpError,
+    FleetRefusedError,
     PeerRefusedError,
     PeerUnreachableError,
     ProtocolError,
@@ -210,7 +211,7 @@ def _expect(name: str, message: Message | None, answer: type[M]) -> M:
         hint = HINTS.get(message.code, "")
         if message.code == "version":
             raise VersionMismatchError(f"{name}: {said}", hint=hint)
-        raise PeerRefusedError(f"{name} refused: {said}", code=message.code, hint=hint)
+        raise PeerRefusedError(f"{name} refused: {said}", code=message.code, hint=hint, is_final=message.required)
     raise RemoteProtocolError(f"{name} answered {type(message).__name__} to a request for {answer.__name__}")
 
 
@@ -223,6 +224,8 @@ def code_of(error: DwcpError) -> str:
     """The key under which a failed request is counted (`api.Totals.passthrough`)."""
     if isinstance(error, PeerRefusedError):
         return error.code if error.code in REFUSALS else "other"
+    if isinstance(error, FleetRefusedError):
+        return error.code
     if isinstance(error, CertificateError | ConfigError):
         return "certificate"
     if isinstance(error, VersionMismatchError):

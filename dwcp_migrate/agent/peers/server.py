@@ -25,9 +25,9 @@ READ_BYTES: Final = 64 * KIB
 Answer = Callable[[PeerConfig, Request], Awaitable[Message]]
 
 
-def refused(code: str, message: str = "") -> Refused:
-    """A refusal with its standard text."""
-    return Refused(code=code, message=message or REFUSALS[code])
+def refused(code: str, message: str = "", *, required: bool = False) -> Refused:
+    """A refusal with its standard text; `required` as in `Refused`."""
+    return Refused(code=code, message=message or REFUSALS[code], required=required)
 
 
 def names_in(certificate: Any) -> list[str]:

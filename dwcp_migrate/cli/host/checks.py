@@ -15,7 +15,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.config import Config
+from dwcp_migrate.config import Config, same_name
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -24,6 +24,7 @@ DAY_S: Final = 86400.0
 EXPIRY_WARNING_S: Final = 14 * DAY_S
 CONNTRACK_SHARE_MAX: Final = 0.9
 DESCRIPTORS_SHARE_MAX: Final = 0.8
+CLOCK_DIFFERENCE_S_MAX: Final = 5.0
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +144,7 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield from (_certificate(one, now) for one in facts.certificates)
     yield _name(facts)
     yield from (_listener(one) for one in facts.listeners)
-    yield from (_peer(one) for one in facts.peers) if facts.peers else iter([_NO_PEER])
+    yield from (_peer(one, facts.name) for one in facts.peers) if facts.peers else iter([_NO_PEER])
     yield _group(facts.group)
     yield from _process(facts)
 
@@ -239,11 +240,18 @@ _NO_PEER: Final = Check(
 )
 
 
-def _peer(peer: schema.PeerView) -> Check:
+def _peer(peer: schema.PeerView, own_name: str) -> Check:
     where = f"{peer.name} ({peer.addresses[0]}:{peer.port})"
     if peer.reachable:
         what = f"{where}: answers in {peer.rtt_s * 1000:.1f} ms, version {peer.version}"
-        return Check(id=f"peer-{peer.name}", verdict="ok", what=what, why=_PEER_WHY)
+        differences = list(_differences(peer, own_name))
+        return Check(
+            id=f"peer-{peer.name}",
+            verdict="warn" if differences else "ok",
+            what="; ".join([what, *(what for what, _ in differences)]),
+            why=_PEER_DIFFERS_WHY if differences else _PEER_WHY,
+            remedy="; ".join(remedy for _, remedy in differences),
+        )
     firewall = f"is its agent running, and does its firewall let port {peer.port} in?"
     return Check(
         id=f"peer-{peer.name}",
@@ -253,6 +261,25 @@ def _peer(peer: schema.PeerView) -> Check:
         remedy=peer.hint or firewall,
     )
 
+
+def _differences(peer: schema.PeerView, own_name: str) -> Iterator[tuple[str, str]]:
+    """What two hosts see differently, each with its remedy."""
+    if abs(peer.clock_ahead_s) > CLOCK_DIFFERENCE_S_MAX:
+        way = "ahead of" if peer.clock_ahead_s > 0 else "behind"
+        yield f"its clock is {abs(peer.clock_ahead_s):.0f} s {way} this host's", "run an NTP client on both hosts"
+    if peer.calls_itself and not same_name(peer.calls_itself, peer.name):
+        yield (
+            f"it calls itself {peer.calls_itself}, its certificate says {peer.name}",
+            f'set name = "{peer.name}" in its configuration',
+        )
+    if peer.calls_us and not same_name(peer.calls_us, own_name):
+        yield (
+            f"it calls this host {peer.calls_us}, which calls itself {own_name}",
+            f'set name = "{peer.calls_us}" in this host\'s configuration',
+        )
+
+
+_PEER_DIFFERS_WHY: Final = "the fleet's tickets and certificates name hosts and times: both ends have to mean the same"
 
 _PEER_WHY: Final = "migrations to a host whose agent does not answer with a good certificate run unaccelerated"
 

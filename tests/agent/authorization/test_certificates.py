@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.agent.authorization.permits import Judgement
 from dwcp_migrate.config import CoordinationConfig, PbftConfig, PbftMemberConfig
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.tickets.machine import Ownership
@@ -69,7 +70,7 @@ def silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_across_trust_domains_the_destination_believes_the_members_and_becomes_the_owner(world: World) -> None:
     permit, answer = await world.agree()
-    assert answer == ("", "fleet")
+    assert answer == Judgement("", "fleet")
     assert decode(permit.certificate).signatures.keys() == {"r0", "r1", "r2"}
     await world.hosts["b"].permits.ended("one", "destination", "completed", certain=True)
     await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
@@ -80,7 +81,7 @@ async def test_across_trust_domains_the_destination_believes_the_members_and_bec
 async def test_a_forged_certificate_is_refused(world: World) -> None:
     deciders(world).signers = ["r0", "r1"]  # f + 1, and a quorum is 2 f + 1
     _, answer = await world.agree()
-    assert answer == ("ticket", "")
+    assert answer == Judgement("ticket")
 
 
 async def test_a_signature_of_somebody_else_is_refused(world: World) -> None:
@@ -108,7 +109,7 @@ async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: Wor
 async def test_a_certificate_of_later_members_counts_once_its_source_has_proven_them(world: World) -> None:
     deciders(world).change()
     permit, answer = await world.agree()
-    assert (decode(permit.certificate).epoch, answer) == (1, ("", "fleet"))
+    assert (decode(permit.certificate).epoch, answer) == (1, Judgement("", "fleet"))
     lineage = world.hosts["b"].group.lineage
     assert lineage is not None
     assert lineage.newest.epoch == 1
@@ -129,7 +130,7 @@ async def test_disk_and_memory_of_one_migration_show_the_same_certificate(world:
     here, there = world.hosts["a"], world.hosts["b"]
     second = (await here.permits.obtain("two", here.peer("b"), "", [WEB])).permit
     assert second == first
-    assert await there.permits.judge("two", there.peer("a"), first) == ("", "fleet")
+    assert await there.permits.judge("two", there.peer("a"), first) == Judgement("", "fleet")
     await there.permits.ended("two", "destination", "completed", certain=True)
     assert owner(world) == Ownership(UUID, "a", 0)
     await there.permits.ended("one", "destination", "completed", certain=True)
@@ -150,7 +151,7 @@ async def test_a_failed_migration_gives_its_ticket_back(world: World) -> None:
     await world.hosts["b"].permits.ended("one", "destination", "failed", certain=True)
     assert owner(world) == Ownership(UUID, "a", 0)
     _, answer = await world.agree()
-    assert answer == ("", "fleet")
+    assert answer == Judgement("", "fleet")
 
 
 async def test_a_move_that_was_left_unsaid_is_made_up_for(world: World) -> None:
@@ -175,7 +176,7 @@ async def test_what_the_group_was_not_told_it_is_told_later_and_once(world: Worl
     await here.permits.tell_owed()
     assert group.sequence == before + 1
     _, answer = await world.agree()
-    assert answer == ("", "fleet")
+    assert answer == Judgement("", "fleet")
 
 
 async def test_inside_a_trust_domain_raft_decides_and_the_group_lets_go(world: World) -> None:
@@ -183,7 +184,7 @@ async def test_inside_a_trust_domain_raft_decides_and_the_group_lets_go(world: W
     for name in ("a", "b"):
         await world.hosts[name].permits.ended("one", "source" if name == "a" else "destination", "failed", certain=True)
     permit, answer = await world.agree("a", "c")
-    assert (permit.certificate, answer) == (b"", ("", "fleet"))
+    assert (permit.certificate, answer) == (b"", Judgement("", "fleet"))
     await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
     assert owner(world) == Ownership(UUID, "", 1)
     (latest, *_) = world.hosts["a"].certifying.view().choices
@@ -207,7 +208,7 @@ async def test_without_a_group_that_decides_it_goes_point_to_point_or_not_at_all
             return
         here = world.hosts["a"]
         _, answer = await world.agree()
-        assert answer == ("", "point-to-point")
+        assert answer == Judgement("", "point-to-point")
         agreement = await here.permits.obtain("two", here.peer("b"), "", [WEB])
         assert agreement.note.startswith("point-to-point: no PBFT quorum, and  and other are different")
         (event,) = here.certifying.view().events
@@ -219,7 +220,7 @@ async def test_the_group_stands_in_for_a_fleet_without_a_majority(
 ) -> None:
     silence(world, monkeypatch)
     permit, answer = await world.agree("a", "c")
-    assert (permit.token, answer) == (0, ("", "certificate"))
+    assert (permit.token, answer) == (0, Judgement("", "certificate"))
     latest, first = world.hosts["a"].certifying.view().choices
     assert (first.engine, latest.engine, latest.reason, latest.fallback) == ("raft", "pbft", "no Raft quorum", True)
 
@@ -228,4 +229,4 @@ async def test_where_the_policy_demands_it_every_migration_needs_a_certificate(t
     configured = msgspec.structs.replace(SHARED, pbft=msgspec.structs.replace(PBFT, mode="pbft"))
     async with world_of(tmp_path, configured, Deciders()) as world:
         permit, answer = await world.agree("a", "c")
-        assert (bool(permit.certificate), answer) == (True, ("", "fleet"))
+        assert (bool(permit.certificate), answer) == (True, Judgement("", "fleet"))

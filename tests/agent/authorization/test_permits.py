@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
-from dwcp_migrate.agent.authorization.permits import CLOCK_SKEW_S, MigrationAuthorizer, as_permit
+from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer, as_permit
 from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
@@ -21,7 +21,7 @@ from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.config import Config, CoordinationConfig, PeerConfig
-from dwcp_migrate.errors import PeerUnreachableError, SessionError
+from dwcp_migrate.errors import FleetRefusedError, PeerUnreachableError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainInfo, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
@@ -122,7 +122,7 @@ class World:
         fleet = self.machine.fleet
         return [*fleet.open_tickets.values(), *fleet.ended_tickets.values()]
 
-    async def agree(self, source: str = "a", destination: str = "b") -> tuple[Permit, tuple[str, str]]:
+    async def agree(self, source: str = "a", destination: str = "b") -> tuple[Permit, Judgement]:
         """Go through an agreement on `WEB`; returns what the source showed and how it was judged."""
         here, there = self.hosts[source], self.hosts[destination]
         there.announced = [WEB]
@@ -162,7 +162,7 @@ async def strict(tmp_path: Path) -> AsyncIterator[World]:
 async def test_both_ends_agree_on_the_fleets_ticket_and_ownership_moves_at_the_end(world: World) -> None:
     permit, judged = await world.agree()
     assert (permit.uuid, permit.source, permit.destination) == (UUID, "a", "b")
-    assert judged == ("", "fleet")
+    assert judged == Judgement("", "fleet")
     assert world.state == "running"
     await world.hosts["b"].permits.ended("one", "destination", "completed", certain=True)
     await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
@@ -183,12 +183,27 @@ async def test_a_migration_that_failed_leaves_the_domain_with_its_source(world: 
 async def test_the_same_domain_cannot_go_to_two_hosts_at_once(world: World) -> None:
     await world.agree("a", "b")
     world.hosts["c"].announced = [WEB]
-    with pytest.raises(SessionError, match="has a ticket already"):
+    with pytest.raises(FleetRefusedError, match="has a ticket already"):
         await world.hosts["a"].permits.obtain("two", world.hosts["a"].peer("c"), "", [WEB])
 
 
 @pytest.mark.parametrize("refusal", ["draining", "limit"])
-async def test_what_the_fleet_refuses_for_a_reason_is_refused(world: World, refusal: str) -> None:
+@pytest.mark.parametrize("require", [False, True])
+async def test_what_the_fleet_refuses_stops_a_migration_only_where_it_is_required(
+    tmp_path: Path,
+    refusal: str,
+    require: bool,  # noqa: FBT001
+) -> None:
+    async with world_of(tmp_path, CoordinationConfig(voters=NAMES, require=require)) as world:
+        await refuse(world, refusal)
+        source = world.hosts["a"]
+        with pytest.raises(SessionError if require else FleetRefusedError) as raised:
+            await source.permits.obtain("one", source.peer("b"), "", [WEB])
+    assert require or (isinstance(raised.value, FleetRefusedError) and raised.value.code == refusal)
+
+
+async def refuse(world: World, refusal: str) -> None:
+    """Have the fleet refuse migrations from a to b."""
     source = world.hosts["a"]
     body = SetHostState(name="b", state="draining") if refusal == "draining" else SetLimits(limits=Limits(fleet=1))
     await source.coordination.submit(body)
@@ -196,8 +211,6 @@ async def test_what_the_fleet_refuses_for_a_reason_is_refused(world: World, refu
         world.hosts["b"].announced = [DomainName("other", "other")]
         await source.permits.obtain("zero", source.peer("b"), "", [DomainName("other", "other")])
     world.hosts["b"].announced = [WEB]
-    with pytest.raises(SessionError):
-        await source.permits.obtain("one", source.peer("b"), "", [WEB])
 
 
 async def test_without_a_quorum_both_ends_agree_by_themselves_and_say_so(world: World) -> None:
@@ -205,14 +218,14 @@ async def test_without_a_quorum_both_ends_agree_by_themselves_and_say_so(world: 
         host.engine.has_quorum = False
     permit, judged = await world.agree()
     assert permit.token == 0
-    assert judged == ("", "point-to-point")
+    assert judged == Judgement("", "point-to-point")
     agreement = await world.hosts["a"].permits.obtain("two", world.hosts["a"].peer("b"), "", [WEB])
     assert agreement.note.startswith("point-to-point: no majority")
 
 
 async def test_where_the_fleet_is_required_want_of_a_quorum_is_a_no_on_both_ends(strict: World) -> None:
     permit, judged = await strict.agree()
-    assert judged == ("", "fleet")
+    assert judged == Judgement("", "fleet")
     source, destination = strict.hosts["a"], strict.hosts["b"]
     destination.engine.has_quorum = False
     assert (await destination.permits.judge("two", destination.peer("a"), permit))[0] == "no-quorum"
@@ -249,7 +262,7 @@ async def test_a_forged_ticket_is_refused_whatever_was_changed(world: World) -> 
         assert (await destination.permits.judge("x", destination.peer("a"), permit))[0] == "ticket", permit
     assert (await destination.permits.judge("x", destination.peer("c"), good))[0] == "ticket"
     assert (await world.hosts["c"].permits.judge("x", world.hosts["c"].peer("a"), good))[0] == "ticket"
-    assert (await destination.permits.judge("one", destination.peer("a"), good)) == ("", "fleet")
+    assert (await destination.permits.judge("one", destination.peer("a"), good)) == Judgement("", "fleet")
 
 
 async def test_a_ticket_that_was_used_is_not_good_again(world: World) -> None:
@@ -267,12 +280,29 @@ async def test_a_ticket_that_expired_is_no_good(world: World) -> None:
     assert (await destination.permits.judge("one", destination.peer("a"), agreement.permit))[0] == "ticket"
 
 
-async def test_an_old_agreement_of_two_ends_is_no_good(world: World) -> None:
+@pytest.mark.parametrize("skew_s", [-3600.0, -90.0, 0.0, 90.0, 3600.0])
+async def test_clocks_that_differ_stop_no_agreement_of_two_ends(world: World, skew_s: float) -> None:
     destination = world.hosts["b"]
-    late = Permit(uuid=UUID, source="a", destination="b", expires_at=time.time() - CLOCK_SKEW_S - 1)
-    assert (await destination.permits.judge("one", destination.peer("a"), late))[0] == "ticket"
-    skewed = replace(late, expires_at=time.time() - CLOCK_SKEW_S + 5)
-    assert (await destination.permits.judge("one", destination.peer("a"), skewed))[0] == ""
+    permit = Permit(uuid=UUID, source="a", destination="b", expires_at=time.time() + 60 + skew_s)
+    judged = await destination.permits.judge("one", destination.peer("a"), permit)
+    assert (judged.code, judged.agreed) == ("", "point-to-point")
+    assert ("clocks differ" in judged.remark) == (skew_s < -60)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "remark"),
+    [
+        ("A", "B.", ""),
+        ("a", "elsewhere", "the source calls this host 'elsewhere', its name is 'b'"),
+        ("a.example.net", "b", "the source calls itself 'a.example.net', its certificate says 'a'"),
+    ],
+)
+async def test_names_that_differ_stop_no_agreement_of_two_ends(
+    world: World, source: str, destination: str, remark: str
+) -> None:
+    host = world.hosts["b"]
+    permit = Permit(uuid=UUID, source=source, destination=destination, expires_at=time.time() + 60)
+    assert await host.permits.judge("one", host.peer("a"), permit) == Judgement("", "point-to-point", remark)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +407,7 @@ async def test_of_several_that_leave_at_once_two_ends_agree_on_none_that_may_be_
         for identity in ("one", "two"):
             agreement = await source.permits.obtain(identity, source.peer("b"), "", LEAVING[:1])
             assert agreement.permit is None
-            assert await destination.permits.judge(identity, destination.peer("a"), None) == ("", "")
+            assert await destination.permits.judge(identity, destination.peer("a"), None) == Judgement("")
         destination.announced = [LEAVING[0]]
         agreement = await source.permits.obtain("three", source.peer("b"), "", LEAVING[:1])
         assert agreement.permit is not None

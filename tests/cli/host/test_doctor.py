@@ -83,6 +83,31 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
     assert not [check.id for check in judged.values() if not check.remedy or not check.why]
 
 
+@pytest.mark.parametrize(
+    ("seen", "says", "remedy"),
+    [
+        ({"clock_ahead_s": 3600.2}, "its clock is 3600 s ahead of this host's", "NTP"),
+        ({"clock_ahead_s": -90.0}, "its clock is 90 s behind this host's", "NTP"),
+        ({"calls_itself": "peer"}, "it calls itself peer", "in its configuration"),
+        ({"calls_us": "other.lab"}, "it calls this host other.lab", "in this host's configuration"),
+    ],
+)
+def test_what_a_peer_sees_differently_is_named_with_its_remedy(
+    facts: Make, peer: Make, seen: dict[str, object], says: str, remedy: str
+) -> None:
+    found = peer(**seen)
+    check = judge(facts(peers=[found]))[f"peer-{found.name}"]
+    assert check.verdict == "warn"
+    assert says in check.what
+    assert remedy in check.remedy
+
+
+def test_a_peer_that_spells_names_in_capitals_is_as_good(facts: Make, peer: Make) -> None:
+    found, own = peer(), facts().name
+    found = peer(calls_itself=found.name.upper(), calls_us=f"{own.upper()}.", clock_ahead_s=-1.0)
+    assert judge(facts(peers=[found]))[f"peer-{found.name}"].verdict == "ok"
+
+
 def test_without_an_agent_the_host_is_still_looked_at() -> None:
     judged = judge(None)
     assert judged["agent"].verdict == "fail"
