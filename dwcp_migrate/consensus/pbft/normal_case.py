@@ -9,6 +9,8 @@ and what was prepared before it commits, so that no crash makes it say two thing
                                                           a quorum committed: decided, executed in order
 """
 
+from collections.abc import Mapping
+
 from dwcp_migrate.consensus.pbft.batching import Batching
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.execution import BatchExecutor
@@ -185,15 +187,19 @@ class NormalCase:
 
     # --- a new view, and those who lag
 
-    def enter_view(self) -> None:
-        """Begin the view with what it carries on; empty batches are known to all."""
+    def enter_view(self, fetched: Mapping[bytes, bytes]) -> None:
+        """Begin the view with what it carries on.
+
+        Args:
+            fetched: batches by digest that are not in the log; empty ones are known to all.
+        """
         core = self._core
         self._barrier = 0
         self.proposed = max(core.carried_last, core.executed)
         for sequence in sorted(core.log.slots):
             core.log.slots[sequence].enter_view(core.now)
         for sequence, name in core.carried.items():
-            self.carry(sequence, name, NULL_BATCH if name == NULL_DIGEST else None)
+            self.carry(sequence, name, NULL_BATCH if name == NULL_DIGEST else fetched.get(name))
 
     def missing(self) -> list[tuple[int, bytes]]:
         """List what the view carries on and this replica never saw."""

@@ -74,6 +74,7 @@ def replay(
                 _committed(core, executor, sequence, name, batch)
     _resume(core, views)
     core.recovering = False
+    views.resume()
 
 
 def _accepted(core: Core, view: int, sequence: int, name: bytes, batch: bytes) -> None:
@@ -100,7 +101,6 @@ def _resume(core: Core, views: ViewChanges) -> None:
         if choice is not None:
             core.carried = choice.digests
             core.carried_last = max(choice.digests, default=choice.stable.sequence)
-    views.resume()
     if not core.active:
         return
     for slot in core.log.slots.values():

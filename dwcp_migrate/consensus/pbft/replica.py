@@ -82,7 +82,7 @@ class PbftReplica:
             ReplicaStatus: catchup.on_status,
             Decided: catchup.on_decided,
             FetchBatch: catchup.on_fetch_batch,
-            BatchContent: lambda _, message: catchup.on_batch(message),
+            BatchContent: lambda _, message: views.on_batch(message),
             FetchState: catchup.on_fetch_state,
             StateManifest: catchup.on_manifest,
             StatePart: catchup.on_part,

@@ -40,7 +40,6 @@ HELP_MAX: Final = 16
 """Slots in one answer: a status interval later there is more."""
 PARTS_AHEAD: Final = 8
 """Parts of a state asked for at once: 512 KiB on the way."""
-FETCHES_MAX: Final = 16
 SILENT_TIMEOUTS: Final = 2
 """How long one who did not answer is not asked for a state again, in request timeouts."""
 LIED_TIMEOUTS: Final = 60
@@ -102,7 +101,7 @@ class Catchup:
         core.broadcast(ReplicaStatus(core.group.epoch, core.view, core.active, core.executed, core.stable.sequence))
         if not core.active and core.is_voter:
             self._views.announce()
-        for _, name in self._agreement.missing()[:FETCHES_MAX]:
+        for name in self._views.missing():
             core.broadcast(FetchBatch(name))
         transfer = self._transfer
         if transfer is not None and core.now - transfer.since > core.options.request_timeout_s:
@@ -208,13 +207,6 @@ class Catchup:
         proof = message.proof
         if self._core.stable.sequence < proof.sequence <= self._core.executed and is_proven(proof, self._core.groups):
             self._executor.make_stable(proof)
-
-    def on_batch(self, content: BatchContent) -> None:
-        """Take a batch that the view carries on."""
-        name = digest(content.batch)
-        for sequence, missing in self._agreement.missing():
-            if missing == name:
-                self._agreement.carry(sequence, name, content.batch)
 
     def _fetch_from(self, source: str) -> None:
         core = self._core

@@ -5,7 +5,11 @@ It goes on to yet another view only after a quorum has left with it, or further:
 view ahead, no more.
 
     all          ---- ViewChange(view + 1, checkpoint, prepared, seen; signed) ---->  all
-    new primary  ---- NewView(a quorum's view changes; signed) -------------------->  all: `view_change.select`
+    new primary  ---- NewView(a quorum's view changes; signed) -------------------->  all: `new_view.select`
+
+A new view counts as its primary's vote for what it carries on. So a primary announces it only once it has all of that
+itself (TOCS 2002, section 4.4, condition A3): otherwise a batch could be prepared that too few honest replicas vouch
+for, and no later view could choose it or anything else. What it lacks it asks the others for.
 """
 
 from collections import deque
@@ -16,7 +20,11 @@ from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.keys import NEW_VIEW, VIEW_CHANGE, digest, is_signed
 from dwcp_migrate.consensus.pbft.model.messages import (
+    NULL_BATCH,
+    NULL_DIGEST,
+    BatchContent,
     Commit,
+    FetchBatch,
     NewView,
     Prepare,
     PrePrepare,
@@ -35,6 +43,8 @@ EARLY_MAX: Final = 64
 """Messages kept for each replica that is in a later view already: they overtook the proof of it."""
 EARLY_BATCH_BYTES_MAX: Final = 64 * KIB
 """Larger proposals are not kept: they come again."""
+FETCHES_MAX: Final = 16
+"""Batches asked for at once."""
 
 Vote = PrePrepare | Prepare | Commit
 
@@ -49,6 +59,8 @@ class ViewChanges:
         self._executor = executor
         self._changes: dict[str, tuple[ViewChangeBody, ViewChange]] = {}
         self._early: dict[str, deque[Vote]] = {}
+        self._wanted: list[bytes] = []
+        self._fetched: dict[bytes, bytes] = {}
         self._failures = 0
         self._deadline: float | None = None
         core.on_epoch.append(self._on_epoch)
@@ -60,8 +72,9 @@ class ViewChanges:
         return self._core.options.request_timeout_s * factor
 
     def progressed(self) -> None:
-        """Something was executed: the view works."""
+        """Something was executed: the view works, or the state was fetched that this replica's own view waits for."""
         self._failures = 0
+        self._try()
 
     def tick(self) -> None:
         """Suspect the primary if something waits too long; the primary suspects itself like any other."""
@@ -80,6 +93,7 @@ class ViewChanges:
         core.view, core.active, core.new_view = view, False, None
         core.carried, core.carried_last = {}, 0
         core.counters.views_left += 1
+        self._wanted, self._fetched = [], {}
         self._deadline = None
         self._failures += 1
         core.write(records.ViewLeft(view))
@@ -129,12 +143,43 @@ class ViewChanges:
             return
         held = [(body, change) for body, change in self._changes.values() if body.view == core.view]
         choice = select([body for body, _ in held], core.group.numbers)
-        if choice is None:
+        if choice is None or not self._holds(choice):
             return
         changes = tuple(change for _, change in held)
         data = _statement(core.group.epoch, core.view, changes)
         proof = NewView(core.group.epoch, core.view, changes, core.identity.sign(NEW_VIEW, core.group.cluster, data))
         self._enter(proof, choice)
+
+    def _holds(self, choice: NewViewChoice) -> bool:
+        """Tell whether this replica has what the view that it is to begin carries on; ask for it once if not."""
+        core = self._core
+        if choice.stable.sequence > core.executed:
+            return False  # `Catchup` fetches the state
+        held = {NULL_DIGEST, *core.log.batches, *self._fetched}
+        lacking = [name for name in dict.fromkeys(choice.digests.values()) if name not in held]
+        if lacking and not self._wanted:
+            for name in lacking[:FETCHES_MAX]:
+                core.broadcast(FetchBatch(name))
+        self._wanted = lacking
+        return not lacking
+
+    def missing(self) -> list[bytes]:
+        """Name batches that this view carries on, or the one that this replica is to begin, and that it lacks."""
+        if not self._core.active:
+            return self._wanted[:FETCHES_MAX]
+        return [name for _, name in self._agreement.missing()[:FETCHES_MAX]]
+
+    def on_batch(self, message: BatchContent) -> None:
+        """Take a batch that was missing."""
+        core = self._core
+        name = digest(message.batch)
+        if core.active:
+            for sequence, missing in self._agreement.missing():
+                if missing == name:
+                    self._agreement.carry(sequence, name, message.batch)
+        elif name in self._wanted:
+            self._fetched[name] = message.batch
+            self._try()
 
     def on_new_view(self, proof: NewView) -> None:
         """Enter a view that is proven, whoever passes the proof on."""
@@ -180,7 +225,8 @@ class ViewChanges:
         core.carried = choice.digests
         core.carried_last = max(choice.digests, default=choice.stable.sequence)
         self._executor.make_stable(choice.stable)
-        self._agreement.enter_view()
+        self._agreement.enter_view(self._fetched)
+        self._wanted, self._fetched = [], {}
         keys: set[tuple[str, int]] = set()
         for name in choice.digests.values():
             content = core.log.content(name)
@@ -189,9 +235,17 @@ class ViewChanges:
         self._requests.enter_view(keys)
 
     def resume(self) -> None:
-        """Go on after a restart: what was carried on counts as proposed."""
+        """Go on after a restart: what was carried on counts as proposed.
+
+        A crash may have left that the view was entered and lost what was accepted in it. That is made up for; a primary
+        that cannot has told nobody of its view yet, and leaves it.
+        """
         core = self._core
         self._agreement.proposed = max([core.carried_last, core.executed, *core.log.slots])
+        for sequence, name in core.carried.items():
+            self._agreement.carry(sequence, name, NULL_BATCH if name == NULL_DIGEST else None)
+        if core.is_primary and self._agreement.missing():
+            self.leave(core.view + 1)
 
     # --- messages that overtake the proof of their view
 
@@ -223,6 +277,7 @@ class ViewChanges:
         core = self._core
         self._changes.clear()
         self._early.clear()
+        self._wanted, self._fetched = [], {}
         self._failures = 0
         self._deadline = None
         self._agreement.proposed = core.executed
