@@ -432,6 +432,7 @@ async def serve(
 ) -> None:
     """Run the agent in this process until SIGTERM or SIGINT; SIGHUP reloads, SIGUSR1 writes all threads' stacks."""
     facts.forbid_core_dumps()
+    faulthandler.enable()  # what the watchdog's SIGABRT ends says where it stood
     faulthandler.register(signal.SIGUSR1)
     agent = Agent(
         config,

@@ -14,7 +14,7 @@ bounds how often one segment may be rejected.
 import heapq
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import xxhash
 
@@ -66,6 +66,7 @@ class Rebuild:
 
     def _prepare(self, segment: Segment) -> None:
         prepared, sequence = self._prepared(segment)
+        segment = replace(segment, payload=b"")  # what waits for its turn holds its raw bytes, or nothing
         if sequence is None:
             self._finish(segment, prepared)
             return

@@ -15,7 +15,7 @@ from typing import Final
 
 from dwcp_migrate.dataplane.connection import Arrival, Connection
 from dwcp_migrate.dataplane.decode_pipeline import Rebuild
-from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, FixedWindow, Gate
+from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, FixedWindow, Gate, PendingBytes
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
 from dwcp_migrate.dataplane.session import LinkSession, link_options
@@ -31,8 +31,7 @@ DIAL_S: Final = 5.0
 """QEMU listens on this very host: longer than this it is not there."""
 
 PENDING_BYTES_MAX: Final = 256 * MIB
-"""Raw bytes that came and are not in QEMU yet. The source's windows (64 MiB, and a little for each connection) stay
-far below; a peer that goes past it breaks the protocol."""
+"""What came and is not in QEMU yet. The source's windows (64 MiB, and a little for each connection) stay far below."""
 
 
 class DestinationSession(LinkSession):
@@ -50,9 +49,7 @@ class DestinationSession(LinkSession):
         self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
         self._rebuild = Rebuild(PageDecoder(options.cache_bytes), self._pool, self._deliver, self._reject)
         self._gate = Gate(FixedWindow(REVERSE_BYTES_MAX))
-        self._raw_bytes = 0
-        self._pending_bytes = 0
-        self._sizes: dict[tuple[int, int], int] = {}
+        self._pending = PendingBytes()
         self._to_dial: dict[int, Connection] = {}
         self._dials: SimpleQueue[Connection | None] = SimpleQueue()
         self._next_dial = 0
@@ -67,15 +64,15 @@ class DestinationSession(LinkSession):
     def on_segment(self, segment: Segment) -> None:
         """A piece of a forward direction came, in any order."""
         connection = self._connection(segment)
-        with self._lock:
-            self._pending_bytes += segment.raw_size
-            pending = self._pending_bytes
-        if pending > PENDING_BYTES_MAX:
-            self.fail(LimitExceededError(f"{pending} raw bytes are waiting, at most {PENDING_BYTES_MAX}"))
-        elif segment.raw_size:
-            self._rebuild.take(segment)
-        else:
+        if not segment.raw_size:
             connection.arrived(Arrival(segment.sequence, segment.flags, b""))
+            return
+        try:
+            self._pending.add(segment, PENDING_BYTES_MAX)
+        except LimitExceededError as error:
+            self.fail(error)
+            return
+        self._rebuild.take(segment)
 
     def _connection(self, segment: Segment) -> Connection:
         """The segment's connection, made when its first segment comes, which need not be its OPEN."""
@@ -106,20 +103,14 @@ class DestinationSession(LinkSession):
         connection.attach(Endpoint(sock), ReverseReader(connection.outlet, self._gate, self.link.send))
 
     def _deliver(self, segment: Segment, raw: memoryview) -> None:
-        with self._lock:
-            self._sizes[segment.connection, segment.sequence] = segment.raw_size
         self._known(segment.connection).arrived(Arrival(segment.sequence, segment.flags, raw))
 
     def _acknowledge(self, connection: int, sequence: int) -> None:
-        with self._lock:
-            size = self._sizes.pop((connection, sequence), 0)
-            self._pending_bytes -= size
-            self._raw_bytes += size
+        self._pending.delivered(connection, sequence)
         super()._acknowledge(connection, sequence)
 
     def _reject(self, segment: Segment) -> None:
-        with self._lock:
-            self._pending_bytes -= segment.raw_size
+        self._pending.rejected(segment.connection, segment.sequence)
         self.report(Happened(event="repaired", connection=segment.connection, number=segment.sequence))
         self.link.reject(segment.connection, segment.sequence)
 
@@ -144,8 +135,8 @@ class DestinationSession(LinkSession):
         super()._end(result, detail)
 
     def _totals(self, counters: MigrationCounters) -> None:
+        counters.raw_bytes = self._pending.delivered_bytes
+        counters.in_flight_bytes = self._pending.total_bytes
         with self._lock:
-            counters.raw_bytes = self._raw_bytes
-            counters.in_flight_bytes = self._pending_bytes
             connections = list(self._connections.values())
         counters.reverse_bytes = sum(connection.outlet.sent_bytes for connection in connections)

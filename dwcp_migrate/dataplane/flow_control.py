@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from dwcp_migrate.dataplane.qemu_socket import CancelledError
+from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.transport import Segment
 from dwcp_migrate.units import KIB, MIB
 
 FLOOR_BYTES: Final = 256 * KIB
@@ -151,3 +153,60 @@ class Gate:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class PendingBytes:
+    """Bytes that came from the peer and have not reached this side's QEMU, of one direction; from any thread.
+
+    An honest peer's window keeps them far below the bound; one that goes past it breaks the protocol. A segment costs
+    what it occupies: its payload until it is decoded, its raw bytes after that, whichever is more.
+
+    Attributes:
+        delivered_bytes: raw bytes that QEMU took so far.
+    """
+
+    def __init__(self) -> None:
+        self.delivered_bytes = 0
+        self._lock = threading.Lock()
+        self._held: dict[tuple[int, int], tuple[int, int]] = {}
+        self._total = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """What waits now."""
+        with self._lock:
+            return self._total
+
+    def add(self, segment: Segment, bytes_max: int) -> None:
+        """Count a segment that came; one without bytes is none.
+
+        Args:
+            segment: as it came from the link.
+            bytes_max: how much may wait, this segment included.
+
+        Raises:
+            LimitExceededError: more waits.
+        """
+        cost = max(segment.raw_size, len(segment.payload))
+        if not cost:
+            return
+        with self._lock:
+            self._held[segment.connection, segment.sequence] = segment.raw_size, cost
+            self._total += cost
+            total = self._total
+        if total > bytes_max:
+            raise LimitExceededError(f"{total} bytes of the peer's wait for QEMU, at most {bytes_max}")
+
+    def delivered(self, connection: int, sequence: int) -> None:
+        """QEMU took a segment, or nobody will any more."""
+        self.delivered_bytes += self._drop(connection, sequence)
+
+    def rejected(self, connection: int, sequence: int) -> None:
+        """A segment was wrong: it comes again."""
+        self._drop(connection, sequence)
+
+    def _drop(self, connection: int, sequence: int) -> int:
+        with self._lock:
+            raw_bytes, cost = self._held.pop((connection, sequence), (0, 0))
+            self._total -= cost
+        return raw_bytes

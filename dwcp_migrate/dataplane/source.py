@@ -16,7 +16,7 @@ import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival
-from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, REVERSE_BYTES_MAX, Gate, PendingBytes
 from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
@@ -24,6 +24,7 @@ from dwcp_migrate.dataplane.session import LinkSession, link_options
 from dwcp_migrate.dataplane.source_reader import ForwardReader, SharedPipeline, Stage
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
+from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartSource
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
@@ -34,6 +35,11 @@ from dwcp_migrate.transport import URGENT, InFlightWindow, Segment
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def reverse_bytes_max(connections: int) -> int:
+    """Most that return paths may bring before QEMU takes it: what an honest destination's gate lets in, twice."""
+    return 2 * (REVERSE_BYTES_MAX + connections * FLOOR_BYTES)
 
 
 class _Observer:
@@ -90,6 +96,7 @@ class SourceSession(LinkSession):
         self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
         stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
         self._shared = SharedPipeline(self._gate, stage, BufferPool())
+        self._reverse = PendingBytes()
         self._blocks = RamBlocks()
         self._parsers: dict[int, StreamParser] = {}
         self._recorder = self._make_recorder()
@@ -124,12 +131,24 @@ class SourceSession(LinkSession):
     def on_segment(self, segment: Segment) -> None:
         """A piece of a return path came."""
         connection = self._known(segment.connection)
+        with self._lock:
+            count = len(self._connections)
+        try:
+            self._reverse.add(segment, reverse_bytes_max(count))
+        except LimitExceededError as error:
+            self.fail(error)
+            return
         if segment.raw_size and xxhash.xxh3_64_intdigest(segment.payload) != segment.checksum:
+            self._reverse.rejected(segment.connection, segment.sequence)
             self.link.reject(segment.connection, segment.sequence)
         else:
             if segment.sequence == 0:  # an NBD server greets first, and its client is told apart by nothing else
                 self._parsers[segment.connection].observe_reverse(bytes(segment.payload))
             connection.arrived(Arrival(segment.sequence, segment.flags, segment.payload))
+
+    def _acknowledge(self, connection: int, sequence: int) -> None:
+        self._reverse.delivered(connection, sequence)
+        super()._acknowledge(connection, sequence)
 
     def _choose(self) -> Coding:
         now = time.monotonic()

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.dataplane.destination import DestinationSession
@@ -54,6 +55,9 @@ RETURN_S_MAX: Final = 5.0
 SWITCH_INTERVAL_S: Final = 1e-4
 """The default of 5 ms lets one thread's Python hold up every other one's return from the compressor."""
 
+
+OOM_SCORE_ADJUST: Final = 600
+"""Above the agent's (300 by its unit) and every guest's (0): its end costs one migration, whose guest runs on."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -182,14 +186,24 @@ class Worker:
 
 def _settle() -> None:
     """Die with the agent, leave no core dump of guest memory, be quick to hand the GIL over, show stacks on SIGUSR1."""
+    _offer_to_the_oom_killer()  # before the core dump is forbidden: after that /proc/self is root's
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     threading.excepthook = _die
+
+
+def _offer_to_the_oom_killer() -> None:
+    """Have the kernel take this process before the agent and any guest; raising the score needs no privilege."""
+    with contextlib.suppress(OSError):  # a kernel without it chooses as it likes
+        path = Path("/proc/self/oom_score_adj")
+        if int(path.read_text()) < OOM_SCORE_ADJUST:
+            path.write_text(str(OOM_SCORE_ADJUST))
 
 
 def _die(fault: threading.ExceptHookArgs) -> None:

@@ -15,7 +15,8 @@ from dwcp_migrate.transport.core.send_queue import RETAINED_SEGMENTS_MAX
 from dwcp_migrate.units import MIB
 
 AHEAD_MAX: Final = RETAINED_SEGMENTS_MAX
-"""How far a sequence may lie beyond the first missing one; an honest sender cannot exceed it."""
+"""How far a sequence may lie beyond the first missing one, and how many may have come out of turn on all connections
+together; an honest sender, who retains no more, cannot exceed either."""
 PARTIAL_BYTES_MAX: Final = 256 * MIB
 """Payload bytes of segments of which pieces are missing."""
 RUNS_MAX: Final = 1024
@@ -76,6 +77,7 @@ class Inbox:
     def __init__(self) -> None:
         self.partial_bytes = 0
         self.duplicates = 0
+        self._ahead = 0
         self._connections: dict[int, _Received] = {}
         self._attempts: dict[tuple[int, int], int] = {}
 
@@ -89,6 +91,8 @@ class Inbox:
         connection = self._connections.setdefault(frame.connection, _Received())
         if frame.sequence >= connection.watermark + AHEAD_MAX:
             raise LimitExceededError(f"segment {frame.sequence} while {connection.watermark} is missing")
+        if self._ahead >= AHEAD_MAX and frame.sequence != connection.watermark:
+            raise LimitExceededError(f"{self._ahead} segments came out of turn")
         if not _is_wanted(connection, frame):
             self.duplicates += 1
             return None
@@ -175,8 +179,10 @@ class Inbox:
         if connection.rejected.pop(frame.sequence, None) is not None:
             return
         connection.ahead[frame.sequence] = frame.attempt
+        self._ahead += 1
         while connection.ahead.pop(connection.watermark, None) is not None:
             connection.watermark += 1
+            self._ahead -= 1
 
 
 def _has(received: _Received, sequence: int) -> bool:
