@@ -206,6 +206,25 @@ class PbftConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.mode != "off" and bool(self.members)
 
 
+class EtcdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this fleet's etcd is reached, where `engine` is `etcd`.
+
+    Attributes:
+        prefix: of all keys; fleets that share an etcd need different ones, the hosts of a fleet the same.
+        ca: certificates that etcd's is verified with; empty takes the fleet's CA and shows the host's certificate.
+        certificate: shown to etcd where it asks for one, `key` is its secret key; both only count beside `ca`.
+        username: of etcd's user, for one with authentication; empty logs in nowhere.
+        password_file: its password; the first line, read at each login.
+    """
+
+    prefix: Annotated[str, Meta(pattern="^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$", max_length=256)] = "/dwcp-migrate"
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    username: str = ""
+    password_file: str = ""
+
+
 class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fleet's shared state: who runs what, and who may move it where.
 
@@ -222,6 +241,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         ticket_s_max: from the fleet's yes to the first byte; then the ticket is void.
         election_ms: without a leader's word for this long, voters elect another; up to twice that.
         endpoints: of etcd's gateway, tried in turn.
+        etcd: how it is reached.
         pbft: the group that decides across trust domains.
     """
 
@@ -236,6 +256,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     ticket_s_max: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     election_ms: Annotated[int, Meta(ge=50, le=10000)] = 300
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = ("http://127.0.0.1:2379",)
+    etcd: EtcdConfig = EtcdConfig()
     pbft: PbftConfig = PbftConfig()
 
     @property

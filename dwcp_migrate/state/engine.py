@@ -3,7 +3,7 @@
 The rule: the agent knows this Protocol and no engine. A change is confirmed when it is committed and applied here, a
 look is local and may be late, `barrier` before it makes it a look at everything that was confirmed to anybody.
 
-    Engine      raft.RaftEngine      etcd.EtcdEngine      fake.FakeEngine (tests)
+    Engine      raft.engine.RaftEngine      etcd.engine.EtcdEngine    fake.FakeEngine (tests)
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
-from dwcp_migrate.state.fleet.commands import Body
+from dwcp_migrate.state.fleet.commands import Body, PutHost
 from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, FleetState, TicketOutcome
 
 T = TypeVar("T")
@@ -80,6 +80,9 @@ class Engine(Protocol):
             NoQuorumError: not confirmed in time; it may still happen.
             LimitExceededError: it is too large.
         """
+
+    async def beat(self, body: PutHost, timeout_s: float) -> TicketOutcome:
+        """Say that this host lives, and what it is, in the way that costs this engine least; raises as `submit`."""
 
     async def barrier(self, timeout_s: float) -> None:
         """Wait until everything that was confirmed to anybody is applied here.

@@ -61,6 +61,10 @@ class FakeEngine:
         (outcome,) = self._machine.apply([data])
         return outcome
 
+    async def beat(self, body: commands.PutHost, timeout_s: float) -> TicketOutcome:
+        """See `engine.Engine`."""
+        return await self.submit(body, timeout_s)
+
     async def barrier(self, timeout_s: float) -> None:
         """See `engine.Engine`."""
         if not self.has_quorum:

@@ -18,6 +18,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "bandwidth": config.BandwidthConfig,
     "record": config.RecordConfig,
     "coordination": config.CoordinationConfig,
+    "coordination.etcd": config.EtcdConfig,
     "coordination.pbft": config.PbftConfig,
     "placement": config.PlacementConfig,
 }

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dwcp_migrate.state.engine import Engine
-from dwcp_migrate.state.etcd import EtcdEngine
+from dwcp_migrate.state.etcd.engine import COMPACT_ENTRIES, EtcdEngine, EtcdSettings
 from dwcp_migrate.state.raft.engine import RaftEngine
 from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.replica import RaftSettings
@@ -39,9 +39,11 @@ def no_context() -> ssl.SSLContext:
 class EtcdServer:
     """An etcd of its own, on free ports of loopback, without fsync of consequence."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str, scheme: str = "http") -> None:
         self._directory = directory
-        self._client, self._peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+        self._options = options
+        self._client = f"{scheme}://127.0.0.1:{_free_port()}"
+        self._peer = f"http://127.0.0.1:{_free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,6 +64,7 @@ class EtcdServer:
                     f"--initial-cluster=default={self._peer}",
                     "--heartbeat-interval=50",
                     "--election-timeout=500",
+                    *self._options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -82,10 +85,14 @@ class EtcdServer:
 
 @asynccontextmanager
 async def etcd_engine(
-    server: EtcdServer, name: str = "a", clock: Callable[[], float] = lambda: 0.0, *dead: str
+    server: EtcdServer,
+    name: str = "a",
+    clock: Callable[[], float] = lambda: 0.0,
+    *dead: str,
+    compact_entries: int = COMPACT_ENTRIES,
 ) -> AsyncIterator[EtcdEngine]:
     """An etcd engine of a host."""
-    engine = EtcdEngine(name, [*dead, server.url], clock)
+    engine = EtcdEngine(name, EtcdSettings([*dead, server.url], compact_entries=compact_entries), clock)
     await engine.start()
     try:
         yield engine

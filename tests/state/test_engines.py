@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import CoordinationError, LimitExceededError, NoQuorumError
-from dwcp_migrate.state import etcd as etcd_module
 from dwcp_migrate.state.engine import SUBMITS_MAX, Engine, RequestCounts
 from dwcp_migrate.state.fake import FakeEngine
 from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX, Acquire, Barrier, Propose, PutHost, Resume
@@ -111,11 +110,8 @@ async def test_of_two_hosts_that_race_in_etcd_one_gets_the_lease(server: EtcdSer
             assert outcomes[0].token == outcomes[1].token
 
 
-async def test_a_host_that_comes_late_to_a_compacted_log_sees_everything(
-    server: EtcdServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(etcd_module, "COMPACT_ENTRIES", 5)
-    async with etcd_engine(server, "a") as one, etcd_engine(server, "b") as other:
+async def test_a_host_that_comes_late_to_a_compacted_log_sees_everything(server: EtcdServer) -> None:
+    async with etcd_engine(server, "a", compact_entries=5) as one, etcd_engine(server, "b") as other:
         await other.barrier(TIMEOUT_S)
         for number in range(12):
             await one.submit(Acquire(name=f"late-{number}", lifetime_s=60), TIMEOUT_S)

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeVar
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.config import EtcdConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
@@ -90,9 +91,7 @@ class ClusterStateClient:
         runtime = self._runtime
         coordination = runtime.config.coordination
         if coordination.engine == "etcd":
-            from dwcp_migrate.state.etcd import EtcdEngine
-
-            return EtcdEngine(runtime.name, coordination.endpoints, wall_clock, lambda: self._context("client"))
+            return self._etcd()
         settings = RaftSettings(
             directory=Path(runtime.config.state_directory) / ("fleet" if coordination.voters else "alone"),
             voters=coordination.voters or (runtime.name,),
@@ -110,6 +109,20 @@ class ClusterStateClient:
         engine = RaftEngine(settings, identity, rejected=self._count_rejected, clock=wall_clock)
         engine.leader_changed = lambda leader, term: log.info("leader", leader=leader or "none", term=term)
         return engine
+
+    def _etcd(self) -> Engine:
+        from dwcp_migrate.state.etcd.engine import EtcdEngine, EtcdSettings
+        from dwcp_migrate.state.etcd.gateway import EtcdLogin
+
+        runtime, coordination = self._runtime, self._runtime.config.coordination
+        own = coordination.etcd
+        settings = EtcdSettings(
+            endpoints=coordination.endpoints,
+            context=lambda: _etcd_context(own) if own.ca else self._context("client"),
+            prefix=own.prefix,
+            login=EtcdLogin(own.username, lambda: _password(own)) if own.username else None,
+        )
+        return EtcdEngine(runtime.name, settings, wall_clock)
 
     def _count_rejected(self, reason: str) -> None:
         self._rejected(reason.split(":", 1)[0])
@@ -143,7 +156,7 @@ class ClusterStateClient:
         """Say so again and again to a fleet, once to oneself."""
         while not self.is_known or self._runtime.config.coordination.is_shared:
             try:
-                outcome = await self.submit(self._self())
+                outcome = await self.engine.beat(self._self(), self._runtime.config.coordination.timeout_s)
                 self.is_known = self.is_known or not outcome.code
             except NoQuorumError as error:
                 log.warning("the fleet does not hear this host", error=str(error))
@@ -206,3 +219,25 @@ class ClusterStateClient:
         with contextlib.suppress(RuntimeError):  # no loop: nothing was started
             task = asyncio.get_running_loop().create_task(self.set_draining(draining=draining))
             self._tasks.append(task)
+
+
+def _etcd_context(configured: EtcdConfig) -> ssl.SSLContext:
+    """Make the TLS context for an etcd with a CA of its own.
+
+    Raises:
+        CoordinationError: a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=configured.ca)
+        if configured.certificate:
+            context.load_cert_chain(configured.certificate, configured.key or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise CoordinationError(f"etcd's TLS files: {error}", hint="see [coordination.etcd]") from error
+    return context
+
+
+def _password(configured: EtcdConfig) -> str:
+    try:
+        return Path(configured.password_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise CoordinationError(f"etcd's password: {error}", hint="see coordination.etcd.password_file") from error

@@ -2,6 +2,7 @@
 
 Modules:
     commands: commands that change the cluster state
+    fleet_clock: bound on the time that commands may bring
     invariants: invariants of the cluster state
     leases: leases and reservations
     machine: state machine

@@ -7,6 +7,7 @@ is decoded, before it reaches the log or the state.
     command     version | request | by | at | body (tagged by its type)
 """
 
+import contextlib
 from typing import Annotated, Final
 
 import msgspec
@@ -235,9 +236,18 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     by: Name
 
 
+class _Timed(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    request: RequestId
+    by: Name
+    at: Seconds
+    body: msgspec.Raw
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Command)
 _heads = msgspec.msgpack.Decoder(_Head)
+_timed = msgspec.msgpack.Decoder(_Timed)
 _Batch = Annotated[list[Annotated[bytes, Meta(max_length=COMMAND_BYTES_MAX)]], Meta(max_length=BATCH_COMMANDS_MAX)]
 _batches = msgspec.msgpack.Decoder(_Batch)
 
@@ -308,3 +318,31 @@ def author(data: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"command: {error}") from error
     return head.by
+
+
+def times(batch: list[bytes]) -> list[tuple[str, float]]:
+    """Say who is the author of each command and what the time is by it; leaves out what is no command."""
+    found = []
+    for data in batch:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            head = _timed.decode(data)
+            found.append((head.by, head.at))
+    return found
+
+
+def held_back(batch: list[bytes], latest: float) -> list[bytes]:
+    """Return the commands with no time later than this one; what is no command stays as it is.
+
+    Args:
+        batch: as `decode_batch` returns it.
+        latest: seconds since the epoch.
+    """
+    return [_held_back(data, latest) for data in batch]
+
+
+def _held_back(data: bytes, latest: float) -> bytes:
+    try:
+        head: _Timed = _timed.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data
+    return data if head.at <= latest else _encoder.encode(msgspec.structs.replace(head, at=max(0.0, latest)))

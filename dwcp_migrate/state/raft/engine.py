@@ -258,6 +258,10 @@ class RaftEngine:
             return None
         return result
 
+    async def beat(self, body: commands.PutHost, timeout_s: float) -> TicketOutcome:
+        """See `engine.Engine`."""
+        return await self.submit(body, timeout_s)
+
     async def barrier(self, timeout_s: float) -> None:
         """See `engine.Engine`."""
         await self.submit(commands.Barrier(), timeout_s)
