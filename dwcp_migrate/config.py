@@ -68,7 +68,8 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The agents' link for one migration.
 
     Attributes:
-        listen: address of the link port; peers must reach it.
+        listen: address of the link port; peers must reach it. `::` is every address of both families, of IPv4 alone on
+            a host without IPv6. One that the host does not have yet is listened on once it has it.
         port: the link port.
         channels: TCP channels of a migration; 0 grows while the measured rate still rises.
             The longer and lossier the link, the less one flow carries.
@@ -81,7 +82,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             current rate beyond one round trip. They add to downtime.
     """
 
-    listen: str = "0.0.0.0"  # noqa: S104 - peers dial in; mTLS is the gate
+    listen: str = "::"
     port: Port = 7802
     channels: Annotated[int, Meta(ge=0, le=512)] = 0
     channels_max: Annotated[int, Meta(ge=1, le=512)] = 64

@@ -7,9 +7,10 @@ began with the old ones goes on with them.
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers, family_of
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
@@ -82,11 +83,17 @@ class Runtime:
 
 
 def is_own_address(address: str) -> bool:
-    """Whether `address` is this host's: the kernel would answer from that very address."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    """Whether `address` is this host's: the kernel would answer from that very address.
+
+    A name is nobody's address: it may come from a peer, and looking it up would block.
+    """
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        wanted = ip_address(address)
+    except ValueError:
+        return False
+    try:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
-            return str(probe.getsockname()[0]) == address
-    except (OSError, UnicodeError):
+            return ip_address(probe.getsockname()[0]) == wanted
+    except OSError:
         return False

@@ -33,8 +33,10 @@ from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import StatusViews
+from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
-from dwcp_migrate.agent.intake.listeners import AcceptLoop, LinkIntake, RedirectIntake, explicit_intake
+from dwcp_migrate.agent.intake.listeners import LinkIntake, RedirectIntake, explicit_intake
+from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
@@ -116,7 +118,9 @@ class Agent:
         self.incoming.outgoing_closed = self.outgoing.closed
         self.incoming.outgoing_carries = self.outgoing.carries
         self.incoming.successor = self.group.successor
-        self._views = StatusViews(self.runtime, self._redirection)
+        intake = RedirectIntake(self._redirected, self._rejected("redirect"))
+        self._loopback = LoopbackListeners(config.intercept.port, intake.take, self._rejected("redirect"))
+        self._views = StatusViews(self.runtime, self._redirection, self._loopback)
         self._views.coordination = lambda: self.coordination.latest
         self._views.group = self.group.status
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
@@ -163,7 +167,7 @@ class Agent:
         api = self._http["control"] = HttpServer(Api(self).application())
         await api.listen_unix(config.control_socket)
         self.runtime.spares.start()
-        self._listeners["link"] = AcceptLoop(config.link.listen, config.link.port, self._link.take).start()
+        self._accept("link", config.link.listen, config.link.port, self._link.take)
         await self._hook.start()
         await self.runtime.domains.start()
         await self.coordination.start()
@@ -177,18 +181,16 @@ class Agent:
 
     def _listen_for_connections(self) -> None:
         intercept = self.runtime.config.intercept
-        if intercept.redirect:
-            intake = RedirectIntake(self._redirected, self._rejected("redirect"))
-            self._listeners["redirect"] = AcceptLoop("127.0.0.1", intercept.port, intake.take).start()
-            if any(":" in address for address, _ in self.runtime.directory.redirected()):
-                self._listeners["redirect6"] = AcceptLoop("::1", intercept.port, intake.take).start()
         if intercept.explicit_port:
             take = explicit_intake(
                 self.outgoing.accepted,
                 lambda: self.runtime.directory.by_name(self.runtime.config.intercept.explicit_peer),
                 intercept.explicit_port,
             )
-            self._listeners["explicit"] = AcceptLoop("127.0.0.1", intercept.explicit_port, take).start()
+            self._accept("explicit", LOOPBACK[socket.AF_INET], intercept.explicit_port, take)
+
+    def _accept(self, use: str, address: str, port: int, take: Callable[[socket.socket], None]) -> None:
+        self._listeners[use] = AcceptLoop(listen(address, port, late=True), take, self._rejected(use)).start()
 
     async def _listen_for_metrics(self) -> None:
         """Metrics are no reason not to start: a port that is taken is said and nothing more."""
@@ -227,7 +229,12 @@ class Agent:
 
     def _hold_redirect(self) -> None:
         runtime = self.runtime
-        self._redirection.hold(runtime.config.intercept, runtime.directory, wanted=self._views.redirect_wanted())
+        intercept = runtime.config.intercept
+        if intercept.redirect:
+            self._loopback.hold()
+        self._redirection.hold(
+            intercept, runtime.directory, self._loopback.families, wanted=self._views.redirect_wanted()
+        )
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when it is done. A second call ends running migrations."""
@@ -260,6 +267,7 @@ class Agent:
             await self._planner.close()
         self.outgoing.kill()
         self.incoming.kill()
+        await self._loopback.close()
         for listener in self._listeners.values():
             await listener.close()
         await self._link.close()
@@ -290,7 +298,11 @@ class Agent:
         return await self._views.facts()
 
     def _listening(self) -> dict[str, bool]:
-        return {**dict.fromkeys([*self._listeners, *self._http], True), "hook": self._hook.listening}
+        return {
+            **{use: loop.accepting for use, loop in self._listeners.items()},
+            **{use: server.listening for use, server in self._http.items()},
+            "hook": self._hook.listening,
+        }
 
     def drain(self) -> Done:
         """No new migrations: the redirect goes, peers are refused, what runs goes on."""
@@ -378,7 +390,6 @@ def _keeping_listeners(new: Config, old: Config) -> Config:
     intercept = replace(
         new.intercept,
         port=old.intercept.port,
-        redirect=new.intercept.redirect and old.intercept.redirect,
         explicit_port=old.intercept.explicit_port,
         mark=old.intercept.mark,
     )

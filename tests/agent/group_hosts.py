@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.intake.listeners import AcceptLoop, LinkIntake
+from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.intake.listeners import LinkIntake
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.agent.peers.client import ControlClient
@@ -91,7 +92,7 @@ class GroupHost:
             {PBFT_SESSION: self.group.adopt},
             lambda _: None,
         )
-        self._listener = AcceptLoop("127.0.0.1", self.peer.port, self._link.take).start()
+        self._listener = AcceptLoop(listen("127.0.0.1", self.peer.port), self._link.take, lambda _: None).start()
         self.is_up = True
         await self.group.start()
 

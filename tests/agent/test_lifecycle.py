@@ -170,5 +170,5 @@ def test_what_needs_a_port_that_is_taken_says_so_and_exits(hosts: Hosts) -> None
     assert source.agent is not None
     assert source.agent.wait(timeout=30) == 5
     source.agent = None
-    assert "cannot listen on 0.0.0.0 port 7802" in source.log
+    assert "cannot listen on :: port 7802" in source.log
     taken.close()

@@ -261,6 +261,11 @@ class HttpServer:
         except OSError as error:
             raise HypervisorError(f"cannot listen on {address} port {port}: {error.strerror}") from error
 
+    @property
+    def listening(self) -> bool:
+        """Whether it listens somewhere."""
+        return bool(self._runner.sites)
+
     async def close(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()

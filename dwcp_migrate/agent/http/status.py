@@ -8,10 +8,13 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.context import Runtime, is_own_address
 from dwcp_migrate.agent.http import host_facts as facts
+from dwcp_migrate.agent.intake.accept_loop import ANY_IPV4, ANY_IPV6
+from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.peers.client import code_of
+from dwcp_migrate.agent.peers.directory import family_of
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
     AgentStatus,
@@ -52,8 +55,9 @@ class StatusViews:
         configuration_error: why the last reload was refused.
     """
 
-    def __init__(self, runtime: Runtime, redirection: Redirection) -> None:
+    def __init__(self, runtime: Runtime, redirection: Redirection, loopback: LoopbackListeners) -> None:
         self._runtime = runtime
+        self._loopback = loopback
         self._redirection = redirection
         self._started_at = wall_clock()
         self._hook_last_at = 0.0
@@ -209,14 +213,14 @@ class StatusViews:
         up = self.listening()
         where = {"control": str(config.control_socket), "hook": str(config.hook_socket)}
         where["link"] = f"{config.link.listen}:{config.link.port}"
-        if config.intercept.redirect:
-            where["redirect"] = f"127.0.0.1:{config.intercept.port}"
         if config.intercept.explicit_port:
             where["explicit"] = f"127.0.0.1:{config.intercept.explicit_port}"
         if config.metrics_listen:
             where["metrics"] = config.metrics_listen
-        errors = {"metrics": self.metrics_error}
-        return [
+        errors = {"metrics": self.metrics_error, "link": _not_here(config.link.listen)}
+        needed = frozenset(family_of(address) for address, _ in self._runtime.directory.redirected())
+        redirect = self._loopback.view(needed) if config.intercept.redirect else []
+        return redirect + [
             ListenerStatus(
                 use=use,
                 address=address,
@@ -225,3 +229,10 @@ class StatusViews:
             )
             for use, address in where.items()
         ]
+
+
+def _not_here(address: str) -> str:
+    """Why nobody can reach a listener that has this address; empty when they can."""
+    if address in {ANY_IPV4, ANY_IPV6} or is_own_address(address):
+        return ""
+    return f"no interface of this host has {address} yet"

@@ -9,27 +9,20 @@ belongs to a session or it is closed and counted. Accepting never stops: not at 
 """
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Final, Self
+from typing import Final
 
 from dwcp_migrate.agent.migrations.outgoing import reset
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.errors import DwcpError, HypervisorError, ProtocolError, VersionMismatchError
+from dwcp_migrate.errors import DwcpError, ProtocolError, VersionMismatchError
 from dwcp_migrate.hypervisor.intercept import original_destination
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION
 from dwcp_migrate.transport.core.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
-
-BACKLOG: Final = 1024
-"""A migration opens up to 512 channels at once."""
-
-ACCEPT_PAUSE_S: Final = 0.2
-"""When no descriptor or memory is left; the connections wait in the backlog."""
 
 PREAMBLE_S_MAX: Final = 10.0
 """From accept to the preamble's last byte; one round trip is due."""
@@ -40,60 +33,9 @@ HANDSHAKE_S_MAX: Final = 15.0
 GREETINGS_MAX: Final = 2048
 """Connections whose preamble is awaited; four migrations that open 512 channels at once."""
 
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
 Rejected = Callable[[str], None]
 
 log = get_logger(component="listener")
-
-
-class AcceptLoop:
-    """Accepts on one socket and gives each connection to `take`, in order.
-
-    Raises:
-        HypervisorError: the address cannot be listened on.
-    """
-
-    def __init__(self, address: str, port: int, take: Callable[[socket.socket], None]) -> None:
-        self.address = address
-        self.port = port
-        self._take = take
-        self._task: asyncio.Task[None] | None = None
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            self._socket = socket.create_server(
-                (address, port), family=family, backlog=BACKLOG, dualstack_ipv6=address == "::"
-            )
-        except OSError as error:
-            raise HypervisorError(
-                f"cannot listen on {address} port {port}: {error.strerror}",
-                hint="another agent may be running, or another service has the port",
-            ) from error
-        self._socket.setblocking(False)
-
-    def start(self) -> Self:
-        """Begin to accept."""
-        self._task = asyncio.get_running_loop().create_task(self._accept())
-        return self
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(self._socket)
-            except OSError as error:
-                log.error("accept failed", port=self.port, error=str(error))  # noqa: TRY400 - no bug, no trace
-                if error.errno in _EXHAUSTED:
-                    await asyncio.sleep(ACCEPT_PAUSE_S)
-                continue
-            self._take(sock)
-
-    async def close(self) -> None:
-        """Stop accepting; connections that exist are not touched."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._socket.close()
 
 
 class RedirectIntake:

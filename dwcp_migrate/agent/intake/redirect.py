@@ -7,7 +7,7 @@ a migration that plain TCP would have done. Whatever the kernel refuses is said 
 import socket
 from collections.abc import Callable
 
-from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical
+from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical, family_of
 from dwcp_migrate.api.schema import RedirectRule, RedirectStatus
 from dwcp_migrate.config import InterceptConfig
 from dwcp_migrate.errors import HypervisorError
@@ -30,12 +30,26 @@ class Redirection:
         self._in_force: list[Redirect] = []
         self.error = ""
 
-    def hold(self, config: InterceptConfig, directory: PeerDirectory, *, wanted: bool) -> None:
-        """Arm or disarm, as wanted; nothing is done when that is how it is."""
+    def hold(
+        self,
+        config: InterceptConfig,
+        directory: PeerDirectory,
+        families: frozenset[socket.AddressFamily],
+        *,
+        wanted: bool,
+    ) -> None:
+        """Arm or disarm, as wanted; nothing is done when that is how it is.
+
+        Args:
+            config: ports.
+            directory: the peers.
+            families: those whose listener accepts; others are left alone, a connection would be refused.
+            wanted: whether migrations may be accelerated now.
+        """
         redirects = [
             Redirect(address, config.port_min, config.port_max, config.port, config.mark)
             for address, _ in directory.redirected()
-            if wanted and config.redirect
+            if wanted and config.redirect and family_of(address) in families
         ]
         if redirects == self._in_force and not self.error:
             return

@@ -122,7 +122,7 @@ class LocalMember:
     def _address(self, name: str) -> tuple[str, int] | None:
         link = self._runtime.config.link
         if name == self._runtime.name:
-            here = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
+            here = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}  # noqa: S104 - compared, not listened on
             return here.get(link.listen, link.listen), link.port
         peer = self._runtime.directory.by_name(name)
         return None if peer is None else (peer.addresses[0], peer.port)

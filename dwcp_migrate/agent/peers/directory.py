@@ -4,6 +4,7 @@ The rule: a peer is known by the name in its certificate; addresses only find it
 peer, also where one file lists the whole fleet.
 """
 
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -65,6 +66,11 @@ def canonical(address: str) -> str:
         return address.lower()
     mapped = getattr(parsed, "ipv4_mapped", None)
     return str(mapped or parsed)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an IP address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _is_address(text: str) -> bool:

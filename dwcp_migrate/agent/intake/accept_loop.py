@@ -1,0 +1,123 @@
+"""A listening TCP socket and the task that accepts on it.
+
+It ends when it is closed and for no other reason: whatever goes wrong with one connection costs that connection, is
+logged and is counted, and accepting goes on.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final, Self
+
+from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.logs import get_logger
+
+BACKLOG: Final = 1024
+"""A migration opens up to 512 channels at once."""
+
+ACCEPT_PAUSE_S: Final = 0.2
+"""When no descriptor or memory is left; the connections wait in the backlog."""
+
+ANY_IPV6: Final = "::"
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - peers dial in; mTLS is the gate
+
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_SUCH_FAMILY: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+_IP_FREEBIND: Final = 15
+
+log = get_logger(component="listener")
+
+
+class AcceptLoop:
+    """Accepts on one socket and gives each connection to `take`, in order.
+
+    Args:
+        listener: bound and listening, see `listen`; owned from now on.
+        take: owns the connection from its call on, unless it raises.
+        failed: counts a connection that `take` raised for, and an accept that failed, by reason.
+    """
+
+    def __init__(
+        self, listener: socket.socket, take: Callable[[socket.socket], None], failed: Callable[[str], None]
+    ) -> None:
+        self.address, self.port = listener.getsockname()[:2]
+        self._take = take
+        self._failed = failed
+        self._socket = listener
+        self._socket.setblocking(False)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> Self:
+        """Begin to accept."""
+        self._task = asyncio.get_running_loop().create_task(self._accept())
+        return self
+
+    @property
+    def accepting(self) -> bool:
+        """Whether a connection that comes now is taken."""
+        return self._task is not None and not self._task.done() and self._socket.fileno() >= 0
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                self._failed("accept")
+                log.error("accept failed", port=self.port, error=str(error))  # noqa: TRY400 - no bug, no trace
+                if error.errno in _EXHAUSTED:
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            try:
+                self._take(sock)
+            except Exception:
+                self._failed("error")
+                log.exception("connection dropped", port=self.port)
+                sock.close()
+
+    async def close(self) -> None:
+        """Stop accepting; connections that exist are not touched."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._socket.close()
+
+
+def listen(address: str, port: int, *, late: bool = False) -> socket.socket:
+    """Listen on a TCP port.
+
+    Args:
+        address: of this host; `::` is every address of both families, of IPv4 alone where the host has no IPv6.
+        port: the port.
+        late: the host may not have the address yet, as that of a bond or a VLAN that is still to come up.
+
+    Raises:
+        HypervisorError: the address cannot be listened on.
+    """
+    try:
+        return _bound(address, port, late=late)
+    except OSError as error:
+        if address == ANY_IPV6 and error.errno in _NO_SUCH_FAMILY:
+            return listen(ANY_IPV4, port)
+        raise HypervisorError(
+            f"cannot listen on {address} port {port}: {error.strerror}",
+            hint="another agent may be running, or another service has the port",
+        ) from error
+
+
+def _bound(address: str, port: int, *, late: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != ANY_IPV6)
+        if late:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # counts for IPv6 sockets too
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
