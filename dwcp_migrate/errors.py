@@ -5,6 +5,7 @@
     ├── NotFoundError              exit 3   no such migration, lab, file
     ├── AgentUnreachableError      exit 4   the CLI cannot reach the local agent
     ├── HypervisorError            exit 5   libvirt, nftables or the hook socket
+    │   └── NoAnswerError                   libvirt did not say: neither yes nor no
     ├── PeerError                  exit 6   the other agent
     │   ├── PeerUnreachableError            no answer in time: migrations pass through
     │   ├── PeerRefusedError                it said no, and why (`code`)
@@ -68,6 +69,10 @@ class HypervisorError(DwcpError):
     """Libvirt, nftables or the hook socket refused."""
 
     exit_code = 5
+
+
+class NoAnswerError(HypervisorError):
+    """Libvirt did not answer, or not in time: nothing follows from it, least of all that a domain is not here."""
 
 
 class PeerError(DwcpError):

@@ -2,6 +2,8 @@
 
     base, fake, fake_inventory      the interfaces, and stand-ins that the contract tests hold to the same behaviour
     libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement
+    libvirt_calls, libvirt_facts    its calls on threads of their purpose, with time-outs; what its answers mean
+    speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
     intercept, nftables, network    the redirect of migration connections, and the host's addresses
     hook, announcements             what libvirt's hook says of incoming migrations
 

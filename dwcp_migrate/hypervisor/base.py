@@ -7,7 +7,7 @@ The rule: each Protocol here has one real implementation and one in `fake`, and 
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -72,7 +72,10 @@ class Interceptor(Protocol):
 DomainEventKind = Literal[
     "iteration",  # source: `number` is the pass
     "suspended",  # source: paused for the switchover
+    "paused",  # by the user or by `virsh migrate --timeout`, not for the switchover
+    "unpaused",  # by the user
     "postcopy",  # either side: it switched to postcopy
+    "postcopy-failed",  # either side: postcopy broke off; `virsh migrate --postcopy --postcopy-resume` goes on
     "left",  # source: stopped because it migrated away
     "returned",  # source: resumed, the migration failed after the pause
     "arrived",  # destination: resumed after an incoming migration
@@ -103,19 +106,35 @@ class JobStatistics:
     error: str = ""
 
 
+DomainCondition = Literal[
+    "running",
+    "paused",  # by the user, or for another reason than a migration
+    "migrating",  # paused for the switchover at the source, waiting for its memory at the destination
+    "postcopy",  # it runs at the destination and is paused at the source
+    "postcopy-failed",  # the same, and what is missing does not come until the migration is resumed
+]
+
+
 @dataclass(frozen=True, slots=True)
 class DomainInfo:
-    """A domain that runs on this host.
+    """A domain that is active on this host.
 
     Attributes:
         memory_bytes: its configured maximum.
-        job: its migration job, None when it has none.
+        job: its migration job, None when it has none that is known of.
+        condition: what it does.
     """
 
     uuid: str
     name: str
     memory_bytes: int
     job: JobStatistics | None = None
+    condition: DomainCondition = "running"
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it is in the middle of a migration, from here or to here, as far as this shows."""
+        return self.job is not None or self.condition in {"migrating", "postcopy", "postcopy-failed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +173,43 @@ class DomainWatcher(Protocol):
         """Say where the connection stands."""
 
     async def domains(self) -> list[DomainInfo]:
-        """Read running domains and their migration jobs; empty while libvirtd is away."""
+        """List active domains without waiting for any of them; the list is whole, jobs are not in it.
 
-    async def job(self, uuid: str) -> JobStatistics | None:
-        """Read one domain's running migration job; None without one, without the domain, or while libvirtd is away."""
+        Raises:
+            NoAnswerError: libvirt does not say; nothing follows from that.
+        """
+
+    async def lookup(self, uuid: str) -> DomainInfo | None:
+        """Look at one domain, its job included; None where libvirt says that it is not active on this host.
+
+        Raises:
+            NoAnswerError: libvirt does not say; nothing follows from that.
+        """
+
+    async def jobs(self, uuids: Collection[str], timeout_s: float) -> Mapping[str, JobStatistics | None]:
+        """Read domains' migration jobs, None for one without.
+
+        A domain that is missing in the answer did not answer within `timeout_s`, or is gone.
+        """
+
+    async def completed(self, uuid: str) -> JobStatistics | None:
+        """Read the statistics of the domain's last job that ended; None where libvirt has none.
+
+        Raises:
+            NoAnswerError: libvirt does not say.
+        """
 
     async def dirty_rate(self, uuid: str) -> float | None:
         """Measure for about a second how many bytes of memory a domain writes to, per second; None if it cannot be."""
 
+    async def downtime_limit(self, uuid: str) -> float | None:
+        """Read for how long a domain's migration may pause it, in seconds; None if it cannot be read."""
+
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
-        """Bound the rate of a domain's migration that QEMU itself sends; quietly nothing where there is none.
+        """Bound the rate of a domain's migration that QEMU itself sends, never above the user's own bound.
 
-        A rate of 0 puts back what stood there before the first one.
+        A rate of 0 puts the user's back; quietly nothing where there is no domain.
+
+        Raises:
+            NoAnswerError: libvirt does not say whether it did.
         """
-
-    async def completed(self, uuid: str) -> JobStatistics | None:
-        """Read the statistics of the domain's last job that ended; None where libvirt has none."""

@@ -4,9 +4,10 @@ The rule: they do what the real ones promise and nothing that those cannot do; t
 """
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
-from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.errors import HypervisorError, NoAnswerError
 from dwcp_migrate.hypervisor.base import (
     Caught,
     DomainEvent,
@@ -64,13 +65,15 @@ class FakeInterceptor:
 
 
 class FakeWatcher:
-    """A libvirtd whose domains are as they are set, see `base.DomainWatcher`."""
+    """A libvirtd whose domains are as they are set, see `base.DomainWatcher`; those in `hung` never answer."""
 
     def __init__(self, domains: Iterable[DomainInfo] = ()) -> None:
         self.running = {domain.uuid: domain for domain in domains}
         self.completed_jobs: dict[str, JobStatistics] = {}
         self.dirty_rates: dict[str, float] = {}
+        self.downtime_limits: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
+        self.hung: set[str] = set()
         self.connected = False
         self._listener: Listener | None = None
 
@@ -88,26 +91,44 @@ class FakeWatcher:
         """See `base.DomainWatcher.state`."""
         return WatcherState(connected=self.connected, version="11.3.0" if self.connected else "")
 
+    def _answers(self, uuid: str = "") -> None:
+        """Raise NoAnswerError where libvirt is away, or the domain's job lock hangs."""
+        if not self.connected or uuid in self.hung:
+            raise NoAnswerError(f"libvirt gave no answer on {uuid or 'its domains'}")
+
     async def domains(self) -> list[DomainInfo]:
         """See `base.DomainWatcher.domains`."""
-        return list(self.running.values()) if self.connected else []
+        self._answers()
+        return [replace(domain, job=None) for domain in self.running.values()]
 
-    async def job(self, uuid: str) -> JobStatistics | None:
-        """See `base.DomainWatcher.job`."""
-        domain = self.running.get(uuid)
-        return domain.job if domain and self.connected else None
+    async def lookup(self, uuid: str) -> DomainInfo | None:
+        """See `base.DomainWatcher.lookup`."""
+        self._answers(uuid)
+        return self.running.get(uuid)
+
+    async def jobs(self, uuids: Collection[str], timeout_s: float) -> dict[str, JobStatistics | None]:
+        """See `base.DomainWatcher.jobs`."""
+        del timeout_s  # it answers at once or not at all
+        asked = [uuid for uuid in uuids if self.connected and uuid in self.running and uuid not in self.hung]
+        return {uuid: self.running[uuid].job for uuid in asked}
 
     async def completed(self, uuid: str) -> JobStatistics | None:
         """See `base.DomainWatcher.completed`."""
-        return self.completed_jobs.get(uuid) if self.connected else None
+        self._answers(uuid)
+        return self.completed_jobs.get(uuid)
 
     async def dirty_rate(self, uuid: str) -> float | None:
         """See `base.DomainWatcher.dirty_rate`."""
         return self.dirty_rates.get(uuid) if self.connected and uuid in self.running else None
 
+    async def downtime_limit(self, uuid: str) -> float | None:
+        """See `base.DomainWatcher.downtime_limit`."""
+        return self.downtime_limits.get(uuid) if self.connected and uuid in self.running else None
+
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
         """See `base.DomainWatcher.set_speed`."""
-        if self.connected and uuid in self.running:
+        self._answers(uuid)
+        if uuid in self.running:
             self.speeds[uuid] = bytes_per_s
 
     def say(self, event: DomainEvent) -> None:

@@ -1,20 +1,25 @@
 """Libvirt's events and statistics through libvirt-python and libvirtaio.
 
-The rule: events arrive on the loop, every call that may block runs on threads of its own, and libvirtd may come and go:
-the agent is as useful without it, only with fewer names and figures.
+Events arrive on the loop; every call that may block runs on threads of its purpose (`libvirt_calls`), so that a domain
+whose job lock hangs keeps nobody else's names, progress and events waiting. The list of domains is asked for without
+waiting for any domain; a domain's job is asked for only where it may have one.
 
     start ──> connect on a thread ──> register callbacks ──> wait for the close callback ──> connect again
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, ParamSpec, TypeVar
+from collections import deque
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
 
 import libvirt
 import libvirtaio
 
+from dwcp_migrate.clocks import steady_clock
+from dwcp_migrate.errors import NoAnswerError
+from dwcp_migrate.hypervisor import libvirt_facts as facts
 from dwcp_migrate.hypervisor.base import (
     DomainEvent,
     DomainEventKind,
@@ -23,17 +28,27 @@ from dwcp_migrate.hypervisor.base import (
     Listener,
     WatcherState,
 )
-from dwcp_migrate.units import KIB, MIB
+from dwcp_migrate.hypervisor.libvirt_calls import OPEN_S_MAX, LibvirtCalls
+from dwcp_migrate.hypervisor.speed_limits import SpeedLimits
+from dwcp_migrate.units import KIB
 
 RECONNECT_S_MIN: Final = 1.0
 RECONNECT_S_MAX: Final = 10.0
 
-KEEPALIVE_S: Final = 5
-KEEPALIVE_COUNT: Final = 3
-"""A libvirtd that is stuck fails our calls after 20 s instead of holding their threads."""
+CALL_S_MAX: Final = 5.0
+"""For any one call; libvirt answers in under a millisecond unless the domain's job lock is taken."""
 
-THREADS: Final = 2
-"""One more than the poller needs, so that a verdict does not wait behind it."""
+FAREWELL_S_MAX: Final = 1.0
+"""For the events' connection to close: the agent's end does not wait for a libvirtd that is stuck."""
+
+THREADS: Final = {"events": 1, "listing": 1, "jobs": 4, "sweep": 3, "commands": 3}
+"""Calls at once, by purpose."""
+
+ALONE_MAX: Final = 8
+"""Jobs that are asked for one by one; more are a sweep: a few threads walk through them until the time is up."""
+
+STUCK_S: Final = 60.0
+"""A domain that a sweep waited for in vain is left out of sweeps for so long."""
 
 DOMAINS_MAX: Final = 4096
 
@@ -43,20 +58,7 @@ DIRTY_RATE_S: Final = 1
 DIRTY_RATE_LOOKS: Final = 4
 """Looks for the result, half a second apart after that: libvirt tells its end by no event."""
 
-_LIFECYCLE: Final[dict[tuple[int, int], DomainEventKind]] = {
-    (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED): "arriving",
-    (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED): "suspended",
-    (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY): "postcopy",
-    (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY): "postcopy",
-    (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED): "left",
-}
-"""What a lifecycle event means to a migration, where that does not depend on the side."""
-
-_RESUMED: Final = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
-"""At the destination the domain arrived, at the source it came back."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
+_LISTING: Final = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
 
 class LibvirtWatcher:
@@ -64,19 +66,20 @@ class LibvirtWatcher:
 
     Args:
         uri: of the local libvirtd.
+        state: directory in which speed limits are kept that have to be put back after a crash; None keeps none.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="libvirt")
-        self._connection: Any = None
+    def __init__(self, uri: str, state: Path | None = None) -> None:
+        self._calls = {purpose: LibvirtCalls(uri, purpose, count) for purpose, count in THREADS.items()}
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
         self._state = WatcherState(connected=False, error="not connected yet")
         self._incoming: set[str] = set()
         self._callbacks: list[int] = []
-        self._speeds: dict[str, int] = {}
+        self._memory_bytes: dict[str, int] = {}
+        self._sweeping: dict[str, float] = {}
+        self._speeds = SpeedLimits(state / "speed-limits.json" if state else None)
 
     async def start(self, listener: Listener) -> None:
         """See `base.DomainWatcher.start`."""
@@ -88,18 +91,16 @@ class LibvirtWatcher:
 
     async def close(self) -> None:
         """See `base.DomainWatcher.close`."""
+        self._listener = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._disconnect()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(*(calls.close() for calls in self._calls.values()))
 
     def state(self) -> WatcherState:
         """See `base.DomainWatcher.state`."""
         return self._state
-
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
     # -- the connection
 
@@ -109,7 +110,7 @@ class LibvirtWatcher:
             self._lost.clear()
             try:
                 await self._connect()
-            except libvirt.libvirtError as error:
+            except (libvirt.libvirtError, NoAnswerError) as error:
                 await self._disconnect()
                 self._set_down(str(error))
                 await asyncio.sleep(delay_s)
@@ -121,36 +122,39 @@ class LibvirtWatcher:
             self._set_down("libvirtd closed the connection")
 
     async def _connect(self) -> None:
-        self._connection = connection = await self._call(libvirt.open, self._uri)
         loop = asyncio.get_running_loop()
-        connection.registerCloseCallback(lambda *_: loop.call_soon_threadsafe(self._lost.set), None)
-        with contextlib.suppress(libvirt.libvirtError):  # a local driver has no keepalive
-            await self._call(connection.setKeepAlive, KEEPALIVE_S, KEEPALIVE_COUNT)
-        for event, callback in (
-            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
-            (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._on_iteration),
-            (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
-        ):
-            registered = await self._call(connection.domainEventRegisterAny, None, event, callback, None)
-            self._callbacks.append(registered)
-        version = await self._call(connection.getLibVersion)
-        self._state = WatcherState(connected=True, version=_version(version))
+
+        def begin(connection: Any) -> int:
+            connection.registerCloseCallback(lambda *_: loop.call_soon_threadsafe(self._lost.set), None)
+            for event, callback in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+                (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._on_iteration),
+                (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
+            ):
+                self._callbacks.append(connection.domainEventRegisterAny(None, event, callback, None))
+            return int(connection.getLibVersion())
+
+        version = await self._calls["events"].ask("its version", begin, OPEN_S_MAX)
+        self._state = WatcherState(connected=True, version=facts.version(version))
+        with contextlib.suppress(NoAnswerError):
+            await self._put_back()
 
     def _set_down(self, error: str) -> None:
         self._state = WatcherState(connected=False, error=error)
         self._incoming.clear()
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
         callbacks, self._callbacks = self._callbacks, []
-        if connection is None:
-            return
-        with contextlib.suppress(libvirt.libvirtError):
+
+        def farewell(connection: Any) -> None:
             for registered in callbacks:
                 connection.domainEventDeregisterAny(registered)
             connection.unregisterCloseCallback()
-        with contextlib.suppress(libvirt.libvirtError):
-            await self._call(connection.close)
+            connection.close()
+
+        if callbacks:
+            with contextlib.suppress(NoAnswerError, libvirt.libvirtError):
+                await self._calls["events"].ask("farewell", farewell, FAREWELL_S_MAX)
 
     # -- events, on the loop
 
@@ -160,12 +164,12 @@ class LibvirtWatcher:
 
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         uuid = domain.UUIDString()
-        kind = _LIFECYCLE.get((event, detail))
+        kind = facts.LIFECYCLE.get((event, detail))
         if kind == "arriving":
             self._incoming.add(uuid)
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED and kind is None:
             kind = "gone"
-        elif (event, detail) == _RESUMED:
+        elif (event, detail) == facts.RESUMED:
             kind = "arrived" if uuid in self._incoming else "returned"
         if kind in {"arrived", "gone", "left"}:
             self._incoming.discard(uuid)
@@ -176,132 +180,176 @@ class LibvirtWatcher:
         self._tell("iteration", domain, iteration)
 
     def _on_job_completed(self, _connection: Any, domain: Any, statistics: dict[str, Any], _opaque: Any) -> None:
-        job = job_statistics(statistics)
+        job = facts.job_statistics(statistics)
         if job is not None:
             self._tell("job-completed", domain, job=job)
 
     # -- questions
 
+    def _asked(self, purpose: str) -> LibvirtCalls:
+        if not self._state.connected:
+            raise NoAnswerError(f"libvirtd is away: {self._state.error}")
+        return self._calls[purpose]
+
     async def domains(self) -> list[DomainInfo]:
         """See `base.DomainWatcher.domains`."""
-        connection = self._connection
-        if connection is None or not self._state.connected:
-            return []
-        try:
-            return await self._call(_domains, connection)
-        except libvirt.libvirtError:
-            return []
+        known = self._memory_bytes
 
-    async def job(self, uuid: str) -> JobStatistics | None:
-        """See `base.DomainWatcher.job`."""
-        return await self._job(uuid, 0)
+        def listed(connection: Any) -> list[DomainInfo]:
+            found = []
+            for domain, values in connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, _LISTING)[:DOMAINS_MAX]:
+                uuid = domain.UUIDString()
+                memory_bytes = known.get(uuid) or _memory_bytes(domain)
+                condition = facts.condition(values.get("state.state", 0), values.get("state.reason", 0))
+                found.append(DomainInfo(uuid, domain.name(), memory_bytes, condition=condition))
+            return found
+
+        try:
+            found = await self._asked("listing").ask("its domains", listed, CALL_S_MAX)
+        except libvirt.libvirtError as error:
+            raise NoAnswerError(f"libvirt does not list its domains: {error}") from error
+        self._memory_bytes = {domain.uuid: domain.memory_bytes for domain in found}
+        return found
+
+    async def lookup(self, uuid: str) -> DomainInfo | None:
+        """See `base.DomainWatcher.lookup`."""
+
+        def look(connection: Any) -> DomainInfo | None:
+            domain = connection.lookupByUUIDString(uuid)
+            state, reason = domain.state()
+            if not facts.is_active(state):
+                return None
+            job = _active_job(domain)
+            return DomainInfo(uuid, domain.name(), domain.maxMemory() * KIB, job, facts.condition(state, reason))
+
+        try:
+            return await self._asked("jobs").ask(uuid, look, CALL_S_MAX)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}:
+                return None
+            raise NoAnswerError(f"libvirt does not say whether {uuid} is here: {error}") from error
+
+    async def jobs(self, uuids: Collection[str], timeout_s: float) -> dict[str, JobStatistics | None]:
+        """See `base.DomainWatcher.jobs`."""
+        found: dict[str, JobStatistics | None] = {}
+        if not self._state.connected or not uuids:
+            return found
+        if len(uuids) <= ALONE_MAX:
+            await asyncio.gather(*(self._job(uuid, timeout_s, found) for uuid in uuids))
+            return found
+        now = steady_clock()
+        self._sweeping = {uuid: begun for uuid, begun in list(self._sweeping.items()) if now - begun < STUCK_S}
+        left = deque(uuid for uuid in uuids if uuid not in self._sweeping)
+
+        def walk(connection: Any) -> None:
+            active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            handles = {domain.UUIDString(): domain for domain in active}
+            while left and steady_clock() < now + timeout_s:
+                with contextlib.suppress(IndexError, KeyError):  # another thread took the last, or it is gone
+                    self._sweep_one(handles[left.popleft()], found)
+
+        calls = self._asked("sweep")
+        walks = (calls.ask(f"all jobs, part {part}", walk, timeout_s) for part in range(THREADS["sweep"]))
+        await asyncio.gather(*walks, return_exceptions=True)
+        return dict(found)  # a thread that comes back late writes into the other one
+
+    def _sweep_one(self, domain: Any, found: dict[str, JobStatistics | None]) -> None:
+        """Ask one domain on a thread of a sweep; that it was asked stays where the answer was none in time."""
+        uuid = domain.UUIDString()
+        begun = self._sweeping[uuid] = steady_clock()
+        with contextlib.suppress(libvirt.libvirtError):
+            found[uuid] = _active_job(domain)
+        if steady_clock() - begun < CALL_S_MAX:
+            self._sweeping.pop(uuid, None)
+
+    async def _job(self, uuid: str, timeout_s: float, found: dict[str, JobStatistics | None]) -> None:
+        def ask(connection: Any) -> JobStatistics | None:
+            return _active_job(connection.lookupByUUIDString(uuid))
+
+        with contextlib.suppress(NoAnswerError, libvirt.libvirtError):
+            found[uuid] = await self._asked("jobs").ask(uuid, ask, timeout_s)
 
     async def completed(self, uuid: str) -> JobStatistics | None:
         """See `base.DomainWatcher.completed`."""
-        return await self._job(uuid, libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+        flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
+
+        def ask(connection: Any) -> JobStatistics | None:
+            return facts.job_statistics(connection.lookupByUUIDString(uuid).jobStats(flags))
+
+        try:
+            return await self._asked("jobs").ask(uuid, ask, CALL_S_MAX)
+        except libvirt.libvirtError:
+            return None
 
     async def dirty_rate(self, uuid: str) -> float | None:
         """See `base.DomainWatcher.dirty_rate`."""
-        connection = self._connection
-        if connection is None or not self._state.connected:
-            return None
-        try:
-            domain = await self._call(connection.lookupByUUIDString, uuid)
-            await self._call(domain.startDirtyRateCalc, DIRTY_RATE_S, 0)
-            for look in range(DIRTY_RATE_LOOKS):
-                await asyncio.sleep(0.5 if look else DIRTY_RATE_S)
-                answer = await self._call(connection.domainListGetStats, [domain], libvirt.VIR_DOMAIN_STATS_DIRTYRATE)
-                found = _measured(answer[0][1]) if answer else None
+
+        def begin(connection: Any) -> None:
+            connection.lookupByUUIDString(uuid).startDirtyRateCalc(DIRTY_RATE_S, 0)
+
+        def look(connection: Any) -> float | None:
+            domain, flags = connection.lookupByUUIDString(uuid), libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+            answer = connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_DIRTYRATE, flags)
+            return facts.dirty_bytes_per_s(answer[0][1]) if answer else None
+
+        with contextlib.suppress(NoAnswerError, libvirt.libvirtError):
+            await self._asked("commands").ask(uuid, begin, CALL_S_MAX)
+            for again in range(DIRTY_RATE_LOOKS):
+                await asyncio.sleep(0.5 if again else DIRTY_RATE_S)
+                found = await self._asked("commands").ask(uuid, look, CALL_S_MAX)
                 if found is not None:
                     return found
-        except libvirt.libvirtError:
-            return None
+        return None
+
+    async def downtime_limit(self, uuid: str) -> float | None:
+        """See `base.DomainWatcher.downtime_limit`."""
+
+        def ask(connection: Any) -> float | None:
+            limit_ms = connection.lookupByUUIDString(uuid).migrateGetMaxDowntime()
+            return limit_ms / 1000 if limit_ms else None
+
+        with contextlib.suppress(NoAnswerError, libvirt.libvirtError):
+            return await self._asked("commands").ask(uuid, ask, CALL_S_MAX)
         return None
 
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
         """See `base.DomainWatcher.set_speed`."""
-        connection = self._connection
-        if connection is None or not self._state.connected:
-            return
-        before = self._speeds.get(uuid) if bytes_per_s else self._speeds.pop(uuid, None)
-        if before is None and not bytes_per_s:
-            return
-        with contextlib.suppress(libvirt.libvirtError):
-            domain = await self._call(connection.lookupByUUIDString, uuid)
-            if before is None:  # libvirt keeps the limit for the domain's next migrations too
-                self._speeds[uuid] = await self._call(domain.migrateGetMaxSpeed, 0)
-            mib_per_s = max(1, round(bytes_per_s / MIB)) if bytes_per_s else before
-            await self._call(domain.migrateSetMaxSpeed, mib_per_s, 0)
 
-    async def _job(self, uuid: str, flags: int) -> JobStatistics | None:
-        connection = self._connection
-        if connection is None or not self._state.connected:
-            return None
+        def change(connection: Any) -> None:
+            self._speeds.change(connection.lookupByUUIDString(uuid), bytes_per_s)
+
         try:
-            return await self._call(lambda: job_statistics(connection.lookupByUUIDString(uuid).jobStats(flags)))
-        except libvirt.libvirtError:
-            return None
+            await self._asked("commands").ask(uuid, change, CALL_S_MAX)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                self._speeds.forget(uuid)
 
-
-def _measured(statistics: dict[str, Any]) -> float | None:
-    """Read a finished measurement of virConnectGetAllDomainStats; libvirt gives whole MiB a second."""
-    if statistics.get("dirtyrate.calc_status") != libvirt.VIR_DOMAIN_DIRTYRATE_MEASURED:
-        return None
-    rate = statistics.get("dirtyrate.megabytes_per_second", -1)
-    return float(rate * MIB) if rate >= 0 else None
+    async def _put_back(self) -> None:
+        """Put speed limits back that an agent before this one set and did not live to put back."""
+        for uuid in self._speeds.left_behind():
+            with contextlib.suppress(NoAnswerError):
+                await self.set_speed(uuid, 0.0)
 
 
 def _ignore_error(_context: Any, _error: Any) -> None:
     """Every libvirt error is also raised."""
 
 
-def _version(number: int) -> str:
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-def _domains(connection: Any) -> list[DomainInfo]:
-    """List active domains; one that goes away meanwhile is left out."""
-    found = []
-    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[:DOMAINS_MAX]:
-        with contextlib.suppress(libvirt.libvirtError):
-            found.append(DomainInfo(domain.UUIDString(), domain.name(), domain.maxMemory() * KIB, _active_job(domain)))
-    return found
+def _memory_bytes(domain: Any) -> int:
+    try:
+        return int(domain.maxMemory()) * KIB
+    except libvirt.libvirtError:  # it went away meanwhile
+        return 0
 
 
 def _active_job(domain: Any) -> JobStatistics | None:
+    """Ask for a domain's migration job; raises libvirtError where libvirt does not say."""
     try:
-        return job_statistics(domain.jobStats())
+        return facts.job_statistics(domain.jobStats())
     except libvirt.libvirtError as error:
-        # The destination of a migration has statistics for nobody (qemuDomainGetJobStatsInternal).
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and _is_incoming(domain):
+        code = error.get_error_code()
+        if facts.is_refusal_of_destination(code) and facts.condition(*domain.state()) not in {"running", "paused"}:
             return JobStatistics(outgoing=False)
-        return None
-
-
-def _is_incoming(domain: Any) -> bool:
-    state, reason = domain.state()
-    return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
-
-
-def job_statistics(raw: dict[str, Any]) -> JobStatistics | None:
-    """Read libvirt's typed parameters of a job (virDomainGetJobStats); None if it is no migration.
-
-    Libvirt gives the dirty rate in pages a second and leaves out what it does not know.
-    """
-    operation = raw.get("operation")
-    outgoing = operation == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
-    if not outgoing and operation != libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN:
-        return None
-    dirty_pages = raw.get("memory_dirty_rate", -1)
-    page_bytes = raw.get("memory_page_size", 4 * KIB)
-    return JobStatistics(
-        outgoing=outgoing,
-        memory_total_bytes=raw.get("memory_total", -1),
-        memory_remaining_bytes=raw.get("memory_remaining", -1),
-        dirty_bytes_per_s=dirty_pages * page_bytes if dirty_pages >= 0 else -1,
-        iteration=raw.get("memory_iteration", -1),
-        downtime_ms=raw.get("downtime", -1),
-        elapsed_ms=raw.get("time_elapsed", -1),
-        success=bool(raw["success"]) if "success" in raw else None,
-        error=str(raw.get("errmsg", "")),
-    )
+        if code in {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_SUPPORT}:
+            return None
+        raise

@@ -110,11 +110,7 @@ class TicketReconciler:
 
     async def runs(self, uuid: str) -> bool | None:
         """Whether a domain runs here for good; None while it moves or libvirt does not say."""
-        domains = await self._runtime.domains.here()
-        if domains is None:
-            return None
-        found = next((domain for domain in domains if domain.uuid == uuid), None)
-        return None if found is not None and found.job is not None else found is not None
+        return await self._runtime.domains.runs(uuid)
 
     async def _ask(self, peer: PeerConfig | None, uuid: str) -> bool | None:
         if peer is None:
@@ -127,7 +123,8 @@ class TicketReconciler:
 
     async def _register(self, domains: list[DomainInfo]) -> None:
         """Tell the fleet of domains that run here and that it does not know, or knows elsewhere."""
-        here = {domain.uuid: domain for domain in domains if domain.job is None}
+        active = {domain.uuid for domain in domains}
+        here = {domain.uuid: domain for domain in domains if not domain.is_moving}
         name = self._runtime.name
         known = await self._coordination.look(
             lambda fleet: {
@@ -143,7 +140,7 @@ class TicketReconciler:
                     PutDomain(uuid=uuid, name=domain.name, memory_bytes=domain.memory_bytes)
                 )
         for uuid, (owner, _, is_moving) in known.items():
-            if owner == name and uuid not in here and not is_moving:
+            if owner == name and uuid not in active and not is_moving:
                 await self._give_away(uuid)
 
     async def _give_away(self, uuid: str) -> None:

@@ -277,7 +277,7 @@ class ForecastLoop:
 
     async def _measure_dirty_rates(self) -> None:
         for domain in await self._runtime.domains.listed():
-            if domain.job is None:
+            if not domain.is_moving:
                 await self.dirty_rate(domain.uuid)
 
     async def dirty_rate(self, uuid: str) -> float | None:

@@ -16,7 +16,7 @@ from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import over_transfer
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.errors import DwcpError, NotFoundError
+from dwcp_migrate.errors import DwcpError, NoAnswerError, NotFoundError
 from dwcp_migrate.hypervisor.base import DomainInfo
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 
@@ -84,7 +84,10 @@ class PredictionHandlers:
         return Measured(guests=guests, links=self.links())
 
     async def _domain(self, name: str) -> DomainInfo:
-        for found in await self._runtime.domains.listed():
+        domains = await self._runtime.domains.here()
+        if domains is None:
+            raise NoAnswerError("libvirt does not say which domains run here", hint="see `dwcp-migrate doctor`")
+        for found in domains:
             if name in {found.name, found.uuid}:
                 return found
         raise NotFoundError(f"no domain {name!r} runs here", hint="`virsh list` lists those that do")

@@ -34,5 +34,5 @@ def command(path: Path) -> None:
         journald="JOURNAL_STREAM" in os.environ,
         stream=logs.standard_output(),
     )
-    watcher = LibvirtWatcher(config.libvirt_uri) if config.libvirt_uri else None
+    watcher = LibvirtWatcher(config.libvirt_uri, config.state_directory) if config.libvirt_uri else None
     asyncio.run(serve(config, path, watcher, NftInterceptor))

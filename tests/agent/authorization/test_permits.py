@@ -322,7 +322,7 @@ async def test_what_a_crash_left_open_is_settled_by_libvirt_on_both_hosts(
     assert (world.state, world.machine.fleet.domains[UUID].owner) == (state, owner)
 
 
-@pytest.mark.parametrize("why", ["carried", "recent", "moving", "no-libvirt", "unreachable"])
+@pytest.mark.parametrize("why", ["carried", "recent", "moving", "no-libvirt", "hung", "unreachable"])
 async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
     await world.agree()
     source, destination = world.hosts["a"], world.hosts["b"]
@@ -332,6 +332,7 @@ async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
         destination.permits.carried.clear()
     source.runs(job=JobStatistics(outgoing=True) if why == "moving" else None)
     source.watcher.connected = why != "no-libvirt"
+    source.watcher.hung |= {UUID} if why == "hung" else set()
     source.is_reachable = why != "unreachable"
     await destination.recovery.look()
     assert world.state == "running"

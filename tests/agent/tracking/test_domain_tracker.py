@@ -11,7 +11,7 @@ from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, JobStatistics
+from dwcp_migrate.hypervisor.base import DomainCondition, DomainEvent, DomainInfo, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.protocol.control import DomainName
 
@@ -79,4 +79,38 @@ async def test_the_first_that_libvirt_speaks_of_is_not_the_first_whose_connectio
     watcher.say(DomainEvent("left", OTHER, "other"))
     assert ledger.get("one").uuid == OTHER  # type: ignore[union-attr]
     assert (await domains.verdict("one")).result == "completed"
+    await domains.close()
+
+
+async def test_what_libvirt_does_not_say_is_not_taken_for_a_domain_that_is_not_here(tmp_path: Path) -> None:
+    watcher = FakeWatcher([domain(None), DomainInfo(OTHER, "other", MEMORY_BYTES)])
+    domains = DomainTracker(watcher, MigrationRegistry(MigrationHistory(tmp_path), time.time))
+    await domains.start()
+    assert [await domains.runs(uuid) for uuid in (UUID, OTHER, "nobody")] == [True, True, False]
+    watcher.hung.add(UUID)
+    assert [await domains.runs(uuid) for uuid in (UUID, OTHER, "nobody")] == [None, True, False]
+    assert {found.uuid for found in await domains.here() or []} == {UUID, OTHER}
+    watcher.connected = False
+    assert [await domains.runs(uuid) for uuid in (UUID, OTHER, "nobody")] == [None, None, None]
+    assert await domains.here() is None
+    await domains.close()
+
+
+@pytest.mark.parametrize("condition", ["migrating", "postcopy", "postcopy-failed"])
+async def test_a_domain_in_the_middle_of_a_migration_does_not_run_here_for_good(
+    tmp_path: Path, condition: DomainCondition
+) -> None:
+    watcher = FakeWatcher([DomainInfo(UUID, "guest", MEMORY_BYTES, condition=condition)])
+    domains = DomainTracker(watcher, MigrationRegistry(MigrationHistory(tmp_path), time.time))
+    await domains.start()
+    assert await domains.runs(UUID) is None
+    await domains.close()
+
+
+async def test_a_domain_that_hangs_does_not_hide_which_others_leave(tmp_path: Path) -> None:
+    watcher = FakeWatcher([domain(1000), DomainInfo(OTHER, "other", MEMORY_BYTES)])
+    watcher.hung.add(OTHER)
+    domains = DomainTracker(watcher, MigrationRegistry(MigrationHistory(tmp_path), time.time))
+    await domains.start()
+    assert await domains.leaving() == (DomainName(UUID, "guest"),)
     await domains.close()

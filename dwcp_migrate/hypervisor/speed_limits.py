@@ -1,0 +1,103 @@
+"""Speed limits that the agent sets on domains' migrations in QEMU itself, and what stood there before.
+
+Libvirt keeps one limit a domain. A migration begins with it or with its own `--bandwidth`, and `virsh
+migrate-setspeed` may change it at any time: so each change looks at what stands there first. What is not ours is the
+user's; ours never exceeds it, and only ours is ever put back, whatever has happened meanwhile.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from dwcp_migrate.durable import write_whole
+from dwcp_migrate.logs import get_logger
+from dwcp_migrate.units import MIB
+
+LIMITS_MAX: Final = 1024
+"""Domains whose limits are remembered; beyond it none is set."""
+
+log = get_logger(component="libvirt")
+
+
+class _Limit(msgspec.Struct, frozen=True):
+    """In MiB/s, as libvirt counts: what the user had, and what the agent has set over it."""
+
+    users: int
+    ours: int
+
+
+class SpeedLimits:
+    """The limits that are in force, on disk as well. Its methods block: they are called on threads.
+
+    Args:
+        path: where they are kept; None keeps them in memory only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._limits: dict[str, _Limit] = _read(path) if path else {}
+
+    def left_behind(self) -> list[str]:
+        """UUIDs of the domains that have a limit of ours."""
+        return list(self._limits)
+
+    def change(self, domain: Any, bytes_per_s: float) -> None:
+        """Hold a domain's migration to a rate, never above the user's own; 0 puts the user's back.
+
+        The new limit is on disk before it is in force.
+
+        Raises:
+            libvirt.libvirtError: libvirt refuses.
+        """
+        uuid = domain.UUIDString()
+        known = self._limits.get(uuid)
+        if known is None and (not bytes_per_s or len(self._limits) >= LIMITS_MAX):
+            return
+        stands = domain.migrateGetMaxSpeed(0)
+        is_ours = known is not None and stands == known.ours
+        users = known.users if known is not None and is_ours else stands
+        if not bytes_per_s:
+            if is_ours:
+                domain.migrateSetMaxSpeed(users, 0)
+            self._keep(uuid, None)
+            return
+        ours = min(users, max(1, round(bytes_per_s / MIB))) if users else max(1, round(bytes_per_s / MIB))
+        if ours == users:  # the user's own is no higher than what we would set
+            if is_ours:
+                domain.migrateSetMaxSpeed(users, 0)
+            self._keep(uuid, None)
+            return
+        self._keep(uuid, _Limit(users, ours))
+        domain.migrateSetMaxSpeed(ours, 0)
+
+    def forget(self, uuid: str) -> None:
+        """The domain is gone, and its limit with it."""
+        self._keep(uuid, None)
+
+    def _keep(self, uuid: str, limit: _Limit | None) -> None:
+        with self._lock:
+            if self._limits.get(uuid) == limit:
+                return
+            if limit is None:
+                del self._limits[uuid]
+            else:
+                self._limits[uuid] = limit
+            if self._path is None:
+                return
+            try:
+                write_whole(self._path, msgspec.json.encode(self._limits), mode=0o640)
+            except OSError as error:
+                log.warning("speed limits are not kept: a crash would leave them behind", error=str(error))
+
+
+def _read(path: Path) -> dict[str, _Limit]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Limit])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("speed limits of before cannot be read", path=str(path), error=str(error))
+        return {}
