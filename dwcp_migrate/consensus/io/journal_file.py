@@ -34,6 +34,7 @@ class JournalFile:
             self._take_lock()
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._size = os.fstat(self._file).st_size
+            self._durable = 0
         except OSError as error:
             raise ConsensusError(f"journal {path}: {error.strerror}") from error
 
@@ -45,14 +46,15 @@ class JournalFile:
             raise ConsensusError(f"journal {self._path} is in use", hint="one replica for each journal") from None
 
     def read(self) -> list[records.Entry]:
-        """Read everything and cut a torn tail off.
+        """Read everything, cut a torn tail off, and make the rest durable: a killed process may have left it unsynced.
 
         Raises:
-            ConsensusError: as `journal.decode`.
+            ConsensusError: as `records.decode`; or as `append`.
         """
         entries, end = records.decode(self._path.read_bytes())
         os.ftruncate(self._file, end)
         self._size = end
+        self.sync()
         return entries
 
     def append(self, entries: Iterable[records.Entry], *, sync: bool) -> None:
@@ -62,7 +64,7 @@ class JournalFile:
             OSError: the disk is full or refuses: what was written in part is cut off again; it may be tried again.
             ConsensusError: a sync failed: what the disk holds is not known any more, the replica must stop.
         """
-        data = b"".join(map(records.encode, entries))
+        data = records.encode_all(entries, self._size, self._durable)
         try:
             _write_all(self._file, data)
         except OSError:
@@ -78,14 +80,15 @@ class JournalFile:
         Raises:
             ConsensusError: as `append`.
         """
-        if not self._sync:
-            return
+        size = self._size
         try:
-            os.fdatasync(self._file)
+            if self._sync:
+                os.fdatasync(self._file)
         except OSError as error:
             raise ConsensusError(
                 f"journal {self._path} cannot be synced: {error.strerror}", hint="check the disk"
             ) from error
+        self._durable = size
 
     def replace(self, entries: Iterable[records.Entry]) -> None:
         """Put a new journal in place of the old one.
@@ -93,7 +96,7 @@ class JournalFile:
         Raises:
             OSError: the disk refuses; the old journal is as it was.
         """
-        data = b"".join(map(records.encode, entries))
+        data = records.encode_all(entries, 0, records.ALL_DURABLE)
         fresh = self._path.with_suffix(".new")
         file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -106,7 +109,7 @@ class JournalFile:
             fresh.unlink(missing_ok=True)
             raise
         os.close(self._file)
-        self._file, self._size = file, len(data)
+        self._file, self._size, self._durable = file, len(data), len(data)
         if self._sync:
             sync_directory(self._path.parent)
 

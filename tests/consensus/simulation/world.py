@@ -39,12 +39,18 @@ class Disk:
     def __init__(self) -> None:
         self.synced = b""
         self._unsynced: list[tuple[bool, bytes]] = []
+        self._size = 0
 
     def write(self, ready: ReplicaOutput) -> None:
         if ready.compacted is not None:
-            self._unsynced.append((True, b"".join(map(records.encode, ready.compacted))))
+            data = records.encode_all(ready.compacted, 0, records.ALL_DURABLE)
+            self._unsynced.append((True, data))
+            self._size = len(data)
         if ready.entries:
-            self._unsynced.append((False, b"".join(map(records.encode, ready.entries))))
+            whole = any(replaces for replaces, _ in self._unsynced)
+            data = records.encode_all(ready.entries, self._size, 0 if whole else len(self.synced))
+            self._unsynced.append((False, data))
+            self._size += len(data)
 
     @property
     def writes(self) -> int:
@@ -54,6 +60,12 @@ class Disk:
         for replaces, data in self._unsynced[:writes]:
             self.synced = data if replaces else self.synced + data
         del self._unsynced[:writes]
+
+    def read(self) -> list[records.Entry]:
+        """Read what is there after a crash; cut a torn tail off."""
+        entries, end = records.decode(self.synced)
+        self.synced, self._size = self.synced[:end], end
+        return entries
 
     def crash(self, rng: random.Random) -> None:
         """Lose power: a prefix of the writes is there, the one after it perhaps in part or garbled."""
@@ -91,8 +103,7 @@ class Node:
         """Begin, or begin again from the journal."""
         if self.up:
             return
-        entries, end = records.decode(self.disk.synced)
-        self.disk.synced = self.disk.synced[:end]
+        entries = self.disk.read()
         self.application = Chain()
         self.replica = PbftReplica(
             self.name, identity(self.name), self.membership, self.application, self.world.options

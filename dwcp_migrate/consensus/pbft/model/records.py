@@ -1,14 +1,20 @@
-"""Journal records: what a replica must find again after a crash, and how a torn tail is read.
+"""Journal records: what a replica must find again after a crash, and how a torn tail is told from damage.
 
-Rule: a record is written and synced before the messages that promise it are sent. So a tail that is cut short or
-garbled holds nothing that anybody was told, and is dropped; a garbled record with good ones behind it was synced and
-is damage.
+Rule: a record is written and synced before the messages that promise it are sent. So what was not synced was told to
+nobody, and is cut off; what was synced and is damaged stops the replica. Each record carries its own offset and how
+much of the journal was durable when it was written. A whole record behind a damaged one, which says that the damaged
+one was durable, proves the damage, whatever else is broken between them.
 
-    record   u32 length, big-endian | u32 CRC-32 of the payload | msgpack [kind, field, ...]
+    record   u32 length, big-endian | u32 CRC-32 of the payload | msgpack [kind, field, ..., place]
+    place    u64 offset of the record | u64 bytes that were durable
+
+Records of release 0.1.0 have no place. Behind a damaged one of them only its direct neighbour proves the damage.
 """
 
+import re
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
@@ -86,14 +92,37 @@ class Committed(msgspec.Struct, frozen=True, array_like=True, tag="committed"):
 
 Entry = Linked | Stable | ViewLeft | Entered | Accepted | WasPrepared | Committed
 
+ALL_DURABLE: Final = 2**63 - 1
+"""Said by the records of a journal that appeared whole."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)
+_PLACE: Final = struct.Struct(">QQ")
+_ARRAY: Final = 0x90
+"""First byte of an encoded array of less than 16 fields, without their number."""
+_START: Final = re.compile(rb"[\x90-\x9f][\xa4-\xa9](?:stable|linked|left|entered|accepted|prepared|committed)")
+"""How a payload begins."""
 
 
-def encode(entry: Entry) -> bytes:
-    """Make a record."""
-    payload = _encoder.encode(entry)
+def encode(entry: Entry, at: int = 0, durable: int = 0) -> bytes:
+    """Make a record.
+
+    Args:
+        entry: to write down.
+        at: offset in the journal where it will stand.
+        durable: bytes of the journal that are durable already.
+    """
+    fields = msgspec.structs.astuple(entry)
+    payload = _encoder.encode((entry.__struct_config__.tag, *fields, _PLACE.pack(at, durable)))
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def encode_all(entries: Iterable[Entry], at: int, durable: int) -> bytes:
+    """Make records that follow each other; see `encode`."""
+    data = bytearray()
+    for entry in entries:
+        data += encode(entry, at + len(data), durable)
+    return bytes(data)
 
 
 def decode(data: bytes) -> tuple[list[Entry], int]:
@@ -103,25 +132,21 @@ def decode(data: bytes) -> tuple[list[Entry], int]:
         Its entries, and how many bytes they take: what follows is a torn tail.
 
     Raises:
-        ConsensusError: a record is damaged though a later one is whole: not a torn tail, the disk lost something.
+        ConsensusError: what was durable is damaged: not a torn tail, the disk lost something.
     """
     entries: list[Entry] = []
     at = 0
     while (record := _record(data, at)) is not None:
-        payload, end = record
-        try:
-            entries.append(_decoder.decode(payload))
-        except BROKEN as error:
-            raise ConsensusError(
-                f"journal record at byte {at} is of another version: {error}", hint=NEW_KEY_HINT
-            ) from error
+        entry, _, end = record
+        entries.append(entry)
         at = end
-    if _has_record_after(data, at):
+    if _is_damaged(data, at):
         raise ConsensusError(f"journal is damaged at byte {at}", hint=NEW_KEY_HINT)
     return entries, at
 
 
-def _record(data: bytes, at: int) -> tuple[bytes, int] | None:
+def _record(data: bytes, at: int) -> tuple[Entry, int | None, int] | None:
+    """Read the record at `at`: entry, bytes that were durable before it if it says so, where it ends."""
     start = at + _HEADER.size
     if start > len(data):
         return None
@@ -129,12 +154,33 @@ def _record(data: bytes, at: int) -> tuple[bytes, int] | None:
     payload = data[start : start + length]
     if length == 0 or length > RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != checksum:
         return None
-    return payload, start + length
+    try:
+        entry = _decoder.decode(payload)
+    except BROKEN as error:
+        raise ConsensusError(
+            f"journal record at byte {at} is of another version: {error}", hint=NEW_KEY_HINT
+        ) from error
+    if payload[0] - _ARRAY < len(entry.__struct_fields__) + 2:  # its kind comes first, its place last
+        return entry, None, start + length
+    place, durable = _PLACE.unpack(payload[-_PLACE.size :])
+    return (entry, durable, start + length) if place == at else None
 
 
-def _has_record_after(data: bytes, at: int) -> bool:
-    """Tell whether the damaged record at `at` has a plausible length and a whole record behind it."""
+def _is_damaged(data: bytes, at: int) -> bool:
+    """Tell whether what is broken at `at` was durable once."""
     if at + _HEADER.size > len(data):
         return False
+    for start in _START.finditer(data, at + _HEADER.size):
+        record = _record_or_none(data, start.start() - _HEADER.size)
+        if record is not None and record[1] is not None and record[1] > at:
+            return True
     length, _ = _HEADER.unpack_from(data, at)
-    return 0 < length <= RECORD_BYTES_MAX and _record(data, at + _HEADER.size + length) is not None
+    behind = _record_or_none(data, at + _HEADER.size + length) if 0 < length <= RECORD_BYTES_MAX else None
+    return behind is not None and behind[1] is None
+
+
+def _record_or_none(data: bytes, at: int) -> tuple[Entry, int | None, int] | None:
+    try:
+        return _record(data, at)
+    except ConsensusError:
+        return None
