@@ -24,7 +24,8 @@
     │   └── JournalError                    the log or the snapshot on this host's disk
     ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
     │   └── EpochError                      of members that do not decide now, or are not proven to
-    └── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
+    ├── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
+    └── UnfinishedError            exit 14  a plan was carried out in part
 
 A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
 """
@@ -183,3 +184,9 @@ class PlacementError(DwcpError):
     """No host takes a domain, a plan cannot go on, or the description of the fleet contradicts itself."""
 
     exit_code = 13
+
+
+class UnfinishedError(DwcpError):
+    """A plan was carried out in part: domains are left that it was to move, or it was stopped."""
+
+    exit_code = 14

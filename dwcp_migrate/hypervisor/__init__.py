@@ -4,6 +4,7 @@
     libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement
     libvirt_calls, libvirt_facts    its calls on threads of their purpose, with time-outs; what its answers mean
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
+    migration_options               virsh's options of a migration as libvirt's flags and parameters
     intercept, nftables, network    the redirect of migration connections, and the host's addresses
     hook, announcements             what libvirt's hook says of incoming migrations
 

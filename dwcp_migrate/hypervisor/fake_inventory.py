@@ -9,7 +9,9 @@ from collections.abc import Callable  # noqa: TC003 - an attribute that others s
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.inventory import DomainFacts, HostFacts
+from dwcp_migrate.hypervisor.inventory import DomainFacts, GuestId, HostFacts, JobFacts
+from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.units import MIB
 
 
 class FakeHypervisors:
@@ -22,7 +24,10 @@ class FakeHypervisors:
         dead: URIs that do not answer.
         jobs: URI and domain of migration jobs that run, begun by nobody here; each is gone once it was asked about.
         before_migration: called with URI, domain and destination as a migration begins; what it raises fails it.
-        migrations: that were asked for.
+        troubles: by domain, libvirt's words for one that it cannot be asked about.
+        endless: domains whose migrations never converge: each goes on until it is aborted, or switched to postcopy.
+        deaf: domains whose migrations cannot be ended either.
+        migrations: that were asked for, with URI, domain and destination; `options` of each.
         running_most: most migrations that ran at once.
     """
 
@@ -32,7 +37,12 @@ class FakeHypervisors:
         self.dead: set[str] = set()
         self.jobs: dict[tuple[str, str], str] = {}
         self.before_migration: Callable[[str, str, str], None] = _nothing
+        self.troubles: dict[str, str] = {}
+        self.endless: set[str] = set()
+        self.deaf: set[str] = set()
         self.migrations: list[tuple[str, str, str]] = []
+        self.options: list[MigrationOptions] = []
+        self._ends: dict[str, tuple[threading.Event, list[str]]] = {}
         self.running_most = 0
         self._running_now = 0
         self._lock = threading.Lock()
@@ -50,23 +60,31 @@ class FakeHypervisors:
         """See `inventory.Hypervisors.domains`."""
         self._answer(uri)
         with self._lock:
-            return list(self.running[uri].values())
+            return [
+                msgspec.structs.replace(one, trouble=self.troubles.get(one.name, ""))
+                for one in self.running[uri].values()
+            ]
 
     def accepts(self, uri: str, cpu: str) -> bool:
         """See `inventory.Hypervisors.accepts`: a host whose facts name a pool `no:CPU` does not."""
         self._answer(uri)
         return f"no:{cpu}" not in self.hosts[uri].pools
 
-    def migrate(self, uri: str, name: str, destination: str) -> None:
+    def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
         """See `inventory.Hypervisors.migrate`."""
         self._answer(uri)
+        name = guest.name
         with self._lock:
             self.migrations.append((uri, name, destination))
+            self.options.append(options)
+            self._ends[name] = (threading.Event(), [])
             self._running_now += 1
             self.running_most = max(self.running_most, self._running_now)
         try:
             self.before_migration(uri, name, destination)
             self._answer(destination)
+            if name in self.endless:
+                self._go_on(uri, name)
             self.move(uri, name, destination)
         finally:
             with self._lock:
@@ -83,13 +101,41 @@ class FakeHypervisors:
                 raise HypervisorError(f"{uri}: no domain {name}")
             self.running[destination][name] = self.running[uri].pop(name)
 
-    def job_runs(self, uri: str, name: str) -> bool:
-        """See `inventory.Hypervisors.job_runs`; a job ends at its destination after it was seen once."""
+    def job(self, uri: str, guest: GuestId) -> JobFacts | None:
+        """See `inventory.Hypervisors.job`; one of `jobs` ends at its destination after it was seen once."""
         self._answer(uri)
-        destination = self.jobs.pop((uri, name), "")
+        destination = self.jobs.pop((uri, guest.name), "")
         if destination:
-            self.move(uri, name, destination)
-        return bool(destination)
+            self.move(uri, guest.name, destination)
+        busy = destination or (guest.name in self.endless and guest.name in self._ends)
+        return JobFacts(passes=7, remaining_bytes=MIB, bytes_per_s=1e6, dirty_bytes_per_s=2e6) if busy else None
+
+    def abort(self, uri: str, guest: GuestId) -> None:
+        """See `inventory.Hypervisors.abort`."""
+        self._end(uri, guest, "operation aborted: migration out job: canceled by client")
+
+    def start_postcopy(self, uri: str, guest: GuestId) -> None:
+        """See `inventory.Hypervisors.start_postcopy`."""
+        self._end(uri, guest, "")
+
+    def suspend(self, uri: str, guest: GuestId) -> None:
+        """See `inventory.Hypervisors.suspend`."""
+        self._end(uri, guest, "")
+
+    def _go_on(self, uri: str, name: str) -> None:
+        """Migrate until somebody ends it."""
+        ended, errors = self._ends[name]
+        ended.wait()
+        if errors:
+            raise HypervisorError(f"{uri}: {errors[0]}")
+
+    def _end(self, uri: str, guest: GuestId, error: str) -> None:
+        self._answer(uri)
+        if guest.name in self.deaf:
+            raise HypervisorError(f"{uri}: Timed out during operation: cannot acquire state change lock")
+        ended, errors = self._ends[guest.name]
+        errors += [error] if error else []
+        ended.set()
 
     def mark(self, uri: str, name: str, *, arriving: bool) -> None:
         """Let a domain be the second half of a migration."""

@@ -7,14 +7,15 @@ host, opened when it is needed; a host that does not answer is an answer too.
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.migration_options import MigrationOptions, flags, parameters
 from dwcp_migrate.units import KIB, MIB, PAGE_BYTES
 
 T = TypeVar("T")
@@ -56,12 +57,13 @@ class DomainFacts(msgspec.Struct, frozen=True, kw_only=True):
         cpu: of a guest that runs on the host's CPU: libvirt's description; `cpu_key` names it.
         pools: storage pools that its disks come from, `networks` likewise.
         huge_page_bytes: size of the pages that back its memory, 0 for normal ones.
+        trouble: libvirt's own words where it could not be asked about it; then sizes may be missing (0).
     """
 
     name: str
     uuid: str
-    vcpus: int
-    memory_bytes: int
+    vcpus: int = 0
+    memory_bytes: int = 0
     arriving: bool = False
     migrating: bool = False
     persistent: bool = False
@@ -71,6 +73,29 @@ class DomainFacts(msgspec.Struct, frozen=True, kw_only=True):
     pools: list[str] = []
     networks: list[str] = []
     huge_page_bytes: int = 0
+    trouble: str = ""
+
+
+class GuestId(NamedTuple):
+    """How a domain is found on a host: by its UUID, or where that is not known by its name."""
+
+    name: str
+    uuid: str = ""
+
+
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain's migration job.
+
+    Attributes:
+        passes: over its memory so far, 0 where libvirt does not say.
+        remaining_bytes: of memory and disks.
+        bytes_per_s: that are sent, `dirty_bytes_per_s` that the guest writes meanwhile.
+    """
+
+    passes: int = 0
+    remaining_bytes: int = 0
+    bytes_per_s: float = 0.0
+    dirty_bytes_per_s: float = 0.0
 
 
 class Hypervisors(Protocol):
@@ -97,18 +122,39 @@ class Hypervisors(Protocol):
             HypervisorError: it does not answer.
         """
 
-    def migrate(self, uri: str, name: str, destination: str) -> None:
+    def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
         """Migrate a domain live, host to host, and wait until it has arrived.
 
         Raises:
             HypervisorError: it did not, or nobody knows.
         """
 
-    def job_runs(self, uri: str, name: str) -> bool:
-        """Whether a domain has a migration job on a host.
+    def job(self, uri: str, guest: GuestId) -> JobFacts | None:
+        """Read a domain's job on a host; None if it has none, or does not run there.
 
         Raises:
             HypervisorError: the host does not answer.
+        """
+
+    def abort(self, uri: str, guest: GuestId) -> None:
+        """End a domain's migration; it runs on where it is.
+
+        Raises:
+            HypervisorError: libvirt refuses, or does not answer.
+        """
+
+    def start_postcopy(self, uri: str, guest: GuestId) -> None:
+        """Let a domain that migrates with `MigrationOptions.postcopy` run on at its destination at once.
+
+        Raises:
+            HypervisorError: libvirt refuses, or does not answer.
+        """
+
+    def suspend(self, uri: str, guest: GuestId) -> None:
+        """Pause a domain, so that its migration comes to its end; it runs again at its destination.
+
+        Raises:
+            HypervisorError: libvirt refuses, or does not answer.
         """
 
 
@@ -127,37 +173,48 @@ class LibvirtHypervisors:
 
     def domains(self, uri: str) -> list[DomainFacts]:
         """See `Hypervisors.domains`."""
-        return self._ask(uri, _domains)
+        return self._ask(uri, read_domains)
 
     def accepts(self, uri: str, cpu: str) -> bool:
         """See `Hypervisors.accepts`."""
         good = (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)
         return self._ask(uri, lambda connection: bool(connection.compareCPU(cpu, 0) in good))
 
-    def migrate(self, uri: str, name: str, destination: str) -> None:
+    def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
         """See `Hypervisors.migrate`."""
 
         def go(connection: Any) -> None:
-            domain = connection.lookupByName(name)
-            flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
-            if domain.isPersistent():
-                flags |= libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-            domain.migrateToURI3(destination, {}, flags)
+            domain = _find(connection, guest)
+            domain.migrateToURI3(
+                destination, parameters(options), flags(options, persistent=bool(domain.isPersistent()))
+            )
 
         self._ask(uri, go)
 
-    def job_runs(self, uri: str, name: str) -> bool:
-        """See `Hypervisors.job_runs`."""
+    def job(self, uri: str, guest: GuestId) -> JobFacts | None:
+        """See `Hypervisors.job`."""
 
-        def asked(connection: Any) -> bool:
+        def asked(connection: Any) -> JobFacts | None:
             try:
-                return bool(connection.lookupByName(name).jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+                return job_facts(_find(connection, guest).jobStats())
             except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    return False
+                if error.get_error_code() in {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}:
+                    return None
                 raise
 
         return self._ask(uri, asked)
+
+    def abort(self, uri: str, guest: GuestId) -> None:
+        """See `Hypervisors.abort`."""
+        self._ask(uri, lambda connection: _find(connection, guest).abortJob())
+
+    def start_postcopy(self, uri: str, guest: GuestId) -> None:
+        """See `Hypervisors.start_postcopy`."""
+        self._ask(uri, lambda connection: _find(connection, guest).migrateStartPostCopy())
+
+    def suspend(self, uri: str, guest: GuestId) -> None:
+        """See `Hypervisors.suspend`."""
+        self._ask(uri, lambda connection: _find(connection, guest).suspend())
 
     def close(self) -> None:
         """Close all connections."""
@@ -175,7 +232,7 @@ class LibvirtHypervisors:
                 broken = self._connections.get(uri)
                 if broken is not None and not _is_alive(broken):
                     del self._connections[uri]
-            raise HypervisorError(f"{uri}: {error}", hint="virsh -c URI list shows whether it answers") from error
+            raise HypervisorError(f"{uri}: {error}", hint=f"`virsh -c {uri} list` shows whether it answers") from error
 
     def _connection(self, uri: str) -> Any:
         with self._lock:
@@ -234,21 +291,68 @@ def _listed(listing: Callable[[int], list[Any]], active: int) -> list[Any]:
         raise
 
 
-def _domains(connection: Any) -> list[DomainFacts]:
-    """Read domains that run; one that goes away meanwhile is left out."""
-    found = []
-    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[:DOMAINS_MAX]:
-        with contextlib.suppress(libvirt.libvirtError):
-            found.append(_domain(domain))
-    return found
+def _find(connection: Any, guest: GuestId) -> Any:
+    return connection.lookupByUUIDString(guest.uuid) if guest.uuid else connection.lookupByName(guest.name)
 
 
-def _domain(domain: Any) -> DomainFacts:
-    facts = domain_facts(domain.XMLDesc(0))
-    job = _job(domain)
-    return msgspec.structs.replace(
-        facts, arriving=job == "incoming", migrating=job == "outgoing", persistent=bool(domain.isPersistent())
+def job_facts(stats: Mapping[str, Any]) -> JobFacts | None:
+    """Read libvirt's statistics of a job; None where there is none."""
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    return JobFacts(
+        passes=stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_ITERATION, 0),
+        remaining_bytes=stats.get("data_remaining", 0),
+        bytes_per_s=float(stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_BPS, 0)),
+        dirty_bytes_per_s=float(
+            stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE, 0)
+            * stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE, PAGE_BYTES)
+        ),
     )
+
+
+def read_domains(connection: Any) -> list[DomainFacts]:
+    """Read the domains that run on a libvirt connection.
+
+    One that went away meanwhile is left out. One that libvirt cannot be asked about is among them, with libvirt's
+    words as its `trouble`: it runs there, whatever its state.
+
+    Raises:
+        HypervisorError: more than DOMAINS_MAX.
+    """
+    domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    if len(domains) > DOMAINS_MAX:
+        raise HypervisorError(f"{len(domains)} domains on one host are more than {DOMAINS_MAX}")
+    return [facts for domain in domains if (facts := _domain(domain)) is not None]
+
+
+def _domain(domain: Any) -> DomainFacts | None:
+    """Read a domain; None once it does not run any more."""
+    facts = DomainFacts(name=domain.name(), uuid=domain.UUIDString())
+    try:
+        facts = domain_facts(domain.XMLDesc(0))
+        job = _job(domain)
+        persistent = bool(domain.isPersistent())
+    except HypervisorError as error:
+        return msgspec.structs.replace(facts, trouble=str(error))
+    except libvirt.libvirtError as error:
+        return None if _is_gone(domain, error) else msgspec.structs.replace(facts, trouble=str(error))
+    return msgspec.structs.replace(
+        facts, arriving=job == "incoming", migrating=job == "outgoing", persistent=persistent
+    )
+
+
+def _is_gone(domain: Any, error: libvirt.libvirtError) -> bool:
+    """Whether an error means that a domain ended or moved away while it was read."""
+    if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+        return True
+    return error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and not _is_active(domain)
+
+
+def _is_active(domain: Any) -> bool:
+    try:
+        return bool(domain.isActive())
+    except libvirt.libvirtError as error:
+        return bool(error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN)
 
 
 def _job(domain: Any) -> str:
@@ -256,8 +360,10 @@ def _job(domain: Any) -> str:
     try:
         return "outgoing" if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE else ""
     except libvirt.libvirtError as error:
-        # The destination of a migration has statistics for nobody (qemuDomainGetJobStatsInternal).
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+        # The destination of a migration has statistics for nobody: "available only on the source host".
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
+            return "incoming"
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and _is_active(domain):
             return "incoming"
         if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
             return ""

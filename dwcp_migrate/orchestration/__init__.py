@@ -2,9 +2,12 @@
 
 Modules:
     executor: execution of a plan, step by step
+    failures: refused migrations, as a plan remembers them
     fleet_constraints: rules, limits and moves in flight of the cluster state, applied to a fleet
     fleet_source: sources of a fleet
     move_cost: cost of a move, as predicted or measured by the local agent
     plan_journal: journal of a plan, from which it resumes
     shared_state: the cluster state as placement reads it, through the local agent
+    watched_migration: one migration, with a bound on its time
+    workspace: fleet, rules, forecasts and journal of one command
 """

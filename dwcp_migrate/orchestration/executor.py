@@ -1,41 +1,34 @@
 """Carries plans out: libvirt's own migrations, as many at once as the policy lets, each step noted in the journal.
 
 The rule here: reality first. Before a step begins its domain must run where the plan says, and its destination must
-answer. Where that is not so, or a migration failed, nothing new begins; when what runs has ended the fleet is read
-anew, and the same goal planned again. A domain that failed FAILURES_MAX times stays where it is.
+answer; a step that fails or does not hold keeps back only those that come after it. When nothing more can begin the
+fleet is read anew, and the same goal planned again, with what was refused remembered. A drained host is empty when its
+libvirtd says so at the end, and not before.
 
     begun, process killed ──> resume: a job still runs?  wait for its end
                                        runs at the destination?  done
                                        runs at the source?       failed, planned again
 """
 
-import contextlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Final, Protocol
 
-import msgspec
-
-from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError
-from dwcp_migrate.hypervisor.inventory import Hypervisors
+from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError, UnfinishedError
+from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.orchestration.failures import remembering
 from dwcp_migrate.orchestration.fleet_source import FleetSource
-from dwcp_migrate.orchestration.plan_journal import Ending, PlanJournal
+from dwcp_migrate.orchestration.plan_journal import PlanJournal
+from dwcp_migrate.orchestration.watched_migration import POLL_S, Hosts, WatchedMigration
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
-from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_again
 
-FAILURES_MAX: Final = 2
-"""A domain whose migration failed so often is left alone: the next attempt would most likely fail too."""
-
-PLANS_MAX: Final = 20
-"""New plans for one goal; a fleet that changes faster than plans are carried out is for its operator."""
-
-POLL_S: Final = 0.5
-"""Between two looks at a migration that another process began."""
+FRUITLESS_MAX: Final = 20
+"""Plans in a row of which no step was begun; a fleet that changes faster than that is for its operator."""
 
 
 class Watcher(Protocol):
@@ -50,44 +43,8 @@ class Watcher(Protocol):
     def planned_again(self, plan: Plan, why: str) -> None:
         """The fleet was not as the plan took it for."""
 
-
-@dataclass(slots=True)
-class Hosts:
-    """The ways to the hosts.
-
-    Attributes:
-        hypervisors: asks libvirtds.
-        uris: of each host, as this one reaches it, and as the others do.
-    """
-
-    hypervisors: Hypervisors
-    uris: Mapping[str, tuple[str, str]]
-
-    def runs(self, domain: str, host: str) -> bool:
-        """Whether a domain runs on a host and is not about to arrive there.
-
-        Raises:
-            HypervisorError: the host does not answer.
-        """
-        found = self.hypervisors.domains(self.uris[host][0])
-        return any(one.name == domain and not one.arriving for one in found)
-
-    def migrate(self, step: Step) -> None:
-        """Carry a step out.
-
-        Raises:
-            HypervisorError: it failed.
-        """
-        self.hypervisors.migrate(self.uris[step.source][0], step.domain, self.uris[step.destination][1])
-
-    def wait_for_job(self, step: Step, stop: Event) -> None:
-        """Wait for the end of a migration that another process began.
-
-        Raises:
-            HypervisorError: the source does not answer.
-        """
-        while self.hypervisors.job_runs(self.uris[step.source][0], step.domain) and not stop.wait(POLL_S):
-            pass
+    def waiting(self, left: list[Unfinished]) -> None:
+        """All is done but for migrations that others began."""
 
 
 @dataclass(slots=True)
@@ -97,10 +54,13 @@ class PlanExecutor:
     Attributes:
         hosts: the ways to them.
         source: reads the fleet anew.
-        policy: limits of migrations at once.
-        cost: forecasts.
         watcher: hears what happens.
+        policy: limits of migrations at once, and of their time.
+        cost: forecasts.
+        options: of the migrations.
         stop: set it to begin nothing more.
+        leave: set it to wait no longer for what runs either.
+        clock: seconds since the epoch, for the journal.
     """
 
     hosts: Hosts
@@ -108,7 +68,9 @@ class PlanExecutor:
     watcher: Watcher
     policy: PlacementPolicy = field(default_factory=PlacementPolicy)
     cost: MoveCost = default_cost
+    options: MigrationOptions = field(default_factory=MigrationOptions)
     stop: Event = field(default_factory=Event)
+    leave: Event = field(default_factory=Event)
     clock: Callable[[], float] = wall_clock
 
     def run(self, journal: PlanJournal) -> list[Unfinished]:
@@ -119,70 +81,114 @@ class PlanExecutor:
 
         Raises:
             PlacementError: the fleet changes faster than plans are carried out, or its goal is gone.
+            HypervisorError: the host to be emptied does not answer; the journal can be taken up again.
+            UnfinishedError: it was told to leave what runs; the journal can be taken up again.
         """
-        self._settle_begun(journal)
-        while not self._run_plan(journal):
-            if self.stop.is_set():
-                journal.end("stopped")
-                return journal.progress.plan.left
-            if journal.progress.plans >= PLANS_MAX:
+        fruitless = 0
+        while True:
+            run = PlanRun(self, journal)
+            run.carry_out()
+            if run.is_complete and journal.progress.plan.goal.purpose != "drain":
+                left = journal.progress.plan.left
+                break
+            if self.stop.is_set() and not run.is_complete:
+                return self._stopped(journal, journal.progress.plan)
+            fruitless = 0 if run.has_begun else fruitless + 1
+            if fruitless >= FRUITLESS_MAX:
                 journal.end("stopped")
                 raise PlacementError(
-                    f"{PLANS_MAX} plans were overtaken by events", hint="look at the fleet, then try again"
+                    f"{fruitless} plans in a row were overtaken by events", hint="look at the fleet, then try again"
                 )
-            self._plan_again(journal, "the fleet is not as it was planned for")
-        ending: Ending = "completed"
-        journal.end(ending)
-        return journal.progress.plan.left
+            plan = self._plan_again(journal)
+            if not plan.steps:
+                left = plan.left
+                break
+            if self.stop.is_set():
+                return self._stopped(journal, plan)
+            journal.plan_again(plan)
+            self.watcher.planned_again(plan, run.why or "more is to be done than was planned")
+        journal.end("completed")
+        return left
 
-    def _settle_begun(self, journal: PlanJournal) -> None:
-        """Find out what became of steps that a process that died had begun."""
-        for number, state in sorted(journal.progress.states.items()):
-            if state != "begun":
-                continue
-            step = journal.progress.plan.steps[number]
-            error = ""
+    def _stopped(self, journal: PlanJournal, plan: Plan) -> list[Unfinished]:
+        """End the journal before the plan is done; what is left of it."""
+        states = journal.progress.states if plan is journal.progress.plan else {}
+        journal.end("stopped")
+        waiting = [step for step in plan.steps if states.get(step.number) != "done"]
+        why = "the plan was stopped before it was moved"
+        return [*plan.left, *(Unfinished(domain=one.domain, host=one.source, why=why) for one in waiting)]
+
+    def _plan_again(self, journal: PlanJournal) -> Plan:
+        """Plan for the same goal in the fleet as it is now; where only others' migrations are left, after their end."""
+        until = steady_clock() + self.policy.migration_s_max
+        is_said = False
+        while True:
+            fleet = remembering(self.source.snapshot(), journal.progress.failures)
             try:
-                self.hosts.wait_for_job(step, self.stop)
-                if not self.hosts.runs(step.domain, step.destination):
-                    error = f"{step.domain} did not arrive at {step.destination}"
-            except HypervisorError as failure:
-                error = str(failure)
-            self._note(journal, step, error)
+                plan = plan_again(journal.progress.plan, fleet, self.policy, self.cost)
+            except PlacementError:
+                journal.end("stopped")
+                raise
+            others = [one for one in plan.left if one.in_flight]
+            if plan.steps or not others or steady_clock() >= until or self.stop.is_set():
+                return plan
+            if not is_said:
+                self.watcher.waiting(others)
+                is_said = True
+            self.stop.wait(POLL_S)
 
-    def _run_plan(self, journal: PlanJournal) -> bool:
-        """Carry out the newest plan; False if it must be made anew."""
-        plan, states = journal.progress.plan, journal.progress.states
-        running: dict[Future[None], Step] = {}
-        sound = "failed" not in states.values()
-        with ThreadPoolExecutor(self.policy.running_max, thread_name_prefix="migrate") as threads:
-            while True:
-                while sound and not self.stop.is_set():
-                    step = self._next(plan, states, list(running.values()))
-                    if step is None:
-                        break
-                    if not self._holds(step):
-                        sound = False
-                        break
-                    if self.stop.is_set():  # asking the hosts took time
-                        break
-                    journal.step(step.number, "begun", self.clock())
-                    self.watcher.begun(step)
-                    running[threads.submit(self.hosts.migrate, step)] = step
-                if not running:
-                    break
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    sound &= self._ended(journal, running.pop(future), future)
-        return sound and len(states) == len(plan.steps)
 
-    def _next(self, plan: Plan, states: Mapping[int, str], running: list[Step]) -> Step | None:
+class PlanRun:
+    """The newest plan of a journal, carried out as far as it goes.
+
+    Args:
+        executor: whose hosts, limits and events count.
+        journal: of the plan.
+
+    Attributes:
+        has_begun: a step was begun, or one that was begun before ended.
+        why: it did not go as it was planned, in words; empty while it does.
+    """
+
+    def __init__(self, executor: PlanExecutor, journal: PlanJournal) -> None:
+        self._executor, self._journal = executor, journal
+        self._plan, self._states = journal.progress.plan, journal.progress.states
+        self._running: dict[int, WatchedMigration] = {}
+        self._overtaken: set[int] = set()
+        self._ended: SimpleQueue[WatchedMigration] = SimpleQueue()
+        self.has_begun = False
+        self.why = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of its steps are done."""
+        return all(self._states.get(step.number) == "done" for step in self._plan.steps)
+
+    def carry_out(self) -> None:
+        """Carry out what can be.
+
+        Raises:
+            UnfinishedError: it was told to leave what runs.
+        """
+        for number, state in sorted(self._states.items()):
+            if state == "begun":
+                self._start(self._plan.steps[number], is_adopted=True)
+        while True:
+            while not self._executor.stop.is_set() and (step := self._next()) is not None:
+                self._begin(step)
+            if not self._running:
+                return
+            self._wait()
+
+    def _next(self) -> Step | None:
         """The first step that may begin now."""
-        policy = self.policy
+        policy, running = self._executor.policy, [one.step for one in self._running.values()]
         if len(running) >= policy.running_max:
             return None
-        for step in plan.steps:
-            if step.number in states or any(states.get(number) != "done" for number in step.after):
+        for step in self._plan.steps:
+            if step.number in self._states or step.number in self._overtaken:
+                continue
+            if any(self._states.get(number) != "done" for number in step.after):
                 continue
             outgoing = sum(one.source == step.source for one in running)
             incoming = sum(one.destination == step.destination for one in running)
@@ -190,43 +196,80 @@ class PlanExecutor:
                 return step
         return None
 
-    def _holds(self, step: Step) -> bool:
-        """Whether the domain is where the plan has it and the destination answers."""
-        with contextlib.suppress(HypervisorError):
-            if self.hosts.runs(step.domain, step.source):
-                self.hosts.hypervisors.host(self.hosts.uris[step.destination][0])
-                return True
-        return False
+    def _begin(self, step: Step) -> None:
+        """Begin a step, unless the fleet is not as it was planned for."""
+        if why := self._obstacle(step):
+            self._overtaken.add(step.number)
+            self.why = why
+            return
+        if self._executor.stop.is_set():  # asking the hosts took time
+            return
+        self._journal.step(step.number, "begun", self._executor.clock())
+        self._executor.watcher.begun(step)
+        self._start(step, is_adopted=False)
 
-    def _ended(self, journal: PlanJournal, step: Step, future: Future[None]) -> bool:
-        """Note how a step ended; whether it is done."""
-        failure = future.exception()
+    def _start(self, step: Step, *, is_adopted: bool) -> None:
+        executor = self._executor
+        self.has_begun = True
+        self._running[step.number] = WatchedMigration(
+            executor.hosts,
+            step,
+            executor.options,
+            executor.policy.migration_s_max,
+            self._ended,
+            is_adopted=is_adopted,
+        )
+
+    def _obstacle(self, step: Step) -> str:
+        """Why a step cannot begin, in words: its domain is elsewhere by now, or a host does not answer."""
+        hosts = self._executor.hosts
+        try:
+            if not hosts.runs(step, step.source):
+                return f"{step.domain} does not run on {step.source} any more"
+            hosts.hypervisors.host(hosts.addresses[step.destination].ours)
+        except HypervisorError as error:
+            return str(error)
+        return ""
+
+    def _wait(self) -> None:
+        """Wait until one of the migrations that run ends, or something is due."""
+        try:
+            one = self._ended.get(timeout=POLL_S)
+        except Empty:
+            for one in [one for one in self._running.values() if one.look()]:
+                self._note(one.step, one.overdue)
+        else:
+            if one.step.number in self._running:  # else it was given up before
+                self._note(one.step, self._error(one))
+        if self._executor.leave.is_set() and self._running:
+            raise UnfinishedError(_left_running([one.step for one in self._running.values()]), hint=_LEFT_HINT)
+
+    def _error(self, one: WatchedMigration) -> str:
+        """How a migration failed; empty when its domain runs at its destination."""
+        failure, step = one.failure, one.step
         if failure is not None and not isinstance(failure, DwcpError):
             raise failure
-        error = str(failure) if failure is not None else ""
-        if failure is not None:
-            with contextlib.suppress(HypervisorError):
-                if self.hosts.runs(step.domain, step.destination):
-                    error = ""  # libvirt lost its connection to us, not the guest
-        self._note(journal, step, error)
-        return not error
+        if failure is None and not one.is_adopted:
+            return ""
+        try:
+            if self._executor.hosts.runs(step, step.destination):
+                return ""  # libvirt lost its connection to us, not the guest
+        except HypervisorError as error:
+            failure = failure or error
+        return one.overdue or str(failure or f"{step.domain} did not arrive at {step.destination}")
 
-    def _note(self, journal: PlanJournal, step: Step, error: str) -> None:
-        journal.step(step.number, "failed" if error else "done", self.clock(), error)
-        self.watcher.ended(step, error)
-
-    def _plan_again(self, journal: PlanJournal, why: str) -> None:
-        """Read the fleet and plan for the same goal; who failed too often stays."""
-        fleet = without(self.source.snapshot(), journal.progress.failures)
-        plan = plan_again(journal.progress.plan, fleet, self.policy, self.cost)
-        journal.plan_again(plan)
-        self.watcher.planned_again(plan, why)
+    def _note(self, step: Step, error: str) -> None:
+        del self._running[step.number]
+        self._journal.step(step.number, "failed" if error else "done", self._executor.clock(), error)
+        self._executor.watcher.ended(step, error)
+        if error:
+            self.why = f"{step.domain} could not be moved to {step.destination}"
 
 
-def without(fleet: Fleet, failures: Mapping[str, int]) -> Fleet:
-    """The fleet in which domains that failed to migrate too often stay where they are."""
-    domains = [
-        msgspec.structs.replace(one, movable=False) if failures.get(one.name, 0) >= FAILURES_MAX else one
-        for one in fleet.domains
-    ]
-    return msgspec.structs.replace(fleet, domains=domains)
+_LEFT_HINT: Final = "give the same command again to go on; `virsh domjobabort DOMAIN` on the source ends a migration"
+
+
+def _left_running(steps: list[Step]) -> str:
+    """Say which migrations go on without the command."""
+    words = ", ".join(f"{step.domain} ({step.source} -> {step.destination})" for step in steps)
+    return f"left while libvirt migrates on: {words}"

@@ -6,9 +6,10 @@ written whole or not at all.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +36,9 @@ from dwcp_migrate.placement.fleet import (
 from dwcp_migrate.units import MIB
 
 SETTINGS_NAME: Final = "placement.json"
+ASKED_AT_ONCE: Final = 32
+"""libvirtds; one that does not answer takes its time, and the others need not wait for it."""
+
 SETTINGS_BYTES_MAX: Final = 64 * MIB
 OVERCOMMIT: Final = 4.0
 """vCPUs to cores where the settings name none."""
@@ -95,19 +99,41 @@ class FleetFile:
             raise PlacementError(f"cannot read {self.path}: {error.strerror}") from error
 
 
-def addresses(config: Config, own_name: str) -> dict[str, tuple[str, str]]:
-    """URIs of each host: as this host reaches its libvirtd, and as the others' libvirtds do."""
+class HostAddress(NamedTuple):
+    """How a host's libvirtd and QEMU are reached.
+
+    Attributes:
+        ours: URI of its libvirtd for this host.
+        theirs: for the other hosts' libvirtds.
+        migrate: where its QEMU listens for migrations; empty lets libvirt choose.
+    """
+
+    ours: str
+    theirs: str
+    migrate: str = ""
+
+
+def addresses(config: Config, own_name: str) -> dict[str, HostAddress]:
+    """Addresses of this host and its configured peers, by name."""
 
     def uri(name: str, address: str) -> str:
-        return config.placement.uri.format(name=name, address=address)
+        return config.placement.uri.format(name=name, address=_in_uri(address))
 
-    own = (config.libvirt_uri, uri(own_name, config.placement.address or own_name))
-    found = {own_name: own}
+    def migrate(address: str) -> str:
+        return f"tcp://{_in_uri(address)}" if address else ""
+
+    own = config.placement.address
+    found = {own_name: HostAddress(config.libvirt_uri, uri(own_name, own or own_name), migrate(own))}
     for peer in config.peers:
         if peer.name != own_name:
             there = uri(peer.name, peer.addresses[0])
-            found[peer.name] = (there, there)
+            found[peer.name] = HostAddress(there, there, migrate(peer.addresses[0]))
     return found
+
+
+def _in_uri(address: str) -> str:
+    """An address as it stands in a URI: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +154,27 @@ class LibvirtFleet:
 
     def snapshot(self) -> Fleet:
         """See `FleetSource.snapshot`. A host that does not answer is down, and its domains are unknown."""
+        with ThreadPoolExecutor(min(ASKED_AT_ONCE, max(1, len(self.uris)))) as threads:
+            answers = dict(zip(self.uris, threads.map(self._ask, self.uris.values()), strict=True))
         hosts: dict[str, HostFacts] = {}
         domains: dict[str, list[DomainFacts]] = {}
-        for name, uri in self.uris.items():
-            try:
-                hosts[name] = self.known[name] = self.hypervisors.host(uri)
-                domains[name] = self.hypervisors.domains(uri)
-            except HypervisorError:
-                hosts.pop(name, None)
+        silent: dict[str, str] = {}
+        for name, answer in answers.items():
+            if isinstance(answer, HypervisorError):
+                silent[name] = str(answer)
+            else:
+                hosts[name], domains[name] = answer
+                self.known[name] = answer[0]
         models = self._cpu_models(hosts, domains)
-        settings = self.settings()
-        fleet = assemble(self.uris, hosts, domains, settings, models, self.known)
+        fleet = assemble(FleetFacts(hosts, domains, models, silent, self.known), self.settings())
         check(fleet)
         return fleet
+
+    def _ask(self, uri: str) -> tuple[HostFacts, list[DomainFacts]] | HypervisorError:
+        try:
+            return self.hypervisors.host(uri), self.hypervisors.domains(uri)
+        except HypervisorError as error:
+            return error
 
     def _cpu_models(
         self, hosts: Mapping[str, HostFacts], domains: Mapping[str, list[DomainFacts]]
@@ -160,43 +194,58 @@ class LibvirtFleet:
         return offered
 
 
-def assemble(
-    names: Iterable[str],
-    hosts: Mapping[str, HostFacts],
-    domains: Mapping[str, list[DomainFacts]],
-    settings: FleetSettings,
-    models: Mapping[str, list[str]],
-    known: Mapping[str, HostFacts],
-) -> Fleet:
-    """Make a fleet of facts and settings. No IO.
+@dataclass(frozen=True, slots=True)
+class FleetFacts:
+    """What the libvirtds of a fleet said.
 
-    Raises:
-        PlacementError: two domains of one name run on different hosts.
+    Attributes:
+        hosts: those that answered, by name; `domains` of each.
+        models: keys of guests' CPUs that each offers.
+        silent: the others, and what was heard instead of an answer.
+        known: facts of hosts as they last answered.
     """
-    made = [_host(name, hosts, settings, models, known) for name in names]
-    found = _domains(domains, settings)
-    there = {one.name for one in found}
+
+    hosts: Mapping[str, HostFacts]
+    domains: Mapping[str, list[DomainFacts]]
+    models: Mapping[str, list[str]] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, HostFacts] = field(default_factory=dict)
+
+
+def assemble(facts: FleetFacts, settings: FleetSettings) -> Fleet:
+    """Make a fleet of facts and settings. No IO."""
+    names = [*facts.hosts, *facts.silent]
+    found = _domains(facts.domains, settings)
+    called = names_of(found)
     rules = [
         msgspec.structs.replace(rule, domains=kept)
         for rule in settings.rules
-        if (kept := [name for name in rule.domains if name in there])
+        if (kept := [one for name in rule.domains for one in called.get(name, ())])
     ]
-    return Fleet(hosts=made, domains=found, rules=rules, reserve_hosts=settings.reserve_hosts)
+    return Fleet(
+        hosts=[_host(name, facts, settings) for name in sorted(names)],
+        domains=found,
+        rules=rules,
+        reserve_hosts=settings.reserve_hosts,
+    )
 
 
-def _host(
-    name: str,
-    hosts: Mapping[str, HostFacts],
-    settings: FleetSettings,
-    models: Mapping[str, list[str]],
-    known: Mapping[str, HostFacts],
-) -> Host:
-    facts, own = hosts.get(name) or known.get(name), settings.hosts.get(name, HostSettings())
+def names_of(domains: Iterable[Domain]) -> dict[str, list[str]]:
+    """The domains' names in the fleet, by the name that libvirt has: several where that is not unique."""
+    found: dict[str, list[str]] = {}
+    for one in domains:
+        found.setdefault(one.name.removesuffix(f"@{one.host}"), []).append(one.name)
+    return found
+
+
+def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
+    facts, own = fleet.hosts.get(name) or fleet.known.get(name), settings.hosts.get(name, HostSettings())
     capacity: dict[str, float] = {}
     if facts is not None:
         huge = {huge_name(size): float(count) for size, count in facts.huge_pages.items()}
         capacity = {VCPUS: float(facts.cpus), MEMORY: facts.memory_bytes / MIB, **huge}
     cells = [Cell(vcpus=cell.cpus, memory_mib=cell.memory_bytes / MIB) for cell in facts.cells] if facts else []
+    unread = [one.name for one in fleet.domains.get(name, ()) if one.trouble and not one.memory_bytes]
     return Host(
         name=name,
         rack=own.rack,
@@ -206,42 +255,74 @@ def _host(
         overcommit={VCPUS: OVERCOMMIT, **own.overcommit},
         reserve={MEMORY: min(RESERVED_MIB, capacity.get(MEMORY, 0.0) / 4), **own.reserve},
         cells=cells,
-        cpu_models=models.get(name, []) or ["none"],
+        cpu_models=fleet.models.get(name, []) or ["none"],
         storage=facts.pools if facts else [],
         networks=facts.networks if facts else [],
-        state=own.state if name in hosts else "down",
+        state="down" if name in fleet.silent else own.state,
+        note=fleet.silent.get(name, ""),
+        closed=f"how large {', '.join(unread)} is cannot be read there" if unread else "",
         link_bytes_per_s=own.link_bytes_per_s,
     )
 
 
 def _domains(domains: Mapping[str, list[DomainFacts]], settings: FleetSettings) -> list[Domain]:
-    running: dict[str, tuple[str, DomainFacts]] = {}
-    arriving: dict[str, str] = {}
-    for host, found in domains.items():
-        for facts in found:
-            if facts.arriving:
-                arriving[facts.name] = host
-            elif facts.name in running:
-                other = running[facts.name][0]
-                raise PlacementError(
-                    f"{facts.name} runs on {other} and on {host}", hint="names must be unique in the fleet: rename one"
-                )
-            else:
-                running[facts.name] = (host, facts)
+    """The domains of a fleet, known by their UUIDs; names that several bear are told apart by the host."""
+    found = [(host, facts) for host, there in domains.items() for facts in there]
+    arriving = {_identity(facts): host for host, facts in found if facts.arriving}
+    placed: dict[str, list[str]] = {}
+    for host, facts in found:
+        if not facts.arriving:
+            placed.setdefault(_identity(facts), []).append(host)
+    runs = [(host, facts) for host, facts in found if not facts.arriving or _identity(facts) not in placed]
+    bearers: dict[str, list[str]] = {}
+    for host, facts in runs:
+        bearers.setdefault(facts.name, []).append(host)
     return [
-        Domain(
-            name=name,
-            host=host,
-            arriving=arriving.get(name, ""),
-            demand={**_demand(facts), **settings.demand.get(name, {})},
-            cpu_model=facts.cpu_key,
-            storage=facts.pools,
-            networks=facts.networks,
-            cells=facts.cells,
-            movable=not facts.migrating,
+        _domain(
+            host,
+            facts,
+            arriving="" if facts.arriving else arriving.get(_identity(facts), ""),
+            ambiguous=_ambiguous(facts, placed.get(_identity(facts), []), bearers[facts.name]),
+            settings=settings,
         )
-        for name, (host, facts) in running.items()
+        for host, facts in runs
     ]
+
+
+def _identity(facts: DomainFacts) -> str:
+    return facts.uuid or facts.name
+
+
+def _ambiguous(facts: DomainFacts, places: list[str], bearers: list[str]) -> str:
+    """Why nobody can say which domain is meant, in words; empty where that is clear."""
+    if len(places) > 1:
+        return f"it runs on {' and on '.join(places)} at once: one of them may be left over from a failed migration"
+    if len(bearers) > 1:
+        return f"guests named {facts.name} run on {' and on '.join(bearers)}: give them names of their own"
+    return ""
+
+
+def _domain(host: str, facts: DomainFacts, *, arriving: str, ambiguous: str, settings: FleetSettings) -> Domain:
+    stays = ambiguous
+    if facts.trouble:
+        stays = f"libvirt cannot be asked about it: {facts.trouble}"
+    elif facts.arriving:
+        stays = "it is arriving there"
+    elif facts.migrating and not arriving:
+        stays = "it has a job already: a migration to a host that is not of this fleet, a backup, or the like"
+    return Domain(
+        name=f"{facts.name}@{host}" if ambiguous else facts.name,
+        uuid=facts.uuid,
+        host=host,
+        arriving="" if ambiguous else arriving,
+        demand={**_demand(facts), **settings.demand.get(facts.name, {})},
+        cpu_model=facts.cpu_key,
+        storage=facts.pools,
+        networks=facts.networks,
+        cells=facts.cells,
+        movable=not stays and not facts.migrating,
+        stays=stays,
+    )
 
 
 def huge_name(size_bytes: int) -> str:

@@ -22,7 +22,8 @@ import msgspec
 
 from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement.plan import PLAN_BYTES_MAX, Plan, decode, encode
+from dwcp_migrate.orchestration.failures import MigrationFailure
+from dwcp_migrate.placement.plan import PLAN_BYTES_MAX, Goal, Plan, decode, encode
 
 JOURNAL_NAME: Final = "plan.journal"
 JOURNAL_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
@@ -49,14 +50,14 @@ class PlanProgress:
     Attributes:
         plan: the newest one.
         states: of its steps; one that is not in it was not begun.
-        failures: how often each domain failed to migrate, over all plans of the journal.
+        failures: of each domain's migrations, over all plans of the journal, the oldest first.
         moved_at: when each domain last arrived somewhere, likewise; seconds since the epoch.
         ended: how it ended, None while it has not.
     """
 
     plan: Plan
     states: dict[int, StepState] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, list[MigrationFailure]] = field(default_factory=dict)
     moved_at: dict[str, float] = field(default_factory=dict)
     ended: Ending | None = None
     plans: int = 1
@@ -86,8 +87,8 @@ class PlanJournal:
         unended = read(path)
         if unended is not None and unended.ended is None:
             raise PlacementError(
-                f"{path}: a plan ({_words(unended.plan)}) has not ended",
-                hint="give that command again, or `dwcp-migrate rebalance --abandon`",
+                f"{path}: a plan ({goal_words(unended.plan.goal)}) has not ended",
+                hint="give that command again to go on, or `dwcp-migrate rebalance --abandon`",
             )
         line = msgspec.json.encode(PlanEntry(plan=msgspec.Raw(encode(plan)))) + b"\n"
         fresh = path.with_suffix(f".{os.getpid()}")
@@ -121,7 +122,7 @@ class PlanJournal:
     def step(self, number: int, state: StepState, at: float, error: str = "") -> None:
         """Note what happens to a step."""
         self._write(PlanEntry(step=number, state=state, at=at, error=error))
-        _apply(self.progress, PlanEntry(step=number, state=state, at=at))
+        _apply(self.progress, PlanEntry(step=number, state=state, at=at, error=error))
 
     def plan_again(self, plan: Plan) -> None:
         """Note that a new plan replaces the one so far."""
@@ -192,17 +193,19 @@ def _apply(progress: PlanProgress, entry: PlanEntry) -> None:
         if not 0 <= entry.step < len(progress.plan.steps):
             raise PlacementError(f"the journal speaks of step {entry.step}, which its plan does not have")
         progress.states[entry.step] = entry.state
-        domain = progress.plan.steps[entry.step].domain
+        step = progress.plan.steps[entry.step]
+        domain = step.domain
         if entry.state == "done":
             progress.moved_at[domain] = entry.at
         elif entry.state == "failed":
-            progress.failures[domain] = progress.failures.get(domain, 0) + 1
+            progress.failures.setdefault(domain, []).append(MigrationFailure(step.destination, entry.error))
     elif entry.ended is not None:
         progress.ended = entry.ended
 
 
-def _words(plan: Plan) -> str:
-    return " ".join(word for word in (plan.goal.purpose, plan.goal.domain, plan.goal.host) if word)
+def goal_words(goal: Goal) -> str:
+    """A goal as the command that has it: `drain hv1`."""
+    return " ".join(word for word in (goal.purpose, goal.domain, goal.host) if word)
 
 
 def _lock(descriptor: int, path: Path) -> None:

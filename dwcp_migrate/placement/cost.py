@@ -72,6 +72,7 @@ class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         outgoing_max: migrations at once from one host.
         incoming_max: to one host.
         running_max: in the whole fleet.
+        migration_s_max: for one migration, after which it is ended; its first pass is always let through.
     """
 
     gain_min: Annotated[float, Meta(ge=0)] = 1e-3
@@ -83,6 +84,7 @@ class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     outgoing_max: Annotated[int, Meta(ge=1)] = 2
     incoming_max: Annotated[int, Meta(ge=1)] = 2
     running_max: Annotated[int, Meta(ge=1)] = 5
+    migration_s_max: Annotated[float, Meta(gt=0)] = 3600.0
 
     def price(self, forecast: Forecast) -> float:
         """What a migration costs, in units of the objective."""

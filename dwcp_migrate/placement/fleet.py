@@ -63,6 +63,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         cpu_models: CPU models that it can run, as keys that domains name; empty means any.
         storage: pools that it reaches, `networks` likewise.
         state: only an `up` host takes domains; those on a host in `maintenance` or `down` are to leave it.
+        note: why it is in that state, in words for the operator.
+        closed: why it takes no further domain while those on it stay, in words; empty where it takes them.
         link_bytes_per_s: what its migration link carries.
     """
 
@@ -78,6 +80,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     storage: list[Name] = []
     networks: list[Name] = []
     state: HostState = "up"
+    note: str = ""
+    closed: str = ""
     link_bytes_per_s: Annotated[float, Meta(gt=0)] = 125e6
 
 
@@ -96,7 +100,9 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         cells: NUMA cells that it must have, each with an equal share of its vCPUs and memory; 0 floats.
         origin: datacentre of those who use it; empty does not care.
         latency_ms_max: bound of the way from `origin`; 0 is none.
-        movable: false keeps it where it is.
+        movable: false keeps it where it is; `stays` says why, in words.
+        bars: names in `Fleet.bars`: where it cannot run.
+        uuid: libvirt's, where it is known: names may repeat, it does not.
         dirty_bytes_per_s: how fast it writes memory.
     """
 
@@ -113,6 +119,9 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     origin: str = ""
     latency_ms_max: Amount = 0.0
     movable: bool = True
+    stays: str = ""
+    bars: list[Name] = []
+    uuid: str = ""
     dirty_bytes_per_s: Amount = 0.0
 
 
@@ -151,6 +160,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         latency_weight: objective for one millisecond from a domain's origin.
         balance: resources that are kept even, with their weights.
         quantile: of `Domain.series`.
+        bars: by a name that domains give in `Domain.bars`: the hosts that cannot run them, and why in words.
         reserve_hosts: so many of the largest hosts may fail, and the others still have room for all (N+1 is 1).
     """
 
@@ -163,6 +173,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     balance: Amounts = msgspec.field(default_factory=lambda: {VCPUS: 1.0, MEMORY: 1.0})
     quantile: Annotated[float, Meta(ge=0, le=1)] = 0.95
     reserve_hosts: Annotated[int, Meta(ge=0)] = 0
+    bars: dict[Name, dict[Name, str]] = {}
 
 
 def decode(data: bytes) -> Fleet:

@@ -258,6 +258,7 @@ def _classes(fleet: Fleet, items: list[list[int]]) -> tuple[Floats, Integers]:
         if rule.kind in {"pin", "exclude"} and rule.hard:
             for name in rule.domains:
                 bound.setdefault(name, []).append(rule)
+    closed = {host.name for host in fleet.hosts if host.closed}
     rows: dict[tuple[object, ...], int] = {}
     barrier: list[Floats] = []
     klass = np.zeros(len(items), np.int64)
@@ -265,6 +266,7 @@ def _classes(fleet: Fleet, items: list[list[int]]) -> tuple[Floats, Integers]:
         domains = [fleet.domains[number] for number in group]
         keys = [
             (one.cpu_model, *sorted(one.storage), 0, *sorted(one.networks), 1, one.origin, one.latency_ms_max,
+             *sorted(one.bars), 2, *closed.intersection((one.host, one.arriving)),
              tuple(rule.name for rule in bound.get(one.name, ())))
             for one in domains
         ]  # fmt: skip
@@ -284,18 +286,37 @@ def may_run(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()
     return refusal(fleet, domain, host, bound) == ""
 
 
-def refusal(  # noqa: PLR0911 - one return a reason
-    fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()
-) -> str:
+def refusal(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()) -> str:
     """Why a host may not have a domain, whatever else is on it; empty when it may."""
+    return (
+        _closed_words(domain, host) or _lacking_words(fleet, domain, host) or _bound_words(fleet, domain, host, bound)
+    )
+
+
+def _closed_words(domain: Domain, host: Host) -> str:
+    """Why a host takes nobody, in words."""
     if host.state != "up":
-        return f"it is {'in maintenance' if host.state == 'maintenance' else 'down'}"
+        said = f": {host.note}" if host.note else ""
+        return f"it is {'in maintenance' if host.state == 'maintenance' else 'down'}{said}"
+    return host.closed if host.name not in {domain.host, domain.arriving} else ""
+
+
+def _lacking_words(fleet: Fleet, domain: Domain, host: Host) -> str:
+    """What a host is not or does not have that a domain needs, in words."""
+    for name in domain.bars:
+        if why := fleet.bars.get(name, {}).get(host.name):
+            return why
     if domain.cpu_model and host.cpu_models and domain.cpu_model not in host.cpu_models:
         return f"its CPU does not offer {domain.cpu_model}"
     if missing := set(domain.storage) - set(host.storage):
         return f"it does not reach storage {', '.join(sorted(missing))}"
     if missing := set(domain.networks) - set(host.networks):
         return f"it does not reach network {', '.join(sorted(missing))}"
+    return ""
+
+
+def _bound_words(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule]) -> str:
+    """Which bound or rule keeps a domain from where a host stands, in words."""
     if domain.latency_ms_max and domain.origin:
         away = latency(fleet, domain.origin, host.datacentre)
         if away > domain.latency_ms_max:

@@ -39,6 +39,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Attributes:
         number: of the step, from 0.
+        uuid: the domain's, where it is known.
         after: numbers of steps that must be done first.
         begins_s: when it begins, from the plan's begin, if all goes as forecast.
         seconds: that it takes, as forecast, with `downtime_s` and `wire_bytes`.
@@ -55,14 +56,20 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     downtime_s: float = 0.0
     wire_bytes: float = 0.0
     forecast_by: ForecastBy = "model"
+    uuid: str = ""
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A domain that the plan could not help, and why."""
+    """A domain that the plan could not help, and why.
+
+    Attributes:
+        in_flight: it is on its way to or from that host just now, by a migration that the plan did not begin.
+    """
 
     domain: Name
     host: str
     why: str
+    in_flight: bool = False
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import msgspec
 import numpy as np
 
-from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.errors import HypervisorError, PlacementError
 from dwcp_migrate.placement.arrays import Integers, State
 from dwcp_migrate.placement.balance import ALONE, Workers, broken_items, figures, heal, rebalance
 from dwcp_migrate.placement.check import levels, violations
@@ -38,6 +38,7 @@ def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, c
 
     Raises:
         PlacementError: no such host.
+        HypervisorError: the host does not answer, so that nobody knows what runs there.
     """
     drained = in_maintenance(fleet, host)
     problem = build(drained, policy, cost)
@@ -53,6 +54,7 @@ def plan_exactly(
 
     Raises:
         PlacementError: no such host, or see `exact.settle`.
+        HypervisorError: the host to be drained does not answer.
     """
     whole = in_maintenance(fleet, goal.host) if goal.purpose == "drain" else fleet
     problem = build(whole, policy, cost)
@@ -85,7 +87,7 @@ def plan_migrate(
     if source < 0:
         raise PlacementError(f"{domain} runs nowhere", hint="`place` finds a host for it")
     if not problem.model.movable[item]:
-        raise PlacementError(f"{domain} may not move: it is migrating already, or marked so")
+        raise PlacementError(f"{domain} may not move: {_stays(problem, item)}")
     target = _target(problem, item, host)
     start = problem.state.copy()
     take_item(problem.table, item)
@@ -116,10 +118,16 @@ def in_maintenance(fleet: Fleet, host: str) -> Fleet:
 
     Raises:
         PlacementError: no such host.
+        HypervisorError: it does not answer, so that nobody knows what runs there.
     """
-    names = [one.name for one in fleet.hosts]
-    if host not in names:
-        raise PlacementError(f"no host {host}", hint=f"one of {', '.join(names[:20])}")
+    named = next((one for one in fleet.hosts if one.name == host), None)
+    if named is None:
+        raise PlacementError(f"no host {host}", hint=f"one of {', '.join(one.name for one in fleet.hosts[:20])}")
+    if named.state == "down":
+        raise HypervisorError(
+            f"{host} does not answer, and what runs there is not known: {named.note or 'it is down'}",
+            hint="its guests may still run: mend the connection to its libvirtd, then give the command again",
+        )
     hosts = [msgspec.structs.replace(one, state="maintenance") if one.name == host else one for one in fleet.hosts]
     return msgspec.structs.replace(fleet, hosts=hosts)
 
@@ -127,7 +135,9 @@ def in_maintenance(fleet: Fleet, host: str) -> Fleet:
 def rested(fleet: Fleet, moved: Collection[str]) -> Fleet:
     """The fleet in which domains that moved lately stay where they are."""
     domains = [
-        msgspec.structs.replace(one, movable=False) if one.name in moved and one.movable else one
+        msgspec.structs.replace(one, movable=False, stays="it moved lately")
+        if one.name in moved and one.movable
+        else one
         for one in fleet.domains
     ]
     return msgspec.structs.replace(fleet, domains=domains)
@@ -164,6 +174,28 @@ def _words(problem: Problem, item: int) -> str:
     return "; ".join(f"{host}: {why}" for host, why in reasons(problem, item).items() if why)
 
 
+def _stays(problem: Problem, item: int) -> str:
+    """Why an item may not move at all: the reason of the first of its domains that has one."""
+    domains = [problem.fleet.domains[number] for number in problem.items[item]]
+    for domain in domains:
+        if domain.arriving:
+            return f"it is migrating to {domain.arriving} already"
+        if not domain.movable:
+            others = f"{domain.name}, which moves with it: " if len(domains) > 1 else ""
+            return others + (domain.stays or "it is marked as not movable")
+    return ""
+
+
+def _in_flight(fleet: Fleet, host: str) -> list[Unfinished]:
+    """Domains that are on their way to or from a host by migrations that are under way."""
+    found = []
+    for one in fleet.domains:
+        if one.arriving and host in {one.host, one.arriving}:
+            way = f"from {one.host}" if one.arriving == host else f"to {one.arriving}"
+            found.append(Unfinished(domain=one.name, host=host, why=f"it is migrating {way} just now", in_flight=True))
+    return found
+
+
 def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan:
     """Order what was decided, and check it."""
     fleet = problem.fleet
@@ -173,17 +205,19 @@ def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan
         Unfinished(
             domain=fleet.domains[number].name,
             host=problem.hosts[int(problem.state.host[item])],
-            why=_words(problem, item),
+            why=_stays(problem, item) or _words(problem, item),
         )
         for item in broken_items(problem)
         for number in problem.items[item]
         if item < len(problem.items) and not fleet.domains[number].arriving
     ]
-    named = {left.domain for left in found.left}
+    left = {one.domain: one for one in [*found.left, *stuck]}
+    if goal.purpose == "drain":
+        left = {one.domain: one for one in _in_flight(fleet, goal.host)} | left
     return Plan(
         goal=goal,
         steps=found.steps,
-        left=[*found.left, *(left for left in stuck if left.domain not in named)],
+        left=list(left.values()),
         before=before,
         after=_figures(fleet, places(problem)),
         seconds=found.seconds,

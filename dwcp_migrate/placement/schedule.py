@@ -139,6 +139,7 @@ class Scheduler:
                     downtime_s=forecast.downtime_s,
                     wire_bytes=forecast.wire_bytes,
                     forecast_by=forecast.by,
+                    uuid=domain.uuid,
                 )
             )
             longest = max(longest, forecast.seconds)

@@ -69,7 +69,7 @@ REFUSALS: Final = {
 
 HINTS: Final = {
     "address": "check the addresses of this peer in [[peers]]: a migration dialled one that the peer does not own",
-    "draining": "run `dwcp-migrate drain --off` there when it may take migrations again",
+    "draining": "run `dwcp-migrate uncordon` there when it may take migrations again",
     "no-data-process": "look into the agent's log there",
     "not-announced": "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
     "port": "set intercept.port_min and port_max there as in its qemu.conf",

@@ -15,7 +15,7 @@ from dwcp_migrate.orchestration.shared_state import LEASE, SharedState
 from dwcp_migrate.placement.cost import PlacementPolicy
 from tests.agent.hosts import Host
 from tests.agent.test_tickets import BOTH, agreed
-from tests.orchestration.test_plans import World, progress
+from tests.orchestration.world import World, progress
 
 LEASE_S = 6.0
 

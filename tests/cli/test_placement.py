@@ -9,7 +9,7 @@ import pytest
 
 from dwcp_migrate.cli import run
 from dwcp_migrate.cli.support.options import EXACT_S_MAX
-from dwcp_migrate.errors import NotFoundError, PlacementError
+from dwcp_migrate.errors import HypervisorError, NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import read_settings
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanJournal, read
 from dwcp_migrate.placement.fleet import Rule, encode
@@ -125,11 +125,24 @@ def test_a_plan_that_has_not_ended_is_given_up_on_request(say: Say, tmp_path: Pa
     PlanJournal.begin(tmp_path / "state" / JOURNAL_NAME, plan).close()
     code, _, err = say("migrate", "test", "--config", "{config}")
     assert code == PlacementError.exit_code
-    assert "no other host takes test" in err
+    assert "a plan has not ended: drain hv1" in err
+    code, _, err = say("drain", "hv1", "--config", "{config}", "--timeout-postcopy")
+    assert (code, "needs --postcopy" in err) == (2, True)
     assert say("rebalance", "--abandon", "--config", "{config}")[1] == "given up\n"
     progress = read(tmp_path / "state" / JOURNAL_NAME)
     assert progress is not None
     assert progress.ended == "abandoned"
+
+
+def test_a_host_whose_libvirtd_is_silent_is_not_drained(say: Say, tmp_path: Path) -> None:
+    config = (tmp_path / "agent.toml").read_text().replace("test:///default", "test:///nowhere")
+    (tmp_path / "agent.toml").write_text(config)
+    for more in ((), ("--dry-run",)):
+        code, out, err = say("drain", "hv1", *more, "--config", "{config}")
+        assert (code, out) == (HypervisorError.exit_code, "")
+        assert "hv1 does not answer, and what runs there is not known: test:///nowhere" in err
+        assert "hint: its guests may still run" in err
+    assert not (tmp_path / "state" / JOURNAL_NAME).exists()
 
 
 def test_draining_the_agent_and_draining_a_host_are_told_apart(say: Say) -> None:

@@ -112,7 +112,7 @@ def test_show_says_why_one_ran_unaccelerated_and_what_to_do(
     _, out, _ = call("show", "web1")
     shown = dict(line.split(": ", 1) for line in out.replace(":  ", ": ").splitlines() if ": " in line)
     assert shown["Unaccelerated"].strip() == "draining: the destination agent is draining"
-    assert "drain --off" in shown["What to do"]
+    assert "uncordon" in shown["What to do"]
 
 
 @pytest.mark.parametrize("which", ["web1", "8f3c1d6e-0000-4000-8000-000000000001", "1f2e3d"])
@@ -155,14 +155,32 @@ def test_record_needs_a_domain_or_next_and_a_directory(call: Call, agent: Any, t
     ]
 
 
-def test_drain_waits_no_longer_than_it_is_told(call: Call, agent: Any, status: Make) -> None:
-    code, _, err = call("drain", "--wait", "--timeout", "0")
+def test_cordon_waits_no_longer_than_it_is_told(call: Call, agent: Any, status: Make) -> None:
+    code, _, err = call("cordon", "--wait", "--timeout", "0")
     assert code == 1
     assert "still under way after 0 s: web1" in err
     agent.status = status(migrations=[])
-    assert call("drain", "--wait", "--timeout", "0")[0] == 0
-    assert call("drain", "--off")[0] == 0
+    assert call("cordon", "--wait", "--timeout", "0")[0] == 0
+    assert call("uncordon")[0] == 0
     assert [path for path, _ in agent.posted] == ["/v1/drain", "/v1/drain", "/v1/undrain"]
+
+
+def test_the_old_spelling_of_cordon_works_and_says_so(call: Call, agent: Any, status: Make) -> None:
+    agent.status = status(migrations=[])
+    code, _, err = call("drain", "--wait", "--timeout", "0")
+    assert (code, "`drain` without a host is now `cordon`" in err) == (0, True)
+    code, _, err = call("drain", "--off")
+    assert (code, "is now `uncordon`" in err) == (0, True)
+    assert [path for path, _ in agent.posted] == ["/v1/drain", "/v1/undrain"]
+
+
+@pytest.mark.parametrize(
+    "words", [("drain", ""), ("drain", " "), ("undrain", ""), ("migrate", "x", ""), ("migrate", "")]
+)
+def test_an_empty_shell_variable_drains_and_migrates_nothing(call: Call, agent: Any, words: tuple[str, ...]) -> None:
+    code, _, err = call(*words)
+    assert (code, "is a variable not set?" in err) == (2, True)
+    assert agent.posted == []
 
 
 def test_a_refused_reload_exits_2_with_the_agents_words(call: Call, agent: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.explain import explain_plan
 from dwcp_migrate.placement.model import build
 from dwcp_migrate.placement.planner import in_maintenance
@@ -19,7 +20,7 @@ def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | Non
     The fleet must still be as it was planned for.
     """
     plan = planning.read_plan(plan_path)
-    with planning.desk(config_path, fleet_path) as ours:
+    with open_workspace(config_path, fleet_path) as ours:
         whole = ours.source.snapshot()
         if plan.goal.purpose == "drain":
             whole = in_maintenance(whole, plan.goal.host)

@@ -9,6 +9,7 @@ from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.explain import explain_item
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain
 from dwcp_migrate.placement.model import build
@@ -47,7 +48,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     """
     from dwcp_migrate.placement.fleet import Rule
 
-    with planning.desk(config_path, fleet_path) as ours:
+    with open_workspace(config_path, fleet_path) as ours:
         whole = ours.for_new()
         known = {one.name for one in whole.domains}
         new = [Domain(name=one, demand={VCPUS: vcpus, MEMORY: memory_mib}) for one in domains if one not in known]

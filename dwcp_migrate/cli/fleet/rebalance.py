@@ -1,50 +1,58 @@
 """`dwcp-migrate rebalance`: even the fleet out, by as few migrations as that takes."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import exact_option, json_option
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
+from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
 from dwcp_migrate.placement.plan import Goal
 
 
 @click.command()
 @click.option("--apply/--dry-run", "apply", default=False, help="Carry the plan out, or only show it (default).")
+@planning.at_once_option
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
 @exact_option
+@migration_options
 @json_option
 @planning.fleet_options
 @click.pass_context
 def command(  # noqa: PLR0913 - one parameter an option
     context: click.Context,
+    /,
     *,
     apply: bool,
+    at_once: int,
     abandon: bool,
     exact_s: float | None,
     as_json: bool,
     config_path: Path | None,
     fleet_path: Path | None,
+    **words: Any,
 ) -> None:
     """Show, or with --apply carry out, the migrations that even out the fleet. An even fleet is left alone."""
-    goal = Goal(purpose="rebalance")
-    with planning.desk(config_path, fleet_path) as ours:
+    goal, options = Goal(purpose="rebalance"), options_of(words)
+    with open_workspace(config_path, fleet_path, at_once) as ours:
         if abandon:
             click.echo("given up" if _abandon(ours) else "no plan is under way")
             return
-        if apply and planning.unended(ours, goal):
-            context.exit(planning.carry_out(ours, None, goal, as_json=as_json))
+        if apply and ours.unended(goal):
+            context.exit(planning.carry_out(ours, None, options, as_json=as_json))
         whole = ours.rested(ours.source.snapshot())
         plan = ours.plan_rebalance(whole) if exact_s is None else ours.plan_exactly(whole, goal, exact_s)
         if not apply or not plan.steps:
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))
             return
-        context.exit(planning.carry_out(ours, plan, goal, as_json=as_json))
+        context.exit(planning.carry_out(ours, plan, options, as_json=as_json))
 
 
-def _abandon(ours: planning.Desk) -> bool:
+def _abandon(ours: Workspace) -> bool:
     journal = PlanJournal.resume(ours.journal_path)
     if journal is None:
         return False

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import config_option, json_option
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import write_settings
+from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.fleet import LEVELS, Kind, Level, Rule
 
 KINDS: tuple[Kind, ...] = ("together", "apart", "spread", "pin", "exclude")
@@ -25,7 +25,7 @@ def command() -> None:
 @config_option
 def list_rules(*, as_json: bool, config_path: Path | None) -> None:
     """List the rules."""
-    with planning.desk(config_path, None) as ours:
+    with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         if as_json:
             click.echo(output.as_json(rules))
@@ -77,7 +77,7 @@ def add(  # noqa: PLR0913 - one parameter an option
         hard=soft is None,
         weight=soft or 1.0,
     )
-    with planning.desk(config_path, None) as ours:
+    with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         if any(one.name == name for one in rules):
             raise PlacementError(f"there is a rule {name} already", hint="`rules remove` takes it away")
@@ -93,7 +93,7 @@ def add(  # noqa: PLR0913 - one parameter an option
 @config_option
 def remove(*, name: str, config_path: Path | None) -> None:
     """Remove the rule NAME."""
-    with planning.desk(config_path, None) as ours:
+    with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         kept = [one for one in rules if one.name != name]
         if len(kept) == len(rules):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.fleet.drain import with_state
 from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.orchestration.fleet_source import write_settings
+from dwcp_migrate.orchestration.workspace import open_workspace
 
 
 @click.command()
@@ -16,8 +16,10 @@ from dwcp_migrate.orchestration.fleet_source import write_settings
 @config_option
 def command(*, host: str, config_path: Path | None) -> None:
     """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
-    with planning.desk(config_path, None) as ours:
-        if ours.hosts is None or host not in ours.hosts.uris:
+    if not host.strip():
+        raise click.UsageError("HOST is empty: is a variable not set?")
+    with open_workspace(config_path, None) as ours:
+        if ours.hosts is None or host not in ours.hosts.addresses:
             raise PlacementError(f"no host {host}", hint="the hosts are this one and the configuration's peers")
         if ours.shared is not None:
             ours.shared.set_draining(host, draining=False)

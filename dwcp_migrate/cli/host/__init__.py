@@ -5,9 +5,11 @@ Modules:
     cert: `dwcp-migrate cert`
     checks: judgements of `dwcp-migrate doctor`
     config: `dwcp-migrate config`
+    cordon: `dwcp-migrate cordon`
     doctor: `dwcp-migrate doctor`
     host_files: facts that `doctor` reads without the agent
     record: `dwcp-migrate record`
     reload: `dwcp-migrate reload`
     status: `dwcp-migrate status`
+    uncordon: `dwcp-migrate uncordon`
 """

@@ -1,0 +1,104 @@
+"""Failed migrations as a plan remembers them: whose fault each was, and where its domain is not tried again.
+
+The rule here: one refusal closes one host to one domain, so that the next best host has its chance. What libvirt says
+of the domain itself closes all of them: it would be said again. A lost connection is tried once more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from dwcp_migrate.placement.fleet import Domain, Fleet
+
+FAILURES_MAX: Final = 3
+"""A domain whose migration failed so often, wherever to, is left where it is."""
+
+LOST_MAX: Final = 2
+"""Tries of one domain towards one host where the connection was lost meanwhile."""
+
+OWN_WORDS: Final = (
+    "cannot migrate",
+    "cannot be migrated",
+    "migration is not supported",
+    "does not support migration",
+    "non-migratable",
+    "is not migratable",
+    "host devices",
+    "active block job",
+    "unsafe migration",
+    "operation aborted",
+    "marked for auto destroy",
+)
+"""Parts of libvirt's messages that speak of the domain, whatever its destination (qemuMigrationSrcIsAllowed, and jobs
+that somebody aborted)."""
+
+LOST_WORDS: Final = (
+    "connection reset",
+    "broken pipe",
+    "keepalive",
+    "cannot recv data",
+    "unable to write to socket",
+    "client socket is closed",
+    "lost connection",
+    "timed out",
+)
+
+
+class MigrationFailure(NamedTuple):
+    """A migration that failed: its destination, and libvirt's words."""
+
+    host: str
+    error: str
+
+
+def is_domains_own(error: str) -> bool:
+    """Whether libvirt's words are about the domain, so that no other host would help."""
+    lowered = error.lower()
+    return any(words in lowered for words in OWN_WORDS)
+
+
+def is_lost_connection(error: str) -> bool:
+    """Whether libvirt's words are about a connection that broke, which the next attempt may not."""
+    lowered = error.lower()
+    return any(words in lowered for words in LOST_WORDS)
+
+
+def remembering(fleet: Fleet, failures: Mapping[str, Sequence[MigrationFailure]]) -> Fleet:
+    """The fleet in which no domain goes where it was refused, and those stay that failed too often.
+
+    Args:
+        fleet: as it is now.
+        failures: by domain, the oldest first.
+    """
+    bars = dict(fleet.bars)
+    domains = []
+    for domain in fleet.domains:
+        failed = failures.get(domain.name, ())
+        if failed and domain.movable:
+            name = f"failures of {domain.name}"
+            bars[name] = _barred(failed)
+            domains.append(_after(domain, failed, name))
+        else:
+            domains.append(domain)
+    return msgspec.structs.replace(fleet, domains=domains, bars=bars)
+
+
+def _barred(failed: Sequence[MigrationFailure]) -> dict[str, str]:
+    tries = Counter(one.host for one in failed)
+    return {
+        one.host: f"a migration there failed: {one.error}"
+        for one in failed
+        if not is_lost_connection(one.error) or tries[one.host] >= LOST_MAX
+    }
+
+
+def _after(domain: Domain, failed: Sequence[MigrationFailure], bar: str) -> Domain:
+    last = failed[-1]
+    if is_domains_own(last.error):
+        return msgspec.structs.replace(domain, movable=False, stays=f"its migration failed: {last.error}")
+    if len(failed) >= FAILURES_MAX:
+        stays = f"its migration failed {len(failed)} times, the last time to {last.host}: {last.error}"
+        return msgspec.structs.replace(domain, movable=False, stays=stays)
+    return msgspec.structs.replace(domain, bars=[*domain.bars, bar])

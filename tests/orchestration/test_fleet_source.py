@@ -1,0 +1,131 @@
+"""The fleet as facts of libvirtds and settings make it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dwcp_migrate.config import Config, PeerConfig
+from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.hypervisor.inventory import CellFacts, DomainFacts, HostFacts
+from dwcp_migrate.orchestration.fleet_source import (
+    FleetFile,
+    FleetSettings,
+    HostAddress,
+    HostSettings,
+    addresses,
+    read_settings,
+    write_settings,
+)
+from dwcp_migrate.placement.fleet import encode
+from dwcp_migrate.units import GIB
+from tests.orchestration.world import World, facts_of
+from tests.placement.fleets import domain, fleet, host
+
+
+def test_the_fleet_is_what_libvirt_and_the_settings_say(world: World) -> None:
+    hypervisors = world.hypervisors
+    hypervisors.hosts["hv1"] = HostFacts(
+        cpus=8,
+        memory_bytes=64 * GIB,
+        cells=[CellFacts(cpus=4, memory_bytes=32 * GIB)] * 2,
+        huge_pages={GIB: 4},
+        pools=["ceph", "no:big"],
+    )
+    own = HostSettings(rack="r1", datacentre="dc1", overcommit={"vcpus": 2.0}, capacity={"gpu": 2.0})
+    world.settings = FleetSettings(hosts={"hv1": own}, demand={"vm1": {"gpu": 1.0}})
+    big = DomainFacts(
+        name="big", uuid="b", vcpus=4, memory_bytes=2 * GIB, cpu="big", cpu_key="key", huge_page_bytes=GIB
+    )
+    hypervisors.start("hv2", big)
+    hypervisors.start("hv3", facts_of("vm2"))
+    hypervisors.mark("hv3", "vm2", arriving=True)
+    hypervisors.dead.add("hv9")
+    whole = world.source.snapshot()
+    first = whole.hosts[0]
+    assert (first.rack, first.capacity["gpu"], first.capacity["hugepages_1024m"], len(first.cells)) == ("r1", 2, 4, 2)
+    assert [one.cpu_models for one in whole.hosts] == [["none"], ["key"], ["key"]]
+    found = {one.name: one for one in whole.domains}
+    assert found["vm1"].demand["gpu"] == 1
+    assert found["big"].demand == {"vcpus": 4, "hugepages_1024m": 2}
+    assert (found["vm2"].host, found["vm2"].arriving) == ("hv2", "hv3")
+
+
+def test_a_silent_host_is_down_and_keeps_its_size(world: World) -> None:
+    world.source.snapshot()
+    world.hypervisors.dead.add("hv2")
+    whole = world.source.snapshot()
+    assert {one.name: one.state for one in whole.hosts} == {"hv1": "up", "hv2": "down", "hv3": "up"}
+    assert whole.hosts[1].capacity["vcpus"] == 8
+    assert {one.host for one in whole.domains} == {"hv1"}
+    assert [rule.domains for rule in whole.rules] == [["vm1"]]
+
+
+def test_two_guests_of_one_name_are_left_alone_and_do_not_block_the_rest(world: World) -> None:
+    other = msgspec.structs.replace(facts_of("vm1"), uuid="another")
+    world.hypervisors.start("hv3", other)
+    whole = world.source.snapshot()
+    found = {one.name: one for one in whole.domains if one.name.startswith("vm1")}
+    assert set(found) == {"vm1@hv1", "vm1@hv3"}
+    assert not any(one.movable for one in found.values())
+    assert whole.rules[0].domains == ["vm0", "vm1@hv1", "vm1@hv3"]
+    left = world.carry_out(world.drain("hv1"))
+    assert [(one.domain, one.why) for one in left] == [
+        ("vm1@hv1", "guests named vm1 run on hv1 and on hv3: give them names of their own")
+    ]
+    assert world.names("hv1") == {"vm1"}
+
+
+def test_a_guest_that_is_left_over_on_a_second_host_is_said_to_be(world: World) -> None:
+    world.hypervisors.start("hv3", facts_of("vm1"))
+    why = {one.name: one.stays for one in world.source.snapshot().domains}["vm1@hv3"]
+    assert why == "it runs on hv1 and on hv3 at once: one of them may be left over from a failed migration"
+
+
+def test_a_host_with_a_guest_of_unknown_size_takes_nobody(world: World) -> None:
+    world.hypervisors.start("hv2", DomainFacts(name="hung", uuid="h"))
+    world.hypervisors.troubles["hung"] = "no reply"
+    plan = world.drain("hv1")
+    assert {step.destination for step in plan.steps} == {"hv3"}
+    assert world.source.snapshot().hosts[1].closed == "how large hung is cannot be read there"
+
+
+def test_a_guest_that_arrives_from_outside_the_fleet_stays_and_counts(world: World) -> None:
+    world.hypervisors.start("hv3", facts_of("guest"))
+    world.hypervisors.mark("hv3", "guest", arriving=True)
+    found = {one.name: one for one in world.source.snapshot().domains}["guest"]
+    assert (found.host, found.movable, found.stays) == ("hv3", False, "it is arriving there")
+
+
+def test_addresses_are_those_that_are_configured_and_ipv6_is_in_brackets() -> None:
+    config = Config(
+        name="hv1",
+        peers=[PeerConfig(name="hv2", addresses=["2001:db8::12"]), PeerConfig(name="hv3", addresses=["192.0.2.3"])],
+    )
+    found = addresses(config, "hv1")
+    assert found["hv2"] == HostAddress(
+        "qemu+ssh://[2001:db8::12]/system", "qemu+ssh://[2001:db8::12]/system", "tcp://[2001:db8::12]"
+    )
+    assert found["hv3"].migrate == "tcp://192.0.2.3"
+    assert found["hv1"].migrate == ""
+
+
+def test_settings_survive_their_file_and_nonsense_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "placement.json"
+    assert read_settings(path) == FleetSettings()
+    settings = FleetSettings(hosts={"a": HostSettings(state="maintenance")}, reserve_hosts=1)
+    write_settings(path, settings)
+    assert read_settings(path) == settings
+    assert [one.name for one in path.parent.iterdir()] == ["placement.json"]
+    path.write_text('{"hosts": {"a": {"state": "broken"}}}')
+    with pytest.raises(PlacementError, match=r"hosts\[\.\.\.\]\.state"):
+        read_settings(path)
+
+
+def test_a_fleet_file_is_a_source(tmp_path: Path) -> None:
+    whole = fleet([host("a")], [domain("x", "a")])
+    path = tmp_path / "fleet.json"
+    with pytest.raises(PlacementError, match="cannot read"):
+        FleetFile(path).snapshot()
+    path.write_bytes(encode(whole))
+    assert FleetFile(path).snapshot() == whole
