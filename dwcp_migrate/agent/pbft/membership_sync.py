@@ -25,6 +25,12 @@ FOLLOW_S: Final = 5.0
 EAGER_S: Final = 0.5
 """At least so long between two rounds that somebody's word brought about: a liar costs that many questions."""
 
+PEER_S_MAX: Final = 3.0
+"""For all that one peer has to say: the slowest one bounds a round."""
+
+PARTS_MAX: Final = 64
+"""Answers that a link may come in; this release sends three at most."""
+
 CLOSE_S_MAX: Final = 1.0
 """A round among peers that answer takes milliseconds."""
 
@@ -104,7 +110,15 @@ class MembershipSync:
             await self.follow(others[self._turn % len(others)])
 
     async def follow(self, peer: PeerConfig) -> bool:
-        """Learn from a peer who followed the members that are known; returns whether it answered."""
+        """Learn from a peer who followed the members that are known, in `PEER_S_MAX`; returns whether it answered."""
+        try:
+            async with asyncio.timeout(PEER_S_MAX):
+                return await self._follow(peer)
+        except TimeoutError:
+            log.warning("following given up", peer=peer.name, why=f"not done in {PEER_S_MAX:g} s")
+            return False
+
+    async def _follow(self, peer: PeerConfig) -> bool:
         try:
             for _ in range(LINKS_MAX):
                 epoch = self._memberships.newest.epoch
@@ -122,15 +136,21 @@ class MembershipSync:
         return False
 
     async def _link(self, peer: PeerConfig, epoch: int) -> bytes:
-        """Fetch the link from an epoch on, part by part; empty if the peer has none."""
+        """Fetch the link from an epoch on, part by part; empty if the peer has none.
+
+        Raises:
+            EpochError: it comes in crumbs.
+            DwcpError: as `ControlClient.ask`.
+        """
         data = b""
-        while True:
+        for _ in range(PARTS_MAX):
             answer = await self.ask(peer, epoch, len(data))
             if not answer.data or answer.size > LINK_BYTES_MAX:
                 return b""
             data += answer.data
             if len(data) >= answer.size:
                 return data
+        raise EpochError(f"link from epoch {epoch}: it comes in more than {PARTS_MAX} parts")
 
     async def ask(self, peer: PeerConfig, epoch: int, offset: int = 0) -> Successor:
         """Ask a peer who follows the members of an epoch.

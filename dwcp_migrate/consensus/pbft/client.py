@@ -75,10 +75,12 @@ class PbftClient:
         self._shared = [self._identity.shared_key(member.key) for member in membership.replicas]
 
     def update(self, membership: Membership) -> None:
-        """Go on with the members of another epoch."""
+        """Go on with the members of another epoch; what is under way is asked for in it, with the same numbers."""
         self._set(membership)
         self._view = 0
         for pending in self._pending.values():
+            pending.body = msgspec.structs.replace(pending.body, epoch=membership.epoch)
+            pending.encoded = encode_body(pending.body)
             pending.replies.clear()
 
     @property
@@ -113,7 +115,7 @@ class PbftClient:
             pending.next_attempt = now
             self.tick(now)
         else:
-            macs = b"".join([mac(key, pending.encoded) for key in self._shared])
+            macs = b"".join([mac(key, self._group.cluster, pending.encoded) for key in self._shared])
             self._messages.append((self._group.primary(self._view), Request(pending.encoded, macs)))
         return number
 

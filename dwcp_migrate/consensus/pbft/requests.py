@@ -4,6 +4,9 @@ Rule: every request that counts is authentic to this replica. Sent for the first
 replica (2 us each). An authenticator convinces only its replica, so a client could make the group quarrel about it;
 therefore a request that is sent again carries a signature, which all replicas judge alike, and only signed requests
 make a replica suspect its primary. A client whose authenticator was wrong here must sign for a while.
+
+What was asked for two epochs ago or earlier counts no more, nor what was asked for in an epoch of which its client was
+not. Who is removed is forgotten with what it asked for: when it is back nobody can have that executed a second time.
 """
 
 from collections import Counter
@@ -108,11 +111,19 @@ class PendingRequests:
         held = len(self.queue) + len(self.waiting)
         return held < HELD_MAX and self.queue.of(client) + self.waiting.of(client) < CLIENT_HELD_MAX
 
+    def _is_of_now(self, body: RequestBody) -> bool:
+        """Tell whether a request's epoch counts: this one, a later one, or the last one of a client that was in it."""
+        core = self._core
+        if body.epoch >= core.group.epoch:
+            return True
+        before = core.known.get(core.group.epoch - 1)
+        return body.epoch == core.group.epoch - 1 and before is not None and body.client in before.clients
+
     def is_genuine(self, request: Request, body: RequestBody) -> bool:
         """Tell whether the client that it names made this request, as far as this replica can know."""
         core = self._core
         member = core.group.clients.get(body.client)
-        if member is None:
+        if member is None or not self._is_of_now(body):
             return False
         if request.signature:
             return is_signed(member.key, REQUEST, core.group.cluster, request.body, request.signature)
@@ -124,7 +135,7 @@ class PendingRequests:
         if key is None:
             key = self._keys[body.client] = core.identity.shared_key(member.key)
         at = core.group.places[core.name] * MAC_BYTES
-        if is_authentic(key, request.body, request.macs[at : at + MAC_BYTES]):
+        if is_authentic(key, core.group.cluster, request.body, request.macs[at : at + MAC_BYTES]):
             return True
         self._suspects[body.client] = core.now + SUSPECT_S
         return False
@@ -159,9 +170,13 @@ class PendingRequests:
                 self.done(key)
 
     def overdue(self, timeout_s: float) -> bool:
-        """Tell whether the request that has waited longest has waited too long."""
-        for since, _ in self.waiting.values():
-            return self._core.now - since > timeout_s
+        """Tell whether the oldest request has waited too long; drop what can never be executed."""
+        core = self._core
+        while self.waiting:
+            key, (since, _) = next(iter(self.waiting.items()))
+            if core.clients.standing(*key) is ClientProgress.NEW:
+                return core.now - since > timeout_s
+            self.waiting.drop(key)
         return False
 
     def enter_view(self, carried: set[Key]) -> None:

@@ -102,6 +102,35 @@ async def test_a_liar_changes_nothing_and_the_next_one_is_believed(tmp_path: Pat
     assert host.believed.newest.membership == SECOND
 
 
+async def test_a_link_in_crumbs_is_refused_after_so_many_parts(tmp_path: Path) -> None:
+    host = Host(tmp_path, r0=lambda _: Successor(newest=9, size=LINK_BYTES_MAX, data=b"x"))
+    assert not await host.follow("r0")
+    assert len(host.peers.asked) == module.PARTS_MAX
+
+
+async def test_a_member_that_answers_slowly_does_not_keep_a_host_from_following_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.001)
+    monkeypatch.setattr(module, "PEER_S_MAX", 0.05)
+    host = Host(tmp_path, "r0", "r1", r1=honest(ONE))
+    asked = host.peers.ask
+
+    async def ask(peer: PeerConfig, address: str, request: Follow, answer: type[Successor]) -> Successor:
+        if peer.name == "r0":
+            await asyncio.Event().wait()
+        return await asked(peer, address, request, answer)
+
+    monkeypatch.setattr(host.peers, "ask", ask)
+    host.follower.start()
+    host.follower.wake()
+    async with asyncio.timeout(WAIT_S):
+        while host.believed.newest.membership != SECOND:
+            await host.round()
+            host.follower.wake()
+    await host.follower.close()
+
+
 async def test_two_answers_at_once_are_taken_once(tmp_path: Path) -> None:
     host = Host(tmp_path, r0=honest(ONE), r1=honest(ONE))
     assert all(await asyncio.gather(host.follow("r0"), host.follow("r1")))

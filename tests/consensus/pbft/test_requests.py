@@ -5,7 +5,8 @@ import pytest
 
 from dwcp_migrate.consensus import Membership, Options, PbftClient, PbftReplica
 from dwcp_migrate.consensus.pbft import requests as limits
-from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
+from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW, RequestOutcome
+from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import Message, PrePrepare, Request, RequestBody, encode_body
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, Chain, identity, membership
@@ -110,6 +111,40 @@ def test_a_request_of_another_epoch_needs_a_signature() -> None:
     assert proposals(primary) == 0
     primary.step("c0", signed("c0", 1, epoch=1), 0.0)
     assert proposals(primary) == 1
+
+
+def test_a_request_of_two_epochs_ago_is_not_executed_again() -> None:
+    """Its client was removed, and forgotten, and has come back; a member kept what it signed."""
+    primary = replica(members=membership(4, epoch=2))
+    primary.core.known[1] = Group(membership(4, clients=("c1",), epoch=1))
+    primary.step("r3", signed("c0", 1, epoch=0), 0.0)
+    primary.step("r3", signed("c0", 1, epoch=1), 0.0)
+    assert (proposals(primary), primary.counters.refused) == (0, 2)
+    primary.step("r3", signed("c1", 1, epoch=1), 0.0)
+    assert proposals(primary) == 1
+    primary.step("r3", signed("c1", 2, epoch=0), 0.0)
+    assert (proposals(primary), primary.counters.refused) == (0, 3)
+
+
+def test_what_a_client_has_under_way_is_asked_for_in_the_epoch_of_now() -> None:
+    asking = client()
+    asking.submit(b"x", 0.0)
+    asking.ready()
+    asking.update(membership(4, epoch=2))
+    asking.tick(1.0)
+    ((_, again),) = asking.ready()[0]
+    primary = replica(members=membership(4, epoch=2))
+    primary.step("c0", again, 1.0)
+    assert proposals(primary) == 1
+
+
+def test_nobody_waits_for_a_request_that_can_never_be_executed() -> None:
+    """Its number fell out of the window while it waited: that is no reason to change the view."""
+    backup = replica("r1")
+    backup.step("c0", signed("c0", 1), 0.0)
+    backup.core.clients.record("c0", 2 + CLIENT_WINDOW, RequestOutcome(1, b""))
+    backup.tick(10.0)
+    assert (backup.view, len(backup._requests.waiting)) == (0, 0)
 
 
 def test_a_repeated_request_is_queued_once() -> None:

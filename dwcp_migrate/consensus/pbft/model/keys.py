@@ -70,14 +70,14 @@ def is_signed(public: bytes, purpose: bytes, cluster: bytes, data: bytes, signat
     return len(signature) == SIGNATURE_BYTES and _is_valid(public, _bound(purpose, cluster, data), signature)
 
 
-def mac(key: bytes, data: bytes) -> bytes:
-    """Authenticate a request for the one replica that shares `key` with its client."""
-    return hashlib.blake2b(data, digest_size=MAC_BYTES, key=key, person=REQUEST).digest()
+def mac(key: bytes, cluster: bytes, data: bytes) -> bytes:
+    """Authenticate a request in a cluster for the one replica that shares `key` with its client."""
+    return hashlib.blake2b(data, digest_size=MAC_BYTES, key=key, person=REQUEST, salt=cluster).digest()
 
 
-def is_authentic(key: bytes, data: bytes, tag: bytes) -> bool:
+def is_authentic(key: bytes, cluster: bytes, data: bytes, tag: bytes) -> bool:
     """Compare in constant time."""
-    return hmac.compare_digest(mac(key, data), tag)
+    return hmac.compare_digest(mac(key, cluster, data), tag)
 
 
 def _bound(purpose: bytes, cluster: bytes, data: bytes) -> bytes:

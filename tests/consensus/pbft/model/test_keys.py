@@ -26,12 +26,13 @@ def test_client_and_replica_share_a_key_and_a_third_does_not() -> None:
     shared = client.shared_key(replica.public)
     assert shared == replica.shared_key(client.public)
     assert shared != third.shared_key(client.public)
-    tag = keys.mac(shared, b"body")
+    tag = keys.mac(shared, CLUSTER, b"body")
     assert len(tag) == keys.MAC_BYTES
-    assert keys.is_authentic(shared, b"body", tag)
-    assert not keys.is_authentic(shared, b"Body", tag)
-    assert not keys.is_authentic(shared, b"body", tag[:-1])
-    assert not keys.is_authentic(shared, b"body", b"")
+    assert keys.is_authentic(shared, CLUSTER, b"body", tag)
+    assert not keys.is_authentic(shared, CLUSTER, b"Body", tag)
+    assert not keys.is_authentic(shared, bytes(16), b"body", tag)
+    assert not keys.is_authentic(shared, CLUSTER, b"body", tag[:-1])
+    assert not keys.is_authentic(shared, CLUSTER, b"body", b"")
 
 
 def test_what_is_no_point_of_the_curve_is_no_key() -> None:
