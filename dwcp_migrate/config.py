@@ -75,8 +75,9 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             The longer and lossier the link, the less one flow carries.
         channels_max: bound of the above.
         congestion_control: set on every channel; empty keeps the kernel's default.
-        connect_timeout_s: probe of a peer's agent before a migration passes through unaccelerated.
-        negative_cache_s: how long a silent peer is not probed again.
+        connect_timeout_s: probe of a peer's agent before a migration passes through unaccelerated; two repetitions of a
+            lost packet fit into it. Only a firewall that drops, or an agent that hangs, makes a migration wait for it.
+        negative_cache_s: how long an address of a peer that let that time pass is not probed again.
         loss_s_max: how long a migration waits for a link that was cut before it fails as a broken TCP does.
         in_flight_ms_max: raw bytes accepted from QEMU and not yet taken by the other QEMU, in time at the
             current rate beyond one round trip. They add to downtime.
@@ -87,7 +88,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Annotated[int, Meta(ge=0, le=512)] = 0
     channels_max: Annotated[int, Meta(ge=1, le=512)] = 64
     congestion_control: str = ""
-    connect_timeout_s: PositiveSeconds = 1.5
+    connect_timeout_s: PositiveSeconds = 5.0
     negative_cache_s: PositiveSeconds = 30.0
     loss_s_max: PositiveSeconds = 120.0
     in_flight_ms_max: Annotated[int, Meta(ge=1, le=5000)] = 50

@@ -317,6 +317,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
         error: the same for people, `hint` what to do about it.
         retry_in_s: how long migrations towards it pass through before it is probed again; 0 = it is probed.
         clock_ahead_s: how far its clock is ahead of this host's; 0 where it does not tell.
+        silent: its addresses at which it does not answer, with the reason.
         calls_itself: its name in its own configuration, with `calls_us`, this host's in that; empty where it does not
             tell.
     """
@@ -325,6 +326,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str]
     port: int
     reachable: bool
+    silent: dict[str, str] = {}
     clock_ahead_s: float = 0.0
     calls_itself: str = ""
     calls_us: str = ""

@@ -7,6 +7,7 @@ Connections are dialled in the order in which the source accepted them, one at a
 channel from the others by nothing else.
 """
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from dwcp_migrate.dataplane.source import usable_cores
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import PageDecoder
 from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.hypervisor.listening import listening_addresses
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartDestination
 from dwcp_migrate.transport import OPEN, Segment
 from dwcp_migrate.units import MIB
@@ -45,6 +47,7 @@ class DestinationSession(LinkSession):
     def __init__(self, start: StartDestination, report: Callable[[Happened], None]) -> None:
         super().__init__("destination", link_options(start), report)
         self._start = start
+        self._target = start.target_address
         options = start.options
         self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
         self._rebuild = Rebuild(PageDecoder(options.cache_bytes), self._pool, self._deliver, self._reject)
@@ -91,16 +94,32 @@ class DestinationSession(LinkSession):
             self._dial(connection)
 
     def _dial(self, connection: Connection) -> None:
-        target = (self._start.target_address, self._start.target_port)
         try:
-            sock = socket.create_connection(target, timeout=DIAL_S)
+            sock = self._connect()
         except OSError as error:
-            detail = f"cannot reach QEMU at {target[0]}:{target[1]}: {error}"
+            detail = f"cannot reach QEMU at {self._target}, port {self._start.target_port}: {error}"
             self.report(Happened(event="connection-closed", connection=connection.number, detail=detail))
             connection.break_off(tell=True)
             return
         self.report(Happened(event="connection-opened", connection=connection.number))
         connection.attach(Endpoint(sock), ReverseReader(connection.outlet, self._gate, self.link.send))
+
+    def _connect(self) -> socket.socket:
+        """Connect to QEMU where it was dialled; where it does not listen there, at this host's address where it does.
+
+        libvirt and QEMU would have tried the next address of the name; the redirect took theirs at once.
+        """
+        port = self._start.target_port
+        try:
+            return socket.create_connection((self._target, port), timeout=DIAL_S)
+        except OSError as first:
+            for address in listening_addresses(port):
+                with contextlib.suppress(OSError):
+                    sock = socket.create_connection((address, port), timeout=DIAL_S)
+                    self.report(Happened(event="onward", detail=f"not at {self._target}, at {address} ({first})"))
+                    self._target = address
+                    return sock
+            raise
 
     def _deliver(self, segment: Segment, raw: memoryview) -> None:
         self._known(segment.connection).arrived(Arrival(segment.sequence, segment.flags, raw))

@@ -1,5 +1,8 @@
 """What must never cost a migration: real agents on two hosts, plain TCP in the place of QEMU, one fault a test."""
 
+import signal
+import time
+
 import pytest
 
 from dwcp_migrate.api.migration import Migration
@@ -60,3 +63,89 @@ def test_a_host_without_a_name_takes_it_from_its_certificate(hosts: Hosts) -> No
     start(hosts)
     assert source.status().name == "source.lab"
     assert "remark" not in said(migrate(hosts))
+
+
+OTHER_ADDRESS = "fd77::2"
+"""The destination's other address."""
+
+
+@pytest.mark.parametrize("dialled", [DESTINATION_ADDRESS, OTHER_ADDRESS])
+@pytest.mark.parametrize("agent", ["running", "absent"])
+def test_qemu_that_listens_on_another_address_than_the_dialled_one_is_found_there(
+    hosts: Hosts, dialled: str, agent: str
+) -> None:
+    source, destination = hosts
+    start(hosts)
+    announce(destination, "vm", UUID)
+    if agent == "absent":
+        destination.stop()
+    with echoing(destination.listen(OTHER_ADDRESS if dialled == DESTINATION_ADDRESS else DESTINATION_ADDRESS)):
+        assert exchange(source.connect(dialled), b"stream") == b"stream"
+    (record,) = source.ended()
+    assert record.passthrough_reason == ("unreachable" if agent == "absent" else "")
+    where = record if agent == "absent" else destination.ended()[0]
+    assert dialled in said(where)["onward"]
+
+
+def drop(host: Host, *rule: str) -> None:
+    """Have the host's firewall drop what arrives and matches."""
+    host.namespace.run("nft", "add table inet test")
+    host.namespace.run("nft", "add chain inet test in { type filter hook input priority 0; }")
+    host.namespace.run("nft", "add", "rule", "inet", "test", "in", *rule, "drop")
+
+
+def test_a_link_port_filtered_on_the_dialled_address_is_reached_on_another(hosts: Hosts) -> None:
+    source, destination = hosts
+    destination.tables["link"] = {"listen": "::"}
+    start(hosts)
+    drop(destination, "ip", "daddr", DESTINATION_ADDRESS, "tcp", "dport", "7802")
+    assert migrate(hosts).passthrough_reason == ""
+    (peer,) = source.facts().peers
+    assert (peer.reachable, list(peer.silent)) == (True, [DESTINATION_ADDRESS])
+
+
+def test_a_link_port_that_one_address_refuses_is_reached_on_another_by_both_sides(hosts: Hosts) -> None:
+    source, destination = hosts
+    source.tables["link"] = destination.tables["link"] = {"listen": "::", "connect_timeout_s": 1.5}
+    source.peers = [("destination.lab", ["10.77.0.3", *source.peers[0][1]])]
+    source.namespace.run("ip", "route", "add", "unreachable", "10.77.0.3")
+    start(hosts)
+    assert migrate(hosts).passthrough_reason == ""
+    assert list(source.facts().peers[0].silent) == ["10.77.0.3"]
+
+
+@pytest.mark.parametrize("acquainted", [False, True])
+def test_a_peer_whose_agent_hangs_costs_seconds_and_not_the_migration(
+    hosts: Hosts,
+    acquainted: bool,  # noqa: FBT001
+) -> None:
+    source, destination = hosts
+    start(hosts)
+    if acquainted:  # the connection of before is kept, and its other end does not answer either
+        assert source.facts().peers[0].reachable
+    announce(destination, "vm", UUID)
+    assert destination.agent is not None
+    destination.agent.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with echoing(destination.listen()):
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
+        took_s = time.monotonic() - began
+        (record,) = source.ended()
+        assert (record.result, record.passthrough_reason) == ("completed", "unreachable")
+        assert "did not answer" in said(record)["passthrough"]
+        assert took_s < 6.0
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"  # asks no more for a while
+    (record,) = source.ended()
+    assert record.duration_s(record.ended_at) < 1.0
+    destination.agent.send_signal(signal.SIGCONT)
+
+
+def test_an_agent_that_is_back_is_asked_at_once(hosts: Hosts) -> None:
+    source, destination = hosts
+    start(hosts)
+    destination.stop()
+    with echoing(destination.listen()):
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
+    assert source.ended()[0].passthrough_reason == "unreachable"
+    destination.start()
+    assert migrate(hosts).passthrough_reason == ""

@@ -188,7 +188,9 @@ class MigrationAuthorizer:
         connections come, and an agreement that names the wrong one shuts the destination's door to the right one.
         """
         try:
-            expected = await self._runtime.control.ask(peer, address, Expect(domains=tuple(leaving)), Expected)
+            control = self._runtime.control
+            request = Expect(domains=tuple(leaving))
+            expected = await control.ask(peer, address, request, Expected, control.connect_timeout_s)
         except PeerRefusedError:
             return None  # an agent of before tickets
         here, taken = {found.uuid for found in leaving}, await self._taken()

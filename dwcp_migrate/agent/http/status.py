@@ -15,6 +15,7 @@ from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.directory import family_of
+from dwcp_migrate.agent.peers.reach import ways
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
     AgentStatus,
@@ -136,42 +137,64 @@ class StatusViews:
         return Peers(peers=list(await asyncio.gather(*views)))
 
     async def _peer(self, peer: PeerConfig) -> PeerView:
-        runtime = self._runtime
-        silence = runtime.silent.get(peer.name, steady_clock())
-        before = steady_clock()
+        """Look at every address of a peer, and ask at the first that answers."""
+        runtime, addresses = self._runtime, ways(peer)
+        connected = await asyncio.gather(
+            *(runtime.control.connect(peer, address) for address in addresses), return_exceptions=True
+        )
+        errors = {
+            address: error for address, error in zip(addresses, connected, strict=True) if isinstance(error, DwcpError)
+        }
+        silent = {address: str(error) for address, error in errors.items()}
         try:
-            await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
-            before = steady_clock()  # the first one may have connected; the second is one round trip
-            pong = await runtime.control.ask(peer, peer.addresses[0], Ping(versions=VERSIONS), Pong)
-            rtt_s, now = steady_clock() - before, wall_clock()
+            answering = next((address for address in addresses if address not in errors), None)
+            if answering is None:
+                raise errors[addresses[0]]
+            pong, rtt_s = await self._ping(peer, answering)
         except DwcpError as error:
             return PeerView(
                 name=peer.name,
                 addresses=peer.addresses,
                 port=peer.port,
                 reachable=False,
+                silent=silent,
                 code=code_of(error),
                 error=str(error),
                 hint=error.hint,
-                retry_in_s=max(0.0, silence.until - steady_clock()) if silence else 0.0,
+                retry_in_s=self._retry_in_s(peer, addresses),
             )
-        runtime.silent.remove(peer.name)
+        runtime.silent.remove(peer.name, answering)
         return PeerView(
             name=peer.name,
             addresses=peer.addresses,
             port=peer.port,
             reachable=pong.version > 0,
+            silent=silent,
             version=pong.software,
             protocol=pong.version,
             state=pong.state,
             rtt_s=rtt_s,
-            clock_ahead_s=pong.now - (now - rtt_s / 2) if pong.now else 0.0,
+            clock_ahead_s=pong.now - (wall_clock() - rtt_s / 2) if pong.now else 0.0,
             calls_itself=pong.name,
             calls_us=pong.known_as,
             code="" if pong.version else "version",
             error="" if pong.version else "the agents share no protocol version",
             hint="" if pong.version else "upgrade the older of the two agents",
         )
+
+    async def _ping(self, peer: PeerConfig, address: str) -> tuple[Pong, float]:
+        """Ask a peer whether it is there; returns its answer and the round trip in seconds."""
+        before = steady_clock()
+        pong = await self._runtime.control.ask(
+            peer, address, Ping(versions=VERSIONS), Pong, self._runtime.control.connect_timeout_s
+        )
+        return pong, steady_clock() - before
+
+    def _retry_in_s(self, peer: PeerConfig, addresses: list[str]) -> float:
+        """How long none of a peer's addresses is probed."""
+        now = steady_clock()
+        silences = [self._runtime.silent.get(peer.name, address, now) for address in addresses]
+        return min((silence.until - now if silence else 0.0 for silence in silences), default=0.0)
 
     async def facts(self) -> Facts:
         """See `api.Facts`."""

@@ -18,6 +18,7 @@ from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
+from dwcp_migrate.agent.peers.reach import reach, ways
 from dwcp_migrate.agent.peers.server import refused
 from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -63,7 +64,7 @@ log = get_logger(component="agent")
 
 @dataclass(slots=True)
 class _Session:
-    peer: str
+    peer: PeerConfig
     announced: str
     began_at: float
     carriage: DataProcessHandle | None = None
@@ -143,7 +144,7 @@ class Incoming:
 
     def _carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         session = self._sessions.get(session_id)
-        return (session is not None and session.peer == peer.name) or self.outgoing_carries(peer, session_id)
+        return (session is not None and session.peer.name == peer.name) or self.outgoing_carries(peer, session_id)
 
     def _objection(self, request: Open) -> str:
         """The code of a refusal that needs no announcement; empty when there is none."""
@@ -179,7 +180,7 @@ class Incoming:
         if code:
             self._permits.forget(request.session_id.hex())
             return refused(code, required=bool(judged.code) and self._permits.is_required)
-        session = self._sessions[request.session_id] = _Session(peer.name, announced, now)
+        session = self._sessions[request.session_id] = _Session(peer, announced, now)
         try:
             process = await runtime.spares.take()
         except SessionError as error:
@@ -304,20 +305,17 @@ class Incoming:
 
     def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
-        peer = runtime.directory.by_name(session.peer)
-        if peer is None:
-            raise AssertionError("only a peer opens a session")
-        vigil = PeerLivenessMonitor(runtime, peer, peer.addresses[0], session_id, carriage.abort)
+        vigil = PeerLivenessMonitor(runtime, session.peer, "", session_id, carriage.abort)
         return asyncio.get_running_loop().create_task(vigil.keep())
 
     async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:
         """Without this the source would wait for channels to come back, and its guest with it."""
-        peer = self._runtime.directory.by_name(session.peer)
-        if peer is None:
-            return
+        peer = session.peer
         word = Close(session_id=session_id, result="failed", reason=reason)
         with contextlib.suppress(DwcpError):
-            await self._runtime.control.ask(peer, peer.addresses[0], word, Closed)
+            control = self._runtime.control
+            address = await reach(control, peer, ways(peer))
+            await control.ask(peer, address, word, Closed)
 
     async def _source_word(self, session_id: bytes, session: _Session) -> Result:
         """What the source says, if libvirt said it there."""
@@ -333,7 +331,7 @@ class Incoming:
 
     def _close(self, peer: PeerConfig, request: Close) -> Closed | Refused:
         session = self._sessions.get(request.session_id)
-        if session is not None and session.peer == peer.name:
+        if session is not None and session.peer.name == peer.name:
             session.word = request
             if request.result != "completed" and session.carriage is not None:
                 session.carriage.abort(f"the source ended it: {request.reason}")

@@ -21,12 +21,14 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
+from dwcp_migrate.agent.migrations.onward import dial_onward
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.client import code_of
+from dwcp_migrate.agent.peers.reach import reach, ways
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.errors import DwcpError, FleetRefusedError, PeerRefusedError, SessionError
+from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, Close, Closed, Open, Opened
 from dwcp_migrate.protocol.worker import (
@@ -40,9 +42,6 @@ from dwcp_migrate.protocol.worker import (
 
 CONNECTIONS_MAX: Final = 1024
 """QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""
-
-ONWARD_CONNECT_S_MAX: Final = 20.0
-"""For the plain connection of a migration that passes through; the port listens already, so only loss delays it."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -148,6 +147,7 @@ class OutgoingMigration:
         self._carriage: DataProcessHandle | None = None
         self._reason = ""
         self._accelerated = False
+        self._onward_address = self._link_address = key[0]
         runtime.ledger.put(
             Migration(
                 id=self._id,
@@ -210,7 +210,7 @@ class OutgoingMigration:
         if not self._accelerated or self.peer is None:
             return loop.create_future()
         return loop.create_task(
-            PeerLivenessMonitor(self._runtime, self.peer, self.key[0], self.session_id, self.abort).keep()
+            PeerLivenessMonitor(self._runtime, self.peer, self._link_address, self.session_id, self.abort).keep()
         )
 
     def _waiting(self) -> list[Connection]:
@@ -227,17 +227,15 @@ class OutgoingMigration:
         if self.passthrough:
             code, message = self.passthrough, "as the migration before, to which its connection belonged"
         if not code and self.peer is not None:
-            silence = runtime.silent.get(self.peer.name, steady_clock())
-            code, message = (silence.code, silence.message) if silence else ("", "")
-            if silence is None:
-                try:
-                    return await self._open(self.peer)
-                except SessionError:
-                    raise
-                except DwcpError as error:
-                    code, message = code_of(error), str(error)
-                    if not isinstance(error, PeerRefusedError | FleetRefusedError):
-                        runtime.silent.add(self.peer.name, code, message, steady_clock())
+            try:
+                return await self._open(self.peer)
+            except SessionError:
+                raise
+            except DwcpError as error:
+                code, message = code_of(error), str(error)
+                if isinstance(error.__cause__, TimeoutError):  # an agent that hangs does so at every address
+                    for address in ways(self.peer, self.key[0]):
+                        runtime.silent.add(self.peer.name, address, code, message, steady_clock())
         self._pass_through(code, message)
         return None
 
@@ -255,8 +253,9 @@ class OutgoingMigration:
     async def _open(self, peer: PeerConfig) -> Opened:
         runtime = self._runtime
         address, port = self.key
+        link = self._link_address = await reach(runtime.control, peer, ways(peer, address), runtime.silent)
         leaving = await runtime.domains.leaving()
-        agreement = await self._permits.obtain(self._id, peer, address, leaving)
+        agreement = await self._permits.obtain(self._id, peer, link, leaving)
         self._note("agreement", agreement.note)
         self._token = os.urandom(TOKEN_BYTES)
         request = Open(
@@ -271,12 +270,12 @@ class OutgoingMigration:
             permit=agreement.permit,
         )
         try:
-            opened = await runtime.control.ask(peer, address, request, Opened)
+            opened = await runtime.control.ask(peer, link, request, Opened)
         except PeerRefusedError as error:
             if error.is_final:
                 raise SessionError(str(error), hint=error.hint) from error
             raise
-        runtime.silent.remove(peer.name)
+        runtime.silent.remove(peer.name, link)
         self._note("agreed", opened.agreed)
         self._note("remark", opened.remark)
         return opened
@@ -318,7 +317,7 @@ class OutgoingMigration:
                 session_id=self.session_id,
                 token=self._token,
                 peer_name=self.peer.name,
-                peer_address=self.key[0],
+                peer_address=self._link_address,
                 peer_port=self.peer.port,
                 options=runtime.session_options(
                     opened.cache_bytes, opened.channels_max, runtime.take_recording(opened.candidates)
@@ -369,22 +368,20 @@ class OutgoingMigration:
         sock, known = connection
         if known is not None:
             return sock, known
-        address, port = self.key
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        onward = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            onward.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._runtime.config.intercept.mark)
-            async with asyncio.timeout(ONWARD_CONNECT_S_MAX):
-                await asyncio.get_running_loop().sock_connect(onward, (address, port))
-        except (OSError, TimeoutError) as error:
-            onward.close()
+            onward, address = await dial_onward(
+                ways(self.peer, self._onward_address), self.key[1], self._runtime.config.intercept.mark
+            )
+        except SessionError as error:
             reset(sock)
-            self._reason = f"no connection to {address}:{port}: {error or 'timed out'}"
+            self._reason = str(error)
             return None
         except BaseException:
-            onward.close()
             reset(sock)
             raise
+        if address != self._onward_address:
+            self._note("onward", f"no connection to {self._onward_address}; {address} took it")
+            self._onward_address = address
         return sock, onward
 
     async def settle(self) -> None:
@@ -413,7 +410,7 @@ class OutgoingMigration:
             certain=certain,
         )
         try:
-            answer = await self._runtime.control.ask(peer, self.key[0], request, Closed)
+            answer = await self._runtime.control.ask(peer, self._link_address, request, Closed)
         except DwcpError:
             return ""
         return answer.result

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.peers.reach import reach, ways
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
@@ -36,7 +37,7 @@ class PeerLivenessMonitor:
     Attributes:
         runtime: the shared parts.
         peer: whose agent is asked.
-        address: at which it is asked.
+        address: at which it is asked first; empty for any.
         session_id: of the migration.
         gone: called once, with the reason, when the other side cannot come back.
     """
@@ -69,10 +70,11 @@ class PeerLivenessMonitor:
                 return
 
     async def _ask(self) -> bool | None:
-        """True: it is there or may be; False: it is not; None: its host refuses connections to its agent."""
+        """True: it is there or may be; False: it is not; None: its host refuses connections at every address."""
         request = Ping(versions=VERSIONS, session_id=self.session_id)
         try:
-            pong = await self.runtime.control.ask(self.peer, self.address, request, Pong)
+            address = await reach(self.runtime.control, self.peer, ways(self.peer, self.address))
+            pong = await self.runtime.control.ask(self.peer, address, request, Pong)
         except DwcpError as error:
             return None if isinstance(error.__cause__, ConnectionRefusedError) else True
         return pong.carries is not False

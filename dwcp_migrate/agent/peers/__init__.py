@@ -3,5 +3,6 @@
 Modules:
     client: asking side of control connections, kept for reuse
     directory: directory of the peers
+    reach: the address at which a peer's agent answers
     server: answering side of control connections
 """

@@ -82,8 +82,28 @@ class ControlClient:
         self._mark = mark
         self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
 
-    async def ask(self, peer: PeerConfig, address: str, request: Request, answer: type[M]) -> M:
+    async def connect(self, peer: PeerConfig, address: str) -> None:
+        """Make sure of a connection to a peer's agent at one of its addresses; it is kept for requests.
+
+        Raises:
+            PeerUnreachableError: no connection in time.
+            CertificateError: either side's certificate was not accepted.
+                ConfigError: this host's TLS files cannot be read.
+        """
+        key = (peer.name, address, peer.port)
+        self._keep(key, self._take(key) or await self._connect(peer, address))
+
+    async def ask(
+        self, peer: PeerConfig, address: str, request: Request, answer: type[M], timeout_s: float = ANSWER_S_MAX
+    ) -> M:
         """Send a request to a peer at one of its addresses and return its answer, of type `answer`.
+
+        Args:
+            peer: who has to answer, by its certificate.
+            address: where.
+            request: what is asked.
+            answer: what kind of answer is due.
+            timeout_s: for the answer, once there is a connection.
 
         Raises:
             PeerUnreachableError: no connection in time, or no answer.
@@ -97,11 +117,12 @@ class ControlClient:
         connection = self._take(key)
         if connection is not None:
             try:
-                return await self._converse(key, connection, request, answer)
-            except PeerUnreachableError:
-                pass  # it went stale in the pool
+                return await self._converse(key, connection, request, answer, timeout_s)
+            except PeerUnreachableError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise  # it is there, and hangs: another connection would wait as long
         connection = await self._connect(peer, address)
-        return await self._converse(key, connection, request, answer)
+        return await self._converse(key, connection, request, answer, timeout_s)
 
     def _take(self, key: tuple[str, str, int]) -> _Connection | None:
         kept = self._kept.get(key, [])
@@ -157,17 +178,21 @@ class ControlClient:
         return _Connection(reader, writer)
 
     async def _converse(
-        self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M]
+        self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M], timeout_s: float
     ) -> M:
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(timeout_s):
                 message = await _exchange(connection, request)
         except ssl.SSLError as error:  # in TLS 1.3 the server judges our certificate after we think to be connected
             connection.close()
             raise _tls_error(key[0], error) from error
         except (OSError, TimeoutError, EOFError) as error:
             connection.close()
-            raise PeerUnreachableError(f"{key[0]} did not answer: {error or type(error).__name__}") from error
+            how = f"within {timeout_s:g} s" if isinstance(error, TimeoutError) else f"({error or type(error).__name__})"
+            raise PeerUnreachableError(
+                f"{key[0]} took the connection and did not answer {how}",
+                hint="its agent hangs or is being restarted: see its log",
+            ) from error
         except BaseException:
             connection.close()
             raise

@@ -14,7 +14,7 @@ from dwcp_migrate.config import PeerConfig
 
 @dataclass(frozen=True, slots=True)
 class PeerSilence:
-    """Why a peer is not probed, and until when."""
+    """Why a peer is not probed at an address, and until when."""
 
     code: str
     message: str
@@ -73,6 +73,11 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def numeric(addresses: Iterable[str]) -> list[str]:
+    """Those that are IP addresses, not names."""
+    return [address for address in addresses if _is_address(address)]
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)
@@ -82,7 +87,7 @@ def _is_address(text: str) -> bool:
 
 
 class SilentPeers:
-    """The negative cache: a peer that did not answer costs one migration the probe, not every one.
+    """The negative cache: an address that let time pass costs one migration the probe, not every one.
 
     Args:
         lifetime_s: how long it is not probed.
@@ -90,20 +95,20 @@ class SilentPeers:
 
     def __init__(self, lifetime_s: float) -> None:
         self.lifetime_s = lifetime_s
-        self._silent: dict[str, PeerSilence] = {}
+        self._silent: dict[tuple[str, str], PeerSilence] = {}
 
-    def add(self, name: str, code: str, message: str, now: float) -> None:
-        """A probe failed."""
-        self._silent[name] = PeerSilence(code, message, now + self.lifetime_s)
+    def add(self, name: str, address: str, code: str, message: str, now: float) -> None:
+        """A probe of a peer's address took its time and failed."""
+        self._silent[name, address] = PeerSilence(code, message, now + self.lifetime_s)
 
-    def remove(self, name: str) -> None:
-        """It answered."""
-        self._silent.pop(name, None)
+    def remove(self, name: str, address: str) -> None:
+        """It answered there."""
+        self._silent.pop((name, address), None)
 
-    def get(self, name: str, now: float) -> PeerSilence | None:
-        """Why it is not probed now; None when it may be."""
-        found = self._silent.get(name)
+    def get(self, name: str, address: str, now: float) -> PeerSilence | None:
+        """Why it is not probed there now; None when it may be."""
+        found = self._silent.get((name, address))
         if found is not None and found.until <= now:
-            del self._silent[name]
+            del self._silent[name, address]
             return None
         return found

@@ -249,7 +249,7 @@ def _peer(peer: schema.PeerView, own_name: str) -> Check:
             id=f"peer-{peer.name}",
             verdict="warn" if differences else "ok",
             what="; ".join([what, *(what for what, _ in differences)]),
-            why=_PEER_DIFFERS_WHY if differences else _PEER_WHY,
+            why=_PEER_DIFFERS_WHY if differences and not peer.silent else _PEER_WHY,
             remedy="; ".join(remedy for _, remedy in differences),
         )
     firewall = f"is its agent running, and does its firewall let port {peer.port} in?"
@@ -263,7 +263,9 @@ def _peer(peer: schema.PeerView, own_name: str) -> Check:
 
 
 def _differences(peer: schema.PeerView, own_name: str) -> Iterator[tuple[str, str]]:
-    """What two hosts see differently, each with its remedy."""
+    """What is amiss with a peer that answers, each with its remedy."""
+    for address, error in peer.silent.items():
+        yield f"at {address} it does not answer: {error}", f"let port {peer.port} of {address} in, or take it out"
     if abs(peer.clock_ahead_s) > CLOCK_DIFFERENCE_S_MAX:
         way = "ahead of" if peer.clock_ahead_s > 0 else "behind"
         yield f"its clock is {abs(peer.clock_ahead_s):.0f} s {way} this host's", "run an NTP client on both hosts"

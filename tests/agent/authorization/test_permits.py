@@ -45,10 +45,12 @@ NAMES = ("a", "b", "c")
 class Control:
     """The ways to the other hosts of a test, in the place of their control connections."""
 
+    connect_timeout_s = 1.0
+
     def __init__(self, world: "World") -> None:
         self._world = world
 
-    async def ask(self, peer: PeerConfig, _address: str, request: Any, _answer: object) -> Any:
+    async def ask(self, peer: PeerConfig, _address: str, request: Any, _answer: object, _timeout_s: float = 1.0) -> Any:
         host = self._world.hosts[peer.name]
         if not host.is_reachable:
             raise PeerUnreachableError("gone")

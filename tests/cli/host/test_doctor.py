@@ -89,6 +89,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         ({"clock_ahead_s": 3600.2}, "its clock is 3600 s ahead of this host's", "NTP"),
         ({"clock_ahead_s": -90.0}, "its clock is 90 s behind this host's", "NTP"),
         ({"calls_itself": "peer"}, "it calls itself peer", "in its configuration"),
+        ({"silent": {"10.0.0.9": "refused"}}, "at 10.0.0.9 it does not answer: refused", "take it out"),
         ({"calls_us": "other.lab"}, "it calls this host other.lab", "in this host's configuration"),
     ],
 )

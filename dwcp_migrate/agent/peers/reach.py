@@ -1,0 +1,67 @@
+"""The address at which a peer's agent answers: of several, the first that does.
+
+libvirt and QEMU try every address of a name until one connects, and so does this. The dialled address comes first and
+keeps a head start; an address that was silent lately is left out, the others still count.
+"""
+
+from asyncio import staggered
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, NoReturn
+
+from dwcp_migrate.agent.peers.client import ControlClient, code_of
+from dwcp_migrate.agent.peers.directory import SilentPeers, numeric
+from dwcp_migrate.clocks import steady_clock
+from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.errors import DwcpError, PeerUnreachableError
+
+HEAD_START_S: Final = 1.0
+"""Of one address before the next is tried beside it: two round trips of any usual link."""
+
+
+def ways(peer: PeerConfig | None, dialled: str = "") -> list[str]:
+    """Return the ways to a host: the dialled address, then the peer's others, names only where it has nothing else."""
+    others = (numeric(peer.addresses) or peer.addresses) if peer is not None else []
+    return [*([dialled] if dialled else []), *(address for address in others if address != dialled)]
+
+
+async def reach(
+    control: ControlClient, peer: PeerConfig, addresses: Sequence[str], silent: SilentPeers | None = None
+) -> str:
+    """Return the first of these addresses at which the peer's agent answers; a connection to it is kept for requests.
+
+    Args:
+        control: connects.
+        peer: who has to answer, by its certificate.
+        addresses: in the order of preference.
+        silent: addresses that are not tried now; one that lets time pass without an answer joins them.
+
+    Raises:
+        DwcpError: none answered, as `ControlClient.connect` says it.
+    """
+    known = {address: silent.get(peer.name, address, steady_clock()) for address in addresses} if silent else {}
+    tried = [address for address in addresses if known.get(address) is None]
+    if not tried:
+        first = next(silence for silence in known.values() if silence is not None)
+        raise PeerUnreachableError(f"{first.message} (not long ago; it is probed again soon)")
+
+    async def attempt(address: str) -> str:
+        try:
+            await control.connect(peer, address)
+        except DwcpError as error:
+            if silent is not None and isinstance(error.__cause__, TimeoutError):
+                silent.add(peer.name, address, code_of(error), str(error), steady_clock())
+            raise
+        return address
+
+    attempts: list[Callable[[], Awaitable[str]]] = [partial(attempt, address) for address in tried]
+    found: str | None
+    found, _, errors = await staggered.staggered_race(attempts, HEAD_START_S)
+    return found if found is not None else _raise_telling(errors)
+
+
+def _raise_telling(errors: Sequence[BaseException | None]) -> NoReturn:
+    """Raise the error of the first address, but for a refused connection if another one says more."""
+    failed = [error for error in errors if error is not None]
+    telling = [error for error in failed if not isinstance(error.__cause__, ConnectionRefusedError)]
+    raise (telling or failed)[0]
