@@ -11,7 +11,7 @@ SHELL := /bin/bash
 # To build libvirt-python and the lab's programs; to make and run the lab.
 PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
             ca-certificates debian-archive-keyring debootstrap iproute2 mount nftables procps util-linux zstd \
-            openssh-client systemd
+            openssh-client systemd lintian rpm
 
 SECONDS ?= 60
 N ?= 100
@@ -27,7 +27,7 @@ LONG := -m long
 # Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
 LAB := -m lab --reruns 2
 
-.PHONY: help setup check unit format test sim long fuzz demo lab bench soak fleet clean
+.PHONY: help setup check unit format test sim long fuzz demo lab bench soak fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -91,6 +91,13 @@ soak: setup  ## N=100 migrations in a row, channels killed and the link cut as S
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement
+
+packages: $(STAMPS)/venv  ## wheel, sdist, wheelhouse, SBOM, .deb and .rpm into dist/
+	$(BIN)/python packaging/build.py --into dist
+
+lock: $(STAMPS)/venv  ## rewrite packaging/requirements.lock: the newest versions that pyproject.toml allows, with hashes
+	$(BIN)/uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 --quiet \
+	    --no-emit-package libvirt-python --custom-compile-command "make lock" --output-file packaging/requirements.lock
 
 clean:  ## remove .venv and build; the lab's cache stays
 	rm -rf $(VENV) build *.egg-info

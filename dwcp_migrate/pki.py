@@ -1,6 +1,7 @@
 """A small CA for fleets that have none: one authority, one certificate a host.
 
-Rule: private keys are born 0600 and appear whole or not at all; nothing is overwritten unless asked.
+Rule: private keys are born 0600 and appear whole or not at all; nothing is overwritten unless asked. A host can make
+its key itself and have a request signed (`request`, `sign`), so that no key ever travels.
 Profile: EC P-256, SHA-256, extensions as RFC 5280 demands, so that strict verifiers take them too. A host's certificate
 serves both sides of TLS, since every host is source and destination.
 """
@@ -8,6 +9,7 @@ serves both sides of TLS, since every host is source and destination.
 import datetime as dt
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +25,32 @@ AUTHORITY_DAYS: Final = 3650
 """A fleet's lifetime; replacing the CA touches every host."""
 HOST_DAYS: Final = 397
 """What public CAs may issue at most; agents read renewed files without a restart."""
+DAYS_MAX: Final = 36_500
+"""A century; past it the dates of X.509 end before long."""
+RENEWAL_SHARE: Final = 1 / 3
+"""A certificate is due when less than this share of its life is left: time for several roll-outs to fail."""
 CLOCK_SKEW: Final = dt.timedelta(hours=1)
 """Hosts whose clock is behind accept a new certificate all the same."""
+AUTHORITY_FILE: Final = "ca"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """What a certificate says.
+
+    Attributes:
+        subject: its common name.
+        names: DNS names and addresses that it holds for.
+        not_before: start of its life, seconds since the epoch.
+        not_after: its end.
+        is_due: whether less than `RENEWAL_SHARE` of its life is left.
+    """
+
+    subject: str
+    names: tuple[str, ...]
+    not_before: float
+    not_after: float
+    is_due: bool
 
 
 def create_authority(
@@ -67,30 +93,161 @@ def issue(
     Raises:
         ConfigError: no authority there, a name or address that is none, files that exist, or a write that failed.
     """
+    paths = _paths(directory, name)
+    _refuse_existing(paths, force=force)
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = _alternative_names(name, addresses)
+    _write_pair(paths, _certify(directory, name, names, key.public_key(), days), key)
+    return paths
+
+
+def request(directory: Path, name: str, *, addresses: Sequence[str] = (), force: bool = False) -> tuple[Path, Path]:
+    """Make `NAME.csr` and `NAME.key` in `directory`, on the host that is to use them; returns their paths.
+
+    Args:
+        directory: where they are to lie.
+        name: the host's DNS name, as peers configure it.
+        addresses: IP addresses to ask for beside it.
+        force: make a new key where one exists; without, an existing key is kept and asks again.
+
+    Raises:
+        ConfigError: a name or address that is none, a key that cannot be read, or a write that failed.
+    """
+    _check_name(name)
+    csr_path, key_path = directory / f"{name}.csr", directory / f"{name}.key"
+    if key_path.exists() and not force:
+        key = _load_key(key_path)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(key_path, _private_pem(key), 0o600)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(name))
+    builder = builder.add_extension(_alternative_names(name, addresses), critical=False)
+    _write(csr_path, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), 0o644)
+    return csr_path, key_path
+
+
+def sign(directory: Path, csr_path: Path, *, name: str, days: float = HOST_DAYS, force: bool = False) -> Path:
+    """Sign a host's request with the authority in `directory`; returns the path of `NAME.pem` there.
+
+    Args:
+        directory: where `ca.pem` and `ca.key` are.
+        csr_path: the request, PEM.
+        name: the host that it is from; a request for any other name is refused.
+        days: lifetime from now.
+        force: overwrite.
+
+    Raises:
+        ConfigError: no request, one with a wrong signature or of another host, no authority, or a failed write.
+    """
+    _check_name(name)
+    path = directory / f"{name}.pem"
+    _refuse_existing((path,), force=force)
+    try:
+        csr = x509.load_pem_x509_csr(csr_path.read_bytes())
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        raise ConfigError(f"{csr_path} is no request: {error}", hint="make one with `dwcp-migrate cert csr`") from error
+    public_key = csr.public_key()
+    asked = names.get_values_for_type(x509.DNSName)
+    if not csr.is_signature_valid or asked != [name] or not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise ConfigError(f"{csr_path} asks for {', '.join(asked) or 'nothing'}, not for {name}")
+    certificate = _certify(directory, name, names, public_key, days)
+    _write(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    return path
+
+
+def renew(directory: Path, name: str, *, days: float = HOST_DAYS, force: bool = False) -> tuple[Path, Path] | None:
+    """Issue `NAME.pem` anew with its names and a new key, if it is due; returns the paths, or None if it is not due.
+
+    Args:
+        directory: where the authority and `NAME.pem` are.
+        name: the host.
+        days: lifetime from now.
+        force: renew also one that is not due.
+
+    Raises:
+        ConfigError: no such certificate, no authority, or a failed write.
+    """
+    facts = read_certificate(directory / f"{name}.pem")
+    if not facts.is_due and not force:
+        return None
+    return issue(directory, name, addresses=[one for one in facts.names if one != name], days=days, force=True)
+
+
+def read_certificate(path: Path) -> CertificateFacts:
+    """Read what a certificate says.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no certificate: {error}") from error
+    names: list[str] = []
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = [str(one.value) for one in extension.value]
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    left = end - dt.datetime.now(dt.UTC)
+    return CertificateFacts(
+        str(common[0].value) if common else "",
+        tuple(names),
+        start.timestamp(),
+        end.timestamp(),
+        left < (end - start) * RENEWAL_SHARE,
+    )
+
+
+def _paths(directory: Path, name: str) -> tuple[Path, Path]:
+    """Files of a host's certificate and key.
+
+    Raises:
+        ConfigError: it is no DNS name, or the authority's own files would be overwritten.
+    """
+    _check_name(name)
+    return directory / f"{name}.pem", directory / f"{name}.key"
+
+
+def _check_name(name: str) -> None:
     if not _is_dns_name(name):
         raise ConfigError(f"{name!r} is no DNS name", hint="letters, digits, - and . only")
-    paths = directory / f"{name}.pem", directory / f"{name}.key"
-    _refuse_existing(paths, force=force)
+    if name.lower() == AUTHORITY_FILE:
+        raise ConfigError(f"{name!r} is the name of the authority's own files", hint="give the host's DNS name")
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _certify(
+    directory: Path, name: str, names: x509.SubjectAlternativeName, public_key: ec.EllipticCurvePublicKey, days: float
+) -> x509.Certificate:
+    """Sign a host's public key; the certificate ends with its authority at the latest."""
     authority, authority_key = _load_authority(directory)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    builder = _builder(subject, authority.subject, key.public_key(), days)
+    builder = _builder(_subject(name), authority.subject, public_key, days, latest=authority.not_valid_after_utc)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(authority=False), critical=True)
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    builder = builder.add_extension(_alternative_names(name, addresses), critical=False)
+    builder = builder.add_extension(names, critical=False)
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-    builder = builder.add_extension(identifier, critical=False)
-    _write_pair(paths, builder.sign(authority_key, hashes.SHA256()), key)
-    return paths
+    return builder.add_extension(identifier, critical=False).sign(authority_key, hashes.SHA256())
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: float
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    days: float,
+    latest: dt.datetime | None = None,
 ) -> x509.CertificateBuilder:
+    if days > DAYS_MAX:
+        raise ConfigError(f"{days:g} days are more than {DAYS_MAX}", hint="give --days a smaller number")
     now = dt.datetime.now(dt.UTC)
     end = now + dt.timedelta(days=days)
+    end = min(end, latest) if latest is not None else end
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -139,26 +296,49 @@ def _is_dns_name(name: str) -> bool:
 
 
 def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Read the authority's certificate and key.
+
+    Raises:
+        ConfigError: they are not there, have expired, or do not belong together.
+    """
+    hint = "run `dwcp-migrate cert init`"
     try:
-        certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
-        key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"no authority in {directory}: {error}", hint="run `dwcp-migrate cert init`") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{directory / 'ca.key'} is no EC key", hint="run `dwcp-migrate cert init`")
+        certificate = x509.load_pem_x509_certificate((directory / f"{AUTHORITY_FILE}.pem").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no authority in {directory}: {error}", hint=hint) from error
+    key = _load_key(directory / f"{AUTHORITY_FILE}.key")
+    if certificate.public_key() != key.public_key():
+        raise ConfigError(f"{directory}: ca.key does not belong to ca.pem", hint="put the pair that was made together")
+    if certificate.not_valid_after_utc < dt.datetime.now(dt.UTC):
+        raise ConfigError(f"{directory}: the authority has expired", hint="make a new one: `dwcp-migrate cert init`")
     return certificate, key
 
 
-def _refuse_existing(paths: tuple[Path, Path], *, force: bool) -> None:
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is no private key: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path} is no EC key", hint="run `dwcp-migrate cert init`")
+    return key
+
+
+def _refuse_existing(paths: Sequence[Path], *, force: bool) -> None:
     existing = [path for path in paths if path.exists()]
     if existing and not force:
         raise ConfigError(f"{existing[0]} exists", hint="give --force to replace it")
 
 
 def _write_pair(paths: tuple[Path, Path], certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write(paths[1], pem, 0o600)
+    _write(paths[1], _private_pem(key), 0o600)
     _write(paths[0], certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

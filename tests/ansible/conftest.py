@@ -140,6 +140,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, wheel: Path, archive: Path) -
     base = tmp_path_factory.mktemp("site")
     fleet = booted.boot(base / "fleet", NAMES)
     try:
+        for host in fleet.hosts:  # as on a host that filters; a table of others must survive all that the role does
+            host.run("systemctl", "start", "nftables")
+            host.run("nft", "add", "table", "ip", "of_libvirt")
         variables: dict[str, Any] = {
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",  # else each run looks for one
@@ -182,7 +185,7 @@ QUESTIONS = {
     "doctor": "dwcp-migrate doctor --json",
     "hook": "stat -c '%a %U' /etc/libvirt/hooks/qemu.d/50-dwcp-migrate",
     "key": "stat -c '%a %U %G' /etc/dwcp-migrate/tls/host.key",
-    "tables": "nft list tables; nft list chain inet filter input",
+    "tables": "nft list ruleset",
     "sysctl": "sysctl -n net.ipv4.tcp_slow_start_after_idle",
     "process": "systemctl show -P MainPID dwcp-migrate",
     "capabilities": "grep CapEff /proc/$(systemctl show -P MainPID dwcp-migrate)/status",
@@ -240,7 +243,7 @@ def migrated(site: Site, installed: Seen) -> Seen:
 
 def watch_for_raised_thread(host: booted.BootedHost) -> subprocess.Popen[str]:
     """Print the first thread of a data process that goes before others, if there is one before the migration ends."""
-    look = f"ps -eLo ni,args | grep -e '^ *{CARRIER_NICE} .*session.worker'"
+    look = f"ps -eLo ni,args | grep -e '^ *{CARRIER_NICE} .*dataplane.worker'"
     line = f"until {look} || test -e {MIGRATED}; do sleep 0.1; done"
     return subprocess.Popen(host.inside(["sh", "-c", line]), stdout=subprocess.PIPE, text=True)
 

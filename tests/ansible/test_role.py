@@ -96,8 +96,25 @@ def test_only_the_peer_is_let_in_by_the_firewall(installed: Seen) -> None:
     others = {"hv1": "10.89.0.2", "hv2": "10.89.0.1"}
     for name, answers in installed.hosts.items():
         assert re.findall(r"ip saddr (\S+) tcp dport 7802", answers["tables"]) == [others[name]]
+        assert answers["tables"].count("jump dwcp_migrate") == 1
         assert "table ip dwcp_migrate" in answers["tables"]
         assert answers["sysctl"] == "0\n"
+
+
+@lab
+@slow
+def test_tables_of_others_survive_every_stage(installed: Seen, again: Seen, upgraded: Seen) -> None:
+    for seen in (installed, again, upgraded):
+        for answers in seen.hosts.values():
+            assert "table ip of_libvirt" in answers["tables"]
+            assert answers["tables"].count("jump dwcp_migrate") == 1
+
+
+@lab
+@slow
+def test_the_key_is_born_on_the_host_and_stays_there(installed: Seen, site: Any) -> None:
+    kept = sorted(path.name for path in (site.home / ".dwcp-migrate/pki").iterdir())
+    assert kept == ["ca.key", "ca.pem", "hv1.csr", "hv1.pem", "hv2.csr", "hv2.pem"], installed.run.output
 
 
 @lab
@@ -128,7 +145,7 @@ def test_the_unit_lets_the_link_thread_go_first_where_its_systemd_may_raise_limi
         assert answers["may_raise"] == RAISED
         assert "setpriority" in answers["calls"].split()
         can = answers["can_raise"] == RAISED  # not where this machine's root lacks CAP_SYS_RESOURCE
-        assert ("session.worker" in answers["raised"]) == can
+        assert ("dataplane.worker" in answers["raised"]) == can
 
 
 @lab

@@ -55,6 +55,92 @@ def issue(*, name: str, addresses: tuple[str, ...], directory: Path, days: int, 
     _tell(pki.issue(directory, name, addresses=addresses, days=days, force=force), as_json=as_json)
 
 
+@command.command()
+@click.argument("name")
+@DIRECTORY
+@click.option("--days", type=click.IntRange(min=1), default=397, show_default=True, help="Lifetime of the certificate.")
+@click.option("--force", is_flag=True, help="Renew also one that is not due.")
+@json_option
+def renew(*, name: str, directory: Path, days: int, force: bool, as_json: bool) -> None:
+    """Issue NAME's certificate anew, with a new key, if less than a third of its life is left."""
+    from dwcp_migrate import pki
+
+    paths = pki.renew(directory, name, days=days, force=force)
+    if paths is None:
+        click.echo(output.as_json({"renewed": False}) if as_json else f"{name}: not due")
+        return
+    _tell(paths, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--address", "addresses", multiple=True, help="IP address to ask for beside NAME; may be repeated.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/dwcp-migrate/tls"),
+    show_default=True,
+    help="Where key and request lie on this host.",
+)
+@click.option("--force", is_flag=True, help="Make a new key where one exists.")
+@json_option
+def csr(*, name: str, addresses: tuple[str, ...], directory: Path, force: bool, as_json: bool) -> None:
+    """Make this host's key and a request for its certificate: NAME.key and NAME.csr.
+
+    The key never leaves the host; `cert sign` where the authority lives turns the request into a certificate.
+    """
+    from dwcp_migrate import pki
+
+    request, key = pki.request(directory, name, addresses=addresses, force=force)
+    if as_json:
+        click.echo(output.as_json({"request": str(request), "key": str(key)}))
+    else:
+        click.echo(f"{request}\n{key}  (private, mode 0600)")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("request", type=click.Path(path_type=Path, dir_okay=False))
+@DIRECTORY
+@click.option("--days", type=click.IntRange(min=1), default=397, show_default=True, help="Lifetime of the certificate.")
+@FORCE
+@json_option
+def sign(*, name: str, request: Path, directory: Path, days: int, force: bool, as_json: bool) -> None:
+    """Sign the REQUEST of the host NAME: NAME.pem. A request for another name is refused."""
+    from dwcp_migrate import pki
+
+    path = pki.sign(directory, request, name=name, days=days, force=force)
+    click.echo(output.as_json({"certificate": str(path)}) if as_json else str(path))
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("/etc/dwcp-migrate/tls/host.pem"))
+@json_option
+def show(*, file: Path, as_json: bool) -> None:
+    """Show the certificate FILE: names, life, and whether it is due for renewal."""
+    import datetime as dt
+    from dataclasses import asdict
+
+    from dwcp_migrate import pki
+
+    facts = pki.read_certificate(file)
+    if as_json:
+        click.echo(output.as_json(asdict(facts)))
+        return
+    end = dt.datetime.fromtimestamp(facts.not_after, dt.UTC)
+    days = (end - dt.datetime.now(dt.UTC)).days
+    click.echo(
+        output.block(
+            [
+                ("Subject", facts.subject),
+                ("Names", ", ".join(facts.names)),
+                ("Valid until", f"{end:%Y-%m-%d %H:%M} UTC, {days} days"),
+                ("Renewal", "due: less than a third of its life is left" if facts.is_due else "not due"),
+            ]
+        )
+    )
+
+
 def _tell(paths: tuple[Path, Path], *, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json({"certificate": str(paths[0]), "key": str(paths[1])}))
