@@ -296,7 +296,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     libvirt_uri: str = "qemu:///system"
     runtime_directory: Path = Path("/run/dwcp-migrate")
     state_directory: Path = Path("/var/lib/dwcp-migrate")
-    metrics_listen: str = "127.0.0.1:9177"
+    metrics_listen: str = "127.0.0.1:7803"
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     peers: list[PeerConfig] = []
@@ -355,7 +355,10 @@ def load(path: Path) -> Config:
     try:
         return parse(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="give --config FILE") from error
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}",
+            hint="name another file: --config FILE, or `dwcp-migrate config check FILE`",
+        ) from error
 
 
 def _check(config: Config) -> None:

@@ -14,46 +14,64 @@ Modules:
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final, NoReturn
 
 import click
 
 from dwcp_migrate.errors import DwcpError
 
-COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "agent": ("host", "Run the agent of this host."),
-    "status": ("host", "Show the agent, its peers and the migrations under way."),
-    "top": ("migrations", "Watch the migrations live."),
-    "predict": ("migrations", "Say how long a migration will take, and what to do."),
-    "share": ("migrations", "Give a domain's migration a weight or a deadline."),
-    "history": ("migrations", "List the migrations that ended."),
-    "show": ("migrations", "Show one migration, by id or by domain."),
-    "cluster": ("fleet", "Show and change the fleet's shared state."),
-    "tickets": ("fleet", "List the migrations that the fleet agreed to."),
-    "locks": ("fleet", "List, take and give back leases and shares of links."),
-    "doctor": ("host", "Check this host and say what to do about what is wrong."),
-    "config": ("host", "Check or show the configuration."),
-    "place": ("fleet", "Say which host takes a domain best."),
-    "migrate": ("migrations", "Migrate a domain, to the best host unless one is named."),
-    "rebalance": ("fleet", "Even the fleet out: show the migrations, or carry them out."),
-    "drain": ("fleet", "Migrate all domains off a host, and let none come."),
-    "undrain": ("fleet", "Let a drained host take domains again."),
-    "explain": ("fleet", "Say why a plan sends each domain where it does."),
-    "rules": ("fleet", "List, add and remove placement rules."),
-    "cordon": ("host", "Let the local agent take no new migration, as before its upgrade."),
-    "uncordon": ("host", "Let the local agent take migrations again."),
-    "reload": ("host", "Let the agent read its configuration again."),
-    "record": ("host", "Record the next migration's stream, for replay."),
-    "cert": ("host", "Make a small fleet CA and issue host certificates."),
-    "lab": ("develop", "Hypervisors and a WAN on this one machine, for trying out."),
-    "demo": ("develop", "Migrate a lab guest stock and accelerated, and compare."),
-    "train": ("develop", "Train the forecasters' models."),
-    "replay": ("develop", "Run recorded streams through parser, encoder and decoder."),
+SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "This host": {
+        "status": ("host", "Show the agent, its peers and the migrations under way."),
+        "doctor": ("host", "Check this host and say what to do about what is wrong."),
+        "config": ("host", "Check or show the configuration."),
+        "cordon": ("host", "Let the local agent take no new migration, as before its upgrade."),
+        "uncordon": ("host", "Let the local agent take migrations again."),
+        "reload": ("host", "Let the agent read its configuration again."),
+        "cert": ("host", "Make a small fleet CA; issue, sign, renew and show certificates."),
+        "record": ("host", "Record the next migration's stream, for replay."),
+        "agent": ("host", "Run the agent of this host."),
+    },
+    "Migrations": {
+        "migrate": ("migrations", "Migrate a domain, to the best host unless one is named."),
+        "top": ("migrations", "Watch the migrations live."),
+        "predict": ("migrations", "Predict how long a migration will take, and advise."),
+        "share": ("migrations", "Give a domain's migration a weight or a deadline."),
+        "history": ("migrations", "List the migrations that ended."),
+        "show": ("migrations", "Show one migration, by id or by domain."),
+    },
+    "Fleet": {
+        "place": ("fleet", "Choose the best host for a domain."),
+        "rebalance": ("fleet", "Rebalance the fleet: show the migrations, or carry them out."),
+        "drain": ("fleet", "Migrate all domains off a host, and let none come."),
+        "undrain": ("fleet", "Let a drained host take domains again."),
+        "explain": ("fleet", "Explain why a plan sends each domain where it does."),
+        "rules": ("fleet", "List, add and remove placement rules."),
+        "cluster": ("fleet", "Show and change the cluster state."),
+        "tickets": ("fleet", "List the migrations that the fleet agreed to."),
+        "locks": ("fleet", "List, take and give back leases and shares of links."),
+    },
+    "Development": {
+        "lab": ("develop", "Hypervisors and a WAN on this one machine, for trying out."),
+        "demo": ("develop", "Migrate a lab guest stock and accelerated, and compare."),
+        "train": ("develop", "Train the forecasters' models."),
+        "replay": ("develop", "Run recorded streams through parser, encoder and decoder."),
+    },
 }
+"""Heading in `--help`, and below it each sub-command (and module): the room of its module, and its line of help."""
+
+COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found in section.items()}
 """Sub-command (and module) name; the room that its module is in, and its line in `dwcp-migrate --help`."""
 
 HIDDEN: Final = {"bench": "develop"}
 """Old spellings, which work for one release more and say so: name, and the room of its module."""
+
+EXIT_INTERNAL: Final = 70
+"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+
+ALIKE_MIN: Final = 0.6
+"""Similarity from which a mistyped command is taken for another."""
 
 EXIT_INTERRUPTED: Final = 130
 
@@ -64,29 +82,63 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the sub-commands in the order of the table, not of the alphabet."""
         del ctx
-        return list(COMMANDS)
+        return [name for name, (room, _) in COMMANDS.items() if _is_installed(room)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the sub-command's module and return its `command`."""
         del ctx
         room = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else HIDDEN.get(cmd_name)
-        if room is None:
+        if room is None or not _is_installed(room):
             return None
         module = import_module(f"{__name__}.{room}.{cmd_name}")
         found: click.Command = module.command
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the sub-command; `help` shows help, and a mistyped name is answered with the nearest one.
+
+        Raises:
+            click.UsageError: no such command.
+        """
+        if args[0] == "help":
+            args = [*args[1:], "--help"]
+        if args[0] == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            alike = get_close_matches(args[0], COMMANDS, n=1, cutoff=ALIKE_MIN)
+            if not alike or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {alike[0]!r}?", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of sub-commands without importing them."""
+        """Write the sub-commands below their headings without importing them."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        for heading, commands in SECTIONS.items():
+            rows = [(name, line) for name, (room, line) in commands.items() if _is_installed(room)]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def _is_installed(room: str) -> bool:
+    """Tell whether the commands of a room are there: packages carry those for development not."""
+    return room != "develop" or find_spec(f"{__name__}.{room}") is not None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dwcp-migrate", prog_name="dwcp-migrate")
 def root() -> None:
-    """Make `virsh migrate` several times faster with stock QEMU and libvirt."""
+    """Make `virsh migrate` several times faster with stock QEMU and libvirt.
+
+    `dwcp-migrate COMMAND --help` says more; every view has --json.
+    """
 
 
 def main() -> NoReturn:
@@ -98,7 +150,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line.
 
     Returns:
-        Exit code: 0, 2 for wrong usage, 130 after Ctrl-C, else that of the error's class (see `errors`).
+        Exit code: 0, 2 for wrong usage, 130 after Ctrl-C, 70 for an error that nobody foresaw, else that of the
+        error's class (see `errors`).
 
     Raises:
         SystemExit: click's own, with 1, when the reader of our output left (`| head`).
@@ -114,6 +167,14 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What the program was not prepared for outside of itself: a full disk, no permission, no such directory.
+        click.echo(f"error: {error}", err=True)
+        return DwcpError.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
+        return report_unforeseen(error, arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -123,3 +184,18 @@ def report(error: DwcpError) -> int:
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
     return error.exit_code
+
+
+def report_unforeseen(error: Exception, arguments: list[str]) -> int:
+    """Say that the fault is ours, keep the traceback in a file for a report, and return the exit code."""
+    import tempfile
+    import traceback
+
+    from dwcp_migrate import __version__
+
+    head = f"dwcp-migrate {__version__}: {' '.join(arguments)}\n"
+    with tempfile.NamedTemporaryFile("w", prefix="dwcp-migrate-error-", suffix=".txt", delete=False) as file:
+        file.write(head + "".join(traceback.format_exception(error)))
+    click.echo(f"error: internal error ({type(error).__name__}: {error})", err=True)
+    click.echo(f"hint: this is a fault of dwcp-migrate; please report it with {file.name}", err=True)
+    return EXIT_INTERNAL

@@ -228,7 +228,7 @@ def migrated(site: Site, installed: Seen) -> Seen:
         history="dwcp-migrate history --json",
         domains="virsh list --name",
         console=f"tail -n 1 {console}",
-        metrics="python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:9177/metrics\").read().decode())'",
+        metrics="python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:7803/metrics\").read().decode())'",
         journal="journalctl -u dwcp-migrate --no-pager",
         may_raise="systemctl show -P LimitNICE dwcp-migrate",
         calls="systemctl show -P SystemCallFilter dwcp-migrate",

@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 import pytest
 
 from dwcp_migrate import errors
-from dwcp_migrate.cli import COMMANDS, report, root, run
+from dwcp_migrate.cli import COMMANDS, EXIT_INTERNAL, report, root, run
 
 HELP_CPU_S_MAX = 0.3
 MODULES_TOO_SLOW_FOR_HELP = ("numpy", "aiohttp", "libvirt", "pyroute2", "rich", "msgspec", "prometheus_client")
@@ -95,3 +96,44 @@ def test_a_reader_that_left_is_no_traceback(agent: Any) -> None:
         process.stdout.close()
         assert process.wait(timeout=30) == 1
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("statu", "status"), ("confg", "config"), ("histroy", "history")])
+def test_a_mistyped_command_is_answered_with_the_nearest(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([typed]) == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["help"]) == 0
+    assert "Migrations:" in capsys.readouterr().out
+    assert run(["help", "status"]) == 0
+    assert "Usage: dwcp-migrate status" in capsys.readouterr().out
+
+
+def test_an_unforeseen_error_is_no_traceback_but_a_file_to_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(root, "main", broken)
+    assert run(["status"]) == EXIT_INTERNAL
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (file,) = tmp_path.iterdir()
+    assert str(file) in said
+    assert "ZeroDivisionError" in file.read_text()
+
+
+def test_a_full_disk_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m dwcp_migrate config show --defaults --json > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr

@@ -49,25 +49,8 @@ def plain(config: Config) -> dict[str, Any]:
     return found
 
 
-def as_toml(values: dict[str, Any], table: str = "") -> str:
-    """Write a configuration, or a table of it, as TOML that `config.parse` reads back to the same values."""
-    parts = ["".join(f"{key} = {_scalar(value)}\n" for key, value in values.items() if not _nested(value))]
-    for key, value in values.items():
-        name = f"{table}.{key}" if table else key
-        if isinstance(value, dict):
-            parts.append(f"[{name}]\n{as_toml(value, name)}")
-        elif _nested(value):
-            parts += [f"[[{name}]]\n{as_toml(entry, name)}" for entry in value]
-    return "\n".join(parts)
+def as_toml(values: dict[str, Any]) -> str:
+    """Write a configuration as TOML that `config.parse` reads back to the same values."""
+    import tomli_w
 
-
-def _nested(value: object) -> bool:
-    """Tell whether the value is a table or an array of tables."""
-    return isinstance(value, dict) or (
-        isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value)
-    )
-
-
-def _scalar(value: object) -> str:
-    """Write one value; JSON's strings, numbers and booleans are TOML's too."""
-    return msgspec.json.encode(value).decode()
+    return tomli_w.dumps(values)
