@@ -171,12 +171,16 @@ def _install(source: Path, target: Path, mode: int) -> None:
 
 def _man_pages(directory: Path, version: str) -> None:
     """Write a page for each command, as the code describes it."""
+    import click
     from click_man.core import write_man_pages
 
-    from dwcp_migrate.cli import root as command
+    from dwcp_migrate.cli import root as lazy
 
+    context = click.Context(lazy)
+    commands = {name: lazy.get_command(context, name) for name in lazy.list_commands(context)}
+    eager = click.Group(NAME, commands={name: one for name, one in commands.items() if one}, help=lazy.help)
     directory.mkdir(parents=True)
-    write_man_pages(NAME, command, version=version, target_dir=str(directory))
+    write_man_pages(NAME, eager, version=version, target_dir=str(directory))
     for page in sorted(directory.glob("*.1")):
         _compress(page)
 

@@ -32,7 +32,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterator[booted.BootedHost]:
-    fleet = booted.boot(tmp_path_factory.mktemp("host"), ("hv1",))
+    fleet = booted.boot(tmp_path_factory.mktemp("host") / "fleet", ("hv1",))
     try:
         (one,) = fleet.hosts
         for package in packages.glob("*.deb"):
