@@ -23,6 +23,7 @@ from typing import Final
 from bench.frame import Options, Row
 from bench.suites.cluster import Cluster
 from dwcp_migrate.errors import NotFoundError
+from dwcp_migrate.state.raft.disk import Disk
 from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.units import KIB
 
@@ -114,7 +115,7 @@ def _broadcast(count: int, share: int) -> Iterator[Row]:
 def _bare_syncs(total: int) -> Iterator[Row]:
     """What this disk takes for what a commit waits for, without anything around it."""
     with tempfile.TemporaryDirectory() as directory:
-        journal = LogFile(Path(directory))
+        journal = LogFile(Path(directory), Disk())
         took_ms: list[float] = []
         for index in range(1, total + 1):
             journal.append((os.urandom(SIZES[0]), index, 1))

@@ -174,7 +174,9 @@ class ClusterStateClient:
 
     async def _look_on(self) -> None:
         while True:
-            self.latest = await self.status()
+            before, self.latest = self.latest.error, await self.status()
+            if self.latest.error and self.latest.error != before:
+                log.error("shared state", state=self.latest.state, error=self.latest.error)
             await asyncio.sleep(LOOK_S)
 
     # -- asking

@@ -36,6 +36,10 @@ class FleetMachine:
             return TicketOutcome("invalid")
         return apply(self.fleet, command)
 
+    def now(self) -> float:
+        """Say the fleet's time, seconds since the epoch."""
+        return self.fleet.now
+
     def save(self) -> bytes:
         """Encode the state."""
         return model.encode(self.fleet)

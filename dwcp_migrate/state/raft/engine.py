@@ -1,21 +1,23 @@
 """The Raft engine: a replica in a thread of its own, asked from asyncio.
 
-The rule: the thread owns the replica and the state, asyncio owns the requests; between them go only calls by a queue
+The thread owns the replica and the state, asyncio owns the requests; between them go only calls by a queue
 and answers by `call_soon_threadsafe`. What is queued when the thread comes round is proposed as one entry: under load
 entries get larger, not later.
 
-A disk that is full stops the replica until there is room, one that fails stops it for good: the others elect without
-it. A host that is stopped answers every request with NoQuorumError.
+A disk that is full stops the replica until there is room; one that fails to sync, or an error that nobody foresaw,
+stops it for good: the others elect without it. A host that is stopped answers every request with NoQuorumError.
 """
 
 import asyncio
 import contextlib
 import os
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from secrets import token_hex
 from socket import socket
 from statistics import quantiles
@@ -40,6 +42,9 @@ WAIT_LEADER_S: Final = 0.05
 
 DISK_RETRY_S: Final = 5.0
 """Between two attempts to go on after the disk was full."""
+
+CALL_S_MAX: Final = 10.0
+"""For a look at the replica; only a disk that hangs takes so long."""
 
 PRIORITY: Final = -10
 """Of the replica's thread; as that of a data process's writer."""
@@ -153,8 +158,8 @@ class RaftEngine:
                 if self._replica is None:
                     self._open_replica()
                 self._serve()
-            except (OSError, DwcpError) as error:
-                self._error = str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, whoever asks gets an answer
+                self._error = _reason(error)
                 may_retry = isinstance(error, OSError) and error.errno in DISK_FULL
                 self._close_replica()
                 self._rest(DISK_RETRY_S if may_retry else float("inf"))
@@ -183,7 +188,8 @@ class RaftEngine:
     def _close_replica(self) -> None:
         replica, self._replica = self._replica, None
         if replica is not None:
-            replica.close()
+            with contextlib.suppress(Exception):  # it is given up: what is left of it must not keep anybody waiting
+                replica.close()
         self._settle(list(self._asked), None)
         self._asked.clear()
 
@@ -221,9 +227,13 @@ class RaftEngine:
 
     async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
+        deadline = self._loop.time() + timeout_s
         while not self._requests.may_begin:
             self._ended.clear()
-            await self._ended.wait()
+            try:
+                await asyncio.wait_for(self._ended.wait(), deadline - self._loop.time())
+            except TimeoutError as error:
+                raise self._no_quorum(timeout_s) from error
         number, request = self._requests.begin()
         try:
             command = commands.Command(request=request, by=self._identity.name, at=self._clock(), body=body)
@@ -243,7 +253,10 @@ class RaftEngine:
                 return outcome
             await asyncio.sleep(min(WAIT_LEADER_S, max(0.0, deadline - self._loop.time())))
         self._failed += 1
-        raise NoQuorumError(
+        raise self._no_quorum(timeout_s)
+
+    def _no_quorum(self, timeout_s: float) -> NoQuorumError:
+        return NoQuorumError(
             f"no majority confirmed it within {timeout_s:g} s" + (f": {self._error}" if self._error else ""),
             hint="see `dwcp-migrate cluster status`",
         )
@@ -296,7 +309,10 @@ class RaftEngine:
 
         self._calls.append(run)
         self._ring()
-        return await future
+        try:
+            return await asyncio.wait_for(future, CALL_S_MAX)
+        except TimeoutError as error:
+            raise NoQuorumError(f"the replica did not answer within {CALL_S_MAX:g} s: its disk may hang") from error
 
     async def status(self) -> EngineStatus:
         """See `engine.Engine`."""
@@ -370,13 +386,33 @@ class RaftEngine:
         if error:
             raise CoordinationError(
                 f"the leader did not {'add' if adding else 'remove'} {change.name} (reason {error})",
-                hint="it must be connected and its log no more than a little behind; one change at a time"
-                if adding
-                else "a leader is not removed: `dwcp-migrate cluster transfer-leader` first; one change at a time",
+                hint="one change at a time, and only with a majority of the new voters connected; "
+                + (
+                    "it must be connected and its log no more than a little behind"
+                    if adding
+                    else "a leader is not removed: `dwcp-migrate cluster transfer-leader` first"
+                ),
             )
 
     async def transfer_leader(self, name: str, timeout_s: float) -> str:
-        """See `engine.Engine`."""
+        """See `engine.Engine`; a voter that misses an entry just now is waited for a little."""
+        deadline = self._loop.time() + timeout_s
+        patience = min(deadline, self._loop.time() + ATTEMPT_S)
+        while await self._ask_to_lead(name, timeout_s):
+            if self._loop.time() >= patience:
+                raise CoordinationError(
+                    "no voter is up to date and connected", hint="see `dwcp-migrate cluster status`"
+                )
+            await asyncio.sleep(WAIT_LEADER_S)
+        while self._loop.time() < deadline:
+            leader = await self._call(lambda replica: replica.leader if replica.has_leader else "")
+            if leader not in ("", self._identity.name):
+                return leader
+            await asyncio.sleep(WAIT_LEADER_S / 5)
+        raise NoQuorumError("nobody took over in time")
+
+    async def _ask_to_lead(self, name: str, timeout_s: float) -> int:
+        """As the leader: ask another voter to take over; returns the library's reason why not, or 0."""
         future: asyncio.Future[int] = self._loop.create_future()
 
         def act(replica: RaftReplica) -> None:
@@ -387,15 +423,18 @@ class RaftEngine:
             replica.transfer(name, lambda _, error: self._loop.call_soon_threadsafe(_finish, future, error))
 
         await self._call(act)
-        if await future:
-            raise CoordinationError("no voter is up to date and connected", hint="see `dwcp-migrate cluster status`")
-        deadline = self._loop.time() + timeout_s
-        while self._loop.time() < deadline:
-            leader = await self._call(lambda replica: replica.leader if replica.has_leader else "")
-            if leader not in ("", self._identity.name):
-                return leader
-            await asyncio.sleep(WAIT_LEADER_S / 5)
-        raise NoQuorumError("nobody took over in time")
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError as error:
+            raise NoQuorumError("the leader did not answer in time") from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why a replica stopped; of what nobody foresaw, where it happened too."""
+    if isinstance(error, OSError | DwcpError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _set_results(batch: list[_Asked], outcomes: list[Any]) -> None:

@@ -1,6 +1,6 @@
 """The log of a replica on disk: entries, term and vote, read back after any crash.
 
-The rule: what was synced is never lost and never changed but by `truncate`; what was not may be missing, and is then
+What was synced is never lost and never changed but by `truncate`; what was not may be missing, and is then
 missing at the end only. Writing comes before remembering: an entry that the disk did not take is not in the log.
 
     log     "DWCPLOG1" | records: length u32 | crc32 u32 | index u64 | term u64 | kind u8 | payload
@@ -17,16 +17,15 @@ not vote with that log, see `LogFile.check`.
 """
 
 import errno
-import os
 import struct
 import zlib
 from pathlib import Path
 from typing import Final, overload
 
-from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
-from dwcp_migrate.units import MIB
+from dwcp_migrate.state.raft.disk import Disk
+from dwcp_migrate.units import KIB, MIB
 
 MAGIC: Final = b"DWCPLOG1"
 SLOT_BYTES: Final = 512
@@ -34,6 +33,8 @@ SLOT_BYTES: Final = 512
 NAME_BYTES_MAX: Final = 256
 GROW_BYTES: Final = 1 * MIB
 """Zeros written at a time behind the log: one sync in about a thousand small entries carries them."""
+GROW_FOR_BYTES_MAX: Final = 16 * KIB
+"""A larger entry gets no zeros behind it: they would be as much to write and to sync as the entry itself."""
 
 DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -51,19 +52,19 @@ class LogFile:
 
     Args:
         directory: made if it is not there; holds `log` and `vote`.
-        durable: False leaves out every fsync: for measurements and for the state of one lone host's tests.
+        disk: what it lies on.
 
     Raises:
         JournalError: it cannot be read.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
-        self._durable = durable
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self._disk = disk
         self._path = directory / "log"
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._vote = os.open(directory / "vote", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            disk.make_directory(directory)
+            self._vote = disk.open(directory / "vote")
+            self._file = disk.open(self._path)
             self._number, self.term, self.voted_for, committed = self._read_vote()
             self._records: list[Record] = []
             self._offsets: list[int] = []
@@ -105,8 +106,8 @@ class LogFile:
         data = _encode(record)
         end = self._end + len(data)
         try:
-            _write_all(self._file, data, self._end)
-            if end > self._grow_at:
+            self._disk.write(self._file, data, self._end)
+            if end > self._grow_at and len(data) <= GROW_FOR_BYTES_MAX:
                 self._grow(end)
         except OSError:
             self._cut(self._end)
@@ -120,14 +121,14 @@ class LogFile:
         """Write zeros behind the end; a disk without room for them takes records on, each sync a little dearer."""
         self._grow_at = end + GROW_BYTES
         try:
-            _write_all(self._file, bytes(GROW_BYTES), end)
+            self._disk.write(self._file, bytes(GROW_BYTES), end)
         except OSError as error:
-            os.ftruncate(self._file, end)
+            self._disk.cut(self._file, end)
             if error.errno not in DISK_FULL:
                 raise
 
     def _cut(self, end: int) -> None:
-        os.ftruncate(self._file, end)
+        self._disk.cut(self._file, end)
         self._grow_at = end
 
     def truncate(self, count: int) -> None:
@@ -164,31 +165,29 @@ class LogFile:
         """Make everything written durable, entries, term and vote; costs nothing when nothing was.
 
         Raises:
-            OSError: the disk failed; what it holds is unknown from now on, and the journal must not be used again.
+            JournalError: the disk failed; what it holds is unknown from now on, and the journal must not be used again.
         """
         if self._dirty:
-            if self._durable:
-                os.fdatasync(self._file)
+            self._disk.sync(self._file)
             self._dirty = False
         if self._vote_dirty:
-            if self._durable:
-                os.fdatasync(self._vote)
+            self._disk.sync(self._vote)
             self._vote_dirty = False
 
     def _rewrite(self, records: list[Record]) -> None:
         temporary = self._path.with_suffix(".new")
-        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        file = self._disk.open(temporary, fresh=True)
         try:
             encoded = [_encode(record) for record in records]
-            _write_all(file, MAGIC + b"".join(encoded), 0)
-            if self._durable:
-                os.fsync(file)
-            temporary.replace(self._path)
-            self._sync_directory()
+            self._disk.write(file, MAGIC + b"".join(encoded), 0)
+            self._disk.sync(file)
+            self._disk.rename(temporary, self._path)
+            self._disk.sync_names(self._path.parent)
         except BaseException:
-            os.close(file)
+            self._disk.close(file)
+            self._disk.remove(temporary)
             raise
-        os.close(self._file)
+        self._disk.close(self._file)
         self._file = file
         self._records = records
         self._offsets = []
@@ -200,15 +199,15 @@ class LogFile:
         self._dirty = False
 
     def _load(self) -> None:
-        size = os.fstat(self._file).st_size
+        size = self._disk.size(self._file)
         if size < len(MAGIC):
-            os.ftruncate(self._file, 0)
-            _write_all(self._file, MAGIC, 0)
-            self._sync_file()
-            self._sync_directory()
+            self._disk.cut(self._file, 0)
+            self._disk.write(self._file, MAGIC, 0)
+            self._disk.sync(self._file)
+            self._disk.sync_names(self._path.parent)
             self._end = self._grow_at = len(MAGIC)
             return
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+        if self._disk.read(self._file, len(MAGIC), 0) != MAGIC:
             raise JournalError(f"{self._path} is no log of this software", hint="move it away")
         self._end = len(MAGIC)
         while (found := self._read(self._end, size)) is not None:
@@ -220,16 +219,16 @@ class LogFile:
             self._end += length
         self._cut(self._end)
         if self._end < size:
-            self._sync_file()
+            self._disk.sync(self._file)
 
     def _read(self, offset: int, size: int) -> tuple[Record, int] | None:
-        head = os.pread(self._file, _HEAD_BYTES, offset)
+        head = self._disk.read(self._file, _HEAD_BYTES, offset)
         if len(head) < _HEAD_BYTES:
             return None
         length, checksum = struct.unpack("<II", head)
         if not _BODY_MIN <= length <= _BODY_MIN + BATCH_BYTES_MAX or offset + _HEAD_BYTES + length > size:
             return None
-        body = os.pread(self._file, length, offset + _HEAD_BYTES)
+        body = self._disk.read(self._file, length, offset + _HEAD_BYTES)
         if len(body) < length or zlib.crc32(body) != checksum:
             return None
         index, term = struct.unpack_from("<QQ", body)
@@ -261,13 +260,13 @@ class LogFile:
             raise JournalError(f"a name of {len(name)} bytes, at most {NAME_BYTES_MAX}")
         body = struct.pack("<QQQH", self._number, self.term, self.commit, len(name)) + name
         slot = struct.pack("<I", zlib.crc32(body)) + body
-        _write_all(self._vote, slot.ljust(SLOT_BYTES, b"\0"), self._number % 2 * SLOT_BYTES)
+        self._disk.write(self._vote, slot.ljust(SLOT_BYTES, b"\0"), self._number % 2 * SLOT_BYTES)
         self._stored_commit = self.commit
 
     def _read_vote(self) -> tuple[int, int, str | None, int]:
         found: list[tuple[int, int, str | None, int]] = []
         for offset in (0, SLOT_BYTES):
-            data = os.pread(self._vote, SLOT_BYTES, offset)
+            data = self._disk.read(self._vote, SLOT_BYTES, offset)
             if len(data) < SLOT_BYTES:
                 continue
             checksum, number, term, commit, length = _SLOT.unpack_from(data)
@@ -276,28 +275,13 @@ class LogFile:
                 found.append((number, term, body[_SLOT.size - 4 :].decode() or None, commit))
         return max(found, default=(0, 0, None, 0), key=lambda slot: slot[0])
 
-    def _sync_file(self) -> None:
-        if self._durable:
-            os.fsync(self._file)
-
-    def _sync_directory(self) -> None:
-        if self._durable:
-            sync_directory(self._path.parent)
-
     def close(self) -> None:
         """Close the files; nothing is synced by it."""
-        os.close(self._file)
-        os.close(self._vote)
+        self._disk.close(self._file)
+        self._disk.close(self._vote)
 
 
 def _encode(record: Record) -> bytes:
     command, index, term = record
     body = struct.pack("<QQ", index, term) + command
     return struct.pack("<II", len(body), zlib.crc32(body)) + body
-
-
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(file, view, offset)
-        view, offset = view[count:], offset + count

@@ -1,6 +1,6 @@
 """Guard around the library's messages: checks what arrives and what leaves against Raft's rules.
 
-The rule: what the library leaves open is closed here.
+What the library leaves open is closed here.
 
     truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
                     a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
@@ -21,7 +21,7 @@ from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.elections import Elections
 from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.state.raft.peer_connections import Links
-from dwcp_migrate.state.raft.pysyncobj import Raft, clock
+from dwcp_migrate.state.raft.pysyncobj import LEADER, Raft, clock
 from dwcp_migrate.state.raft.pysyncobj_messages import to_library, to_wire
 
 _Act = Callable[[str, Any], None]
@@ -37,13 +37,22 @@ class Exchange:
         journal: its log.
         links: where messages go.
         elections: hears of leaders and of questions before elections.
+        held_back: as the leader: returns an entry's commands with no time that is too late.
 
     Attributes:
         must_sync: something that waits to be sent promises what is not on disk yet.
         acknowledged_max: the next Ack says no more than this, if not 0.
     """
 
-    def __init__(self, raft: Raft, journal: LogFile, links: Links, elections: Elections) -> None:
+    def __init__(
+        self,
+        raft: Raft,
+        journal: LogFile,
+        links: Links,
+        elections: Elections,
+        held_back: Callable[[bytes], bytes],
+    ) -> None:
+        self._held_back = held_back
         self._raft = raft
         self._journal = journal
         self._links = links
@@ -88,6 +97,9 @@ class Exchange:
     def _snapshot(self, name: str, message: messages.RaftSnapshot) -> None:
         if self._is_current(name, message.term):
             self._pass_on(name, message)
+            if not message.last:  # the leader hears that this host lives; it counts silence as a lost majority
+                index = self._journal.last[0] + 1
+                self._links.send(name, messages.Ack(term=self._raft.term, next_index=index, reset=False, success=False))
 
     def _append(self, name: str, message: messages.Append) -> None:
         """Hand an Append to the library so that it cuts the log back at a conflict only."""
@@ -132,6 +144,8 @@ class Exchange:
             messages.decode_membership(message.payload)
         elif any(author(command) != name for command in decode_batch(message.payload)):
             raise RemoteProtocolError(f"{name} speaks in another host's name")
+        elif self._raft.role == LEADER:
+            message = replace(message, payload=self._held_back(message.payload))
         self._pass_on(name, message)
 
     def say(self, name: str, message: dict[str, Any]) -> bool:

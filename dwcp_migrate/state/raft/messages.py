@@ -1,6 +1,6 @@
 """Messages between replicas: a strict schema, framing, and which of them a role may send. No IO.
 
-The rule: nothing is unpickled, every size has a limit that is checked before memory is taken, and a message that its
+Nothing is unpickled, every size has a limit that is checked before memory is taken, and a message that its
 sender's role does not allow ends the connection. Every message carries the sender's term, so that an answer that was
 meant for an earlier term is told apart.
 
@@ -11,6 +11,8 @@ meant for an earlier term is told apart.
                           partition does not depose a leader that works (Ongaro's dissertation, 9.6)
     RequestVote, Vote     Raft's election
     Append, Ack           entries and heartbeats; Stale answers an Append of a term that is over
+    Stale(term 0)         begins a connection and says how the sender's fleet began; release 0.1.0, which would end a
+                          connection for a message of an unknown type, takes it for a Stale of no consequence
     RaftSnapshot              one part of the state, for a follower whose next entry is in the log no more
     Submit, Submitted     a follower hands commands to the leader
     TimeoutNow            the leader asks a follower to take over (dissertation, 3.10)
@@ -109,7 +111,13 @@ class Ack(_Message, frozen=True, kw_only=True, tag=7):
 
 
 class Stale(_Message, frozen=True, kw_only=True, tag=8):
-    """Your term is over, mine is newer."""
+    """Your term is over, mine is newer; also the first message of a connection, with term 0.
+
+    Attributes:
+        origin: voters at the fleet's first start, in a connection's first message; empty where they are not known.
+    """
+
+    origin: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
 
 class Submit(_Message, frozen=True, kw_only=True, tag=9):

@@ -1,6 +1,6 @@
 """Connections between replicas: TLS both ways on sockets that never block, driven by the replica's poller.
 
-The rule: a connection counts once its other end has proved by certificate to be a host of this fleet, and is known by
+A connection counts once its other end has proved by certificate to be a host of this fleet, and is known by
 that name alone; there is one for each host, the newest. Whatever breaks a limit or the schema closes it. Nothing is
 sent before `flush`, so that what has to be on disk first can be put there.
 
@@ -233,10 +233,10 @@ class Links:
         if not link.is_up:
             self._advance(link)
             return
+        if event & WRITE:
+            self._want(link, READ)  # the next `flush` goes on: what waits may be a promise that is not on disk yet
         if event & (READ | ERROR):
             self._read(link)
-        if event & WRITE and not link.is_closed:
-            self._write(link)
 
     def _advance(self, link: PeerConnection) -> None:
         """Go on with connecting or the handshake."""

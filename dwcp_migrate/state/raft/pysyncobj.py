@@ -1,7 +1,7 @@
 """pysyncobj with its wire and its disk replaced: the only module that knows the library.
 
-The rule: the library's private parts that are used are listed in `HOOKS`, which a test holds against the installed
-version, and are touched here and nowhere else; `replica` decides, this only gives it the handles. No pickle is left:
+The library's private parts that are used are listed in `HOOKS`, which are compared with the installed version at every
+start, and are touched here and nowhere else; `replica` decides, this only gives it the handles. No pickle is left:
 commands, membership and snapshots are bytes with a schema of their own.
 """
 
@@ -12,7 +12,9 @@ from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.monotonic import monotonic
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
+from pysyncobj.version import VERSION
 
+from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.log_file import LogFile, Record
 from dwcp_migrate.state.raft.snapshots import Snapshots
@@ -61,13 +63,32 @@ HOOKS: Final = (
     "_getLeader",
     "_poller",
 )
-"""Private names of pysyncobj 0.3.17 that this module uses or overrides."""
+"""Private names of pysyncobj that this module uses or overrides."""
+
+TESTED_VERSION: Final = "0.3.17"
+"""Of pysyncobj; another one may mean something else by the same names."""
 
 Answer = Callable[[Any, int], object]
 """Called with the outcome and a FAIL_REASON (0 is success)."""
 
 clock = monotonic
 """The clock that the library's deadlines are in."""
+
+
+def check_library() -> None:
+    """Demand the version of pysyncobj that this module was written for, with every name that it uses.
+
+    Raises:
+        CoordinationError: another one is installed; a replica must not run on it.
+    """
+    known = {*SyncObj.__init__.__code__.co_names, *dir(SyncObj)}
+    missing = [name for name in HOOKS if name not in known]
+    if VERSION != TESTED_VERSION or missing:
+        raise CoordinationError(
+            f"pysyncobj {VERSION} is installed, this software runs on {TESTED_VERSION}"
+            + (f"; it lacks {', '.join(missing)}" if missing else ""),
+            hint=f"install pysyncobj=={TESTED_VERSION}",
+        )
 
 
 class ReplicaOwner(Protocol):

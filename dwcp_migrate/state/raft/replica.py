@@ -1,30 +1,37 @@
 """One Raft replica: the library's log and elections, held to what Raft asks of them.
 
-The rule: what the library leaves open is closed, and each of these has a test of its own:
+What the library leaves open is closed here, and each of these has a test of its own:
 
-    journal         fsync before an acknowledgement, a vote or a commit; torn tails; see `journal`
-    messages        truncation, answers of earlier terms, leaders of earlier terms; see `exchange`
+    log             fsync before an acknowledgement, a vote or a commit; torn tails; see `log_file`
+    messages        truncation, answers of earlier terms, leaders of earlier terms; see `message_guard`
     elections       asked beforehand, brought forward when the leader's connection breaks; see `elections`
-    membership      a host without a vote becomes a voter when its log has caught up, in place
+    membership      one change at a time, and none that leaves no majority of connected voters; a host without a vote
+                    becomes a voter when its log has caught up, in place
+    origin          hosts that began with different voters do not talk; see `origin`
+    time            a leader lets no command bring a time that the other clocks contradict; see `command_times`
 
 Not thread-safe: everything runs in the thread that calls `tick`.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from dwcp_migrate.errors import JournalError, RemoteProtocolError
+from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.state.fleet.commands import decode_batch
 from dwcp_migrate.state.raft import messages
+from dwcp_migrate.state.raft.command_times import CommandTimes
+from dwcp_migrate.state.raft.disk import Disk
 from dwcp_migrate.state.raft.elections import Elections
 from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.state.raft.message_guard import Exchange
 from dwcp_migrate.state.raft.messages import as_entry, as_record
-from dwcp_migrate.state.raft.peer_connections import Links, PeerIdentity
-from dwcp_migrate.state.raft.pysyncobj import CANDIDATE, LEADER, Answer, Raft, clock
+from dwcp_migrate.state.raft.origin import Origin, voters_of
+from dwcp_migrate.state.raft.peer_connections import Events, Links, PeerIdentity
+from dwcp_migrate.state.raft.pysyncobj import CANDIDATE, LEADER, Answer, Raft, check_library, clock
 from dwcp_migrate.state.raft.snapshots import Image, Snapshots
 from dwcp_migrate.units import MIB
 
@@ -51,6 +58,9 @@ class StateMachine(Protocol):
     def apply(self, batch: list[bytes]) -> Any:
         """Apply one entry's commands; returns what whoever submitted them gets."""
 
+    def now(self) -> float:
+        """Say the time of the state, seconds since the epoch."""
+
     def save(self) -> bytes:
         """Encode the state."""
 
@@ -75,6 +85,19 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a replica touches of its host.
+
+    Attributes:
+        disk: that its files lie on.
+        links: makes its connections.
+    """
+
+    disk: Disk
+    links: Callable[[PeerIdentity, Raft, Events], Links]
+
+
 class RaftReplica:
     """A replica.
 
@@ -83,30 +106,41 @@ class RaftReplica:
         identity: of this host.
         machine: what the log drives.
         rejected: counts a connection that was closed for the other end's fault.
+        surroundings: disk and connections; a simulation has others than a host.
 
     Raises:
         JournalError: the disk's state cannot be used.
+        CoordinationError: another pysyncobj is installed than this software was written for.
     """
 
     def __init__(
-        self, settings: RaftSettings, identity: PeerIdentity, machine: StateMachine, rejected: Callable[[str], None]
+        self,
+        settings: RaftSettings,
+        identity: PeerIdentity,
+        machine: StateMachine,
+        rejected: Callable[[str], None],
+        surroundings: Surroundings | None = None,
     ) -> None:
+        check_library()
+        around = surroundings or Surroundings(Disk(durable=settings.durable), Links)
         self.name = identity.name
         self.rejected = rejected
         self._settings = settings
         self._machine = machine
-        self._journal = LogFile(settings.directory, durable=settings.durable)
+        self._disk = around.disk
+        self._journal = LogFile(settings.directory, self._disk)
         self._snapshots = Snapshots(
             settings.directory / "snapshot",
             self._image,
             lambda node: self.links.has_room(node.id),
-            durable=settings.durable,
+            self._disk,
         )
+        self._times = CommandTimes(machine.now)
         self._ticked_at = clock()
         self._raft = Raft(self, settings.election_s)
-        self.links = Links(identity, self._raft, self)
+        self.links = around.links(identity, self._raft, self)
         self._elections = Elections(self, settings.election_s)
-        self._exchange = Exchange(self._raft, self._journal, self.links, self._elections)
+        self._exchange = Exchange(self._raft, self._journal, self.links, self._elections, self._held_back)
         self._raft.addOnTickCallback(self._before_wait)
         self._start()
 
@@ -119,6 +153,7 @@ class RaftReplica:
             journal.append((bytes([messages.NO_OP]) + msgspec.msgpack.encode(sorted(self._settings.voters)), 1, 0))
             journal.sync()
         journal.check(image.last.index if image else 0)
+        self._origin = Origin(self._settings.directory, self._disk, journal[0] if len(journal) else None)
         voters = self._first_voters(image)
         if image is not None:
             self._machine.restore(image.state)
@@ -144,11 +179,7 @@ class RaftReplica:
     def _first_voters(self, image: Image | None) -> set[str]:
         if image is not None:
             return set(image.voters)
-        command, _, _ = self._journal[0]
-        try:
-            return set(msgspec.msgpack.decode(command[1:], type=list[str]))
-        except msgspec.DecodeError as error:
-            raise JournalError(f"the first entry of the log names no voters: {error}") from error
+        return set(voters_of(self._journal[0]))
 
     def _align(self, image: Image) -> None:
         """Let the log begin with the snapshot's two entries, keeping what follows them if it does follow them."""
@@ -248,7 +279,13 @@ class RaftReplica:
 
     def submit(self, payload: bytes, answer: Answer, kind: int = messages.REGULAR) -> None:
         """Have an entry appended; `answer` is called when it is applied here, or failed, or never."""
+        if kind == messages.REGULAR and self.state == "leader":
+            payload = self._held_back(payload)
         self._raft.propose(payload, answer, kind)
+
+    def _held_back(self, payload: bytes) -> bytes:
+        """As the leader: let no command bring a time that is too late."""
+        return self._times.held_back(payload, self.term, len(self.voters), clock())
 
     def transfer(self, name: str, answer: Answer) -> None:
         """As the leader: ask another voter to take over, the one that is furthest if `name` is empty."""
@@ -330,6 +367,7 @@ class RaftReplica:
     def up(self, name: str) -> None:
         """See `links.Events`."""
         self._raft.connected(name, is_voter=name in self.links.voters)
+        self.links.send(name, messages.Stale(term=0, origin=self._origin.voters))
 
     def down(self, name: str) -> None:
         """See `links.Events`."""
@@ -342,6 +380,8 @@ class RaftReplica:
         may = name in self.links.voters or name in self._settings.voters or isinstance(message, messages.OBSERVER_MAY)
         if not may:
             raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
+        if isinstance(message, messages.Stale):
+            self._origin.compare(name, message.origin)
         self._exchange.hear(name, message)
 
     # -- the library's calls, see `library.Owner`
@@ -373,11 +413,20 @@ class RaftReplica:
         return None
 
     def may_change(self, verb: str, name: str) -> bool:
-        """As the leader: whether membership may change so now."""
+        """As the leader: whether membership may change so now: one at a time, and with a majority that is there."""
+        if self._changes(self.applied_index):
+            return False
         if verb == "rem":
-            return name != self.name and name in self.links.voters
+            may = name != self.name and name in self.links.voters
+            return may and self._has_majority(self.voters - {name})
         behind = self._journal.last[0] - self.matched(name)
-        return self.links.connected(name) and behind <= LAG_MAX and len(self.voters) < VOTERS_MAX
+        may = self.links.connected(name) and behind <= LAG_MAX and len(self.voters) < VOTERS_MAX
+        return may and self._has_majority(self.voters | {name})
+
+    def _has_majority(self, voters: set[str]) -> bool:
+        """Whether more than half of these are connected to this host or are it."""
+        present = [name for name in voters if name == self.name or self.links.connected(name)]
+        return len(present) * 2 > len(voters)
 
     def change_own(self, *, is_voter: bool) -> bool:
         """This host gets or loses its vote."""

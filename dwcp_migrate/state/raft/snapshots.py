@@ -1,6 +1,6 @@
 """Snapshots: the state at one entry of the log, kept so that the log before it may go, and sent to who is far behind.
 
-The rule: the tick never waits for the disk and nothing forks: the state is encoded at once, which takes milliseconds
+The tick never waits for the disk and nothing forks: the state is encoded at once, which takes milliseconds
 for what the limits allow, and a thread writes it; the log is cut only when the file is whole and synced. This object
 stands where the Raft library expects its serializer, whose methods have the library's names.
 
@@ -8,7 +8,6 @@ stands where the Raft library expects its serializer, whose methods have the lib
 """
 
 import struct
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.fleet.model import Name
+from dwcp_migrate.state.raft.disk import Background, Disk
 from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, LogEntry
 from dwcp_migrate.units import MIB
 
@@ -88,20 +87,18 @@ class Snapshots:
         path: of the file.
         take: makes an image of the state as it is now.
         has_room: says whether a follower's link takes another part now.
-        durable: False leaves out fsync.
+        disk: what the file lies on.
     """
 
-    def __init__(
-        self, path: Path, take: Callable[[], Image], has_room: Callable[[Any], bool], *, durable: bool = True
-    ) -> None:
+    def __init__(self, path: Path, take: Callable[[], Image], has_room: Callable[[Any], bool], disk: Disk) -> None:
         self._path = path
         self._take = take
         self._has_room = has_room
-        self._durable = durable
+        self._disk = disk
         self._current = b""
         self._pending = b""
         self._index = 0
-        self._writer: threading.Thread | None = None
+        self._writer: Background | None = None
         self._failed = False
         self._sent: dict[Any, int] = {}
         self._received = bytearray()
@@ -114,7 +111,7 @@ class Snapshots:
             JournalError: damaged or unreadable.
         """
         try:
-            self._current = self._path.read_bytes()
+            self._current = self._disk.read_whole(self._path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -130,8 +127,8 @@ class Snapshots:
         self._index = index
         self._pending = encode(self._take())
         self._failed = False
-        self._writer = threading.Thread(target=self._write, args=(self._pending,), name="snapshot")
-        self._writer.start()
+        data = self._pending
+        self._writer = self._disk.run_beside(lambda: self._write(data))
 
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802 - the library's name
         """Say whether it is written; the end is said once."""
@@ -189,7 +186,7 @@ class Snapshots:
             OSError: the disk did not take it.
         """
         data = encode(image)
-        write_whole(self._path, data, sync=self._durable)
+        self._disk.write_whole(self._path, data)
         self._current = data
 
     def cancelTransmisstion(self, node: Any) -> None:  # noqa: N802 - the library's name
@@ -200,7 +197,7 @@ class Snapshots:
 
     def _write(self, data: bytes) -> None:
         try:
-            write_whole(self._path, data, sync=self._durable)
+            self._disk.write_whole(self._path, data)
         except OSError:
             self._failed = True
 

@@ -1,20 +1,23 @@
 """A replica by itself: what it does with messages that a network, a peer or a bug may bring."""
 
 import errno
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-import pysyncobj.syncobj
 import pytest
 
-from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.errors import CoordinationError, RemoteProtocolError
 from dwcp_migrate.state.fleet import commands
-from dwcp_migrate.state.fleet.commands import Barrier, Command
+from dwcp_migrate.state.fleet.commands import Barrier, Command, PutHost
+from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
-from dwcp_migrate.state.raft.peer_connections import PeerIdentity
-from dwcp_migrate.state.raft.pysyncobj import HOOKS
+from dwcp_migrate.state.raft import pysyncobj as library
+from dwcp_migrate.state.raft.peer_connections import READ, WRITE, PeerConnection, PeerIdentity
+from dwcp_migrate.state.raft.pysyncobj import check_library
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
 
 
@@ -38,12 +41,42 @@ class Lone:
         settings = RaftSettings(directory=directory, voters=("a", "b", "c"))
         self.replica = RaftReplica(settings, identity, FleetMachine(), lambda _: None)
         self.replica.links.send = self._send  # type: ignore[method-assign]
-        for peer in sorted({"a", "b", "c", "observer"} - {name}):
+        self.connected = {"a", "b", "c", "observer", "second"} - {name}
+        self.replica.links.connected = lambda name: name in self.connected  # type: ignore[method-assign]
+        for peer in sorted(self.connected):
             self.replica.up(peer)
+        self.greetings = dict(self.sent)
+        self.sent.clear()
 
     def _send(self, name: str, message: messages.Message) -> bool:
         self.sent.append((name, message))
         return True
+
+    def leads(self) -> "Lone":
+        """Let it win the election of term 1 by b's vote, and commit its first entry."""
+        self.replica._elections._won = True
+        self.replica._raft.deadline = 0
+        self.replica.tick(0)
+        self.replica.message("b", messages.Vote(term=1))
+        self.acknowledged("b", "observer", "second")
+        assert (self.replica.state, self.replica.commit_index) == ("leader", 2)
+        return self
+
+    def acknowledged(self, *names: str) -> None:
+        """Let hosts hold all entries."""
+        next_index = self.replica.last[0] + 1
+        for name in names:
+            self.replica.message(name, messages.Ack(term=1, next_index=next_index, reset=False, success=True))
+        for _ in range(2):
+            self.replica.tick(0)
+
+    def changes(self, verb: Literal["add", "rem"], name: str) -> list[int]:
+        """Ask for a change of membership; returns the errors that it was answered with so far."""
+        answers: list[int] = []
+        change = messages.encode_membership(messages.RaftMembership(verb, name))
+        self.replica.submit(change, lambda _, error: answers.append(error), messages.MEMBERSHIP)
+        self.replica.tick(0)
+        return answers
 
     def hears(self, name: str, message: messages.Message) -> list[messages.Message]:
         """Let it hear a message; returns its answers to that host."""
@@ -76,11 +109,17 @@ def lone(tmp_path: Path) -> Iterator[Lone]:
     made.replica.close()
 
 
-def test_the_installed_library_has_everything_that_is_hooked() -> None:
-    probe = pysyncobj.syncobj.SyncObj.__init__.__code__.co_names
-    methods = dir(pysyncobj.syncobj.SyncObj)
-    missing = [name for name in HOOKS if name not in probe and name not in methods]
-    assert missing == []
+def test_the_installed_library_is_the_one_that_was_tested() -> None:
+    check_library()
+
+
+@pytest.mark.parametrize(("name", "value"), [("TESTED_VERSION", "0.3.18"), ("HOOKS", ("_SyncObj__renamed",))])
+def test_another_library_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(library, name, value)
+    with pytest.raises(CoordinationError, match=r"0\.3\.17"):
+        Lone(tmp_path)
 
 
 def test_entries_are_taken_and_acknowledged(lone: Lone) -> None:
@@ -252,3 +291,158 @@ def test_one_append_for_several_hosts_is_one_object(lone: Lone) -> None:
     assert first is second
     assert isinstance(third, messages.Append)
     assert [entry.payload for entry in third.entries] == [b"x", b"y"]
+
+
+def test_a_second_change_of_membership_waits_for_the_first(lone: Lone) -> None:
+    lone.leads()
+    assert lone.changes("add", "observer") == []
+    refused = lone.changes("add", "second")
+    assert len(refused) == 1
+    assert refused[0] != 0
+    assert lone.replica.voters == {"a", "b", "c", "observer"}
+    lone.acknowledged("b", "observer")
+    assert lone.changes("add", "second") == []
+    assert lone.replica.voters == {"a", "b", "c", "observer", "second"}
+
+
+def test_a_live_voter_is_not_removed_while_the_rest_has_no_majority(lone: Lone) -> None:
+    lone.leads()
+    lone.connected.discard("c")
+    lone.replica.down("c")
+    assert lone.changes("rem", "b") != []
+    assert lone.replica.voters == {"a", "b", "c"}
+    assert lone.changes("rem", "c") == []
+    assert lone.replica.voters == {"a", "b"}
+
+
+def test_a_voter_is_not_added_that_leaves_no_majority_connected(lone: Lone) -> None:
+    lone.leads()
+    for name in ("b", "c"):
+        lone.connected.discard(name)
+        lone.replica.down(name)
+    assert lone.changes("add", "observer") != []
+
+
+def test_a_connection_begins_with_the_voters_that_the_fleet_began_with(lone: Lone) -> None:
+    greeting = messages.Stale(term=0, origin=("a", "b", "c"))
+    assert lone.greetings == dict.fromkeys(("b", "c", "observer", "second"), greeting)
+    assert lone.hears("b", greeting) == []
+    assert lone.hears("b", messages.Stale(term=0)) == []
+
+
+def test_a_host_that_began_with_other_voters_is_not_listened_to(lone: Lone) -> None:
+    with pytest.raises(RemoteProtocolError, match="b began with the voters b, this host with a, b, c"):
+        lone.replica.message("b", messages.Stale(term=0, origin=("b",)))
+
+
+def test_the_origin_is_known_after_the_first_entry_is_cut_off(tmp_path: Path) -> None:
+    first = Lone(tmp_path)
+    first.append((1, 0), *(entry(index, 1) for index in range(2, 8)), commit=7)
+    first.replica.tick(0)
+    first.replica.compact()
+    first.replica.tick(0)
+    first.replica._snapshots.close()
+    first.replica.tick(0)
+    assert first.log[0][0] > 1
+    first.replica.close()
+    again = Lone(tmp_path)
+    assert again.greetings["b"] == messages.Stale(term=0, origin=("a", "b", "c"))
+    again.replica.close()
+
+
+def test_a_part_of_a_snapshot_is_answered_so_that_the_leader_hears_of_this_host(lone: Lone) -> None:
+    part = messages.RaftSnapshot(term=1, commit=1, data=b"part", first=True, last=False)
+    assert lone.hears("b", part) == [messages.Ack(term=1, next_index=2, reset=False, success=False)]
+
+
+class Promised:
+    """What a socket of a voter saw, and the syncs before it, in their order."""
+
+    def __init__(self, incoming: bytes) -> None:
+        self._incoming = incoming
+        self.order: list[object] = []
+
+    def recv(self, _: int) -> bytes:
+        if not self._incoming:
+            raise ssl.SSLWantReadError
+        data, self._incoming = self._incoming, b""
+        return data
+
+    def send(self, data: bytes) -> int:
+        self.order += messages.Frames().feed(bytes(data))
+        return len(data)
+
+    def pending(self) -> int:
+        return 0
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_acknowledgement_behind_a_backlog_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone = Lone(tmp_path)
+    lone.append((1, 0))
+    lone.replica._flush()
+    links = lone.replica.links
+    del links.send, links.connected  # the real ones
+    monkeypatch.setattr(links._poller, "watch", lambda *_: None)
+    append = messages.Append(term=1, commit=1, previous_index=1, previous_term=0, entries=(entry(2, 1),))
+    socket = Promised(messages.encode(append))
+    monkeypatch.setattr(os, "fdatasync", lambda _: socket.order.append("synced"))
+    link = PeerConnection(socket, "b", dialled=False, since=0.0, is_up=True, mask=READ | WRITE)  # type: ignore[arg-type]
+    link.out += messages.encode(messages.Stale(term=0))  # the socket had no room for it: the poller says when it has
+    links._up["b"] = link
+    links._ready(link, READ | WRITE)
+    assert socket.order == []
+    lone.replica._flush()
+    acknowledged = messages.Ack(term=1, next_index=3, reset=False, success=True)
+    assert socket.order == ["synced", messages.Stale(term=0), acknowledged]
+    lone.replica.close()
+
+
+def test_a_vote_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lone = Lone(tmp_path)
+    order: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: order.append("synced"))
+    monkeypatch.setattr(lone.replica.links, "flush", lambda: order.append("sent"))
+    lone.hears("b", messages.RequestVote(term=3, last_index=1, last_term=0))
+    lone.replica._flush()
+    assert order == ["synced", "sent"]
+    lone.replica.close()
+
+
+def command_at(at: float, by: str) -> bytes:
+    return commands.encode(Command(request=f"{by}{at}", by=by, at=at, body=PutHost(name=by)))
+
+
+def test_a_leader_lets_no_command_bring_a_time_that_the_other_clocks_contradict(lone: Lone) -> None:
+    lone.leads()
+    now, years_70 = 1.79e9, 70 * 365 * 86400.0
+    machine = lone.replica._machine
+    assert isinstance(machine, FleetMachine)
+    for by, at in (("b", now), ("c", now + 1), ("b", now + years_70), ("a", now + 2)):
+        payload = commands.encode_batch([command_at(at, by)])
+        if by == "a":
+            lone.replica.submit(payload, lambda *_: None)
+        else:
+            lone.replica.message(by, messages.Submit(term=1, request=1, kind=messages.REGULAR, payload=payload))
+        lone.replica.tick(0)
+    lone.acknowledged("b")
+    assert now <= machine.fleet.now <= now + 2 + SKEW_S
+
+
+def test_a_leader_whose_own_clock_is_wrong_does_not_move_the_fleets_time(lone: Lone) -> None:
+    lone.leads()
+    now, years_70 = 1.79e9, 70 * 365 * 86400.0
+    machine = lone.replica._machine
+    assert isinstance(machine, FleetMachine)
+    machine.fleet.now = now
+    lone.replica.submit(commands.encode_batch([command_at(now + years_70, "a")]), lambda *_: None)
+    lone.replica.tick(0)
+    lone.acknowledged("b")
+    assert now <= machine.fleet.now <= now + SKEW_S + 1

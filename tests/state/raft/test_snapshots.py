@@ -6,6 +6,7 @@ import pytest
 
 from dwcp_migrate.errors import JournalError
 from dwcp_migrate.state.raft import snapshots as module
+from dwcp_migrate.state.raft.disk import Disk
 from dwcp_migrate.state.raft.messages import SNAPSHOT_PART_BYTES, LogEntry
 from dwcp_migrate.state.raft.snapshots import FAILED, IDLE, WRITTEN, Image, Snapshots
 
@@ -16,7 +17,7 @@ def image(size: int = 10, index: int = 5) -> Image:
 
 def store(directory: Path, held: Image, *, has_room: bool = True) -> Snapshots:
     directory.mkdir(exist_ok=True)
-    return Snapshots(directory / "snapshot", lambda: held, lambda _: has_room)
+    return Snapshots(directory / "snapshot", lambda: held, lambda _: has_room, Disk())
 
 
 def transmit(source: Snapshots, destination: Snapshots) -> bool:
@@ -81,7 +82,7 @@ def test_parts_without_a_first_and_more_than_the_limit_are_dropped(
 
 
 def test_a_disk_that_takes_no_snapshot_costs_nothing_but_a_longer_log(tmp_path: Path) -> None:
-    snapshots = Snapshots(tmp_path / "missing" / "snapshot", image, lambda _: True)
+    snapshots = Snapshots(tmp_path / "missing" / "snapshot", image, lambda _: True, Disk())
     snapshots.serialize(None, 4)
     snapshots.close()
     assert snapshots.checkSerializing() == (FAILED, 4)
