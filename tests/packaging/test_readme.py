@@ -50,3 +50,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
         r"`([a-z_]+(?:/[\w.-]+)*/[\w-]+\.(?:py|c|md|yml|json|toml|conf|xml|service))`", page.read_text()
     ):
         assert any((root / name).exists() for root in roots), name
+
+
+def test_places_that_the_architecture_names_exist() -> None:
+    text = (REPOSITORY / "docs/ARCHITECTURE.md").read_text()
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py):(\w+)`", text)
+    assert len(named) > 20
+    for file, name in named:
+        source = (REPOSITORY / "dwcp_migrate" / file).read_text()
+        assert re.search(rf"\b(?:class|def) {name}\b", source), f"{file}: {name}"
