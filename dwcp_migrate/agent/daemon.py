@@ -48,6 +48,7 @@ from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, PeerConfig, load
@@ -123,6 +124,9 @@ class Agent:
         self._views = StatusViews(self.runtime, self._redirection, self._loopback)
         self._views.coordination = lambda: self.coordination.latest
         self._views.group = self.group.status
+        self._uncaught = UncaughtMigrations(
+            lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
+        )
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._prospect = PredictionHandlers(self.runtime, self._planner)
         self._views.links = self._prospect.links
@@ -178,6 +182,7 @@ class Agent:
         self._views.listening = self._listening
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
         self._planning = asyncio.get_running_loop().create_task(self._planner.run())
+        self._uncaught.start()
 
     def _listen_for_connections(self) -> None:
         intercept = self.runtime.config.intercept

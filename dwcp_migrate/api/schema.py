@@ -76,11 +76,17 @@ WEIGHT_MAX: Final = 1000.0
 AgentState = Literal["running", "draining", "stopping"]
 
 
+NOT_CAUGHT_CAUSES: Final = ("draining", "other-address", "not-redirected", "other-port", "unseen")
+"""Why a migration was not caught: no peer's address, a peer's but not redirected, a port outside of the range, or a way
+that shows no connection."""
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the agent started; every one only grows. Keys of the maps come from fixed sets.
 
     Attributes:
         migrations: ended, by `ROLE RESULT`: `source completed`, `destination failed` ...
+        not_caught: migrations that left this host past the agent, by one of `NOT_CAUGHT_CAUSES`.
         accelerated: of these, by role.
         passthrough: migrations that ran unaccelerated, by reason: a refusal's code (`session.control.REFUSALS`),
             `unreachable`, `certificate`, `version`, `no-peer`, `draining`, `stopping`, `busy`, `limit`,
@@ -105,6 +111,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     migrations: dict[str, int] = {}
     accelerated: dict[str, int] = {}
     passthrough: dict[str, int] = {}
+    not_caught: dict[str, int] = {}
     refused: dict[str, int] = {}
     rejected: dict[str, int] = {}
     raw_bytes: dict[str, int] = {}

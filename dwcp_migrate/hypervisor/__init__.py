@@ -6,7 +6,7 @@
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
     migration_options               virsh's options of a migration as libvirt's flags and parameters
     intercept, nftables, network    the redirect of migration connections, and the host's addresses
-    listening                       addresses at which a waiting QEMU listens
+    listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
     hook, announcements             what libvirt's hook says of incoming migrations
 
 Everything that knows libvirt or nftables is in here.

@@ -100,6 +100,12 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_migrations_total", "counter", ("role", "result"), "Migrations that ended."),
     Family("dwcp_migrate_accelerated_total", "counter", ROLE, "Migrations that ended and were accelerated."),
     Family("dwcp_migrate_passthrough_total", "counter", ("reason",), "Migrations that ran unaccelerated, and why."),
+    Family(
+        "dwcp_migrate_not_caught_total",
+        "counter",
+        ("cause",),
+        "Migrations that left this host past the agent: to another address or port, or by a way it cannot see.",
+    ),
     Family("dwcp_migrate_refused_total", "counter", ("reason",), "Peers' requests that this agent refused, and why."),
     Family(
         "dwcp_migrate_rejected_total",

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.api.cluster import GroupStatus
-from dwcp_migrate.api.schema import AgentStatus, Migration, Totals
+from dwcp_migrate.api.schema import NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
 from dwcp_migrate.state.engine import EngineStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -85,6 +85,7 @@ def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
         "migrations_total": {(role, result): 0 for role in ROLES for result in RESULTS} | ended,
         "accelerated_total": _each_role(totals.accelerated),
         "passthrough_total": {(reason,): count for reason, count in totals.passthrough.items()},
+        "not_caught_total": {(cause,): totals.not_caught.get(cause, 0) for cause in NOT_CAUGHT_CAUSES},
         "refused_total": {(reason,): count for reason, count in totals.refused.items()},
         "rejected_total": {tuple(key.split(" ", 1)): count for key, count in totals.rejected.items()},
         "raw_bytes_total": _each_role(totals.raw_bytes),

@@ -4,5 +4,7 @@ Modules:
     domain_matching: match of a migration to its domain
     domain_tracker: ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end
     history: ended migrations on disk
+    outgoing_jobs: libvirt's outgoing migration jobs, and which of them no record follows
     registry: agent's books
+    uncaught: records of migrations that leave this host past the agent
 """

@@ -14,9 +14,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.tracking.domain_matching import KnownDomain, UnmatchedMigration, bind
+from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob, OutgoingJobs
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, Role, note
-from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import NoAnswerError
 from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher, JobStatistics, WatcherState
 from dwcp_migrate.logs import get_logger
@@ -90,7 +91,7 @@ class DomainTracker:
         self._ledger = ledger
         self._followed: dict[str, _Followed] = {}
         self._announced: dict[str, DomainName] = {}
-        self._moving: set[str] = set()
+        self._jobs = OutgoingJobs()
         self._poller: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
 
@@ -169,9 +170,9 @@ class DomainTracker:
                 domains = await self._watcher.domains()
         except (NoAnswerError, TimeoutError):
             return None
-        tied = {followed.uuid for followed in self._followed.values()}
-        asked = [one.uuid for one in domains if jobs_of_all or one.is_moving or one.uuid in tied | self._moving]
-        asked.sort(key=lambda uuid: uuid not in self._moving)
+        tied, moving = {followed.uuid for followed in self._followed.values()}, self._jobs.moving()
+        asked = [one.uuid for one in domains if jobs_of_all or one.is_moving or one.uuid in tied | moving]
+        asked.sort(key=lambda uuid: uuid not in moving)
         jobs = await self._watcher.jobs(asked, max(0.0, min(JOBS_S_MAX, due - loop.time())))
         return [dataclasses.replace(one, job=jobs.get(one.uuid)) for one in domains]
 
@@ -185,7 +186,9 @@ class DomainTracker:
 
     def forget(self, identity: str) -> None:
         """The record is closed."""
-        self._followed.pop(identity, None)
+        followed = self._followed.pop(identity, None)
+        if followed is not None and followed.role == "source":
+            self._jobs.record_ended(followed.uuid, steady_clock())
         named = {uuid for followed in self._followed.values() for uuid in followed.candidates}
         self._announced = {uuid: found for uuid, found in self._announced.items() if uuid in named}
 
@@ -194,6 +197,24 @@ class DomainTracker:
         followed = self._followed.get(identity)
         if followed is not None and uuid and not followed.uuid:
             self._tie(followed, uuid, name)
+
+    def unfollowed(self, least_age_s: float, *, take: bool = False) -> list[OutgoingJob]:
+        """Migrations that leave this host, by libvirt's events, and that no record follows.
+
+        Nothing is said while a caught connection waits for its domain: the job may be its.
+
+        Args:
+            least_age_s: how long a record may take to find its domain.
+            take: those that have ended are not told again.
+        """
+        waiting = any(followed.role == "source" and not followed.uuid for followed in self._followed.values())
+        if waiting or self._opening("source"):
+            return []
+        tied = {followed.uuid for followed in self._followed.values() if followed.role == "source"}
+        found = self._jobs.unfollowed(tied, steady_clock(), least_age_s)
+        if take:
+            self._jobs.forget_ended()
+        return found
 
     def _bind(self, domains: list[DomainInfo]) -> None:
         """Tie what can be tied, given what libvirt lists now."""
@@ -269,10 +290,7 @@ class DomainTracker:
 
     def heard(self, event: DomainEvent) -> None:
         """Take in an event of libvirt's."""
-        if event.kind == "iteration":
-            self._moving.add(event.uuid)
-        elif event.kind in {"left", "returned", "gone", "job-completed"}:
-            self._moving.discard(event.uuid)
+        self._jobs.heard(event, steady_clock())
         for followed in self._meant(event):
             self._ledger.change(
                 followed.identity,

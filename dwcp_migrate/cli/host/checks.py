@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from dwcp_migrate.agent.peers.directory import canonical
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.host_files import HostFiles
@@ -53,6 +54,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         config: the configuration file, None when it is wrong or unreadable.
         config_error: why.
         host: this host.
+        resolved: addresses of the peers' names and of qemu.conf's migration_host, as this host resolves them.
         now: seconds since the epoch.
     """
 
@@ -62,6 +64,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     config_error: str
     host: HostFiles
     now: float
+    resolved: dict[str, frozenset[str]] = {}
 
 
 def examine(found: Findings) -> list[Check]:
@@ -70,7 +73,8 @@ def examine(found: Findings) -> list[Check]:
     if found.facts is None:
         checks.insert(0, _agent_down(found.agent_error))
     else:
-        checks = [_agent(found.facts), *checks, *_facts(found.facts, found.now)]
+        names = _peer_names(found.facts.peers, found.resolved)
+        checks = [_agent(found.facts), *checks, *_facts(found.facts, found.now), *names]
     return [*checks, *_host(found)]
 
 
@@ -345,6 +349,7 @@ def _process(facts: schema.Facts) -> Iterator[Check]:
 def _host(found: Findings) -> Iterator[Check]:
     config = found.config or Config()
     yield _ports(found.host, config)
+    yield _migration_host(found.host, found.resolved)
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
     synchronised = bool(found.host.clock_synchronised)
@@ -371,6 +376,40 @@ def _ports(host: HostFiles, config: Config) -> Check:
         what=what,
         why="only connections to the covered ports are redirected, and only those ports are dialled",
         remedy="set intercept.port_min and port_max to those of qemu.conf, on all hosts",
+    )
+
+
+def _peer_names(peers: list[schema.PeerView], resolved: dict[str, frozenset[str]]) -> Iterator[Check]:
+    """Judge whether a migration to a peer's name goes to an address that is caught."""
+    for peer in peers:
+        listed = {canonical(address) for address in peer.addresses}
+        missed = sorted({canonical(address) for address in resolved.get(peer.name, frozenset())} - listed)
+        found = f"{peer.name} resolves to {', '.join(missed)}, not in its addresses"
+        yield _should(
+            f"name-{peer.name}",
+            hold=not missed,
+            what=found if missed else f"{peer.name} resolves to no address that is not listed",
+            why="libvirt migrates to what the destination's name resolves to; only listed addresses are caught",
+            remedy=f"add {', '.join(missed)} to the addresses of {peer.name}, then systemctl reload dwcp-migrate",
+        )
+
+
+def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Check:
+    """Judge what this host's qemu.conf tells others: where they migrate to, and where QEMU listens."""
+    named, listens = host.migration_host, host.migration_address
+    everywhere = listens in {"", "0.0.0.0", "::"}  # noqa: S104 - what libvirt calls all addresses
+    addresses = {canonical(named), *map(canonical, resolved.get(named, frozenset()))} if named else set()
+    apart = bool(named) and not everywhere and canonical(listens) not in addresses
+    where = (
+        f"migration_host {named} ({', '.join(sorted(addresses - {canonical(named)})) or 'as it is'})" if named else ""
+    )
+    what = "; ".join(filter(None, [where, "" if everywhere else f"QEMU listens on {listens} only"]))
+    return _should(
+        "migration-host",
+        hold=not apart,
+        what=what or "qemu.conf sets neither migration_host nor migration_address",
+        why="others migrate to migration_host: their [[peers]] entry of this host has to list its address",
+        remedy="let migration_host of qemu.conf resolve to migration_address, and list that address on the other hosts",
     )
 
 

@@ -48,12 +48,15 @@ def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> ch
         facts = ApiClient(socket_path or (config or Config()).control_socket).facts()
     except AgentUnreachableError as error:
         agent_error = str(error)
+    host = host_files.examine(root)
+    names = [peer.name for peer in facts.peers] if facts else []
     return checks.Findings(
         facts=facts,
         agent_error=agent_error,
         config=config,
         config_error=config_error,
-        host=host_files.examine(root),
+        host=host,
+        resolved=host_files.resolved([*names, *filter(None, [host.migration_host])]),
         now=time.time(),
     )
 

@@ -3,9 +3,14 @@
 The rule: read, never change, never judge (`checks` judges); what cannot be read is told as None or an empty string.
 """
 
+import contextlib
 import ctypes
 import re
+import socket
 import stat
+import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +19,12 @@ HOOK: Final = Path("etc/libvirt/hooks/qemu.d/50-dwcp-migrate")
 QEMU_CONF: Final = Path("etc/libvirt/qemu.conf")
 CONNTRACK: Final = Path("proc/sys/net/netfilter")
 CONGESTION: Final = Path("proc/sys/net/ipv4/tcp_available_congestion_control")
+
+RESOLVE_S_MAX: Final = 3.0
+"""For all names together: `doctor` does not wait for a resolver that is away."""
+
+NAMES_MAX: Final = 256
+"""Names that are resolved, each on a thread of its own."""
 
 TIME_ERROR: Final = 5
 """adjtimex(2): the clock is not synchronised."""
@@ -31,6 +42,8 @@ class HostFiles:
         hook_problem: empty when it is there, executable and of root's; else what is not so.
         qemu_conf_readable: whether `qemu.conf` could be read (it is root's on most systems).
         port_min: `migration_port_min` of `qemu.conf`, None when it is not set there, as `port_max`.
+        migration_host: name or address that this host tells others to migrate to, empty where libvirt tells its name.
+        migration_address: where QEMU listens for migrations, empty where it listens everywhere.
         conntrack_count: connections tracked now, None without connection tracking in the kernel.
         conntrack_max: the limit on them.
         congestion_controls: those that the kernel offers.
@@ -46,6 +59,8 @@ class HostFiles:
     conntrack_max: int | None
     congestion_controls: tuple[str, ...]
     clock_synchronised: bool | None
+    migration_host: str = ""
+    migration_address: str = ""
 
 
 def examine(root: Path = Path("/")) -> HostFiles:
@@ -57,6 +72,8 @@ def examine(root: Path = Path("/")) -> HostFiles:
         qemu_conf_readable=qemu_conf is not None,
         port_min=setting(qemu_conf or "", "migration_port_min"),
         port_max=setting(qemu_conf or "", "migration_port_max"),
+        migration_host=text_setting(qemu_conf or "", "migration_host"),
+        migration_address=text_setting(qemu_conf or "", "migration_address"),
         conntrack_count=_number(root / CONNTRACK / "nf_conntrack_count"),
         conntrack_max=_number(root / CONNTRACK / "nf_conntrack_max"),
         congestion_controls=tuple((_text(root / CONGESTION) or "").split()),
@@ -83,6 +100,30 @@ def setting(text: str, key: str) -> int | None:
     """Find an integer setting of a libvirt configuration file."""
     found = re.search(rf"^\s*{re.escape(key)}\s*=\s*(\d+)", text, re.MULTILINE)
     return int(found.group(1)) if found else None
+
+
+def text_setting(text: str, key: str) -> str:
+    """Find a quoted setting of a libvirt configuration file; empty where it is not set."""
+    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*[\"']([^\"'\n]*)[\"']", text, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def resolved(names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Resolve names as libvirt would here, all at once; one that leads nowhere within `RESOLVE_S_MAX` is left out."""
+    answers: dict[str, frozenset[str]] = {}
+
+    def ask(name: str) -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            answers[name] = frozenset(str(one[4][0]).partition("%")[0] for one in found)
+
+    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in list(names)[:NAMES_MAX]]
+    for thread in threads:
+        thread.start()
+    due = time.monotonic() + RESOLVE_S_MAX
+    for thread in threads:
+        thread.join(max(0.0, due - time.monotonic()))
+    return dict(answers)
 
 
 def clock_synchronised() -> bool | None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ HEALTHY = host_files.HostFiles(
 
 
 def judge(
-    facts: schema.Facts | None, found: host_files.HostFiles = HEALTHY, config: Config | None = None
+    facts: schema.Facts | None,
+    found: host_files.HostFiles = HEALTHY,
+    config: Config | None = None,
+    resolved: dict[str, frozenset[str]] | None = None,
 ) -> dict[str, Check]:
     findings = Findings(
         facts=facts,
@@ -38,6 +42,7 @@ def judge(
         config_error="",
         host=found,
         now=NOW,
+        resolved=resolved or {},
     )
     return {check.id: check for check in checks.examine(findings)}
 
@@ -77,8 +82,11 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         conntrack_max=None,
         congestion_controls=("cubic",),
         clock_synchronised=False,
+        migration_host="hv1-mig",
+        migration_address="192.0.2.9",
     )
-    judged = judge(broken, sick, parse('[link]\ncongestion_control = "bbr"\n'))
+    names = {peer().name: frozenset({"198.51.100.7"}), "hv1-mig": frozenset({"192.0.2.8"})}
+    judged = judge(broken, sick, parse('[link]\ncongestion_control = "bbr"\n'), names)
     assert not [check.id for check in judged.values() if check.verdict == "ok"]
     assert not [check.id for check in judged.values() if not check.remedy or not check.why]
 
@@ -198,3 +206,48 @@ def test_json_gives_every_check_all_its_fields(call: Callable[..., tuple[int, st
 @pytest.mark.parametrize(("used", "verdict"), [(80, "ok"), (81, "warn")])
 def test_descriptors_are_plenty_up_to_their_share(facts: Make, used: int, verdict: str) -> None:
     assert judge(facts(open_descriptors=used, open_descriptors_max=100))["descriptors"].verdict == verdict
+
+
+def test_a_peer_s_name_that_leads_past_its_listed_addresses_is_named_with_the_address_to_add(
+    facts: Make, peer: Make
+) -> None:
+    found = peer()
+    known, strange = found.addresses[0], "198.51.100.7"
+    assert judge(facts(peers=[found]), resolved={found.name: frozenset({known})})[f"name-{found.name}"].verdict == "ok"
+    check = judge(facts(peers=[found]), resolved={found.name: frozenset({known, strange})})[f"name-{found.name}"]
+    assert check.verdict == "warn"
+    assert strange in check.what
+    assert f"add {strange} to the addresses of {found.name}" in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("named", "listens", "verdict"),
+    [
+        ("", "", "ok"),
+        ("hv1-mig", "", "ok"),
+        ("hv1-mig", "192.0.2.8", "ok"),
+        ("192.0.2.8", "192.0.2.8", "ok"),
+        ("hv1-mig", "192.0.2.9", "warn"),
+        ("hv1-mig", "0.0.0.0", "ok"),  # noqa: S104 - all addresses
+    ],
+)
+def test_where_qemu_conf_sends_migrations_must_be_where_qemu_listens(
+    facts: Make, named: str, listens: str, verdict: str
+) -> None:
+    host = replace(HEALTHY, migration_host=named, migration_address=listens)
+    check = judge(facts(), host, resolved={"hv1-mig": frozenset({"192.0.2.8"})})["migration-host"]
+    assert check.verdict == verdict
+    assert named in check.what
+
+
+def test_settings_of_qemu_conf_are_read_as_libvirt_reads_them() -> None:
+    text = '#migration_host = "old"\nmigration_host = "hv1-mig.example.net"\n  migration_address="::"\n'
+    assert host_files.text_setting(text, "migration_host") == "hv1-mig.example.net"
+    assert host_files.text_setting(text, "migration_address") == "::"
+    assert host_files.text_setting(text, "migration_port_min") == ""
+
+
+def test_names_are_resolved_as_far_as_they_can_be() -> None:
+    found = host_files.resolved(["localhost", "name.invalid", ""])
+    assert found["localhost"] & {"127.0.0.1", "::1"}
+    assert "name.invalid" not in found

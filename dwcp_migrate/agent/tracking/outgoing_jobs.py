@@ -1,0 +1,91 @@
+"""Libvirt's outgoing migration jobs, by its events alone (pure), and which of them no record of the agent's follows.
+
+Libvirt tells of each pass over the memory of a domain that migrates away, and of the end. A job that belongs to no
+caught connection is one that the agent has missed; while a caught connection waits for its domain nobody can tell.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dwcp_migrate.api.migration import Result
+from dwcp_migrate.hypervisor.base import DomainEvent
+
+JOBS_MAX: Final = 4096
+"""Jobs that are remembered; beyond it the oldest is forgotten."""
+
+_RESULTS: Final[dict[str, Result]] = {"left": "completed", "returned": "failed", "gone": "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingJob:
+    """A migration job at its source.
+
+    Attributes:
+        since: when libvirt was first heard to speak of it.
+        result: empty while it runs.
+        reason: libvirt's message where it failed.
+    """
+
+    uuid: str
+    name: str
+    since: float
+    result: Result = ""
+    reason: str = ""
+
+
+class OutgoingJobs:
+    """The jobs of this host."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, OutgoingJob] = {}
+        self._doubtful_until = -1.0
+
+    def heard(self, event: DomainEvent, now: float) -> None:
+        """Take in an event of libvirt's."""
+        job = self._jobs.get(event.uuid)
+        if event.kind == "iteration":
+            if job is None or job.result:
+                while len(self._jobs) >= JOBS_MAX:
+                    del self._jobs[next(iter(self._jobs))]
+                self._jobs[event.uuid] = OutgoingJob(event.uuid, event.name, now)
+        elif job is not None and not job.result:
+            result, reason = _RESULTS.get(event.kind, ""), ""
+            if event.job is not None and event.job.success is False:
+                result, reason = "failed", event.job.error
+            if result:
+                self._jobs[event.uuid] = replace(job, result=result, reason=reason)
+
+    def moving(self) -> set[str]:
+        """UUIDs of the domains that migrate away now."""
+        return {uuid for uuid, job in self._jobs.items() if not job.result}
+
+    def record_ended(self, uuid: str, now: float) -> None:
+        """A record ended: its job with it, or any job that began before where its domain is not known.
+
+        Libvirt says nothing of a job that fails before the guest is paused.
+        """
+        if uuid:
+            self._jobs.pop(uuid, None)
+        else:
+            self._doubtful_until = now
+
+    def unfollowed(self, tied: Collection[str], now: float, least_age_s: float) -> list[OutgoingJob]:
+        """Jobs that no record follows.
+
+        Args:
+            tied: UUIDs of the domains that records follow.
+            now: as in `heard`.
+            least_age_s: how long a record may take to find its domain.
+        """
+        return [
+            job
+            for job in self._jobs.values()
+            if job.uuid not in tied
+            and job.since > self._doubtful_until
+            and (job.result or now - job.since >= least_age_s)
+        ]
+
+    def forget_ended(self) -> None:
+        """All that have ended were judged."""
+        self._jobs = {uuid: job for uuid, job in self._jobs.items() if not job.result}

@@ -1,0 +1,215 @@
+"""Migrations of libvirt's that leave this host past the agent: a record of each, with where it went and why.
+
+Only connections to peers' addresses and migration ports are caught. A migration that goes elsewhere (another address,
+another port, a Unix socket, a tunnel) runs as it would without the agent; what libvirt says of it is told all the same,
+so that nobody has to find out from the clock on the wall.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.agent.tasks import Tasks
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.api.migration import Migration, MigrationEvent, MigrationPhase, Result, close
+from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.config import Config
+from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, established
+from dwcp_migrate.logs import get_logger
+from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.worker import SESSION_ID_BYTES
+
+NOT_CAUGHT: Final = "not-caught"
+"""The reason in the record of why it ran unaccelerated."""
+
+LOOK_S: Final = 1.0
+"""Between two looks at libvirt's jobs."""
+
+TIE_S_MAX: Final = 5.0
+"""A record finds its domain within two looks at libvirt; a job that is older and has none was not caught."""
+
+log = get_logger(component="agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a migration that was not caught went.
+
+    Attributes:
+        cause: one of `schema.NOT_CAUGHT_CAUSES`.
+        why: one sentence for the operator.
+        address: empty where it is not known, as `port` is 0 and `peer` empty.
+    """
+
+    cause: str
+    why: str
+    address: str = ""
+    port: int = 0
+    peer: str = ""
+
+
+def way_of(
+    connections: Sequence[TcpConnection],
+    carried: Collection[tuple[str, int]],
+    config: Config,
+    directory: PeerDirectory,
+    own_uid: int,
+) -> Way:
+    """Judge by the host's connections where a migration goes that the agent did not catch; nothing is guessed.
+
+    Args:
+        connections: those that are established.
+        carried: addresses and ports of migrations that have a record.
+        config: the agent's.
+        directory: whose addresses are caught.
+        own_uid: the agent's user, whose connections are its own.
+    """
+    ports = range(config.intercept.port_min, config.intercept.port_max + 1)
+    far = {
+        (one.far_address, one.far_port): one
+        for one in connections
+        if one.port not in ports and (one.far_address, one.far_port) not in carried and one.uid != own_uid
+    }
+    inside = [one for (_, port), one in far.items() if port in ports]
+    if len(inside) == 1:
+        one = inside[0]
+        peer = directory.by_address(one.far_address)
+        where = f"it goes to {one.far_address} port {one.far_port}"
+        if peer is None:
+            why = f"{where}, an address that no [[peers]] entry lists; add it to `addresses` of its host, then reload"
+            return Way("other-address", why, one.far_address, one.far_port)
+        why = f"{where} of {peer.name}, which is redirected, but not for user {one.uid} or not when it began"
+        return Way("not-redirected", why, one.far_address, one.far_port, peer.name)
+    if inside:
+        several = ", ".join(sorted(f"{one.far_address} port {one.far_port}" for one in inside)[:4])
+        return Way("unseen", f"it goes to one of {several}, none of which was caught")
+    known = {port for peer in directory.all() for port in (peer.port,)} | _SERVICES
+    outside = [
+        one for one in far.values() if directory.by_address(one.far_address) is not None and one.far_port not in known
+    ]
+    if len(outside) == 1:
+        one = outside[0]
+        peer = directory.by_address(one.far_address)
+        why = (
+            f"the only other connection to a peer goes to {one.far_address} port {one.far_port}, outside of"
+            f" {ports.start}-{ports.stop - 1}; see migration_port_min in qemu.conf and the port of --migrateuri"
+        )
+        return Way("other-port", why, one.far_address, one.far_port, peer.name if peer else "")
+    return Way(
+        "unseen",
+        "no TCP connection to a migration port is to be seen: a Unix socket (--migrateuri unix:), a tunnel"
+        " (--tunnelled), or another network namespace",
+    )
+
+
+_SERVICES: Final = frozenset({22, 16509, 16514})
+"""SSH and libvirtd's own ports: never a migration's data, but of a tunnel."""
+
+
+class UncaughtMigrations:
+    """Keeps a record of each migration that was not caught.
+
+    Args:
+        config: the agent's configuration now.
+        directory: the peers now.
+        ledger: where the records are.
+        domains: libvirt's word.
+        look: reads the host's connections; it runs on a thread.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        directory: Callable[[], PeerDirectory],
+        ledger: MigrationRegistry,
+        domains: DomainTracker,
+        look: Callable[[], list[TcpConnection]] = established,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._ledger = ledger
+        self._domains = domains
+        self._look = look
+        self._tasks = Tasks()
+        self._seen: dict[str, Way] = {}
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._tasks.begin(self._run())
+
+    async def close(self) -> None:
+        """Stop; records that run stay open, as the agent's end leaves them."""
+        await self._tasks.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Make a record of each job that has none."""
+        young = self._domains.unfollowed(0.0)
+        for job in young:
+            if not job.result and job.uuid not in self._seen:  # its connection may be gone before it is old enough
+                self._seen[job.uuid] = await self._way()
+        for job in self._domains.unfollowed(TIE_S_MAX, take=True):
+            self._record(job, self._seen.get(job.uuid) or await self._way())
+        self._seen = {uuid: way for uuid, way in self._seen.items() if uuid in {job.uuid for job in young}}
+
+    async def _way(self) -> Way:
+        state = self._ledger.state
+        if state != "running":
+            return Way("draining", f"this agent is {state}: it catches nothing")
+        if not self._config().intercept.redirect:
+            return Way("unseen", "intercept.redirect is off: only migrations with --migrateuri are caught")
+        connections = await asyncio.get_running_loop().run_in_executor(None, self._look)
+        carried = {(one.address, one.port) for one in self._ledger.running()}
+        return way_of(connections, carried, self._config(), self._directory(), os.geteuid())
+
+    def _record(self, job: OutgoingJob, way: Way) -> None:
+        now = wall_clock()
+        identity = os.urandom(SESSION_ID_BYTES).hex()
+        event = MigrationEvent(at=now, event=NOT_CAUGHT, detail=f"{way.cause}: {way.why}")
+        record = Migration(
+            id=identity,
+            role="source",
+            state="passthrough",
+            peer=way.peer,
+            address=way.address,
+            port=way.port,
+            domain=job.name,
+            uuid=job.uuid,
+            started_at=now - (steady_clock() - job.since),
+            passthrough_reason=NOT_CAUGHT,
+            phases=(MigrationPhase(state="passthrough", at=now),),
+            events=(event,),
+        )
+        self._ledger.put(record)
+        self._ledger.count("passthrough", NOT_CAUGHT)
+        self._ledger.count("not_caught", way.cause)
+        log.warning("migration not caught", migration=identity, domain=job.name, cause=way.cause, why=way.why)
+        if job.result:
+            self._end(identity, job.result, job.reason)
+            return
+        self._domains.follow(identity, "source", (DomainName(job.uuid, job.name),))
+        self._domains.tell(identity, job.uuid, job.name)
+        self._tasks.begin(self._settle(identity))
+
+    async def _settle(self, identity: str) -> None:
+        """Wait for libvirt's word, however long the migration takes."""
+        verdict = await self._domains.verdict(identity)
+        while not verdict.result:
+            await asyncio.sleep(LOOK_S)
+            verdict = await self._domains.verdict(identity)
+        self._end(identity, verdict.result, verdict.reason)
+        self._domains.forget(identity)
+
+    def _end(self, identity: str, result: Result, reason: str) -> None:
+        record = self._ledger.get(identity)
+        if record is not None:
+            self._ledger.put(close(record, wall_clock(), libvirt=result, reason=reason))

@@ -1,0 +1,185 @@
+"""Migrations that leave past the agent: what libvirt says of them becomes a record that says where they went."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.agent.tracking import uncaught
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.outgoing_jobs import JOBS_MAX, OutgoingJobs
+from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations, Way, way_of
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.schema import NOT_CAUGHT_CAUSES
+from dwcp_migrate.config import Config, PeerConfig
+from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, JobStatistics
+from dwcp_migrate.hypervisor.fake import FakeWatcher
+from dwcp_migrate.hypervisor.tcp_connections import TcpConnection
+from dwcp_migrate.protocol.control import DomainName
+
+UUID: Final = "e42bc6e0-0000-0000-0000-000000000001"
+OTHER: Final = "e42bc6e0-0000-0000-0000-000000000002"
+PEER, STRANGE = "10.77.0.2", "10.78.0.2"
+QEMU, OWN = 107, 990
+DIRECTORY: Final = PeerDirectory([PeerConfig(name="hv2", addresses=[PEER])], "hv1", lambda _: False)
+
+
+def to(address: str, port: int, *, near: int = 40000, uid: int = QEMU) -> TcpConnection:
+    return TcpConnection("10.77.0.1", near, address, port, uid)
+
+
+@pytest.mark.parametrize(
+    ("connections", "cause", "says"),
+    [
+        ([to(STRANGE, 49152)], "other-address", f"{STRANGE} port 49152"),
+        ([to(STRANGE, 49152), to(STRANGE, 49152, near=40001)], "other-address", STRANGE),
+        ([to(PEER, 49152, uid=1001)], "not-redirected", "not for user 1001"),
+        ([to(PEER, 60000)], "other-port", f"{PEER} port 60000"),
+        ([to(STRANGE, 49152), to(PEER, 49153)], "unseen", f"{PEER} port 49153, {STRANGE} port 49152"),
+        ([], "unseen", "a tunnel"),
+        ([to(PEER, 16514), to(PEER, 22), to(PEER, 7802)], "unseen", "a tunnel"),
+        ([to(STRANGE, 443)], "unseen", "a tunnel"),
+        ([to(STRANGE, 50000, near=49152)], "unseen", "a tunnel"),  # somebody's connection to a port of ours
+        ([to(PEER, 49152, uid=OWN)], "unseen", "a tunnel"),  # the agent's own
+        ([to(PEER, 49160)], "unseen", "a tunnel"),  # has a record
+    ],
+)
+def test_where_it_went_is_told_from_the_host_s_connections(
+    connections: list[TcpConnection], cause: str, says: str
+) -> None:
+    way = way_of(connections, {(PEER, 49160)}, Config(), DIRECTORY, OWN)
+    assert way.cause == cause
+    assert way.cause in NOT_CAUGHT_CAUSES
+    assert says in way.why
+
+
+class Host:
+    """A tracker, its libvirt, and what keeps records of what was not caught."""
+
+    def __init__(self, directory: Path, connections: list[TcpConnection]) -> None:
+        self.ledger = MigrationRegistry(MigrationHistory(directory), time.time)
+        self.watcher = FakeWatcher([DomainInfo(UUID, "db1", 1 << 30), DomainInfo(OTHER, "web1", 1 << 30)])
+        self.domains = DomainTracker(self.watcher, self.ledger)
+        self.uncaught = UncaughtMigrations(Config, lambda: DIRECTORY, self.ledger, self.domains, lambda: connections)
+
+    def passes(self, uuid: str, name: str) -> None:
+        self.watcher.running[uuid] = DomainInfo(uuid, name, 1 << 30, JobStatistics(outgoing=True))
+        self.watcher.say(DomainEvent("iteration", uuid, name, number=1))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[TcpConnection]], Host]:
+    monkeypatch.setattr(uncaught, "TIE_S_MAX", 0.0)
+    return lambda connections: Host(tmp_path, connections)
+
+
+async def test_a_migration_past_the_agent_has_a_record_from_its_first_pass_to_libvirt_s_word(
+    host: Callable[[list[TcpConnection]], Host],
+) -> None:
+    found = host([to(STRANGE, 49152)])
+    await found.domains.start()
+    found.passes(UUID, "db1")
+    await found.uncaught.look()
+    (record,) = found.ledger.running()
+    assert (record.domain, record.passthrough_reason, record.address, record.port) == (
+        "db1",
+        "not-caught",
+        STRANGE,
+        49152,
+    )
+    assert any(event.event == "not-caught" and STRANGE in event.detail for event in record.events)
+    assert found.ledger.totals().not_caught == {"other-address": 1}
+    assert found.ledger.totals().passthrough == {"not-caught": 1}
+    await found.uncaught.look()  # one record each
+    assert len(found.ledger.running()) == 1
+    found.watcher.say(DomainEvent("left", UUID, "db1"))
+    del found.watcher.running[UUID]
+    async with asyncio.timeout(10):
+        while found.ledger.running():  # noqa: ASYNC110 - a record that ends
+            await asyncio.sleep(0.01)
+    await found.uncaught.look()
+    (ended,) = found.ledger.recent()
+    assert (ended.result, ended.domain) == ("completed", "db1")
+    await found.uncaught.close()
+    await found.domains.close()
+
+
+async def test_one_that_is_over_before_it_is_old_enough_is_recorded_with_its_end(
+    tmp_path: Path,
+) -> None:
+    found = Host(tmp_path, [to(STRANGE, 49152)])
+    await found.domains.start()
+    found.passes(UUID, "db1")
+    await found.uncaught.look()
+    assert found.ledger.running() == []
+    failed = JobStatistics(outgoing=True, success=False, error="operation aborted: cancelled by client")
+    found.watcher.say(DomainEvent("job-completed", UUID, "db1", job=failed))
+    await found.uncaught.look()
+    (ended,) = found.ledger.recent()
+    assert (ended.result, ended.reason, ended.address) == ("failed", failed.error, STRANGE)
+    await found.uncaught.look()
+    assert len(found.ledger.recent()) == 1
+    await found.domains.close()
+
+
+async def test_one_that_is_caught_has_no_second_record(host: Callable[[list[TcpConnection]], Host]) -> None:
+    found = host([])
+    await found.domains.start()
+    for identity, uuid, name in (("one", UUID, "db1"), ("two", OTHER, "web1")):
+        found.ledger.put(
+            Migration(id=identity, role="source", peer="hv2", address=PEER, port=49152, started_at=time.time())
+        )
+        found.passes(uuid, name)
+        await found.uncaught.look()  # its record is opening
+        found.domains.follow(identity, "source", [DomainName(uuid, name)])
+        await found.uncaught.look()  # its domain is not known yet
+        found.domains.tell(identity, uuid, name)
+        await found.uncaught.look()
+    found.watcher.say(DomainEvent("left", UUID, "db1"))
+    found.domains.forget("one")
+    found.ledger._running.pop("one")
+    await found.uncaught.look()
+    assert {record.passthrough_reason for record in [*found.ledger.running(), *found.ledger.recent()]} == {""}
+    await found.domains.close()
+
+
+async def test_of_a_record_that_ended_without_its_domain_nobody_says_that_it_was_another(
+    host: Callable[[list[TcpConnection]], Host],
+) -> None:
+    found = host([])
+    await found.domains.start()
+    found.domains.follow("one", "source", [DomainName(UUID, "db1"), DomainName(OTHER, "web1")])
+    found.passes(UUID, "db1")
+    found.domains.forget("one")
+    await found.uncaught.look()
+    assert found.ledger.running() == []
+    await found.domains.close()
+
+
+async def test_an_agent_that_drains_says_that_it_is_why(host: Callable[[list[TcpConnection]], Host]) -> None:
+    found = host([to(PEER, 49152)])
+    await found.domains.start()
+    found.ledger.set_state("draining")
+    found.passes(UUID, "db1")
+    await found.uncaught.look()
+    assert found.ledger.totals().not_caught == {"draining": 1}
+    await found.uncaught.close()
+    await found.domains.close()
+
+
+def test_jobs_are_remembered_up_to_their_limit_and_the_oldest_goes() -> None:
+    jobs = OutgoingJobs()
+    for number in range(JOBS_MAX + 1):
+        jobs.heard(DomainEvent("iteration", str(number), "guest", number=1), 0.0)
+    assert len(jobs.moving()) == JOBS_MAX
+    assert "0" not in jobs.moving()
+
+
+def test_a_way_is_one_of_the_causes_that_metrics_know() -> None:
+    assert Way("unseen", "").cause in NOT_CAUGHT_CAUSES
