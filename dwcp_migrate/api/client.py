@@ -6,6 +6,7 @@ only, because `status` must answer in a fraction of a second and aiohttp alone t
 
 import http.client
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,6 +23,9 @@ a change of the fleet's membership takes up to 10 s."""
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """A full history page of `HISTORY_LIMIT_MAX` records with all their events stays below it."""
+
+UPDATE_BYTES_MAX: Final = 1024 * 1024
+"""One server-sent event: a record with all its events."""
 
 STATUS_NOT_FOUND: Final = 404
 STATUS_CONFLICT: Final = 409
@@ -93,6 +97,27 @@ class ApiClient:
         suffix = f"?{urlencode(query)}" if query else ""
         return self._ask("POST", f"/v1/{action}{suffix}", schema.Done)
 
+    def events(self) -> Iterator[schema.Update]:
+        """Updates as they happen, until the agent stops.
+
+        Raises:
+            AgentUnreachableError: it does not answer, or went away.
+        """
+        connection = _UnixConnection(self.path)
+        try:
+            connection.request("GET", "/v1/events")
+            if connection.sock is not None:
+                connection.sock.settimeout(None)  # the next update may take days
+            with connection.getresponse() as answer:
+                while line := answer.readline(UPDATE_BYTES_MAX):
+                    if line.startswith(b"data:"):
+                        yield msgspec.json.decode(line.removeprefix(b"data:"), type=schema.Update)
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            raise _unreachable(self.path, error) from error
+        finally:
+            connection.close()
+        raise AgentUnreachableError(f"the agent on {self.path} stopped", hint="follow again when it is back")
+
     def ask(self, view: str, kind: type[Answer]) -> Answer:
         """Any other view by its name.
 
@@ -126,17 +151,21 @@ class ApiClient:
             connection.request(method, target, sent or None)
             answer = connection.getresponse()
             return answer.status, answer.read(ANSWER_BYTES_MAX)
-        except PermissionError as error:
-            raise AgentUnreachableError(
-                f"no permission to use {self.path}", hint="run it as root or as a member of the group dwcp-migrate"
-            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise AgentUnreachableError(
-                f"the agent does not answer on {self.path}: {getattr(error, 'strerror', None) or error}",
-                hint="is it running? systemctl status dwcp-migrate; another agent: --config FILE or --socket PATH",
-            ) from error
+            raise _unreachable(self.path, error) from error
         finally:
             connection.close()
+
+
+def _unreachable(path: Path, error: Exception) -> AgentUnreachableError:
+    if isinstance(error, PermissionError):
+        return AgentUnreachableError(
+            f"no permission to use {path}", hint="run it as root or as a member of the group dwcp-migrate"
+        )
+    return AgentUnreachableError(
+        f"the agent does not answer on {path}: {getattr(error, 'strerror', None) or error}",
+        hint="is it running? systemctl status dwcp-migrate; another agent: --config FILE or --socket PATH",
+    )
 
 
 def _refusal(status: int, failure: schema.Failure) -> DwcpError:

@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "reload": ("host", "Let the agent read its configuration again."),
         "cert": ("host", "Make a small fleet CA; issue, sign, renew and show certificates."),
         "record": ("host", "Record the next migration's stream, for replay."),
+        "sysdump": ("host", "Gather what a report of a fault wants into one archive."),
         "agent": ("host", "Run the agent of this host."),
     },
     "Migrations": {
@@ -40,6 +41,8 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "share": ("migrations", "Give a domain's migration a weight or a deadline."),
         "history": ("migrations", "List the migrations that ended."),
         "show": ("migrations", "Show one migration, by id or by domain."),
+        "events": ("migrations", "Follow migrations as they begin, change and end."),
+        "abort": ("migrations", "End a migration that leaves this host."),
     },
     "Fleet": {
         "place": ("fleet", "Choose the best host for a domain."),

@@ -12,4 +12,5 @@ Modules:
     reload: `dwcp-migrate reload`
     status: `dwcp-migrate status`
     uncordon: `dwcp-migrate uncordon`
+    sysdump: `dwcp-migrate sysdump`
 """

@@ -7,4 +7,6 @@ Modules:
     share: `dwcp-migrate share`
     show: `dwcp-migrate show ID`
     top: `dwcp-migrate top`
+    events: `dwcp-migrate events`
+    abort: `dwcp-migrate abort`
 """

@@ -27,6 +27,11 @@ def as_json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def as_line(value: object) -> str:
+    """Write a struct as JSON on one line, as streams have it."""
+    return msgspec.json.encode(value).decode()
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out rows as virsh does: a header, a dashed rule, columns three spaces apart, one leading space."""
     lines = [list(header), *[list(row) for row in rows]]
