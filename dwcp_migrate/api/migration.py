@@ -40,6 +40,22 @@ DETAIL_CHARACTERS_MAX: Final = 500
 """Length of any text that came from another process."""
 
 
+POSTCOPY_BROKE: Final = "postcopy broke off: the guest is at the destination, waiting for memory that is at the source"
+"""Said only where libvirt says so: then neither host has the whole guest, and neither domain may be destroyed."""
+
+POSTCOPY_MAY_HAVE_BROKEN: Final = (
+    "it ended in postcopy: `virsh domstate --reason` on both hosts says where the guest is"
+)
+
+POSTCOPY_REMEDY: Final = (
+    "at the source, virsh migrate --live --postcopy --postcopy-resume DOMAIN URI goes on where it broke off;"
+    " destroy the domain on neither host"
+)
+
+_POSTCOPY_WORDS: Final = frozenset({"postcopy-failed", "postcopy", "left", "arrived", "gone"})
+"""What libvirt says of where a guest in postcopy is; the last word counts."""
+
+
 class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened, as `session.messages.Happened` says it or libvirt does (`libvirt-...`).
 
@@ -154,6 +170,12 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         """Everything of QEMU's has crossed: what is still to come is libvirt's word on it."""
         closed = sum(event.event == "connection-closed" for event in self.events)
         return 0 < sum(self.connections.values()) <= closed
+
+    @property
+    def is_split(self) -> bool:
+        """Libvirt's last word is that postcopy broke off: neither host has the whole guest."""
+        words = (event.event.removeprefix("libvirt-") for event in reversed(self.events) if "libvirt-" in event.event)
+        return next((word for word in words if word in _POSTCOPY_WORDS), "") == "postcopy-failed"
 
     def duration_s(self, now: float) -> float:
         """How long it ran or has been running. `now` is seconds since the epoch."""
@@ -283,7 +305,7 @@ def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = 
     if record.state == "ended":
         return record
     result = libvirt or _own_result(record)
-    why = "" if result == "completed" else reason or record.reason or _default_reason(record)
+    why = "" if result == "completed" else _why(record, reason or record.reason)
     record = enter(record, "ended", now)
     return replace(
         record,
@@ -304,6 +326,15 @@ def _own_result(record: Migration) -> Result:
     seen = {phase.state for phase in record.phases}
     read = record.state != "passthrough" and "main" in record.connections
     return "failed" if read and not seen & {"switchover", "postcopy"} else "completed"
+
+
+def _why(record: Migration, known: str) -> str:
+    """Say why it failed, and where the guest is if that may be neither host."""
+    is_lost = any(event.event == "libvirt-gone" for event in record.events)
+    if not any(phase.state == "postcopy" for phase in record.phases) and not record.is_split:
+        return known or _default_reason(record)
+    where = "" if is_lost else POSTCOPY_BROKE if record.is_split else POSTCOPY_MAY_HAVE_BROKEN
+    return "; ".join(filter(None, [known, where])) or "its destination ended in postcopy"
 
 
 def _default_reason(record: Migration) -> str:

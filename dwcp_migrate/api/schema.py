@@ -102,6 +102,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         resent_segments, repaired_segments, channels_lost, link_losses: of all migrations.
         data_process_crashes: data processes that ended without a last message.
         announcements: migrations that the hook announced.
+        postcopy_failed: times that libvirt said of a guest here that its postcopy broke off.
         duration_s: sum over ended migrations, by role.
         predictions: migrations that were predicted and completed, `inside` or `outside` of the interval of their time.
         prediction_error: sum of the relative errors of their times, unsigned.
@@ -125,6 +126,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     link_losses: int = 0
     data_process_crashes: int = 0
     announcements: int = 0
+    postcopy_failed: int = 0
     predictions: dict[str, int] = {}
     prediction_error: float = 0.0
     duration_s: dict[str, float] = {}

@@ -4,6 +4,8 @@ from msgspec.structs import replace
 from dwcp_migrate.api.migration import (
     DETAIL_CHARACTERS_MAX,
     EVENTS_MAX,
+    POSTCOPY_BROKE,
+    POSTCOPY_MAY_HAVE_BROKEN,
     TRANSITIONS,
     Migration,
     MigrationEvent,
@@ -108,3 +110,29 @@ def test_a_guest_that_writes_faster_than_we_send_has_no_estimate() -> None:
 
 def test_disks_are_told_from_memory_by_their_connections() -> None:
     assert happened(record(), Happened(event="connection-opened", detail="nbd"), 101.0).kind == "disk"
+
+
+def in_postcopy(*words: str) -> Migration:
+    made = enter(enter(record(), "precopy", 1.0), "postcopy", 2.0)
+    for number, word in enumerate(words):
+        made = note(made, MigrationEvent(at=3.0 + number, event=f"libvirt-{word}"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "is_split"),
+    [
+        (("postcopy", "postcopy-failed"), POSTCOPY_BROKE, True),
+        (("postcopy", "postcopy-failed", "postcopy"), POSTCOPY_MAY_HAVE_BROKEN, False),
+        (("postcopy",), POSTCOPY_MAY_HAVE_BROKEN, False),
+        (("postcopy", "gone"), "", False),
+    ],
+)
+def test_of_a_guest_in_postcopy_it_is_never_said_that_the_source_has_it(
+    *, words: tuple[str, ...], says: str, is_split: bool
+) -> None:
+    broken = close(replace(in_postcopy(*words), reason="the link was lost"), 9.0, libvirt="failed")
+    assert broken.is_split == is_split
+    assert broken.reason == "; ".join(filter(None, ["the link was lost", says]))
+    assert "source" not in close(in_postcopy("postcopy", "gone"), 9.0, libvirt="failed").reason
+    assert close(in_postcopy(*words, "left"), 9.0, libvirt="completed").reason == ""

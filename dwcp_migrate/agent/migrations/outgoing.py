@@ -43,6 +43,9 @@ from dwcp_migrate.protocol.worker import (
 CONNECTIONS_MAX: Final = 1024
 """QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""
 
+RESUMES_POSTCOPY: Final = "postcopy-resume"
+"""The reason of a resumption's record for why it runs unaccelerated: libvirt's hook announces none."""
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 log = get_logger(component="agent")
@@ -226,6 +229,8 @@ class OutgoingMigration:
         code, message = self._own_objection()
         if self.passthrough:
             code, message = self.passthrough, "as the migration before, to which its connection belonged"
+        if not code and await runtime.domains.resumes_postcopy():
+            code, message = RESUMES_POSTCOPY, "it resumes a postcopy that broke off"
         if not code and self.peer is not None:
             try:
                 return await self._open(self.peer)
@@ -292,7 +297,8 @@ class OutgoingMigration:
         Raises:
             SessionError: the fleet has to agree.
         """
-        if self._permits.is_required and self.peer is not None and self._id not in self._permits.carried:
+        is_agreed = self._id in self._permits.carried or code == RESUMES_POSTCOPY  # its guest has moved already
+        if self._permits.is_required and self.peer is not None and not is_agreed:
             raise SessionError(f"coordination.require: {message}", hint="see `dwcp-migrate cluster status`")
         self.passthrough = code
         self._runtime.ledger.count("passthrough", code)

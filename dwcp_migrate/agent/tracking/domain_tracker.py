@@ -133,6 +133,21 @@ class DomainTracker:
         leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
         return tuple(leaving[:DOMAINS_MAX])
 
+    async def resumes_postcopy(self) -> bool:
+        """Whether all that leaves now and has no record is a postcopy that broke off: nothing else can connect.
+
+        No hook announces the resumption at the destination, and the fleet's agreement to the move still stands.
+        """
+        domains = await self._domains(LEAVING_S_MAX) or []
+        if not any(found.condition == "postcopy-failed" for found in domains):
+            return False
+        domains = await self._domains(LEAVING_S_MAX, jobs_of_all=True) or []
+        tied = {followed.uuid for followed in self._followed.values()}
+        incoming = {found.uuid for found in domains if found.job and not found.job.outgoing}
+        free = [found for found in domains if found.uuid not in tied | incoming]
+        leaving = [found for found in free if found.job or found.condition == "postcopy-failed"]
+        return bool(leaving) and all(found.condition == "postcopy-failed" for found in leaving)
+
     async def listed(self) -> list[DomainInfo]:
         """Domains that are active here, with the jobs of those that are known to move; none where libvirt is silent."""
         return await self._domains(QUERY_S_MAX) or []
@@ -291,6 +306,8 @@ class DomainTracker:
     def heard(self, event: DomainEvent) -> None:
         """Take in an event of libvirt's."""
         self._jobs.heard(event, steady_clock())
+        if event.kind == "postcopy-failed":
+            self._ledger.count_one("postcopy_failed")
         for followed in self._meant(event):
             self._ledger.change(
                 followed.identity,
@@ -308,7 +325,7 @@ class DomainTracker:
         the only one that has come so far.
         """
         role: Role = "destination" if event.kind in {"arrived", "arriving"} else "source"
-        if event.kind in {"gone", "postcopy"}:
+        if event.kind in {"gone", "postcopy", "postcopy-failed"}:
             return [found for found in self._followed.values() if found.uuid == event.uuid]
         mine = [found for found in self._followed.values() if found.uuid == event.uuid and found.role == role]
         if mine or event.kind not in _ENDINGS:
@@ -334,6 +351,8 @@ class DomainTracker:
             self._ledger.change(
                 followed.identity, lambda record: replace(record, iteration=max(record.iteration, event.number))
             )
+        if event.kind == "postcopy-failed" and followed.verdict is None:
+            followed.verdict = MigrationVerdict("failed")  # it goes on with connections, and a record, of its own
         ending = _ENDINGS.get(event.kind)
         if ending is not None and ending[0] == followed.role and followed.verdict is None:
             result = ending[1]

@@ -7,6 +7,7 @@ import click
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.api.migration import POSTCOPY_REMEDY
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
@@ -17,6 +18,8 @@ MEANING: Final = {
     **REFUSALS,
     "certificate": "one side does not accept the other's certificate",
     "no-peer": "the destination is no configured peer",
+    "not-caught": "its connection did not come to the agent",
+    "postcopy-resume": "it resumes a postcopy that broke off; libvirt's hook announces no resumption",
     "unreachable": "the peer's agent did not answer",
 }
 """What a reason for running unaccelerated says to people."""
@@ -25,6 +28,7 @@ REMEDY: Final = {
     **HINTS,
     "certificate": "dwcp-migrate doctor says which and why",
     "no-peer": "add it to [[peers]] with all of its addresses",
+    "not-caught": "show --events says where it went; dwcp-migrate doctor compares names and addresses",
     "unreachable": "dwcp-migrate doctor on both hosts",
 }
 """What to do about it, where something can be done."""
@@ -83,7 +87,7 @@ def _identity(migration: schema.Migration) -> list[tuple[str, str]]:
         ("State", state),
         ("Reason", migration.reason),
         ("Unaccelerated", ": ".join(filter(None, [reason, MEANING.get(reason, "")]))),
-        ("What to do", REMEDY.get(reason, "")),
+        ("What to do", POSTCOPY_REMEDY if migration.is_split else REMEDY.get(reason, "")),
         ("Connections", _counted(migration.connections)),
     ]
 

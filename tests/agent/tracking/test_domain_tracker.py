@@ -114,3 +114,39 @@ async def test_a_domain_that_hangs_does_not_hide_which_others_leave(tmp_path: Pa
     await domains.start()
     assert await domains.leaving() == (DomainName(UUID, "guest"),)
     await domains.close()
+
+
+async def test_a_postcopy_that_breaks_off_ends_the_record_as_such_and_is_counted(tmp_path: Path) -> None:
+    watcher = FakeWatcher([domain(31_000)])
+    domains = await following(tmp_path, watcher)
+    watcher.say(DomainEvent("postcopy", UUID, "guest"))
+    watcher.say(DomainEvent("postcopy-failed", UUID, "guest"))
+    assert (await domains.verdict("one")).result == "failed"
+    record = domains._ledger.get("one")
+    assert record is not None
+    assert record.is_split
+    assert domains._ledger.totals().postcopy_failed == 1
+    await domains.close()
+
+
+@pytest.mark.parametrize(
+    ("guest", "other", "resumes"),
+    [
+        (JobStatistics(outgoing=True), None, True),
+        (None, None, True),
+        (JobStatistics(outgoing=False), None, False),  # it broke off on its way here
+        (JobStatistics(outgoing=True), JobStatistics(outgoing=True), False),  # whose connection it is nobody knows
+        (JobStatistics(outgoing=True), JobStatistics(outgoing=False), True),
+    ],
+)
+async def test_a_resumption_is_told_by_libvirt_s_state_of_all_that_leaves(
+    tmp_path: Path, *, guest: JobStatistics | None, other: JobStatistics | None, resumes: bool
+) -> None:
+    broken = DomainInfo(UUID, "guest", MEMORY_BYTES, guest, condition="postcopy-failed")
+    watcher = FakeWatcher([broken, DomainInfo(OTHER, "other", MEMORY_BYTES, other)])
+    domains = DomainTracker(watcher, MigrationRegistry(MigrationHistory(tmp_path), time.time))
+    await domains.start()
+    assert await domains.resumes_postcopy() is resumes
+    watcher.running[UUID] = domain(1000)
+    assert await domains.resumes_postcopy() is False
+    await domains.close()
