@@ -50,7 +50,8 @@ class InterceptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         port: where redirected connections arrive, on loopback only.
         explicit_port: where `--migrateuri tcp://127.0.0.1:PORT` arrives; 0 is off. It needs `explicit_peer`.
         explicit_peer: the peer that the explicit form migrates to.
-        mark: socket mark of the agent's own connections, which the redirect lets pass.
+        mark: bits in the mark of the agent's own sockets, by which the redirect lets them pass; 0 marks none, they pass
+            by the agent's user. An agent that runs as root, as libvirtd does, then takes 0x1000.
         port_min: first port of libvirt's range (`migration_port_min` of qemu.conf on the destination).
         port_max: last port of it.
     """
@@ -59,7 +60,7 @@ class InterceptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 7801
     explicit_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     explicit_peer: str = ""
-    mark: Annotated[int, Meta(ge=1, le=0x7FFFFFFF)] = 0xD3C9
+    mark: Annotated[int, Meta(ge=0, le=0x7FFFFFFF)] = 0
     port_min: Port = PORT_MIN
     port_max: Port = PORT_MAX
 

@@ -37,7 +37,7 @@ from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.listeners import LinkIntake, RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
-from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.intake.redirect import Redirection, exemption
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
@@ -56,6 +56,7 @@ from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
+from dwcp_migrate.hypervisor.cgroups import foreign_groups, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
@@ -92,6 +93,9 @@ class Agent:
         notifier: Notifier,
         worker: Sequence[str] = COMMAND,
     ) -> None:
+        exempt = exemption(config.intercept.mark, os.geteuid())
+        # Whoever dials in the agent reads the mark from the configuration; this is the one that counts.
+        config = replace(config, intercept=replace(config.intercept, mark=exempt.mark))
         self._path = path
         self._notifier = notifier
         self._stopping = asyncio.Event()
@@ -99,7 +103,8 @@ class Agent:
         self._planning: asyncio.Task[None] | None = None
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
-        self._redirection = Redirection(interceptor)
+        groups = mount_point()
+        self._redirection = Redirection(interceptor, exempt, lambda: foreign_groups(groups))
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger

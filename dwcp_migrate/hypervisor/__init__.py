@@ -8,6 +8,8 @@
     intercept, nftables, network    the redirect of migration connections, and the host's addresses
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
     hook, announcements             what libvirt's hook says of incoming migrations
+    expressions, netlink            rules and their transport to the kernel, encoded
+    cgroups                         services whose connections the redirect leaves alone
 
 Everything that knows libvirt or nftables is in here.
 """

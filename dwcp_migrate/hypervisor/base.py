@@ -7,29 +7,59 @@ The rule: each Protocol here has one real implementation and one in `fake`, and 
 """
 
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Redirect:
-    """Connections of this host to `address`, ports `port_min` to `port_max`, arrive at loopback port `to_port`.
+class Exemption:
+    """The sockets that the redirect lets pass: the agent's own.
 
     Attributes:
-        mark: sockets that carry this mark pass: the agent's own.
+        user: the id of their user, where the agent has one of its own; 0 is root, whom it shares with libvirtd, and
+            exempts nobody.
+        mark: bits that their mark has; 0 exempts nobody.
     """
 
-    address: str
+    user: int = 0
+    mark: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """A control group of version 2, as the kernel knows it.
+
+    Attributes:
+        level: how deep it is; 1 is directly below the root.
+        number: its id, the inode number of its directory.
+    """
+
+    level: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Connections of this host to `addresses`, ports `port_min` to `port_max`, arrive at loopback port `to_port`.
+
+    Attributes:
+        addresses: IP addresses, each in its canonical spelling.
+        exempt: sockets that pass.
+        foreign: sockets of processes in these groups pass, and in groups below.
+    """
+
+    addresses: frozenset[str]
     port_min: int
     port_max: int
     to_port: int
-    mark: int
+    exempt: Exemption = Exemption()
+    foreign: frozenset[Cgroup] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """What one redirect caught: first packets of connections (the others follow by connection tracking)."""
+    """What was caught on its way to one address: first packets; the others follow by connection tracking."""
 
     address: str
     packets: int
@@ -37,20 +67,20 @@ class Caught:
 
 
 class Interceptor(Protocol):
-    """Redirects towards peers, all or none in force; the kernel drops them when the process dies."""
+    """The redirect towards peers, all of it or none in force; the kernel drops it when the process dies."""
 
-    def arm(self, redirects: Sequence[Redirect]) -> None:
-        """Put exactly these in force, at once. Connections that exist are not touched.
+    def arm(self, redirect: Redirect) -> None:
+        """Put exactly this in force, at once. Connections that exist are not touched; addresses that stay keep counts.
 
         Raises:
             HypervisorError: the kernel refused; then none is in force.
         """
 
     def disarm(self) -> None:
-        """Take all out of force; none being there is fine."""
+        """Take it out of force; none being there is fine."""
 
     def caught(self) -> list[Caught]:
-        """Read the redirects in force from the kernel: IPv4 first, else in the order that `arm` was given.
+        """Read from the kernel what is in force: an entry an address, IPv4 first, then by number.
 
         Raises:
             HypervisorError: the kernel does not answer.

@@ -4,12 +4,14 @@ The rule: they do what the real ones promise and nothing that those cannot do; t
 """
 
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 
 from dwcp_migrate.errors import HypervisorError, NoAnswerError
 from dwcp_migrate.hypervisor.base import (
     Caught,
+    Cgroup,
     DomainEvent,
     DomainInfo,
     JobStatistics,
@@ -23,26 +25,27 @@ class FakeInterceptor:
     """Redirects that nothing redirects, see `base.Interceptor`."""
 
     def __init__(self) -> None:
-        self.redirects: list[Redirect] = []
+        self.redirect: Redirect | None = None
         self.refuses = ""
         self._caught: dict[str, int] = {}
 
-    def arm(self, redirects: Sequence[Redirect]) -> None:
+    def arm(self, redirect: Redirect) -> None:
         """See `base.Interceptor.arm`."""
-        self.disarm()
         if self.refuses:
+            self.disarm()
             raise HypervisorError(self.refuses)
-        self.redirects = list(redirects)
+        self.redirect = redirect
+        self._caught = {address: self._caught.get(address, 0) for address in redirect.addresses}
 
     def disarm(self) -> None:
         """See `base.Interceptor.disarm`."""
-        self.redirects = []
+        self.redirect = None
         self._caught = {}
 
     def caught(self) -> list[Caught]:
         """See `base.Interceptor.caught`."""
-        packets = {redirect.address: self._caught.get(redirect.address, 0) for redirect in self.redirects}
-        return [Caught(address, count, 60 * count) for address, count in packets.items()]
+        by_number = sorted(self._caught, key=lambda address: (":" in address, ip_address(address).packed))
+        return [Caught(address, self._caught[address], 60 * self._caught[address]) for address in by_number]
 
     def keep_translation(self) -> socket.socket:
         """See `base.Interceptor.keep_translation`."""
@@ -54,14 +57,22 @@ class FakeInterceptor:
         """See `base.Interceptor.close`."""
         self.disarm()
 
-    def connect(self, address: str, port: int, *, mark: int = 0) -> int:
+    def connect(self, address: str, port: int, *, mark: int = 0, user: int = 0, groups: Iterable[Cgroup] = ()) -> int:
         """Play a connection of this host; returns the loopback port that it reaches, 0 if it is not redirected."""
-        for redirect in self.redirects:
-            inside = redirect.port_min <= port <= redirect.port_max
-            if redirect.address == address and inside and mark != redirect.mark:
-                self._caught[address] = self._caught.get(address, 0) + 1
-                return redirect.to_port
-        return 0
+        redirect = self.redirect
+        if redirect is None or address not in redirect.addresses:
+            return 0
+        exempt = redirect.exempt
+        passes = (
+            not redirect.port_min <= port <= redirect.port_max
+            or (exempt.user and user == exempt.user)
+            or (exempt.mark and mark & exempt.mark == exempt.mark)
+            or not redirect.foreign.isdisjoint(groups)
+        )
+        if passes:
+            return 0
+        self._caught[address] += 1
+        return redirect.to_port
 
 
 class FakeWatcher:

@@ -1,19 +1,26 @@
 """Interception of QEMU's outgoing connections by an nftables table that dies with the agent.
 
-The rule: what the agent does not hold up, the kernel removes. The table is owned by the agent's netlink socket, so an
-agent that crashes leaves plain TCP behind, and the agent's own sockets pass by their mark. While it lives the chain is
-never empty: with the last NAT rule of a network namespace the kernel takes connection tracking away, and connections
-that were redirected already would break in mid-migration (measured). So a rule that matches nothing (ports 1 to 0)
-stays until the agent ends.
+What the agent does not hold up, the kernel removes. The table is owned by the agent's netlink socket, so an agent that
+crashes leaves plain TCP behind. While it lives the chain is never empty: with the last NAT rule of a network namespace
+the kernel takes connection tracking away, and connections that were redirected already would break in mid-migration
+(measured). So a rule that matches nothing (ports 1 to 0) stays until the agent ends.
 
     table ip dwcp_migrate {            # flags owner; a second one, `ip6`, where a peer has such an address
+        set peers { type ipv4_addr; counter; }
+        set foreign2 { type cgroupsv2; }                             # one a level at which there are such groups
         chain redirect {
             type nat hook output priority -100
-            ip daddr PEER tcp dport 49152-49215 meta mark != MARK counter redirect to :7801     # one a peer address
+            socket cgroupv2 level 2 @foreign2 return
+            ip daddr @peers tcp dport 49152-49215 meta skuid != AGENT counter redirect to :7801
         }
     }
 
-It matches no user: libvirtd itself opens the connection in the plain case, QEMU with `--parallel` or `--postcopy`.
+A set is looked up in constant time, and what changes in it is all that a change of the peers sends to the kernel. The
+agent's own sockets pass by their user. An agent that runs as root shares that with libvirtd, and marks them instead.
+
+It matches no user of QEMU's: libvirtd itself opens the connection in the plain case, QEMU with `--parallel` or
+`--postcopy`. Services that are known to be neither pass by their control group (see `cgroups`): storage that listens in
+libvirt's range is none of the agent's business. A kernel that cannot tell a socket's group redirects those too.
 
 For the same reason a data process holds a table of its own with such a rule (`keep_translation`): when the agent dies,
 the data process dies after it, and QEMU must still hear its sockets close. Without the translation their FIN or RST
@@ -25,85 +32,114 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
-
-from pyroute2.netlink.nfnetlink import nfgen_msg
-from pyroute2.netlink.nfnetlink.nftsocket import NFPROTO_IPV4, NFPROTO_IPV6, Cmp, Meta, Regs
-from pyroute2.nftables.expressions import genex
+from collections.abc import Iterable
+from typing import Final
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.base import Caught, Redirect
+from dwcp_migrate.hypervisor import expressions as ex
+from dwcp_migrate.hypervisor.base import Caught, Cgroup, Redirect
 from dwcp_migrate.hypervisor.nftables import (
-    Expression,
+    NFPROTO_IPV4,
+    NFPROTO_IPV6,
     Nftables,
-    attributes,
+    TableChange,
+    add_elements,
+    delete_elements,
     drop_rules,
+    flush_set,
+    named_set,
     nat_output_chain,
     owned_table,
     rule,
 )
+from dwcp_migrate.logs import get_logger
 
 TABLE: Final = "dwcp_migrate"
 CHAIN: Final = "redirect"
+PEERS: Final = "peers"
 
-REDIRECTS_MAX: Final = 256
-"""Peer addresses. Rules are tried in turn for each new connection of the host, about 10 ns each, and pyroute2 takes
-3.4 ms to encode one."""
-
-_NETWORK_HEADER: Final = 1
-_TRANSPORT_HEADER: Final = 2
-_DESTINATION_PORT: Final = (2, 2)
 _DESTINATION: Final = {NFPROTO_IPV4: (16, 4), NFPROTO_IPV6: (24, 16)}
 """Offset and length of the destination address in the network header, by family."""
 
-_HOLD: Final = {NFPROTO_IPV4: "0.0.0.0", NFPROTO_IPV6: "::"}  # noqa: S104 - nobody listens there
-"""Address of the rule that only holds connection tracking up."""
+_ADDRESS_TYPE: Final = {NFPROTO_IPV4: 7, NFPROTO_IPV6: 8}
+_CGROUP_TYPE: Final = 46
+"""nft's numbers of the data types of sets."""
 
-_CMP_DATA: Final = 3
-_DATA_VALUE: Final = 1
-_COUNTER_BYTES: Final = 1
-_COUNTER_PACKETS: Final = 2
 _SO_ORIGINAL_DST: Final = 80
 _SOCKADDR_IN: Final = struct.Struct("!HH4s8x")
 _SOCKADDR_IN6: Final = struct.Struct("!HHI16sI")
 
+log = get_logger(component="redirect")
+
 
 class NftInterceptor:
-    """The redirects in the kernel, see `base.Interceptor`."""
+    """The redirect in the kernel, see `base.Interceptor`."""
 
     def __init__(self) -> None:
         self._nftables = Nftables()
-        self._families: tuple[int, ...] = ()
+        self._addresses: dict[int, frozenset[bytes]] = {}
+        self._tells_groups = True
 
-    def arm(self, redirects: Sequence[Redirect]) -> None:
-        """See `base.Interceptor.arm`; also refuses more than `REDIRECTS_MAX`."""
-        if len(redirects) > REDIRECTS_MAX:
-            self.disarm()
-            raise HypervisorError(f"{len(redirects)} peer addresses, at most {REDIRECTS_MAX} can be redirected")
-        families = sorted({_family(redirect.address) for redirect in redirects} | set(self._families))
+    def arm(self, redirect: Redirect) -> None:
+        """See `base.Interceptor.arm`."""
+        wanted = _by_family(redirect.addresses)
+        families = sorted(wanted.keys() | self._addresses.keys())
+        foreign = redirect.foreign if self._tells_groups else frozenset()
         try:
-            self._nftables.commit([change for family in families for change in _changes(family, redirects)])
+            try:
+                self._put(families, wanted, redirect, foreign)
+            except HypervisorError as error:
+                if not foreign:
+                    raise
+                self._put(families, wanted, redirect, frozenset())
+                self._tells_groups = False
+                log.warning("connections of other services are redirected too", error=str(error))
         except HypervisorError:
             self.disarm()
             raise
-        self._families = tuple(families)
+
+    def _put(
+        self,
+        families: Iterable[int],
+        wanted: dict[int, frozenset[bytes]],
+        redirect: Redirect,
+        foreign: frozenset[Cgroup],
+    ) -> None:
+        changes: list[TableChange] = []
+        for family in families:
+            before, after = self._addresses.get(family, frozenset()), wanted.get(family, frozenset())
+            rules = [_redirecting(family, redirect)] if after else []
+            changes += _frame(family, TABLE)
+            changes += _set_of_peers(family, before, after)
+            changes += _sets_of_foreign(family, foreign)
+            changes += _rules(family, TABLE, [*_passing(foreign), *rules])
+        self._nftables.commit(changes)
+        self._addresses = {family: wanted.get(family, frozenset()) for family in families}
 
     def disarm(self) -> None:
-        """See `base.Interceptor.disarm`. The chain stays and holds the translation up, see the rule above."""
-        self._nftables.commit([change for family in self._families for change in _changes(family, ())])
+        """See `base.Interceptor.disarm`. The chain stays and holds the translation up, see the module's head."""
+        changes: list[TableChange] = []
+        for family in self._addresses:
+            changes += [*_frame(family, TABLE), *_rules(family, TABLE, []), _peers(family)]
+            changes.append(flush_set(family, TABLE, PEERS))
+        self._nftables.commit(changes)
+        self._addresses = dict.fromkeys(self._addresses, frozenset())
 
     def caught(self) -> list[Caught]:
         """See `base.Interceptor.caught`."""
-        found = [_caught(rule) for family in self._families for rule in self._nftables.rules(family, TABLE)]
-        return [caught for caught in found if caught.address not in _HOLD.values()]
+        return [
+            Caught(str(ipaddress.ip_address(found.key)), found.packets, found.bytes)
+            for family in sorted(self._addresses)
+            for found in sorted(self._nftables.elements(family, TABLE, PEERS), key=lambda found: found.key)
+        ]
 
     def keep_translation(self) -> socket.socket:
         """See `base.Interceptor.keep_translation`."""
         table = f"{TABLE}_{os.urandom(8).hex()}"
         kept, far = socket.socketpair()
         with far, Nftables() as nftables:
-            nftables.commit([change for family in self._families for change in _changes(family, (), table)])
+            frames = [[*_frame(family, table), *_rules(family, table, [])] for family in self._addresses]
+            nftables.commit([change for frame in frames for change in frame])
             # In flight, it is let go when `kept` is: a process that ends closes all its descriptors first, in whatever
             # order, and what a closed socket's queue held only after that.
             socket.send_fds(far, [b"table"], [nftables.fileno()])
@@ -112,73 +148,87 @@ class NftInterceptor:
     def close(self) -> None:
         """See `base.Interceptor.close`."""
         self._nftables.close()
-        self._families = ()
+        self._addresses = {}
 
 
-def _changes(family: int, redirects: Sequence[Redirect], table: str = TABLE) -> list[nfgen_msg]:
-    """Put exactly the redirects of one family in force."""
-    hold = Redirect(_HOLD[family], port_min=1, port_max=0, to_port=1, mark=0)
-    mine = [redirect for redirect in redirects if _family(redirect.address) == family]
+def _by_family(addresses: Iterable[str]) -> dict[int, frozenset[bytes]]:
+    found: dict[int, set[bytes]] = {}
+    for address in addresses:
+        if ":" in address:
+            found.setdefault(NFPROTO_IPV6, set()).add(ipaddress.IPv6Address(address).packed)
+        else:
+            found.setdefault(NFPROTO_IPV4, set()).add(socket.inet_aton(address))
+    return {family: frozenset(mine) for family, mine in found.items()}
+
+
+def _frame(family: int, table: str) -> list[TableChange]:
+    return [owned_table(family, table), nat_output_chain(family, table, CHAIN)]
+
+
+def _rules(family: int, table: str, rules: list[list[bytes]]) -> list[TableChange]:
+    """Put exactly these in force, before the one that only holds connection tracking up."""
+    hold = [*_tcp_ports(1, 0), *ex.redirect(1)]
+    return [drop_rules(family, table, CHAIN), *(rule(family, table, CHAIN, each) for each in [*rules, hold])]
+
+
+def _peers(family: int) -> TableChange:
+    key = (_ADDRESS_TYPE[family], _DESTINATION[family][1])
+    return named_set(family, TABLE, PEERS, key, ex.COUNTER)
+
+
+def _set_of_peers(family: int, before: frozenset[bytes], after: frozenset[bytes]) -> list[TableChange]:
     return [
-        owned_table(family, table),
-        nat_output_chain(family, table, CHAIN),
-        drop_rules(family, table, CHAIN),
-        *(rule(family, table, CHAIN, _expressions(family, redirect)) for redirect in [*mine, hold]),
+        _peers(family),
+        *delete_elements(family, TABLE, PEERS, sorted(before - after)),
+        *add_elements(family, TABLE, PEERS, sorted(after - before)),
     ]
 
 
-def _family(address: str) -> int:
-    family: int = NFPROTO_IPV6 if ":" in address else NFPROTO_IPV4
-    return family
+def _levels(foreign: frozenset[Cgroup]) -> list[int]:
+    return sorted({group.level for group in foreign})
 
 
-def _expressions(family: int, redirect: Redirect) -> list[Any]:
-    """Encode a redirect: each load into register 1 is followed by the comparison that may end the rule."""
-    offset, length = _DESTINATION[family]
-    address = ipaddress.ip_address(redirect.address).packed
-    ports = _DESTINATION_PORT
+def _sets_of_foreign(family: int, foreign: frozenset[Cgroup]) -> list[TableChange]:
+    changes = []
+    for level in _levels(foreign):
+        name = f"foreign{level}"
+        numbers = sorted(group.number for group in foreign if group.level == level)
+        keys = [number.to_bytes(8, sys.byteorder) for number in numbers]
+        changes += [named_set(family, TABLE, name, (_CGROUP_TYPE, 8)), flush_set(family, TABLE, name)]
+        changes += add_elements(family, TABLE, name, keys)
+    return changes
+
+
+def _passing(foreign: frozenset[Cgroup]) -> list[list[bytes]]:
+    return [[ex.load_cgroup(level), ex.look_up(f"foreign{level}"), ex.leave()] for level in _levels(foreign)]
+
+
+def _tcp_ports(port_min: int, port_max: int) -> list[bytes]:
     return [
-        _load_payload(_NETWORK_HEADER, offset, length),
-        _compare(Cmp.NFT_CMP_EQ, address),
-        _load_meta(Meta.NFT_META_L4PROTO),
-        _compare(Cmp.NFT_CMP_EQ, bytes([socket.IPPROTO_TCP])),
-        _load_payload(_TRANSPORT_HEADER, *ports),
-        _compare(Cmp.NFT_CMP_GTE, redirect.port_min.to_bytes(2)),
-        _compare(Cmp.NFT_CMP_LTE, redirect.port_max.to_bytes(2)),
-        _load_meta(Meta.NFT_META_MARK),
-        _compare(Cmp.NFT_CMP_NEQ, redirect.mark.to_bytes(4, sys.byteorder)),
-        genex("counter", {"bytes": 0, "packets": 0}),
-        genex("immediate", {"dreg": Regs.NFT_REG_1, "data": _value(redirect.to_port.to_bytes(2))}),
-        genex("redir", {"reg_proto_min": Regs.NFT_REG_1}),
+        ex.load_meta(ex.META_PROTOCOL),
+        ex.compare(ex.EQUAL, bytes([socket.IPPROTO_TCP])),
+        ex.load_payload(ex.TRANSPORT_HEADER, 2, 2),
+        ex.compare(ex.AT_LEAST, port_min.to_bytes(2)),
+        ex.compare(ex.AT_MOST, port_max.to_bytes(2)),
     ]
 
 
-def _load_payload(base: int, offset: int, length: int) -> Any:
-    return genex("payload", {"dreg": Regs.NFT_REG_1, "base": base, "offset": offset, "len": length})
-
-
-def _load_meta(key: int) -> Any:
-    return genex("meta", {"dreg": Regs.NFT_REG_1, "key": key})
-
-
-def _compare(op: int, value: bytes) -> Any:
-    return genex("cmp", {"sreg": Regs.NFT_REG_1, "op": op, "data": _value(value)})
-
-
-def _value(value: bytes) -> Any:
-    return {"attrs": [("NFTA_DATA_VALUE", value)]}
-
-
-def _caught(found: list[Expression]) -> Caught:
-    """Read a rule of ours back: its address is in the first comparison."""
-    first = {expression.name: expression.values for expression in reversed(found)}
-    packed = attributes(first["cmp"][_CMP_DATA])[_DATA_VALUE]
-    counter = first["counter"]
-    return Caught(
-        address=str(ipaddress.ip_address(packed)),
-        packets=int.from_bytes(counter[_COUNTER_PACKETS]),
-        bytes=int.from_bytes(counter[_COUNTER_BYTES]),
-    )
+def _redirecting(family: int, redirect: Redirect) -> list[bytes]:
+    """The rule that redirects; the address comes last, so that only what is redirected is counted."""
+    found = _tcp_ports(redirect.port_min, redirect.port_max)
+    if redirect.exempt.user:
+        found += [
+            ex.load_meta(ex.META_SOCKET_USER),
+            ex.compare(ex.NOT_EQUAL, redirect.exempt.user.to_bytes(4, sys.byteorder)),
+        ]
+    if mark := redirect.exempt.mark:
+        found += [
+            ex.load_meta(ex.META_MARK),
+            ex.mask(mark),
+            ex.compare(ex.NOT_EQUAL, mark.to_bytes(4, sys.byteorder)),
+        ]
+    found += [ex.load_payload(ex.NETWORK_HEADER, *_DESTINATION[family]), ex.look_up(PEERS)]
+    return found + ex.redirect(redirect.to_port)
 
 
 def original_destination(connection: socket.socket) -> tuple[str, int] | None:

@@ -1,13 +1,12 @@
 """One netlink socket to nftables: whole transactions, and tables that die with the socket.
 
-The rule: a batch takes effect as a whole or not at all, and every table is made with the `owner` flag (kernel 5.12),
-so that the kernel removes it when this socket closes, however the process ends; nobody else can change or flush it.
-
-pyroute2 encodes the messages. Its own socket class is not used: it sends each command as a transaction of
-its own, and its sockets belong to threads.
+A batch takes effect as a whole or not at all, and every table is made with the `owner` flag (kernel 5.12), so that the
+kernel removes it when this socket closes, however the process ends; nobody else can change or flush it.
 
     batch   = BEGIN, one message a change, END          sent in one datagram
     answers = an error for each change that failed, and one (or 0) for the last change
+
+Numbers are those of linux/netfilter/nf_tables.h.
 """
 
 import contextlib
@@ -17,66 +16,82 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
-
-from pyroute2.netlink import (
-    NETLINK_NETFILTER,
-    NLM_F_ACK,
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-)
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
-from pyroute2.netlink.nfnetlink.nftsocket import (
-    NFT_MSG_DELRULE,
-    NFT_MSG_GETRULE,
-    NFT_MSG_NEWCHAIN,
-    NFT_MSG_NEWRULE,
-    NFT_MSG_NEWTABLE,
-    nft_chain_msg,
-    nft_rule_msg,
-    nft_table_msg,
-)
+from typing import Final, Self
 
 from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.netlink import attribute, attributes, nested, pairs, text, u32
 from dwcp_migrate.units import MIB
 
-Attributes = list[tuple[str, Any]]
-
-TABLE_F_OWNER: Final = 2
-HOOK_OUTPUT: Final = 3
-PRIORITY_DSTNAT: Final = -100
-BATCH_BEGIN: Final = 0x10
-BATCH_END: Final = 0x11
 ANSWER_TIMEOUT_S: Final = 2.0
 """The kernel answers within microseconds; a longer wait means that the answer was lost."""
 
 RECEIVE_BYTES: Final = 256 * 1024
 """Netlink truncates what does not fit; dumps come in datagrams of at most 32 KiB."""
 
-SEND_BUFFER_BYTES: Final = 2 * MIB
-"""A rule takes about 600 bytes; a transaction has to fit as a whole. The system's default is 208 KiB."""
+SEND_BUFFER_BYTES: Final = 4 * MIB
+"""A transaction has to fit as a whole: an element of a set takes 28 bytes at most. The system's default is 208 KiB."""
+
+ELEMENTS_A_MESSAGE: Final = 2048
+"""The attribute that holds them has a length of 16 bits."""
+
+NFPROTO_IPV4: Final = 2
+NFPROTO_IPV6: Final = 10
+
+_NETLINK_NETFILTER: Final = 12
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_REQUEST: Final = 0x1
+_ACK: Final = 0x4
+_DUMP: Final = 0x300
+_CREATE: Final = 0x400
+_APPEND: Final = 0x800
+
+_SUBSYSTEM: Final = 10
+_BATCH_BEGIN: Final = 0x10
+_BATCH_END: Final = 0x11
+_NEW_TABLE: Final = 0
+_NEW_CHAIN: Final = 3
+_NEW_RULE: Final = 6
+_DELETE_RULE: Final = 8
+_NEW_SET: Final = 9
+_NEW_ELEMENTS: Final = 12
+_GET_ELEMENTS: Final = 13
+_DELETE_ELEMENTS: Final = 14
+
+_TABLE_F_OWNER: Final = 2
+_HOOK_OUTPUT: Final = 3
+_PRIORITY_DSTNAT: Final = 0xFFFFFFFF - 99  # -100
+_SET_EXPRESSION: Final = 17
+_ELEMENTS: Final = 3
+_ELEMENT_KEY: Final = 1
+_ELEMENT_EXPRESSION: Final = 7
+_EXPRESSION_DATA: Final = 2
+_COUNTER_BYTES: Final = 1
+_COUNTER_PACKETS: Final = 2
 
 _SO_SNDBUFFORCE: Final = 32
-_ATTRIBUTE: Final = struct.Struct("=HH")
-_ATTRIBUTE_TYPE_MASK: Final = 0x3FFF
-_NFGENMSG_BYTES: Final = 4
-_RULE_TABLE: Final = 1
-_RULE_EXPRESSIONS: Final = 4
-_EXPRESSION_NAME: Final = 1
-_EXPRESSION_DATA: Final = 2
 _HEADER: Final = struct.Struct("=IHHII")
+_NFGENMSG: Final = struct.Struct("!BBH")
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
-    """One expression of a rule: its name and its attributes by type (linux/netfilter/nf_tables.h)."""
+class TableChange:
+    """One message: its type with the subsystem, its flags, its family, and its attributes."""
 
-    name: str
-    values: dict[int, bytes]
+    kind: int
+    flags: int
+    family: int
+    body: bytes
+    resource: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element of a set with a counter."""
+
+    key: bytes
+    packets: int
+    bytes: int
 
 
 class Nftables:
@@ -88,7 +103,7 @@ class Nftables:
 
     def __init__(self) -> None:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._socket.bind((0, 0))
         except OSError as error:
             raise HypervisorError(f"no netlink socket to nftables: {error.strerror}") from error
@@ -111,7 +126,7 @@ class Nftables:
         """Close the socket; the kernel removes the tables that it owns, once no copy of it is left."""
         self._socket.close()
 
-    def commit(self, changes: Sequence[nfgen_msg]) -> None:
+    def commit(self, changes: Sequence[TableChange]) -> None:
         """Apply all changes as one transaction; none is fine.
 
         Raises:
@@ -119,50 +134,47 @@ class Nftables:
         """
         if not changes:
             return
-        data = self._encode(_bracket(BATCH_BEGIN), 0)
+        data = [self._encode(_bracket(_BATCH_BEGIN), 0)]
         begin = self._sequence
-        for change in changes:
-            data += self._encode(change, NLM_F_ACK if change is changes[-1] else 0)
+        data += [self._encode(change, 0) for change in changes[:-1]]
+        data.append(self._encode(changes[-1], _ACK))
         last = self._sequence
-        data += self._encode(_bracket(BATCH_END), 0)
-        self._send(data)
+        data.append(self._encode(_bracket(_BATCH_END), 0))
+        self._send(b"".join(data))
         refusals = [code for code in self._errors(begin, last) if code]
         if refusals:
             raise _refused(refusals[0])
 
-    def rules(self, family: int, table: str) -> list[list[Expression]]:
-        """Read the expressions of a table's rules, in order; none when there is no such table.
+    def elements(self, family: int, table: str, name: str) -> list[Element]:
+        """Read the elements of a set with their counters; none when there is no such set.
 
         Raises:
             HypervisorError: the kernel refused.
         """
-        request = nft_rule_msg()
-        request["attrs"] = [("NFTA_RULE_TABLE", table)]
-        data = self._encode(_change(request, family, NFT_MSG_GETRULE, 0), NLM_F_DUMP)
+        request = TableChange(_kind(_GET_ELEMENTS), _DUMP, family, text(1, table) + text(2, name))
+        data = self._encode(request, 0)
         sequence = self._sequence
         self._send(data)
-        found: list[list[Expression]] = []
+        found: list[Element] = []
         for kind, got, body in self._messages():
             if got != sequence:
                 continue
-            if kind == NLMSG_DONE:
+            if kind == _NLMSG_DONE:
                 return found
-            if kind == NLMSG_ERROR:
+            if kind == _NLMSG_ERROR:
                 code = -struct.unpack_from("=i", body, _HEADER.size)[0]
                 if code in {0, errno.ENOENT}:
                     return found
                 raise _refused(code)
-            rule = attributes(body[_HEADER.size + _NFGENMSG_BYTES :])
-            if rule.get(_RULE_TABLE, b"").rstrip(b"\0") == table.encode():
-                found.append(_expressions(rule.get(_RULE_EXPRESSIONS, b"")))
+            listed = attributes(body[_HEADER.size + _NFGENMSG.size :]).get(_ELEMENTS, b"")
+            found += [_element(attributes(element)) for _, element in pairs(listed)]
         raise AssertionError("unreachable")
 
-    def _encode(self, message: nfgen_msg, flags: int) -> bytes:
+    def _encode(self, change: TableChange, flags: int) -> bytes:
         self._sequence += 1
-        message["header"]["flags"] |= NLM_F_REQUEST | flags
-        message["header"]["sequence_number"] = self._sequence
-        message.encode()
-        return bytes(message.data)
+        length = _HEADER.size + _NFGENMSG.size + len(change.body)
+        header = _HEADER.pack(length, change.kind, _REQUEST | change.flags | flags, self._sequence, 0)
+        return header + _NFGENMSG.pack(change.family, 0, change.resource) + change.body
 
     def _send(self, data: bytes) -> None:
         try:
@@ -173,7 +185,7 @@ class Nftables:
     def _errors(self, begin: int, last: int) -> Iterator[int]:
         """Yield the errors of a transaction, 0 for its last change: that one always answers, others when they fail."""
         for kind, sequence, body in self._messages():
-            if kind != NLMSG_ERROR or not begin <= sequence <= last + 1:
+            if kind != _NLMSG_ERROR or not begin <= sequence <= last + 1:
                 continue
             yield -struct.unpack_from("=i", body, _HEADER.size)[0]
             if sequence in {begin, last, last + 1}:  # the whole batch was refused, or this was its last answer
@@ -194,31 +206,14 @@ class Nftables:
                 data = data[(length + 3) & ~3 :]
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Cut netlink attributes: type to value, the last of a type counts.
-
-    Read by hand because pyroute2 takes 1.6 ms a rule, and metrics read all of them at each scrape.
-    """
-    return dict(_pairs(data))
-
-
-def _pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _ATTRIBUTE_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _expressions(data: bytes) -> list[Expression]:
-    found = []
-    for _, element in _pairs(data):
-        expression = attributes(element)
-        name = expression.get(_EXPRESSION_NAME, b"").rstrip(b"\0").decode()
-        found.append(Expression(name, attributes(expression.get(_EXPRESSION_DATA, b""))))
-    return found
+def _element(found: dict[int, bytes]) -> Element:
+    key = attributes(found[_ELEMENT_KEY])[1]
+    counter = attributes(attributes(found.get(_ELEMENT_EXPRESSION, b"")).get(_EXPRESSION_DATA, b""))
+    return Element(
+        key,
+        packets=int.from_bytes(counter.get(_COUNTER_PACKETS, b"")),
+        bytes=int.from_bytes(counter.get(_COUNTER_BYTES, b"")),
+    )
 
 
 def _refused(code: int) -> HypervisorError:
@@ -228,54 +223,76 @@ def _refused(code: int) -> HypervisorError:
     return HypervisorError(f"nftables refused: {os.strerror(code)}", hint=hint)
 
 
-def _bracket(kind: int) -> nfgen_msg:
-    message = nfgen_msg()
-    message["res_id"] = NFNL_SUBSYS_NFTABLES
-    message["header"]["type"] = kind
-    message["header"]["flags"] = 0
-    return message
+def _kind(message: int) -> int:
+    return (_SUBSYSTEM << 8) | message
 
 
-def _change(message: nfgen_msg, family: int, kind: int, flags: int) -> nfgen_msg:
-    message["header"]["type"] = (NFNL_SUBSYS_NFTABLES << 8) | kind
-    message["header"]["flags"] = flags
-    message["nfgen_family"] = family
-    return message
+def _bracket(kind: int) -> TableChange:
+    return TableChange(kind, 0, 0, b"", resource=_SUBSYSTEM)
 
 
-def owned_table(family: int, name: str) -> nfgen_msg:
+def owned_table(family: int, name: str) -> TableChange:
     """Add a table that dies with the socket that adds it."""
-    message = nft_table_msg()
-    message["attrs"] = [("NFTA_TABLE_NAME", name), ("NFTA_TABLE_FLAGS", TABLE_F_OWNER)]
-    return _change(message, family, NFT_MSG_NEWTABLE, NLM_F_CREATE)
+    return TableChange(_kind(_NEW_TABLE), _CREATE, family, text(1, name) + u32(2, _TABLE_F_OWNER))
 
 
-def drop_rules(family: int, table: str, chain: str) -> nfgen_msg:
+def drop_rules(family: int, table: str, chain: str) -> TableChange:
     """Delete all rules of a chain."""
-    message = nft_rule_msg()
-    message["attrs"] = [("NFTA_RULE_TABLE", table), ("NFTA_RULE_CHAIN", chain)]
-    return _change(message, family, NFT_MSG_DELRULE, 0)
+    return TableChange(_kind(_DELETE_RULE), 0, family, text(1, table) + text(2, chain))
 
 
-def nat_output_chain(family: int, table: str, name: str) -> nfgen_msg:
+def nat_output_chain(family: int, table: str, name: str) -> TableChange:
     """Add the chain that sees connections which this host opens, before they are routed."""
-    message = nft_chain_msg()
-    hook = {"attrs": [("NFTA_HOOK_HOOKNUM", HOOK_OUTPUT), ("NFTA_HOOK_PRIORITY", PRIORITY_DSTNAT)]}
-    message["attrs"] = [
-        ("NFTA_CHAIN_TABLE", table),
-        ("NFTA_CHAIN_NAME", name),
-        ("NFTA_CHAIN_HOOK", hook),
-        ("NFTA_CHAIN_TYPE", "nat"),
-    ]
-    return _change(message, family, NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+    hook = nested(4, u32(1, _HOOK_OUTPUT), u32(2, _PRIORITY_DSTNAT))
+    return TableChange(_kind(_NEW_CHAIN), _CREATE, family, text(1, table) + text(3, name) + hook + text(7, "nat"))
 
 
-def rule(family: int, table: str, chain: str, expressions: Sequence[dict[str, Attributes]]) -> nfgen_msg:
+def rule(family: int, table: str, chain: str, expressions: Sequence[bytes]) -> TableChange:
     """Append a rule."""
-    message = nft_rule_msg()
-    message["attrs"] = [
-        ("NFTA_RULE_TABLE", table),
-        ("NFTA_RULE_CHAIN", chain),
-        ("NFTA_RULE_EXPRESSIONS", list(expressions)),
-    ]
-    return _change(message, family, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+    body = text(1, table) + text(2, chain) + nested(4, *expressions)
+    return TableChange(_kind(_NEW_RULE), _CREATE | _APPEND, family, body)
+
+
+def named_set(family: int, table: str, name: str, key: tuple[int, int], counter: bytes = b"") -> TableChange:
+    """Add a set of single values.
+
+    Args:
+        family: of its table.
+        table: it belongs to.
+        name: of it.
+        key: nft's number of the data type, so that `nft list` can print it, and the length in bytes.
+        counter: the expression that each element gets, if any.
+    """
+    body = [text(1, table), text(2, name), u32(4, key[0]), u32(5, key[1]), u32(10, 1)]
+    if counter:
+        body.append(nested(_SET_EXPRESSION, counter))
+    return TableChange(_kind(_NEW_SET), _CREATE, family, b"".join(body))
+
+
+def add_elements(family: int, table: str, name: str, keys: Sequence[bytes]) -> list[TableChange]:
+    """Add values to a set."""
+    return _elements(_kind(_NEW_ELEMENTS), _CREATE, (family, table, name), keys)
+
+
+def delete_elements(family: int, table: str, name: str, keys: Sequence[bytes]) -> list[TableChange]:
+    """Take values out of a set, which has them."""
+    return _elements(_kind(_DELETE_ELEMENTS), 0, (family, table, name), keys)
+
+
+def flush_set(family: int, table: str, name: str) -> TableChange:
+    """Take all values out of a set."""
+    return TableChange(_kind(_DELETE_ELEMENTS), 0, family, text(1, table) + text(2, name))
+
+
+def _elements(kind: int, flags: int, where: tuple[int, str, str], keys: Sequence[bytes]) -> list[TableChange]:
+    family, table, name = where
+    if not keys:
+        return []
+    first = nested(1, nested(_ELEMENT_KEY, attribute(1, keys[0])))
+    prefix = first[: -len(keys[0])]  # all keys of a set have one length, a multiple of four
+    found = []
+    for start in range(0, len(keys), ELEMENTS_A_MESSAGE):
+        chunk = keys[start : start + ELEMENTS_A_MESSAGE]
+        listed = nested(_ELEMENTS, prefix, prefix.join(chunk))
+        found.append(TableChange(kind, flags, family, text(1, table) + text(2, name) + listed))
+    return found

@@ -1,20 +1,35 @@
 """The redirect as the agent wants it: armed towards every peer while migrations may be accelerated.
 
-The rule: it is armed only while a data process waits, because a connection that is caught and cannot be carried fails
-a migration that plain TCP would have done. Whatever the kernel refuses is said in the status and tried again.
+It is armed only while a data process waits, because a connection that is caught and cannot be carried fails a migration
+that plain TCP would have done. Whatever the kernel refuses is said in the status and tried again.
 """
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
-from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical, family_of
+from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical
 from dwcp_migrate.api.schema import RedirectRule, RedirectStatus
 from dwcp_migrate.config import InterceptConfig
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.base import Interceptor, Redirect
+from dwcp_migrate.hypervisor.base import Cgroup, Exemption, Interceptor, Redirect
 from dwcp_migrate.logs import get_logger
 
+ROOT_MARK: Final = 0x1000
+"""Of an agent that runs as root. Kubernetes drops and masquerades by 0x8000 and 0x4000, Cilium uses 0x0F00, Calico and
+Tailscale bits above 0xFFFF, Istio 0x539, AWS 0x80, WireGuard's wg-quick 0xCA6C: none of them has this bit."""
+
 log = get_logger(component="redirect")
+
+
+def exemption(mark: int, user: int) -> Exemption:
+    """Whom the redirect lets pass.
+
+    Args:
+        mark: `intercept.mark`; 0 leaves it to the agent.
+        user: the agent's user. Root is libvirtd's too, so that root's agent has to mark its sockets.
+    """
+    return Exemption(user, mark or (0 if user else ROOT_MARK))
 
 
 class Redirection:
@@ -22,12 +37,18 @@ class Redirection:
 
     Args:
         make: opens the kernel's interface; raises HypervisorError where there is none.
+        exempt: the agent's own sockets.
+        foreign: reads the groups of services that migrate no guest.
     """
 
-    def __init__(self, make: Callable[[], Interceptor]) -> None:
+    def __init__(
+        self, make: Callable[[], Interceptor], exempt: Exemption, foreign: Callable[[], frozenset[Cgroup]]
+    ) -> None:
         self._make = make
+        self._exempt = exempt
+        self._foreign = foreign
         self._interceptor: Interceptor | None = None
-        self._in_force: list[Redirect] = []
+        self._in_force: Redirect | None = None
         self.error = ""
 
     def hold(
@@ -46,27 +67,42 @@ class Redirection:
             families: those whose listener accepts; others are left alone, a connection would be refused.
             wanted: whether migrations may be accelerated now.
         """
-        redirects = [
-            Redirect(address, config.port_min, config.port_max, config.port, config.mark)
-            for address, _ in directory.redirected()
-            if wanted and config.redirect and family_of(address) in families
-        ]
-        if redirects == self._in_force and not self.error:
+        redirect = self._redirect(config, directory, families) if wanted and config.redirect else None
+        if redirect == self._in_force and not self.error:
             return
+        before = len(self._in_force.addresses) if self._in_force else 0
         try:
-            if self._interceptor is None:
-                if not redirects:
-                    return
-                self._interceptor = self._make()
-            self._interceptor.arm(redirects)
+            self._put(redirect)
         except HypervisorError as error:
-            self._in_force = []
+            self._in_force = None
             if str(error) != self.error:
                 log.error("redirect not armed", error=str(error), hint=error.hint)  # noqa: TRY400 - no bug, no trace
             self.error = str(error)
             return
-        self._in_force, self.error = redirects, ""
-        log.info("redirect armed" if redirects else "redirect disarmed", addresses=len(redirects))
+        self._in_force, self.error = redirect, ""
+        after = len(redirect.addresses) if redirect else 0
+        if after != before:
+            log.info("redirect armed" if after else "redirect disarmed", addresses=after)
+
+    def _redirect(
+        self, config: InterceptConfig, directory: PeerDirectory, families: frozenset[socket.AddressFamily]
+    ) -> Redirect | None:
+        addresses = directory.redirected_of(families)
+        if not addresses:
+            return None
+        return Redirect(
+            addresses, config.port_min, config.port_max, config.port, exempt=self._exempt, foreign=self._foreign()
+        )
+
+    def _put(self, redirect: Redirect | None) -> None:
+        if self._interceptor is None:
+            if redirect is None:
+                return
+            self._interceptor = self._make()
+        if redirect is None:
+            self._interceptor.disarm()
+        else:
+            self._interceptor.arm(redirect)
 
     def keep_translation(self) -> list[socket.socket]:
         """For a data process, so that QEMU hears of its end even when the agent ended first; none where none is caught.
@@ -95,7 +131,7 @@ class Redirection:
             rules.append(RedirectRule(peer=name, address=found.address, packets=found.packets, bytes=found.bytes))
         return RedirectStatus(
             wanted=wanted and config.redirect,
-            armed=bool(self._in_force) and len(rules) == len(self._in_force),
+            armed=self._in_force is not None and len(rules) == len(self._in_force.addresses),
             error=error,
             port_min=config.port_min,
             port_max=config.port_max,
@@ -107,4 +143,4 @@ class Redirection:
         if self._interceptor is not None:
             self._interceptor.close()
             self._interceptor = None
-        self._in_force = []
+        self._in_force = None

@@ -36,6 +36,11 @@ class PeerDirectory:
         )
         self._by_name = {peer.name.lower(): peer for peer in self._peers}
         self._by_address = {canonical(address): peer for peer in self._peers for address in peer.addresses}
+        addresses = [address for address in self._by_address if _is_address(address)]
+        self._redirected = {
+            family: frozenset(address for address in addresses if family_of(address) == family)
+            for family in (socket.AF_INET, socket.AF_INET6)
+        }
 
     def all(self) -> tuple[PeerConfig, ...]:
         """All peers, as configured."""
@@ -56,6 +61,10 @@ class PeerDirectory:
     def redirected(self) -> list[tuple[str, PeerConfig]]:
         """Addresses that connections are redirected from, with their peers."""
         return [(address, peer) for address, peer in self._by_address.items() if _is_address(address)]
+
+    def redirected_of(self, families: Iterable[socket.AddressFamily]) -> frozenset[str]:
+        """Addresses that connections are redirected from, of some families."""
+        return frozenset().union(*(self._redirected.get(family, frozenset()) for family in families))
 
 
 def canonical(address: str) -> str:

@@ -1,0 +1,70 @@
+"""Control groups of services that are known to migrate no guest.
+
+Only what systemd names so clearly counts: a mount, or a service directly below `system.slice` whose name has nothing of
+virtualisation or containers in it. Sessions, containers, guests and whatever has no group of version 2 may migrate one.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from dwcp_migrate.hypervisor.base import Cgroup
+
+SLICE: Final = "system.slice"
+SLICE_LEVEL: Final = 1
+
+MAY_MIGRATE: Final = (
+    "virt",
+    "qemu",
+    "kvm",
+    "nova",
+    "vdsm",
+    "kubevirt",
+    "machine",
+    "docker",
+    "podman",
+    "libpod",
+    "conmon",
+    "containerd",
+    "crio",
+    "kube",
+    "lxc",
+    "lxd",
+    "incus",
+    "kolla",
+    "dwcp",
+)
+"""Parts of the names of services that may run libvirtd or QEMU, by themselves or in a container."""
+
+
+def is_foreign(unit: str) -> bool:
+    """Whether systemd's name of a unit below `system.slice` says that it migrates no guest."""
+    if unit.endswith(".mount"):
+        return True
+    return unit.endswith(".service") and not any(word in unit.lower() for word in MAY_MIGRATE)
+
+
+def mount_point(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
+    """Where groups of version 2 are mounted; None where they are not."""
+    with contextlib.suppress(OSError):
+        for line in mounts.read_text().splitlines():
+            _, where, kind, *_ = line.split(" ")
+            if kind == "cgroup2":
+                return Path(where)
+    return None
+
+
+def foreign_groups(root: Path | None) -> frozenset[Cgroup]:
+    """Read the groups of services that migrate no guest; none where there is no such tree."""
+    if root is None:
+        return frozenset()
+    try:
+        with os.scandir(root / SLICE) as entries:
+            return frozenset(
+                Cgroup(SLICE_LEVEL + 1, entry.inode())
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and is_foreign(entry.name)
+            )
+    except OSError:
+        return frozenset()

@@ -1,0 +1,51 @@
+"""Netlink attributes, encoded and cut by hand.
+
+pyroute2 takes milliseconds for a rule and as long again to read it back; ten thousand elements of a set have to be
+encoded, and read at each scrape of the metrics, while the event loop waits.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+NESTED: Final = 0x8000
+
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_TYPE_MASK: Final = 0x3FFF
+_PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + _PADDING[len(value) & 3]
+
+
+def nested(kind: int, *values: bytes) -> bytes:
+    """One attribute that holds attributes."""
+    return attribute(kind | NESTED, b"".join(values))
+
+
+def text(kind: int, value: str) -> bytes:
+    """One attribute that holds a string."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def u32(kind: int, value: int) -> bytes:
+    """One attribute that holds a number, in network byte order as netfilter has them."""
+    return attribute(kind, value.to_bytes(4))
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Cut netlink attributes: type to value, the last of a type counts."""
+    return dict(pairs(data))
+
+
+def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Cut netlink attributes: types and values in order; what is cut off at the end is left out."""
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
