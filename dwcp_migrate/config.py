@@ -1,16 +1,19 @@
 """The agent's configuration: one typed TOML file, every default argued here and nowhere else.
 
-Unknown keys and wrong types are refused with their path (`$.link.channels`). Nothing reads the file at import.
+Unknown keys, wrong types and broken rules are refused with the file, the key and the value. Nothing reads the file at
+import.
 """
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.errors import ConfigError
+from dwcp_migrate.config_rules import faults
+from dwcp_migrate.errors import ConfigError, ConfigFault
 from dwcp_migrate.units import GIB, MIB, PORT_MAX, PORT_MIN
 
 DEFAULT_PATH = Path("/etc/dwcp-migrate/agent.toml")
@@ -25,7 +28,7 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: the DNS name in its certificate; the only name that it may prove.
-        addresses: its addresses as migrations dial them (what its host name resolves to here).
+        addresses: its addresses as migrations dial them, or names that resolve to them here.
         port: its agent's link port.
     """
 
@@ -333,17 +336,27 @@ def _path_in_toml(value: type, raw: object) -> object:
     raise TypeError(f"unsupported type {value}")
 
 
-def parse(text: str) -> Config:
+def parse(text: str, source: str = "configuration") -> Config:
     """Read a configuration from TOML text.
 
+    Args:
+        text: the file's.
+        source: the file, named in errors.
+
     Raises:
-        ConfigError: not TOML, an unknown key, a wrong type or a value out of range; the message names its path.
+        ConfigError: not TOML, an unknown key, a wrong type, a value out of range or one that breaks a rule; it names
+            the key and the value.
     """
     try:
-        config = msgspec.convert(tomllib.loads(text), Config, dec_hook=_path_in_toml)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"configuration: {error}", hint="see docs/configuration.md") from error
-    _check(config)
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: no TOML: {error}", hint="see docs/configuration.md") from error
+    try:
+        config = msgspec.convert(raw, Config, dec_hook=_path_in_toml)
+    except msgspec.ValidationError as error:
+        raise _refused(source, [_type_fault(str(error), raw)]) from error
+    if found := faults(config):
+        raise _refused(source, found)
     return config
 
 
@@ -354,61 +367,43 @@ def load(path: Path) -> Config:
         ConfigError: unreadable, or as `parse` says.
     """
     try:
-        return parse(path.read_text())
-    except OSError as error:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror or "") if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(
-            f"cannot read {path}: {error.strerror}",
+            f"cannot read {path}: {why}",
             hint="name another file: --config FILE, or `dwcp-migrate config check FILE`",
         ) from error
+    return parse(text, str(path))
 
 
-def _check(config: Config) -> None:
-    """Hold the rules that join several keys."""
-    names = [peer.name for peer in config.peers]
-    if len(set(names)) != len(names):
-        raise ConfigError("configuration: two peers share a name", hint="peer names are certificate names")
-    addresses = [address for peer in config.peers for address in peer.addresses]
-    if len(set(addresses)) != len(addresses):
-        raise ConfigError("configuration: two peers share an address")
-    if config.intercept.port_min > config.intercept.port_max:
-        raise ConfigError("configuration: intercept.port_min is above intercept.port_max")
-    if "{address}" not in config.placement.uri and "{name}" not in config.placement.uri:
-        raise ConfigError(
-            "configuration: placement.uri is the same for all hosts", hint="put {address} or {name} in it"
-        )
-    if config.link.channels > config.link.channels_max:
-        raise ConfigError("configuration: link.channels is above link.channels_max")
-    if config.intercept.explicit_port and config.intercept.explicit_peer not in names:
-        raise ConfigError(
-            "configuration: intercept.explicit_port needs intercept.explicit_peer",
-            hint="name one of the peers",
-        )
-    _check_coordination(config, names)
+def _refused(source: str, found: list[ConfigFault]) -> ConfigError:
+    if len(found) == 1:
+        return ConfigError(f"{source}: {found[0]}", hint=found[0].hint or _SEE, faults=found)
+    each = [f"{fault} ({fault.hint})" if fault.hint else str(fault) for fault in found]
+    return ConfigError("\n  ".join([f"{source}: {len(found)} keys are wrong", *each]), hint=_SEE, faults=found)
 
 
-def _check_coordination(config: Config, names: list[str]) -> None:
-    coordination = config.coordination
-    strangers = [name for name in coordination.voters if name not in names and name != config.name]
-    if strangers and config.name:
-        raise ConfigError(
-            f"configuration: coordination.voters names {strangers[0]}, which is no peer", hint="add it to [[peers]]"
-        )
-    if len(set(coordination.voters)) != len(coordination.voters):
-        raise ConfigError("configuration: coordination.voters names a host twice")
-    if coordination.require and not coordination.is_shared:
-        raise ConfigError(
-            "configuration: coordination.require needs coordination.voters",
-            hint="name the hosts with a vote, three or five of them, the same on every host",
-        )
-    _check_pbft(coordination.pbft)
+def _type_fault(message: str, raw: dict[str, Any]) -> ConfigFault:
+    """Read msgspec's message, which ends in the key's path: `Expected `int`, got `str` - at `$.link.port``."""
+    why, _, path = message.partition(" - at `$")
+    key = path.removesuffix("`").removeprefix(".")
+    if unknown := _UNKNOWN.fullmatch(why):
+        key, why = f"{key}.{unknown[1]}".removeprefix("."), "there is no such key"
+    return ConfigFault(key or "the file", _value_at(raw, key), why)
 
 
-def _check_pbft(pbft: PbftConfig) -> None:
-    names = [member.name for member in (*pbft.members, *pbft.clients)]
-    if len(set(names)) != len(names):
-        raise ConfigError("configuration: coordination.pbft names a host twice", hint="members need not be clients")
-    if pbft.members and not pbft.cluster:
-        raise ConfigError(
-            "configuration: coordination.pbft.members needs coordination.pbft.cluster",
-            hint="32 hexadecimal digits, the same on every host: `openssl rand -hex 16`",
-        )
+_SEE = "see docs/configuration.md"
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+
+
+def _value_at(raw: object, key: str) -> object:
+    """Find the value of a key; None where msgspec does not tell the place in a list or a table (`[...]`)."""
+    for step in re.findall(r"[^.\[\]]+|\.\.\.", key):
+        if isinstance(raw, dict) and step in raw:
+            raw = raw[step]
+        elif isinstance(raw, list) and step.isdecimal() and int(step) < len(raw):
+            raw = raw[int(step)]
+        else:
+            return None
+    return raw

@@ -30,6 +30,8 @@
 A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -48,10 +50,38 @@ class DwcpError(Exception):
         self.hint = hint
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigFault:
+    """Something that is wrong with one key.
+
+    Attributes:
+        key: its path, as `peers[1].addresses[0]`.
+        value: what stands there.
+        why: what is wrong with it.
+        hint: what to do about it, or empty.
+    """
+
+    key: str
+    value: object
+    why: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}: {self.why}"
+
+
 class ConfigError(DwcpError):
-    """The configuration is unreadable or breaks a rule."""
+    """The configuration is unreadable or breaks a rule.
+
+    Attributes:
+        faults: what is wrong, key by key, where that is known.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", faults: Iterable[ConfigFault] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.faults = tuple(faults)
 
 
 class NotFoundError(DwcpError):

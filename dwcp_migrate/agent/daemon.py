@@ -41,6 +41,7 @@ from dwcp_migrate.agent.intake.redirect import Redirection, exemption
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
+from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
@@ -108,6 +109,7 @@ class Agent:
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
+        self._addresses = PeerAddresses(self.runtime.name, self._addresses_changed)
         self.coordination = ClusterStateClient(
             self.runtime, lambda side: _context(side, self.runtime.config), self._rejected("state")
         )
@@ -182,6 +184,8 @@ class Agent:
         await self.coordination.start()
         await self.group.start()
         self._recovery.start()
+        self.runtime.directory = self._addresses.use(config.peers)
+        self._addresses.start()
         self._listen_for_connections()
         await self._listen_for_metrics()
         self._views.listening = self._listening
@@ -246,6 +250,10 @@ class Agent:
             intercept, runtime.directory, self._loopback.families, wanted=self._views.redirect_wanted()
         )
 
+    def _addresses_changed(self, directory: PeerDirectory) -> None:
+        self.runtime.directory = directory
+        self._hold_redirect()
+
     def stop(self) -> None:
         """Begin to stop; `run` returns when it is done. A second call ends running migrations."""
         if self._stopping.is_set():
@@ -277,6 +285,7 @@ class Agent:
             await self._planner.close()
         self.outgoing.kill()
         self.incoming.kill()
+        await self._addresses.close()
         await self._loopback.close()
         for listener in self._listeners.values():
             await listener.close()
@@ -344,7 +353,7 @@ class Agent:
             raise
         runtime = self.runtime
         runtime.config = _keeping_listeners(config, runtime.config)
-        runtime.directory = _directory(config, runtime.name)
+        runtime.directory = self._addresses.use(config.peers)
         runtime.silent = SilentPeers(config.link.negative_cache_s)
         runtime.announcements.lifetime_s = config.policy.announcement_s_max
         runtime.control.connect_timeout_s = config.link.connect_timeout_s
@@ -391,10 +400,6 @@ def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContex
     return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
 
 
-def _directory(config: Config, name: str) -> PeerDirectory:
-    return PeerDirectory(config.peers, name, is_own_address)
-
-
 def _keeping_listeners(new: Config, old: Config) -> Config:
     """Take the new configuration but for what is bound already: a restart changes that."""
     intercept = replace(
@@ -434,7 +439,7 @@ def _runtime(
     runtime = Runtime(
         config=config,
         name=name,
-        directory=_directory(config, name),
+        directory=PeerDirectory(config.peers, name, is_own_address),
         silent=SilentPeers(config.link.negative_cache_s),
         announcements=Announcements(config.policy.announcement_s_max),
         ledger=ledger,

@@ -151,6 +151,7 @@ class RedirectStatus(msgspec.Struct, frozen=True, kw_only=True):
         armed: the kernel has the table and all its rules.
         error: why it is not armed although wanted.
         port_min: the redirected ports, with `port_max`.
+        addresses: of peers, that are known and to be redirected.
     """
 
     wanted: bool
@@ -159,6 +160,7 @@ class RedirectStatus(msgspec.Struct, frozen=True, kw_only=True):
     port_min: int
     port_max: int
     rules: list[RedirectRule] = []
+    addresses: int = 0
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True):
@@ -327,6 +329,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
         retry_in_s: how long migrations towards it pass through before it is probed again; 0 = it is probed.
         clock_ahead_s: how far its clock is ahead of this host's; 0 where it does not tell.
         silent: its addresses at which it does not answer, with the reason.
+        not_redirected: why migrations to it are not redirected, where none of its addresses can be.
         calls_itself: its name in its own configuration, with `calls_us`, this host's in that; empty where it does not
             tell.
     """
@@ -336,6 +339,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     reachable: bool
     silent: dict[str, str] = {}
+    not_redirected: str = ""
     clock_ahead_s: float = 0.0
     calls_itself: str = ""
     calls_us: str = ""

@@ -61,6 +61,7 @@ class Host:
             "link": {"connect_timeout_s": 1.5},
             "policy": {"require_announcement": False},
         }
+        self.prefix: list[str] = []
         self.seen = 0
         self.peers: list[tuple[str, list[str]]] = []
         directory.mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,7 @@ class Host:
         self.notify.settimeout(WAIT_S)
         with (self.directory / "log").open("a") as log:
             self.agent = self.namespace.start(
+                *self.prefix,
                 sys.executable,
                 "-m",
                 "dwcp_migrate",

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeVar
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import EtcdConfig
+from dwcp_migrate.config_rules import is_ip_address
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
@@ -134,7 +135,9 @@ class ClusterStateClient:
 
     def _address(self, name: str) -> tuple[str, int] | None:
         peer = self._runtime.directory.by_name(name)
-        return (peer.addresses[0], peer.port) if peer else None
+        if peer is None or not is_ip_address(peer.addresses[0]):  # a name that does not resolve would block the replica
+            return None
+        return peer.addresses[0], peer.port
 
     async def close(self) -> None:
         """Stop."""

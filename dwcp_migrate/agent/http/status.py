@@ -7,6 +7,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from dwcp_migrate import __version__
 from dwcp_migrate.agent.context import Runtime, is_own_address
 from dwcp_migrate.agent.http import host_facts as facts
@@ -105,14 +107,7 @@ class StatusViews:
         runtime = self._runtime
         view = self._redirection.view(runtime.config.intercept, runtime.directory, wanted=self.redirect_wanted())
         if runtime.spares.error and not view.error:
-            return RedirectStatus(
-                wanted=view.wanted,
-                armed=view.armed,
-                error=runtime.spares.error,
-                port_min=view.port_min,
-                port_max=view.port_max,
-                rules=view.rules,
-            )
+            return replace(view, error=runtime.spares.error)
         return view
 
     def _libvirt(self) -> Libvirt:
@@ -146,6 +141,7 @@ class StatusViews:
             address: error for address, error in zip(addresses, connected, strict=True) if isinstance(error, DwcpError)
         }
         silent = {address: str(error) for address, error in errors.items()}
+        not_redirected = runtime.directory.without_address.get(peer.name, "")
         try:
             answering = next((address for address in addresses if address not in errors), None)
             if answering is None:
@@ -158,6 +154,7 @@ class StatusViews:
                 port=peer.port,
                 reachable=False,
                 silent=silent,
+                not_redirected=not_redirected,
                 code=code_of(error),
                 error=str(error),
                 hint=error.hint,
@@ -170,6 +167,7 @@ class StatusViews:
             port=peer.port,
             reachable=pong.version > 0,
             silent=silent,
+            not_redirected=not_redirected,
             version=pong.software,
             protocol=pong.version,
             state=pong.state,

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.agent.peers.directory import PeerDirectory, canonical
+from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.api.schema import RedirectRule, RedirectStatus
 from dwcp_migrate.config import InterceptConfig
+from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Cgroup, Exemption, Interceptor, Redirect
 from dwcp_migrate.logs import get_logger
@@ -121,6 +122,8 @@ class Redirection:
         """Read it back from the kernel."""
         rules: list[RedirectRule] = []
         error = self.error
+        if not directory.redirected():
+            error = "no peer has an IP address that is known" if directory.all() else "no peer is configured"
         try:
             caught = self._interceptor.caught() if self._interceptor else []
         except HypervisorError as failure:
@@ -136,6 +139,7 @@ class Redirection:
             port_min=config.port_min,
             port_max=config.port_max,
             rules=rules,
+            addresses=len(directory.redirected()),
         )
 
     def close(self) -> None:

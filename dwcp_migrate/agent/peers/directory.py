@@ -1,15 +1,18 @@
-"""Directory of the peers, and a record of those that did not answer lately. No IO; `now` is an argument.
+"""The peers, each found by its name or by any of its addresses; and those that did not answer lately. No IO.
 
-The rule: a peer is known by the name in its certificate; addresses only find it. This host itself is never its own
+A peer is known by the name in its certificate; addresses only find it. What the configuration calls by a host name is
+known here by the addresses that the name resolved to lately (see `peers.addresses`). This host itself is never its own
 peer, also where one file lists the whole fleet.
 """
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.config_rules import canonical, is_ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +28,53 @@ class PeerDirectory:
     """The configured peers.
 
     Args:
-        peers: as configured; addresses that are names are left to `--migrateuri` and not redirected.
+        peers: as configured.
         own_name: this host's.
-        is_own: says whether an address is this host's.
+        is_own: says whether an IP address is this host's.
+        resolved: the IP addresses of host names in `peers`, by name in lower case; one that is not there is not known.
     """
 
-    def __init__(self, peers: Iterable[PeerConfig], own_name: str, is_own: Callable[[str], bool]) -> None:
-        self._peers = tuple(
-            peer for peer in peers if peer.name != own_name and not any(is_own(address) for address in peer.addresses)
-        )
+    def __init__(
+        self,
+        peers: Iterable[PeerConfig],
+        own_name: str,
+        is_own: Callable[[str], bool],
+        resolved: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        found: list[PeerConfig] = []
+        self._by_address: dict[str, PeerConfig] = {}
+        self._without_address: dict[str, str] = {}
+        taken: set[str] = set()
+        for peer in peers:
+            addresses = _ip_addresses(peer, resolved or {})
+            if peer.name.lower() == own_name.lower() or any(is_own(address) for address in addresses):
+                continue
+            mine = [address for address in addresses if address not in taken]
+            taken.update(mine)
+            if not mine:
+                self._without_address[peer.name] = _why_none(peer, addresses)
+            known = replace(peer, addresses=mine or peer.addresses)
+            found.append(known)
+            self._by_address |= dict.fromkeys(mine, known)
+        self._peers = tuple(found)
         self._by_name = {peer.name.lower(): peer for peer in self._peers}
-        self._by_address = {canonical(address): peer for peer in self._peers for address in peer.addresses}
-        addresses = [address for address in self._by_address if _is_address(address)]
         self._redirected = {
-            family: frozenset(address for address in addresses if family_of(address) == family)
+            family: frozenset(address for address in self._by_address if family_of(address) == family)
             for family in (socket.AF_INET, socket.AF_INET6)
         }
 
+    def knows_the_same(self, other: "PeerDirectory") -> bool:
+        """Whether another directory has the same peers with the same addresses."""
+        return self.all() == other.all() and self.without_address == other.without_address
+
     def all(self) -> tuple[PeerConfig, ...]:
-        """All peers, as configured."""
+        """All peers, with the IP addresses that are known of them; with what is configured where none is."""
         return self._peers
+
+    @property
+    def without_address(self) -> Mapping[str, str]:
+        """Peers towards which nothing is redirected, by name, and why."""
+        return self._without_address
 
     def by_address(self, address: str) -> PeerConfig | None:
         """The peer that owns an address."""
@@ -60,21 +90,16 @@ class PeerDirectory:
 
     def redirected(self) -> list[tuple[str, PeerConfig]]:
         """Addresses that connections are redirected from, with their peers."""
-        return [(address, peer) for address, peer in self._by_address.items() if _is_address(address)]
+        return list(self._by_address.items())
 
     def redirected_of(self, families: Iterable[socket.AddressFamily]) -> frozenset[str]:
         """Addresses that connections are redirected from, of some families."""
         return frozenset().union(*(self._redirected.get(family, frozenset()) for family in families))
 
 
-def canonical(address: str) -> str:
-    """One spelling for each IP address, IPv4 mapped into IPv6 included; a host name in lower case."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address.lower()
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)
+def host_names(peers: Iterable[PeerConfig]) -> frozenset[str]:
+    """The host names among the peers' addresses, in lower case."""
+    return frozenset(canonical(found) for peer in peers for found in peer.addresses if not is_ip_address(found))
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -84,15 +109,21 @@ def family_of(address: str) -> socket.AddressFamily:
 
 def numeric(addresses: Iterable[str]) -> list[str]:
     """Those that are IP addresses, not names."""
-    return [address for address in addresses if _is_address(address)]
+    return [address for address in addresses if is_ip_address(address)]
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _ip_addresses(peer: PeerConfig, resolved: Mapping[str, Sequence[str]]) -> list[str]:
+    found: dict[str, None] = {}
+    for address in peer.addresses:
+        known = [address] if is_ip_address(address) else resolved.get(canonical(address), [])
+        found |= dict.fromkeys(canonical(one) for one in known)
+    return list(found)
+
+
+def _why_none(peer: PeerConfig, addresses: Sequence[str]) -> str:
+    if addresses:
+        return f"{addresses[0]} belongs to another peer too"
+    return f"{', '.join(peer.addresses)}: no such name is known"
 
 
 class SilentPeers:

@@ -148,6 +148,7 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield from (_certificate(one, now) for one in facts.certificates)
     yield _name(facts)
     yield from (_listener(one) for one in facts.listeners)
+    yield from (_addresses(peer) for peer in facts.peers if peer.not_redirected)
     yield from (_peer(one, facts.name) for one in facts.peers) if facts.peers else iter([_NO_PEER])
     yield _group(facts.group)
     yield from _process(facts)
@@ -165,8 +166,13 @@ def _redirect(intercept: schema.RedirectStatus) -> Check:
         hold=not broken,
         what=what,
         why="the redirect is how a plain virsh migrate reaches the agent",
-        remedy="needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)",
+        remedy=_REDIRECT_REMEDY if intercept.addresses else "add [[peers]] with addresses that are known on this host",
     )
+
+
+_REDIRECT_REMEDY: Final = (
+    "needs CAP_NET_ADMIN and the kernel modules nf_tables, nft_redir (nft list ruleset shows what is there)"
+)
 
 
 def _libvirt(libvirt: schema.Libvirt) -> Check:
@@ -242,6 +248,16 @@ _NO_PEER: Final = Check(
     why="only migrations to and from configured peers are accelerated",
     remedy="add [[peers]] to the configuration, then systemctl reload dwcp-migrate",
 )
+
+
+def _addresses(peer: schema.PeerView) -> Check:
+    return Check(
+        id=f"addresses-{peer.name}",
+        verdict="fail",
+        what=f"{peer.name} has no address to redirect: {peer.not_redirected}",
+        why="the redirect matches IP addresses; migrations to this peer run unaccelerated and unseen",
+        remedy="list its addresses in [[peers]], or names that resolve on this host (getent ahosts NAME)",
+    )
 
 
 def _peer(peer: schema.PeerView, own_name: str) -> Check:
