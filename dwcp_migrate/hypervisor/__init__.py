@@ -5,11 +5,10 @@
     libvirt_calls, libvirt_facts    its calls on threads of their purpose, with time-outs; what its answers mean
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
     migration_options               virsh's options of a migration as libvirt's flags and parameters
-    intercept, nftables, network    the redirect of migration connections, and the host's addresses
+    intercept, network              the redirect of migration connections, and the host's addresses
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
     hook, announcements             what libvirt's hook says of incoming migrations
-    expressions, netlink            rules and their transport to the kernel, encoded
-    cgroups                         services whose connections the redirect leaves alone
+    netlink, cgroups                tables and rules of the kernel, and services that these leave alone
 
 Everything that knows libvirt or nftables is in here.
 """

@@ -36,9 +36,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor import expressions as ex
 from dwcp_migrate.hypervisor.base import Caught, Cgroup, Redirect
-from dwcp_migrate.hypervisor.nftables import (
+from dwcp_migrate.hypervisor.netlink import expressions as ex
+from dwcp_migrate.hypervisor.netlink.nftables import (
     NFPROTO_IPV4,
     NFPROTO_IPV6,
     Nftables,

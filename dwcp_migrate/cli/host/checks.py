@@ -11,12 +11,12 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp_migrate.agent.peers.directory import canonical
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
+from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
 
 Verdict = Literal["ok", "warn", "fail"]

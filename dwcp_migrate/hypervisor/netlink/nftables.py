@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.netlink import attribute, attributes, nested, pairs, text, u32
+from dwcp_migrate.hypervisor.netlink.attributes import attribute, attributes, nested, pairs, text, u32
 from dwcp_migrate.units import MIB
 
 ANSWER_TIMEOUT_S: Final = 2.0

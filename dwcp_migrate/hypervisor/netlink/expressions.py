@@ -7,7 +7,7 @@ rule where it does not hold. Numbers are those of linux/netfilter/nf_tables.h.
 import sys
 from typing import Final
 
-from dwcp_migrate.hypervisor.netlink import attribute, nested, text, u32
+from dwcp_migrate.hypervisor.netlink.attributes import attribute, nested, text, u32
 
 EQUAL: Final = 0
 NOT_EQUAL: Final = 1
