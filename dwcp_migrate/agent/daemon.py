@@ -16,6 +16,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,7 +57,7 @@ from dwcp_migrate.config import Config, PeerConfig, load
 from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
-from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
+from dwcp_migrate.hypervisor.base import DomainWatcher, Exemption, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.cgroups import foreign_groups, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
@@ -94,9 +95,7 @@ class Agent:
         notifier: Notifier,
         worker: Sequence[str] = COMMAND,
     ) -> None:
-        exempt = exemption(config.intercept.mark, os.geteuid())
-        # Whoever dials in the agent reads the mark from the configuration; this is the one that counts.
-        config = replace(config, intercept=replace(config.intercept, mark=exempt.mark))
+        config, exempt = _exempted(config)
         self._path = path
         self._notifier = notifier
         self._stopping = asyncio.Event()
@@ -104,12 +103,11 @@ class Agent:
         self._planning: asyncio.Task[None] | None = None
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
-        groups = mount_point()
-        self._redirection = Redirection(interceptor, exempt, lambda: foreign_groups(groups))
+        self._redirection = Redirection(interceptor, exempt, partial(foreign_groups, mount_point()))
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
-        self._addresses = PeerAddresses(self.runtime.name, self._addresses_changed)
+        self._addresses = PeerAddresses(self.runtime.name, is_own_address, self._addresses_changed)
         self.coordination = ClusterStateClient(
             self.runtime, lambda side: _context(side, self.runtime.config), self._rejected("state")
         )
@@ -398,6 +396,12 @@ class Agent:
 
 def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContext:
     return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
+
+
+def _exempted(config: Config) -> tuple[Config, Exemption]:
+    """Whom the redirect lets pass, and the configuration with the mark that follows: whoever dials reads it there."""
+    exempt = exemption(config.intercept.mark, os.geteuid())
+    return replace(config, intercept=replace(config.intercept, mark=exempt.mark)), exempt
 
 
 def _keeping_listeners(new: Config, old: Config) -> Config:

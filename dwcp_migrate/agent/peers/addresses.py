@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from dwcp_migrate.agent.context import is_own_address
 from dwcp_migrate.agent.peers.directory import PeerDirectory, host_names
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import PeerConfig
@@ -47,11 +46,13 @@ class PeerAddresses:
 
     Args:
         own_name: this host's.
+        is_own: says whether an IP address is this host's.
         changed: takes a directory that differs from the one before.
     """
 
-    def __init__(self, own_name: str, changed: Callable[[PeerDirectory], None]) -> None:
+    def __init__(self, own_name: str, is_own: Callable[[str], bool], changed: Callable[[PeerDirectory], None]) -> None:
         self._own_name = own_name
+        self._is_own = is_own
         self._changed = changed
         self._peers: tuple[PeerConfig, ...] = ()
         self._resolved: dict[str, list[str]] = {}
@@ -79,7 +80,7 @@ class PeerAddresses:
         asyncio.get_running_loop().add_reader(watched, self._interfaces_changed)
 
     def _directory(self) -> PeerDirectory:
-        return PeerDirectory(self._peers, self._own_name, is_own_address, self._resolved)
+        return PeerDirectory(self._peers, self._own_name, self._is_own, self._resolved)
 
     def _interfaces_changed(self) -> None:
         with contextlib.suppress(OSError):  # ENOBUFS: news were lost, and there were some

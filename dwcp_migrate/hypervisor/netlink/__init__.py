@@ -1,4 +1,4 @@
-"""What is asked of the kernel over netlink, encoded by hand.
+"""Requests to the kernel over netlink, encoded by hand.
 
 Modules:
     attributes: attributes of messages, encoded and cut

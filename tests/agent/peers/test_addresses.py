@@ -77,7 +77,7 @@ def test_an_own_address_that_comes_up_late_is_no_peers_any_more(hosts: Hosts) ->
 
 async def test_what_localhost_leads_to_is_no_peer() -> None:
     said: asyncio.Queue[PeerDirectory] = asyncio.Queue()
-    addresses = PeerAddresses("hv1", said.put_nowait)
+    addresses = PeerAddresses("hv1", lambda _: False, said.put_nowait)
     addresses.use([PeerConfig("hv2", ["localhost"])])
     addresses.start()
     await in_background(lambda: None)
