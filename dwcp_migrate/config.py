@@ -290,7 +290,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: this host's DNS name as in its certificate; empty takes it from there.
         libvirt_uri: the local libvirtd; empty runs without domain names and statistics.
-        runtime_directory: control socket, hook socket.
+        runtime_directory: control socket, hook socket; the hook reads it here too.
         state_directory: history.
         metrics_listen: `address:port` of Prometheus metrics; empty is off. Loopback by default.
         log_format: `json` lines or `text`.

@@ -1,6 +1,7 @@
 """The agent: takes redirected connections, authorises migrations, supervises data processes, serves the control API.
 
     daemon, context, systemd, tasks   start, reload and stop; what all rooms share; readiness; supervised tasks
+    instance_lock    one agent for one set of directories
     http             control API and metrics
     intake           redirected connections, link port, hook
     migrations       outgoing and incoming migrations

@@ -34,6 +34,7 @@ from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import StatusViews
+from dwcp_migrate.agent.instance_lock import InstanceLock
 from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.listeners import LinkIntake, RedirectIntake, explicit_intake
@@ -460,7 +461,12 @@ def _runtime(
 async def serve(
     config: Config, path: Path, watcher: DomainWatcher | None, interceptor: Callable[[], Interceptor]
 ) -> None:
-    """Run the agent in this process until SIGTERM or SIGINT; SIGHUP reloads, SIGUSR1 writes all threads' stacks."""
+    """Run the agent in this process until SIGTERM or SIGINT; SIGHUP reloads, SIGUSR1 writes all threads' stacks.
+
+    Raises:
+        HypervisorError: another agent runs with these directories, or as `Agent.run` says.
+    """
+    lock = InstanceLock(dict.fromkeys([config.runtime_directory, config.state_directory]))
     facts.forbid_core_dumps()
     faulthandler.enable()  # what the watchdog's SIGABRT ends says where it stood
     faulthandler.register(signal.SIGUSR1)
@@ -475,7 +481,10 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, _reload_quietly, agent)
-    await agent.run()
+    try:
+        await agent.run()
+    finally:
+        lock.close()
 
 
 def _reload_quietly(agent: Agent) -> None:

@@ -5,12 +5,14 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from dwcp_migrate.api.schema import AgentStatus
 from dwcp_migrate.dataplane.process_pool import SPARES
-from tests.agent.hosts import DESTINATION_ADDRESS, Host, echoing, exchange, is_reset, receive_all
+from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset, receive_all
 
 Hosts = tuple[Host, Host]
 
@@ -161,6 +163,28 @@ def test_many_migrations_leave_no_descriptor_and_no_process_behind(hosts: Hosts)
             source.ended()
         source.wait(settled)
     assert source.facts().open_descriptors <= before
+
+
+def test_a_second_agent_is_refused_and_the_first_keeps_its_sockets_and_its_redirect(hosts: Hosts) -> None:
+    source, destination = hosts
+    source.start()
+    second = subprocess.run(
+        source.namespace.command(sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(source.config)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert second.returncode == 5
+    assert source.agent is not None
+    assert f"process {source.agent.pid}" in second.stderr
+    assert announce(source, "vm", "0123abcd-0000-1111-2222-333344445555") == b'{"ok":true,"error":""}\n'
+    assert source.status().intercept.armed
+    with echoing(destination.listen()):
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
+    source.ended()
+    source.stop(signal.SIGKILL)
+    source.start()  # what a dead agent held is free
 
 
 def test_what_needs_a_port_that_is_taken_says_so_and_exits(hosts: Hosts) -> None:

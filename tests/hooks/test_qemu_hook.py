@@ -54,13 +54,11 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(place: Path, *arguments: str, xml: str | None = XML) -> tuple[int, str, str, float]:
+def run(place: Path, *arguments: str, xml: str | None = XML, names_socket: bool = True) -> tuple[int, str, str, float]:
     """Exit code, stdout, stderr, seconds."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DWCP_MIGRATE_HOOK_SOCKET": str(place / "hook.sock"),
-        "DWCP_MIGRATE_CONFIGURATION": str(place / "agent.toml"),
-    }
+    environment = {"PATH": os.environ["PATH"], "DWCP_MIGRATE_CONFIGURATION": str(place / "agent.toml")}
+    if names_socket:
+        environment["DWCP_MIGRATE_HOOK_SOCKET"] = str(place / "hook.sock")
     began = time.monotonic()
     process = subprocess.Popen(
         [HOOK, *arguments],
@@ -108,6 +106,20 @@ def test_other_operations_never_reach_the_agent_and_never_fail(
 ) -> None:
     (place / "agent.toml").write_text(STRICT)
     assert run(place, "vm", operation, "begin", "-")[:3] == (0, "", "")
+    assert agent.heard == []
+
+
+@pytest.mark.parametrize("quoted", ['"{}"  # here', "'{}'"])
+def test_it_finds_the_agent_in_the_configured_runtime_directory(place: Path, agent: AgentInPlace, quoted: str) -> None:
+    lines = ['name = "hv1"', f"runtime_directory = {quoted.format(place)}", "[policy]", "hook_strict = true"]
+    (place / "agent.toml").write_text("\n".join(lines))
+    assert run(place, *BEGIN, names_socket=False)[0] == 0
+    assert len(agent.heard) == 1
+
+
+def test_a_key_of_another_table_is_not_the_runtime_directory(place: Path, agent: AgentInPlace) -> None:
+    (place / "agent.toml").write_text(f'[record]\nruntime_directory = "{place}"\n')
+    assert "the agent was not told" in run(place, *BEGIN, names_socket=False)[2]
     assert agent.heard == []
 
 
