@@ -18,6 +18,7 @@ from dwcp_migrate.errors import NotFoundError
 SUITES: Final = {
     "amst": "channels, set-up, segment sizes over loopback mTLS, and pass-through beside it",
     "ass": "commits, elections and broadcast of the shared state, each replica a process of its own",
+    "live": "a stream through two data processes on loopback, beside a plain connection and a relay",
     "hde": "codecs on zeros, text, guest memory and a mix",
     "acp": "the PBFT group: latency and throughput, conflicts, certificates, quorum checks",
     "pba": "forecasts on synthetic series and traces, their cost, the allocator in virtual time",
@@ -57,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         migrations: of the suites soak and predict.
         first: number of the first migration (soak) or group (predict): what is done follows from the seed and that.
         seed: of what the suites soak, predict and pba draw.
-        only: cases whose names begin so (acp, ass); empty is all that take no more than minutes.
+        only: cases whose names begin so (acp, ass; ways of live); empty is all that take no more than minutes.
         traces: directory of `time value` files for the suite pba; empty without.
     """
 

@@ -14,7 +14,7 @@ the same bytes: what real guests give is measured by `bench/compare_qemu.py` and
 import statistics
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -100,19 +100,19 @@ def _carry(streams: list[bytes], coding: Coding) -> tuple[int, float, float]:
 
 def _streams(pages: int) -> Iterator[tuple[str, list[bytes]]]:
     rng = np.random.Generator(np.random.PCG64(1))
-    text, noise = _text(pages, rng), rng.integers(0, 1 << 64, (pages // 3, 512), np.uint64)
-    memory = _memory(pages, text, rng)
-    yield "zeros", [_records(np.zeros((64 * pages, 0), np.uint64))]
-    yield "unlooked", [_records(np.zeros((pages, 512), np.uint64))]
-    yield "text", [_records(text)]
-    yield "memory", [_records(memory)]
-    yield "mixed", [_records(np.concatenate((text[: pages // 3], memory[: pages // 3], noise)))]
+    text, noise = text_pages(pages, rng), rng.integers(0, 1 << 64, (pages // 3, 512), np.uint64)
+    memory = memory_pages(pages, text, rng)
+    yield "zeros", [precopy_records([np.zeros((64 * pages, 0), np.uint64)])]
+    yield "unlooked", [precopy_records([np.zeros((pages, 512), np.uint64)])]
+    yield "text", [precopy_records([text])]
+    yield "memory", [precopy_records([memory])]
+    yield "mixed", [precopy_records([np.concatenate((text[: pages // 3], memory[: pages // 3], noise))])]
     changed = memory.copy()
     changed[:, ::50] += np.uint64(1)
-    yield "resent", [_records(memory), _records(changed)]
+    yield "resent", [precopy_records([memory]), precopy_records([changed])]
 
 
-def _text(pages: int, rng: np.random.Generator) -> Words:
+def text_pages(pages: int, rng: np.random.Generator) -> Words:
     """Lines of a log: few words, many numbers."""
     words = [rng.integers(97, 123, rng.integers(3, 10), np.uint8).tobytes() for _ in range(400)]
     picks, numbers = rng.integers(0, 400, (20_000, 6)), rng.integers(0, 10**6, 20_000)
@@ -129,7 +129,7 @@ def _text(pages: int, rng: np.random.Generator) -> Words:
     return np.frombuffer(b"".join(parts)[: pages * PAGE_BYTES], np.uint64).reshape(pages, 512)
 
 
-def _memory(pages: int, text: Words, rng: np.random.Generator) -> Words:
+def memory_pages(pages: int, text: Words, rng: np.random.Generator) -> Words:
     """Kinds of pages by turns: text, table, pointers, noise, and every tenth a copy of an earlier one."""
     kind = rng.integers(0, 10, pages)
     memory: Words = text[:pages].copy()
@@ -143,11 +143,15 @@ def _memory(pages: int, text: Words, rng: np.random.Generator) -> Words:
     return memory
 
 
-def _records(pages: Words) -> bytes:
-    """A precopy stream of these pages; rows without words are zero pages."""
-    total = len(pages) * PAGE_BYTES
+def precopy_records(passes: Sequence[Words]) -> bytes:
+    """A precopy stream of these pages, one section a pass; rows without words are zero pages."""
+    total = max(map(len, passes)) * PAGE_BYTES
     head = b"QEVM\0\0\0\3\x01\0\0\0\2\x03ram" + bytes(7) + b"\x04" + struct.pack(">Q", total | MEM_SIZE)
-    head += bytes([len(BLOCK)]) + BLOCK + struct.pack(">QQ", total, EOS) + b"\x7e\0\0\0\2\x02\0\0\0\2"
+    head += bytes([len(BLOCK)]) + BLOCK + struct.pack(">QQ", total, EOS) + b"\x7e\0\0\0\2"
+    return b"".join((head, *(part for pages in passes for part in _section(pages))))
+
+
+def _section(pages: Words) -> Iterator[bytes]:
     body = pages.shape[1] * 8 or 1
     flags = PAGE if pages.shape[1] else ZERO
     records = np.zeros((len(pages), 8 + body), np.uint8)
@@ -155,5 +159,6 @@ def _records(pages: Words) -> bytes:
     records[:, :8] = headers.astype(">u8").view(np.uint8).reshape(-1, 8)
     if pages.shape[1]:
         records[:, 8:] = pages.view(np.uint8)
-    first = struct.pack(">Q", flags) + bytes([len(BLOCK)]) + BLOCK + records[0, 8:].tobytes()
-    return head + first + records[1:].tobytes() + struct.pack(">Q", EOS) + b"\x7e\0\0\0\2"
+    yield b"\x02\0\0\0\2" + struct.pack(">Q", flags) + bytes([len(BLOCK)]) + BLOCK + records[0, 8:].tobytes()
+    yield records[1:].tobytes()
+    yield struct.pack(">Q", EOS) + b"\x7e\0\0\0\2"

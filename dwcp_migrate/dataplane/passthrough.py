@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -164,7 +165,13 @@ class RelaySession:
     def _totals(self) -> MigrationCounters:
         forward = self._ended_bytes[0] + sum(pair.forward.moved_bytes for pair in self._pairs.values())
         reverse = self._ended_bytes[1] + sum(pair.reverse.moved_bytes for pair in self._pairs.values())
-        return MigrationCounters(raw_bytes=forward, wire_bytes=forward, opaque_bytes=forward, reverse_bytes=reverse)
+        return MigrationCounters(
+            raw_bytes=forward,
+            wire_bytes=forward,
+            opaque_bytes=forward,
+            reverse_bytes=reverse,
+            cpu_s=time.process_time(),
+        )
 
     def counters(self) -> MigrationCounters:
         """Bytes so far, both directions."""

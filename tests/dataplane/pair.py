@@ -93,13 +93,19 @@ class Pair:
     """
 
     def __init__(
-        self, directory: Path, *, channels: int = 4, loss_s_max: float = 30.0, cache_bytes: int = 64 * MIB
+        self,
+        directory: Path,
+        *,
+        channels: int = 4,
+        loss_s_max: float = 30.0,
+        cache_bytes: int = 64 * MIB,
+        codec: str = "zstd",
     ) -> None:
         create_authority(directory)
         for name in ("source.test", "destination.test"):
             issue(directory, name)
         self._directory = directory
-        self._settings = {"channels": channels, "loss_s_max": loss_s_max, "cache_bytes": cache_bytes}
+        self._settings = {"channels": channels, "loss_s_max": loss_s_max, "cache_bytes": cache_bytes, "codec": codec}
         self.session_id, self.token = os.urandom(16), os.urandom(32)
         self.channels: list[socket.socket] = []
         self.refuse_channels = threading.Event()
@@ -122,7 +128,6 @@ class Pair:
             connect_timeout_s=1.0,
             in_flight_ms_max=50,
             workers=2,
-            codec="zstd",
             level=1,
             level_max=3,
             **self._settings,  # type: ignore[arg-type]
