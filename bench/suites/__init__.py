@@ -9,6 +9,7 @@ Modules:
     hde: suite `hde`
     itp: suite `itp`
     itp_accuracy: accuracy suites of `itp`
+    live: suite `live`
     pba: suite `pba`
     pba_accuracy: accuracy of each forecaster, on synthetic classes of series and on traces that the operator has
     pba_cost: cost of forecasting

@@ -99,6 +99,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         reverse_bytes: return path, by role.
         opaque_bytes: by role.
         pages: by role and kind: `source zero`, `source delta` ...
+        held_up_s: time of outgoing migrations by the stage that all others waited for: `link`, `compressors` ...
+        unclassified_bytes: of pages sent as they are, because the pipeline was what held QEMU up.
         resent_segments, repaired_segments, channels_lost, link_losses: of all migrations.
         data_process_crashes: data processes that ended without a last message.
         announcements: migrations that the hook announced.
@@ -120,6 +122,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     reverse_bytes: dict[str, int] = {}
     opaque_bytes: dict[str, int] = {}
     pages: dict[str, int] = {}
+    held_up_s: dict[str, float] = {}
+    unclassified_bytes: int = 0
     resent_segments: int = 0
     repaired_segments: int = 0
     channels_lost: int = 0

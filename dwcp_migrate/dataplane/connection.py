@@ -51,19 +51,26 @@ class Outlet:
         self._lock = threading.Lock()
         self._next_sequence = 0
         self._retained: deque[Retained] = deque()
+        self._dropped = False
         self._end_sequence: int | None = None
         self._end_acknowledged = threading.Event()
 
     def retain(self, raw: memoryview, lease: BufferLease | None) -> int:
-        """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement."""
-        if lease is not None:
-            lease.hold()
+        """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement.
+
+        Raises:
+            CancelledError: `drop` was called: nothing of this connection is sent any more.
+        """
         with self._lock:
+            if self._dropped:
+                raise CancelledError
+            if lease is not None:
+                lease.hold()
+            self._gate.sent(self.connection, len(raw))  # before anybody can acknowledge or drop it
             sequence = self._next_sequence
             self._next_sequence += 1
             self._retained.append(Retained(sequence, raw, lease))
             self.sent_bytes += len(raw)
-        self._gate.sent(self.connection, len(raw))
         return sequence
 
     def find(self, sequence: int) -> memoryview | None:
@@ -96,6 +103,7 @@ class Outlet:
     def drop(self) -> None:
         """Forget everything: the connection is gone."""
         with self._lock:
+            self._dropped = True
             done = list(self._retained)
             self._retained.clear()
         self._free(done)

@@ -1,13 +1,16 @@
 """Flow control of a reader: the number of bytes that it may take from QEMU now.
 
 Rule: bytes taken and not yet in the other QEMU are downtime, so they are bounded in time, twice: by a window over all
-that is not delivered, and by what waits in this process before a channel takes it. Each connection may always have
-`FLOOR_BYTES` in flight: QEMU's destination may refuse to read one connection until another has delivered (multifd's
-SYNC), and shared bounds alone would then stand still for ever.
+that is not delivered, and by what waits in this process before a channel takes it. What is granted is reserved at once,
+so that the bound holds for any number of connections; who waits is served in turn, and one waiter is woken for each
+grant. Each connection may always have `FLOOR_BYTES` in flight: QEMU's destination may refuse to read one connection
+until another has delivered (multifd's SYNC), and shared bounds alone would then stand still for ever. One whose bytes a
+running guest waits for may have `URGENT_BYTES`, whatever the others have.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -16,12 +19,18 @@ from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.transport import Segment
 from dwcp_migrate.units import KIB, MIB
 
-FLOOR_BYTES: Final = 256 * KIB
+FLOOR_BYTES: Final = 64 * KIB
+"""Of each connection: 255 of them stay within the window of a slow link together."""
+URGENT_BYTES: Final = 4 * MIB
+"""Of a connection that carries what a running guest waits for: two huge pages."""
+GRANT_BYTES_MIN: Final = 32 * KIB
+"""Less than that is not granted: reads of a few bytes cost as much as large ones."""
 READ_S: Final = 0.025
 """One read takes what the path carries in this time, so that a slow path does not get one huge segment at a time."""
 READ_BYTES_MIN: Final = 128 * KIB
-AHEAD_POLL_S: Final = 0.004
-"""How often a reader looks whether what waits before the channels has become short enough."""
+AHEAD_WAIT_S_MIN: Final = 0.004
+AHEAD_WAIT_S_MAX: Final = 0.05
+"""Bounds of how long the first in line sleeps until what waits before the channels should have become short enough."""
 REVERSE_BYTES_MAX: Final = 4 * MIB
 """In flight on a return path. Page requests are 12 bytes; only NBD replies can be large."""
 
@@ -66,23 +75,36 @@ class FixedWindow:
         self._free += count
 
 
+class _Waiter:
+    """A reader in the line."""
+
+    def __init__(self, connection: int, lock: threading.Lock) -> None:
+        self.connection = connection
+        self.called = threading.Condition(lock)
+
+
 class Gate:
     """A window that threads wait at, shared by the connections of a session.
 
     Args:
         window: bounds what is not delivered.
-        ahead_s: time that a byte taken now would wait in this process.
+        ahead_s: time that a byte taken now would wait in this process; None where nothing waits there.
         ahead_s_max: bounds it.
     """
 
     def __init__(
-        self, window: ByteWindow, ahead_s: Callable[[], float] = lambda: 0.0, ahead_s_max: float = 0.0
+        self, window: ByteWindow, ahead_s: Callable[[], float] | None = None, ahead_s_max: float = 0.0
     ) -> None:
         self._window = window
         self._ahead_s = ahead_s
         self._ahead_s_max = ahead_s_max
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._line: deque[_Waiter] = deque()
         self._in_flight: dict[int, int] = {}
+        self._in_flight_bytes = 0
+        self._reserved: dict[int, int] = {}
+        self._reserved_bytes = 0
+        self._too_far_s = 0.0
         self._holding = 0
         self._held_since = self._held_s = 0.0
         self._closed = False
@@ -90,16 +112,19 @@ class Gate:
     @property
     def in_flight_bytes(self) -> int:
         """Bytes taken and not yet acknowledged, all connections."""
-        with self._changed:
-            return sum(self._in_flight.values())
+        return self._in_flight_bytes
 
     def held_s(self, now: float) -> float:
         """Time in which a reader waited for the window, of all connections together the union."""
         # Without the lock, for the window's owner asks while it waits: a look that is off by one wait is made good.
         return self._held_s + (max(0.0, now - self._held_since) if self._holding else 0.0)
 
-    def wait(self, connection: int) -> int:
-        """Wait until the connection may take bytes.
+    def wait(self, connection: int, *, urgent: bool = False) -> int:
+        """Wait until the connection may take bytes, and reserve them; what was reserved before is given back.
+
+        Args:
+            connection: whose turn it is.
+            urgent: a running guest waits for what this connection carries.
 
         Returns:
             How many, at least 1.
@@ -107,52 +132,112 @@ class Gate:
         Raises:
             CancelledError: `close` was called.
         """
-        with self._changed:
-            while not self._closed:
-                floor = FLOOR_BYTES - self._in_flight.get(connection, 0)
-                room = self._room()
-                if room > 0 and self._ahead_s() <= self._ahead_s_max:
-                    return max(room, floor)
-                if floor > 0:
-                    return floor
-                if room > 0:
-                    self._changed.wait(AHEAD_POLL_S)
-                else:
-                    self._hold()
-        raise CancelledError
+        with self._lock:
+            self._give_back(connection)
+            if self._closed:
+                raise CancelledError
+            if not self._line and (granted := self._grant(connection, urgent=urgent)):
+                return granted
+            waiter = _Waiter(connection, self._lock)
+            self._line.append(waiter)
+            try:
+                while not (granted := self._turn(waiter, urgent=urgent)):
+                    if self._closed:
+                        raise CancelledError
+            finally:
+                self._line.remove(waiter)
+                self._call_next()
+            return granted
 
-    def _hold(self) -> None:
+    def settle(self, connection: int) -> None:
+        """Give back what was reserved for a connection and not taken."""
+        with self._lock:
+            self._give_back(connection)
+            self._call_next()
+
+    def _turn(self, waiter: _Waiter, *, urgent: bool) -> int:
+        """What the waiter is granted now; 0 after it was called, or has slept for what is ahead."""
+        is_first = self._line[0] is waiter
+        granted = self._grant(waiter.connection, urgent=urgent) if is_first else 0
+        if granted := granted or self._reserve(waiter.connection, self._floor(waiter.connection, urgent=urgent)):
+            return granted
+        if not self._room():
+            self._hold(waiter)
+        else:
+            waiter.called.wait(min(max(self._too_far_s, AHEAD_WAIT_S_MIN), AHEAD_WAIT_S_MAX) if is_first else None)
+        return 0
+
+    def _grant(self, connection: int, *, urgent: bool) -> int:
+        """Reserve what there is room for, or the connection's floor; 0 if neither is."""
+        room = self._room()
+        if room and self._ahead_s is not None:
+            self._too_far_s = self._ahead_s() - self._ahead_s_max
+        if room and self._too_far_s <= 0:
+            return self._reserve(connection, room)
+        return self._reserve(connection, self._floor(connection, urgent=urgent))
+
+    def _reserve(self, connection: int, count: int) -> int:
+        self._reserved[connection] = self._reserved.get(connection, 0) + count
+        self._reserved_bytes += count
+        return count
+
+    def _give_back(self, connection: int) -> None:
+        self._reserved_bytes -= self._reserved.pop(connection, 0)
+
+    def _floor(self, connection: int, *, urgent: bool) -> int:
+        """What the connection may take whatever the others have, 0 if it has most of that."""
+        bound = URGENT_BYTES if urgent else FLOOR_BYTES
+        left = bound - self._in_flight.get(connection, 0) - self._reserved.get(connection, 0)
+        return left if left >= GRANT_BYTES_MIN else 0
+
+    def _room(self) -> int:
+        """What one reader may take of the window, 0 if that is too little to be worth a read."""
+        read_bytes_max = max(READ_BYTES_MIN, int(self._window.rate_bytes_per_s * READ_S))
+        room = min(self._window.allowed(time.monotonic()) - self._reserved_bytes, read_bytes_max)
+        return room if room >= GRANT_BYTES_MIN else 0
+
+    def _hold(self, waiter: _Waiter) -> None:
         """Wait for something to be delivered."""
         if not self._holding:
             self._held_since = time.monotonic()
         self._holding += 1
-        self._changed.wait()
+        waiter.called.wait()
         self._holding -= 1
         if not self._holding:
             self._held_s += time.monotonic() - self._held_since
 
-    def _room(self) -> int:
-        read_bytes_max = max(READ_BYTES_MIN, int(self._window.rate_bytes_per_s * READ_S))
-        return min(self._window.allowed(time.monotonic()), read_bytes_max)
+    def _call_next(self) -> None:
+        if self._line:
+            self._line[0].called.notify()
 
     def sent(self, connection: int, count: int) -> None:
-        """Count bytes as in flight."""
-        with self._changed:
+        """Count bytes as in flight, out of what was reserved for them."""
+        with self._lock:
+            covered = min(self._reserved.get(connection, 0), count)
+            if covered:
+                self._reserved[connection] -= covered
+                self._reserved_bytes -= covered
             self._in_flight[connection] = self._in_flight.get(connection, 0) + count
+            self._in_flight_bytes += count
             self._window.on_sent(time.monotonic(), count)
 
     def acknowledged(self, connection: int, count: int) -> None:
-        """Count bytes as delivered and let readers go on."""
-        with self._changed:
+        """Count bytes as delivered and let the next reader go on."""
+        with self._lock:
             self._in_flight[connection] -= count
+            self._in_flight_bytes -= count
             self._window.on_acknowledged(time.monotonic(), count)
-            self._changed.notify_all()
+            self._call_next()
+            for waiter in self._line:
+                if waiter.connection == connection:  # it may be below its floor again
+                    waiter.called.notify()
 
     def close(self) -> None:
         """Make every waiter raise, now and later."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for waiter in self._line:
+                waiter.called.notify()
 
 
 class PendingBytes:

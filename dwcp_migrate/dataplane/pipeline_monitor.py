@@ -1,41 +1,132 @@
-"""Monitor of link and compressors, and the choice of codec that follows (pure; the clock is an argument).
+"""The pipeline's measurements of itself, and what follows from them (pure; the clock is an argument).
 
 ahead_s   time that a byte taken from QEMU now would wait before a channel takes it: too long, and the gate closes.
           What TCP has in flight is TCP's business; what waits before it is ours, and adds to downtime.
-choose    the coding of the next segment: stronger while the link keeps the compressors waiting, cheaper when they
-          keep the link waiting.
+choose    the coding of the next segment: stronger while the link keeps the compressors waiting, cheaper when the
+          pipeline keeps the link and QEMU waiting.
+held_up_s time by the stage that all others waited for: see `Stage`.
 """
 
 import threading
 from collections import deque
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from dwcp_migrate.delta import CodecChoice, Coding, Observation, pinned
 
 MEASURE_S: Final = 0.1
 """Span of one measurement: a few round trips, and short against a change of the link."""
+SATURATED: Final = 0.8
+"""Share of the time from which on a thread of ours is what all wait for."""
 COMPRESSORS_BOUND: Final = 0.9
 """Share of their time from which on compressors are what a full window waits for."""
+SHORT: Final = 0.5
+"""Share of the time from which on the link, the destination or QEMU is what all wait for."""
 CAPACITY_S: Final = 2.0
 """The link's capacity is the best rate of this span: a link that QEMU does not fill must not look slow."""
+NEAR_S: Final = 0.005
+"""Round trip up to which what the path holds is small beside the window: a full one tells of the destination then.
+On longer paths a lost packet keeps the same bytes waiting there for their order."""
+
+
+class Stage(StrEnum):
+    """What a migration can be held up by, at one moment."""
+
+    QEMU = "qemu"
+    READER = "reader"
+    CLASSIFIER = "classifier"
+    COMPRESSORS = "compressors"
+    ENCRYPTION = "encryption"
+    LINK = "link"
+    DESTINATION = "destination"
+    CORES = "cores"
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineSample:
-    """One look at the pipeline.
+    """One look at the pipeline; times are totals since the start.
 
     Attributes:
-        sent_bytes: total that the channels took.
+        sent_bytes: that the channels took.
         queued_bytes: encoded, and no channel has taken them.
-        busy_s: total time of all compressors together.
-        held_s: total time in which nothing was taken from QEMU because the window was full.
+        busy_s: of all compressors together.
+        held_s: nothing was taken from QEMU because the window was full.
+        classifier_s: some reader classified or waited for another one that did, at most one counted.
+        qemu_idle_s: all readers waited for QEMU.
+        encryption_s: the link's thread worked.
+        blocked_s: it slept with bytes to send, because no channel took more.
+        receiver_limited: share of the sending time in which the peer's kernel had no room.
+        under_way_bytes: in the kernel's hands.
+        retained_bytes: encoded and not acknowledged, in whoever's hands.
+        rtt_s: of the link, 0 while unknown.
     """
 
-    sent_bytes: int
-    queued_bytes: int
-    busy_s: float
+    sent_bytes: int = 0
+    queued_bytes: int = 0
+    busy_s: float = 0.0
     held_s: float = 0.0
+    classifier_s: float = 0.0
+    qemu_idle_s: float = 0.0
+    encryption_s: float = 0.0
+    blocked_s: float = 0.0
+    receiver_limited: float = 0.0
+    under_way_bytes: int = 0
+    retained_bytes: int = 0
+    rtt_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """One measurement: shares of its time, 0 to 1."""
+
+    link: float
+    destination: float
+    qemu: float
+    reader: float
+    classifier: float
+    compressors: float
+    encryption: float
+
+    def held_up_by(self) -> Stage:
+        """The stage that all others waited for: where the bytes leave first, since a stage is also held by the next."""
+        for stage, share, least in (
+            (Stage.LINK, self.link, SHORT),
+            (Stage.DESTINATION, self.destination, SHORT),
+            (Stage.QEMU, self.qemu, SHORT),
+            (Stage.ENCRYPTION, self.encryption, SATURATED),
+            (Stage.COMPRESSORS, self.compressors, SATURATED),
+            (Stage.CLASSIFIER, self.classifier, SATURATED),
+            (Stage.READER, self.reader, SATURATED),
+        ):
+            if share >= least:
+                return stage
+        return Stage.CORES
+
+
+def measure(elapsed_s: float, before: PipelineSample, seen: PipelineSample, workers: int) -> Shares:
+    """Work out what happened between two looks."""
+
+    def share(total_s: float, before_s: float) -> float:
+        return min(1.0, max(0.0, total_s - before_s) / elapsed_s)
+
+    compressors = share(seen.busy_s / workers, before.busy_s / workers)
+    held, blocked = share(seen.held_s, before.held_s), share(seen.blocked_s, before.blocked_s)
+    qemu = share(seen.qemu_idle_s, before.qemu_idle_s)
+    there = seen.retained_bytes - seen.queued_bytes - seen.under_way_bytes
+    is_near = 0 < seen.rtt_s <= NEAR_S
+    receiver = seen.receiver_limited if is_near else 0.0
+    delivering = held if compressors < COMPRESSORS_BOUND else 0.0
+    arrived = delivering if is_near and there > seen.under_way_bytes else 0.0
+    return Shares(
+        link=min(1.0, blocked * (1 - receiver) + delivering - arrived),
+        destination=min(1.0, blocked * receiver + arrived),
+        qemu=qemu,
+        reader=max(0.0, 1 - qemu - held),
+        classifier=share(seen.classifier_s, before.classifier_s),
+        compressors=compressors,
+        encryption=share(seen.encryption_s, before.encryption_s),
+    )
 
 
 class PipelineMonitor:
@@ -51,23 +142,27 @@ class PipelineMonitor:
         link_waiting_s: time in which something waited for the link, as far as anybody looked.
         path_waiting_s: time in which the path was what all waited for: the same, and the time in which the window was
             full of what is under way. A slow or lossy path keeps that in TCP, and nothing waits before the channels.
+        held_up_s: time by the stage that all others waited for.
+        decision: the last change of the coding and its reason, for people; empty before the first.
     """
 
     def __init__(self, codec: str, level: int, level_max: int, workers: int) -> None:
+        self.link_waiting_s = self.path_waiting_s = 0.0
+        self.held_up_s: dict[Stage, float] = {}
+        self.decision = ""
         self._pinned = pinned(codec, level)
         self._choice = CodecChoice(level_max)
         self._workers = workers
         self._lock = threading.Lock()
         self._began: tuple[float, PipelineSample] | None = None
-        self._looks = self._waiting_looks = 0
-        self.link_waiting_s = self.path_waiting_s = 0.0
         self._rates: deque[tuple[float, float]] = deque()
+        self._busy_rates: deque[tuple[float, float]] = deque()
 
     def ahead_s(self, now: float, seen: PipelineSample) -> float:
         """Time that the link needs for what is encoded already; 0 while its rate is unknown."""
         with self._lock:
             self._look(now, seen)
-            capacity = self._capacity_bytes_per_s()
+            capacity = _best(self._rates)
             return seen.queued_bytes / capacity if capacity else 0.0
 
     def choose(self, now: float, seen: PipelineSample) -> Coding:
@@ -76,13 +171,8 @@ class PipelineMonitor:
             self._look(now, seen)
             return self._pinned or self._choice.coding
 
-    def _capacity_bytes_per_s(self) -> float:
-        return max((rate for _, rate in self._rates), default=0.0)
-
     def _look(self, now: float, seen: PipelineSample) -> None:
-        """Add a look to the measurement under way, and evaluate that when its time is over."""
-        self._looks += 1
-        self._waiting_looks += seen.queued_bytes > 0
+        """Evaluate the measurement under way when its time is over, and begin the next."""
         if self._began is None:
             self._began = now, seen
             return
@@ -90,23 +180,40 @@ class PipelineMonitor:
         elapsed = now - then
         if elapsed < MEASURE_S:
             return
-        self._rates.append((now, (seen.sent_bytes - before.sent_bytes) / elapsed))
-        while now - self._rates[0][0] > CAPACITY_S:
-            self._rates.popleft()
-        link_busy = self._waiting_looks / self._looks
-        compressors_busy = min(1.0, (seen.busy_s - before.busy_s) / (elapsed * self._workers))
-        held = min(1.0, max(0.0, seen.held_s - before.held_s) / elapsed)
-        self.link_waiting_s += elapsed * link_busy
-        # Looks are taken while the window has room.
-        under_way = held if compressors_busy < COMPRESSORS_BOUND else 0.0
-        path_busy = under_way + (1 - held) * link_busy
-        self.path_waiting_s += elapsed * path_busy
+        self._began = now, seen
+        shares = measure(elapsed, before, seen, self._workers)
+        rate = (seen.sent_bytes - before.sent_bytes) / elapsed
+        _add(self._rates, now, rate)
+        _add(self._busy_rates, now, rate if shares.link >= SHORT else 0.0)
+        self.link_waiting_s += min(elapsed * shares.link, max(0.0, seen.blocked_s - before.blocked_s))
+        self.path_waiting_s += elapsed * shares.link
+        stage = shares.held_up_by()
+        self.held_up_s[stage] = self.held_up_s.get(stage, 0.0) + elapsed
+        self._decide(shares, stage)
+
+    def _decide(self, shares: Shares, stage: Stage) -> None:
+        before = self._choice.coding
         self._choice.observe(
             Observation(
-                link_bytes_per_s=self._capacity_bytes_per_s(),
-                link_busy=path_busy,
-                compressors_busy=compressors_busy,
+                link_bytes_per_s=_best(self._busy_rates),
+                link_busy=shares.link,
+                compressors_busy=shares.compressors,
+                qemu_idle=shares.qemu,
             )
         )
-        self._began = now, seen
-        self._looks = self._waiting_looks = 0
+        if self._pinned is None and self._choice.coding != before:
+            self.decision = (
+                f"{self._choice.coding} after {before}: held up by {stage} (link {shares.link:.0%}, "
+                f"compressors {shares.compressors:.0%}, classifier {shares.classifier:.0%}, "
+                f"encryption {shares.encryption:.0%} busy; QEMU idle {shares.qemu:.0%})"
+            )
+
+
+def _add(rates: deque[tuple[float, float]], now: float, rate: float) -> None:
+    rates.append((now, rate))
+    while now - rates[0][0] > CAPACITY_S:
+        rates.popleft()
+
+
+def _best(rates: deque[tuple[float, float]]) -> float:
+    return max((rate for _, rate in rates), default=0.0)

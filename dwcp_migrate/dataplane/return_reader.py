@@ -38,13 +38,15 @@ class ReverseReader:
         """See `connection.Reader`."""
         buffer = memoryview(bytearray(READ_BYTES))
         while True:
+            endpoint.wait_readable(None)
             room = self._gate.wait(self._outlet.connection)
             count = endpoint.read_into(buffer[:room])
             if count == 0:
                 return
             if count is None:
-                endpoint.wait_readable(None)
+                self._gate.settle(self._outlet.connection)
                 continue
             raw = memoryview(bytes(buffer[:count]))
             sequence = self._outlet.retain(raw, None)
             self._send(raw_segment(self._outlet.connection, sequence, raw))
+            self._gate.settle(self._outlet.connection)

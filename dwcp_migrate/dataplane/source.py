@@ -11,18 +11,19 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival
-from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, REVERSE_BYTES_MAX, Gate, PendingBytes
+from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, Gate, PendingBytes
 from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
 from dwcp_migrate.dataplane.session import LinkSession, link_options
 from dwcp_migrate.dataplane.source_reader import ForwardReader, SharedPipeline, Stage
-from dwcp_migrate.dataplane.worker_threads import WorkPool
+from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
 from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartSource
@@ -30,6 +31,7 @@ from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
 from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.transport import URGENT, InFlightWindow, Segment
+from dwcp_migrate.units import KIB
 
 
 def usable_cores() -> int:
@@ -37,9 +39,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+PEER_FLOOR_BYTES: Final = 256 * KIB
+"""What a peer of version 0.1.0 lets each connection have in flight at any time; later ones less."""
+
+
 def reverse_bytes_max(connections: int) -> int:
     """Most that return paths may bring before QEMU takes it: what an honest destination's gate lets in, twice."""
-    return 2 * (REVERSE_BYTES_MAX + connections * FLOOR_BYTES)
+    return 2 * (REVERSE_BYTES_MAX + connections * PEER_FLOOR_BYTES)
 
 
 class _Observer:
@@ -95,7 +101,9 @@ class SourceSession(LinkSession):
         self._window = InFlightWindow(options.in_flight_ms_max)
         self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
         stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
-        self._shared = SharedPipeline(self._gate, stage, BufferPool())
+        self._qemu_idle = IdleClock()
+        self._shared = SharedPipeline(self._gate, stage, BufferPool(), self._qemu_idle)
+        self._told = ""
         self._reverse = PendingBytes()
         self._blocks = RamBlocks()
         self._parsers: dict[int, StreamParser] = {}
@@ -152,7 +160,11 @@ class SourceSession(LinkSession):
 
     def _choose(self) -> Coding:
         now = time.monotonic()
-        return self._pace.choose(now, self._seen(now))
+        coding = self._pace.choose(now, self._seen(now))
+        if (decision := self._pace.decision) != self._told:
+            self._told = decision
+            self.report(Happened(event="coding", detail=decision))
+        return coding
 
     def _ahead_s(self) -> float:
         now = time.monotonic()
@@ -161,7 +173,20 @@ class SourceSession(LinkSession):
     def _seen(self, now: float) -> PipelineSample:
         link = self.link.counters()
         self._window.rtt_s = link.rtt_s
-        return PipelineSample(link.sent_bytes, link.queued_bytes, self._pool.busy_s(), self._gate.held_s(now))
+        return PipelineSample(
+            sent_bytes=link.sent_bytes,
+            queued_bytes=link.queued_bytes,
+            busy_s=self._pool.busy_s(),
+            held_s=self._gate.held_s(now),
+            classifier_s=self._shared.stage.classifying_s,
+            qemu_idle_s=self._qemu_idle.total_s(now),
+            encryption_s=link.thread_busy_s,
+            blocked_s=link.blocked_s,
+            receiver_limited=link.receiver_limited,
+            under_way_bytes=link.under_way_bytes,
+            retained_bytes=link.retained_bytes,
+            rtt_s=link.rtt_s,
+        )
 
     def _before_repair(self) -> None:
         self._shared.stage.reset()
@@ -185,6 +210,7 @@ class SourceSession(LinkSession):
         counters.in_flight_bytes = self._gate.in_flight_bytes
         counters.link_waiting_s = self._pace.link_waiting_s
         counters.path_waiting_s = self._pace.path_waiting_s
+        counters.held_up_s = {str(stage): seconds for stage, seconds in self._pace.held_up_s.items()}
 
     def close(self) -> None:
         """See `LinkSession.close`."""

@@ -5,6 +5,7 @@ compression is parallel. Raw bytes stay in their receive buffer, untouched, unti
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,7 @@ from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
-from dwcp_migrate.dataplane.worker_threads import WorkPool
+from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.qemu import Cut, StreamParser
@@ -57,15 +58,16 @@ class Stage:
         self._choose = choose
         self._classifying = threading.Lock()
         self._thread = threading.local()
+        self._classifying_s = 0.0
         self._counted = threading.Lock()
         self._pages = PageCounts()
-        self._opaque_bytes = 0
+        self._opaque_bytes = self._unclassified_bytes = 0
 
     def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: BufferLease) -> None:
         """Classify one cut of `view` and have it compressed and sent."""
         raw = view[cut.begin : cut.end]
-        with self._classifying:
-            job = self._encoder.classify(view, cut)
+        coding = self._choose()
+        job = self._classified(view, cut, coding)
         sequence = outlet.retain(raw, lease)
         lease.hold()
         urgent = cut.urgent or (cut.layout is None and len(raw) <= SMALL_BYTES)
@@ -73,7 +75,7 @@ class Stage:
 
         def encode() -> None:
             try:
-                self._send(self._segment(outlet.connection, sequence, flags, raw, job))
+                self._send(self._segment(outlet.connection, sequence, flags, raw, job, coding))
             finally:
                 lease.release()
 
@@ -82,11 +84,28 @@ class Stage:
         else:
             self._pool.submit(encode)
 
-    def _segment(self, connection: int, sequence: int, flags: int, raw: memoryview, job: PageJob) -> Segment:
-        payload = job.encode(self._choose(), self._compressor())
+    def _classified(self, view: memoryview, cut: Cut, coding: Coding) -> PageJob:
+        with self._classifying:
+            began = time.monotonic()
+            job = self._encoder.classify(view, cut) if coding.classified else self._encoder.pass_over(view, cut)
+            self._classifying_s += time.monotonic() - began
+        if not coding.classified and cut.layout is not None:
+            with self._counted:
+                self._unclassified_bytes += cut.end - cut.begin
+        return job
+
+    @property
+    def classifying_s(self) -> float:
+        """Time in which one of the readers classified."""
+        return self._classifying_s
+
+    def _segment(
+        self, connection: int, sequence: int, flags: int, raw: memoryview, job: PageJob, coding: Coding
+    ) -> Segment:
+        payload = job.encode(coding, self._compressor())
         with self._counted:
             self._pages.add(job.counts)
-            self._opaque_bytes += len(raw) if job.layout is None else 0
+            self._opaque_bytes += len(raw) if job.layout is None and not job.counts.total else 0
         return Segment(connection, sequence, flags, len(raw), xxhash.xxh3_64_intdigest(raw), payload)
 
     def _compressor(self) -> Compressor:
@@ -113,6 +132,7 @@ class Stage:
                 "new": pages.new,
             }
             counters.opaque_bytes = self._opaque_bytes
+            counters.unclassified_bytes = self._unclassified_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,7 @@ class SharedPipeline:
     gate: Gate
     stage: Stage
     buffers: BufferPool
+    qemu_idle: IdleClock
 
 
 class ForwardReader:
@@ -145,6 +166,7 @@ class ForwardReader:
         self._gate = shared.gate
         self._stage = shared.stage
         self._buffers = shared.buffers
+        self._idle = shared.qemu_idle
         self._observe = observe
         self._record = record
         self._lease = self._buffers.lease()
@@ -154,14 +176,24 @@ class ForwardReader:
     def pump(self, endpoint: Endpoint) -> None:
         """See `connection.Reader`."""
         self._outlet.signal(OPEN)
+        connection = self._outlet.connection
         try:
             ended = False
-            while not ended:
-                room = self._gate.wait(self._outlet.connection)
-                ended, idle = self._fill(endpoint, room)
-                self._cut(flush=ended or idle)
+            with self._idle.member():
+                while not ended:
+                    if self._begin == self._end:  # what is reserved at the gate is not slept on
+                        self._wait_readable(endpoint, None)
+                    room = self._gate.wait(connection)
+                    ended, idle = self._fill(endpoint, room)
+                    self._cut(flush=ended or idle)
+                    self._gate.settle(connection)
         finally:
+            self._gate.settle(connection)
             self._lease.release()
+
+    def _wait_readable(self, endpoint: Endpoint, timeout_s: float | None) -> bool:
+        with self._idle.waiting():
+            return endpoint.wait_readable(timeout_s)
 
     def _fill(self, endpoint: Endpoint, room: int) -> tuple[bool, bool]:
         """Read what QEMU has, at most `room` bytes.
@@ -177,9 +209,7 @@ class ForwardReader:
                 return True, True
             if count is not None:
                 self._take(view[self._end : self._end + count])
-            elif self._begin == self._end:
-                endpoint.wait_readable(None)
-            elif not (self._bulk and endpoint.wait_readable(COLLECT_S)):
+            elif self._begin == self._end or not (self._bulk and self._wait_readable(endpoint, COLLECT_S)):
                 return False, True
         return False, False
 

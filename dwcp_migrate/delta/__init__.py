@@ -10,7 +10,7 @@ Modules:
 """
 
 from dwcp_migrate.delta.choice import CodecChoice, Observation, pinned
-from dwcp_migrate.delta.codec import LEVEL_MAX, NO_CODING, Codec, Coding, Compressor, Decompressor
+from dwcp_migrate.delta.codec import LEVEL_MAX, NO_CODING, RAW, Codec, Coding, Compressor, Decompressor
 from dwcp_migrate.delta.decoder import PageDecoder, PreparedSegment
 from dwcp_migrate.delta.encoder import PageEncoder, raw_payload
 from dwcp_migrate.delta.job import PageCounts, PageJob
@@ -19,6 +19,7 @@ from dwcp_migrate.delta.payload import RAW_BYTES_MAX, state_sequence
 __all__ = [
     "LEVEL_MAX",
     "NO_CODING",
+    "RAW",
     "RAW_BYTES_MAX",
     "Codec",
     "CodecChoice",

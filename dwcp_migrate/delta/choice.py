@@ -1,11 +1,12 @@
 """Choice of the codec for the next segments: from measurements, by whichever is scarce, link or processor.
 
 A rung costs CPU and saves bytes. Where segments wait for the link all the time and the compressors have time left, the
-next rung up is affordable: compression hides behind sending. Where the compressors work all the time and the link waits
-for them, the next rung down is due. In between it stays: a dead band, one step at a time, and only after `PATIENCE`
-measurements that agree, so that it does not flap. Pure: the same observations give the same choices.
+next rung up is affordable: compression hides behind sending. Where the link waits for us and QEMU does too, whatever
+part of the pipeline it is that holds both up, the next rung down is due. In between it stays: a dead band, one step at
+a time, and only after `PATIENCE` measurements that agree, so that it does not flap. Pure: the same observations give
+the same choices.
 
-    rungs       none, lz4, zstd 1 .. zstd level_max
+    rungs       raw (pages are not looked at), none, lz4, zstd 1 .. zstd level_max
     ceiling     the faster the link, the less a level is worth
     floor       lz4 on links that it outruns even on a busy core
 """
@@ -13,7 +14,7 @@ measurements that agree, so that it does not flap. Pure: the same observations g
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp_migrate.delta.codec import Codec, Coding
+from dwcp_migrate.delta.codec import RAW, Codec, Coding
 
 STRONG_BYTES_PER_S_MAX: Final = 15e6
 """Links below that deserve any level: 9 to 12 % fewer bytes than level 1 on real guests."""
@@ -27,8 +28,12 @@ LINK_IDLE: Final = 0.2
 COMPRESSORS_SATURATED: Final = 0.85
 COMPRESSORS_FREE: Final = 0.6
 """Shares of the compressors' time; waiting for a core counts as work: cores are then what is short."""
+QEMU_HELD: Final = 0.2
+"""Share of the time in which QEMU had nothing for us, up to which it is us that QEMU waits for."""
 PATIENCE: Final = 3
-"""Measurements in a row before a step: one tells of a lost packet or of a guest that paused."""
+"""Measurements in a row before a step up: one tells of a lost packet or of a guest that paused."""
+PATIENCE_DOWN: Final = 2
+"""Before a step down: a link that idles while QEMU waits is lost time, and one lost packet makes no link idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +41,26 @@ class Observation:
     """One measurement of the pipeline, of a tenth of a second or so.
 
     Attributes:
-        link_bytes_per_s: what the link can carry as far as it is known; 0 is unknown.
+        link_bytes_per_s: what the link can carry as far as it is known: its rate while it was busy; 0 is unknown.
         link_busy: share of the time in which all waited for the link and for what is under way on it, 0 to 1.
         compressors_busy: share of their time that the compressors worked, 0 to 1.
+        qemu_idle: share of the time in which QEMU had nothing to send, 0 to 1.
     """
 
     link_bytes_per_s: float
     link_busy: float
     compressors_busy: float
+    qemu_idle: float = 1.0
 
 
 def ladder(level_max: int) -> tuple[Coding, ...]:
     """All rungs from cheap to strong."""
-    return (Coding(Codec.NONE), Coding(Codec.LZ4), *(Coding(Codec.ZSTD, level) for level in range(1, level_max + 1)))
+    return (
+        RAW,
+        Coding(Codec.NONE),
+        Coding(Codec.LZ4),
+        *(Coding(Codec.ZSTD, level) for level in range(1, level_max + 1)),
+    )
 
 
 def pinned(codec: str, level: int) -> Coding | None:
@@ -78,8 +90,8 @@ class CodecChoice:
         """Take one measurement; `coding` may be another one after it."""
         direction = _direction(seen)
         self._pressure = self._pressure + direction if direction * self._pressure >= 0 and direction else direction
-        if abs(self._pressure) >= PATIENCE:
-            self._rung += direction
+        if self._pressure >= PATIENCE or self._pressure <= -PATIENCE_DOWN:
+            self._rung = min(max(self._rung + direction, 0), len(self._rungs) - 1)
             self._pressure = 0
         if seen.link_bytes_per_s > 0:
             self._rung = min(max(self._rung, self._lowest(seen)), self._highest(seen))
@@ -97,9 +109,10 @@ class CodecChoice:
 
 
 def _direction(seen: Observation) -> int:
-    """+1: bytes are dearer than cycles; -1: the other way round."""
+    """+1: bytes are dearer than cycles; -1: we are what QEMU and the link wait for."""
     if seen.link_busy >= LINK_BUSY and seen.compressors_busy <= COMPRESSORS_FREE:
         return 1
-    if seen.link_busy <= LINK_IDLE and seen.compressors_busy >= COMPRESSORS_SATURATED:
+    held_up = seen.compressors_busy >= COMPRESSORS_SATURATED or seen.qemu_idle <= QEMU_HELD
+    if seen.link_busy <= LINK_IDLE and held_up:
         return -1
     return 0

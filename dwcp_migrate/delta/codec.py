@@ -45,13 +45,22 @@ class Coding:
 
     Attributes:
         level: 1..`LEVEL_MAX`, zstd only.
+        classified: whether pages are looked at: compared, kept, sent in their cheapest form. Else a segment goes as it
+            is, and costs neither the page cache nor its copies.
     """
 
     codec: Codec
     level: int = 1
+    classified: bool = True
+
+    def __str__(self) -> str:
+        if not self.classified:
+            return "raw"
+        return f"zstd {self.level}" if self.codec is Codec.ZSTD else self.codec.name.lower()
 
 
 NO_CODING: Final = Coding(Codec.NONE)
+RAW: Final = Coding(Codec.NONE, classified=False)
 
 
 class Compressor:

@@ -92,6 +92,22 @@ class PageEncoder:
         sequence, flags = self._sequence_flags(classified)
         return PageJob(len(segment), sequence, counts, flags, segment, layout, classified)
 
+    def pass_over(self, raw: memoryview | Bytes, cut: Cut) -> PageJob:
+        """Take `raw[cut.begin:cut.end]` as it is and only note which pages were sent: nothing is read, kept or changed.
+
+        The versions in both caches stay what they are, so later differences against them stay right.
+        """
+        segment = np.frombuffer(raw, np.uint8)[cut.begin : cut.end]
+        counts = PageCounts()
+        if cut.layout is not None:
+            table, layout = self._cache.table, cut.layout
+            counts.listed_zero, counts.new = len(layout.zero_key), len(layout.page_key)
+            counts.resent_zero = int(np.count_nonzero(table.get(layout.zero_key) != NEVER))
+            counts.resent = int(np.count_nonzero(table.get(layout.page_key) != NEVER))
+            table.mark_sent(layout.zero_key)
+            table.mark_sent(layout.page_key)
+        return PageJob(len(segment), None, counts, 0, segment, None, _unclassified(NO_PAGES))
+
     def _sequence_flags(self, classified: Classified) -> tuple[int | None, int]:
         """A place in the order of segments that touch the cache, for those that do."""
         op = classified.op

@@ -154,6 +154,7 @@ EVENTS: Final = frozenset(
         "channel-lost",  # detail: why
         "link-lost",  # all channels are gone; waiting
         "link-restored",  # number: milliseconds it took
+        "coding",  # detail: what segments are coded with from here on, and what held the migration up
         "record-full",  # the recording reached its limit
     }
 )
@@ -173,6 +174,8 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         retransmits: packets that the kernel sent again.
         link_waiting_s: time in which encoded bytes waited for a channel (source).
         path_waiting_s: the same, and time in which nothing more was taken because of what was under way (source).
+        held_up_s: time by the stage that all others waited for (source; see `dataplane.pipeline_monitor.Stage`).
+        unclassified_bytes: raw bytes of pages sent as they are, because the pipeline was what held QEMU up.
     """
 
     raw_bytes: int = 0
@@ -192,6 +195,8 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     link_waiting_s: float = 0.0
     path_waiting_s: float = 0.0
     cpu_s: float = 0.0
+    held_up_s: dict[str, float] = {}
+    unclassified_bytes: int = 0
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -2,13 +2,14 @@
 
 import pytest
 
-from dwcp_migrate.delta import Codec, CodecChoice, Coding, Observation, pinned
+from dwcp_migrate.delta import RAW, Codec, CodecChoice, Coding, Observation, pinned
 from dwcp_migrate.delta.choice import (
     COMPRESSORS_FREE,
     COMPRESSORS_SATURATED,
     LINK_BUSY,
     LINK_IDLE,
     PATIENCE,
+    PATIENCE_DOWN,
     ladder,
 )
 
@@ -53,12 +54,33 @@ def test_busy_compressors_do_not_take_on_more() -> None:
     assert walk(CodecChoice(6), both, 100) == ZSTD_1
 
 
-def test_a_fast_link_that_waits_for_compressors_descends_to_none_and_a_slow_one_to_lz4() -> None:
+def test_a_fast_link_that_waits_for_compressors_descends_to_raw_and_a_slow_one_to_lz4() -> None:
     choice = CodecChoice(6)
-    assert walk(choice, CPU_BOUND, PATIENCE) == Coding(Codec.LZ4)
-    assert walk(choice, CPU_BOUND, 100) == Coding(Codec.NONE)
+    assert walk(choice, CPU_BOUND, PATIENCE_DOWN) == Coding(Codec.LZ4)
+    assert walk(choice, CPU_BOUND, PATIENCE_DOWN) == Coding(Codec.NONE)
+    assert walk(choice, CPU_BOUND, 100) == RAW
     slow = Observation(link_bytes_per_s=20e6, link_busy=0.0, compressors_busy=1.0)
     assert walk(choice, slow, 100) == Coding(Codec.LZ4)
+
+
+def test_whatever_holds_qemu_up_while_the_link_idles_steps_down() -> None:
+    serial = Observation(link_bytes_per_s=0, link_busy=0.1, compressors_busy=0.1, qemu_idle=0.0)
+    choice = CodecChoice(6)
+    assert walk(choice, serial, 3 * PATIENCE_DOWN) == RAW
+    assert walk(choice, serial, 100) == RAW
+
+
+def test_a_qemu_that_has_little_to_send_changes_nothing() -> None:
+    idle = Observation(link_bytes_per_s=0, link_busy=0.1, compressors_busy=0.1, qemu_idle=0.5)
+    assert walk(CodecChoice(6), idle, 100) == ZSTD_1
+
+
+def test_raw_climbs_again_when_the_link_becomes_what_all_wait_for() -> None:
+    choice = CodecChoice(6)
+    walk(choice, CPU_BOUND, 100)
+    busy = Observation(link_bytes_per_s=100e6, link_busy=1.0, compressors_busy=0.1, qemu_idle=0.0)
+    assert walk(choice, busy, PATIENCE) == Coding(Codec.NONE)
+    assert walk(choice, busy, 2 * PATIENCE) == ZSTD_1
 
 
 def test_alternating_measurements_do_not_make_it_flap() -> None:
@@ -78,7 +100,7 @@ def test_the_configuration_pins_by_name_and_auto_pins_nothing() -> None:
     assert pinned("auto", 3) is None
     assert pinned("zstd", 3) == Coding(Codec.ZSTD, 3)
     assert pinned("lz4", 3) == Coding(Codec.LZ4, 3)
-    assert ladder(2)[0] == Coding(Codec.NONE)
+    assert ladder(2)[:2] == (RAW, Coding(Codec.NONE))
 
 
 @pytest.mark.parametrize(

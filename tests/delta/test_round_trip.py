@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwcp_migrate.delta import RAW_BYTES_MAX, Codec, Coding, Compressor, PageEncoder, raw_payload
+from dwcp_migrate.delta import RAW, RAW_BYTES_MAX, Codec, Coding, Compressor, PageEncoder, raw_payload
 from dwcp_migrate.delta.codec import Decompressor
 from dwcp_migrate.delta.decoder import PageDecoder
 from dwcp_migrate.errors import LocalProtocolError
@@ -146,3 +146,21 @@ def test_any_mix_of_pages_and_resends_is_rebuilt(
 @given(*MIX)
 def test_thousands_of_mixes_are_rebuilt(passes: Passes, slots: int, coding: Coding, resets: list[bool]) -> None:
     check_mix(passes, slots, coding, resets)
+
+
+def test_pages_passed_over_arrive_as_they_are_and_later_differences_still_count_from_what_both_caches_hold() -> None:
+    encoder, decoder = PageEncoder(1 << 20), PageDecoder(1 << 20)
+    compressor, decompressor = Compressor(), Decompressor()
+    versions = (noise(0), noise(5), touched(noise(0), 9))
+    counts = []
+    for turn, page in enumerate(versions):
+        data = memoryview(stream((0, page), (1, b"\0")))
+        fed = StreamParser(RamBlocks()).feed(data, flush=True)
+        for cut in fed.cuts:
+            job = encoder.pass_over(data, cut) if turn == 1 else encoder.classify(data, cut)
+            payload = job.encode(RAW if turn == 1 else ZSTD, compressor)
+            prepared = decoder.prepare(payload, job.raw_bytes, decompressor)
+            assert bytes(decoder.apply(prepared)) == data[cut.begin : cut.end]
+            counts.append(job.counts)
+    assert [each.resent for each in counts if each.new or each.delta] == [0, 1, 1]
+    assert counts[-1].delta == 1

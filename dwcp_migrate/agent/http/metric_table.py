@@ -118,6 +118,19 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_return_bytes_total", "counter", ROLE, "Bytes of QEMU's return path."),
     Family("dwcp_migrate_opaque_bytes_total", "counter", ROLE, "Raw bytes carried without being understood."),
     Family("dwcp_migrate_pages_total", "counter", ("role", "kind"), "Guest pages by how they were sent."),
+    Family(
+        "dwcp_migrate_held_up_seconds_total",
+        "counter",
+        ("stage",),
+        "Time of outgoing migrations by what they waited for: qemu, reader, classifier, compressors, encryption, link, "
+        "destination, or cores that others used.",
+    ),
+    Family(
+        "dwcp_migrate_unclassified_bytes_total",
+        "counter",
+        (),
+        "Raw bytes of pages sent as they are, because the pipeline was slower than the link.",
+    ),
     Family("dwcp_migrate_segments_resent_total", "counter", (), "Segments sent again after a channel was lost."),
     Family(
         "dwcp_migrate_segments_repaired_total",

@@ -25,6 +25,16 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("source", "destination")
 RESULTS: Final = ("completed", "failed")
 STATES: Final = ("running", "draining", "stopping")
+HELD_UP_STAGES: Final = (
+    "qemu",
+    "reader",
+    "classifier",
+    "compressors",
+    "encryption",
+    "link",
+    "destination",
+    "cores",
+)
 GROUP_ROLES: Final = ("replica", "client", "none")
 COORDINATION_STATES: Final = ("leader", "follower", "candidate", "observer", "client", "stopped")
 
@@ -93,6 +103,8 @@ def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
         "return_bytes_total": _each_role(totals.reverse_bytes),
         "opaque_bytes_total": _each_role(totals.opaque_bytes),
         "pages_total": {tuple(key.split(" ", 1)): count for key, count in totals.pages.items()},
+        "held_up_seconds_total": {(stage,): totals.held_up_s.get(stage, 0.0) for stage in HELD_UP_STAGES},
+        "unclassified_bytes_total": {(): totals.unclassified_bytes},
         "segments_resent_total": {(): totals.resent_segments},
         "segments_repaired_total": {(): totals.repaired_segments},
         "channels_lost_total": {(): totals.channels_lost},

@@ -23,7 +23,7 @@ UPDATES_WAITING_MAX: Final = 1000
 
 SUBSCRIBERS_MAX: Final = 32
 
-_SUMMED: Final = ("resent_segments", "repaired_segments", "channels_lost", "link_losses")
+_SUMMED: Final = ("unclassified_bytes", "resent_segments", "repaired_segments", "channels_lost", "link_losses")
 _BY_ROLE: Final = ("raw_bytes", "wire_bytes", "reverse_bytes", "opaque_bytes")
 
 
@@ -190,3 +190,6 @@ def _add(numbers: Counter[str], maps: dict[str, Counter[str]], role: str, counte
     pages = maps.setdefault("pages", Counter())
     for kind, count in counters.pages.items():
         pages[f"{role} {kind}"] += count
+    held_up_s = maps.setdefault("held_up_s", Counter())
+    for stage, seconds in counters.held_up_s.items():
+        held_up_s[stage] += seconds  # type: ignore[assignment]  # a counter of seconds

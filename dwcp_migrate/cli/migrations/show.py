@@ -122,6 +122,8 @@ def _data(migration: schema.Migration) -> list[tuple[str, str]]:
         ("Channels", str(counters.channels) if counters.channels and migration.state != "ended" else ""),
         ("Round trip", f"{counters.rtt_s * 1000:.1f} ms" if counters.rtt_s else ""),
         ("CPU of this side", output.duration(counters.cpu_s) if counters.cpu_s else ""),
+        ("Waited for", held_up(counters.held_up_s)),
+        ("Sent as it is", output.size(counters.unclassified_bytes) if counters.unclassified_bytes else ""),
     ]
 
 
@@ -139,6 +141,12 @@ def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
 def _counted(counts: dict[str, int]) -> str:
     """Say how many of each kind; the destination does not look what a connection carries."""
     return ", ".join(f"{count} {kind}".strip() for kind, count in counts.items() if count)
+
+
+def held_up(held_up_s: dict[str, float]) -> str:
+    """Say what the pipeline waited for, the longest first: `link 12 s, qemu 1.5 s`."""
+    longest_first = sorted(held_up_s.items(), key=lambda item: -item[1])
+    return ", ".join(f"{stage} {output.duration(seconds)}" for stage, seconds in longest_first if seconds > 0)
 
 
 def _phases(migration: schema.Migration, now: float) -> str:

@@ -140,6 +140,7 @@ def _running(now: float) -> tuple[_Column, ...]:
         _Column("Ratio", 80, output.ratio, number=True),
         _Column("Ch", 120, lambda one: str(one.counters.channels), number=True),
         _Column("Time", 110, lambda one: output.duration(one.duration_s(now)), number=True),
+        _Column("Waits for", 130, _waits_for),
         _Column("ETA", 0, lambda one: output.duration(one.eta_s), number=True),
     )
 
@@ -155,6 +156,12 @@ _ENDED: Final = (
     _Column("Ratio", 60, output.ratio, number=True),
     _Column("Note", 110, history.note, fits=True),
 )
+
+
+def _waits_for(migration: schema.Migration) -> str:
+    """What most of its time went to; a destination does not know."""
+    held_up_s = migration.counters.held_up_s
+    return max(held_up_s, key=lambda stage: held_up_s[stage]) if held_up_s else ""
 
 
 def _bar(migration: schema.Migration) -> RenderableType:

@@ -12,5 +12,6 @@ Modules:
     receive_queue: receive queue
     segment: unit that the transport carries
     send_queue: send queue
+    usage: time of a link's thread and its channels, by what it is spent on
     window: window of raw bytes in flight between the two QEMUs
 """

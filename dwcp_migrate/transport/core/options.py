@@ -62,6 +62,11 @@ class LinkCounters:
         retained_segments: sent and not acknowledged (gauge).
         retained_bytes: their encoded bytes (gauge).
         queued_bytes: encoded bytes that no channel has taken yet (gauge).
+        under_way_bytes: in the kernel's hands and not acknowledged by the peer's, as of the last tick (gauge).
+        thread_busy_s: time in which the link's thread encrypted, decrypted and called its receiver.
+        blocked_s: time in which it slept with bytes to send, since no channel took more.
+        receiver_limited: share of their sending time in which the peer's kernel had no room, since the last tick
+            but one (gauge).
         channel_errors: by class name of the error, channels that never came up or broke the protocol.
     """
 
@@ -77,6 +82,10 @@ class LinkCounters:
     retained_segments: int = 0
     retained_bytes: int = 0
     queued_bytes: int = 0
+    under_way_bytes: int = 0
+    thread_busy_s: float = 0.0
+    blocked_s: float = 0.0
+    receiver_limited: float = 0.0
     channel_errors: dict[str, int] = field(default_factory=dict)
 
 

@@ -138,6 +138,8 @@ class Channel:
         received_bytes: frames taken out of it.
         retransmits: packets sent again, as of the last look.
         under_way_bytes: in the kernel and not acknowledged, as of the last look.
+        busy_s: time in which the kernel had something of it to send, as of the last look.
+        receiver_limited_s: of that, time in which the peer's kernel had no room, as of the last look.
     """
 
     def __init__(self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool) -> None:
@@ -151,6 +153,7 @@ class Channel:
         self.received_bytes = 0
         self.retransmits = 0
         self.under_way_bytes = 0
+        self.busy_s = self.receiver_limited_s = 0.0
         self._terms = terms
         self._reader = FrameReader()
         self._out: deque[bytes | bytearray | memoryview] = deque()
@@ -179,6 +182,7 @@ class Channel:
         """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes the rest of it too."""
         info = tcp_info.read(self.socket)
         self.retransmits, self.under_way_bytes = info.retransmits, info.under_way_bytes
+        self.busy_s, self.receiver_limited_s = info.busy_s, info.receiver_limited_s
         return info.acknowledged_bytes
 
     def advance(self, now: float, budget: int) -> list[Frame]:

@@ -33,6 +33,7 @@ from dwcp_migrate.transport.core.frames import HEADER_BYTES
 from dwcp_migrate.transport.core.options import LinkReceiver
 from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
 from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.core.usage import LinkUsage
 from dwcp_migrate.transport.io import channel as channels
 from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, ChannelPhase, Terms
 from dwcp_migrate.units import KIB
@@ -56,6 +57,7 @@ class LinkThread:
     Attributes:
         lock: guards `state`.
         state: the protocol.
+        usage: what the thread spends its time on.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LinkThread:
         self._numbers = 0
         self._errors: Counter[str] = Counter()
         self._gone_sent = self._gone_received = self._gone_retransmits = 0
+        self.usage = LinkUsage(now)
         self._ticked_at = now
         self._asleep = False
         self._finished = False
@@ -156,7 +159,13 @@ class LinkThread:
 
     def _turn(self) -> None:
         self._dial(monotonic())
-        for descriptor, mask in self._epoll.poll(self._timeout()):
+        timeout, blocked = self._timeout()
+        if timeout:
+            self.usage.sleeps(monotonic(), blocked=blocked)
+        ready = self._epoll.poll(timeout)
+        if timeout:
+            self.usage.wakes(monotonic())
+        for descriptor, mask in ready:
             if descriptor == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
                 continue
@@ -172,13 +181,14 @@ class LinkThread:
             self._tick(now)
         self._write()
 
-    def _timeout(self) -> float:
-        """How long to wait: not at all if a channel could go on now."""
+    def _timeout(self) -> tuple[float, bool]:
+        """How long to wait, not at all if a channel could go on now; and whether bytes wait for a channel meanwhile."""
         with self.lock:
             self._asleep = False
             now = monotonic()
             if self._again or self._accepted or (self._ready and self.state.has_work(now)):
-                return 0.0
+                return 0.0, False
+            blocked = self.state.up > 0 and self.state.has_work(now)
             self._asleep = bool(self._ready)
             held_s = self.state.pacer.wait_s(now) if self._ready and self.state.outbox.waiting else TICK_S
         timeout = min(TICK_S, held_s)
@@ -186,7 +196,7 @@ class LinkThread:
             up, pending = self._counts()
             soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._controller.count)
             timeout = timeout if soon is None else min(timeout, soon)
-        return timeout
+        return timeout, blocked
 
     def _advance(self, channel: Channel, *, writable: bool) -> None:
         """Let a channel read, and go on with its greeting or with what it could not write."""
@@ -394,6 +404,7 @@ class LinkThread:
             elif channel.phase is ChannelPhase.UP:
                 with contextlib.suppress(OSError), self.lock:
                     self.state.progress(now, channel.number, channel.delivered_bytes())
+        self.usage.tick(self._channels.values())
         self._owing.update(self._ready)
         with self.lock:
             verdicts = self.state.tick(now)
@@ -404,7 +415,7 @@ class LinkThread:
                         up=self.state.up,
                         acknowledged_bytes=self.state.outbox.acknowledged_bytes,
                         waiting=self.state.outbox.waiting,
-                        under_way_bytes=sum(channel.under_way_bytes for channel in self._channels.values()),
+                        under_way_bytes=self.usage.under_way_bytes,
                         rtt_s=self.state.rtt_s,
                         held=self.state.pacer.bytes_per_s > 0,
                     ),

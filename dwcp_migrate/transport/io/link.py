@@ -118,6 +118,10 @@ class Link:
                 retained_segments=state.outbox.retained_segments,
                 retained_bytes=state.outbox.retained_bytes,
                 queued_bytes=state.outbox.queued_bytes,
+                under_way_bytes=self._carrier.usage.under_way_bytes,
+                thread_busy_s=self._carrier.usage.busy_s(monotonic()),
+                blocked_s=self._carrier.usage.blocked_s(monotonic()),
+                receiver_limited=self._carrier.usage.receiver_limited,
                 channel_errors=errors,
             )
 

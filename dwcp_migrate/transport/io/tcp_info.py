@@ -8,8 +8,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-BYTES: Final = 148
-"""Up to tcpi_notsent_bytes (Linux 4.6)."""
+BYTES: Final = 184
+"""Up to tcpi_rwnd_limited (Linux 4.10)."""
 
 _MSS_AT: Final = 16
 _UNACKED_AT: Final = 24
@@ -17,6 +17,8 @@ _RTT_AT: Final = 68
 _TOTAL_RETRANS_AT: Final = 100
 _BYTES_ACKED_AT: Final = 120
 _NOTSENT_AT: Final = 144
+_BUSY_AT: Final = 168
+_RECEIVER_LIMITED_AT: Final = 176
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,16 @@ class TcpInfo:
         retransmits: packets sent again so far.
         acknowledged_bytes: that the peer's kernel has acknowledged so far.
         under_way_bytes: in the socket, sent or not, and not acknowledged.
+        busy_s: time in which it had something to send.
+        receiver_limited_s: of that, time in which the peer's window was full: who reads there is slow, not the path.
     """
 
     rtt_s: float = 0.0
     retransmits: int = 0
     acknowledged_bytes: int = 0
     under_way_bytes: int = 0
+    busy_s: float = 0.0
+    receiver_limited_s: float = 0.0
 
 
 def parse(data: bytes) -> TcpInfo:
@@ -45,7 +51,10 @@ def parse(data: bytes) -> TcpInfo:
     (mss,) = struct.unpack_from("=I", data, _MSS_AT)
     (unacknowledged,) = struct.unpack_from("=I", data, _UNACKED_AT)
     (unsent,) = struct.unpack_from("=I", data, _NOTSENT_AT)
-    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged, unacknowledged * mss + unsent)
+    (busy_us,) = struct.unpack_from("=Q", data, _BUSY_AT)
+    (receiver_us,) = struct.unpack_from("=Q", data, _RECEIVER_LIMITED_AT)
+    under_way = unacknowledged * mss + unsent
+    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged, under_way, busy_us / 1e6, receiver_us / 1e6)
 
 
 def read(sock: socket.socket) -> TcpInfo:

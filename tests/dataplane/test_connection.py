@@ -1,0 +1,37 @@
+"""The outgoing half of a connection: what is kept until it is acknowledged, and what its end leaves."""
+
+import pytest
+
+from dwcp_migrate.dataplane.buffers import BufferPool
+from dwcp_migrate.dataplane.connection import Outlet
+from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
+from dwcp_migrate.dataplane.qemu_socket import CancelledError
+
+
+def outlet(gate: Gate) -> Outlet:
+    return Outlet(0, lambda _segment: None, gate)
+
+
+def test_what_is_kept_counts_as_in_flight_until_it_is_acknowledged() -> None:
+    gate = Gate(FixedWindow())
+    out = outlet(gate)
+    first, second = (out.retain(memoryview(bytes(size)), None) for size in (100, 50))
+    assert gate.in_flight_bytes == 150
+    out.acknowledged(first)
+    assert gate.in_flight_bytes == 50
+    out.acknowledged(second)
+    assert (gate.in_flight_bytes, out.empty) == (0, True)
+
+
+def test_nothing_is_kept_or_counted_once_the_connection_is_dropped() -> None:
+    gate = Gate(FixedWindow())
+    out = outlet(gate)
+    out.retain(memoryview(bytes(100)), None)
+    out.drop()
+    lease = BufferPool().lease()
+    with pytest.raises(CancelledError):
+        out.retain(memoryview(bytes(100)), lease)
+    assert gate.in_flight_bytes == 0
+    lease.release()  # nobody else holds it
+    with pytest.raises(AssertionError):
+        lease.hold()
