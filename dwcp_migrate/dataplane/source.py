@@ -105,6 +105,7 @@ class SourceSession(LinkSession):
         self._shared = SharedPipeline(self._gate, stage, BufferPool(), self._qemu_idle)
         self._told = ""
         self._reverse = PendingBytes()
+        self._was_linked = False
         self._blocks = RamBlocks()
         self._parsers: dict[int, StreamParser] = {}
         self._recorder = self._make_recorder()
@@ -135,6 +136,12 @@ class SourceSession(LinkSession):
             self._recorder.connection(number) if self._recorder is not None else None,
         )
         connection.attach(Endpoint(sock), reader)
+
+    def on_channels(self, up: int) -> None:
+        """See `LinkSession.on_channels`; the first channel is what the agent waits for before it hands QEMU over."""
+        if up and not self._was_linked:
+            self._was_linked = True
+            self.report(Happened(event="link-up"))
 
     def on_segment(self, segment: Segment) -> None:
         """A piece of a return path came."""

@@ -1,6 +1,7 @@
 """Migrations that this host's hook announced and that may arrive. No IO, no clock: `now` is an argument.
 
-The rule: nobody makes this host dial a waiting QEMU unless libvirt prepared one, and one announcement opens the door
+The rule: nobody makes this host dial a waiting QEMU unless libvirt prepared one, as its hook says or it itself when it
+is asked; and one announcement opens the door
 `SESSIONS_PER_ANNOUNCEMENT` times: QEMU's stream and libvirt's NBD disk copy. While a session that used an announcement
 runs, the announcement stays: the memory follows hours after a large disk. Once libvirt has said how the domain's
 migration ended, nothing of it is left to claim.
@@ -59,6 +60,17 @@ class Announcements:
             del self._by_uuid[next(iter(self._by_uuid))]
         sessions = before.sessions if before else 0
         self._by_uuid[uuid] = Announcement(uuid, name, now, now, sessions=sessions)
+
+    def knows(self, uuid: str) -> bool:
+        """Whether the domain's migration was announced and has not ended, used up or not."""
+        return uuid in self._by_uuid
+
+    def returned(self, uuid: str, now: float) -> None:
+        """A session that `use` gave `uuid` to ended before anything of it reached QEMU: its door is open again."""
+        found = self._by_uuid.get(uuid)
+        if found is not None:
+            found.uses_left = min(SESSIONS_PER_ANNOUNCEMENT, found.uses_left + 1)
+        self.ended(uuid, now)
 
     def pending(self, now: float) -> list[Announcement]:
         """Announcements that still open a door, oldest first."""

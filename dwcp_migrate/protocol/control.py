@@ -80,6 +80,9 @@ HINTS: Final = {
 }
 """What to do about a refusal, by code, where something can be done."""
 
+WITHDRAWN: Final = "withdrawn"
+"""Result in `Close` of a migration of which nothing was sent: the source carries it by itself."""
+
 _LENGTH: Final = struct.Struct(">I")
 _Text = Annotated[str, Meta(max_length=256)]
 _Uuid = Annotated[str, Meta(max_length=36)]

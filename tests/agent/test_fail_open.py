@@ -1,11 +1,16 @@
 """What must never cost a migration: real agents on two hosts, plain TCP in the place of QEMU, one fault a test."""
 
+import contextlib
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from dwcp_migrate.agent.migrations.outgoing import LINK_S_MAX
 from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.dataplane.process_pool import SPARES
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange
 
 Hosts = tuple[Host, Host]
@@ -149,3 +154,49 @@ def test_an_agent_that_is_back_is_asked_at_once(hosts: Hosts) -> None:
     assert source.ended()[0].passthrough_reason == "unreachable"
     destination.start()
     assert migrate(hosts).passthrough_reason == ""
+
+
+def stop_data_processes(host: Host) -> list[int]:
+    """Have all waiting data processes take what they are given and say nothing; returns them."""
+
+    def waiting() -> list[int]:
+        # A child that has not executed its program yet must not be stopped: its parent waits for it.
+        return [pid for pid in host.descendants() if b"dataplane.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    host.wait(lambda _: len(waiting()) == SPARES)
+    stopped = waiting()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def test_a_link_port_that_answers_and_then_carries_nothing_is_given_up_before_the_first_byte(hosts: Hosts) -> None:
+    source, destination = hosts
+    start(hosts)
+    stop_data_processes(destination)
+    announce(destination, "vm", UUID)
+    with echoing(destination.listen()) as brought:
+        began = time.monotonic()
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
+        took_s = time.monotonic() - began
+    assert brought == [b"stream"]
+    (record,) = source.ended()
+    assert (record.result, record.passthrough_reason) == ("completed", "no-link")
+    assert "no channel came up" in said(record)["passthrough"]
+    assert took_s < LINK_S_MAX + 4.0
+    assert source.status().totals.passthrough == {"no-link": 1}
+    destination.wait(lambda status: status.migrations == [])
+    assert destination.history() == []  # it was withdrawn: nothing is said of a migration that was none here
+
+
+def test_what_is_withdrawn_may_be_carried_the_next_time(hosts: Hosts) -> None:
+    source, destination = hosts
+    start(hosts)
+    stopped = stop_data_processes(destination)
+    assert migrate(hosts).passthrough_reason == "no-link"
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):  # the one that was taken has been ended
+            os.kill(pid, signal.SIGCONT)
+    with echoing(destination.listen()):
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"  # announced before, not again
+    assert source.ended()[0].passthrough_reason == ""

@@ -24,6 +24,15 @@ def test_an_announcement_opens_the_stream_and_the_disks_and_no_more() -> None:
     assert opened == ["a"] * SESSIONS_PER_ANNOUNCEMENT + [""]
 
 
+def test_a_session_that_was_withdrawn_opens_its_door_again() -> None:
+    announcements = announced("a")
+    for _ in range(SESSIONS_PER_ANNOUNCEMENT + 2):
+        assert use(announcements, 1.0) == "a"
+        announcements.returned("a", 2.0)
+    assert announcements.knows("a")
+    assert not announcements.knows("b")
+
+
 def test_an_announcement_is_good_until_its_lifetime_ends() -> None:
     assert use(announced("a"), LIFETIME_S) == "a"
     assert use(announced("a"), LIFETIME_S + 0.001) == ""

@@ -134,11 +134,9 @@ class StatusViews:
     async def _peer(self, peer: PeerConfig) -> PeerView:
         """Look at every address of a peer, and ask at the first that answers."""
         runtime, addresses = self._runtime, ways(peer)
-        connected = await asyncio.gather(
-            *(runtime.control.connect(peer, address) for address in addresses), return_exceptions=True
-        )
+        pinged = await asyncio.gather(*(self._ping(peer, address) for address in addresses), return_exceptions=True)
         errors = {
-            address: error for address, error in zip(addresses, connected, strict=True) if isinstance(error, DwcpError)
+            address: error for address, error in zip(addresses, pinged, strict=True) if isinstance(error, DwcpError)
         }
         silent = {address: str(error) for address, error in errors.items()}
         not_redirected = runtime.directory.without_address.get(peer.name, "")

@@ -52,6 +52,7 @@ class DataProcessHandle:
         self._ledger = ledger
         self._progress_at = steady_clock()
         self._finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._linked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         process.on_message = self._take
         process.on_returned = self._take_back
         self.returned: list[tuple[socket, socket | None]] = []
@@ -84,6 +85,8 @@ class DataProcessHandle:
     def _take(self, message: FromWorker) -> None:
         match message:
             case Happened():
+                if message.event == "link-up" and not self._linked.done():
+                    self._linked.set_result(None)
                 self._ledger.change(self.identity, lambda record: happened(record, message, wall_clock()))
             case WorkerProgress(counters=counters):
                 now = steady_clock()
@@ -93,6 +96,18 @@ class DataProcessHandle:
                 self._finished.set_result(message)
             case _:
                 pass
+
+    async def link(self, timeout_s: float) -> str:
+        """Wait until a source has a channel to its peer; returns why it has none, or nothing."""
+        waited: list[asyncio.Future[Any]] = [self._linked, self._finished, self._process.exited]
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._linked.done():
+            return ""
+        if self._finished.done():
+            return self._finished.result().detail
+        if self._process.exited.done():
+            return Crash(self._process.exited.result()).reason
+        return f"no channel came up within {timeout_s:g} s"
 
     async def finish(self) -> Finished | Crash:
         """Wait for its last message or its crash, and take it into the record."""

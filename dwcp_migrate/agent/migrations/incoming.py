@@ -30,6 +30,7 @@ from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
     PBFT_SESSION,
     STATE_SESSION,
+    WITHDRAWN,
     Ask,
     Close,
     Closed,
@@ -70,6 +71,7 @@ class _Session:
     carriage: DataProcessHandle | None = None
     has_channel: bool = False
     word: Close | None = None
+    is_withdrawn: bool = False
 
 
 class Incoming:
@@ -121,7 +123,7 @@ class Incoming:
             case Close():
                 answer = self._close(peer, request)
             case Expect():
-                answer = Expected(candidates=self._names(self._candidates(request)))
+                answer = await self._expected(request)
             case Ask():
                 answer = Runs(runs=await self._recovery.runs(request.uuid))
             case Follow():
@@ -169,7 +171,9 @@ class Incoming:
         if code:
             return refused(code)
         if not self._candidates(request) and runtime.config.policy.require_announcement:
-            return refused("not-announced")
+            await self._ask_libvirt()
+            if not self._candidates(request):
+                return refused("not-announced")
         judged = await self._permits.judge(request.session_id.hex(), peer, request.permit)
         code = judged.code or self._objection(request)  # others were answered meanwhile
         now = steady_clock()
@@ -200,6 +204,22 @@ class Incoming:
             agreed=judged.agreed,
             remark=judged.remark[:REMARK_CHARACTERS_MAX],
         )
+
+    async def _expected(self, request: Expect) -> Expected:
+        if not self._candidates(request):
+            await self._ask_libvirt()
+        return Expected(candidates=self._names(self._candidates(request)))
+
+    async def _ask_libvirt(self) -> None:
+        """Announce what waits here for its memory: the hook was not heard, or so long ago that its word expired.
+
+        libvirt itself prepared these domains, which is all that the hook says too.
+        """
+        announcements = self._runtime.announcements
+        for domain in await self._runtime.domains.arriving():
+            if not announcements.knows(domain.uuid):
+                announcements.announce(domain.uuid, domain.name, steady_clock())
+                log.warning("migration announced by libvirt, not by its hook", domain=domain.name, uuid=domain.uuid)
 
     def _candidates(self, request: Open | Expect) -> list[Announcement]:
         """Announced domains that a request is about; a permit is for one domain and no other."""
@@ -284,6 +304,9 @@ class Incoming:
             log.error("data process crashed", migration=carriage.identity, code=outcome.code)
             await self._tell_source(session, session_id, reason)
         await carriage.gone()
+        if session.is_withdrawn:
+            self._withdraw(session_id, session, carriage.identity)
+            return
         verdict = await runtime.domains.verdict(carriage.identity)
         result = verdict.result or await self._source_word(session_id, session)
         record = runtime.ledger.get(carriage.identity)
@@ -302,6 +325,15 @@ class Incoming:
         await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
         runtime.ledger.put(ended)
         log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
+
+    def _withdraw(self, session_id: bytes, session: _Session, identity: str) -> None:
+        """Forget a migration that the source carries by itself after all; its announcement is good again."""
+        runtime = self._runtime
+        del self._sessions[session_id], self._words[session_id]
+        runtime.announcements.returned(session.announced, steady_clock())
+        runtime.domains.forget(identity)
+        runtime.ledger.discard(identity)
+        log.warning("migration withdrawn", migration=identity, why=session.word.reason if session.word else "")
 
     def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
@@ -333,6 +365,7 @@ class Incoming:
         session = self._sessions.get(request.session_id)
         if session is not None and session.peer.name == peer.name:
             session.word = request
+            session.is_withdrawn = request.result == WITHDRAWN
             if request.result != "completed" and session.carriage is not None:
                 session.carriage.abort(f"the source ended it: {request.reason}")
             self._runtime.domains.tell(request.session_id.hex(), request.uuid, request.domain)

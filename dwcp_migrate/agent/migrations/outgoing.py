@@ -5,7 +5,7 @@ connection is handed on in the order in which it was accepted, because older QEM
 else. A connection is never left waiting: it is carried, relayed or reset.
 
     accepted ──> live migration to (address, port)? ── yes: queue behind the others
-                  └─ no: ask the peer's agent ── Opened ──> StartSource, AddConnection ...
+                  └─ no: ask the peer's agent ── Opened ──> StartSource ── a channel is up ──> AddConnection ...
                                               └─ else  ──> dial onward (marked), StartRelay, AddConnection ...
 """
 
@@ -30,7 +30,7 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.protocol.control import VERSIONS, Close, Closed, Open, Opened
+from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Opened
 from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
@@ -45,6 +45,9 @@ CONNECTIONS_MAX: Final = 1024
 
 RESUMES_POSTCOPY: Final = "postcopy-resume"
 """The reason of a resumption's record for why it runs unaccelerated: libvirt's hook announces none."""
+
+LINK_S_MAX: Final = 8.0
+"""From the peer's yes to the first channel: TCP and TLS, on a busy host, of a data process that takes its time."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -150,6 +153,7 @@ class OutgoingMigration:
         self._carriage: DataProcessHandle | None = None
         self._reason = ""
         self._accelerated = False
+        self._candidates: tuple[DomainName, ...] = ()
         self._onward_address = self._link_address = key[0]
         runtime.ledger.put(
             Migration(
@@ -189,7 +193,7 @@ class OutgoingMigration:
         """Carry it to its end; returns connections that came too late to belong to it."""
         try:
             opened = await self._ask()
-            feed = await (self._start_source(opened) if opened else self._start_relay())
+            feed = (await self._start_source(opened) if opened else None) or await self._start_relay()
         except SessionError as error:
             self._reason = str(error)
             log.error("migration refused", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
@@ -315,9 +319,13 @@ class OutgoingMigration:
         runtime = self._runtime
         if self.peer is None:
             raise AssertionError("only a peer can have opened it")
+        self._candidates = opened.candidates
         runtime.domains.follow(self._id, "source", opened.candidates)
-        carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
-        self._accelerated = True
+        try:
+            carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
+        except SessionError as error:
+            await self._withdraw(self.peer, "no-data-process", str(error))
+            return None
         carriage.send(
             StartSource(
                 session_id=self.session_id,
@@ -331,8 +339,22 @@ class OutgoingMigration:
             ),
             runtime.keep_translation(),
         )
+        if problem := await carriage.link(LINK_S_MAX):
+            carriage.kill()
+            await carriage.gone()
+            await self._withdraw(self.peer, "no-link", problem)
+            return None
+        self._accelerated = True
         log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
         return asyncio.get_running_loop().create_task(self._feed_source(carriage))
+
+    async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
+        """Carry it without the peer after all: nothing of QEMU's has been read yet."""
+        word = Close(session_id=self.session_id, result=WITHDRAWN, reason=message)
+        with contextlib.suppress(DwcpError):
+            control = self._runtime.control
+            await control.ask(peer, self._link_address, word, Closed, control.connect_timeout_s)
+        self._pass_through(code, message)
 
     async def _feed_source(self, carriage: DataProcessHandle) -> None:
         number = 0
@@ -344,7 +366,7 @@ class OutgoingMigration:
     async def _start_relay(self) -> "asyncio.Task[None] | None":
         """Dial onward for the connections that wait, and start a relay with the first that succeeds."""
         runtime = self._runtime
-        runtime.domains.follow(self._id, "source", ())
+        runtime.domains.follow(self._id, "source", self._candidates)
         while not self._connections.empty():
             pair = await self._dial_onward(self._connections.get_nowait())
             if pair is None:

@@ -82,17 +82,6 @@ class ControlClient:
         self._mark = mark
         self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
 
-    async def connect(self, peer: PeerConfig, address: str) -> None:
-        """Make sure of a connection to a peer's agent at one of its addresses; it is kept for requests.
-
-        Raises:
-            PeerUnreachableError: no connection in time.
-            CertificateError: either side's certificate was not accepted.
-                ConfigError: this host's TLS files cannot be read.
-        """
-        key = (peer.name, address, peer.port)
-        self._keep(key, self._take(key) or await self._connect(peer, address))
-
     async def ask(
         self, peer: PeerConfig, address: str, request: Request, answer: type[M], timeout_s: float = ANSWER_S_MAX
     ) -> M:

@@ -14,6 +14,7 @@ from dwcp_migrate.agent.peers.directory import SilentPeers, numeric
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, PeerUnreachableError
+from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 
 HEAD_START_S: Final = 1.0
 """Of one address before the next is tried beside it: two round trips of any usual link."""
@@ -37,7 +38,7 @@ async def reach(
         silent: addresses that are not tried now; one that lets time pass without an answer joins them.
 
     Raises:
-        DwcpError: none answered, as `ControlClient.connect` says it.
+        DwcpError: none answered, as `ControlClient.ask` says it.
     """
     known = {address: silent.get(peer.name, address, steady_clock()) for address in addresses} if silent else {}
     tried = [address for address in addresses if known.get(address) is None]
@@ -47,7 +48,7 @@ async def reach(
 
     async def attempt(address: str) -> str:
         try:
-            await control.connect(peer, address)
+            await control.ask(peer, address, Ping(versions=VERSIONS), Pong, control.connect_timeout_s)
         except DwcpError as error:
             if silent is not None and isinstance(error.__cause__, TimeoutError):
                 silent.add(peer.name, address, code_of(error), str(error), steady_clock())

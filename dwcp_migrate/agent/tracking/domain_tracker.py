@@ -7,7 +7,7 @@ libvirtd every answer is "unknown".
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,9 @@ from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
 LEAVING_S_MAX: Final = 0.3
 """For libvirt to say which domains leave, before the peer is asked: 1 ms for each four of them, 0.25 s for a thousand.
 All of it only where there are more, or where one hangs that did not before."""
+
+ARRIVING_S_MAX: Final = 1.0
+"""For libvirt to say which domains wait for their memory; asked once where no hook announced a migration."""
 
 POLL_S: Final = 1.0
 """Between two looks at the jobs of running migrations; libvirt itself refreshes them at that pace."""
@@ -147,6 +150,17 @@ class DomainTracker:
         free = [found for found in domains if found.uuid not in tied | incoming]
         leaving = [found for found in free if found.job or found.condition == "postcopy-failed"]
         return bool(leaving) and all(found.condition == "postcopy-failed" for found in leaving)
+
+    async def arriving(self) -> tuple[DomainName, ...]:
+        """Domains that wait here for their memory, as far as libvirt says so within `ARRIVING_S_MAX`."""
+        waiting = [found for found in await self._domains(ARRIVING_S_MAX) or [] if found.condition == "migrating"]
+        jobs = await self._jobs_of({found.uuid for found in waiting})
+        return tuple(DomainName(found.uuid, found.name) for found in waiting if not _is_outgoing(jobs.get(found.uuid)))
+
+    async def _jobs_of(self, uuids: Collection[str]) -> Mapping[str, JobStatistics | None]:
+        if self._watcher is None or not uuids:
+            return {}
+        return await self._watcher.jobs(uuids, ARRIVING_S_MAX)
 
     async def listed(self) -> list[DomainInfo]:
         """Domains that are active here, with the jobs of those that are known to move; none where libvirt is silent."""
@@ -395,6 +409,10 @@ class DomainTracker:
             return None
         error = job.error if job and job.success is False else ""
         return MigrationVerdict("failed", error)
+
+
+def _is_outgoing(job: JobStatistics | None) -> bool:
+    return job is not None and job.outgoing
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

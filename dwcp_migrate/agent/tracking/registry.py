@@ -100,6 +100,11 @@ class MigrationRegistry:
         self._publish(Update(at=self._now(), state=self.state, migration=record))
         self.on_change(before, record)
 
+    def discard(self, identity: str) -> None:
+        """Drop a running record of what did not become a migration; it is counted nowhere."""
+        self._running.pop(identity, None)
+        self._publish(Update(at=self._now(), state=self.state))
+
     def change(self, identity: str, change: Callable[[Migration], Migration]) -> None:
         """Replace a running record by `change` of it; one that is gone stays gone."""
         record = self._running.get(identity)

@@ -85,7 +85,7 @@ class LinkState:
         outbox: what we owe the peer.
         inbox: what came from it.
         pacer: the rate that bulk is held to.
-        channels_lost: channels that died, retired ones not counted.
+        channels_lost: channels that died, neither retired ones nor those that ended with the link counted.
         link_losses: times that the last channel died.
     """
 
@@ -146,6 +146,11 @@ class LinkState:
         return self.outbox.waiting and not self.pacer.wait_s(now)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether this side has ended the link: channels that end now are not lost."""
+        return self._close is not None
+
+    @property
     def close_sent(self) -> bool:
         """Whether CLOSE went out on every channel that is up."""
         return self._close is not None and all(health.close_sent for health in self._channels.values())
@@ -170,14 +175,15 @@ class LinkState:
             return False
         if in_order and health.retire_sent and health.retire_received:
             self.outbox.received(channel, self.outbox.ledger_length(channel))
-        else:
+        elif not self.is_closing:
             self.channels_lost += 1
         self.outbox.channel_lost(channel)
         self._repeat_state()
         if self._channels:
             return False
         self._lost_since = now
-        self.link_losses += 1
+        if not self.is_closing:
+            self.link_losses += 1
         return True
 
     def retire(self, channel: int) -> None:

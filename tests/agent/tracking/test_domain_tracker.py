@@ -150,3 +150,15 @@ async def test_a_resumption_is_told_by_libvirt_s_state_of_all_that_leaves(
     watcher.running[UUID] = domain(1000)
     assert await domains.resumes_postcopy() is False
     await domains.close()
+
+
+async def test_domains_that_wait_for_their_memory_are_told_from_those_that_leave(tmp_path: Path) -> None:
+    leaving = DomainInfo(OTHER, "leaving", MEMORY_BYTES, JobStatistics(outgoing=True), "migrating")
+    waiting = DomainInfo(UUID, "guest", MEMORY_BYTES, None, "migrating")
+    paused = DomainInfo("other", "paused", MEMORY_BYTES, None, "paused")
+    watcher = FakeWatcher([leaving, waiting, paused])
+    domains = DomainTracker(watcher, MigrationRegistry(MigrationHistory(tmp_path), time.time))
+    assert await domains.arriving() == ()  # libvirt is not connected yet
+    await domains.start()
+    assert await domains.arriving() == (DomainName(UUID, "guest"),)
+    await domains.close()

@@ -389,6 +389,16 @@ def test_a_retired_channel_ends_without_a_loss() -> None:
         assert (state.channels_lost, state.outbox.resent_pieces) == (0, 0)
 
 
+def test_channels_that_end_with_the_link_are_not_lost() -> None:
+    state = LinkState(0.0, 120.0)
+    for channel in (1, 2):
+        state.channel_up(0.0, channel)
+    state.channel_down(1.0, 1)
+    state.close()
+    assert state.channel_down(2.0, 2)
+    assert (state.channels_lost, state.link_losses) == (1, 0)
+
+
 def test_close_says_every_acknowledgement_first_on_every_channel() -> None:
     state = one_channel()
     state.receive(0.0, 1, Frame(FrameKind.SEGMENT, 0, 0))
