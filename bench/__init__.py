@@ -3,6 +3,7 @@
 Modules:
     compare_qemu: encoder and decoder against QEMU's own multifd zstd, level 1, on the same memory in the same run
     compare_rebalancer: ours against Meta's `rebalancer` (PyPI), same fleets, one run
+    page: the page of figures beside the specification, docs/benchmarks.md
     event_loop: event loop of a replica's or client's process
     fleets: fleets made for measurements, their simulation
     frame: frame of all benchmark suites
