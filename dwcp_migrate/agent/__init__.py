@@ -2,6 +2,8 @@
 
     daemon, context, systemd, tasks   start, reload and stop; what all rooms share; readiness; supervised tasks
     instance_lock    one agent for one set of directories
+    log_budget       lines in the log that anybody may cause
+    effective        configuration in force: the file's, less what only a restart changes
     http             control API and metrics
     intake           redirected connections, link port, hook
     migrations       outgoing and incoming migrations

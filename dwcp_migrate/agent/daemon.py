@@ -20,14 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from msgspec.structs import replace
-
 from dwcp_migrate import __version__
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
+from dwcp_migrate.agent.effective import exempted, keeping_listeners
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
@@ -37,9 +36,10 @@ from dwcp_migrate.agent.http.status import StatusViews
 from dwcp_migrate.agent.instance_lock import InstanceLock
 from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
-from dwcp_migrate.agent.intake.listeners import LinkIntake, RedirectIntake, explicit_intake
+from dwcp_migrate.agent.intake.link import LinkIntake
+from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
-from dwcp_migrate.agent.intake.redirect import Redirection, exemption
+from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
@@ -58,12 +58,12 @@ from dwcp_migrate.config import Config, PeerConfig, load
 from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
-from dwcp_migrate.hypervisor.base import DomainWatcher, Exemption, Interceptor, WatcherState
+from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.cgroups import foreign_groups, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
-from dwcp_migrate.transport.tls import make_context
+from dwcp_migrate.transport.tls import ContextCache, make_context
 
 STOP_S_MAX: Final = 90.0
 """Running migrations get this long on SIGTERM; systemd's TimeoutStopSec must be longer."""
@@ -96,7 +96,7 @@ class Agent:
         notifier: Notifier,
         worker: Sequence[str] = COMMAND,
     ) -> None:
-        config, exempt = _exempted(config)
+        config, exempt = exempted(config)
         self._path = path
         self._notifier = notifier
         self._stopping = asyncio.Event()
@@ -138,13 +138,18 @@ class Agent:
         self._views.links = self._prospect.links
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = LinkIntake(
-            lambda: _context("server", self.runtime.config),
+            partial(self._server_context, ContextCache("server")),
             self._control,
             self.incoming.channel,
             {STATE_SESSION: self.coordination.adopt, PBFT_SESSION: self.group.adopt},
+            lambda address: self.runtime.directory.by_address(address) is not None,
             self._rejected("link"),
         )
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
+
+    def _server_context(self, kept: ContextCache) -> ssl.SSLContext:
+        tls = self.runtime.config.tls
+        return kept.get(tls.ca, tls.certificate, tls.key)
 
     def _identify(self, names: list[str]) -> PeerConfig | None:
         return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
@@ -351,7 +356,7 @@ class Agent:
             log.error("reload refused", error=str(error))  # noqa: TRY400 - no bug, no trace
             raise
         runtime = self.runtime
-        runtime.config = _keeping_listeners(config, runtime.config)
+        runtime.config = keeping_listeners(config, runtime.config)
         runtime.directory = self._addresses.use(config.peers)
         runtime.silent = SilentPeers(config.link.negative_cache_s)
         runtime.announcements.lifetime_s = config.policy.announcement_s_max
@@ -397,40 +402,6 @@ class Agent:
 
 def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContext:
     return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
-
-
-def _exempted(config: Config) -> tuple[Config, Exemption]:
-    """Whom the redirect lets pass, and the configuration with the mark that follows: whoever dials reads it there."""
-    exempt = exemption(config.intercept.mark, os.geteuid())
-    return replace(config, intercept=replace(config.intercept, mark=exempt.mark)), exempt
-
-
-def _keeping_listeners(new: Config, old: Config) -> Config:
-    """Take the new configuration but for what is bound already: a restart changes that."""
-    intercept = replace(
-        new.intercept,
-        port=old.intercept.port,
-        explicit_port=old.intercept.explicit_port,
-        mark=old.intercept.mark,
-    )
-    link = replace(new.link, listen=old.link.listen, port=old.link.port)
-    return replace(
-        new,
-        name=old.name,
-        libvirt_uri=old.libvirt_uri,
-        runtime_directory=old.runtime_directory,
-        state_directory=old.state_directory,
-        metrics_listen=old.metrics_listen,
-        coordination=replace(
-            new.coordination,
-            engine=old.coordination.engine,
-            voters=old.coordination.voters,
-            election_ms=old.coordination.election_ms,
-            endpoints=old.coordination.endpoints,
-        ),
-        intercept=intercept,
-        link=link,
-    )
 
 
 def _runtime(

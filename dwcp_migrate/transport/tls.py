@@ -48,6 +48,28 @@ def make_context(side: Literal["client", "server"], ca: Path, certificate: Path,
     return context
 
 
+class ContextCache:
+    """A context for connections of any number, made anew when one of its files changed.
+
+    Whoever can reach a port makes the agent need one: reading three files and parsing them is too much for that.
+    """
+
+    def __init__(self, side: Literal["client", "server"]) -> None:
+        self._side: Literal["client", "server"] = side
+        self._kept: tuple[tuple[object, ...], ssl.SSLContext] | None = None
+
+    def get(self, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+        """See `make_context`; what it raises is raised at each call."""
+        try:
+            files = [(path, path.stat()) for path in (ca, certificate, key)]
+        except OSError:
+            return make_context(self._side, ca, certificate, key)  # it says what is wrong
+        state = tuple((path, found.st_mtime_ns, found.st_size, found.st_ino) for path, found in files)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, make_context(self._side, ca, certificate, key))
+        return self._kept[1]
+
+
 def check_peer_name(certificate: Mapping[str, Any] | None, name: str) -> None:
     """Demand that the certificate carries `name` among its DNS names, as it is: no wildcards, no common name.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
-from dwcp_migrate.agent.intake.listeners import LinkIntake
+from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.agent.peers.client import ControlClient
@@ -90,6 +90,7 @@ class GroupHost:
             control,
             lambda _id, _sock: False,
             {PBFT_SESSION: self.group.adopt},
+            lambda _: True,
             lambda _: None,
         )
         self._listener = AcceptLoop(listen("127.0.0.1", self.peer.port), self._link.take, lambda _: None).start()

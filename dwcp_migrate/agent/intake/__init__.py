@@ -3,7 +3,9 @@
 Modules:
     accept_loop: listening TCP socket and the task that accepts on it
     hook_server: hook socket
-    listeners: agent's TCP listeners
+    admission: room for connections that have not shown yet who they are
+    link: link port, which peers dial
+    listeners: ways by which QEMU's connections come in
     loopback: loopback listeners of redirected connections
     redirect: redirect as the agent wants it
 """
