@@ -1,10 +1,10 @@
 """The host as the agent needs it: libvirt's events and inventory, the nftables redirect, the hook's announcements.
 
-    base, fake, fake_inventory      the interfaces, and stand-ins that the contract tests hold to the same behaviour
-    libvirt_events, inventory       libvirtd: events and statistics of domains; hosts and domains for placement
+    base, fake                      the interfaces, and stand-ins that the contract tests hold to the same behaviour
+    libvirt_events                  libvirtd: events and statistics of domains
+    inventory                       hosts and domains for placement, and migrations among them
     libvirt_calls, libvirt_facts    its calls on threads of their purpose, with time-outs; what its answers mean
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
-    migration_options               virsh's options of a migration as libvirt's flags and parameters
     intercept, network              the redirect of migration connections, and the host's addresses
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
     hook, announcements             what libvirt's hook says of incoming migrations

@@ -1,6 +1,7 @@
 """Plans carried out: the fleet as it is, execution of moves, the journal that a plan resumes from.
 
 Modules:
+    compatibility: hosts that cannot run a guest, and why
     executor: execution of a plan, step by step
     failures: refused migrations, as a plan remembers them
     fleet_constraints: rules, limits and moves in flight of the cluster state, applied to a fleet
@@ -8,6 +9,7 @@ Modules:
     move_cost: cost of a move, as predicted or measured by the local agent
     plan_journal: journal of a plan, from which it resumes
     shared_state: the cluster state as placement reads it, through the local agent
+    storage: storage that hosts share
     watched_migration: one migration, with a bound on its time
     workspace: fleet, rules, forecasts and journal of one command
 """

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError, UnfinishedError
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.failures import remembering
 from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
@@ -226,7 +226,7 @@ class PlanRun:
         try:
             if not hosts.runs(step, step.source):
                 return f"{step.domain} does not run on {step.source} any more"
-            hosts.hypervisors.host(hosts.addresses[step.destination].ours)
+            hosts.hypervisors.ping(hosts.addresses[step.destination].ours)
         except HypervisorError as error:
             return str(error)
         return ""

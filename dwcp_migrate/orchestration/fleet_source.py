@@ -5,6 +5,8 @@ networks) is asked anew each time; what it cannot know (racks, rules, maintenanc
 written whole or not at all.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +19,11 @@ from msgspec import Meta
 from dwcp_migrate.config import Config
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import HypervisorError, PlacementError
-from dwcp_migrate.hypervisor.inventory import DomainFacts, HostFacts, Hypervisors
+from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
+from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
+from dwcp_migrate.hypervisor.inventory.hypervisors import Hypervisors
+from dwcp_migrate.orchestration.compatibility import Compatibility
+from dwcp_migrate.orchestration.storage import StorageMap
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import (
     MEMORY,
@@ -43,8 +49,19 @@ SETTINGS_BYTES_MAX: Final = 64 * MIB
 OVERCOMMIT: Final = 4.0
 """vCPUs to cores where the settings name none."""
 
-RESERVED_MIB: Final = 1024.0
-"""Of a host's memory, for itself, where the settings name none."""
+RESERVED_MIB_MIN: Final = 1024.0
+"""Of a host's memory, for itself, where the settings name none; of larger ones RESERVED_SHARE."""
+
+RESERVED_SHARE: Final = 0.02
+
+QEMU_MIB: Final = 128.0
+"""A QEMU's code, heap, device models and video memory; 80 to 150 MiB resident beside the guest's on x86-64."""
+
+VCPU_MIB: Final = 8.0
+"""A vCPU's thread and the kernel's state of it, as KubeVirt counts it."""
+
+TABLES_SHARE: Final = 1 / 512
+"""Page tables: eight bytes for each 4 KiB."""
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,10 +82,12 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         demand: what domains are promised beside vCPUs and memory, by domain and resource.
+        shared: paths that all hosts reach the same, where libvirt cannot show it.
     """
 
     hosts: dict[Name, HostSettings] = {}
     demand: dict[Name, Amounts] = {}
+    shared: list[str] = []
     rules: Annotated[list[Rule], Meta(max_length=RULES_MAX)] = []
     reserve_hosts: Annotated[int, Meta(ge=0)] = 0
     policy: PlacementPolicy = PlacementPolicy()
@@ -145,12 +164,14 @@ class LibvirtFleet:
         uris: of each host, as this host reaches it.
         settings: read anew for each snapshot.
         known: facts of hosts that answered before: one that is silent now is `down` and keeps its size.
+        copies_storage: migrations copy writable disks that are not shared.
     """
 
     hypervisors: Hypervisors
     uris: Mapping[str, str]
     settings: Callable[[], FleetSettings]
     known: dict[str, HostFacts]
+    copies_storage: bool = False
 
     def snapshot(self) -> Fleet:
         """See `FleetSource.snapshot`. A host that does not answer is down, and its domains are unknown."""
@@ -165,33 +186,23 @@ class LibvirtFleet:
             else:
                 hosts[name], domains[name] = answer
                 self.known[name] = answer[0]
-        models = self._cpu_models(hosts, domains)
-        fleet = assemble(FleetFacts(hosts, domains, models, silent, self.known), self.settings())
+        settings = self.settings()
+        judged = Compatibility(hosts, StorageMap(hosts, settings.shared), self._cpu_refusal, self.copies_storage)
+        fleet = assemble(FleetFacts(hosts, domains, silent, self.known), settings, judged)
         check(fleet)
         return fleet
+
+    def _cpu_refusal(self, host: str, cpu: CpuFacts) -> str:
+        try:
+            return self.hypervisors.cpu_refusal(self.uris[host], cpu)
+        except HypervisorError as error:
+            return str(error)  # a host that cannot say so does not offer it
 
     def _ask(self, uri: str) -> tuple[HostFacts, list[DomainFacts]] | HypervisorError:
         try:
             return self.hypervisors.host(uri), self.hypervisors.domains(uri)
         except HypervisorError as error:
             return error
-
-    def _cpu_models(
-        self, hosts: Mapping[str, HostFacts], domains: Mapping[str, list[DomainFacts]]
-    ) -> dict[str, list[str]]:
-        """Keys of the guests' CPUs that each host offers; asked once for each CPU and host."""
-        cpus = {one.cpu_key: one.cpu for found in domains.values() for one in found if one.cpu_key}
-        offered: dict[str, list[str]] = {}
-        for name in hosts:
-            offered[name] = []
-            for key, cpu in cpus.items():
-                own = any(one.cpu_key == key and not one.arriving for one in domains.get(name, ()))
-                try:
-                    if own or self.hypervisors.accepts(self.uris[name], cpu):
-                        offered[name].append(key)
-                except HypervisorError:
-                    continue  # a host that cannot say so does not offer it
-        return offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,22 +211,26 @@ class FleetFacts:
 
     Attributes:
         hosts: those that answered, by name; `domains` of each.
-        models: keys of guests' CPUs that each offers.
         silent: the others, and what was heard instead of an answer.
         known: facts of hosts as they last answered.
     """
 
     hosts: Mapping[str, HostFacts]
     domains: Mapping[str, list[DomainFacts]]
-    models: Mapping[str, list[str]] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, HostFacts] = field(default_factory=dict)
 
 
-def assemble(facts: FleetFacts, settings: FleetSettings) -> Fleet:
-    """Make a fleet of facts and settings. No IO."""
+def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) -> Fleet:
+    """Make a fleet of facts and settings.
+
+    Args:
+        facts: of libvirt.
+        settings: of the operator.
+        judged: says which hosts cannot run a guest.
+    """
     names = [*facts.hosts, *facts.silent]
-    found = _domains(facts.domains, settings)
+    found = _domains(facts.domains, settings, judged)
     called = names_of(found)
     rules = [
         msgspec.structs.replace(rule, domains=kept)
@@ -227,6 +242,7 @@ def assemble(facts: FleetFacts, settings: FleetSettings) -> Fleet:
         domains=found,
         rules=rules,
         reserve_hosts=settings.reserve_hosts,
+        bars=judged.bars,
     )
 
 
@@ -240,10 +256,7 @@ def names_of(domains: Iterable[Domain]) -> dict[str, list[str]]:
 
 def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
     facts, own = fleet.hosts.get(name) or fleet.known.get(name), settings.hosts.get(name, HostSettings())
-    capacity: dict[str, float] = {}
-    if facts is not None:
-        huge = {huge_name(size): float(count) for size, count in facts.huge_pages.items()}
-        capacity = {VCPUS: float(facts.cpus), MEMORY: facts.memory_bytes / MIB, **huge}
+    capacity = _capacity(facts, fleet.domains.get(name, ())) if facts is not None else {}
     cells = [Cell(vcpus=cell.cpus, memory_mib=cell.memory_bytes / MIB) for cell in facts.cells] if facts else []
     unread = [one.name for one in fleet.domains.get(name, ()) if one.trouble and not one.memory_bytes]
     return Host(
@@ -253,11 +266,8 @@ def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
         region=own.region,
         capacity={**capacity, **own.capacity},
         overcommit={VCPUS: OVERCOMMIT, **own.overcommit},
-        reserve={MEMORY: min(RESERVED_MIB, capacity.get(MEMORY, 0.0) / 4), **own.reserve},
+        reserve={MEMORY: reserved_mib(capacity.get(MEMORY, 0.0)), **own.reserve},
         cells=cells,
-        cpu_models=fleet.models.get(name, []) or ["none"],
-        storage=facts.pools if facts else [],
-        networks=facts.networks if facts else [],
         state="down" if name in fleet.silent else own.state,
         note=fleet.silent.get(name, ""),
         closed=f"how large {', '.join(unread)} is cannot be read there" if unread else "",
@@ -265,7 +275,25 @@ def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
     )
 
 
-def _domains(domains: Mapping[str, list[DomainFacts]], settings: FleetSettings) -> list[Domain]:
+def _capacity(facts: HostFacts, guests: Iterable[DomainFacts]) -> dict[str, float]:
+    """What a host has for guests: huge pages are those that guests have and those that are free."""
+    taken: Counter[int] = Counter()
+    for one in guests:
+        if one.huge_page_bytes:
+            taken[one.huge_page_bytes] += math.ceil(one.memory_bytes / one.huge_page_bytes)
+    huge = {
+        huge_name(bytes_): float(min(count, facts.huge_free.get(bytes_, count) + taken[bytes_]))
+        for bytes_, count in facts.huge_pages.items()
+    }
+    return {VCPUS: float(facts.cpus), MEMORY: facts.memory_bytes / MIB, **huge}
+
+
+def reserved_mib(memory_mib: float) -> float:
+    """Memory that a host of a size keeps for itself where the settings name none."""
+    return min(max(RESERVED_MIB_MIN, memory_mib * RESERVED_SHARE), memory_mib / 4)
+
+
+def _domains(domains: Mapping[str, list[DomainFacts]], settings: FleetSettings, judged: Compatibility) -> list[Domain]:
     """The domains of a fleet, known by their UUIDs; names that several bear are told apart by the host."""
     found = [(host, facts) for host, there in domains.items() for facts in there]
     arriving = {_identity(facts): host for host, facts in found if facts.arriving}
@@ -284,6 +312,7 @@ def _domains(domains: Mapping[str, list[DomainFacts]], settings: FleetSettings) 
             arriving="" if facts.arriving else arriving.get(_identity(facts), ""),
             ambiguous=_ambiguous(facts, placed.get(_identity(facts), []), bearers[facts.name]),
             settings=settings,
+            judged=judged,
         )
         for host, facts in runs
     ]
@@ -302,8 +331,16 @@ def _ambiguous(facts: DomainFacts, places: list[str], bearers: list[str]) -> str
     return ""
 
 
-def _domain(host: str, facts: DomainFacts, *, arriving: str, ambiguous: str, settings: FleetSettings) -> Domain:
-    stays = ambiguous
+def _domain(
+    host: str,
+    facts: DomainFacts,
+    *,
+    arriving: str,
+    ambiguous: str,
+    settings: FleetSettings,
+    judged: Compatibility,
+) -> Domain:
+    stays = ambiguous or judged.ties(host, facts)
     if facts.trouble:
         stays = f"libvirt cannot be asked about it: {facts.trouble}"
     elif facts.arriving:
@@ -316,9 +353,7 @@ def _domain(host: str, facts: DomainFacts, *, arriving: str, ambiguous: str, set
         host=host,
         arriving="" if ambiguous else arriving,
         demand={**_demand(facts), **settings.demand.get(facts.name, {})},
-        cpu_model=facts.cpu_key,
-        storage=facts.pools,
-        networks=facts.networks,
+        bars=[name for name in (judged.judge(host, facts), judged.clash(host, facts)) if name],
         cells=facts.cells,
         movable=not stays and not facts.migrating,
         stays=stays,
@@ -331,10 +366,19 @@ def huge_name(size_bytes: int) -> str:
 
 
 def _demand(facts: DomainFacts) -> dict[str, float]:
-    """What a domain is promised; backed by huge pages, its memory is these and no other."""
+    """What a domain is promised; backed by huge pages, its memory is these, and only QEMU's own is normal memory."""
+    own_mib = overhead_mib(facts)
     if facts.huge_page_bytes:
-        return {VCPUS: float(facts.vcpus), huge_name(facts.huge_page_bytes): facts.memory_bytes / facts.huge_page_bytes}
-    return {VCPUS: float(facts.vcpus), MEMORY: facts.memory_bytes / MIB}
+        pages = math.ceil(facts.memory_bytes / facts.huge_page_bytes)
+        return {VCPUS: float(facts.vcpus), MEMORY: own_mib, huge_name(facts.huge_page_bytes): float(pages)}
+    return {VCPUS: float(facts.vcpus), MEMORY: facts.memory_bytes / MIB + own_mib}
+
+
+def overhead_mib(facts: DomainFacts) -> float:
+    """Memory that QEMU and the kernel need for a domain beside its own."""
+    if not facts.memory_bytes:
+        return 0.0
+    return QEMU_MIB + VCPU_MIB * facts.vcpus + facts.memory_bytes / MIB * TABLES_SHARE
 
 
 def read_settings(path: Path) -> FleetSettings:

@@ -15,8 +15,8 @@ import msgspec
 
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.inventory import GuestId, Hypervisors, JobFacts
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, Hypervisors, JobFacts
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.fleet_source import HostAddress
 from dwcp_migrate.placement.plan import Step
 from dwcp_migrate.units import format_bytes, format_rate

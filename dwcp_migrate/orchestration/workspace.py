@@ -19,8 +19,8 @@ from dwcp_migrate.api.schema import Measured
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
-from dwcp_migrate.hypervisor.inventory import LibvirtHypervisors
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.hypervisors import LibvirtHypervisors
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.executor import PlanExecutor, Watcher
 from dwcp_migrate.orchestration.fleet_constraints import for_new, rules_of, within
 from dwcp_migrate.orchestration.fleet_source import (

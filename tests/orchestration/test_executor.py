@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import HypervisorError, PlacementError, UnfinishedError
-from dwcp_migrate.hypervisor.inventory import GuestId
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions, TimeoutAction
+from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions, TimeoutAction
 from dwcp_migrate.orchestration import watched_migration
 from dwcp_migrate.orchestration.executor import FRUITLESS_MAX, PlanExecutor
 from dwcp_migrate.orchestration.fleet_source import FleetSettings

@@ -7,14 +7,17 @@ import pytest
 
 from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.hypervisor.inventory import CellFacts, DomainFacts, HostFacts
+from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
+from dwcp_migrate.hypervisor.inventory.host_description import CellFacts, HostFacts, capabilities_facts
 from dwcp_migrate.orchestration.fleet_source import (
     FleetFile,
     FleetSettings,
     HostAddress,
     HostSettings,
     addresses,
+    overhead_mib,
     read_settings,
+    reserved_mib,
     write_settings,
 )
 from dwcp_migrate.placement.fleet import encode
@@ -30,25 +33,58 @@ def test_the_fleet_is_what_libvirt_and_the_settings_say(world: World) -> None:
         memory_bytes=64 * GIB,
         cells=[CellFacts(cpus=4, memory_bytes=32 * GIB)] * 2,
         huge_pages={GIB: 4},
-        pools=["ceph", "no:big"],
+        huge_free={GIB: 3},
     )
     own = HostSettings(rack="r1", datacentre="dc1", overcommit={"vcpus": 2.0}, capacity={"gpu": 2.0})
     world.settings = FleetSettings(hosts={"hv1": own}, demand={"vm1": {"gpu": 1.0}})
-    big = DomainFacts(
-        name="big", uuid="b", vcpus=4, memory_bytes=2 * GIB, cpu="big", cpu_key="key", huge_page_bytes=GIB
-    )
+    cpu = CpuFacts(mode="custom", model="Skylake-Server", text="<cpu/>")
+    hypervisors.cpu_refusals["hv1", "Skylake-Server"] = "Host CPU does not provide required features: avx512f"
+    big = DomainFacts(name="big", uuid="b", vcpus=4, memory_bytes=2 * GIB, cpu=cpu, huge_page_bytes=GIB)
     hypervisors.start("hv2", big)
     hypervisors.start("hv3", facts_of("vm2"))
     hypervisors.mark("hv3", "vm2", arriving=True)
-    hypervisors.dead.add("hv9")
     whole = world.source.snapshot()
     first = whole.hosts[0]
-    assert (first.rack, first.capacity["gpu"], first.capacity["hugepages_1024m"], len(first.cells)) == ("r1", 2, 4, 2)
-    assert [one.cpu_models for one in whole.hosts] == [["none"], ["key"], ["key"]]
+    assert (first.rack, first.capacity["gpu"], first.capacity["hugepages_1024m"], len(first.cells)) == ("r1", 2, 3, 2)
     found = {one.name: one for one in whole.domains}
     assert found["vm1"].demand["gpu"] == 1
-    assert found["big"].demand == {"vcpus": 4, "hugepages_1024m": 2}
+    assert found["big"].demand == {"vcpus": 4, "hugepages_1024m": 2, "memory_mib": overhead_mib(big)}
+    words = "its CPU does not offer Skylake-Server: Host CPU does not provide required features: avx512f"
+    assert whole.bars[found["big"].bars[0]] == {"hv1": words}
     assert (found["vm2"].host, found["vm2"].arriving) == ("hv2", "hv3")
+
+
+def test_memory_in_huge_pages_is_no_room_for_others(world: World) -> None:
+    gigabytes = 256
+    capabilities = capabilities_facts(
+        f"<capabilities><host><topology><cells><cell id='0'><memory unit='GiB'>{gigabytes}</memory>"
+        "<pages unit='KiB' size='4'>4194304</pages><pages unit='KiB' size='1048576'>240</pages><cpus/></cell></cells>"
+        "</topology></host></capabilities>"
+    )
+    normal = gigabytes * GIB - sum(size * count for size, count in capabilities.huge_pages.items())
+    world.hypervisors.hosts["hv3"] = HostFacts(cpus=64, memory_bytes=normal, huge_pages=capabilities.huge_pages)
+    world.hypervisors.hosts["hv2"] = HostFacts(cpus=64, memory_bytes=4 * GIB)
+    for name in ("hv1", "hv2"):
+        world.hypervisors.running[name].clear()
+    world.settings = FleetSettings()
+    for number in range(5):
+        world.hypervisors.start("hv1", facts_of(f"n{number}", 48 * GIB))
+    plan = world.drain("hv1")
+    assert plan.steps == []
+    assert len(plan.left) == 5
+    assert all("hv3: it has 15" in one.why and "memory_mib free" in one.why for one in plan.left)
+
+
+def test_a_reserve_grows_with_its_host() -> None:
+    assert [reserved_mib(mib) for mib in (2048, 16384, 262144)] == [512, 1024, 262144 * 0.02]
+
+
+def test_a_host_on_which_another_domain_of_that_name_is_defined_is_not_planned_for(world: World) -> None:
+    facts = msgspec.structs.replace(world.hypervisors.hosts["hv3"], defined={"vm3": "another", "vm5": "vm5"})
+    world.hypervisors.hosts["hv3"] = facts
+    plan = world.drain("hv1")
+    assert {step.destination for step in plan.steps if step.domain == "vm3"} == {"hv2"}
+    assert list(world.source.snapshot().bars.values()) == [{"hv3": "another domain named vm3 is defined there"}]
 
 
 def test_a_silent_host_is_down_and_keeps_its_size(world: World) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp_migrate.hypervisor.fake_inventory import FakeHypervisors
-from dwcp_migrate.hypervisor.inventory import DomainFacts, HostFacts
+from dwcp_migrate.hypervisor.inventory.domain_description import DomainFacts
+from dwcp_migrate.hypervisor.inventory.fake import FakeHypervisors
+from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.orchestration import plan_journal as journals
 from dwcp_migrate.orchestration.executor import PlanExecutor
 from dwcp_migrate.orchestration.fleet_source import (

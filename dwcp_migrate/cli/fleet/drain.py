@@ -17,7 +17,7 @@ from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.fleet_source import FleetSettings, HostSettings, write_settings
 from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
 from dwcp_migrate.placement.plan import Goal, Plan

@@ -17,7 +17,7 @@ import click
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.errors import PlacementError, UnfinishedError
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration import workspace
 from dwcp_migrate.orchestration.executor import PlanExecutor
 from dwcp_migrate.orchestration.plan_journal import Ending

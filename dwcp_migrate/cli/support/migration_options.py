@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from dwcp_migrate.hypervisor.migration_options import CONNECTIONS_MAX, MigrationOptions
+from dwcp_migrate.hypervisor.inventory.migration_options import CONNECTIONS_MAX, MigrationOptions
 
 Decorated = Callable[..., Any]
 

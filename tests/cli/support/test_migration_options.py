@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 
 
 def typed(*words: str) -> MigrationOptions:

@@ -2,7 +2,7 @@
 
 import libvirt
 
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions, flags, parameters
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions, flags, parameters
 
 PLAIN = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
 KEPT = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE

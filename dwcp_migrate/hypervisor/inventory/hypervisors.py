@@ -5,75 +5,50 @@ host, opened when it is needed; a host that does not answer is an answer too.
 """
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
-from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions, flags, parameters
+from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts, domain_facts
+from dwcp_migrate.hypervisor.inventory.host_description import (
+    HostFacts,
+    PoolFacts,
+    capabilities_facts,
+    hypervisor_cpu,
+    pool_facts,
+    volume_mark,
+)
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions, flags, parameters
 from dwcp_migrate.units import KIB, MIB, PAGE_BYTES
 
 T = TypeVar("T")
+
+ACTIVE: Final = 2
+"""The flag by which libvirt lists active pools, networks and interfaces."""
+
+UNANSWERABLE: Final = frozenset(
+    {
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+        libvirt.VIR_ERR_INVALID_ARG,
+    }
+)
+"""Codes of a libvirtd that lacks a driver, or has no KVM."""
 
 KEEPALIVE_S: Final = 5
 KEEPALIVE_COUNT: Final = 3
 """A host that dies fails our calls after 20 s instead of holding them."""
 
 DOMAINS_MAX: Final = 4096
-XML_BYTES_MAX: Final = 4 * MIB
 
-
-class CellFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A NUMA cell of a host."""
-
-    cpus: int
-    memory_bytes: int
-
-
-class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A host: pages by their size in bytes in `huge_pages`; `pools` and `networks` are those that are active."""
-
-    cpus: int
-    memory_bytes: int
-    cells: list[CellFacts] = []
-    huge_pages: dict[int, int] = {}
-    pools: list[str] = []
-    networks: list[str] = []
-
-
-class DomainFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A domain that runs, or is about to.
-
-    Attributes:
-        vcpus: that it may use, `memory_bytes` likewise.
-        arriving: it is the second half of a migration to this host.
-        migrating: it has a migration job on this host.
-        cells: NUMA cells of the guest that are bound to the host's.
-        cpu: of a guest that runs on the host's CPU: libvirt's description; `cpu_key` names it.
-        pools: storage pools that its disks come from, `networks` likewise.
-        huge_page_bytes: size of the pages that back its memory, 0 for normal ones.
-        trouble: libvirt's own words where it could not be asked about it; then sizes may be missing (0).
-    """
-
-    name: str
-    uuid: str
-    vcpus: int = 0
-    memory_bytes: int = 0
-    arriving: bool = False
-    migrating: bool = False
-    persistent: bool = False
-    cells: int = 0
-    cpu: str = ""
-    cpu_key: str = ""
-    pools: list[str] = []
-    networks: list[str] = []
-    huge_page_bytes: int = 0
-    trouble: str = ""
+MARKS_MAX: Final = 32
+"""Files of a directory pool whose inodes are compared with the other hosts', the first by name."""
 
 
 class GuestId(NamedTuple):
@@ -115,8 +90,15 @@ class Hypervisors(Protocol):
             HypervisorError: it does not answer.
         """
 
-    def accepts(self, uri: str, cpu: str) -> bool:
-        """Whether the host's CPU offers what a guest's CPU needs.
+    def ping(self, uri: str) -> None:
+        """Ask whether it answers.
+
+        Raises:
+            HypervisorError: it does not.
+        """
+
+    def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
+        """Why the host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
 
         Raises:
             HypervisorError: it does not answer.
@@ -169,16 +151,19 @@ class LibvirtHypervisors:
 
     def host(self, uri: str) -> HostFacts:
         """See `Hypervisors.host`."""
-        return self._ask(uri, _host)
+        return self._ask(uri, read_host)
 
     def domains(self, uri: str) -> list[DomainFacts]:
         """See `Hypervisors.domains`."""
         return self._ask(uri, read_domains)
 
-    def accepts(self, uri: str, cpu: str) -> bool:
-        """See `Hypervisors.accepts`."""
-        good = (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)
-        return self._ask(uri, lambda connection: bool(connection.compareCPU(cpu, 0) in good))
+    def ping(self, uri: str) -> None:
+        """See `Hypervisors.ping`."""
+        self._ask(uri, lambda connection: connection.getInfo())
+
+    def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
+        """See `Hypervisors.cpu_refusal`."""
+        return self._ask(uri, lambda connection: cpu_refusal(connection, cpu))
 
     def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
         """See `Hypervisors.migrate`."""
@@ -269,26 +254,98 @@ def _ignore_error(_context: Any, _error: Any) -> None:
     """Every libvirt error is also raised."""
 
 
-def _host(connection: Any) -> HostFacts:
-    info, capabilities = connection.getInfo(), connection.getCapabilities()
+def read_host(connection: Any) -> HostFacts:
+    """Read the host of a libvirt connection."""
+    info, known = connection.getInfo(), capabilities_facts(connection.getCapabilities())
+    cpu, has_tpm = _hypervisor_cpu(connection)
+    huge = sum(bytes_ * count for bytes_, count in known.huge_pages.items())
     return HostFacts(
         cpus=info[2],
-        memory_bytes=info[1] * MIB,
-        cells=host_cells(capabilities),
-        huge_pages=huge_pages(capabilities),
-        pools=sorted(pool.name() for pool in _listed(connection.listAllStoragePools, 2)),
-        networks=sorted(network.name() for network in _listed(connection.listAllNetworks, 2)),
+        memory_bytes=max(0, info[1] * MIB - huge),
+        cpu_numbers=known.cpu_numbers,
+        cells=known.cells,
+        huge_pages=known.huge_pages,
+        huge_free=_free_pages(connection, known.huge_pages),
+        cpu=cpu,
+        machines=known.machines,
+        pools=[_pool(pool) for pool in _listed(connection.listAllStoragePools, ACTIVE)],
+        networks=sorted(network.name() for network in _listed(connection.listAllNetworks, ACTIVE)),
+        interfaces=_interfaces(connection),
+        has_tpm=has_tpm,
+        defined={
+            one.name(): one.UUIDString() for one in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE)
+        },
     )
 
 
 def _listed(listing: Callable[[int], list[Any]], active: int) -> list[Any]:
     """List what is active; a libvirtd without that driver has none."""
+    return _optional(lambda: listing(active)) or []
+
+
+def _optional(question: Callable[[], T]) -> T | None:
+    """Ask what not every libvirtd can answer; None where it cannot."""
     try:
-        return listing(active)
+        return question()
     except libvirt.libvirtError as error:
-        if error.get_error_code() in {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_CONNECT}:
-            return []
+        if error.get_error_code() in UNANSWERABLE:
+            return None
         raise
+
+
+def _hypervisor_cpu(connection: Any) -> tuple[CpuFacts | None, bool | None]:
+    text = _optional(lambda: connection.getDomainCapabilities(None, None, None, "kvm", 0))
+    return (None, None) if text is None else hypervisor_cpu(text)
+
+
+def _free_pages(connection: Any, pages: Mapping[int, int]) -> dict[int, int]:
+    """Huge pages that nobody uses, by size in bytes; all of them where libvirt does not say."""
+    if not pages:
+        return {}
+    sizes = [bytes_ // KIB for bytes_ in pages]
+    found = _optional(lambda: connection.getFreePages(sizes, -1, 1, 0))
+    if found is None:
+        return dict(pages)
+    return {kib * KIB: sum(cell.get(kib, 0) for cell in found.values()) for kib in sizes}
+
+
+def _interfaces(connection: Any) -> list[str] | None:
+    """Names of the host's network interfaces that are up; None where libvirt has no driver that knows them."""
+    found = _optional(lambda: connection.listAllInterfaces(ACTIVE))
+    return None if found is None else sorted(one.name() for one in found)
+
+
+def _pool(pool: Any) -> PoolFacts:
+    facts = pool_facts(pool.XMLDesc(0))
+    if facts.kind not in {"dir", "fs"}:
+        return facts
+    volumes = sorted(_listed(pool.listAllVolumes, 0), key=lambda volume: str(volume.name()))[:MARKS_MAX]
+    marks: dict[str, str] = {}
+    for volume in volumes:
+        with contextlib.suppress(libvirt.libvirtError):  # it was removed meanwhile
+            marks[volume.name()] = volume_mark(volume.XMLDesc(0))
+    return msgspec.structs.replace(facts, marks=marks)
+
+
+def cpu_refusal(connection: Any, cpu: CpuFacts) -> str:
+    """Why a host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
+
+    Raises:
+        libvirtError: another one than that it does not offer it.
+    """
+    flags = libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
+    try:
+        try:
+            connection.compareHypervisorCPU(None, cpu.arch or None, None, "kvm", cpu.text, flags)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in UNANSWERABLE:
+                raise
+            connection.compareCPU(cpu.text, flags)  # the host's CPU without what the hypervisor adds
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_CPU_INCOMPATIBLE:
+            return str(error)
+        raise
+    return ""
 
 
 def _find(connection: Any, guest: GuestId) -> Any:
@@ -368,75 +425,3 @@ def _job(domain: Any) -> str:
         if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
             return ""
         raise
-
-
-def host_cells(capabilities: str) -> list[CellFacts]:
-    """Read the NUMA cells out of libvirt's capabilities; one cell is no topology.
-
-    Raises:
-        HypervisorError: not XML, or too large.
-    """
-    cells = []
-    for cell in _parsed(capabilities).iterfind("./host/topology/cells/cell"):
-        memory = cell.findtext("memory", "0")
-        cells.append(CellFacts(cpus=len(cell.findall("./cpus/cpu")), memory_bytes=int(memory) * KIB))
-    return cells if len(cells) > 1 else []
-
-
-def huge_pages(capabilities: str) -> dict[int, int]:
-    """Read how many pages of each size beyond the normal one a host has, by size in bytes.
-
-    Raises:
-        HypervisorError: not XML, or too large.
-    """
-    found: dict[int, int] = {}
-    for pages in _parsed(capabilities).iterfind("./host/topology/cells/cell/pages"):
-        size = _size(pages, KIB, "size")
-        if size > PAGE_BYTES and int(pages.text or "0"):
-            found[size] = found.get(size, 0) + int(pages.text or "0")
-    return found
-
-
-def domain_facts(description: str) -> DomainFacts:
-    """Read what placement needs out of a domain's description.
-
-    Raises:
-        HypervisorError: not XML, or too large.
-    """
-    root = _parsed(description)
-    cpu = root.find("cpu")
-    on_host_cpu = cpu is not None and root.get("type") == "kvm"
-    text = ET.tostring(cpu, "unicode") if on_host_cpu and cpu is not None else ""
-    pages = root.find("./memoryBacking/hugepages/page")
-    backing = root.find("./memoryBacking/hugepages")
-    return DomainFacts(
-        name=root.findtext("name", ""),
-        uuid=root.findtext("uuid", ""),
-        vcpus=int(root.findtext("vcpu", "1")),
-        memory_bytes=_size(root.find("memory"), KIB),
-        cells=len(root.findall("./numatune/memnode")),
-        cpu=text,
-        cpu_key=hashlib.sha256(text.encode()).hexdigest()[:16] if text else "",
-        pools=sorted({source.get("pool", "") for source in root.iterfind("./devices/disk/source")} - {""}),
-        networks=sorted({source.get("network", "") for source in root.iterfind("./devices/interface/source")} - {""}),
-        huge_page_bytes=_size(pages, KIB, "size") if pages is not None else (2 * MIB if backing is not None else 0),
-    )
-
-
-_UNITS: Final = {"b": 1, "bytes": 1, "KiB": KIB, "k": KIB, "MiB": MIB, "M": MIB, "GiB": 1024 * MIB, "G": 1024 * MIB}
-
-
-def _size(element: "ET.Element | None", default: int, attribute: str = "") -> int:
-    if element is None:
-        return 0
-    text = element.get(attribute, "0") if attribute else (element.text or "0")
-    return int(text) * _UNITS.get(element.get("unit", ""), default)
-
-
-def _parsed(text: str) -> "ET.Element":
-    if len(text) > XML_BYTES_MAX:
-        raise HypervisorError(f"a description of {len(text)} bytes is more than {XML_BYTES_MAX}")
-    try:
-        return ET.fromstring(text)  # noqa: S314 - from the local libvirtd or a peer's, over its authenticated connection
-    except ET.ParseError as error:
-        raise HypervisorError(f"libvirt's description is no XML: {error}") from error

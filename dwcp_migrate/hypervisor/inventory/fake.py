@@ -1,4 +1,4 @@
-"""A stand-in for several libvirtds, see `inventory.Hypervisors`.
+"""A stand-in for several libvirtds, see `hypervisors.Hypervisors`.
 
 The rule: it does what they promise and nothing that they cannot do; the extra attributes play the outside world.
 """
@@ -9,8 +9,10 @@ from collections.abc import Callable  # noqa: TC003 - an attribute that others s
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.inventory import DomainFacts, GuestId, HostFacts, JobFacts
-from dwcp_migrate.hypervisor.migration_options import MigrationOptions
+from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
+from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
+from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, JobFacts
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.units import MIB
 
 
@@ -24,6 +26,7 @@ class FakeHypervisors:
         dead: URIs that do not answer.
         jobs: URI and domain of migration jobs that run, begun by nobody here; each is gone once it was asked about.
         before_migration: called with URI, domain and destination as a migration begins; what it raises fails it.
+        cpu_refusals: by URI and model, why a host does not offer a CPU; every other one it does.
         troubles: by domain, libvirt's words for one that it cannot be asked about.
         endless: domains whose migrations never converge: each goes on until it is aborted, or switched to postcopy.
         deaf: domains whose migrations cannot be ended either.
@@ -37,6 +40,7 @@ class FakeHypervisors:
         self.dead: set[str] = set()
         self.jobs: dict[tuple[str, str], str] = {}
         self.before_migration: Callable[[str, str, str], None] = _nothing
+        self.cpu_refusals: dict[tuple[str, str], str] = {}
         self.troubles: dict[str, str] = {}
         self.endless: set[str] = set()
         self.deaf: set[str] = set()
@@ -52,12 +56,12 @@ class FakeHypervisors:
         self.running[uri][facts.name] = facts
 
     def host(self, uri: str) -> HostFacts:
-        """See `inventory.Hypervisors.host`."""
+        """See `hypervisors.Hypervisors.host`."""
         self._answer(uri)
         return self.hosts[uri]
 
     def domains(self, uri: str) -> list[DomainFacts]:
-        """See `inventory.Hypervisors.domains`."""
+        """See `hypervisors.Hypervisors.domains`."""
         self._answer(uri)
         with self._lock:
             return [
@@ -65,13 +69,17 @@ class FakeHypervisors:
                 for one in self.running[uri].values()
             ]
 
-    def accepts(self, uri: str, cpu: str) -> bool:
-        """See `inventory.Hypervisors.accepts`: a host whose facts name a pool `no:CPU` does not."""
+    def ping(self, uri: str) -> None:
+        """See `hypervisors.Hypervisors.ping`."""
         self._answer(uri)
-        return f"no:{cpu}" not in self.hosts[uri].pools
+
+    def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
+        """See `hypervisors.Hypervisors.cpu_refusal`."""
+        self._answer(uri)
+        return self.cpu_refusals.get((uri, cpu.model), "")
 
     def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
-        """See `inventory.Hypervisors.migrate`."""
+        """See `hypervisors.Hypervisors.migrate`."""
         self._answer(uri)
         name = guest.name
         with self._lock:
@@ -102,7 +110,7 @@ class FakeHypervisors:
             self.running[destination][name] = self.running[uri].pop(name)
 
     def job(self, uri: str, guest: GuestId) -> JobFacts | None:
-        """See `inventory.Hypervisors.job`; one of `jobs` ends at its destination after it was seen once."""
+        """See `hypervisors.Hypervisors.job`; one of `jobs` ends at its destination after it was seen once."""
         self._answer(uri)
         destination = self.jobs.pop((uri, guest.name), "")
         if destination:
@@ -111,15 +119,15 @@ class FakeHypervisors:
         return JobFacts(passes=7, remaining_bytes=MIB, bytes_per_s=1e6, dirty_bytes_per_s=2e6) if busy else None
 
     def abort(self, uri: str, guest: GuestId) -> None:
-        """See `inventory.Hypervisors.abort`."""
+        """See `hypervisors.Hypervisors.abort`."""
         self._end(uri, guest, "operation aborted: migration out job: canceled by client")
 
     def start_postcopy(self, uri: str, guest: GuestId) -> None:
-        """See `inventory.Hypervisors.start_postcopy`."""
+        """See `hypervisors.Hypervisors.start_postcopy`."""
         self._end(uri, guest, "")
 
     def suspend(self, uri: str, guest: GuestId) -> None:
-        """See `inventory.Hypervisors.suspend`."""
+        """See `hypervisors.Hypervisors.suspend`."""
         self._end(uri, guest, "")
 
     def _go_on(self, uri: str, name: str) -> None:

@@ -1,0 +1,296 @@
+"""Libvirt's description of a domain as placement's facts (pure).
+
+It reads CPU, memory, media, networks, and what ties a domain to its host.
+"""
+
+from typing import Final
+from xml.etree import ElementTree as ET
+
+import msgspec
+
+from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.units import KIB, MIB
+
+XML_BYTES_MAX: Final = 4 * MIB
+
+CPUS_MAX: Final = 8192
+"""Numbers of a host's CPUs that a pinned guest may name."""
+
+HUGE_PAGE_BYTES: Final = 2 * MIB
+"""Of a guest that asks for huge pages of no size: the usual default of x86-64."""
+
+
+class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk of a domain that has a medium.
+
+    Attributes:
+        target: as the domain knows it (`vda`); `device` is `disk`, `cdrom` or the like.
+        kind: libvirt's type of source: `file`, `block`, `volume`, `network` and others.
+        source: path, or the volume's name in `pool`.
+        copied: by a migration that copies storage: it is a writable disk that is not shared.
+    """
+
+    target: str
+    device: str = "disk"
+    kind: str = "file"
+    source: str = ""
+    pool: str = ""
+    copied: bool = True
+
+
+class CpuFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The CPU that a guest was started with.
+
+    Attributes:
+        mode: `host-passthrough`, `maximum`, or `custom` (to which libvirt expands `host-model` of a running guest).
+        model: its name, where there is one.
+        text: libvirt's description: model, vendor and features, without the guest's own topology.
+        arch: of the guest.
+    """
+
+    mode: str
+    model: str = ""
+    text: str = ""
+    arch: str = ""
+
+    @property
+    def is_hosts_own(self) -> bool:
+        """Whether the guest sees what its host's CPU offers, whatever that is."""
+        return self.mode in {"host-passthrough", "maximum"}
+
+
+class DomainFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain that runs, or is about to.
+
+    Attributes:
+        vcpus: that it may use, `memory_bytes` likewise.
+        arriving: it is the second half of a migration to this host.
+        migrating: it has a migration job on this host.
+        persistent: it is defined on this host.
+        cells: NUMA cells of the guest that are bound to the host's.
+        cpu: of a guest that runs on the host's CPU; None for an emulated one.
+        machine: its machine type.
+        disks: those with a medium that the host must reach.
+        networks: libvirt's networks that it is connected to; `bridges` and other interfaces of the host likewise.
+        pinned_cpus: CPUs of the host that it is tied to, `pinned_cells` its NUMA cells.
+        has_tpm: an emulated one, whose state libvirt carries along.
+        huge_page_bytes: size of the pages that back its memory, 0 for normal ones.
+        ties: what keeps it on its host, whatever the others are, in words.
+        trouble: libvirt's own words where it could not be asked about it; then sizes may be missing (0).
+    """
+
+    name: str
+    uuid: str
+    vcpus: int = 0
+    memory_bytes: int = 0
+    arriving: bool = False
+    migrating: bool = False
+    persistent: bool = False
+    cells: int = 0
+    cpu: CpuFacts | None = None
+    machine: str = ""
+    disks: tuple[DiskFacts, ...] = ()
+    networks: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+    pinned_cpus: tuple[int, ...] = ()
+    pinned_cells: tuple[int, ...] = ()
+    has_tpm: bool = False
+    huge_page_bytes: int = 0
+    ties: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def domain_facts(description: str) -> DomainFacts:
+    """Read what placement needs out of a domain's description.
+
+    Raises:
+        HypervisorError: not XML, too large, or a value that libvirt would not write.
+    """
+    root = parsed(description)
+    try:
+        return _facts(root)
+    except ValueError as error:
+        raise HypervisorError(f"libvirt's description of {root.findtext('name', '')}: {error}") from error
+
+
+def _facts(root: "ET.Element") -> DomainFacts:
+    kind = root.find("./os/type")
+    machine = kind.get("machine", "") if kind is not None else ""
+    interfaces = root.findall("./devices/interface")
+    return DomainFacts(
+        name=root.findtext("name", ""),
+        uuid=root.findtext("uuid", ""),
+        vcpus=int(root.findtext("vcpu", "1")),
+        memory_bytes=size(root.find("memory"), KIB),
+        cells=len(root.findall("./numatune/memnode")),
+        cpu=_cpu(root, kind.get("arch", "") if kind is not None else ""),
+        machine=machine,
+        disks=tuple(disk for one in root.iterfind("./devices/disk") if (disk := _disk(one)) is not None),
+        networks=tuple(sorted({_source(one, "network") for one in interfaces if one.get("type") == "network"} - {""})),
+        bridges=tuple(
+            sorted(
+                {_source(one, "bridge") for one in interfaces if one.get("type") == "bridge"}
+                | {_source(one, "dev") for one in interfaces if one.get("type") == "direct"} - {""}
+            )
+        ),
+        pinned_cpus=_pinned_cpus(root),
+        pinned_cells=_pinned_cells(root),
+        has_tpm=any(one.get("type") == "emulator" for one in root.iterfind("./devices/tpm/backend")),
+        huge_page_bytes=_huge_page_bytes(root),
+        ties=tuple(_ties(root)),
+    )
+
+
+def _cpu(root: "ET.Element", arch: str) -> CpuFacts | None:
+    cpu = root.find("cpu")
+    if cpu is None or root.get("type") != "kvm":
+        return None
+    mode = cpu.get("mode", "custom")
+    model = cpu.findtext("model", "")
+    if mode == "custom" and not model:
+        return None  # a topology only: the guest's CPU is QEMU's default
+    return CpuFacts(mode=mode, model=model, text=cpu_text(cpu, mode), arch=arch)
+
+
+def cpu_text(cpu: "ET.Element", mode: str) -> str:
+    """A description of a CPU by its model, vendor and features only, so that equal CPUs have equal ones."""
+    plain = ET.Element(
+        "cpu", {"mode": mode, "match": cpu.get("match", "exact")} if mode == "custom" else {"mode": mode}
+    )
+    plain.extend(ET.Element(part.tag, part.attrib) for part in cpu if part.tag in {"model", "vendor", "feature"})
+    for copied, part in zip(plain, (one for one in cpu if one.tag in {"model", "vendor", "feature"}), strict=True):
+        copied.text = (part.text or "").strip() or None
+    return ET.tostring(plain, "unicode")
+
+
+def _disk(disk: "ET.Element") -> DiskFacts | None:
+    """A disk whose medium the host must reach; None for an empty drive, or one that may start without its medium."""
+    source, target = disk.find("source"), disk.find("target")
+    if source is None or (not source.attrib and not list(source)):
+        return None
+    device, kind = disk.get("device", "disk"), disk.get("type", "file")
+    if device in {"cdrom", "floppy"} and source.get("startupPolicy") in {"optional", "requisite"}:
+        return None
+    path = next((source.get(name, "") for name in ("file", "dev", "volume", "dir", "name") if source.get(name)), "")
+    kept = disk.find("readonly") is not None or disk.find("shareable") is not None
+    return DiskFacts(
+        target=target.get("dev", "") if target is not None else "",
+        device=device,
+        kind=kind,
+        source=path,
+        pool=source.get("pool", ""),
+        copied=device == "disk" and not kept,
+    )
+
+
+def _source(device: "ET.Element", name: str) -> str:
+    source = device.find("source")
+    return source.get(name, "") if source is not None else ""
+
+
+def _huge_page_bytes(root: "ET.Element") -> int:
+    if root.find("./memoryBacking/hugepages") is None:
+        return 0
+    page = root.find("./memoryBacking/hugepages/page")
+    return size(page, KIB, "size") if page is not None else HUGE_PAGE_BYTES
+
+
+def _pinned_cpus(root: "ET.Element") -> tuple[int, ...]:
+    vcpu = root.find("vcpu")
+    sets = [vcpu.get("cpuset", "")] if vcpu is not None and vcpu.get("placement", "static") == "static" else []
+    for name in ("vcpupin", "emulatorpin", "iothreadpin"):
+        sets += [pin.get("cpuset", "") for pin in root.iterfind(f"./cputune/{name}")]
+    return tuple(sorted({cpu for text in sets for cpu in numbers(text)}))
+
+
+def _pinned_cells(root: "ET.Element") -> tuple[int, ...]:
+    bound = [root.find("./numatune/memory"), *root.iterfind("./numatune/memnode")]
+    strict = [one.get("nodeset", "") for one in bound if one is not None and one.get("mode", "strict") == "strict"]
+    return tuple(sorted({cell for text in strict for cell in numbers(text)}))
+
+
+def numbers(text: str) -> list[int]:
+    """Read a list of numbers as libvirt writes it: `0-3,^2,8`; numbers past CPUS_MAX are refused.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.removeprefix("^").partition("-")
+        begin, end = int(first), int(last or first)
+        if not 0 <= begin <= end < CPUS_MAX:
+            raise ValueError(f"{part} is no range of CPUs")
+        chosen = set(range(begin, end + 1))
+        found = found - chosen if part.startswith("^") else found | chosen
+    return sorted(found)
+
+
+def _ties(root: "ET.Element") -> list[str]:
+    """What keeps a domain on its host, in words."""
+    devices = root.find("devices")
+    if devices is None:
+        return []
+    ties = [_device_words(one) for one in devices.iterfind("hostdev") if _is_tie(one)]
+    ties += [
+        "a network interface that is a device of the host"
+        for one in devices.iterfind("interface")
+        if one.get("type") in {"hostdev", "vdpa"} and one.find("teaming") is None
+    ]
+    if devices.find("shmem") is not None and any(one.get("role") != "master" for one in devices.iterfind("shmem")):
+        ties.append("shared memory with other guests of the host")
+    if any(one.get("type") == "virtiofs" for one in devices.iterfind("filesystem/driver")):
+        ties.append("a directory of the host that it shares by virtiofs")
+    if any(
+        one.get("type") == "mount" and one.find("driver[@type='virtiofs']") is None
+        for one in devices.iterfind("filesystem")
+    ):
+        ties.append("a directory of the host that it shares")
+    if any(one.get("type") == "passthrough" for one in devices.iterfind("tpm/backend")):
+        ties.append("the host's own TPM")
+    return ties
+
+
+def _is_tie(hostdev: "ET.Element") -> bool:
+    return hostdev.get("type") != "usb" and hostdev.find("teaming") is None
+
+
+def _device_words(hostdev: "ET.Element") -> str:
+    address = hostdev.find("./source/address")
+    if hostdev.get("type") == "mdev":
+        return (
+            f"a vGPU or another mediated device of the host ({address.get('uuid', '') if address is not None else ''})"
+        )
+    if hostdev.get("type") == "pci" and address is not None:
+        domain, bus, slot, function = (int(address.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function"))
+        return f"a passed-through PCI device of the host ({domain:04x}:{bus:02x}:{slot:02x}.{function:x})"
+    return f"a passed-through {hostdev.get('type', '')} device of the host"
+
+
+_UNITS: Final = {"b": 1, "bytes": 1, "KiB": KIB, "k": KIB, "MiB": MIB, "M": MIB, "GiB": 1024 * MIB, "G": 1024 * MIB}
+
+
+def size(element: "ET.Element | None", default: int, attribute: str = "") -> int:
+    """Read a size with its unit, in bytes; 0 where there is none.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if element is None:
+        return 0
+    text = element.get(attribute, "0") if attribute else (element.text or "0")
+    return int(text) * _UNITS.get(element.get("unit", ""), default)
+
+
+def parsed(text: str) -> "ET.Element":
+    """Parse a description.
+
+    Raises:
+        HypervisorError: not XML, or too large.
+    """
+    if len(text) > XML_BYTES_MAX:
+        raise HypervisorError(f"a description of {len(text)} bytes is more than {XML_BYTES_MAX}")
+    try:
+        return ET.fromstring(text)  # noqa: S314 - from the local libvirtd or a peer's, over its authenticated connection
+    except ET.ParseError as error:
+        raise HypervisorError(f"libvirt's description is no XML: {error}") from error
