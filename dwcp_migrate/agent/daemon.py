@@ -59,7 +59,7 @@ from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
-from dwcp_migrate.hypervisor.cgroups import foreign_groups, mount_point
+from dwcp_migrate.hypervisor.cgroups import ForeignServices, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
@@ -104,7 +104,8 @@ class Agent:
         self._planning: asyncio.Task[None] | None = None
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
-        self._redirection = Redirection(interceptor, exempt, partial(foreign_groups, mount_point()))
+        self._foreign = ForeignServices(mount_point())
+        self._redirection = Redirection(interceptor, exempt, self._foreign.groups)
         self._libvirt_was: WatcherState | None = None
         self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
@@ -125,8 +126,7 @@ class Agent:
         self.incoming.outgoing_closed = self.outgoing.closed
         self.incoming.outgoing_carries = self.outgoing.carries
         self.incoming.successor = self.group.successor
-        intake = RedirectIntake(self._redirected, self._rejected("redirect"))
-        self._loopback = LoopbackListeners(config.intercept.port, intake.take, self._rejected("redirect"))
+        self._loopback = self._redirect_listeners(config.intercept.port)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback)
         self._views.coordination = lambda: self.coordination.latest
         self._views.group = self.group.status
@@ -146,6 +146,10 @@ class Agent:
             self._rejected("link"),
         )
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
+
+    def _redirect_listeners(self, port: int) -> LoopbackListeners:
+        rejected = self._rejected("redirect")
+        return LoopbackListeners(port, RedirectIntake(self._redirected, self._foreign.opened, rejected).take, rejected)
 
     def _server_context(self, kept: ContextCache) -> ssl.SSLContext:
         tls = self.runtime.config.tls
@@ -223,8 +227,8 @@ class Agent:
             self._views.metrics_error = str(error)
             log.error("no metrics", error=str(error))  # noqa: TRY400 - no bug, no trace
 
-    def _redirected(self, sock: socket.socket, address: str, port: int) -> None:
-        self.outgoing.accepted(sock, address, port, self.runtime.directory.by_address(address))
+    def _redirected(self, sock: socket.socket, address: str, port: int, foreign: bool) -> None:  # noqa: FBT001 - told
+        self.outgoing.accepted(sock, address, port, self.runtime.directory.by_address(address), foreign=foreign)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -291,6 +295,7 @@ class Agent:
         self.incoming.kill()
         await self._addresses.close()
         await self._loopback.close()
+        self._foreign.close()
         for listener in self._listeners.values():
             await listener.close()
         await self._link.close()

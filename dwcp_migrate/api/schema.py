@@ -89,7 +89,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         not_caught: migrations that left this host past the agent, by one of `NOT_CAUGHT_CAUSES`.
         accelerated: of these, by role.
         passthrough: migrations that ran unaccelerated, by reason: a refusal's code (`session.control.REFUSALS`),
-            `unreachable`, `certificate`, `version`, `no-peer`, `draining`, `stopping`, `busy`, `limit`,
+            `unreachable`, `certificate`, `version`, `no-peer`, `foreign`, `draining`, `stopping`, `busy`, `limit`,
             `no-data-process`.
         refused: requests of peers that this agent refused, by code of `session.control.REFUSALS`.
         rejected: connections closed on a listener, by `LISTENER REASON`: `link preamble`, `link tls`,

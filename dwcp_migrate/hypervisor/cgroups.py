@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.hypervisor.base import Cgroup
+from dwcp_migrate.hypervisor.netlink.sock_diag import SocketOwners
 
 SLICE: Final = "system.slice"
 SLICE_LEVEL: Final = 1
@@ -68,3 +69,38 @@ def foreign_groups(root: Path | None) -> frozenset[Cgroup]:
             )
     except OSError:
         return frozenset()
+
+
+class ForeignServices:
+    """The services of this host that migrate no guest.
+
+    Args:
+        root: where groups of version 2 are mounted; None where they are not.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+        self._owners: SocketOwners | None = None
+        with contextlib.suppress(OSError):  # a kernel without sock_diag: nobody is known to be foreign
+            self._owners = SocketOwners()
+
+    def groups(self) -> frozenset[Cgroup]:
+        """Their groups, as they are now."""
+        return foreign_groups(self._root)
+
+    def opened(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
+        """Whether one of them opened the connection from `local` to `remote`; False where the kernel does not say.
+
+        The redirect lets their connections pass; what comes here is of a service that began just now, or of a kernel
+        whose rules know no groups.
+        """
+        groups = self.groups()
+        if not groups or self._owners is None:
+            return False
+        number = self._owners.cgroup(local, remote)
+        return any(group.number == number for group in groups)
+
+    def close(self) -> None:
+        """Close what asks the kernel."""
+        if self._owners is not None:
+            self._owners.close()

@@ -1,6 +1,5 @@
 """The established TCP connections of this network namespace, as /proc/net shows them to everybody."""
 
-import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -57,5 +56,5 @@ def _end(text: str) -> tuple[str, int]:
     digits, _, port = text.partition(":")
     words = [bytes.fromhex(digits[at : at + 8])[::-1] for at in range(0, len(digits), 8)]
     packed = b"".join(words)
-    address = ip_address(socket.inet_ntop(socket.AF_INET6 if len(packed) > 4 else socket.AF_INET, packed))  # noqa: PLR2004 - bytes of IPv4
+    address = ip_address(packed)  # not socket.inet_ntop, in whose place pysyncobj puts one for Windows
     return str(getattr(address, "ipv4_mapped", None) or address), int(port, 16)

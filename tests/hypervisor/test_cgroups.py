@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.hypervisor.base import Cgroup, Exemption, Redirect
-from dwcp_migrate.hypervisor.cgroups import SLICE, foreign_groups, is_foreign, mount_point
+from dwcp_migrate.hypervisor.cgroups import SLICE, ForeignServices, foreign_groups, is_foreign, mount_point
 from dwcp_migrate.hypervisor.intercept import NftInterceptor
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
 from tests.hypervisor.namespace import Namespace
@@ -69,6 +69,45 @@ def group() -> Iterator[tuple[Path, Cgroup]]:
     path.mkdir()
     yield path, Cgroup(len(path.relative_to(root).parts), path.stat().st_ino)
     path.rmdir()
+
+
+def connect_from(group: Path, port: int) -> tuple[subprocess.Popen[str], tuple[str, int]]:
+    """Connect to a port of loopback from a process in a control group; that process, and its end of the connection."""
+    program = (
+        "import pathlib, socket, sys\n"
+        "pathlib.Path(sys.argv[1], 'cgroup.procs').write_text('0')\n"
+        "sock = socket.create_connection(('127.0.0.1', int(sys.argv[2])))\n"
+        "print(sock.getsockname()[1], flush=True)\n"
+        "sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(group), str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, ("127.0.0.1", int(process.stdout.readline()))
+
+
+def test_whoever_opened_a_connection_is_told_by_its_group(group: tuple[Path, Cgroup]) -> None:
+    root, _ = group
+    services = [root / SLICE / name for name in ("glusterd.service", "libvirtd.service")]
+    with contextlib.ExitStack() as cleaning, socket.create_server(("127.0.0.1", 0)) as listener:
+        for made in (root / SLICE, *services):
+            made.mkdir()
+            cleaning.callback(made.rmdir)
+        asked = ForeignServices(root)
+        cleaning.callback(asked.close)
+        there = listener.getsockname()
+        said = []
+        for service in services:
+            process, here = connect_from(service, there[1])
+            said.append(asked.opened(here, there))
+            process.communicate()
+        assert said == [True, False]
+        assert not asked.opened(("127.0.0.1", 1), there)
+        assert not asked.opened(("::1", 1), ("::1", 2))
 
 
 def test_connections_of_a_foreign_group_and_of_groups_below_are_left_alone(group: tuple[Path, Cgroup]) -> None:

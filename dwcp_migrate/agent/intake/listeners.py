@@ -18,12 +18,19 @@ class RedirectIntake:
     """Takes connections that the redirect sent here.
 
     Args:
-        accepted: takes the connection, its address and its port.
+        accepted: takes the connection, its address, its port, and whether a service opened it that migrates no guest.
+        is_foreign: says that of a connection by its two ends, as whoever opened it sees them.
         rejected: counts a connection that nobody redirected.
     """
 
-    def __init__(self, accepted: Callable[[socket.socket, str, int], None], rejected: Rejected) -> None:
+    def __init__(
+        self,
+        accepted: Callable[[socket.socket, str, int, bool], None],
+        is_foreign: Callable[[tuple[str, int], tuple[str, int]], bool],
+        rejected: Rejected,
+    ) -> None:
         self._accepted = accepted
+        self._is_foreign = is_foreign
         self._rejected = rejected
 
     def take(self, sock: socket.socket) -> None:
@@ -34,7 +41,15 @@ class RedirectIntake:
             self._rejected("not-redirected")
             reset(sock)
             return
-        self._accepted(sock, *destination)
+        self._accepted(sock, *destination, self._is_foreign(_far_end(sock), destination))
+
+
+def _far_end(sock: socket.socket) -> tuple[str, int]:
+    try:
+        address, port, *_ = sock.getpeername()
+    except OSError:  # it ended already
+        return "0.0.0.0", 0  # noqa: S104 - nobody's
+    return address, port
 
 
 def explicit_intake(

@@ -49,6 +49,9 @@ RESUMES_POSTCOPY: Final = "postcopy-resume"
 LINK_S_MAX: Final = 8.0
 """From the peer's yes to the first channel: TCP and TLS, on a busy host, of a data process that takes its time."""
 
+FOREIGN: Final = "foreign"
+"""Why a connection passes through that is none of a migration."""
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 log = get_logger(component="agent")
@@ -78,9 +81,19 @@ class Outgoing:
         self._permits = permits
         self._live: dict[tuple[str, int], OutgoingMigration] = {}
 
-    def accepted(self, sock: socket.socket, address: str, port: int, peer: PeerConfig | None) -> None:
-        """Take a connection that QEMU or libvirtd opened to `address:port`; owned from now on."""
-        self._dispatch((sock, None), (address, port), peer)
+    def accepted(
+        self, sock: socket.socket, address: str, port: int, peer: PeerConfig | None, *, foreign: bool = False
+    ) -> None:
+        """Take a connection that was opened to `address:port`; owned from now on.
+
+        Args:
+            sock: the connection.
+            address: of its destination, with `port`.
+            port: of it.
+            peer: who has the address.
+            foreign: a service opened it that migrates no guest. It is relayed, whatever the fleet asks of migrations.
+        """
+        self._dispatch((sock, None), (address, port), None if foreign else peer, FOREIGN if foreign else "")
 
     def _dispatch(self, connection: Connection, key: tuple[str, int], peer: PeerConfig | None, again: str = "") -> None:
         migration = self._live.get(key)
@@ -231,7 +244,9 @@ class OutgoingMigration:
         """Ask the peer's agent; None when the migration has to pass through, with the reason in the record."""
         runtime = self._runtime
         code, message = self._own_objection()
-        if self.passthrough:
+        if self.passthrough == FOREIGN:
+            code, message = FOREIGN, "a service that migrates no guest opened it"
+        elif self.passthrough:
             code, message = self.passthrough, "as the migration before, to which its connection belonged"
         if not code and await runtime.domains.resumes_postcopy():
             code, message = RESUMES_POSTCOPY, "it resumes a postcopy that broke off"
@@ -366,7 +381,8 @@ class OutgoingMigration:
     async def _start_relay(self) -> "asyncio.Task[None] | None":
         """Dial onward for the connections that wait, and start a relay with the first that succeeds."""
         runtime = self._runtime
-        runtime.domains.follow(self._id, "source", self._candidates)
+        if self.passthrough != FOREIGN:
+            runtime.domains.follow(self._id, "source", self._candidates)
         while not self._connections.empty():
             pair = await self._dial_onward(self._connections.get_nowait())
             if pair is None:

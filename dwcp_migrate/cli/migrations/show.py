@@ -17,6 +17,7 @@ from dwcp_migrate.units import format_rate
 MEANING: Final = {
     **REFUSALS,
     "certificate": "one side does not accept the other's certificate",
+    "foreign": "no migration: a service that migrates no guest opened the connection",
     "no-peer": "the destination is no configured peer",
     "not-caught": "its connection did not come to the agent",
     "postcopy-resume": "it resumes a postcopy that broke off; libvirt's hook announces no resumption",
