@@ -40,6 +40,11 @@ DETAIL_CHARACTERS_MAX: Final = 500
 """Length of any text that came from another process."""
 
 
+LINK_CUT: Final = "the link is cut"
+NO_CONVERGENCE: Final = "does not converge"
+NO_ETA: Final = (LINK_CUT, NO_CONVERGENCE)
+"""Why a migration that runs has no estimate."""
+
 POSTCOPY_BROKE: Final = "postcopy broke off: the guest is at the destination, waiting for memory that is at the source"
 """Said only where libvirt says so: then neither host has the whole guest, and neither domain may be destroyed."""
 
@@ -86,7 +91,7 @@ class ExpectedMigration(msgspec.Struct, frozen=True, kw_only=True):
         downtime_s: for which the guest is paused.
         wire_bytes: on the channels.
         convergence: probability that precopy ends at all, 0 to 1.
-        way: what was advised: `precopy`, `warm-first`, `postcopy` or `not-now`.
+        way: what was advised: `precopy`, `postcopy` or `not-now`; 0.1.0 also said `warm-first`.
         model_time_s: median time before earlier errors corrected it.
         model_downtime_s: the same of the downtime.
         is_guest_known: an earlier migration had shown the guest.
@@ -123,6 +128,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         dirty_bytes_per_s: libvirt's measure of what the guest writes; -1 while unknown.
         eta_s: estimated time to the end; -1 while unknown.
         eta_range_s: quantiles 0.1 and 0.9 of it; None while only the rates of the moment are known.
+        eta_note: why there is no estimate, where that is known: one of `NO_ETA`.
+        guest_paused: the user has paused the guest, or `virsh migrate --timeout` has: what crosses is its downtime.
         granted_bytes_per_s: what it was granted of its link; -1 where it is not held to a rate.
         expected: what was predicted when it began; None where too little was known.
         peer_result: what the other end recorded.
@@ -151,6 +158,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     dirty_bytes_per_s: float = -1.0
     eta_s: float = -1.0
     eta_range_s: tuple[float, float] | None = None
+    eta_note: str = ""
+    guest_paused: bool = False
     granted_bytes_per_s: float = -1.0
     expected: ExpectedMigration | None = None
     peer_result: str = ""
@@ -186,7 +195,24 @@ def enter(record: Migration, state: State, now: float) -> Migration:
     """Move to a state; a move that `TRANSITIONS` does not know leaves the record as it is."""
     if state not in TRANSITIONS[record.state]:
         return record
-    return replace(record, state=state, phases=(*record.phases, MigrationPhase(state=state, at=now)))
+    record = replace(record, state=state, phases=(*record.phases, MigrationPhase(state=state, at=now)))
+    return without_eta(record, LINK_CUT if state == "waiting" else "") if state in _NEW_ETA else record
+
+
+_NEW_ETA: Final[frozenset[State]] = frozenset({"precopy", "waiting", "postcopy"})
+"""States with which an estimate of before does not hold any more."""
+
+
+def without_eta(record: Migration, note: str) -> Migration:
+    """Take the estimate down; `note` says why there is none, if that is known."""
+    if record.eta_s < 0 and record.eta_range_s is None and record.eta_note == note:
+        return record
+    return replace(record, eta_s=-1.0, eta_range_s=None, eta_note=note)
+
+
+def with_eta(record: Migration, eta_s: float, low_s: float, high_s: float) -> Migration:
+    """Take an estimate with its quantiles 0.1 and 0.9."""
+    return replace(record, eta_s=eta_s, eta_range_s=(low_s, high_s), eta_note="")
 
 
 def note(record: Migration, event: MigrationEvent) -> Migration:
@@ -259,7 +285,7 @@ def progressed(record: Migration, counters: MigrationCounters, elapsed_s: float)
         raw_bytes_per_s=_smooth(record.raw_bytes_per_s, max(0.0, raw)),
         wire_bytes_per_s=_smooth(record.wire_bytes_per_s, max(0.0, wire)),
     )
-    return record if record.eta_range_s is not None else replace(record, eta_s=_eta_s(record))
+    return record if record.eta_range_s is not None or record.eta_note else replace(record, eta_s=_eta_s(record))
 
 
 def _smooth(before: float, sample: float) -> float:
@@ -268,7 +294,8 @@ def _smooth(before: float, sample: float) -> float:
 
 def _eta_s(record: Migration) -> float:
     """Time to the end while the guest goes on writing as it does; -1 = never or unknown."""
-    net = record.raw_bytes_per_s - max(0.0, record.dirty_bytes_per_s)
+    dirty = 0.0 if record.state == "postcopy" or record.guest_paused else max(0.0, record.dirty_bytes_per_s)
+    net = record.raw_bytes_per_s - dirty
     if record.remaining_bytes < 0 or net <= 0:
         return -1.0
     return record.remaining_bytes / net
@@ -314,6 +341,8 @@ def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = 
         reason=why,
         eta_s=-1.0,
         eta_range_s=None,
+        eta_note="",
+        guest_paused=False,
         raw_bytes_per_s=0.0,
         wire_bytes_per_s=0.0,
     )

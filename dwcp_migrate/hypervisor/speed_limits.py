@@ -64,7 +64,8 @@ class SpeedLimits:
                 domain.migrateSetMaxSpeed(users, 0)
             self._keep(uuid, None)
             return
-        ours = min(users, max(1, round(bytes_per_s / MIB))) if users else max(1, round(bytes_per_s / MIB))
+        wanted = max(1, int(bytes_per_s / MIB))  # rounded down: a rate is a maximum
+        ours = min(users, wanted) if users else wanted
         if ours == users:  # the user's own is no higher than what we would set
             if is_ours:
                 domain.migrateSetMaxSpeed(users, 0)

@@ -15,6 +15,7 @@ from dwcp_migrate.api.migration import (
     happened,
     note,
     progressed,
+    with_eta,
 )
 from dwcp_migrate.protocol.worker import EVENTS, Finished, Happened, MigrationCounters
 
@@ -136,3 +137,14 @@ def test_of_a_guest_in_postcopy_it_is_never_said_that_the_source_has_it(
     assert broken.reason == "; ".join(filter(None, ["the link was lost", says]))
     assert "source" not in close(in_postcopy("postcopy", "gone"), 9.0, libvirt="failed").reason
     assert close(in_postcopy(*words, "left"), 9.0, libvirt="completed").reason == ""
+
+
+def test_an_estimate_is_taken_down_when_the_link_is_cut_and_when_postcopy_begins() -> None:
+    sent = with_eta(enter(record(), "precopy", 1.0), 14.0, 5.0, 33.0)
+    cut = enter(sent, "waiting", 2.0)
+    assert (cut.eta_s, cut.eta_range_s, cut.eta_note) == (-1.0, None, "the link is cut")
+    assert enter(cut, "precopy", 3.0).eta_note == ""
+    moved = enter(sent, "postcopy", 2.0)
+    assert (moved.eta_s, moved.eta_range_s, moved.eta_note) == (-1.0, None, "")
+    ended = close(cut, 4.0, libvirt="failed")
+    assert (ended.eta_s, ended.eta_note) == (-1.0, "")

@@ -21,6 +21,8 @@ REMOTE: Final = 0x20008086
 KEEPALIVE: Final = 0x6B656570
 CALL, REPLY, MESSAGE = 0, 1, 2
 REQUESTS_MAX: Final = 5
+UNLIMITED_MIB: Final = 8796093022207
+SET_SPEED, GET_SPEED = 207, 242
 
 OPEN, CLOSE, MEMORY, LOOKUP, FEATURE, AUTH, LIB_VERSION = 1, 2, 17, 24, 60, 66, 157
 STATE, LIST, JOB_STATS, STATS, REGISTER, DEREGISTER = 212, 273, 298, 344, 316, 317
@@ -63,6 +65,7 @@ class StubDomain:
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     state: tuple[int, int] = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
     memory_kib: int = 1 << 20
+    speed_mib: int = UNLIMITED_MIB
     job: dict[str, int] | int = field(default_factory=dict)
     is_hung: bool = False
 
@@ -167,6 +170,11 @@ class StubLibvirtd:
             return struct.pack(">ii", *domain.state)
         if procedure == MEMORY:
             return struct.pack(">Q", domain.memory_kib)
+        if procedure == GET_SPEED:
+            return struct.pack(">Q", domain.speed_mib)
+        if procedure == SET_SPEED:
+            domain.speed_mib = struct.unpack(">Q", body[-12:-4])[0]
+            return b""
         if procedure == JOB_STATS:
             return self._job_stats(domain)
         raise RefusalError(libvirt.VIR_ERR_NO_SUPPORT, f"procedure {procedure} is not of this stub")

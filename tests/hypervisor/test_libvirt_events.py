@@ -22,7 +22,7 @@ from dwcp_migrate.hypervisor.base import DomainEvent, JobStatistics
 from dwcp_migrate.hypervisor.libvirt_events import ALONE_MAX, LibvirtWatcher
 from dwcp_migrate.hypervisor.libvirt_facts import job_statistics
 from dwcp_migrate.protocol.control import DomainName
-from tests.hypervisor.stub_libvirtd import JOB_STATS, StubDomain, StubLibvirtd
+from tests.hypervisor.stub_libvirtd import JOB_STATS, UNLIMITED_MIB, StubDomain, StubLibvirtd
 
 WAIT_S = 20
 MANY: Final = 1000
@@ -222,6 +222,42 @@ async def test_a_postcopy_that_failed_and_one_that_was_resumed_are_told(tmp_path
             assert (await events.get()).kind == kind
     assert [one.condition for one in await found.domains()] == ["postcopy-failed"]
     await found.close()
+    daemon.close()
+
+
+@pytest.mark.parametrize(("users", "held"), [(UNLIMITED_MIB, 47), (10, 10), (47, 47), (100, 47)])
+async def test_a_speed_limit_never_exceeds_the_user_s_and_is_put_back(tmp_path: Path, users: int, held: int) -> None:
+    domain = StubDomain("db1", speed_mib=users)
+    daemon = StubLibvirtd(tmp_path / "libvirt.sock", [domain])
+    found = await connected(LibvirtWatcher(daemon.uri, tmp_path), lambda _: None)
+    await found.set_speed(domain.uuid, 50e6)
+    assert domain.speed_mib == held
+    await found.set_speed(domain.uuid, 0.0)
+    assert domain.speed_mib == users
+    await found.close()
+    daemon.close()
+
+
+async def test_a_speed_limit_that_a_crash_left_behind_is_put_back_by_the_next_start(tmp_path: Path) -> None:
+    """And one that the user, or the end of libvirt's job, has replaced meanwhile is not."""
+    left, replaced, gone = StubDomain("db1"), StubDomain("db2"), StubDomain("db3")
+    daemon = StubLibvirtd(tmp_path / "libvirt.sock", [left, replaced, gone])
+    crashed = await connected(LibvirtWatcher(daemon.uri, tmp_path), lambda _: None)
+    for domain in (left, replaced, gone):
+        await crashed.set_speed(domain.uuid, 256 * 1024)
+        assert domain.speed_mib == 1
+    replaced.speed_mib = 200
+    del daemon.domains[gone.uuid]
+    second = await connected(LibvirtWatcher(daemon.uri, tmp_path), lambda _: None)
+    async with asyncio.timeout(WAIT_S):
+        while second._speeds.left_behind():  # noqa: ASYNC110 - a state that is asked for
+            await asyncio.sleep(0.01)
+    assert (left.speed_mib, replaced.speed_mib) == (UNLIMITED_MIB, 200)
+    await second.set_speed(replaced.uuid, 50e6)
+    await second.set_speed(replaced.uuid, 0.0)
+    assert replaced.speed_mib == 200
+    await crashed.close()
+    await second.close()
     daemon.close()
 
 

@@ -21,7 +21,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject, with_eta
+from dwcp_migrate.agent.forecasting.predictions import DOWNTIME_S_MAX, Predictions, Subject
 from dwcp_migrate.agent.forecasting.rate_control import RateController
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tasks import Tasks
@@ -41,6 +41,12 @@ BOUND_MIN: Final = 0.6
 
 LOOK_S: Final = 10.0
 """Between two looks at the network: 6 to 15 ms of CPU each."""
+
+LIMITS_S: Final = 2.0
+"""Between two questions for the downtime limits of domains that migrate."""
+
+LIMIT_S_MAX: Final = 0.3
+"""A tick waits so long for the downtime limit of a domain that has begun to migrate, before it is predicted."""
 
 PREDICTED_S_MAX: Final = 10.0
 """A migration that is tied to its domain later than that is not predicted any more: it is half over."""
@@ -104,7 +110,8 @@ class ForecastLoop:
         self._wire_bytes = 0
         self._wire_at_look = 0
         self._other_bytes_per_s = 0.0
-        self._due = {"look": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
+        self._downtime_limits: dict[str, float] = {}
+        self._due = {"look": 0.0, "limits": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
         self._tasks = Tasks()
         self._turned = asyncio.Event()
         runtime.ledger.on_change = self._heard
@@ -150,6 +157,8 @@ class ForecastLoop:
         self._measure(running, now)
         self.forecasts.step(now)
         self._share(now)
+        if any(record.uuid and record.uuid not in self._downtime_limits for record in running):
+            await self._ask_downtime_limits()
         for record in running:
             self._estimate(record, now)
         self._take_ended({record.id for record in running})
@@ -215,9 +224,8 @@ class ForecastLoop:
         if record.expected is None and record.uuid and record.memory_bytes and record.kind == "memory" and fresh:
             told = self.predictions.tell(self.subject(record))
             ledger.change(record.id, lambda found: replace(found, expected=told.expected))
-        eta = self.predictions.eta(record)
-        if eta is not None:
-            ledger.change(record.id, lambda found: with_eta(found, eta))
+        limit = self._downtime_limits.get(record.uuid, DOWNTIME_S_MAX)
+        ledger.change(record.id, lambda found: self.predictions.estimate(found, limit))
 
     def subject(self, record: Migration) -> Subject:
         """What is to be predicted of a migration that begins."""
@@ -228,6 +236,7 @@ class ForecastLoop:
             peer=record.peer,
             rtt_s=record.counters.rtt_s,
             deadline_s=max(0.0, due_at - record.started_at) if due_at else 0.0,
+            downtime_s_max=self._downtime_limits.get(record.uuid, DOWNTIME_S_MAX),
         )
 
     def _take_ended(self, running: set[str]) -> None:
@@ -247,6 +256,7 @@ class ForecastLoop:
         now, config = steady_clock(), self._runtime.config.bandwidth
         for name, every, work in (
             ("look", LOOK_S, self._look_at_network),
+            ("limits", LIMITS_S, self._ask_downtime_limits),
             ("dirty", config.dirty_rate_interval_s, self._measure_dirty_rates),
             ("learn", config.learn_interval_s, self._learn),
         ):
@@ -274,6 +284,24 @@ class ForecastLoop:
                 self.forecasts.note(Key("interface", "other", interface.name), other, now)
                 others += other
         self._other_bytes_per_s = others
+
+    async def downtime_limit(self, uuid: str) -> float:
+        """For how long a domain's migration may pause it; QEMU's own limit where libvirt does not say."""
+        return await self._runtime.domains.downtime_limit(uuid) or DOWNTIME_S_MAX
+
+    async def _ask_downtime_limits(self) -> None:
+        """Ask for the limits of the domains that migrate: the user may change one at any time."""
+        running = self._runtime.ledger.running()
+        uuids = {record.uuid for record in running if record.role == "source" and record.uuid}
+        known = {uuid: self._downtime_limits.get(uuid, DOWNTIME_S_MAX) for uuid in uuids}
+
+        async def ask(uuid: str) -> None:
+            known[uuid] = await self.downtime_limit(uuid)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIMIT_S_MAX):
+                await asyncio.gather(*map(ask, uuids))
+        self._downtime_limits = known
 
     async def _measure_dirty_rates(self) -> None:
         for domain in await self._runtime.domains.listed():

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from msgspec.structs import replace
-
 from dwcp_migrate.agent.forecasting.series import Forecasts
-from dwcp_migrate.api.migration import ExpectedMigration, Migration
+from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, with_eta, without_eta
 from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, KnownGuest, Lesson, Pass, describe, lesson
@@ -37,6 +35,9 @@ TRANSFER_STEPS: Final = 60.0
 LOSSES_OF: Final = 5
 """Migrations to a peer whose link losses count as `lately`."""
 
+DOWNTIME_S_MAX: Final = 0.3
+"""QEMU's own limit on the pause, where the domain's is not known."""
+
 Quantity = Literal["dirty", "rewritten", "working_set", "first_share", "later_share", "encode"]
 
 
@@ -50,6 +51,7 @@ class Subject:
         peer: name of the destination.
         rtt_s: round trip to it; 0 while unknown.
         deadline_s: until when it should be over; 0 without one.
+        downtime_s_max: for how long the domain's migration may pause it (`virsh migrate-setmaxdowntime`).
     """
 
     uuid: str
@@ -57,6 +59,7 @@ class Subject:
     peer: str
     rtt_s: float = 0.0
     deadline_s: float = 0.0
+    downtime_s_max: float = DOWNTIME_S_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,7 @@ class Predictions:
         """Predict a migration that has not begun, as if it had the link for itself."""
         guest = self._guest(subject.uuid, float(subject.memory_bytes))
         link = self._link(subject.peer, guest, subject.rtt_s)
-        path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s)
+        path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s, downtime_s_max=subject.downtime_s_max)
         said = predict(guest, path)
         known = self._is_known(subject.uuid)
         time_s = _corrected(said.time_s, self._times.get(subject.peer, ()), subject.uuid, is_known=known)
@@ -133,28 +136,35 @@ class Predictions:
         steps = predict(guest, Path(bytes_per_s=link, rtt_s=rtt_s)).time_s.median
         return self._forecasts.carries(peer, steps, silent=True)
 
-    def eta(self, record: Migration) -> Range | None:
-        """Time to the end of a migration that runs; None while nothing is known of what is left."""
+    def estimate(self, record: Migration, downtime_s_max: float = DOWNTIME_S_MAX) -> Migration:
+        """Estimate the time to the end of a migration that runs, or take down an estimate that does not hold."""
         if record.remaining_bytes < 0 or record.state not in {"precopy", "switchover"}:
-            return None
+            return record
+        link = self._share_of_link(record)
+        if link is None:
+            return record
         guest = self._guest(record.uuid, float(record.remaining_bytes))
         watched = self._watched.get(record.id)
         if record.dirty_bytes_per_s > 0:
             guest = dataclasses.replace(guest, dirty_bytes_per_s=Range.around(record.dirty_bytes_per_s, 1.3))
-        # The last estimate says for how long; a prediction only to find that would double the tick's work.
-        link = self._forecasts.carries(record.peer, record.eta_s if record.eta_s > 0 else TRANSFER_STEPS)
-        if record.granted_bytes_per_s > 0:
-            link = Range.around(record.granted_bytes_per_s, 1.2)
-        if link is None:
-            return None
+        if record.guest_paused:
+            guest = dataclasses.replace(guest, dirty_bytes_per_s=Range.exactly(0.0))
         later = watched is not None and len(watched.passes) > 0
         # Something has passed already (done_s), so that setting up does not count once more.
-        done_s = 1e-9
-        said = predict(guest, Path(bytes_per_s=link, rtt_s=record.counters.rtt_s), done_s=done_s, later=later)
+        path = Path(bytes_per_s=link, rtt_s=record.counters.rtt_s, downtime_s_max=downtime_s_max)
+        said = predict(guest, path, done_s=1e-9, later=later)
         if not said.converges:
-            return None
+            return without_eta(record, NO_CONVERGENCE)
         scored = self._times.get(record.peer, ())
-        return _corrected(said.time_s, scored, record.uuid, is_known=self._is_known(record.uuid))
+        eta = _corrected(said.time_s, scored, record.uuid, is_known=self._is_known(record.uuid))
+        return with_eta(record, eta.median, eta.low, eta.high)
+
+    def _share_of_link(self, record: Migration) -> Range | None:
+        """What a migration that runs will get of its link; None while nothing is known."""
+        if record.granted_bytes_per_s > 0:
+            return Range.around(record.granted_bytes_per_s, 1.2)
+        # The last estimate says for how long; a prediction only to find that would double the tick's work.
+        return self._forecasts.carries(record.peer, record.eta_s if record.eta_s > 0 else TRANSFER_STEPS)
 
     def carried(self, record: Migration, bytes_per_s: float) -> None:
         """Take in what a second of a migration put on the wire, in which the path held it up."""
@@ -302,10 +312,3 @@ def _one(value: float | None) -> tuple[float, ...]:
 
 def _three(value: Range) -> tuple[float, float, float]:
     return (value.low, value.median, value.high)
-
-
-def with_eta(record: Migration, eta: Range | None) -> Migration:
-    """Take an estimate into the record."""
-    if eta is None:
-        return record
-    return replace(record, eta_s=eta.median, eta_range_s=(eta.low, eta.high))

@@ -3,6 +3,7 @@
 The rule: one domain alone is held to no rate unless head-room is asked for, and what is learned of a link is never
 only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,
 which are held, leave. Where head-room holds all of them, the brake is let go for `PROBE_S` every `PROBE_EVERY_S`.
+`bandwidth.link_bytes_per_s_max` is a ceiling over all of that, at every moment and whether links are shared or not.
 
 A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
 the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
@@ -21,6 +22,7 @@ from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate
+from dwcp_migrate.bandwidth.allocation.ceiling import capped
 from dwcp_migrate.bandwidth.allocation.usage import Usage
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
@@ -109,14 +111,13 @@ class RateController:
         return self._rates.get(identity, 0.0)
 
     def _running(self) -> list[Migration]:
-        """Source migrations that can be held: their data process carries something, and it is known whose it is.
+        """Source migrations that can be held: their data process carries something.
 
-        Before that there is nobody to be told a rate, or two sessions of one domain would look like two domains. After
-        it, until libvirt has said how it ended, the link is the others'.
+        Before that there is nobody to be told a rate. After it, until libvirt has said how it ended, the link is the
+        others'.
         """
-        running = self._ledger.running()
-        known = (one for one in running if one.role == "source" and one.peer and _domain(one))
-        return [one for one in known if one.state != "opening" and not one.is_delivered]
+        mine = (one for one in self._ledger.running() if one.role == "source" and one.peer)
+        return [one for one in mine if one.state != "opening" and not one.is_delivered]
 
     def update(self, config: BandwidthConfig, other_bytes_per_s: float, now: float) -> None:
         """Share every link anew. `now` is seconds since the epoch."""
@@ -125,7 +126,7 @@ class RateController:
         self._first = {peer: names for peer, names in self._first.items() if peer in peers}
         for peer in sorted(peers):
             mine = [record for record in running if record.peer == peer]
-            self._share(peer, mine, config, other_bytes_per_s, now)
+            self._hold_all(mine, self._shares(peer, mine, config, other_bytes_per_s, now), config.link_bytes_per_s_max)
         alive = {record.id for record in running}
         self.usage.keep(alive)
         gone = self._rates.keys() - alive
@@ -134,23 +135,24 @@ class RateController:
             if uuid := self._slowed.pop(identity, ""):
                 self._set_speed(uuid, 0.0)  # libvirt would hold the domain's next migration to it
 
-    def _share(
-        self, peer: str, mine: list[Migration], config: BandwidthConfig, other_bytes_per_s: float, now: float
-    ) -> None:
+    def _shares(
+        self, peer: str, running: list[Migration], config: BandwidthConfig, other_bytes_per_s: float, now: float
+    ) -> dict[str, tuple[float, float]]:
+        """For those of a peer's migrations that are held or granted something: the rate (0 for none) and the grant.
+
+        Two sessions whose domain is not known could be of one domain, and would look like two: they are left out.
+        """
+        mine = [record for record in running if _domain(record)]
         carries = self._forecasts.carries(peer, FORECAST_STEPS)
-        has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s or config.link_bytes_per_s_max)
+        has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s)
         is_certain = all(record.domain or record.uuid for record in mine)
         domains: dict[str, list[Migration]] = {}
         for record in mine:
             if is_certain or record.kind == "memory":
                 domains.setdefault(_domain(record), []).append(record)
-            else:
-                self._hold(record, 0.0, -1.0)
-        if carries is None or not config.share or not (len(domains) > 1 or has_headroom):
+        if carries is None or not config.share or not (len(domains) > 1 or (domains and has_headroom)):
             self._first[peer] = set(domains)
-            for record in mine:
-                self._hold(record, 0.0, -1.0)
-            return
+            return {}
         speed = config.link_bytes_per_s_max or float("inf")
         capacity = LinkCapacity(
             forecast_bytes_per_s=carries.low,
@@ -165,14 +167,24 @@ class RateController:
         grants = {grant.identity: grant for grant in allocated}
         free = self._free(peer, grants, now, has_headroom=has_headroom)
         self._first[peer] = {max(grants.values(), key=_size).identity}
+        shares: dict[str, tuple[float, float]] = {}
         for name, sessions in domains.items():
             rate = max(grants[name].rate_bytes_per_s, ALIVE_BYTES_PER_S)
             has_memory = any(one.kind == "memory" for one in sessions)
             for record in sessions:
-                if record.kind == "disk" and has_memory:
-                    self._hold(record, 0.0, -1.0)
-                else:
-                    self._hold(record, 0.0 if name in free else rate, rate)
+                if record.kind == "memory" or not has_memory:
+                    shares[record.id] = (0.0 if name in free else rate, rate)
+        return shares
+
+    def _hold_all(self, running: list[Migration], shares: dict[str, tuple[float, float]], ceiling: float) -> None:
+        """Put shares in force; under a ceiling everyone is held, and whoever gets less is told first."""
+        found = {record.id: shares.get(record.id, (0.0, -1.0)) for record in running}
+        if ceiling:
+            rates = capped({identity: rate for identity, (rate, _) in found.items()}, ceiling)
+            found = {identity: (rate, rate) for identity, rate in rates.items()}
+        for record in sorted(running, key=lambda one: found[one.id][0] > self.rate(one.id)):
+            rate, granted = found[record.id]
+            self._hold(record, rate, granted, change_min=0.0 if ceiling else CHANGE_MIN)
 
     def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
         """Which domains are not held: the one with most, or for a moment all, so that the link can be measured."""
@@ -198,7 +210,7 @@ class RateController:
             working_set_bytes=self._working_set_bytes(record) * later_share,
             rate_bytes_per_s_max=max(ALIVE_BYTES_PER_S, self.usage.most(record.id)),
             deadline_s=wish.due_at - now if wish.due_at else None,
-            is_switching=record.state in {"switchover", "postcopy"},
+            is_switching=record.state in {"switchover", "postcopy"} or record.guest_paused,
             is_first=is_first,
         )
 
@@ -217,9 +229,9 @@ class RateController:
             known = self._forecasts.known(Key("domain", "working_set", record.uuid), SAMPLES_KEPT)
         return max(known, default=float(max(1, record.memory_bytes)))
 
-    def _hold(self, record: Migration, rate: float, granted: float) -> None:
+    def _hold(self, record: Migration, rate: float, granted: float, change_min: float) -> None:
         before = self._rates.get(record.id, 0.0)
-        changed = (rate > 0) != (before > 0) or abs(rate - before) > CHANGE_MIN * max(rate, before)
+        changed = (rate > 0) != (before > 0) or abs(rate - before) > change_min * max(rate, before)
         if changed:
             self._rates[record.id] = rate
             if not record.passthrough_reason:

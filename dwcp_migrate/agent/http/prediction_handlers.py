@@ -60,6 +60,7 @@ class PredictionHandlers:
             peer=known.name,
             rtt_s=await self._rtt(known),
             deadline_s=deadline_s,
+            downtime_s_max=await self._planner.downtime_limit(found.uuid),
         )
         told = self._planner.predictions.tell(subject)
         return Predicted(

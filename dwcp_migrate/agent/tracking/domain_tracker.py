@@ -365,6 +365,9 @@ class DomainTracker:
             self._ledger.change(
                 followed.identity, lambda record: replace(record, iteration=max(record.iteration, event.number))
             )
+        if event.kind in {"paused", "unpaused"}:
+            is_paused = event.kind == "paused"
+            self._ledger.change(followed.identity, lambda record: replace(record, guest_paused=is_paused))
         if event.kind == "postcopy-failed" and followed.verdict is None:
             followed.verdict = MigrationVerdict("failed")  # it goes on with connections, and a record, of its own
         ending = _ENDINGS.get(event.kind)

@@ -2,6 +2,7 @@
 
 Modules:
     allocator: shares a link between the migrations that cross it, by need first and by weight for the rest
+    ceiling: rates of all migrations of a link under a ceiling
     ordering: in which order migrations over one link are soonest done
     usage: estimate of the rate that a migration can use, from the rate that it used
 """

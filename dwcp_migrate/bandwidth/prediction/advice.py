@@ -1,7 +1,8 @@
-"""Advice before a migration, with its reason: precopy, warm first, postcopy, or not now (pure).
+"""Advice before a migration, with its reason: precopy, postcopy, or not now (pure).
 
 The rule: the mildest that works. Precopy risks nothing but time; postcopy risks the guest if the link is lost on the
-way; waiting costs nothing but waiting. The reason names the figures that it rests on.
+way; waiting costs nothing but waiting. The reason names the figures that it rests on. Nothing is advised that no
+command can do: `virsh migrate` is precopy, `virsh migrate --postcopy` is postcopy.
 """
 
 from dataclasses import dataclass
@@ -10,16 +11,10 @@ from typing import Final, Literal
 from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction
 from dwcp_migrate.units import format_bytes, format_rate
 
-Way = Literal["precopy", "warm-first", "postcopy", "not-now"]
+Way = Literal["precopy", "postcopy", "not-now"]
 
 CONVERGENCE_SURE: Final = 0.9
 """Share of the scenarios in which precopy must converge to be advised."""
-
-WARM_SHARE_MAX: Final = 0.25
-"""Of the memory: with a smaller working set most pages copied beforehand are still right."""
-
-WARM_TIME_S_MIN: Final = 60.0
-"""A migration that is over sooner is not worth preparing."""
 
 STEADY: Final = 0.3
 """Low quantile of the link over its median, under which a postcopy guest would stand still too often."""
@@ -57,7 +52,7 @@ def advise(
     if link.median <= 1.0:
         return Advice("not-now", "the link carries nothing that could be measured")
     if prediction.convergence >= CONVERGENCE_SURE:
-        return _precopy(guest, prediction, deadline_s)
+        return _precopy(prediction, deadline_s)
     rates = (
         f"the guest writes {format_bytes(dirty.median)}/s, "
         f"{format_rate(dirty.median * guest.later_wire_share.median)} after encoding, "
@@ -73,23 +68,13 @@ def advise(
     return Advice("postcopy", f"{odds}; the link is steady enough to fetch pages after the switchover")
 
 
-def _precopy(guest: GuestFacts, prediction: Prediction, deadline_s: float) -> Advice:
+def _precopy(prediction: Prediction, deadline_s: float) -> Advice:
     time_s, downtime_s = prediction.time_s, prediction.downtime_s
     figures = (
         f"{time_s.median:.0f} s ({time_s.low:.0f} to {time_s.high:.0f}), a pause of {downtime_s.median * 1000:.0f} ms"
     )
     is_late = deadline_s > 0 and time_s.high > deadline_s
-    if (
-        is_late
-        and time_s.median > WARM_TIME_S_MIN
-        and guest.working_set_bytes.high < WARM_SHARE_MAX * guest.memory_bytes
-    ):
-        return Advice(
-            "warm-first",
-            f"precopy takes {figures}, too long for {deadline_s:.0f} s; it writes to only "
-            f"{format_bytes(guest.working_set_bytes.median)} of {format_bytes(guest.memory_bytes)}, so that a copy "
-            "made beforehand stays good",
-        )
     if is_late and time_s.low > deadline_s:
         return Advice("not-now", f"precopy takes {figures}, longer than the {deadline_s:.0f} s there are")
-    return Advice("precopy", f"it converges in {prediction.convergence * 100:.0f} % of the cases: {figures}")
+    odds = f"it converges in {prediction.convergence * 100:.0f} % of the cases: {figures}"
+    return Advice("precopy", f"{odds}; it may take longer than the {deadline_s:.0f} s there are" if is_late else odds)

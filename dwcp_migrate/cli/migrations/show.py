@@ -99,8 +99,8 @@ def _times(migration: schema.Migration, now: float) -> list[tuple[str, str]]:
         ("Ended", output.moment(migration.ended_at) if migration.ended_at else ""),
         ("Time elapsed", output.duration(migration.duration_s(now))),
         ("Phases", _phases(migration, now)),
-        ("Progress", output.percent(output.progress(migration))),
-        ("ETA", output.eta(migration) if migration.eta_s >= 0 else ""),
+        ("Progress", output.progress_text(migration)),
+        ("ETA", output.eta(migration) if migration.eta_s >= 0 or migration.eta_note else ""),
         ("Predicted", _predicted(migration)),
         ("Downtime", output.milliseconds(migration.downtime_ms) if migration.downtime_ms >= 0 else ""),
     ]

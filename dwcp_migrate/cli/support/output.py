@@ -99,6 +99,13 @@ def progress(migration: Migration) -> float | None:
     return min(0.99, migration.counters.raw_bytes / migration.memory_bytes)
 
 
+def progress_text(migration: Migration) -> str:
+    """Say how much of the guest's memory is done, and in which pass: each pass begins anew with what was written."""
+    done = percent(progress(migration))
+    is_later = migration.state != "ended" and migration.iteration > 1 and migration.remaining_bytes >= 0
+    return f"{done} of pass {migration.iteration}" if is_later and migration.state == "precopy" else done
+
+
 def percent(fraction: float | None) -> str:
     """Say a fraction: `42 %`, or `-` for None."""
     return UNKNOWN if fraction is None else f"{fraction * 100:.0f} %"
@@ -128,7 +135,9 @@ def ratio(migration: Migration) -> str:
 
 
 def eta(migration: Migration) -> str:
-    """Say when it will be over: `42 s`, with its range where that is known: `42 s (38 s to 51 s)`."""
+    """Say when it will be over: `42 s`, with its range where that is known: `42 s (38 s to 51 s)`; or why not."""
+    if migration.eta_s < 0 and migration.eta_note:
+        return migration.eta_note
     if migration.eta_range_s is None or migration.eta_s < 0:
         return duration(migration.eta_s)
     low, high = migration.eta_range_s

@@ -154,6 +154,13 @@ async def test_a_record_gets_its_prediction_once_and_an_estimate_with_a_range(wo
     await finish(world)
 
 
+async def test_a_prediction_goes_by_the_downtime_limit_that_libvirt_has_for_the_domain(world: World) -> None:
+    world.watcher.downtime_limits[UUID] = 3.0
+    await world.carry(1, busy=1.0)
+    assert world.planner.subject(world.record).downtime_s_max == 3.0
+    await finish(world)
+
+
 async def test_an_ended_migration_is_learned_from(world: World) -> None:
     await world.carry(4, busy=1.0)
     ended = world.runtime.ledger.get(world.record.id)

@@ -1,14 +1,16 @@
 """What is said of a migration before it and during it, and what its end teaches."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
-from dwcp_migrate.api.migration import ExpectedMigration, Migration, close
+from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, close, progressed
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
+from dwcp_migrate.cli.support import output
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
@@ -138,13 +140,51 @@ def test_what_is_left_becomes_an_estimate_with_a_range(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])
     bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 0.5, 0.0)
-    half, tenth = (predictions.eta(record(remaining_bytes=int(GIB * share))) for share in (0.5, 0.1))
-    assert half is not None
-    assert tenth is not None
-    assert tenth.median < half.median
-    assert half.low < half.median < half.high
-    assert predictions.eta(record(remaining_bytes=-1)) is None
-    assert predictions.eta(record(state="passthrough")) is None
+    half, tenth = (predictions.estimate(record(remaining_bytes=int(GIB * share))) for share in (0.5, 0.1))
+    assert half.eta_range_s is not None
+    assert 0 < tenth.eta_s < half.eta_s
+    assert half.eta_range_s[0] < half.eta_s < half.eta_range_s[1]
+    assert predictions.estimate(record(remaining_bytes=-1)).eta_s == -1
+    assert predictions.estimate(record(state="passthrough")).eta_s == -1
+
+
+def test_an_estimate_that_does_not_hold_any_more_is_taken_down_with_the_reason(tmp_path: Path) -> None:
+    """The guest goes from 1 to 400 MB/s: the estimate of before is no estimate of what comes."""
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    quiet = predictions.estimate(record(memory_bytes=8 * GIB))
+    assert quiet.eta_s > 0
+    busy = replace(quiet, dirty_bytes_per_s=400e6, remaining_bytes=4 * GIB, iteration=3)
+    for _ in range(3):  # and it stays down while the data process reports its rates
+        busy = predictions.estimate(
+            progressed(busy, replace(busy.counters, raw_bytes=busy.counters.raw_bytes + GIB), 0.5)
+        )
+        assert (busy.eta_s, busy.eta_range_s, busy.eta_note) == (-1.0, None, NO_CONVERGENCE)
+        assert output.eta(busy) == "does not converge"
+    calm = predictions.estimate(replace(busy, dirty_bytes_per_s=1e6))
+    assert calm.eta_s > 0
+    assert calm.eta_note == ""
+    paused = predictions.estimate(replace(busy, guest_paused=True))
+    assert paused.eta_s > 0
+
+
+def test_an_estimate_goes_by_the_domain_s_own_downtime_limit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    predictions = Predictions(bench.forecasts, [])
+    bench.forecasts.note(Key("domain", "working_set", SUBJECT.uuid), 300.0 * MIB, 0.0)
+    bench.forecasts.note(Key("domain", "later_share", SUBJECT.uuid), 1.0, 0.0)
+    bench.forecasts.note(Key("domain", "first_share", SUBJECT.uuid), 1.0, 0.0)
+    busy = record(dirty_bytes_per_s=60e6)
+    assert predictions.estimate(busy).eta_note == NO_CONVERGENCE
+    assert predictions.estimate(busy, downtime_s_max=20.0).eta_s > 0
+    bench.forecasts.note(Key("domain", "dirty", SUBJECT.uuid), 60e6, 0.0)
+    tight, wide = (predictions.tell(replace_subject(limit)) for limit in (0.3, 20.0))
+    assert tight.expected.convergence < wide.expected.convergence
+    assert wide.advice.way == "precopy"
+
+
+def replace_subject(downtime_s_max: float) -> Subject:
+    return dataclasses.replace(SUBJECT, downtime_s_max=downtime_s_max)
 
 
 def test_predictions_are_scored_in_the_totals(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dwcp_migrate.agent.forecasting.rate_control import (
     PROBE_EVERY_S,
     PROBE_S,
     WISHES_MAX,
+    RateController,
     SharePreference,
 )
 from dwcp_migrate.agent.forecasting.series import REPLAY
@@ -303,3 +304,75 @@ def test_wishes_are_kept_up_to_their_limit_and_the_oldest_goes(tmp_path: Path) -
         bench.sharing.wish(f"guest{number}", SharePreference(weight=2.0))
     assert bench.sharing.wished("guest0") == SharePreference()
     assert bench.sharing.wished("guest1") == SharePreference(weight=2.0)
+
+
+CAP = 0.2 * RATE
+
+
+@pytest.mark.parametrize(
+    ("link", "share", "count", "config"),
+    [
+        (RATE, True, 1, {}),
+        (RATE, True, 3, {}),
+        (RATE, True, 3, {"headroom_share": 0.1}),
+        (RATE, True, 40, {}),
+        (RATE, False, 3, {}),
+        (0.0, True, 1, {}),
+        (0.0, False, 2, {}),
+    ],
+)
+def test_the_rate_of_a_link_is_a_maximum_at_every_moment_and_in_every_mode(
+    tmp_path: Path, *, link: float, share: bool, count: int, config: dict[str, float]
+) -> None:
+    """Two minutes, in which the brake of head-room would be let go four times to measure the link."""
+    bench = Bench(tmp_path, link=link)
+    for number in range(count):
+        identity = f"{number:02x}" * 16
+        kind = {"kind": "disk", "domain": "", "uuid": ""} if number == 2 else {}  # nobody knows whose yet
+        bench.ledger.put(record(identity, remaining_bytes=50 * GIB, memory_bytes=64 * GIB, **kind))
+    for second in range(124):
+        bench.share(share=share, link_bytes_per_s_max=CAP, **config)
+        rates = [bench.sharing.rate(one.id) for one in bench.ledger.running()]
+        assert min(rates) > 0
+        assert sum(rates) <= CAP * (1 + 1e-9)
+        bench.now += 1
+        if link and second % 10 == 0:
+            bench.forecasts.sample(LINK, link * (0.5 + second / 124), bench.now)
+            bench.forecasts.step(bench.now)
+
+
+def test_a_single_migration_under_a_ceiling_gets_all_of_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one = record()
+    bench.ledger.put(one)
+    bench.share(link_bytes_per_s_max=CAP)
+    assert bench.paced[one.id] == pytest.approx(CAP)
+    bench.share()
+    assert bench.paced[one.id] == 0
+
+
+def test_under_a_ceiling_whoever_gets_less_is_told_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    told: list[float] = []
+    total: dict[str, float] = {}
+
+    def pace(identity: str, rate: float) -> None:
+        total[identity] = rate
+        told.append(sum(total.values()))
+
+    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__)
+    for number in range(4):
+        bench.ledger.put(record(f"{number:02x}" * 16))
+        bench.share(link_bytes_per_s_max=CAP)
+    assert max(told) <= CAP * (1 + 1e-9)
+
+
+def test_a_guest_that_the_user_paused_goes_first(tmp_path: Path) -> None:
+    """`virsh migrate --timeout` and `virsh suspend`: each second until it is over is downtime."""
+    bench = Bench(tmp_path)
+    short, paused = record("aa" * 16, remaining_bytes=100 * MIB), record("bb" * 16, guest_paused=True)
+    for one in (short, paused):
+        bench.ledger.put(one)
+    bench.share()
+    assert not bench.sharing.holds(paused.id)
+    assert bench.sharing.holds(short.id)
