@@ -16,6 +16,7 @@ PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
 SECONDS ?= 60
 N ?= 100
 SEEDS ?= 2000
+RAFT_SEEDS ?= 200
 SEED ?= 1
 
 VENV := .venv
@@ -61,9 +62,11 @@ long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many ra
 	echo "test: long"
 	$(BIN)/pytest -q $(LONG)
 
-sim: $(STAMPS)/venv  ## SEEDS=2000 simulated groups that crash, part and lie, from SEED=1 on; prints the seed that fails
+sim: $(STAMPS)/venv  ## SEEDS=2000 simulated PBFT groups, RAFT_SEEDS=200 Raft ones, from SEED=1 on; prints the seed that fails
 	echo "sim: $(SEEDS) scenarios from seed $(SEED)"
 	$(BIN)/python tests/consensus/simulation/run.py $(SEEDS) $(SEED)
+	echo "sim: $(RAFT_SEEDS) scenarios of Raft from seed $(SEED)"
+	$(BIN)/python tests/state/raft/simulation/run.py $(RAFT_SEEDS) $(SEED)
 
 fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
 	for target in parser decoder; do

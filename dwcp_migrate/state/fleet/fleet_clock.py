@@ -48,6 +48,6 @@ class FleetClock:
         """
         fresh = sorted(offset for offset, heard_at in self._samples.values() if monotonic - heard_at <= SAMPLE_S_MAX)
         fleet_now, began_at = self._anchor or (0.0, monotonic)
-        if fresh and (len(fresh) >= quorum or not fleet_now):
+        if len(fresh) >= quorum:
             return fresh[(len(fresh) - 1) // 2] + monotonic + SKEW_S
-        return fleet_now + (monotonic - began_at) + SKEW_S
+        return fleet_now + (monotonic - began_at)

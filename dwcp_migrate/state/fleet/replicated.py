@@ -40,6 +40,10 @@ class FleetMachine:
         """Say the fleet's time, seconds since the epoch."""
         return self.fleet.now
 
+    def hosts(self) -> int:
+        """Say how many hosts the fleet knows."""
+        return len(self.fleet.hosts)
+
     def save(self) -> bytes:
         """Encode the state."""
         return model.encode(self.fleet)

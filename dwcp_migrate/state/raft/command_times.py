@@ -18,13 +18,13 @@ class CommandTimes:
         self._clocks = FleetClock()
         self._term = -1
 
-    def held_back(self, payload: bytes, term: int, voters: int, now: float) -> bytes:
+    def held_back(self, payload: bytes, term: int, enough: int, now: float) -> bytes:
         """Return an entry's commands with no time that is too late.
 
         Args:
             payload: of a regular entry.
             term: that this host leads in; a new one begins without samples of clocks.
-            voters: how many; a majority of them as samples is believed.
+            enough: clocks that are believed together.
             now: of this host's monotonic clock.
 
         Raises:
@@ -37,7 +37,7 @@ class CommandTimes:
         said = commands.times(batch)
         for host, at in said:
             self._clocks.hear(host, at, now)
-        latest = self._clocks.latest(now, voters // 2 + 1)
+        latest = self._clocks.latest(now, enough)
         if all(at <= latest for _, at in said):
             return payload
         return commands.encode_batch(commands.held_back(batch, latest))

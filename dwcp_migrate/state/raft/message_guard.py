@@ -5,6 +5,8 @@ What the library leaves open is closed here.
     truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
                     a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
     answers         an Ack of an earlier term is dropped; the library would count it
+    commits         a part of a snapshot says nothing of the log before it; the library would take its own entries up to
+                    the leader's commit index for committed, those of a deposed leader too
     stale leaders   are told (`Stale`); the library leaves them in the dark
     promises        what promises something is sent after the disk has it: `must_sync`
 """
@@ -96,7 +98,7 @@ class Exchange:
 
     def _snapshot(self, name: str, message: messages.RaftSnapshot) -> None:
         if self._is_current(name, message.term):
-            self._pass_on(name, message)
+            self._pass_on(name, replace(message, commit=0))
             if not message.last:  # the leader hears that this host lives; it counts silence as a lost majority
                 index = self._journal.last[0] + 1
                 self._links.send(name, messages.Ack(term=self._raft.term, next_index=index, reset=False, success=False))

@@ -115,9 +115,11 @@ class Stale(_Message, frozen=True, kw_only=True, tag=8):
 
     Attributes:
         origin: voters at the fleet's first start, in a connection's first message; empty where they are not known.
+        voters: of now, as the sender knows them, in the same: who was away while they changed finds the leader by it.
     """
 
     origin: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    voters: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
 
 class Submit(_Message, frozen=True, kw_only=True, tag=9):

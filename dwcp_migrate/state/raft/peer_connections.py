@@ -114,7 +114,13 @@ class Events(Protocol):
 
 
 class Links:
-    """All connections of a replica; every method but `adopt` is for the replica's thread."""
+    """All connections of a replica; every method but `adopt` is for the replica's thread.
+
+    Attributes:
+        voters: other hosts with a vote, as this host's log says.
+        hinted: hosts with a vote as another voter said; they are dialled too, and may lead.
+        is_voter: whether this host has a vote.
+    """
 
     def __init__(self, identity: PeerIdentity, poller: Poller, events: Events) -> None:
         self._identity = identity
@@ -127,6 +133,7 @@ class Links:
         self._adopted: deque[socket.socket] = deque()
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self.voters: set[str] = set()
+        self.hinted: set[str] = set()
         self.is_voter = False
 
     def adopt(self, sock: socket.socket) -> None:
@@ -182,7 +189,7 @@ class Links:
             self._begin(self._adopted.popleft(), now)
         for link in [link for link in self._pending if now - link.since > HANDSHAKE_S_MAX]:
             self._close(link)
-        for name in self.voters - self._up.keys() - {self._identity.name}:
+        for name in (self.voters | self.hinted) - self._up.keys() - {self._identity.name}:
             self._dial(name, now)
 
     def _dial(self, name: str, now: float) -> None:

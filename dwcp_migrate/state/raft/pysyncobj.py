@@ -250,8 +250,17 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._SyncObj__doChangeCluster((verb, name))
 
     def hear(self, name: str, message: dict[str, Any]) -> None:
-        """A message came."""
+        """A message came.
+
+        A host without a vote votes too when it is asked: it may have one already by entries that have not reached it,
+        and where its vote is needed nobody else could lead to bring them (Raft paper, section 6).
+        """
+        lends_vote = message["type"] == "request_vote" and self._SyncObj__selfNode is None
+        if lends_vote:
+            self.set_own(is_voter=True)
         self._SyncObj__onMessageReceived(Node(name), message)
+        if lends_vote:
+            self.set_own(is_voter=False)
 
     def connected(self, name: str, *, is_voter: bool) -> None:
         """A host is connected."""

@@ -61,6 +61,9 @@ class StateMachine(Protocol):
     def now(self) -> float:
         """Say the time of the state, seconds since the epoch."""
 
+    def hosts(self) -> int:
+        """Say how many hosts the state knows."""
+
     def save(self) -> bytes:
         """Encode the state."""
 
@@ -285,7 +288,8 @@ class RaftReplica:
 
     def _held_back(self, payload: bytes) -> bytes:
         """As the leader: let no command bring a time that is too late."""
-        return self._times.held_back(payload, self.term, len(self.voters), clock())
+        enough = max(len(self.voters) // 2 + 1, min(2, self._machine.hosts()))
+        return self._times.held_back(payload, self.term, enough, clock())
 
     def transfer(self, name: str, answer: Answer) -> None:
         """As the leader: ask another voter to take over, the one that is furthest if `name` is empty."""
@@ -367,7 +371,11 @@ class RaftReplica:
     def up(self, name: str) -> None:
         """See `links.Events`."""
         self._raft.connected(name, is_voter=name in self.links.voters)
-        self.links.send(name, messages.Stale(term=0, origin=self._origin.voters))
+        self._greet(name)
+
+    def _greet(self, name: str) -> None:
+        greeting = messages.Stale(term=0, origin=self._origin.voters, voters=tuple(sorted(self.voters)))
+        self.links.send(name, greeting)
 
     def down(self, name: str) -> None:
         """See `links.Events`."""
@@ -377,11 +385,15 @@ class RaftReplica:
 
     def message(self, name: str, message: messages.Message) -> None:
         """See `links.Events`."""
-        may = name in self.links.voters or name in self._settings.voters or isinstance(message, messages.OBSERVER_MAY)
-        if not may:
+        has_say = name in self.links.voters or name in self._settings.voters or name in self.links.hinted
+        if not (has_say or isinstance(message, messages.OBSERVER_MAY)):
             raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
         if isinstance(message, messages.Stale):
             self._origin.compare(name, message.origin)
+            if has_say and message.voters:
+                self.links.hinted = set(message.voters)
+        elif isinstance(message, messages.PreVote) and name not in self.links.voters:
+            self._greet(name)  # it does not know that it has no vote: who has one now will tell it the rest
         self._exchange.hear(name, message)
 
     # -- the library's calls, see `library.Owner`

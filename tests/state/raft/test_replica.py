@@ -269,7 +269,18 @@ def test_a_host_that_loses_its_vote_follows_on_without_it(lone: Lone) -> None:
     lone.append((1, 0), change)
     assert (lone.replica.state, lone.replica.voters) == ("observer", {"b", "c"})
     assert lone.append((2, 1), entry(3, 1)).next_index == 4
-    assert lone.hears("c", messages.RequestVote(term=8, last_index=9, last_term=7)) == []
+
+
+def test_a_host_without_a_vote_gives_one_where_it_is_asked_and_only_once_a_term(lone: Lone) -> None:
+    """It may be a voter by entries that have not reached it, and be needed for the majority that brings them."""
+    change = messages.LogEntry(
+        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("rem", "a"))
+    )
+    lone.append((1, 0), change)
+    assert lone.hears("c", messages.RequestVote(term=8, last_index=9, last_term=7)) == [messages.Vote(term=8)]
+    assert lone.hears("b", messages.RequestVote(term=8, last_index=9, last_term=7)) == []
+    assert lone.hears("b", messages.RequestVote(term=9, last_index=1, last_term=0)) == []
+    assert lone.replica.state == "observer"
 
 
 def test_a_host_that_handed_a_command_over_is_told_of_its_commit_at_once_and_once(lone: Lone) -> None:
@@ -324,7 +335,7 @@ def test_a_voter_is_not_added_that_leaves_no_majority_connected(lone: Lone) -> N
 
 
 def test_a_connection_begins_with_the_voters_that_the_fleet_began_with(lone: Lone) -> None:
-    greeting = messages.Stale(term=0, origin=("a", "b", "c"))
+    greeting = messages.Stale(term=0, origin=("a", "b", "c"), voters=("a", "b", "c"))
     assert lone.greetings == dict.fromkeys(("b", "c", "observer", "second"), greeting)
     assert lone.hears("b", greeting) == []
     assert lone.hears("b", messages.Stale(term=0)) == []
@@ -333,6 +344,27 @@ def test_a_connection_begins_with_the_voters_that_the_fleet_began_with(lone: Lon
 def test_a_host_that_began_with_other_voters_is_not_listened_to(lone: Lone) -> None:
     with pytest.raises(RemoteProtocolError, match="b began with the voters b, this host with a, b, c"):
         lone.replica.message("b", messages.Stale(term=0, origin=("b",)))
+
+
+def test_who_was_away_while_voters_changed_is_led_by_one_that_it_did_not_know(lone: Lone) -> None:
+    append = messages.Append(term=9, commit=1, previous_index=1, previous_term=0)
+    with pytest.raises(RemoteProtocolError, match="has no vote"):
+        lone.replica.message("second", append)
+    lone.replica.message("observer", messages.Stale(term=0, voters=("second",)))  # has no say in who has a vote
+    assert lone.replica.links.hinted == set()
+    lone.replica.message("b", messages.Stale(term=0, voters=("b", "second")))
+    assert lone.replica.links.hinted == {"b", "second"}
+    lone.replica.message("second", append)
+    assert lone.replica.leader == "second"
+
+
+def test_who_asks_for_votes_without_having_one_is_told_who_has(lone: Lone) -> None:
+    change = messages.LogEntry(
+        2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("rem", "c"))
+    )
+    lone.append((1, 0), change)
+    answers = lone.hears("c", messages.PreVote(term=1, last_index=1, last_term=0))
+    assert answers == [messages.Stale(term=0, origin=("a", "b", "c"), voters=("a", "b"))]
 
 
 def test_the_origin_is_known_after_the_first_entry_is_cut_off(tmp_path: Path) -> None:
@@ -346,8 +378,18 @@ def test_the_origin_is_known_after_the_first_entry_is_cut_off(tmp_path: Path) ->
     assert first.log[0][0] > 1
     first.replica.close()
     again = Lone(tmp_path)
-    assert again.greetings["b"] == messages.Stale(term=0, origin=("a", "b", "c"))
+    greeting = again.greetings["b"]
+    assert isinstance(greeting, messages.Stale)
+    assert greeting.origin == ("a", "b", "c")
     again.replica.close()
+
+
+def test_a_part_of_a_snapshot_commits_nothing_of_what_is_in_the_log(lone: Lone) -> None:
+    lone.append((1, 0), entry(2, 1), entry(3, 1))
+    for data in (b"part", b""):
+        lone.hears("c", messages.RaftSnapshot(term=2, commit=9, data=data, first=bool(data), last=False))
+        lone.replica.tick(0)
+    assert (lone.replica.commit_index, lone.replica.applied_index) == (1, 1)
 
 
 def test_a_part_of_a_snapshot_is_answered_so_that_the_leader_hears_of_this_host(lone: Lone) -> None:
