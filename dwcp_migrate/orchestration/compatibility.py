@@ -62,6 +62,13 @@ class Compatibility:
             self.bars[name].pop(host, None)  # it does run there, whatever the comparison says
         return name
 
+    def copied(self, host: str, guest: DomainFacts) -> list[str]:
+        """Targets of the disks of a guest that its migration copies, where it copies any."""
+        if not self.copies:
+            return []
+        places = [(disk.target, self.storage.place(host, disk)) for disk in guest.disks if disk.copied]
+        return [target for target, place in places if not self.storage.is_shared(place)]
+
     def clash(self, host: str, guest: DomainFacts) -> str:
         """The name in `bars` of hosts on which another domain of a guest's name is defined; empty without one."""
         other = {

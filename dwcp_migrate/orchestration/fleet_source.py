@@ -5,6 +5,7 @@ networks) is asked anew each time; what it cannot know (racks, rules, maintenanc
 written whole or not at all.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import HypervisorError, PlacementError
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
-from dwcp_migrate.hypervisor.inventory.hypervisors import Hypervisors
+from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, Hypervisors
 from dwcp_migrate.orchestration.compatibility import Compatibility
 from dwcp_migrate.orchestration.storage import StorageMap
 from dwcp_migrate.placement.cost import PlacementPolicy
@@ -188,9 +189,21 @@ class LibvirtFleet:
                 self.known[name] = answer[0]
         settings = self.settings()
         judged = Compatibility(hosts, StorageMap(hosts, settings.shared), self._cpu_refusal, self.copies_storage)
-        fleet = assemble(FleetFacts(hosts, domains, silent, self.known), settings, judged)
+        facts = FleetFacts(hosts, domains, silent, self.known, self._copied_bytes(judged, domains))
+        fleet = assemble(facts, settings, judged)
         check(fleet)
         return fleet
+
+    def _copied_bytes(self, judged: Compatibility, domains: Mapping[str, list[DomainFacts]]) -> dict[str, int]:
+        """What migrations copy of each guest's disks, by UUID; without a figure where libvirt has none."""
+        found: dict[str, int] = {}
+        for host, guests in domains.items():
+            for one in guests:
+                if targets := judged.copied(host, one):
+                    with contextlib.suppress(HypervisorError):
+                        guest = GuestId(one.name, one.uuid)
+                        found[_identity(one)] = self.hypervisors.disk_bytes(self.uris[host], guest, targets)
+        return found
 
     def _cpu_refusal(self, host: str, cpu: CpuFacts) -> str:
         try:
@@ -213,12 +226,14 @@ class FleetFacts:
         hosts: those that answered, by name; `domains` of each.
         silent: the others, and what was heard instead of an answer.
         known: facts of hosts as they last answered.
+        copied: bytes of disks that migrations copy, by UUID of the domain.
     """
 
     hosts: Mapping[str, HostFacts]
     domains: Mapping[str, list[DomainFacts]]
     silent: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, HostFacts] = field(default_factory=dict)
+    copied: Mapping[str, int] = field(default_factory=dict)
 
 
 def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) -> Fleet:
@@ -230,7 +245,7 @@ def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) 
         judged: says which hosts cannot run a guest.
     """
     names = [*facts.hosts, *facts.silent]
-    found = _domains(facts.domains, settings, judged)
+    found = [_with_disks(one, facts.copied) for one in _domains(facts.domains, settings, judged)]
     called = names_of(found)
     rules = [
         msgspec.structs.replace(rule, domains=kept)
@@ -244,6 +259,11 @@ def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) 
         reserve_hosts=settings.reserve_hosts,
         bars=judged.bars,
     )
+
+
+def _with_disks(domain: Domain, copied: Mapping[str, int]) -> Domain:
+    bytes_ = copied.get(domain.uuid or domain.name, 0)
+    return msgspec.structs.replace(domain, copied_mib=bytes_ / MIB) if bytes_ else domain
 
 
 def names_of(domains: Iterable[Domain]) -> dict[str, list[str]]:

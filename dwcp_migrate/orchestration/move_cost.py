@@ -23,6 +23,7 @@ from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import AgentUnreachableError, DwcpError
 from dwcp_migrate.placement.cost import Forecast, default_cost
 from dwcp_migrate.placement.fleet import Domain
+from dwcp_migrate.units import MIB
 
 ASKING_S_MAX: Final = 30.0
 """For all questions of one command; each takes about a second, in which the dirty rate is measured."""
@@ -69,7 +70,15 @@ class AgentCost:
         key = (domain.name, destination)
         if destination in self._peers and key not in self._known:
             self._known[key] = self._predicted(*key)
-        return self._known.get(key) or self._by_rates(domain, bytes_per_s, destination)
+        predicted = self._known.get(key)
+        if predicted is None:
+            return self._by_rates(domain, bytes_per_s, destination)
+        disks_bytes = domain.copied_mib * MIB  # the agent predicts memory
+        return msgspec.structs.replace(
+            predicted,
+            seconds=predicted.seconds + disks_bytes / bytes_per_s,
+            wire_bytes=predicted.wire_bytes + disks_bytes,
+        )
 
     def _predicted(self, domain: str, peer: str) -> Forecast | None:
         if self._until is None:

@@ -133,13 +133,16 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(config_path: Path | None, fleet_path: Path | None, at_once: int = 0) -> Iterator[Workspace]:
+def open_workspace(
+    config_path: Path | None, fleet_path: Path | None, at_once: int = 0, *, copies_storage: bool = False
+) -> Iterator[Workspace]:
     """Open the fleet.
 
     Args:
         config_path: of the agent's configuration; None is the default one.
         fleet_path: of a fleet that was written down, instead of asking libvirt.
         at_once: see `Workspace`.
+        copies_storage: migrations copy local disks, so that these keep no domain where it is.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -152,7 +155,9 @@ def open_workspace(config_path: Path | None, fleet_path: Path | None, at_once: i
     found = addresses(config, own)
     hypervisors = LibvirtHypervisors()
     uris = {name: address.ours for name, address in found.items()}
-    libvirt_fleet = LibvirtFleet(hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), {})
+    libvirt_fleet = LibvirtFleet(
+        hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), {}, copies_storage
+    )
     client = ApiClient(control_socket(config_path, None))
     shared = SharedState(client) if config.coordination.is_shared else None
     source = libvirt_fleet if shared is None else SharedFleet(libvirt_fleet, shared)

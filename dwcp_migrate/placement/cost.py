@@ -106,6 +106,9 @@ def default_cost(domain: Domain, bytes_per_s: float, _source: str = "", _destina
         left = min(memory_bytes, left * share)
         passes += 1
     downtime_s = left / raw_bytes_per_s
+    disks_bytes = domain.copied_mib * MIB  # before memory, and as they are
     return Forecast(
-        seconds=sent / raw_bytes_per_s + downtime_s, downtime_s=downtime_s, wire_bytes=(sent + left) * RATIO
+        seconds=disks_bytes / bytes_per_s + sent / raw_bytes_per_s + downtime_s,
+        downtime_s=downtime_s,
+        wire_bytes=disks_bytes + (sent + left) * RATIO,
     )

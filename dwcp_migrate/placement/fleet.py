@@ -104,6 +104,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bars: names in `Fleet.bars`: where it cannot run.
         uuid: libvirt's, where it is known: names may repeat, it does not.
         dirty_bytes_per_s: how fast it writes memory.
+        copied_mib: of its disks, that its migration copies too.
     """
 
     name: Name
@@ -123,6 +124,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bars: list[Name] = []
     uuid: str = ""
     dirty_bytes_per_s: Amount = 0.0
+    copied_mib: Amount = 0.0
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

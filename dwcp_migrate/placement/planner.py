@@ -212,8 +212,9 @@ def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan
         if item < len(problem.items) and not fleet.domains[number].arriving
     ]
     left = {one.domain: one for one in [*found.left, *stuck]}
-    if goal.purpose == "drain":
-        left = {one.domain: one for one in _in_flight(fleet, goal.host)} | left
+    if goal.purpose == "drain":  # what another host in maintenance keeps is no failure of this drain
+        there = {name: one for name, one in left.items() if one.host == goal.host}
+        left = {one.domain: one for one in _in_flight(fleet, goal.host)} | there
     return Plan(
         goal=goal,
         steps=found.steps,

@@ -8,8 +8,9 @@ import pytest
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DiskFacts, DomainFacts
 from dwcp_migrate.hypervisor.inventory.host_description import CellFacts, HostFacts, PoolFacts
 from dwcp_migrate.orchestration.compatibility import Compatibility
-from dwcp_migrate.orchestration.fleet_source import FleetSettings
+from dwcp_migrate.orchestration.fleet_source import FleetSettings, LibvirtFleet
 from dwcp_migrate.orchestration.storage import StorageMap
+from dwcp_migrate.placement.planner import plan_drain
 from dwcp_migrate.units import GIB
 from tests.orchestration.world import World
 
@@ -170,5 +171,11 @@ def test_a_guest_with_a_local_disk_is_drained_when_it_is_copied(world: World) ->
     disk = DiskFacts(target="vda", source="/var/lib/libvirt/images/vm3.qcow2")
     world.hypervisors.start("hv1", msgspec.structs.replace(facts, disks=(disk,)))
     assert [one.domain for one in world.drain("hv1").left] == ["vm3"]
+    copying = LibvirtFleet(world.hypervisors, world.source.uris, lambda: world.settings, {}, copies_storage=True)
+    plan = plan_drain(copying.snapshot(), "hv1")
+    assert plan.left == []
+    copied, other = (next(step for step in plan.steps if step.domain == name) for name in ("vm3", "vm5"))
+    assert copied.wire_bytes == other.wire_bytes + GIB, "the copy is part of the plan's cost"
+    assert copied.seconds > other.seconds
     world.settings = FleetSettings(shared=["/var/lib/libvirt/images"])
     assert world.drain("hv1").left == []

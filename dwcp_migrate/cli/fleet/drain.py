@@ -67,7 +67,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     if off or wait:
         raise click.UsageError("--off and --wait are about the local agent: `undrain HOST`, or `cordon --wait`")
     options = options_of(words)
-    with open_workspace(config_path, fleet_path, at_once) as ours:
+    with open_workspace(config_path, fleet_path, at_once, copies_storage=options.copies_storage) as ours:
         if dry_run:
             plan = _plan(ours, host, exact_s)
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))

@@ -38,7 +38,7 @@ def command(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show, or with --apply carry out, the migrations that even out the fleet. An even fleet is left alone."""
     goal, options = Goal(purpose="rebalance"), options_of(words)
-    with open_workspace(config_path, fleet_path, at_once) as ours:
+    with open_workspace(config_path, fleet_path, at_once, copies_storage=options.copies_storage) as ours:
         if abandon:
             click.echo("given up" if _abandon(ours) else "no plan is under way")
             return

@@ -41,7 +41,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         raise click.UsageError("DOMAIN or HOST is empty: is a variable not set?")
     options = options_of(words, migrateuri)
     goal = Goal(purpose="migrate", domain=domain, host=host or "")
-    with open_workspace(config_path, fleet_path) as ours:
+    with open_workspace(config_path, fleet_path, copies_storage=options.copies_storage) as ours:
         if not dry_run and ours.unended(goal):
             context.exit(planning.carry_out(ours, None, options, as_json=as_json))
         plan = plan_migrate(ours.source.snapshot(), domain, host or "", ours.policy(), ours.cost)

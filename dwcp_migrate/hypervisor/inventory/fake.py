@@ -4,7 +4,7 @@ The rule: it does what they promise and nothing that they cannot do; the extra a
 """
 
 import threading
-from collections.abc import Callable  # noqa: TC003 - an attribute that others set
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, Domai
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, JobFacts
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
-from dwcp_migrate.units import MIB
+from dwcp_migrate.units import GIB, MIB
 
 
 class FakeHypervisors:
@@ -108,6 +108,12 @@ class FakeHypervisors:
             if name not in self.running[uri]:
                 raise HypervisorError(f"{uri}: no domain {name}")
             self.running[destination][name] = self.running[uri].pop(name)
+
+    def disk_bytes(self, uri: str, guest: GuestId, targets: Sequence[str]) -> int:
+        """See `hypervisors.Hypervisors.disk_bytes`: one GiB a disk."""
+        self._answer(uri)
+        assert guest.name in self.running[uri]
+        return GIB * len(targets)
 
     def job(self, uri: str, guest: GuestId) -> JobFacts | None:
         """See `hypervisors.Hypervisors.job`; one of `jobs` ends at its destination after it was seen once."""

@@ -51,6 +51,11 @@ class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     timeout_s: Annotated[float, Meta(gt=0)] | None = None
     timeout_action: TimeoutAction = "abort"
 
+    @property
+    def copies_storage(self) -> bool:
+        """Whether disks are copied that are not shared."""
+        return self.copy_storage != ""
+
 
 def flags(options: MigrationOptions, *, persistent: bool) -> int:
     """Libvirt's flags for `options`.
