@@ -30,11 +30,14 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: the DNS name in its certificate; the only name that it may prove.
         addresses: its addresses as migrations dial them, or names that resolve to them here.
         port: its agent's link port.
+        trust_domain: in whose hands it is; where that is not `coordination.trust_domain`, and a PBFT group is
+            configured, migrations to and from it need a certificate. What it says of itself does not count.
     """
 
     name: str
     addresses: Annotated[list[str], Meta(min_length=1)]
     port: Port = 7802
+    trust_domain: Annotated[str, Meta(max_length=256)] = ""
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -237,7 +240,8 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     Attributes:
         engine: `raft` among the agents, or `etcd` for a fleet that runs one.
         require: refuse a migration that the fleet has not agreed to; otherwise one that lacks a quorum goes point to
-            point, with both ends agreeing, and says so in its record.
+            point, with both ends agreeing, and says so in its record. `across` refuses only those between trust domains
+            that have no certificate; `auto` is `across` where a PBFT group is configured, else false.
         voters: names of the hosts with a vote at the first start, the same list everywhere; empty: this host by itself.
         trust_domain: hosts of one trust domain believe each other; across, a migration needs a certificate.
         labels: what the fleet should know of this host; placement takes `rack`, `datacentre` and `region` from here
@@ -252,7 +256,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """
 
     engine: Literal["raft", "etcd"] = "raft"
-    require: bool = False
+    require: bool | Literal["across", "auto"] = "auto"
     voters: tuple[str, ...] = ()
     trust_domain: Annotated[str, Meta(max_length=256)] = ""
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = {}
@@ -269,6 +273,18 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     def is_shared(self) -> bool:
         """Whether there is a fleet's state at all, and not only this host's."""
         return self.engine == "etcd" or bool(self.voters)
+
+    def crosses(self, peer: PeerConfig) -> bool:
+        """Whether a peer is in other hands than this host, as this host's configuration says."""
+        return peer.trust_domain != self.trust_domain
+
+    def needs_certificate(self, peer: PeerConfig) -> bool:
+        """Whether the PBFT group has to certify a migration to or from a peer."""
+        return self.pbft.is_used and (self.pbft.mode == "pbft" or self.crosses(peer))
+
+    def requires(self, peer: PeerConfig) -> bool:
+        """Whether a migration to or from a peer is refused if nobody but the two hosts agreed to it."""
+        return self.require is True or (self.require is not False and self.needs_certificate(peer))
 
 
 class PlacementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -160,7 +160,14 @@ def _coordination(config: "Config") -> Iterator[ConfigFault]:
             yield ConfigFault(key, name, "it is no peer", "add it to [[peers]]")
         if name in coordination.voters[:place]:
             yield ConfigFault(key, name, "it is named twice")
-    if coordination.require and not coordination.is_shared:
+    if coordination.require == "across" and not coordination.pbft.is_used:
+        yield ConfigFault(
+            "coordination.require",
+            coordination.require,
+            "it needs a PBFT group",
+            "name its members in [coordination.pbft], the same on every host",
+        )
+    if coordination.require is True and not coordination.is_shared:
         yield ConfigFault(
             "coordination.require",
             coordination.require,

@@ -37,7 +37,15 @@ from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.consensus.pbft.model.messages import BATCH_REQUESTS_MAX
 from dwcp_migrate.consensus.pbft.model.quorum import quorum_of
-from dwcp_migrate.consensus.tickets.machine import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.consensus.tickets.machine import Tickets
+from dwcp_migrate.consensus.tickets.operations import (
+    Issue,
+    Refusal,
+    Register,
+    Ticket,
+    decode_result,
+    encode,
+)
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.tls import make_context
@@ -211,7 +219,9 @@ def _ticket_rows(fleet: "_Fleet", size: int, options: BenchOptions) -> Iterator[
 
 async def _contend(group: "_Group", count: int) -> tuple[list[float], list[float], list[float]]:
     """Let four hosts move domains of their own into one slot of a fifth at once; exactly one may win."""
-    from dwcp_migrate.consensus.tickets.machine import Cancel
+    from dwcp_migrate.consensus.tickets.operations import (
+        Cancel,
+    )
 
     conflicts, certified, verified = [], [], []
     async with group.client(0) as c0, group.client(1) as c1, group.client(2) as c2, group.client(3) as c3:

@@ -43,6 +43,10 @@ class Deciders:
         self.group = Group(new, self.sequence)
         self.signers = ["r0", "r1", "r2", "r3"]
 
+    def is_open(self, domain: str) -> bool:
+        """Whether a domain has a ticket."""
+        return self.tickets._domains[domain].ticket is not None
+
     def decide(self, client: str, operation: bytes, *, certify: bool) -> Decision:
         if not self.is_up:
             raise NoQuorumError("PBFT: the group did not decide")

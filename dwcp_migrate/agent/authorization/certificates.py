@@ -5,12 +5,15 @@ those whom these named since (`memberships`), and once: a ticket is written down
 migration is let in. The disk and the memory connections of one migration show the same one, so that it stays good while
 one of them runs.
 
-    source       Register, Issue ─> certificate ─> in the permit         failed: Cancel
-    destination  admit ─> used, on disk ─> the migration runs            completed: Consume, the domain is its own
+    source       Propose ─> certificate ─> in the permit               failed: Fail, if nothing was begun
+    destination  admit ─> used, on disk ─> Begin ─> the migration runs   completed: Resume, the domain is its own
+                                                                         failed: Fail
 """
 
+import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,21 +28,22 @@ from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
-from dwcp_migrate.consensus.tickets.machine import (
+from dwcp_migrate.consensus.tickets.operations import (
     REFUSALS,
-    Cancel,
-    Consume,
-    Issue,
+    BeginTicket,
+    FailTicket,
+    Forget,
     Operation,
-    Ownership,
+    ProposeTicket,
     Refusal,
-    Register,
-    Release,
     Result,
+    ResumeTicket,
     Ticket,
     decode_result,
 )
-from dwcp_migrate.consensus.tickets.machine import encode as encode_operation
+from dwcp_migrate.consensus.tickets.operations import (
+    encode as encode_operation,
+)
 from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
@@ -49,14 +53,17 @@ from dwcp_migrate.protocol.control import Permit
 CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""
 
-SLOTS_MAX: Final = 256
-"""Slots of a destination: as many as it may take in at once (`policy.sessions_max`)."""
+BUSY_S: Final = 0.25
+"""Until a domain is proposed again whose last destination has not said yet how that ended."""
+
+SETTLED_S: Final = 10.0
+"""How long libvirt must say the same of a domain before a migration that a crash left open is settled by it."""
 
 log = get_logger(component="certifying")
 
 
 class _Held(msgspec.Struct):
-    """What must survive a restart: used tickets with their expiry, and those that were let in, by domain."""
+    """What must survive a restart: used tickets with their expiry; by domain those let in whose end is not owed yet."""
 
     used: dict[int, int]
     admitted: dict[str, int]
@@ -84,15 +91,16 @@ class CertificateIssuer:
         self._permits = CertificateVerifier(self._held.used)
         self._shown: dict[str, bytes] = {}
         self._running: dict[str, str] = {}
-        self._owed = RetryQueue(self._ask, steady_clock)
+        self._owed = RetryQueue(self._ask, self._path.with_name("owed"))
+        self._observed: dict[str, tuple[bool, float]] = {}
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
     # -- who decides
 
-    def choose(self, source: tuple[str, str], destination: tuple[str, str]) -> EngineChoice:
+    def choose(self, source: tuple[str, str], destination: tuple[str, str], peer: PeerConfig) -> EngineChoice:
         """Choose who decides about a migration; both hosts as name and trust domain."""
         coordination = self._runtime.config.coordination
-        policy = EnginePolicy("pbft" if coordination.pbft.mode == "pbft" else "auto", coordination.require)
+        policy = EnginePolicy("pbft" if coordination.pbft.mode == "pbft" else "auto", coordination.requires(peer))
         usable = self._health.usable(steady_clock())
         if self._group.group is None:
             usable |= {EngineName.RAFT}  # nothing to fall back to: it is always worth a try
@@ -151,52 +159,37 @@ class CertificateIssuer:
         """
         if uuid in self._shown and self._is_running(uuid):
             return self._shown[uuid]
-        try:
-            generation = await self._register(uuid)
-            certificate = await self._issue(uuid, destination, generation)
-        except NoQuorumError as error:
-            self.failed(EngineName.PBFT, str(error))
-            raise
-        self.worked(EngineName.PBFT)
-        self._shown[uuid] = certificate
-        return certificate
-
-    async def _register(self, uuid: str) -> int:
-        result = await self._ask(Register(uuid))
-        if isinstance(result, Refusal) and uuid in self._held.admitted:
-            await self._ask(Consume(uuid, self._held.admitted[uuid]))  # it runs here: what a crash left unsaid
-            result = await self._ask(Register(uuid))
-        if not isinstance(result, Ownership):
-            raise _refusal(result)
-        return result.generation
-
-    async def _issue(self, uuid: str, destination: str, generation: int) -> bytes:
-        lifetime_ms = round(self._runtime.config.coordination.pbft.ticket_s_max * 1000)
-        slot = 0
-        for _ in range(SLOTS_MAX):
-            operation = encode_operation(Issue(uuid, destination, slot, generation, lifetime_ms))
-            decision = await self._group.decide(operation, certify=True)
+        configured = self._runtime.config.coordination.pbft
+        operation = encode_operation(ProposeTicket(uuid, destination, round(configured.ticket_s_max * 1000)))
+        deadline = steady_clock() + configured.timeout_s
+        while True:
+            try:
+                decision = await self._group.decide(operation, certify=True)
+            except NoQuorumError as error:
+                self.failed(EngineName.PBFT, str(error))
+                raise
+            self.worked(EngineName.PBFT)
             result = decode_result(decision.result)
             if isinstance(result, Ticket) and decision.certificate is not None:
-                return encode(decision.certificate)
-            if not isinstance(result, Refusal) or result.code not in {"domain-busy", "slot-busy"}:
+                self._shown[uuid] = encode(decision.certificate)
+                return self._shown[uuid]
+            is_busy = isinstance(result, Refusal) and result.code == "domain-busy"
+            if not is_busy or self._is_running(uuid) or steady_clock() > deadline:
                 raise _refusal(result)
-            if result.code == "slot-busy":
-                slot += 1
-            elif self._is_running(uuid):
-                raise _refusal(result)
-            else:
-                await self._ask(Cancel(uuid, result.token))  # of a migration that this agent did not live to see end
-        raise SessionError(f"{destination} has {SLOTS_MAX} migrations under way", hint="wait for one of them")
+            await asyncio.sleep(BUSY_S)
 
     async def _ask(self, operation: Operation) -> Result:
         return decode_result((await self._group.decide(encode_operation(operation))).result)
 
     # -- destination
 
-    def needs(self, *, crosses: bool) -> bool:
-        """Whether a migration needs a certificate."""
-        return crosses or self._runtime.config.coordination.pbft.mode == "pbft"
+    def needs(self, peer: PeerConfig) -> bool:
+        """Whether a migration to or from a peer needs a certificate, as this host's configuration says."""
+        return self._runtime.config.coordination.needs_certificate(peer)
+
+    def shows(self, permit: Permit) -> bool:
+        """Whether a migration runs here already on this very certificate."""
+        return self._is_running(permit.uuid) and self._shown.get(permit.uuid) == permit.certificate
 
     async def follow(self, permit: Permit, peer: PeerConfig) -> None:
         """Ask the source who followed, where its certificate is of later members than are known here."""
@@ -211,7 +204,7 @@ class CertificateIssuer:
         if lineage is None or self._damage:
             log.warning("certificate refused", why=self._damage or self._group.status().error)
             return False
-        if self._is_running(permit.uuid) and self._shown.get(permit.uuid) == permit.certificate:
+        if self.shows(permit):
             return True
         expected, now_ms = (
             ExpectedTicket(permit.uuid, permit.source, permit.destination, None),
@@ -220,10 +213,7 @@ class CertificateIssuer:
         try:
             certificate = decode(permit.certificate)
             ticket = self._permits.admit(certificate, lineage.judge(certificate, now_ms), expected, now_ms)
-            admitted = {uuid: token for uuid, token in self._held.admitted.items() if token in self._permits.used}
-            self._held = _Held(self._permits.used, {**admitted, ticket.domain: ticket.token})
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.msgpack.encode(self._held))
+            self._keep({**self._held.admitted, ticket.domain: ticket.token})
         except ConsensusError as error:
             log.warning("certificate refused", why=str(error), hint=error.hint)
             return False
@@ -232,6 +222,33 @@ class CertificateIssuer:
             return False
         self._shown[permit.uuid] = permit.certificate
         return True
+
+    def _keep(self, admitted: dict[str, int]) -> None:
+        self._held = _Held(self._permits.used, admitted)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(self._path, msgspec.msgpack.encode(self._held))
+
+    async def start(self, permit: Permit) -> str:
+        """Have the group note that a migration begins on a verified certificate: its source cannot take that back.
+
+        Returns:
+            What the group has against it; empty for nothing.
+
+        Raises:
+            NoQuorumError: the group did not decide in time. If it did all the same, that will be made up for.
+        """
+        ticket = _ticket_of(permit.certificate)
+        if ticket is None:
+            return REFUSALS["no-ticket"]
+        begin = BeginTicket(ticket.domain, ticket.token)
+        try:
+            result = await self._ask(begin)
+        except NoQuorumError as error:
+            self.failed(EngineName.PBFT, str(error))
+            self._owed.add(begin)
+            raise
+        self.worked(EngineName.PBFT)
+        return "" if isinstance(result, Ticket) else str(_refusal(result))
 
     # -- both
 
@@ -255,29 +272,74 @@ class CertificateIssuer:
         uuid = self._running.pop(identity, "")
         if not uuid or self._is_running(uuid):
             return
-        certificate = self._shown.pop(uuid, b"")
-        if not certain or not certificate:
+        ticket = _ticket_of(self._shown.pop(uuid, b""))
+        if not certain or ticket is None:
             return
-        ticket = decode_result(decode(certificate).result)
-        if not isinstance(ticket, Ticket):
-            return
-        if role == "destination" and result == "completed":
-            await self._tell(Consume(uuid, ticket.token))
-        elif role == "source" and result == "failed":
-            await self._tell(Cancel(uuid, ticket.token))
+        operation: Operation
+        if role == "destination":
+            operation = _end(uuid, ticket.token, is_here=result == "completed")
+        elif result == "failed":
+            operation = FailTicket(uuid, ticket.token)
+        else:
+            operation = Forget(uuid)  # in vain where the destination takes it over, as it mostly does
+        await self._tell(operation)
 
     async def left(self, uuid: str) -> None:
         """Tell the group that a domain left by a move that others decided."""
         if self._group.group is not None and self._group.status().role != "none":
-            await self._tell(Release(uuid))
+            await self._tell(Forget(uuid))
 
     async def _tell(self, operation: Operation) -> None:
-        self._owed.add(operation, self._runtime.config.coordination.pbft.ticket_s_max)
+        self._owed.add(operation)
+        if isinstance(operation, ResumeTicket | FailTicket):
+            self._settled(operation.domain, operation.token)
         await self._owed.tell()
 
-    async def tell_owed(self) -> None:
-        """Tell the group what it could not be told before."""
+    def _settled(self, uuid: str, token: int) -> None:
+        """What is owed is on disk; so its migration need not be settled after a crash any more."""
+        self._observed.pop(uuid, None)
+        if self._held.admitted.get(uuid) == token:
+            with contextlib.suppress(OSError):  # it is settled again, in vain
+                self._keep({domain: held for domain, held in self._held.admitted.items() if domain != uuid})
+
+    async def expect(self, announced: Sequence[str]) -> None:
+        """Settle earlier migrations of domains that this host's own libvirt is about to take in: they failed."""
+        for uuid in announced:
+            token = self._held.admitted.get(uuid)
+            if token is not None and not self._is_running(uuid) and not await self._runtime.domains.runs(uuid):
+                await self._tell(_end(uuid, token, is_here=False))
+
+    async def settle(self, runs: Callable[[str], Awaitable[bool | None]]) -> None:
+        """Settle migrations to this host whose end nobody was certain of, or that a crash left open.
+
+        Args:
+            runs: what libvirt says: whether a domain runs here for good; None while that is open.
+        """
+        now = steady_clock()
+        for uuid, token in list(self._held.admitted.items()):
+            is_here = None if self._is_running(uuid) else await runs(uuid)
+            if is_here is None:
+                self._observed.pop(uuid, None)
+                continue
+            said, since = self._observed.setdefault(uuid, (is_here, now))
+            if said != is_here:
+                self._observed[uuid] = is_here, now
+            elif now - since >= SETTLED_S and not self._is_running(uuid):
+                await self._tell(_end(uuid, token, is_here=is_here))
         await self._owed.tell()
+
+
+def _ticket_of(certificate: bytes) -> Ticket | None:
+    """Read the ticket of a certificate that was made or verified here; None if there is none."""
+    if not certificate:
+        return None
+    ticket = decode_result(decode(certificate).result)
+    return ticket if isinstance(ticket, Ticket) else None
+
+
+def _end(domain: str, token: int, *, is_here: bool) -> Operation:
+    """Say what a destination tells of a ticket that it began."""
+    return (ResumeTicket if is_here else FailTicket)(domain, token)
 
 
 def _refusal(result: Result) -> SessionError:

@@ -1,17 +1,19 @@
 """Authorisation of a migration: what source and destination agree on before bytes flow, and record at its end.
 
-Unless `coordination.require` is set no answer of the fleet's, and none of a destination, makes a migration fail: what
+Unless `coordination.require` says so no answer of the fleet's, and none of a destination, makes a migration fail: what
 the fleet refuses runs unaccelerated, what two hosts agree on by themselves proves nothing and is never a reason to
-refuse. With it a migration without the fleet's word is reset.
+refuse. Where it says so a migration without the fleet's word, or between trust domains without a certificate, is reset.
+Which trust domain a peer is of, and so whether a certificate is needed, each host's own configuration says.
 
     source       Expect ─> which domain is it? ─> Propose ─> ticket ─> Open(permit)
-    destination  Open(permit) ─> a ticket: in the fleet's log, mine, of this peer, this domain? ─> Begin ─> Opened
+    destination  Open(permit) ─> needs a certificate? verified, and begun by the group
+                              ├─> a ticket: in the fleet's log, mine, of this peer, this domain? ─> Begin ─> Opened
                               └─> point to point: Opened, with a remark where names or clocks differ
     end          destination: Resume, ownership moves      source: Fail, when libvirt says so
 """
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -83,10 +85,13 @@ class MigrationAuthorizer:
         self._domains: dict[str, str] = {}
         self.carried: dict[str, int] = {}
 
-    @property
-    def is_required(self) -> bool:
-        """Whether a migration without the fleet's word is refused."""
-        return self._runtime.config.coordination.require
+    def requires(self, peer: PeerConfig) -> bool:
+        """Whether a migration to or from a peer is refused if nobody but the two hosts agreed to it."""
+        return self._runtime.config.coordination.requires(peer)
+
+    def is_agreed(self, identity: str) -> bool:
+        """Whether somebody else agreed to a migration of this host's."""
+        return identity in self.carried or self._certifying.carries(identity)
 
     # -- source
 
@@ -102,21 +107,21 @@ class MigrationAuthorizer:
         """
         domain = await self._which(peer, address, leaving)
         if domain is None:
-            return self._settle(None, "the domain is not known")
+            return self._settle(None, "the domain is not known", peer)
         alone = Permit(
             uuid=domain.uuid,
             source=self._runtime.name,
             destination=peer.name,
             expires_at=wall_clock() + self._runtime.config.coordination.ticket_s_max,
         )
-        if not self._runtime.config.coordination.is_shared:
-            return self._settle(alone, "no fleet is configured")
+        if not self._runtime.config.coordination.is_shared and not self._certifying.needs(peer):
+            return self._settle(alone, "no fleet is configured", peer)
         try:
             return await self._propose(identity, peer, domain, alone)
         except NoQuorumError as error:
-            return self._settle(alone, str(error))
+            return self._settle(alone, str(error), peer)
         except FleetRefusedError as error:
-            if self.is_required:
+            if self.requires(peer):
                 raise SessionError(str(error), hint=error.hint) from error
             raise
 
@@ -128,34 +133,39 @@ class MigrationAuthorizer:
             destination=peer.name,
             lifetime_s=self._runtime.config.coordination.ticket_s_max,
         )
-        ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, body.source, body.destination))
-        hosts = (body.source, ours), (body.destination, theirs)
-        choice = self._certifying.choose(*hosts)
+        hosts = (body.source, self._runtime.config.coordination.trust_domain), (body.destination, peer.trust_domain)
+        if not self._certifying.is_possible:  # nothing but what the hosts say of themselves, for the record
+            ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, body.source, body.destination))
+            hosts = (body.source, ours), (body.destination, theirs)
+        choice = self._certifying.choose(*hosts, peer)
         if choice.engine is EngineName.RAFT:
             try:
-                return await self._ticket(identity, body, alone)
+                return await self._ticket(identity, body, alone, peer)
             except NoQuorumError:
                 if not self._certifying.is_possible:
                     raise
-            choice = self._certifying.choose(*hosts)
+            choice = self._certifying.choose(*hosts, peer)
         if choice.engine is EngineName.PBFT:
-            agreement = await self._certified(identity, body, alone)
+            agreement = await self._certified(identity, body, alone, peer)
             return Authorization(agreement.permit, f"{agreement.note}; PBFT: {choice.reason}")
-        return self._settle(alone, choice.reason)
+        return self._settle(alone, choice.reason, peer)
 
-    async def _certified(self, identity: str, body: Propose, alone: Permit) -> Authorization:
+    async def _certified(self, identity: str, body: Propose, alone: Permit, peer: PeerConfig) -> Authorization:
         """Get a certificate, and enter it in the fleet's log where that can be had."""
         try:
             certificate = await self._certifying.certify(body.uuid, body.destination)
         except SessionError as error:
             raise FleetRefusedError(str(error), code="ticket", hint=error.hint) from error
         self._certifying.begin(identity, body.uuid)
+        alone = replace(alone, certificate=certificate)
+        if not self._runtime.config.coordination.is_shared:
+            return self._settle(alone, "no fleet is configured", peer)
         try:
-            return await self._ticket(identity, replace(body, certificate=certificate), alone)
+            return await self._ticket(identity, replace(body, certificate=certificate), alone, peer)
         except NoQuorumError as error:
-            return Authorization(replace(alone, certificate=certificate), f"certificate alone: {error}")
+            return Authorization(alone, f"certificate alone: {error}")
 
-    async def _ticket(self, identity: str, body: Propose, alone: Permit) -> Authorization:
+    async def _ticket(self, identity: str, body: Propose, alone: Permit, peer: PeerConfig) -> Authorization:
         try:
             outcome = await self._coordination.submit(body)
         except NoQuorumError as error:
@@ -168,16 +178,19 @@ class MigrationAuthorizer:
                 raise FleetRefusedError(
                     f"the fleet refuses it: {words}", code=outcome.code, hint="see `dwcp-migrate tickets`"
                 )
-            return self._settle(alone, f"the fleet gives no ticket: {words}")
+            return self._settle(alone, f"the fleet gives no ticket: {words}", peer)
         ticket = await self._coordination.look(lambda fleet: fleet.ticket(outcome.token))
         if ticket is None:
-            return self._settle(alone, "the ticket is gone already")
+            return self._settle(alone, "the ticket is gone already", peer)
         self.carried[identity] = ticket.token
         self._domains[identity] = ticket.uuid
         return Authorization(as_permit(ticket), f"ticket {ticket.token}, generation {ticket.generation}")
 
-    def _settle(self, permit: Permit | None, why: str) -> Authorization:
-        if self.is_required:
+    def _settle(self, permit: Permit | None, why: str, peer: PeerConfig) -> Authorization:
+        """Go without the fleet's word, if that may be."""
+        if permit is not None and permit.certificate and self._runtime.config.coordination.require is not True:
+            return Authorization(permit, f"certificate alone: {why}")
+        if self.requires(peer):
             raise SessionError(f"coordination.require: {why}", hint="see `dwcp-migrate cluster status`")
         return Authorization(permit, f"point-to-point: {why}")
 
@@ -219,6 +232,10 @@ class MigrationAuthorizer:
 
     # -- destination
 
+    async def expect(self, announced: Collection[DomainName]) -> None:
+        """Make room for migrations that were announced here: what was left open of earlier ones of them is over."""
+        await self._certifying.expect([domain.uuid for domain in announced])
+
     async def judge(self, identity: str, peer: PeerConfig, permit: Permit | None) -> Judgement:
         """Judge what a source brings along.
 
@@ -227,22 +244,42 @@ class MigrationAuthorizer:
             peer: who brings it.
             permit: what it brings; its domain is the one whose announcement will be used.
         """
+        refusal = "ticket" if self.requires(peer) else ""
+        needs = self._certifying.needs(peer)
         if permit is None:
-            return Judgement("ticket" if self.is_required else "")
+            return Judgement(refusal)
         remarks = self._remarks(peer, permit)
-        if not permit.token and not permit.certificate:
-            return Judgement("ticket" if self.is_required else "", "point-to-point", "; ".join(remarks))
+        if needs and not permit.certificate:
+            remarks.append("it has no certificate, and this host's configuration asks for one")
+        is_certified = bool(permit.certificate) and (needs or self._certifying.is_possible)
+        if not is_certified and (needs or not permit.token):  # both ends agree by themselves
+            return Judgement(refusal, "point-to-point", "; ".join(remarks))
         if not self._is_ours(peer, permit):
             return Judgement("ticket")
-        is_certified = bool(permit.certificate) or self._certifying.needs(crosses=await self._crosses(permit))
         if is_certified:
-            await self._certifying.follow(permit, peer)
-            if not self._certifying.verify(permit):
-                return Judgement("ticket")
-        code, agreed = await self._judge_ticket(identity, permit, is_certified=is_certified)
-        if is_certified and not code:
-            self._certifying.begin(identity, permit.uuid)
+            code = await self._judge_certificate(identity, peer, permit)
+            if code or not permit.token:
+                return Judgement(code, "" if code else "certificate", "; ".join(remarks))
+        code, agreed = await self._judge_ticket(identity, peer, permit)
         return Judgement(code, agreed, "; ".join(remarks))
+
+    async def _judge_certificate(self, identity: str, peer: PeerConfig, permit: Permit) -> str:
+        """Verify a certificate, and have the group note that its migration begins."""
+        await self._certifying.follow(permit, peer)
+        is_known = self._certifying.shows(permit)
+        if not self._certifying.verify(permit):
+            return "ticket"
+        self._certifying.begin(identity, permit.uuid)
+        if is_known:
+            return ""
+        try:
+            objection = await self._certifying.start(permit)
+        except NoQuorumError as error:
+            log.warning("the group has not begun a ticket", uuid=permit.uuid, error=str(error))
+            return "no-quorum" if self.requires(peer) else ""
+        if objection:
+            log.warning("certificate refused", uuid=permit.uuid, why=objection)
+        return "ticket" if objection else ""
 
     def _is_ours(self, peer: PeerConfig, permit: Permit) -> bool:
         """Whether a permit names the two hosts that its connection's certificates prove."""
@@ -264,22 +301,13 @@ class MigrationAuthorizer:
             remarks.append(f"it expired {late_s:.0f} s ago by this host's clock: the hosts' clocks differ")
         return remarks
 
-    async def _judge_ticket(self, identity: str, permit: Permit, *, is_certified: bool) -> tuple[str, str]:
-        if not permit.token:
-            return "", "certificate"
+    async def _judge_ticket(self, identity: str, peer: PeerConfig, permit: Permit) -> tuple[str, str]:
         try:
             return await self._begin(identity, permit), "fleet"
         except NoQuorumError:
-            if is_certified:
+            if permit.certificate:
                 return "", "certificate"
-            return ("no-quorum" if self.is_required else ""), "point-to-point"
-
-    async def _crosses(self, permit: Permit) -> bool:
-        try:
-            ours, theirs = await self._coordination.look(lambda fleet: trusts(fleet, permit.destination, permit.source))
-        except NoQuorumError:
-            return False
-        return ours != theirs
+            return ("no-quorum" if self.requires(peer) else ""), "point-to-point"
 
     async def _begin(self, identity: str, permit: Permit) -> str:
         ticket = await self._find(permit.token)
@@ -298,9 +326,9 @@ class MigrationAuthorizer:
 
     # -- both
 
-    async def tell_owed(self) -> None:
-        """Make up for what could not be recorded of migrations that ended."""
-        await self._certifying.tell_owed()
+    async def settle(self, runs: Callable[[str], Awaitable[bool | None]]) -> None:
+        """Make up for what could not be recorded of migrations that ended; see `CertificateIssuer.settle`."""
+        await self._certifying.settle(runs)
 
     def forget(self, identity: str) -> None:
         """A migration that was agreed on did not begin."""

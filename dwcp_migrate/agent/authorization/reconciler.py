@@ -46,7 +46,8 @@ class TicketReconciler:
 
     def start(self) -> None:
         """Begin to look, if there is a fleet: a host by itself has nothing to settle with anybody."""
-        if not self._runtime.config.coordination.is_shared:
+        coordination = self._runtime.config.coordination
+        if not coordination.is_shared and not coordination.pbft.is_used:
             return
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -59,7 +60,7 @@ class TicketReconciler:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            await self._permits.tell_owed()
+            await self._permits.settle(self.runs)
             try:
                 await self.look()
             except CoordinationError as error:

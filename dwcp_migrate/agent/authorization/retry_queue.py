@@ -1,22 +1,31 @@
-"""Retry queue of notifications to the PBFT group: kept until the group has confirmed them.
+"""Retry queue of what this host owes the PBFT group: kept on disk, and told again until the group has answered.
 
-The rule: in the order in which it happened, one at a time. Each of these changes nothing the second time, so that an
-answer that was lost costs a repetition. What is older than a ticket's life is left out: the ticket is void by itself by
-then, and a domain that moved is made up for when it is registered next.
+The rule: in the order in which it happened, one at a time. Each of these operations changes nothing the second time, so
+an answer that was lost costs a repetition. A crash forgets none.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
-from dwcp_migrate.consensus.tickets.machine import Operation, Result
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.consensus.tickets.operations import (
+    Operation,
+    Result,
+)
+from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import NoQuorumError
 from dwcp_migrate.logs import get_logger
 
-OWED_MAX: Final = 256
+OWED_MAX: Final = 1024
 """Kept at most, the newest; a host ends a few migrations a minute, and `policy.sessions_max` run at once."""
 
 log = get_logger(component="certifying")
+
+_waiting = msgspec.msgpack.Decoder(Annotated[list[Operation], Meta(max_length=OWED_MAX)])
 
 
 class RetryQueue:
@@ -24,21 +33,40 @@ class RetryQueue:
 
     Args:
         ask: has an operation decided; raises NoQuorumError when the group does not in time.
-        clock: seconds, steady.
+        path: where it is kept. Damage there is logged and costs what was owed: a domain that moved is put right when it
+            moves next, a ticket by its expiry.
     """
 
-    def __init__(self, ask: Callable[[Operation], Awaitable[Result]], clock: Callable[[], float]) -> None:
+    def __init__(self, ask: Callable[[Operation], Awaitable[Result]], path: Path) -> None:
         self._ask = ask
-        self._clock = clock
-        self._waiting: deque[tuple[float, Operation]] = deque(maxlen=OWED_MAX)
+        self._path = path
+        self._waiting: deque[Operation] = deque(self._read(), maxlen=OWED_MAX)
         self._is_telling = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, operation: Operation, lifetime_s: float) -> None:
-        """Owe another one, for so long."""
-        self._waiting.append((self._clock() + lifetime_s, operation))
+    def _read(self) -> list[Operation]:
+        try:
+            return _waiting.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("what is owed to the group cannot be read", path=str(self._path), error=str(error))  # noqa: TRY400
+            return []
+
+    def _write(self) -> None:
+        """Keep what waits; where the disk refuses it is told from memory all the same."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path, msgspec.msgpack.encode(list(self._waiting)))
+        except OSError as error:
+            log.error("what is owed to the group is not on disk", path=str(self._path), error=error.strerror)  # noqa: TRY400
+
+    def add(self, operation: Operation) -> None:
+        """Owe another one."""
+        self._waiting.append(operation)
+        self._write()
 
     async def tell(self) -> None:
         """Tell what is owed, until the group does not decide."""
@@ -47,18 +75,13 @@ class RetryQueue:
         self._is_telling = True
         try:
             while self._waiting:
-                until, operation = self._waiting.popleft()
-                if until > self._clock():
-                    await self._say(until, operation)
+                operation = self._waiting[0]
+                result = await self._ask(operation)
+                log.info("group", operation=type(operation).__name__, result=str(result))
+                if self._waiting and self._waiting[0] is operation:  # it may have made room for newer ones
+                    self._waiting.popleft()
+                self._write()
         except NoQuorumError as error:
             log.warning("the group was not told yet", waiting=len(self._waiting), error=str(error))
         finally:
             self._is_telling = False
-
-    async def _say(self, until: float, operation: Operation) -> None:
-        try:
-            result = await self._ask(operation)
-        except NoQuorumError:
-            self._waiting.appendleft((until, operation))
-            raise
-        log.info("group", operation=type(operation).__name__, result=str(result))

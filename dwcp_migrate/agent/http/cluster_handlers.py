@@ -80,7 +80,7 @@ class ClusterHandlers:
         return Cluster(
             name=self._name,
             is_shared=configured.is_shared,
-            is_required=configured.require,
+            is_required=configured.require is True,
             trust_domain=configured.trust_domain,
             pbft="certificates" if crosses else "off",
             engine=status,

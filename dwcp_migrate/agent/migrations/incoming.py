@@ -183,12 +183,13 @@ class Incoming:
             code = code or "not-announced"
         if code:
             self._permits.forget(request.session_id.hex())
-            return refused(code, required=bool(judged.code) and self._permits.is_required)
+            return refused(code, required=bool(judged.code) and self._permits.requires(peer))
         session = self._sessions[request.session_id] = _Session(peer, announced, now)
         try:
             process = await runtime.spares.take()
         except SessionError as error:
             del self._sessions[request.session_id]
+            self._permits.forget(request.session_id.hex())
             runtime.announcements.ended(announced, now)
             return refused("no-data-process", str(error)[:200])
         names = self._names(candidates)
@@ -208,7 +209,9 @@ class Incoming:
     async def _expected(self, request: Expect) -> Expected:
         if not self._candidates(request):
             await self._ask_libvirt()
-        return Expected(candidates=self._names(self._candidates(request)))
+        names = self._names(self._candidates(request))
+        await self._permits.expect(names)
+        return Expected(candidates=names)
 
     async def _ask_libvirt(self) -> None:
         """Announce what waits here for its memory: the hook was not heard, or so long ago that its word expired.

@@ -316,8 +316,9 @@ class OutgoingMigration:
         Raises:
             SessionError: the fleet has to agree.
         """
-        is_agreed = self._id in self._permits.carried or code == RESUMES_POSTCOPY  # its guest has moved already
-        if self._permits.is_required and self.peer is not None and not is_agreed:
+        peer = self.peer
+        is_agreed = self._permits.is_agreed(self._id) or code == RESUMES_POSTCOPY  # its guest has moved already
+        if peer is not None and self._permits.requires(peer) and not is_agreed:
             raise SessionError(f"coordination.require: {message}", hint="see `dwcp-migrate cluster status`")
         self.passthrough = code
         self._runtime.ledger.count("passthrough", code)

@@ -67,11 +67,13 @@ class Context(NamedTuple):
         client: who asked, authenticated.
         sequence: place in the group's order; grows, so that it serves as a fencing token.
         time_ms: the group's clock; never goes back.
+        is_operator: the client may change the membership.
     """
 
     client: str
     sequence: int
     time_ms: int
+    is_operator: bool = False
 
 
 class Application(Protocol):

@@ -84,7 +84,9 @@ class BatchExecutor:
     def _apply(self, body: RequestBody, sequence: int) -> bytes:
         core = self._core
         if not body.reconfigure:
-            return core.application.apply(body.operation, Context(body.client, sequence, core.time_ms))
+            is_operator = core.group.clients[body.client].operator
+            context = Context(body.client, sequence, core.time_ms, is_operator)
+            return core.application.apply(body.operation, context)
         membership, answer = next_membership(core.group, body)
         if membership is not None:
             core.pending = Group(membership, sequence)

@@ -9,7 +9,10 @@ from typing import Final, NamedTuple
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN
-from dwcp_migrate.consensus.tickets.machine import Ticket, decode_result
+from dwcp_migrate.consensus.tickets.operations import (
+    Ticket,
+    decode_result,
+)
 from dwcp_migrate.errors import ConsensusError
 
 USED_MAX: Final = 4096

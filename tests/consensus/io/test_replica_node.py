@@ -24,7 +24,15 @@ from dwcp_migrate.consensus.pbft.model import records as journal
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
-from dwcp_migrate.consensus.tickets.machine import Issue, Refusal, Register, Ticket, Tickets, decode_result, encode
+from dwcp_migrate.consensus.tickets.machine import Tickets
+from dwcp_migrate.consensus.tickets.operations import (
+    Issue,
+    Refusal,
+    Register,
+    Ticket,
+    decode_result,
+    encode,
+)
 from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.errors import ConsensusError
 from dwcp_migrate.pki import create_authority, issue

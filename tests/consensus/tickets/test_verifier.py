@@ -9,7 +9,11 @@ from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, sign_de
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import encode_body
 from dwcp_migrate.consensus.tickets import verifier
-from dwcp_migrate.consensus.tickets.machine import Refusal, Result, Ticket
+from dwcp_migrate.consensus.tickets.operations import (
+    Refusal,
+    Result,
+    Ticket,
+)
 from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import CLUSTER, identity, membership

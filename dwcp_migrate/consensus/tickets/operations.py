@@ -1,0 +1,213 @@
+"""Operations on migration tickets, and what they come to: what hosts ask the group and are answered.
+
+What each of them does to the state: `machine.py`.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from dwcp_migrate.consensus.pbft.model.membership import NAME_BYTES_MAX, Name
+from dwcp_migrate.consensus.pbft.model.messages import BROKEN, Counter, encode_body
+
+NOBODY: Final = ""
+"""Owner of a domain that was released."""
+LIFETIME_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""A ticket may not outlive a week: the longest migration of a large guest over a thin link takes hours."""
+NO_SLOT: Final = 256
+"""Slot of a ticket that holds none: its destination's consent bounds what it takes in."""
+
+Uuid = Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+
+
+class ProposeTicket(msgspec.Struct, frozen=True, array_like=True, tag="propose"):
+    """The client runs this domain and wants to move it.
+
+    Attributes:
+        lifetime_ms: from the group's now.
+    """
+
+    domain: Uuid
+    destination: Name
+    lifetime_ms: Annotated[int, Meta(gt=0, le=LIFETIME_MS_MAX)]
+
+
+class BeginTicket(msgspec.Struct, frozen=True, array_like=True, tag="begin"):
+    """The client is the destination, and is about to let the migration in."""
+
+    domain: Uuid
+    token: Counter
+
+
+class ResumeTicket(msgspec.Struct, frozen=True, array_like=True, tag="resume"):
+    """The client is the destination, and the guest runs there."""
+
+    domain: Uuid
+    token: Counter
+
+
+class FailTicket(msgspec.Struct, frozen=True, array_like=True, tag="fail"):
+    """The migration did not happen; the domain stays with the source."""
+
+    domain: Uuid
+    token: Counter
+
+
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag="forget"):
+    """The client's domain runs there no more, and the group did not decide the move."""
+
+    domain: Uuid
+
+
+class Assign(msgspec.Struct, frozen=True, array_like=True, tag="assign"):
+    """An operator says who runs a domain; `NOBODY` forgets it."""
+
+    domain: Uuid
+    owner: Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
+
+
+# --- the operations of release 0.1.0
+
+
+class Register(msgspec.Struct, frozen=True, array_like=True, tag="register"):
+    """The client runs this domain."""
+
+    domain: Uuid
+
+
+class Issue(msgspec.Struct, frozen=True, array_like=True, tag="issue"):
+    """The client wants to move its domain.
+
+    Attributes:
+        destination: host that is to take it.
+        slot: of the destination, from 0; one migration each.
+        generation: of the domain, as the client knows it.
+        lifetime_ms: from the group's now.
+    """
+
+    domain: Uuid
+    destination: Name
+    slot: Annotated[int, Meta(ge=0, le=255)]
+    generation: Counter
+    lifetime_ms: Annotated[int, Meta(gt=0, le=LIFETIME_MS_MAX)]
+
+
+class Consume(msgspec.Struct, frozen=True, array_like=True, tag="consume"):
+    """The client is the destination, and the guest is about to run there."""
+
+    domain: Uuid
+    token: Counter
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """The migration did not happen."""
+
+    domain: Uuid
+    token: Counter
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):
+    """The client's domain runs there no more, and the group did not decide the move: whoever runs it may register."""
+
+    domain: Uuid
+
+
+class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket"):
+    """Permission for one migration; its certificate is what the destination's agent verifies.
+
+    Attributes:
+        slot: of the destination, for a ticket of `Issue`.
+        token: counts the group's tickets, from 1.
+        generation: of the domain while it is on its way.
+        expires_ms: on the group's clock, Unix milliseconds.
+    """
+
+    domain: Uuid
+    source: Name
+    destination: Name
+    slot: int
+    generation: Counter
+    token: Counter
+    expires_ms: Counter
+
+
+class Ownership(msgspec.Struct, frozen=True, array_like=True, tag="ownership"):
+    """Who owns a domain after the operation; `NOBODY` may."""
+
+    domain: Uuid
+    owner: Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
+    generation: Counter
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
+    """Nothing changed.
+
+    Attributes:
+        code: one of `REFUSALS`.
+        token: of the ticket that stands in the way; 0 if none does.
+    """
+
+    code: str
+    token: Counter = 0
+
+
+REFUSALS: Final = {
+    "begun": "its destination has begun the migration, and must say how it ended",
+    "domain-busy": "another ticket for this domain is open",
+    "expired": "the ticket has expired",
+    "full": "the group knows as many domains as it may",
+    "generation": "the domain has moved since",
+    "malformed": "the operation is none",
+    "no-ticket": "there is no such ticket: it was never issued, was cancelled, or has been used",
+    "not-operator": "only an operator of the group may assign a domain",
+    "not-destination": "the ticket is for another destination",
+    "not-owner": "the domain belongs to another host",
+    "not-party": "only source and destination may cancel a ticket",
+    "same-host": "source and destination are one host",
+    "slot-busy": "another ticket holds this slot of the destination",
+    "unknown-domain": "nobody has registered this domain",
+}
+"""Code in `Refusal`, and what it says to people."""
+
+Operation = (
+    ProposeTicket
+    | BeginTicket
+    | ResumeTicket
+    | FailTicket
+    | Forget
+    | Assign
+    | Register
+    | Issue
+    | Consume
+    | Cancel
+    | Release
+)
+Result = Ticket | Ownership | Refusal
+
+_operation = msgspec.msgpack.Decoder(Operation)
+_result = msgspec.msgpack.Decoder(Result)
+
+
+def encode(operation: Operation) -> bytes:
+    """Serialise an operation."""
+    return encode_body(operation)
+
+
+def decode(data: bytes) -> Operation | None:
+    """Read an operation; None if it is none: its client is at fault, and told so."""
+    try:
+        operation: Operation = _operation.decode(data)
+    except BROKEN:
+        return None
+    return operation
+
+
+def decode_result(data: bytes) -> Result:
+    """Read what an operation came to.
+
+    Raises:
+        msgspec.ValidationError: it is none: the group runs another application.
+    """
+    result: Result = _result.decode(data)
+    return result
