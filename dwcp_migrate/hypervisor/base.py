@@ -9,7 +9,7 @@ The rule: each Protocol here has one real implementation and one in `fake`, and 
 import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ class Redirect:
     foreign: frozenset[Cgroup] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Caught:
+class Caught(NamedTuple):
     """What was caught on its way to one address: first packets; the others follow by connection tracking."""
 
     address: str

@@ -58,6 +58,8 @@ TABLE: Final = "dwcp_migrate"
 CHAIN: Final = "redirect"
 PEERS: Final = "peers"
 
+IPV4_BYTES: Final = 4
+
 _DESTINATION: Final = {NFPROTO_IPV4: (16, 4), NFPROTO_IPV6: (24, 16)}
 """Offset and length of the destination address in the network header, by family."""
 
@@ -128,7 +130,7 @@ class NftInterceptor:
     def caught(self) -> list[Caught]:
         """See `base.Interceptor.caught`."""
         return [
-            Caught(str(ipaddress.ip_address(found.key)), found.packets, found.bytes)
+            Caught(_text(found.key), found.packets, found.bytes)
             for family in sorted(self._addresses)
             for found in sorted(self._nftables.elements(family, TABLE, PEERS), key=lambda found: found.key)
         ]
@@ -159,6 +161,10 @@ def _by_family(addresses: Iterable[str]) -> dict[int, frozenset[bytes]]:
         else:
             found.setdefault(NFPROTO_IPV4, set()).add(socket.inet_aton(address))
     return {family: frozenset(mine) for family, mine in found.items()}
+
+
+def _text(key: bytes) -> str:
+    return socket.inet_ntoa(key) if len(key) == IPV4_BYTES else str(ipaddress.IPv6Address(key))
 
 
 def _frame(family: int, table: str) -> list[TableChange]:

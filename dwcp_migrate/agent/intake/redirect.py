@@ -11,7 +11,6 @@ from typing import Final
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.api.schema import RedirectRule, RedirectStatus
 from dwcp_migrate.config import InterceptConfig
-from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.base import Cgroup, Exemption, Interceptor, Redirect
 from dwcp_migrate.logs import get_logger
@@ -128,9 +127,9 @@ class Redirection:
             caught = self._interceptor.caught() if self._interceptor else []
         except HypervisorError as failure:
             caught, error = [], str(failure)
+        names = {address: peer.name for address, peer in directory.redirected()}
         for found in caught:
-            peer = directory.by_address(canonical(found.address))
-            name = peer.name if peer else ""
+            name = names.get(found.address, "")
             rules.append(RedirectRule(peer=name, address=found.address, packets=found.packets, bytes=found.bytes))
         return RedirectStatus(
             wanted=wanted and config.redirect,

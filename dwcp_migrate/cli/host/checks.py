@@ -22,6 +22,14 @@ from dwcp_migrate.units import PORT_MAX, PORT_MIN
 Verdict = Literal["ok", "warn", "fail"]
 
 DAY_S: Final = 86400.0
+MARKS_OF_OTHERS: Final = {
+    0x8000: "kubelet drops it",
+    0x4000: "kube-proxy masquerades it",
+    0x0F00: "Cilium",
+    0xFFFF0000: "Calico, Tailscale, Cilium",
+}
+"""Bits of socket marks that rules on many hosts act on."""
+
 EXPIRY_WARNING_S: Final = 14 * DAY_S
 CONNTRACK_SHARE_MAX: Final = 0.9
 DESCRIPTORS_SHARE_MAX: Final = 0.8
@@ -365,6 +373,8 @@ def _process(facts: schema.Facts) -> Iterator[Check]:
 def _host(found: Findings) -> Iterator[Check]:
     config = found.config or Config()
     yield _ports(found.host, config)
+    if config.intercept.mark:
+        yield _mark(config.intercept.mark)
     yield _migration_host(found.host, found.resolved)
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
@@ -375,6 +385,17 @@ def _host(found: Findings) -> Iterator[Check]:
         what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
         why="certificates are judged by the clock, and histories of two hosts are compared by it",
         remedy="run chrony, systemd-timesyncd or another NTP client",
+    )
+
+
+def _mark(mark: int) -> Check:
+    meant = [f"{mark & bits:#x} ({whose})" for bits, whose in MARKS_OF_OTHERS.items() if mark & bits]
+    return _should(
+        "mark",
+        hold=not meant,
+        what=f"intercept.mark = {mark:#x}" + (f" has bits that others act on: {', '.join(meant)}" if meant else ""),
+        why="a rule that drops or translates such marks does so to the agent's own connections",
+        remedy="remove intercept.mark: without it the agent's connections pass by its user",
     )
 
 

@@ -42,10 +42,25 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Cut netlink attributes: types and values in order; what is cut off at the end is left out."""
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+    for kind, start, end in spans(data, 0, len(data)):
+        yield kind, data[start:end]
+
+
+def spans(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Find netlink attributes in a part of `data`: types, and where their values begin and end."""
+    while start + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
         if length < _ATTRIBUTE.size:
             return
-        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
+        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, min(start + length, end)
+        start += (length + 3) & ~3
+
+
+def find(data: bytes, span: tuple[int, int], *path: int) -> tuple[int, int] | None:
+    """Find a value inside nested attributes: where it begins and ends; None if it is not there."""
+    for wanted in path:
+        found = next(((start, end) for kind, start, end in spans(data, *span) if kind == wanted), None)
+        if found is None:
+            return None
+        span = found
+    return span

@@ -16,10 +16,10 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.netlink.attributes import attribute, attributes, nested, pairs, text, u32
+from dwcp_migrate.hypervisor.netlink.attributes import attribute, attributes, find, nested, spans, text, u32
 from dwcp_migrate.units import MIB
 
 ANSWER_TIMEOUT_S: Final = 2.0
@@ -85,8 +85,7 @@ class TableChange:
     resource: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """An element of a set with a counter."""
 
     key: bytes
@@ -167,7 +166,7 @@ class Nftables:
                     return found
                 raise _refused(code)
             listed = attributes(body[_HEADER.size + _NFGENMSG.size :]).get(_ELEMENTS, b"")
-            found += [_element(attributes(element)) for _, element in pairs(listed)]
+            found += _elements_in(listed)
         raise AssertionError("unreachable")
 
     def _encode(self, change: TableChange, flags: int) -> bytes:
@@ -206,14 +205,41 @@ class Nftables:
                 data = data[(length + 3) & ~3 :]
 
 
-def _element(found: dict[int, bytes]) -> Element:
-    key = attributes(found[_ELEMENT_KEY])[1]
-    counter = attributes(attributes(found.get(_ELEMENT_EXPRESSION, b"")).get(_EXPRESSION_DATA, b""))
-    return Element(
-        key,
-        packets=int.from_bytes(counter.get(_COUNTER_PACKETS, b"")),
-        bytes=int.from_bytes(counter.get(_COUNTER_BYTES, b"")),
-    )
+def _elements_in(listed: bytes) -> list[Element]:
+    """Read a list of elements.
+
+    Those of one set are laid out alike, so that the places of the first one's key and counter hold for all: ten
+    thousand are read at each scrape of the metrics. Where their lengths differ, each is looked through.
+    """
+    starts = [(start, end) for _, start, end in spans(listed, 0, len(listed))]
+    if not starts:
+        return []
+    lengths = {end - start for start, end in starts}
+    if len(lengths) > 1:
+        return [_element(listed, _places(listed, span)) for span in starts]
+    places = _places(listed, starts[0])
+    first = starts[0][0]
+    moved = [tuple(at - first for at in place) for place in places]
+    (k0, k1), (p0, p1), (b0, b1) = moved
+    number = int.from_bytes
+    return [
+        Element(listed[at + k0 : at + k1], number(listed[at + p0 : at + p1]), number(listed[at + b0 : at + b1]))
+        for at, _ in starts
+    ]
+
+
+def _places(listed: bytes, element: tuple[int, int]) -> list[tuple[int, int]]:
+    """Where an element has its key, its count of packets and that of bytes; the last two may be empty."""
+    counter = find(listed, element, _ELEMENT_EXPRESSION, _EXPRESSION_DATA)
+    none = (element[0], element[0])
+    found = [find(listed, element, _ELEMENT_KEY, 1)]
+    found += [counter and find(listed, counter, kind) for kind in (_COUNTER_PACKETS, _COUNTER_BYTES)]
+    return [place or none for place in found]
+
+
+def _element(listed: bytes, places: Sequence[tuple[int, int]]) -> Element:
+    key, packets, size = (listed[start:end] for start, end in places)
+    return Element(key, int.from_bytes(packets), int.from_bytes(size))
 
 
 def _refused(code: int) -> HypervisorError:

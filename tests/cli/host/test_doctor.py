@@ -10,7 +10,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.checks import Check, Findings
-from dwcp_migrate.config import Config, parse
+from dwcp_migrate.config import Config, InterceptConfig, parse
 
 Make = Callable[..., Any]
 NOW = 1_790_000_100.0
@@ -166,6 +166,27 @@ def test_ports_of_qemu_conf_beyond_the_agents_fail(facts: Make) -> None:
 
     assert ports(None, None) == ports(49152, 49215) == ports(49160, 49170) == "ok"
     assert ports(49151, None) == ports(None, 49216) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("mark", "verdict"), [(0xD3C9, "warn"), (0x8000, "warn"), (0x10000, "warn"), (0x0100, "warn"), (0x1000, "ok")]
+)
+def test_a_mark_that_others_act_on_is_named(mark: int, verdict: str) -> None:
+    assert judge(None, config=Config(intercept=InterceptConfig(mark=mark)))["mark"].verdict == verdict
+
+
+def test_a_peer_without_an_address_to_redirect_is_named_and_the_kernel_is_not_blamed(facts: Make, peer: Make) -> None:
+    unarmed = schema.RedirectStatus(
+        wanted=True, armed=False, error="no peer has an IP address that is known", port_min=49152, port_max=49215
+    )
+    judged = judge(facts(intercept=unarmed, peers=[peer(not_redirected="hv2.example: no such name is known")]))
+    assert judged["addresses-hv2"].verdict == "fail"
+    assert "getent" in judged["addresses-hv2"].remedy
+    assert "CAP_NET_ADMIN" not in judged["redirect"].remedy
+
+
+def test_without_a_mark_there_is_nothing_to_say(facts: Make) -> None:
+    assert "mark" not in judge(facts())
 
 
 def test_the_host_is_read_from_files(tmp_path: Path) -> None:
