@@ -45,6 +45,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "abort": ("migrations", "End a migration that leaves this host."),
     },
     "Fleet": {
+        "hosts": ("fleet", "List the fleet's hosts, what is promised on them and what is used."),
         "place": ("fleet", "Choose the best host for a domain."),
         "rebalance": ("fleet", "Rebalance the fleet: show the migrations, or carry them out."),
         "drain": ("fleet", "Migrate all domains off a host, and let none come."),

@@ -6,6 +6,7 @@ Modules:
     failures: refused migrations, as a plan remembers them
     fleet_constraints: rules, limits and moves in flight of the cluster state, applied to a fleet
     fleet_source: sources of a fleet
+    measured_load: load of the domains now, as libvirt counts it
     move_cost: cost of a move, as predicted or measured by the local agent
     plan_journal: journal of a plan, from which it resumes
     shared_state: the cluster state as placement reads it, through the local agent

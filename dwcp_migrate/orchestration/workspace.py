@@ -32,6 +32,7 @@ from dwcp_migrate.orchestration.fleet_source import (
     addresses,
     read_settings,
 )
+from dwcp_migrate.orchestration.measured_load import MeasuredFleet
 from dwcp_migrate.orchestration.move_cost import AgentCost, Questions
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Ending, PlanJournal, goal_words, read
 from dwcp_migrate.orchestration.shared_state import SharedFleet, SharedState
@@ -134,7 +135,12 @@ class Workspace:
 
 @contextmanager
 def open_workspace(
-    config_path: Path | None, fleet_path: Path | None, at_once: int = 0, *, copies_storage: bool = False
+    config_path: Path | None,
+    fleet_path: Path | None,
+    at_once: int = 0,
+    *,
+    copies_storage: bool = False,
+    measure_s: float = 0.0,
 ) -> Iterator[Workspace]:
     """Open the fleet.
 
@@ -143,6 +149,7 @@ def open_workspace(
         fleet_path: of a fleet that was written down, instead of asking libvirt.
         at_once: see `Workspace`.
         copies_storage: migrations copy local disks, so that these keep no domain where it is.
+        measure_s: seconds for which load is measured; 0 goes by promises alone.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -158,9 +165,10 @@ def open_workspace(
     libvirt_fleet = LibvirtFleet(
         hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), {}, copies_storage
     )
+    by_use = MeasuredFleet(libvirt_fleet, hypervisors, uris, measure_s) if measure_s else libvirt_fleet
     client = ApiClient(control_socket(config_path, None))
     shared = SharedState(client) if config.coordination.is_shared else None
-    source = libvirt_fleet if shared is None else SharedFleet(libvirt_fleet, shared)
+    source = by_use if shared is None else SharedFleet(by_use, shared)
     asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
     cost = AgentCost(asked, own, found.keys() - {own})
     try:

@@ -45,6 +45,15 @@ def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
     return said
 
 
+def test_hosts_are_listed_from_a_file_and_from_libvirt(say: Say) -> None:
+    code, out, _ = say("hosts", "--fleet", "{fleet}")
+    assert code == 0
+    assert "hv3" in out
+    code, out, _ = say("hosts", "--config", "{config}", "--measure", "0.01", "--json")
+    assert code == 0
+    assert [(row["name"], row["domains"], row["state"]) for row in json.loads(out)] == [("hv1", 1, "up")]
+
+
 def test_place_names_a_host_and_says_why_not_the_others(say: Say) -> None:
     code, out, _ = say("place", "new", "--fleet", "{fleet}")
     assert code == 0

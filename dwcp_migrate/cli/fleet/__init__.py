@@ -4,6 +4,7 @@ Modules:
     cluster: `dwcp-migrate cluster`
     drain: `dwcp-migrate drain`
     explain: `dwcp-migrate explain`
+    hosts: `dwcp-migrate hosts`
     locks: `dwcp-migrate locks`
     pbft: `dwcp-migrate cluster pbft`
     place: `dwcp-migrate place`

@@ -30,6 +30,7 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     "--memory-mib", type=click.FloatRange(min=0), default=1024.0, show_default=True, help="Of each new domain."
 )
 @click.option("--apart", is_flag=True, help="On different hosts.")
+@planning.measure_option
 @json_option
 @planning.fleet_options
 def command(  # noqa: PLR0913 - one parameter an option
@@ -38,6 +39,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     vcpus: float,
     memory_mib: float,
     apart: bool,
+    measure_s: float,
     as_json: bool,
     config_path: Path | None,
     fleet_path: Path | None,
@@ -48,7 +50,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     """
     from dwcp_migrate.placement.fleet import Rule
 
-    with open_workspace(config_path, fleet_path) as ours:
+    with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
         whole = ours.for_new()
         known = {one.name for one in whole.domains}
         new = [Domain(name=one, demand={VCPUS: vcpus, MEMORY: memory_mib}) for one in domains if one not in known]

@@ -20,6 +20,7 @@ from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration import workspace
 from dwcp_migrate.orchestration.executor import PlanExecutor
+from dwcp_migrate.orchestration.measured_load import MEASURE_S_MAX
 from dwcp_migrate.orchestration.plan_journal import Ending
 from dwcp_migrate.orchestration.workspace import Workspace, executor_of
 from dwcp_migrate.placement import plan as plans
@@ -49,6 +50,18 @@ def at_once_option(command: Decorated) -> Decorated:
         default=0,
         metavar="N",
         help="Migrations at once  [default: the policy's, see docs/placement.md].",
+    )(command)
+
+
+def measure_option(command: Decorated) -> Decorated:
+    """Add `--measure SECONDS`."""
+    return click.option(
+        "--measure",
+        "measure_s",
+        type=click.FloatRange(min=0, max=MEASURE_S_MAX),
+        default=0.0,
+        metavar="SECONDS",
+        help="Measure for so long which CPU the domains use, and balance that too.",
     )(command)
 
 

@@ -17,6 +17,7 @@ from dwcp_migrate.placement.plan import Goal
 @click.command()
 @click.option("--apply/--dry-run", "apply", default=False, help="Carry the plan out, or only show it (default).")
 @planning.at_once_option
+@planning.measure_option
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
 @exact_option
 @migration_options
@@ -29,6 +30,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     *,
     apply: bool,
     at_once: int,
+    measure_s: float,
     abandon: bool,
     exact_s: float | None,
     as_json: bool,
@@ -38,7 +40,9 @@ def command(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show, or with --apply carry out, the migrations that even out the fleet. An even fleet is left alone."""
     goal, options = Goal(purpose="rebalance"), options_of(words)
-    with open_workspace(config_path, fleet_path, at_once, copies_storage=options.copies_storage) as ours:
+    with open_workspace(
+        config_path, fleet_path, at_once, copies_storage=options.copies_storage, measure_s=measure_s
+    ) as ours:
         if abandon:
             click.echo("given up" if _abandon(ours) else "no plan is under way")
             return

@@ -27,6 +27,7 @@ class FakeHypervisors:
         jobs: URI and domain of migration jobs that run, begun by nobody here; each is gone once it was asked about.
         before_migration: called with URI, domain and destination as a migration begins; what it raises fails it.
         cpu_refusals: by URI and model, why a host does not offer a CPU; every other one it does.
+        cpu_time_s: by domain, CPU time so far.
         troubles: by domain, libvirt's words for one that it cannot be asked about.
         endless: domains whose migrations never converge: each goes on until it is aborted, or switched to postcopy.
         deaf: domains whose migrations cannot be ended either.
@@ -41,6 +42,7 @@ class FakeHypervisors:
         self.jobs: dict[tuple[str, str], str] = {}
         self.before_migration: Callable[[str, str, str], None] = _nothing
         self.cpu_refusals: dict[tuple[str, str], str] = {}
+        self.cpu_time_s: dict[str, float] = {}
         self.troubles: dict[str, str] = {}
         self.endless: set[str] = set()
         self.deaf: set[str] = set()
@@ -72,6 +74,11 @@ class FakeHypervisors:
     def ping(self, uri: str) -> None:
         """See `hypervisors.Hypervisors.ping`."""
         self._answer(uri)
+
+    def cpu_seconds(self, uri: str) -> dict[str, float]:
+        """See `hypervisors.Hypervisors.cpu_seconds`."""
+        self._answer(uri)
+        return {one.uuid: self.cpu_time_s.get(one.name, 0.0) for one in self.running[uri].values()}
 
     def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
         """See `hypervisors.Hypervisors.cpu_refusal`."""
