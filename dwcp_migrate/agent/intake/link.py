@@ -36,6 +36,10 @@ GREETINGS: Final = AdmissionLimits(total=2048, strangers=512, source=64)
 HANDSHAKES: Final = AdmissionLimits(total=256, strangers=64, source=16)
 """Control connections whose certificate is awaited: a peer keeps one, and a handshake costs milliseconds of CPU."""
 
+REPLICA_HANDSHAKES: Final = AdmissionLimits(total=2**31, strangers=16, source=4)
+"""Connections that strangers may hand to a replica within `HANDSHAKE_S_MAX`; it has room for 64 handshakes, which its
+group needs. The replica itself bounds those of peers."""
+
 log = get_logger(component="link")
 
 
@@ -70,6 +74,7 @@ class LinkIntake:
         self._sources = SourceRegistry(is_configured)
         self._greetings = Admission(GREETINGS)
         self._handshakes = Admission(HANDSHAKES)
+        self._replica_handshakes = Admission(REPLICA_HANDSHAKES)
         self._log_budget = LogBudget()
 
     def take(self, sock: socket.socket) -> None:
@@ -98,9 +103,20 @@ class LinkIntake:
         elif preamble.session_id == CONTROL_SESSION:
             await self._serve_control(sock, source)
         elif preamble.session_id in self._replicas:
-            self._replicas[preamble.session_id](sock)
+            self._hand_to_replica(preamble.session_id, sock, source)
         elif not self._channel(preamble.session_id, sock):
             self._rejected("unknown-session")
+
+    def _hand_to_replica(self, session_id: bytes, sock: socket.socket, source: str) -> None:
+        """Give a connection to a replica, which does not say when its handshake ended: a stranger's counts its time."""
+        if not self._sources.is_peer(source, steady_clock()):
+            leave = self._replica_handshakes.enter(source, is_peer=False)
+            if leave is None:
+                self._rejected("replicas")
+                sock.close()
+                return
+            asyncio.get_running_loop().call_later(HANDSHAKE_S_MAX, leave)
+        self._replicas[session_id](sock)
 
     async def _preamble(self, sock: socket.socket) -> Preamble | None:
         try:

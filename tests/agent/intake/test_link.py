@@ -6,9 +6,9 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from dwcp_migrate.agent.intake.link import GREETINGS, HANDSHAKES, LinkIntake
+from dwcp_migrate.agent.intake.link import GREETINGS, HANDSHAKES, REPLICA_HANDSHAKES, LinkIntake
 from dwcp_migrate.agent.log_budget import LINES_MAX
-from dwcp_migrate.protocol.control import CONTROL_SESSION
+from dwcp_migrate.protocol.control import CONTROL_SESSION, STATE_SESSION
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from tests.agent.hosts import DESTINATION_ADDRESS, SOURCE_ADDRESS, Host, echoing, exchange
 
@@ -73,6 +73,16 @@ def test_a_stranger_that_fills_the_link_port_shuts_out_no_peer(hosts: Hosts) -> 
         assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"
     assert source.ended()[0].passthrough_reason == ""
     for sock in [*silent, *tls, *greeted]:
+        sock.close()
+
+
+def test_a_stranger_takes_no_room_from_the_members_of_a_group(hosts: Hosts) -> None:
+    source, destination = hosts
+    source.namespace.run("ip", "address", "add", f"{STRANGER}/24", "dev", "joined0")
+    destination.start()
+    held = flood(source, REPLICA_HANDSHAKES.source + 6, encode_preamble(Preamble(STATE_SESSION)))
+    destination.wait(lambda status: status.totals.rejected.get("link replicas", 0) == 6)
+    for sock in held:
         sock.close()
 
 
