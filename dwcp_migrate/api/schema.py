@@ -374,6 +374,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         configuration_error: why the last reload was refused; empty when it was taken.
         open_descriptors: of the agent, with the limit on them.
         group: the PBFT group.
+        foreign: ADDRESS port PORT of connections that are relayed though they are none of a migration.
     """
 
     name: str
@@ -394,6 +395,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_descriptors: int
     open_descriptors_max: int
     group: GroupStatus = GroupStatus()
+    foreign: list[str] = []
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.intake.accept_loop import ANY_IPV4, ANY_IPV6
 from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.migrations.outgoing import FOREIGN
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.directory import family_of
 from dwcp_migrate.agent.peers.reach import ways
@@ -217,6 +218,11 @@ class StatusViews:
             open_descriptors=descriptors,
             open_descriptors_max=descriptors_max,
             group=self.group(),
+            foreign=[
+                f"{record.address} port {record.port}"
+                for record in runtime.ledger.running()
+                if record.passthrough_reason == FOREIGN
+            ],
         )
 
     def _hook(self) -> Hook:

@@ -157,6 +157,8 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield _name(facts)
     yield from (_listener(one) for one in facts.listeners)
     yield from (_addresses(peer) for peer in facts.peers if peer.not_redirected)
+    if facts.foreign:
+        yield _foreign(facts.foreign)
     yield from (_peer(one, facts.name) for one in facts.peers) if facts.peers else iter([_NO_PEER])
     yield _group(facts.group)
     yield from _process(facts)
@@ -256,6 +258,16 @@ _NO_PEER: Final = Check(
     why="only migrations to and from configured peers are accelerated",
     remedy="add [[peers]] to the configuration, then systemctl reload dwcp-migrate",
 )
+
+
+def _foreign(connections: list[str]) -> Check:
+    return Check(
+        id="foreign",
+        verdict="warn",
+        what=f"services of this host that migrate no guest are connected through the agent to {', '.join(connections)}",
+        why="they dialled a peer in libvirt's port range before the redirect knew them; they end with the agent",
+        remedy="restart those services: their next connections are not redirected; or give one of both other ports",
+    )
 
 
 def _addresses(peer: schema.PeerView) -> Check:

@@ -1,6 +1,7 @@
 """Peers that the configuration calls by names: redirected where the names lead, now and after they changed."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from dwcp_migrate.agent.peers.addresses import PeerAddresses, in_background
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Hosts = tuple[Host, Host]
 NAME = "mig.destination.example"
 OTHER_ADDRESS = "10.77.0.22"
+RELOAD_S_MAX = 1.0
+"""A name server that is silent holds a look-up for 10 s and more."""
 
 
 def with_hosts_file(host: Host, *lines: str) -> "Path":
@@ -62,6 +65,26 @@ def test_a_name_that_is_not_known_is_said_and_plain_migrations_are_left_alone(ho
     names.write_text(f"{DESTINATION_ADDRESS} {NAME}\n")
     assert source.reload() == 200
     source.wait(lambda status: status.intercept.armed)
+
+
+def test_a_name_server_that_answers_nothing_holds_nothing_up(hosts: Hosts) -> None:
+    source, destination = hosts
+    destination.namespace.run("nft", "add table ip mute; add chain ip mute in { type filter hook input priority 0; }")
+    destination.namespace.run("nft", "add rule ip mute in udp dport 53 drop")
+    with_hosts_file(source)
+    resolver = source.directory / "resolv.conf"
+    resolver.write_text(f"nameserver {DESTINATION_ADDRESS}\n")
+    source.prefix = [part.replace("/dev/null", str(resolver)) for part in source.prefix]
+    source.peers = [("destination.lab", [DESTINATION_ADDRESS, NAME])]
+    source.start()
+    took_s = []
+    for _ in range(10):
+        began = time.monotonic()
+        assert source.reload() == 200
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < RELOAD_S_MAX
+    assert redirected(source) == [DESTINATION_ADDRESS]
+    assert source.stop() == 0  # a look-up that hangs is left behind
 
 
 def test_an_own_address_that_comes_up_late_is_no_peers_any_more(hosts: Hosts) -> None:

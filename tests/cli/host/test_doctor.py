@@ -185,6 +185,13 @@ def test_a_peer_without_an_address_to_redirect_is_named_and_the_kernel_is_not_bl
     assert "CAP_NET_ADMIN" not in judged["redirect"].remedy
 
 
+def test_connections_of_other_services_that_run_through_the_agent_are_named(facts: Make) -> None:
+    check = judge(facts(foreign=["10.0.0.2 port 49152"]))["foreign"]
+    assert check.verdict == "warn"
+    assert "10.0.0.2 port 49152" in check.what
+    assert "foreign" not in judge(facts())
+
+
 def test_without_a_mark_there_is_nothing_to_say(facts: Make) -> None:
     assert "mark" not in judge(facts())
 
