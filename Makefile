@@ -28,7 +28,7 @@ LONG := -m long
 # Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
 LAB := -m lab --reruns 2
 
-.PHONY: help setup check unit format test sim long fuzz demo lab bench soak fleet packages lock clean
+.PHONY: help setup check unit format test matrix sim long fuzz demo lab bench soak fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -55,8 +55,12 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff check --fix .
 
 test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, and the tests against libvirt and QEMU in the lab
-	echo "test: lab"
+	export MATRIX_SEED=$${MATRIX_SEED:-$$RANDOM}
+	echo "test: lab; a third of the matrix, drawn by MATRIX_SEED=$$MATRIX_SEED"
 	$(BIN)/pytest -q $(LAB)
+
+matrix: setup  ## one fault after the other beside a plain migration, each of which has to succeed; 20 minutes
+	$(BIN)/pytest -q -m matrix
 
 long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many random cuts, cores by themselves
 	echo "test: long"

@@ -293,11 +293,11 @@ class DataProcessPool:
         self._on_change()
         self._start_in(min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10)))
 
-    async def take(self) -> DataProcess:
+    async def take(self, timeout_s: float = READY_S_MAX) -> DataProcess:
         """Hand out the oldest spare, waiting until it is ready.
 
         Raises:
-            SessionError: none could be started in `READY_S_MAX`.
+            SessionError: none could be started within `timeout_s`.
         """
         if not self._waiting:
             self.start()
@@ -309,10 +309,10 @@ class DataProcessPool:
             self._start_in(REFILL_S)
         else:
             self.start()
-        done, _ = await asyncio.wait([spare.ready], timeout=READY_S_MAX)
+        done, _ = await asyncio.wait([spare.ready], timeout=timeout_s)
         if not done:
             spare.kill()
-            raise SessionError(f"data process {spare.pid} was not ready within {READY_S_MAX:.0f} s")
+            raise SessionError(f"data process {spare.pid} was not ready within {timeout_s:.0f} s")
         spare.ready.result()
         return spare
 

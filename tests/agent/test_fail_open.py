@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 
@@ -200,3 +202,44 @@ def test_what_is_withdrawn_may_be_carried_the_next_time(hosts: Hosts) -> None:
     with echoing(destination.listen()):
         assert exchange(source.connect(DESTINATION_ADDRESS), b"stream") == b"stream"  # announced before, not again
     assert source.ended()[0].passthrough_reason == ""
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_a_migration_that_is_cancelled_while_the_peer_is_asked_leaves_a_record(
+    hosts: Hosts,
+    listening: bool,  # noqa: FBT001
+) -> None:
+    source, destination = hosts
+    start(hosts)
+    assert destination.agent is not None
+    destination.agent.send_signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        if listening:
+            stack.enter_context(echoing(destination.listen()))
+        sock = source.connect(DESTINATION_ADDRESS)
+        source.wait(lambda status: len(status.migrations) == 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        (record,) = source.ended()
+    assert (record.result, record.passthrough_reason) == ("failed", "unreachable")
+    assert record.reason
+    assert source.status().totals.migrations == {"source failed": 1}
+
+
+def test_without_any_data_process_the_agent_relays_by_itself(hosts: Hosts, tmp_path: Path) -> None:
+    source, destination = hosts
+    destination.start()
+    source.start(PYTHONPATH=str(tmp_path / "shadow"), PYTHONSAFEPATH="1")
+    shadow = tmp_path / "shadow" / "dwcp_migrate"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text("raise SystemExit('no data process today')")  # from now on they do not start
+    for pid in source.descendants():
+        os.kill(pid, signal.SIGKILL)
+    data = os.urandom(3 << 20)
+    with echoing(destination.listen()) as brought:
+        assert exchange(source.connect(DESTINATION_ADDRESS), data) == data
+    assert brought == [data]
+    (record,) = source.ended()
+    assert (record.result, record.passthrough_reason) == ("completed", "no-data-process")
+    assert "relayed-by-the-agent" in said(record)
+    assert record.counters.raw_bytes == len(data)

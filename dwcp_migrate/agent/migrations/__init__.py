@@ -3,6 +3,7 @@
 Modules:
     data_process: handle of a data process at work on one migration
     incoming: the destination side: admission and sessions
+    local_relay: relay on threads of the agent, where no data process is to be had
     onward: the onward connection of a migration that passes through
     outgoing: the source side: from the first caught connection to the end
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
+from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.onward import dial_onward
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.client import code_of
@@ -51,6 +52,12 @@ LINK_S_MAX: Final = 8.0
 
 FOREIGN: Final = "foreign"
 """Why a connection passes through that is none of a migration."""
+
+SOURCE_S_MAX: Final = 10.0
+"""For a data process to be ready to accelerate."""
+
+RELAY_S_MAX: Final = 3.0
+"""For one to be ready to relay; the agent does that itself otherwise."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -163,7 +170,7 @@ class OutgoingMigration:
         self._runtime = runtime
         self._id = self.session_id.hex()
         self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
-        self._carriage: DataProcessHandle | None = None
+        self._carriage: DataProcessHandle | LocalRelay | None = None
         self._reason = ""
         self._accelerated = False
         self._candidates: tuple[DomainName, ...] = ()
@@ -194,7 +201,7 @@ class OutgoingMigration:
 
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
-        if self._carriage is not None and self._accelerated:
+        if isinstance(self._carriage, DataProcessHandle) and self._accelerated:
             self._carriage.send(SetRate(bytes_per_s=bytes_per_s))
 
     def kill(self) -> None:
@@ -338,7 +345,9 @@ class OutgoingMigration:
         self._candidates = opened.candidates
         runtime.domains.follow(self._id, "source", opened.candidates)
         try:
-            carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
+            carriage = self._carriage = DataProcessHandle(
+                self._id, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger
+            )
         except SessionError as error:
             await self._withdraw(self.peer, "no-data-process", str(error))
             return None
@@ -388,19 +397,25 @@ class OutgoingMigration:
             pair = await self._dial_onward(self._connections.get_nowait())
             if pair is None:
                 continue
-            try:
-                carriage = self._carriage = DataProcessHandle(self._id, await runtime.spares.take(), runtime.ledger)
-            except SessionError:
-                for sock in pair:
-                    reset(sock)
-                raise
-            record = runtime.ledger.get(self._id)
-            carriage.send(StartRelay(reason=record.passthrough_reason if record else ""), runtime.keep_translation())
-            carriage.send(AddConnection(connection=0), pair)
-            return asyncio.get_running_loop().create_task(self._feed_relay(carriage))
+            relay = self._carriage = await self._relay()
+            relay.send(AddConnection(connection=0), pair)
+            return asyncio.get_running_loop().create_task(self._feed_relay(relay))
         return None
 
-    async def _feed_relay(self, carriage: DataProcessHandle) -> None:
+    async def _relay(self) -> DataProcessHandle | LocalRelay:
+        """Start a relay: in a data process, or in this one where none is to be had."""
+        runtime = self._runtime
+        held = runtime.keep_translation()
+        try:
+            relay = DataProcessHandle(self._id, await runtime.spares.take(RELAY_S_MAX), runtime.ledger)
+        except SessionError as error:
+            self._note("relayed-by-the-agent", str(error))
+            log.warning("migration relayed by the agent itself", migration=self._id, why=str(error))
+            return LocalRelay(self._id, runtime.ledger, held)
+        relay.send(StartRelay(reason=self.passthrough), held)
+        return relay
+
+    async def _feed_relay(self, carriage: DataProcessHandle | LocalRelay) -> None:
         number = 1
         while True:
             pair = await self._dial_onward(await self._connections.get())

@@ -16,8 +16,11 @@ from dwcp_migrate.units import format_rate
 
 MEANING: Final = {
     **REFUSALS,
+    "busy": "the fleet's state has another open ticket for the domain",
     "certificate": "one side does not accept the other's certificate",
     "foreign": "no migration: a service that migrates no guest opened the connection",
+    "limit": "as many migrations run as the fleet's limits allow",
+    "no-link": "the destination's agent agreed, and no channel to it came up",
     "no-peer": "the destination is no configured peer",
     "not-caught": "its connection did not come to the agent",
     "postcopy-resume": "it resumes a postcopy that broke off; libvirt's hook announces no resumption",
@@ -27,7 +30,10 @@ MEANING: Final = {
 
 REMEDY: Final = {
     **HINTS,
+    "busy": "dwcp-migrate tickets",
     "certificate": "dwcp-migrate doctor says which and why",
+    "limit": "dwcp-migrate cluster limits",
+    "no-link": "dwcp-migrate doctor there; does a firewall inspect or count connections to the link port?",
     "no-peer": "add it to [[peers]] with all of its addresses",
     "not-caught": "show --events says where it went; dwcp-migrate doctor compares names and addresses",
     "unreachable": "dwcp-migrate doctor on both hosts",
