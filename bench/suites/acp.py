@@ -416,6 +416,7 @@ def _node_options(
         addresses={other: address for other, address in addresses.items() if other != name},
         server_context=lambda: context("server"),
         client_context=lambda: context("client"),
+        certificate=directory / f"{name}.pem",
         sync=sync,
     )
 

@@ -44,6 +44,7 @@ def node_options(directory: Path, group: GroupFile, name: str) -> NodeOptions:
         addresses={other: ("127.0.0.1", port) for other, port in group.dial[name].items()},
         server_context=lambda: make_context("server", ca, certificate, key),
         client_context=lambda: make_context("client", ca, certificate, key),
+        certificate=certificate,
     )
 
 

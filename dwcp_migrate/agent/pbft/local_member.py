@@ -175,6 +175,7 @@ class LocalMember:
             addresses=addresses,
             server_context=lambda: self._context("server"),
             client_context=lambda: self._context("client"),
+            certificate=self._runtime.config.tls.certificate,
             greeting=encode_preamble(Preamble(PBFT_SESSION)),
             mark=self._runtime.config.intercept.mark,
         )

@@ -9,18 +9,16 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from dwcp_migrate.consensus.io.secure_socket import SecureSocket, secure
-from dwcp_migrate.consensus.pbft.model.messages import VERSION, Frames, Hello, Message, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import VERSION_MIN, Frames, Hello, Message, Role, encode_frame
 from dwcp_migrate.errors import DwcpError, RemoteProtocolError
 from dwcp_migrate.units import MIB
 
 UNSENT_BYTES_MAX: Final = 16 * MIB
 """A peer that stands still costs that much memory."""
 HANDSHAKE_S_MAX: Final = 5.0
-
-Role = Literal["replica", "client"]
 
 
 class ChannelOwner(Protocol):
@@ -30,7 +28,7 @@ class ChannelOwner(Protocol):
         """TLS is done; `channel.gone` will tell when the connection ends."""
 
     def opened(self, channel: "MemberChannel") -> None:
-        """Both hellos are done; `channel.peer` and `channel.role` are known."""
+        """The peer said hello; `channel.peer` and `channel.hello` are known. A raised DwcpError closes the channel."""
 
     def received(self, channel: "MemberChannel", messages: list[Message]) -> None:
         """Take messages; a raised DwcpError closes the channel."""
@@ -44,13 +42,17 @@ class MemberChannel:
 
     Args:
         owner: gets its messages.
-        hello: to say first.
+        greet: makes the hello to a peer of that name.
         identify: the name that this peer is known by, of those in its certificate; None turns it away.
     """
 
-    def __init__(self, owner: ChannelOwner, hello: Hello, identify: Callable[[list[str]], str | None]) -> None:
+    def __init__(
+        self, owner: ChannelOwner, greet: Callable[[str], Hello], identify: Callable[[list[str]], str | None]
+    ) -> None:
         self._owner = owner
-        self._hello = hello
+        self._greeting = greet
+        self._said: Hello
+        self.hello: Hello
         self._identify = identify
         self._frames = Frames()
         self._socket: SecureSocket
@@ -71,7 +73,17 @@ class MemberChannel:
             secured.close()
             return
         self.peer = peer
-        secured.send(encode_frame(self._hello))
+        try:
+            self._said = self._greeting(peer)
+        except DwcpError:  # our own certificate is being replaced
+            secured.close()
+            return
+        secured.send(encode_frame(self._said))
+
+    @property
+    def shown(self) -> bytes:
+        """Digest of the certificate that the peer proved."""
+        return self._socket.shown
 
     def _received(self, data: memoryview) -> None:
         """Cut the bytes into messages and pass them on."""
@@ -85,10 +97,11 @@ class MemberChannel:
             self._socket.close()
 
     def _greet(self, message: Message) -> None:
-        if not isinstance(message, Hello) or message.cluster != self._hello.cluster:
+        if not isinstance(message, Hello) or message.cluster != self._said.cluster:
             raise RemoteProtocolError(f"{self.peer} is of another cluster")
-        if message.version != VERSION:
-            raise RemoteProtocolError(f"{self.peer} speaks version {message.version}, this is {VERSION}")
+        if message.version < VERSION_MIN:
+            raise RemoteProtocolError(f"{self.peer} speaks version {message.version}, at least {VERSION_MIN} is needed")
+        self.hello = message
         self.role = message.role
         self.is_open = True
         self._owner.opened(self)

@@ -7,11 +7,12 @@ from typing import Final
 
 from dwcp_migrate.consensus.io.channel import MemberChannel
 from dwcp_migrate.consensus.io.connector import Dialling
+from dwcp_migrate.consensus.io.greeting import Greeter, is_bound
 from dwcp_migrate.consensus.io.replica_node import TICK_S, NodeOptions
 from dwcp_migrate.consensus.pbft.client import Decision, PbftClient
 from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 from dwcp_migrate.consensus.pbft.model.membership import Membership
-from dwcp_migrate.consensus.pbft.model.messages import VERSION, Hello, Message, Reply, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, encode_frame
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 
 DECISION_S_MAX: Final = 10.0
@@ -34,10 +35,11 @@ class GroupClient:
     def __init__(self, name: str, identity: SigningIdentity, membership: Membership, options: NodeOptions) -> None:
         first = time.time_ns() // 1000
         self._client = PbftClient(name, identity, membership, first_number=first)
-        self._hello = Hello(VERSION, membership.cluster, "client")
+        self._name = name
+        self._members = membership
         self._addresses = options.addresses
-        self._dialling = Dialling(self, self._hello, options.route)
-        self._epoch = membership.epoch
+        greeter = Greeter(name, identity, membership.cluster, "client", options.certificate)
+        self._dialling = Dialling(self, greeter.hello, options.route)
         self.on_later_epoch: Callable[[], None] = lambda: None
         self._channels: dict[str, MemberChannel] = {}
         self._made: set[MemberChannel] = set()
@@ -104,7 +106,7 @@ class GroupClient:
 
     def update(self, membership: Membership) -> None:
         """Go on with the members of another epoch."""
-        self._epoch = membership.epoch
+        self._members = membership
         self._client.update(membership)
 
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
@@ -124,7 +126,12 @@ class GroupClient:
         channel.gone.add_done_callback(lambda _: self._made.discard(channel))
 
     def opened(self, channel: MemberChannel) -> None:
-        """Take a channel into use."""
+        """Take a channel into use, if it is its member's."""
+        keys = {member.name: member.key for member in self._members.replicas}
+        key = keys.get(channel.peer)
+        if key is None or not is_bound(channel.hello, key, channel.peer, self._name, channel.shown):
+            raise RemoteProtocolError(f"{channel.peer} is not who the members say")
+        self._client.learn(channel.peer, channel.hello.highest)
         self._channels[channel.peer] = channel
         self._connected.set()
 
@@ -138,7 +145,7 @@ class GroupClient:
         for message in messages:
             if not isinstance(message, Reply):
                 raise RemoteProtocolError(f"replica {channel.peer} sent a client a {type(message).__name__}")
-            if message.epoch > self._epoch:
+            if message.epoch > self._members.epoch:
                 self.on_later_epoch()
             self._client.step(channel.peer, message)
         self._flush()

@@ -4,7 +4,7 @@ Rule: who is reached changes at any time, `reach` makes it so; a channel that is
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from dwcp_migrate.consensus.io.channel import ChannelOwner, MemberChannel, Route, dial, only
@@ -19,13 +19,13 @@ class Dialling:
 
     Args:
         owner: of the channels.
-        hello: to say first on each.
+        greet: makes the hello to each.
         route: how replicas are reached.
     """
 
-    def __init__(self, owner: ChannelOwner, hello: Hello, route: Route) -> None:
+    def __init__(self, owner: ChannelOwner, greet: Callable[[str], Hello], route: Route) -> None:
         self._owner = owner
-        self._hello = hello
+        self._greet = greet
         self._route = route
         self._addresses: Mapping[str, tuple[str, int]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -42,7 +42,7 @@ class Dialling:
         while True:
             address = self._addresses[name]
             channel = await dial(
-                address, name, self._route, lambda: MemberChannel(self._owner, self._hello, only(name))
+                address, name, self._route, lambda: MemberChannel(self._owner, self._greet, only(name))
             )
             if channel is not None:
                 await channel.gone

@@ -6,11 +6,15 @@ beside the old one, synced, renamed, directory synced. One process at a time: th
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.durable import sync_directory
+from dwcp_migrate.consensus.pbft.model.messages import JOURNAL_BYTES
+from dwcp_migrate.durable import sync_directory, write_whole
 from dwcp_migrate.errors import ConsensusError
 
 
@@ -20,6 +24,9 @@ class JournalFile:
     Args:
         path: of the file; made if it is not there.
         sync: make writes durable; off only where losing power may cost the replica its identity.
+
+    Attributes:
+        name: random; made with the file, and another one when the file was lost.
 
     Raises:
         ConsensusError: another process has it, it is damaged, or the disk refuses.
@@ -32,11 +39,24 @@ class JournalFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._take_lock()
+            self.name = self._named()
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._size = os.fstat(self._file).st_size
             self._durable = 0
         except OSError as error:
             raise ConsensusError(f"journal {path}: {error.strerror}") from error
+
+    def beside(self, suffix: str) -> Path:
+        """Name a file that belongs to this journal."""
+        return self._path.with_suffix(suffix)
+
+    def _named(self) -> bytes:
+        path = self.beside(".name")
+        if self._path.exists() and path.exists():
+            return path.read_bytes()
+        name = secrets.token_bytes(JOURNAL_BYTES)
+        write_whole(path, name, sync=self._sync)
+        return name
 
     def _take_lock(self) -> None:
         try:
@@ -117,6 +137,44 @@ class JournalFile:
         """Close the file and let another process have it."""
         os.close(self._file)
         os.close(self._lock)
+
+
+class MetJournals:
+    """Journals of other members as they were first met, by the member's key; kept on the disk.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ConsensusError: it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[bytes, bytes] = {}
+        try:
+            self._known = msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, bytes])
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConsensusError(
+                f"{path} cannot be used: {error}", hint="remove it if no member lost its disk"
+            ) from error
+
+    def is_same(self, key: bytes, name: bytes) -> bool:
+        """Tell whether a member has the journal that it had when it was first met; note it if that is now.
+
+        Raises:
+            ConsensusError: the disk refuses.
+        """
+        known = self._known.setdefault(key, name)
+        if known is name:
+            try:
+                write_whole(self._path, msgspec.msgpack.encode(self._known))
+            except OSError as error:
+                del self._known[key]
+                raise ConsensusError(f"{self._path} cannot be written: {error.strerror}") from error
+        return known == name
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -14,20 +14,26 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from dwcp_migrate.consensus.io.channel import MemberChannel, Route, accept
 from dwcp_migrate.consensus.io.connector import REDIAL_S, Dialling
-from dwcp_migrate.consensus.io.journal_file import JournalFile
+from dwcp_migrate.consensus.io.greeting import Greeter, is_bound
+from dwcp_migrate.consensus.io.journal_file import JournalFile, MetJournals
 from dwcp_migrate.consensus.pbft.core import ReplicaOutput
-from dwcp_migrate.consensus.pbft.model.messages import VERSION, EpochLink, Hello, Message, Reply, Request, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import EpochLink, Hello, Message, Reply, Request, encode_frame
+from dwcp_migrate.consensus.pbft.model.records import NEW_KEY_HINT
 from dwcp_migrate.consensus.pbft.replica import PbftReplica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
+from dwcp_migrate.logs import get_logger
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.records import Entry
+
+log = get_logger(component="group")
 
 TICK_S: Final = 0.05
 DISK_RETRY_S: Final = 0.5
@@ -52,6 +58,7 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
         addresses: of the other replicas, present and to come, by name.
         server_context: makes the TLS context of accepted connections.
         client_context: makes that of dialled ones.
+        certificate: PEM file of this host's certificate in both.
         sync: journal records are made durable; see `JournalFile`.
         greeting: sent before TLS; see `channel.Route`.
         mark: of sockets that dial; see `channel.Route`.
@@ -61,6 +68,7 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Mapping[str, tuple[str, int]]
     server_context: Callable[[], ssl.SSLContext]
     client_context: Callable[[], ssl.SSLContext]
+    certificate: Path
     sync: bool = True
     greeting: bytes = b""
     mark: int = 0
@@ -85,7 +93,11 @@ class Node:
         self.watcher: Callable[[ReplicaOutput], None] | None = None
         self._journal = journal
         self._options = options
-        self._hello = Hello(VERSION, replica.membership.cluster, "replica")
+        core = replica.core
+        self._greeter = Greeter(
+            core.name, core.identity, core.group.cluster, "replica", options.certificate, journal.name
+        )
+        self._met = MetJournals(journal.beside(".met"))
         self._peers: dict[str, MemberChannel] = {}
         self._clients: dict[str, MemberChannel] = {}
         self._channels: set[MemberChannel] = set()
@@ -220,6 +232,24 @@ class Node:
         self._channels.add(channel)
         channel.gone.add_done_callback(lambda _: self._channels.discard(channel))
 
+    def _hello(self, peer: str) -> Hello:
+        return self._greeter.hello(peer, self.replica.core.clients.highest(peer))
+
+    def _check(self, channel: MemberChannel, key: bytes | None) -> None:
+        """Hold a hello against the key that the membership has for its sender; who has none yet has no vote either.
+
+        Raises:
+            RemoteProtocolError: it is somebody else's, or of a member that lost its journal.
+        """
+        hello = channel.hello
+        if key is None:
+            return
+        if not is_bound(hello, key, channel.peer, self.replica.core.name, channel.shown):
+            raise RemoteProtocolError(f"{channel.peer} is not who the members say")
+        if hello.role == "replica" and not self._met.is_same(key, hello.journal):
+            log.error("a member lost its journal and is turned away", member=channel.peer, hint=NEW_KEY_HINT)
+            raise RemoteProtocolError(f"{channel.peer} lost its journal")
+
     def _identify(self, names: list[str]) -> str | None:
         if len(self._channels) > CHANNELS_MAX or self._stopped:
             return None
@@ -235,11 +265,14 @@ class Node:
         if channel.role == "client":
             known = self._clients
             allowed = channel.peer in core.group.clients
+            key = core.group.clients[channel.peer].key if allowed else None
         else:
             known = self._peers
             allowed = channel.peer in core.group.keys or channel.peer in self._options.addresses
+            key = core.group.keys.get(channel.peer)
         if not allowed:
             raise RemoteProtocolError(f"{channel.peer} is no {channel.role} here")
+        self._check(channel, key)
         old = known.get(channel.peer)
         known[channel.peer] = channel
         if old is not None:

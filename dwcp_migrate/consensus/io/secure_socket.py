@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
+from dwcp_migrate.consensus.pbft.model.keys import digest
 from dwcp_migrate.units import KIB
 
 READ_BYTES: Final = 64 * KIB
@@ -77,6 +78,11 @@ class SecureSocket:
         """DNS names in the peer's certificate."""
         certificate = self._tls.getpeercert() or {}
         return [str(each[1]) for each in certificate.get("subjectAltName", ()) if each[0] == "DNS"]
+
+    @property
+    def shown(self) -> bytes:
+        """Digest of the peer's certificate."""
+        return digest(self._tls.getpeercert(binary_form=True) or b"")
 
     @property
     def unsent_bytes(self) -> int:

@@ -65,6 +65,7 @@ class PbftClient:
         self._next = first_number
         self._retry_s = retry_s
         self._view = 0
+        self._highest: dict[str, int] = {}
         self._pending: dict[int, _Pending] = {}
         self._messages: list[tuple[str | None, Request]] = []
         self._decisions: list[Decision] = []
@@ -82,6 +83,18 @@ class PbftClient:
             pending.body = msgspec.structs.replace(pending.body, epoch=membership.epoch)
             pending.encoded = encode_body(pending.body)
             pending.replies.clear()
+
+    def learn(self, replica: str, highest: int) -> None:
+        """Go on behind the numbers that the group has executed: this host's clock may have gone back.
+
+        Args:
+            replica: who says so.
+            highest: the highest one there; believed as far as `weak` replicas say it.
+        """
+        self._highest[replica] = highest
+        said = sorted((number for name, number in self._highest.items() if name in self._group.keys), reverse=True)
+        if len(said) >= self._group.numbers.weak:
+            self._next = max(self._next, said[self._group.numbers.weak - 1] + 1)
 
     @property
     def has_room(self) -> bool:

@@ -5,6 +5,7 @@ import errno
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +18,22 @@ from dwcp_migrate.consensus.io import channel as channels
 from dwcp_migrate.consensus.io import replica_node as nodes_module
 from dwcp_migrate.consensus.io.channel import MemberChannel, only
 from dwcp_migrate.consensus.io.client_node import GroupClient
+from dwcp_migrate.consensus.io.greeting import Greeter
 from dwcp_migrate.consensus.io.journal_file import JournalFile
 from dwcp_migrate.consensus.io.replica_node import Node, NodeOptions
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.pbft.model import records as journal
 from dwcp_migrate.consensus.pbft.model.membership import Group
-from dwcp_migrate.consensus.pbft.model.messages import FRAME_BYTES_MAX, VERSION, Commit, Hello, Message, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import (
+    FRAME_BYTES_MAX,
+    VERSION,
+    VERSION_MIN,
+    Commit,
+    Frames,
+    Hello,
+    Message,
+    encode_frame,
+)
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.tickets.machine import Tickets
 from dwcp_migrate.consensus.tickets.operations import (
@@ -66,6 +77,7 @@ class Fleet:
             addresses={other: ("127.0.0.1", port) for other, port in self.ports.items() if other != name},
             server_context=lambda: self.context("server", name),
             client_context=lambda: self.context("client", name),
+            certificate=self.directory / f"{name}.pem",
         )
 
     def node(self, name: str, application: Tickets | None = None) -> Node:
@@ -85,13 +97,19 @@ class Fleet:
                 await node.stop()
 
     @asynccontextmanager
-    async def client(self, name: str) -> AsyncIterator[GroupClient]:
+    async def client(self, name: str, connections: int = 0) -> AsyncIterator[GroupClient]:
         client = GroupClient(name, identity(name), self.members, self.options(name))
-        await asyncio.wait_for(client.start(len(self.names)), WAIT_S)
+        await asyncio.wait_for(client.start(connections or len(self.names)), WAIT_S)
         try:
             yield client
         finally:
             await client.stop()
+
+    def lose_disk(self, name: str) -> None:
+        """Leave a member its key and nothing else."""
+        for path in self.directory.glob(f"{name}.*"):
+            if path.suffix not in {".pem", ".key"}:
+                path.unlink()
 
     async def dial(self, name: str, hello: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the first replica as `name` and say `hello`, its frame's bytes."""
@@ -276,27 +294,40 @@ async def test_that_something_is_decided_is_written_by_the_next_tick(unticked: U
         assert fleet.records(name) == [("Accepted", 1), ("Committed", 1)]
 
 
-HELLO = encode_frame(Hello(VERSION, CLUSTER, "client"))
+def hello(fleet: "Fleet", name: str = "c0", key: str = "", **changes: object) -> bytes:
+    """What a host says first to `r0`, with the one or other thing wrong before it is signed."""
+    greeter = Greeter(name, identity(key or name), CLUSTER, "client", fleet.directory / f"{name}.pem")
+    greeter._plain = msgspec.structs.replace(greeter._plain, **changes)
+    return encode_frame(greeter.hello("r0"))
+
+
+Sent = Callable[["Fleet"], bytes]
 
 
 @pytest.mark.parametrize(
     ("name", "sent"),
     [
-        ("stranger", HELLO),
-        ("c0", encode_frame(Hello(VERSION, bytes(16), "client"))),
-        ("c0", encode_frame(Hello(VERSION + 1, CLUSTER, "client"))),
-        ("c0", encode_frame(Hello(VERSION, CLUSTER, "replica"))),
-        ("c0", encode_frame(Commit(0, 0, 1, bytes(32)))),
-        ("c0", HELLO + encode_frame(Commit(0, 0, 1, bytes(32)))),
-        ("c0", HELLO + (FRAME_BYTES_MAX + 1).to_bytes(4, "big")),
-        ("c0", HELLO + b"\x00\x00\x00\x01\xc1"),
-        ("c0", b"GET / HTTP/1.1\r\n\r\n"),
+        ("stranger", lambda fleet: hello(fleet, "stranger")),
+        ("c0", lambda fleet: hello(fleet, cluster=bytes(16))),
+        ("c0", lambda fleet: hello(fleet, version=VERSION_MIN - 1)),
+        ("c0", lambda fleet: hello(fleet, role="replica")),
+        ("c0", lambda fleet: hello(fleet, key="r1")),
+        ("c0", lambda _: encode_frame(Hello(VERSION, CLUSTER, "client"))),
+        ("c0", lambda fleet: hello(fleet, "c1")),
+        ("c0", lambda _: encode_frame(Commit(0, 0, 1, bytes(32)))),
+        ("c0", lambda fleet: hello(fleet) + encode_frame(Commit(0, 0, 1, bytes(32)))),
+        ("c0", lambda fleet: hello(fleet) + (FRAME_BYTES_MAX + 1).to_bytes(4, "big")),
+        ("c0", lambda fleet: hello(fleet) + b"\x00\x00\x00\x01\xc1"),
+        ("c0", lambda _: b"GET / HTTP/1.1\r\n\r\n"),
     ],
     ids=[
         "no member",
         "another cluster",
-        "another version",
+        "an older version",
         "a client as a replica",
+        "signed with another key",
+        "not signed",
+        "signed for another certificate",
         "no hello",
         "a vote from a client",
         "a frame past the limit",
@@ -304,10 +335,10 @@ HELLO = encode_frame(Hello(VERSION, CLUSTER, "client"))
         "another protocol",
     ],
 )
-async def test_who_breaks_the_rules_is_cut_off_and_nobody_else(tmp_path: Path, name: str, sent: bytes) -> None:
+async def test_who_breaks_the_rules_is_cut_off_and_nobody_else(tmp_path: Path, name: str, sent: Sent) -> None:
     fleet = Fleet(tmp_path, 1)
     async with fleet.run(), fleet.client("c0" if name != "c0" else "c1") as client:
-        reader, writer = await fleet.dial(name, sent)
+        reader, writer = await fleet.dial(name, sent(fleet))
         try:
             while await asyncio.wait_for(reader.read(4096), WAIT_S):
                 pass
@@ -317,6 +348,44 @@ async def test_who_breaks_the_rules_is_cut_off_and_nobody_else(tmp_path: Path, n
         await client.decide(encode(Register(DOMAIN)))
 
 
+async def test_a_later_version_is_spoken_with(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 1)
+    async with fleet.run():
+        reader, writer = await fleet.dial("c0", hello(fleet, version=VERSION + 1))
+        frames = Frames()
+        data = await asyncio.wait_for(reader.read(4096), WAIT_S)
+        assert isinstance(frames.feed(data)[0], Hello)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.3)
+        writer.transport.abort()
+
+
+async def test_a_member_that_lost_its_journal_is_turned_away_by_those_who_knew_it(tmp_path: Path) -> None:
+    """Its disk was replaced, its key was not: it would vote anew on what it has voted on."""
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run() as nodes, fleet.client("c0") as client:
+        await client.decide(encode(Register(DOMAIN)))
+        await _until(lambda: all(len(node._peers) == 3 for node in nodes.values()))
+    fleet.lose_disk("r3")
+    async with fleet.run() as nodes, fleet.client("c0", connections=3) as client:
+        await client.decide(encode(Register(DOMAIN)))
+        assert all("r3" not in nodes[name]._peers for name in ("r0", "r1", "r2"))
+
+
+async def test_a_client_whose_clock_went_back_goes_on_behind_what_it_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path, 4)
+    async with fleet.run():
+        async with fleet.client("c0") as client:
+            first = await client.decide(encode(Register(DOMAIN)))
+        real = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * 86400 * 10**9)
+        async with fleet.client("c0") as client:
+            second = await client.decide(encode(Register(DOMAIN)))
+    assert second.number == first.number + 1
+
+
 async def test_a_host_of_another_authority_does_not_get_in(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "theirs").mkdir()
@@ -324,7 +393,7 @@ async def test_a_host_of_another_authority_does_not_get_in(tmp_path: Path) -> No
     foreign.ports = fleet.ports
     async with fleet.run():
         with pytest.raises(ssl.SSLError):
-            await foreign.dial("c0", HELLO)
+            await foreign.dial("c0", hello(foreign))
 
 
 class Stuck:
@@ -354,18 +423,19 @@ class Nobody:
 
 
 async def test_what_a_peer_does_not_take_is_dropped_past_the_limit() -> None:
-    channel = MemberChannel(Nobody(), Hello(VERSION, CLUSTER, "client"), only("r0"))
+    said = Hello(VERSION, CLUSTER, "client")
+    channel = MemberChannel(Nobody(), lambda _: said, only("r0"))
     stuck = Stuck()
     channel.start(stuck)  # type: ignore[arg-type]
     stuck.unsent_bytes = channels.UNSENT_BYTES_MAX
     channel.put(b"a")
     channel.put(b"b")
     channel.flush()
-    assert stuck.sent == [HELLO, b"ab"]
+    assert stuck.sent == [encode_frame(said), b"ab"]
     stuck.unsent_bytes += 1
     channel.put(b"c")
     channel.flush()
-    assert stuck.sent == [HELLO, b"ab"]
+    assert stuck.sent == [encode_frame(said), b"ab"]
     assert channel.dropped == 1
 
 

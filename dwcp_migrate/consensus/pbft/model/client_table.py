@@ -53,6 +53,10 @@ class ClientTable:
             return ClientProgress.DONE
         return ClientProgress.STALE if number <= self._highest[client] - CLIENT_WINDOW else ClientProgress.NEW
 
+    def highest(self, client: str) -> int:
+        """Say which number of a client's is the highest that was executed; 0 if none was."""
+        return self._highest.get(client, 0)
+
     def outcome(self, client: str, number: int) -> RequestOutcome | None:
         """Find the result of a request that was executed and is not forgotten."""
         return self._rows.get(client, {}).get(number)

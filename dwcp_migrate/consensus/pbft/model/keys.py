@@ -30,6 +30,7 @@ VIEW_CHANGE: Final = b"dwcp-view-change"
 NEW_VIEW: Final = b"dwcp-new-view"
 CHECKPOINT: Final = b"dwcp-checkpoint"
 DECISION: Final = b"dwcp-decision"
+HELLO: Final = b"dwcp-hello"
 
 
 def digest(data: bytes) -> bytes:

@@ -28,7 +28,9 @@ from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
 from dwcp_migrate.units import KIB, MIB
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Members of 0.1.0 (version 1) sign no hello and begin no ticket: they and later ones do not decide together."""
+VERSION_MIN: Final = 2
 FRAME_BYTES_MAX: Final = 4 * MIB
 """A new view of the largest group with full windows takes half of it."""
 OPERATION_BYTES_MAX: Final = 48 * KIB
@@ -45,6 +47,8 @@ DIGESTS_MAX: Final = 4
 """Different batches accepted for one sequence number that a replica reports; dropping older ones costs no safety."""
 STATE_PART_BYTES: Final = 64 * KIB
 STATE_PARTS_MAX: Final = 1024
+JOURNAL_BYTES: Final = 16
+"""Random name of a journal."""
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -55,6 +59,9 @@ OptionalSignature = Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)]
 BatchBytes = Annotated[bytes, Meta(max_length=BATCH_BYTES_MAX)]
 
 
+Role = Literal["replica", "client"]
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", gc=False):
     """First on every channel, both ways.
 
@@ -62,11 +69,17 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", gc=False)
         version: of this protocol.
         cluster: that the sender means.
         role: a host may be replica and client on channels of their own.
+        highest: number of the receiver's last request that was executed here: one whose clock went back goes on there.
+        journal: random name of the sender's journal; empty for a client.
+        signature: by the sender's key in the membership; see `greeting`.
     """
 
     version: Counter
     cluster: Annotated[bytes, Meta(min_length=CLUSTER_BYTES, max_length=CLUSTER_BYTES)]
-    role: Literal["replica", "client"]
+    role: Role
+    highest: Counter = 0
+    journal: Annotated[bytes, Meta(max_length=JOURNAL_BYTES)] = b""
+    signature: OptionalSignature = b""
 
 
 class RequestBody(msgspec.Struct, frozen=True, array_like=True, gc=False):

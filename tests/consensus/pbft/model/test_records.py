@@ -193,7 +193,7 @@ def test_a_replaced_journal_holds_only_the_new_records_and_takes_more(tmp_path: 
     file.replace(ENTRIES[:1])
     file.append(ENTRIES[1:2], sync=True)
     assert file.read() == ENTRIES[:2]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "journal.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "journal.lock", "journal.name"]
     file.close()
 
 
