@@ -1,9 +1,11 @@
 """The locks by which one agent has its directories to itself.
 
 A second agent would take the first one's sockets away and write into its journals. It is refused before it touches
-anything. The kernel drops the locks when the process ends, however it ends.
+anything. The kernel drops the locks when the process ends, however it ends. Where no lock file can be made, as on a
+disk that is full or read-only, the agent runs without: migrations need none.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -12,9 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.logs import get_logger
 
 NAME: Final = "agent.lock"
 _PID_BYTES_MAX: Final = 32
+
+log = get_logger(component="agent")
 
 
 class InstanceLock:
@@ -24,7 +29,7 @@ class InstanceLock:
         directories: to hold; made where they are missing.
 
     Raises:
-        HypervisorError: another agent has one of them, or it cannot be written to.
+        HypervisorError: another agent has one of them.
     """
 
     def __init__(self, directories: Iterable[Path]) -> None:
@@ -42,22 +47,23 @@ class InstanceLock:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise HypervisorError(
-                f"{path}: {error.strerror}", hint="the agent's user has to own runtime_directory and state_directory"
-            ) from error
+            log.warning("a second agent would not be noticed", path=str(path), error=error.strerror)
+            return
         self._held.append(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise HypervisorError(f"{path}: {error.strerror}") from error
+                log.warning("a second agent would not be noticed", path=str(path), error=error.strerror)
+                return
             who = os.read(descriptor, _PID_BYTES_MAX).decode(errors="replace").strip()
             raise HypervisorError(
                 f"another agent has {directory}: process {who or 'unknown'}",
                 hint="stop that one, or give this one a runtime_directory and a state_directory of its own",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def close(self) -> None:
         """Let them go."""

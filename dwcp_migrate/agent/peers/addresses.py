@@ -104,8 +104,8 @@ class PeerAddresses:
             if error and self._errors.get(name) != error:
                 log.warning("a peer's name does not resolve", name=name, error=error)
             self._errors[name] = error
-            if found:
-                self._resolved[name] = found
+            if found and set(found) != set(self._resolved.get(name, [])):
+                self._resolved[name] = found  # name servers turn the order at each answer: that alone is no news
 
     async def _look_up(self, name: str) -> tuple[list[str], str]:
         async with self._turns:
