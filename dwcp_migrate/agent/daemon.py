@@ -32,7 +32,7 @@ from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
-from dwcp_migrate.agent.http.status import StatusViews
+from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.instance_lock import InstanceLock
 from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
@@ -40,7 +40,7 @@ from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
-from dwcp_migrate.agent.migrations.incoming import Incoming
+from dwcp_migrate.agent.migrations.incoming import AboutHost, Incoming
 from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
@@ -116,26 +116,24 @@ class Agent:
         self.group = PbftGroup(self.runtime, lambda side: _context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
         self.cluster_api = ClusterHandlers(
-            self.runtime.name, lambda: self.runtime.config.coordination, self.coordination, self.certifying.view
+            self.runtime.name,
+            lambda: self.runtime.config.coordination,
+            self.coordination,
+            self.certifying.view,
+            self.group.propose,
         )
-        self.cluster_api.propose = self.group.propose
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
-        self.incoming = Incoming(self.runtime, self.permits, self._recovery, is_own_address, __version__)
-        self.incoming.outgoing_closed = self.outgoing.closed
-        self.incoming.outgoing_carries = self.outgoing.carries
-        self.incoming.successor = self.group.successor
+        about = AboutHost(__version__, is_own_address, self.group.successor)
+        self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, about)
         self._loopback = self._redirect_listeners(config.intercept.port)
-        self._views = StatusViews(self.runtime, self._redirection, self._loopback)
-        self._views.coordination = lambda: self.coordination.latest
-        self._views.group = self.group.status
         self._uncaught = UncaughtMigrations(
             lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
         )
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._prospect = PredictionHandlers(self.runtime, self._planner)
-        self._views.links = self._prospect.links
+        self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = LinkIntake(
             partial(self._server_context, ContextCache("server")),
@@ -154,6 +152,9 @@ class Agent:
     def _server_context(self, kept: ContextCache) -> ssl.SSLContext:
         tls = self.runtime.config.tls
         return kept.get(tls.ca, tls.certificate, tls.key)
+
+    def _sources(self) -> StatusSources:
+        return StatusSources(self._listening, lambda: self.coordination.latest, self.group.status, self._prospect.links)
 
     def _identify(self, names: list[str]) -> PeerConfig | None:
         return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
@@ -196,7 +197,6 @@ class Agent:
         self._addresses.start()
         self._listen_for_connections()
         await self._listen_for_metrics()
-        self._views.listening = self._listening
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
         self._planning = asyncio.get_running_loop().create_task(self._planner.run())
         self._uncaught.start()

@@ -114,7 +114,7 @@ class ForecastLoop:
         self._due = {"look": 0.0, "limits": 0.0, "dirty": 0.0, "learn": steady_clock() + RETRY_S}
         self._tasks = Tasks()
         self._turned = asyncio.Event()
-        runtime.ledger.on_change = self._heard
+        runtime.ledger.observe(self._heard)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._thread.submit(int).result()  # it is there from the start: an agent's threads do not grow with its age
 

@@ -37,8 +37,6 @@ class ClusterHandlers:
         configured: says what is configured now.
         coordination: the fleet's state.
         pbft: says where the PBFT group stands.
-
-    Attributes:
         propose: has the PBFT group change its members.
     """
 
@@ -48,9 +46,10 @@ class ClusterHandlers:
         configured: Callable[[], CoordinationConfig],
         coordination: ClusterStateClient,
         pbft: Callable[[], PbftView],
+        propose: Callable[[Change], Awaitable[Membership]],
     ) -> None:
         self._pbft = pbft
-        self.propose: Callable[[Change], Awaitable[Membership]] = _no_group
+        self._propose_change = propose
         self._name = name
         self._configured = configured
         self._coordination = coordination
@@ -129,17 +128,13 @@ class ClusterHandlers:
             change = msgspec.json.decode(body, type=Change)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"not a change of members: {error}") from error
-        membership = await self.propose(change)
+        membership = await self._propose_change(change)
         members = ", ".join(member.name for member in membership.replicas)
         return Changed(message=f"epoch {membership.epoch} is in force, its members are {members}")
 
     async def _transfer(self, name: str) -> Changed:
         leader = await self._coordination.engine.transfer_leader(name, CHANGE_S_MAX)
         return Changed(message=f"{leader} leads")
-
-
-async def _no_group(_: Change) -> Membership:
-    raise NoQuorumError("no PBFT group is configured")
 
 
 def _answering(view: Callable[[], Awaitable[msgspec.Struct]]) -> Callable[[web.Request], Awaitable[web.Response]]:

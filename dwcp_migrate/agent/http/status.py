@@ -5,7 +5,9 @@ The rule: a view reads what is there; the only thing that it does is to ask peer
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -38,9 +40,6 @@ from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.state.engine import EngineStatus
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 SPARE_FAILURES_MAX: Final = 3
 """Starts of a data process in a row that may fail before the redirect is given up, until one succeeds again."""
 
@@ -48,28 +47,41 @@ CERTIFICATES_KEPT_S: Final = 30.0
 """The status reads the certificates' files at most this often; a migration reads them itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class StatusSources:
+    """Where the views read what other rooms of the agent know.
+
+    Attributes:
+        listening: which listeners are up, by their use.
+        coordination: where the cluster state stood lately.
+        group: this host in the PBFT group.
+        links: what the links to the peers will carry.
+    """
+
+    listening: Callable[[], dict[str, bool]]
+    coordination: Callable[[], EngineStatus]
+    group: Callable[[], GroupStatus]
+    links: Callable[[], list[LinkForecast]]
+
+
 class StatusViews:
     """The agent's views.
 
     Attributes:
-        listening: says which listeners are up.
-        coordination: says where the fleet's state stood lately.
-        links: says what the links to the peers will carry.
         metrics_error: why the metrics listener is not.
         configuration_error: why the last reload was refused.
     """
 
-    def __init__(self, runtime: Runtime, redirection: Redirection, loopback: LoopbackListeners) -> None:
+    def __init__(
+        self, runtime: Runtime, redirection: Redirection, loopback: LoopbackListeners, sources: StatusSources
+    ) -> None:
         self._runtime = runtime
+        self._sources = sources
         self._loopback = loopback
         self._redirection = redirection
         self._started_at = wall_clock()
         self._hook_last_at = 0.0
         self._certificates: tuple[float, list[CertificateExpiry]] = (-CERTIFICATES_KEPT_S, [])
-        self.listening: Callable[[], dict[str, bool]] = dict
-        self.coordination: Callable[[], EngineStatus] = lambda: EngineStatus(engine="", state="stopped")
-        self.group: Callable[[], GroupStatus] = GroupStatus
-        self.links: Callable[[], list[LinkForecast]] = list
         self.metrics_error = ""
         self.configuration_error = ""
 
@@ -99,9 +111,9 @@ class StatusViews:
             libvirt=self._libvirt(),
             certificates=self._read_certificates(),
             migrations=runtime.ledger.running(),
-            coordination=self.coordination(),
-            group=self.group(),
-            links=self.links(),
+            coordination=self._sources.coordination(),
+            group=self._sources.group(),
+            links=self._sources.links(),
         )
 
     def _intercept(self) -> RedirectStatus:
@@ -217,7 +229,7 @@ class StatusViews:
             configuration_error=self.configuration_error,
             open_descriptors=descriptors,
             open_descriptors_max=descriptors_max,
-            group=self.group(),
+            group=self._sources.group(),
             foreign=[
                 f"{record.address} port {record.port}"
                 for record in runtime.ledger.running()
@@ -228,14 +240,14 @@ class StatusViews:
     def _hook(self) -> Hook:
         return Hook(
             socket=str(self._runtime.config.hook_socket),
-            listening=self.listening().get("hook", False),
+            listening=self._sources.listening().get("hook", False),
             last_at=self._hook_last_at,
             pending=len(self._runtime.announcements.pending(steady_clock())),
         )
 
     def _listeners(self) -> list[ListenerStatus]:
         config = self._runtime.config
-        up = self.listening()
+        up = self._sources.listening()
         where = {"control": str(config.control_socket), "hook": str(config.hook_socket)}
         where["link"] = f"{config.link.listen}:{config.link.port}"
         if config.intercept.explicit_port:

@@ -9,7 +9,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -74,6 +74,31 @@ class _Session:
     is_withdrawn: bool = False
 
 
+class OutgoingSide(Protocol):
+    """The source side of this agent, as far as the destinations of its migrations speak to it."""
+
+    def closed(self, peer: PeerConfig, word: Close) -> bool:
+        """A destination ended a migration; False if this host has none of that id."""
+
+    def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
+        """Whether this host carries a migration to that peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AboutHost:
+    """What peers ask of this host besides its migrations.
+
+    Attributes:
+        software: this software's version.
+        is_own_address: whether an address is this host's.
+        successor: who follows which members of the PBFT group.
+    """
+
+    software: str
+    is_own_address: Callable[[str], bool]
+    successor: Callable[[Follow], Successor]
+
+
 class Incoming:
     """All migrations that arrive on this host through the agent.
 
@@ -81,13 +106,8 @@ class Incoming:
         runtime: the shared parts.
         permits: what is agreed on before bytes flow.
         recovery: knows what runs here.
-        is_own_address: says whether an address is this host's.
-        software: this software's version, for peers.
-
-    Attributes:
-        outgoing_closed: tells the source side of this agent that a destination ended a migration.
-        outgoing_carries: asks the source side of this agent whether it carries a migration to that peer.
-        successor: says who follows which members of the PBFT group.
+        outgoing: the source side of this agent, which peers ask and tell over the same connection.
+        about: what peers ask of this host.
     """
 
     def __init__(
@@ -95,17 +115,14 @@ class Incoming:
         runtime: Runtime,
         permits: MigrationAuthorizer,
         recovery: TicketReconciler,
-        is_own_address: Callable[[str], bool],
-        software: str,
+        outgoing: OutgoingSide,
+        about: AboutHost,
     ) -> None:
         self._runtime = runtime
         self._permits = permits
         self._recovery = recovery
-        self._is_own_address = is_own_address
-        self._software = software
-        self.outgoing_closed: Callable[[PeerConfig, Close], bool] = lambda _peer, _word: False
-        self.outgoing_carries: Callable[[PeerConfig, bytes], bool] = lambda _peer, _session_id: False
-        self.successor: Callable[[Follow], Successor] = lambda _request: Successor(newest=-1)
+        self._outgoing = outgoing
+        self._about = about
         self._sessions: dict[bytes, _Session] = {}
         self._words: dict[bytes, asyncio.Event] = {}
 
@@ -127,11 +144,11 @@ class Incoming:
             case Ask():
                 answer = Runs(runs=await self._recovery.runs(request.uuid))
             case Follow():
-                answer = self.successor(request)
+                answer = self._about.successor(request)
             case Ping():
                 answer = Pong(
                     version=common_version(request.versions),
-                    software=self._software,
+                    software=self._about.software,
                     state=self._runtime.ledger.state,
                     sessions=len(self._sessions),
                     carries=self._carries(peer, request.session_id) if request.session_id else None,
@@ -146,7 +163,7 @@ class Incoming:
 
     def _carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         session = self._sessions.get(session_id)
-        return (session is not None and session.peer.name == peer.name) or self.outgoing_carries(peer, session_id)
+        return (session is not None and session.peer.name == peer.name) or self._outgoing.carries(peer, session_id)
 
     def _objection(self, request: Open) -> str:
         """The code of a refusal that needs no announcement; empty when there is none."""
@@ -161,7 +178,7 @@ class Incoming:
             "duplicate": request.session_id in self._sessions,
             "sessions": len(self._sessions) >= runtime.config.policy.sessions_max,
             "port": not (in_range or explicit),
-            "address": not self._is_own_address(request.address),
+            "address": not self._about.is_own_address(request.address),
         }
         return next((code for code, applies in checks.items() if applies), "")
 
@@ -374,7 +391,7 @@ class Incoming:
             self._runtime.domains.tell(request.session_id.hex(), request.uuid, request.domain)
             self._words[request.session_id].set()
             return Closed(result="")
-        if self.outgoing_closed(peer, request):
+        if self._outgoing.closed(peer, request):
             return Closed(result="")
         identity = request.session_id.hex()
         ended = next((found for found in self._runtime.ledger.recent() if found.id == identity), None)

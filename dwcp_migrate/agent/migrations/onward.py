@@ -5,6 +5,7 @@ so the addresses are tried here, strictly one after the other: to a waiting QEMU
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -46,7 +47,7 @@ async def dial_onward(addresses: Sequence[str], port: int, mark: int) -> tuple[s
         except TimeoutError:
             errors[address] = _TIMED_OUT
         except OSError as error:
-            errors[address] = error.strerror or str(error)
+            errors[address] = os.strerror(error.errno) if error.errno else str(error)  # asyncio words it anew
     said = ", ".join(f"{address}: {error}" for address, error in errors.items())
     raise SessionError(f"no connection to port {port} of the destination ({said})")
 

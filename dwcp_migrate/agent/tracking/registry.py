@@ -27,6 +27,9 @@ _SUMMED: Final = ("unclassified_bytes", "resent_segments", "repaired_segments", 
 _BY_ROLE: Final = ("raw_bytes", "wire_bytes", "reverse_bytes", "opaque_bytes")
 
 
+Observer = Callable[[Migration | None, Migration], None]
+
+
 class AmbiguousIdError(NotFoundError):
     """Several migrations begin with this id."""
 
@@ -37,9 +40,6 @@ class MigrationRegistry:
     Args:
         history: where ended ones go.
         now: the clock, seconds since the epoch.
-
-    Attributes:
-        on_change: called with a record as it was, None for a new one, and as it is now; must not change any.
     """
 
     def __init__(self, history: MigrationHistory, now: Callable[[], float]) -> None:
@@ -51,8 +51,12 @@ class MigrationRegistry:
         self._duration_s: dict[str, float] = {}
         self._prediction_error = 0.0
         self._subscribers: set[asyncio.Queue[Update | None]] = set()
-        self.on_change: Callable[[Migration | None, Migration], None] = lambda _before, _after: None
+        self._observers: list[Observer] = []
         self.state: AgentState = "running"
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with a record as it was, None for a new one, and as it is now; it must not change any."""
+        self._observers.append(observer)
 
     def running(self) -> list[Migration]:
         """Migrations that run, oldest first."""
@@ -98,7 +102,8 @@ class MigrationRegistry:
         else:
             self._running[record.id] = record
         self._publish(Update(at=self._now(), state=self.state, migration=record))
-        self.on_change(before, record)
+        for observer in self._observers:
+            observer(before, record)
 
     def discard(self, identity: str) -> None:
         """Drop a running record of what did not become a migration; it is counted nowhere."""
