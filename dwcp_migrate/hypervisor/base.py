@@ -75,6 +75,13 @@ class Interceptor(Protocol):
             HypervisorError: the kernel refused; then none is in force.
         """
 
+    def keep_alive(self) -> None:
+        """Say that the agent lives: what nobody says this of for `intercept.ALIVE_S` catches nothing any more.
+
+        Raises:
+            HypervisorError: the kernel does not answer.
+        """
+
     def disarm(self) -> None:
         """Take it out of force; none being there is fine."""
 

@@ -37,6 +37,9 @@ class FakeInterceptor:
         self.redirect = redirect
         self._caught = {address: self._caught.get(address, 0) for address in redirect.addresses}
 
+    def keep_alive(self) -> None:
+        """See `base.Interceptor.keep_alive`; the fake's clock stands."""
+
     def disarm(self) -> None:
         """See `base.Interceptor.disarm`."""
         self.redirect = None

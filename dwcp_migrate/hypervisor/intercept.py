@@ -7,13 +7,17 @@ the kernel takes connection tracking away, and connections that were redirected 
 
     table ip dwcp_migrate {            # flags owner; a second one, `ip6`, where a peer has such an address
         set peers { type ipv4_addr; counter; }
+        set alive { type mark; timeout 6s; }                         # one element, put in anew by an agent that lives
         set foreign2 { type cgroupsv2; }                             # one a level at which there are such groups
         chain redirect {
             type nat hook output priority -100
             socket cgroupv2 level 2 @foreign2 return
-            ip daddr @peers tcp dport 49152-49215 meta skuid != AGENT counter redirect to :7801
+            tcp dport 49152-49215 meta skuid != AGENT 1 @alive ip daddr @peers counter redirect to :7801
         }
     }
+
+An agent that hangs is worse than one that died: it would hold up what is caught for as long. So the rule holds only
+while the agent says that it lives (`keep_alive`), and a few seconds later connections go their own way.
 
 A set is looked up in constant time, and what changes in it is all that a change of the peers sends to the kernel. The
 agent's own sockets pass by their user. An agent that runs as root shares that with libvirtd, and marks them instead.
@@ -57,6 +61,13 @@ from dwcp_migrate.logs import get_logger
 TABLE: Final = "dwcp_migrate"
 CHAIN: Final = "redirect"
 PEERS: Final = "peers"
+ALIVE: Final = "alive"
+
+ALIVE_S: Final = 6.0
+"""From the agent's last sign of life until nothing is caught any more: three of its looks at the redirect."""
+
+_ALIVE_KEY: Final = (1).to_bytes(4)
+_MARK_TYPE: Final = 19
 
 IPV4_BYTES: Final = 4
 
@@ -75,10 +86,15 @@ log = get_logger(component="redirect")
 
 
 class NftInterceptor:
-    """The redirect in the kernel, see `base.Interceptor`."""
+    """The redirect in the kernel, see `base.Interceptor`.
 
-    def __init__(self) -> None:
+    Args:
+        alive_s: from the last sign of life until nothing is caught any more.
+    """
+
+    def __init__(self, alive_s: float = ALIVE_S) -> None:
         self._nftables = Nftables()
+        self._alive_s = alive_s
         self._addresses: dict[int, frozenset[bytes]] = {}
         self._tells_groups = True
 
@@ -113,10 +129,19 @@ class NftInterceptor:
             rules = [_redirecting(family, redirect)] if after else []
             changes += _frame(family, TABLE)
             changes += _set_of_peers(family, before, after)
+            changes += [self._alive(family), *_sign_of_life(family)]
             changes += _sets_of_foreign(family, foreign)
             changes += _rules(family, TABLE, [*_passing(foreign), *rules])
         self._nftables.commit(changes)
         self._addresses = {family: wanted.get(family, frozenset()) for family in families}
+
+    def keep_alive(self) -> None:
+        """See `base.Interceptor.keep_alive`."""
+        armed = [family for family, addresses in self._addresses.items() if addresses]
+        self._nftables.commit([change for family in armed for change in _sign_of_life(family)])
+
+    def _alive(self, family: int) -> TableChange:
+        return named_set(family, TABLE, ALIVE, (_MARK_TYPE, len(_ALIVE_KEY)), lifetime_s=self._alive_s)
 
     def disarm(self) -> None:
         """See `base.Interceptor.disarm`. The chain stays and holds the translation up, see the module's head."""
@@ -182,6 +207,10 @@ def _peers(family: int) -> TableChange:
     return named_set(family, TABLE, PEERS, key, ex.COUNTER)
 
 
+def _sign_of_life(family: int) -> list[TableChange]:
+    return [flush_set(family, TABLE, ALIVE), *add_elements(family, TABLE, ALIVE, [_ALIVE_KEY])]
+
+
 def _set_of_peers(family: int, before: frozenset[bytes], after: frozenset[bytes]) -> list[TableChange]:
     return [
         _peers(family),
@@ -233,6 +262,7 @@ def _redirecting(family: int, redirect: Redirect) -> list[bytes]:
             ex.mask(mark),
             ex.compare(ex.NOT_EQUAL, mark.to_bytes(4, sys.byteorder)),
         ]
+    found += [ex.load_constant(_ALIVE_KEY), ex.look_up(ALIVE)]
     found += [ex.load_payload(ex.NETWORK_HEADER, *_DESTINATION[family]), ex.look_up(PEERS)]
     return found + ex.redirect(redirect.to_port)
 

@@ -13,6 +13,7 @@ import pytest
 from dwcp_migrate.agent.migrations.outgoing import LINK_S_MAX
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.dataplane.process_pool import SPARES
+from dwcp_migrate.hypervisor.intercept import ALIVE_S
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange
 
 Hosts = tuple[Host, Host]
@@ -243,3 +244,20 @@ def test_without_any_data_process_the_agent_relays_by_itself(hosts: Hosts, tmp_p
     assert (record.result, record.passthrough_reason) == ("completed", "no-data-process")
     assert "relayed-by-the-agent" in said(record)
     assert record.counters.raw_bytes == len(data)
+
+
+def test_an_agent_of_ours_that_hangs_catches_nothing_any_more(hosts: Hosts) -> None:
+    source, destination = hosts
+    start(hosts)
+    assert source.agent is not None
+    source.agent.send_signal(signal.SIGSTOP)
+    with echoing(destination.listen()) as brought:
+        for _ in range(int(ALIVE_S) + 4):  # one that is caught before the redirect lapses waits for the agent
+            with contextlib.suppress(TimeoutError), source.connect(DESTINATION_ADDRESS) as sock:
+                sock.sendall(b"stream")
+                sock.settimeout(1.0)
+                if sock.recv(6) == b"stream":
+                    break
+    assert b"stream" in brought
+    source.agent.send_signal(signal.SIGCONT)
+    source.wait(lambda status: status.intercept.armed)

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,3 +297,25 @@ def test_the_redirect_dies_with_a_process_that_is_killed(namespaces: tuple[Names
     process.stdin.close()
     process.stdout.close()
     assert here.run("nft", "list", "ruleset") == ""
+
+
+def test_an_agent_that_says_nothing_for_a_while_catches_nothing(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, _ = namespaces
+    kernel = KernelWorld(here)
+    kernel.interceptor.close()
+    kernel.interceptor = here.call(NftInterceptor, 0.5)
+    try:
+        kernel.interceptor.arm(redirect(PEER, PEER6))
+        began = time.monotonic()
+        while time.monotonic() < began + 1.0:  # twice as long as an agent may be silent
+            kernel.interceptor.keep_alive()
+        assert kernel.connect(PEER, PORT_MIN) == kernel.connect(PEER6, PORT_MIN) == TO_PORT
+        for _ in range(20):
+            threading.Event().wait(0.1)  # the kernel tells nobody when an element leaves
+            if not kernel.connect(PEER, PORT_MIN):
+                break
+        assert kernel.connect(PEER6, PORT_MIN) == 0
+        kernel.interceptor.keep_alive()
+        assert kernel.connect(PEER, PORT_MIN) == kernel.connect(PEER6, PORT_MIN) == TO_PORT
+    finally:
+        kernel.close()

@@ -68,7 +68,7 @@ class Redirection:
             wanted: whether migrations may be accelerated now.
         """
         redirect = self._redirect(config, directory, families) if wanted and config.redirect else None
-        if redirect == self._in_force and not self.error:
+        if redirect == self._in_force and not self.error and self._keep_alive():
             return
         before = len(self._in_force.addresses) if self._in_force else 0
         try:
@@ -83,6 +83,16 @@ class Redirection:
         after = len(redirect.addresses) if redirect else 0
         if after != before:
             log.info("redirect armed" if after else "redirect disarmed", addresses=after)
+
+    def _keep_alive(self) -> bool:
+        """Say that the agent lives; False where the redirect has to be put in force anew."""
+        try:
+            if self._interceptor is not None:
+                self._interceptor.keep_alive()
+        except HypervisorError as error:
+            log.warning("redirect not kept", error=str(error), hint=error.hint)
+            return False
+        return True
 
     def _redirect(
         self, config: InterceptConfig, directory: PeerDirectory, families: frozenset[socket.AddressFamily]

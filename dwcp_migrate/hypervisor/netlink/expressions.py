@@ -65,6 +65,11 @@ def look_up(name: str) -> bytes:
     return _expression("lookup", text(1, name), u32(2, _REGISTER))
 
 
+def load_constant(value: bytes) -> bytes:
+    """Load a value that is no packet's."""
+    return _expression("immediate", u32(1, _REGISTER), nested(2, attribute(1, value)))
+
+
 def leave() -> bytes:
     """Leave the chain: the packet goes on as it is."""
     return _expression("immediate", u32(1, _VERDICT_REGISTER), nested(2, nested(2, u32(1, _RETURN))))

@@ -61,6 +61,8 @@ _DELETE_ELEMENTS: Final = 14
 _TABLE_F_OWNER: Final = 2
 _HOOK_OUTPUT: Final = 3
 _PRIORITY_DSTNAT: Final = 0xFFFFFFFF - 99  # -100
+_SET_F_TIMEOUT: Final = 0x10
+_SET_TIMEOUT: Final = 11
 _SET_EXPRESSION: Final = 17
 _ELEMENTS: Final = 3
 _ELEMENT_KEY: Final = 1
@@ -279,7 +281,9 @@ def rule(family: int, table: str, chain: str, expressions: Sequence[bytes]) -> T
     return TableChange(_kind(_NEW_RULE), _CREATE | _APPEND, family, body)
 
 
-def named_set(family: int, table: str, name: str, key: tuple[int, int], counter: bytes = b"") -> TableChange:
+def named_set(
+    family: int, table: str, name: str, key: tuple[int, int], counter: bytes = b"", lifetime_s: float = 0.0
+) -> TableChange:
     """Add a set of single values.
 
     Args:
@@ -288,8 +292,12 @@ def named_set(family: int, table: str, name: str, key: tuple[int, int], counter:
         name: of it.
         key: nft's number of the data type, so that `nft list` can print it, and the length in bytes.
         counter: the expression that each element gets, if any.
+        lifetime_s: how long after it was added an element leaves by itself; 0 keeps it.
     """
     body = [text(1, table), text(2, name), u32(4, key[0]), u32(5, key[1]), u32(10, 1)]
+    if lifetime_s:
+        milliseconds = round(lifetime_s * 1000).to_bytes(8)
+        body += [u32(3, _SET_F_TIMEOUT), attribute(_SET_TIMEOUT, milliseconds)]
     if counter:
         body.append(nested(_SET_EXPRESSION, counter))
     return TableChange(_kind(_NEW_SET), _CREATE, family, b"".join(body))
