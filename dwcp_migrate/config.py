@@ -127,12 +127,14 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         announcement_s_max: how long an announcement stays good.
         hook_strict: a hook that cannot reach its agent fails the migration instead of letting it run plain.
         sessions_max: migrations at once, each side counted.
+        step_aside: leave a migration to QEMU alone, unencrypted between hosts, where the link outruns this host.
     """
 
     require_announcement: bool = True
     announcement_s_max: PositiveSeconds = 120.0
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
+    step_aside: bool = False
 
 
 class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

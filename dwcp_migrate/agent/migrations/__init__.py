@@ -7,4 +7,5 @@ Modules:
     onward: the onward connection of a migration that passes through
     outgoing: the source side: from the first caught connection to the end
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone
+    step_aside: the decision to leave a migration alone, because the link outruns the pipeline
 """

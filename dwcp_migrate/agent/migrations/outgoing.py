@@ -24,6 +24,7 @@ from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.onward import dial_onward
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
+from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import reach, ways
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
@@ -279,7 +280,12 @@ class OutgoingMigration:
         accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
         if len(accelerated) > runtime.config.policy.sessions_max:
             return "sessions", "this agent carries policy.sessions_max migrations"
-        return "", ""
+        if not runtime.config.policy.step_aside or self._permits.requires(
+            self.peer
+        ):  # that is carried, with its ticket
+            return "", ""
+        why = reason_to_step_aside(runtime.ledger.recent(), self.peer.name, wall_clock())
+        return (STEP_ASIDE, why) if why else ("", "")
 
     async def _open(self, peer: PeerConfig) -> Opened:
         runtime = self._runtime

@@ -24,6 +24,7 @@ MEANING: Final = {
     "no-peer": "the destination is no configured peer",
     "not-caught": "its connection did not come to the agent",
     "postcopy-resume": "it resumes a postcopy that broke off; libvirt's hook announces no resumption",
+    "step-aside": "the link outruns this host: QEMU alone is faster",
     "unreachable": "the peer's agent did not answer",
 }
 """What a reason for running unaccelerated says to people."""

@@ -1,0 +1,70 @@
+"""The decision to leave a migration alone, because the link outruns the pipeline (pure).
+
+Evidence is what earlier migrations to the same peer showed, newest first: one that was accelerated, went mostly as it
+is and left the link idle was slower than QEMU alone would have been. Migrations that were left alone afterwards confirm
+it as long as they are about as fast; evidence older than `EVIDENCE_S_MAX` is gathered anew, since links change.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.units import MIB, format_rate
+
+STEP_ASIDE: Final = "step-aside"
+"""The reason in the record of a migration that was left alone."""
+EVIDENCE_S_MAX: Final = 24 * 3600.0
+EVIDENCE_BYTES_MIN: Final = 64 * MIB
+"""Less is over before its rate says anything."""
+LINK_SHARE_MAX: Final = 0.2
+"""Share of its time that a migration may have waited for the link, where the link counts as idle."""
+UNCLASSIFIED_MIN: Final = 0.5
+"""Share of its bytes that went as they are: only then the link is known to carry as much as QEMU would send."""
+CONFIRMED_MIN: Final = 0.8
+"""Share of the accelerated rate that one left alone has to reach to confirm that this was right."""
+
+
+def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float) -> str:
+    """Say why the next migration to a peer should be left alone; empty where nothing shows that it should.
+
+    Args:
+        ended: migrations of this host that ended, newest first.
+        peer: the destination's name.
+        now: seconds since the epoch.
+    """
+    left_alone: list[float] = []
+    for record in ended:
+        if not _counts(record, peer, now):
+            continue
+        rate = _rate(record)
+        if record.passthrough_reason:
+            left_alone.append(rate)
+        elif not _left_link_idle(record) or any(other < CONFIRMED_MIN * rate for other in left_alone[:1]):
+            return ""
+        else:
+            return f"the last one carried {format_rate(rate)} and left the link idle"
+    return ""
+
+
+def _counts(record: Migration, peer: str, now: float) -> bool:
+    return (
+        record.role == "source"
+        and record.kind == "memory"
+        and record.peer == peer
+        and record.result == "completed"
+        and record.passthrough_reason in ("", STEP_ASIDE)
+        and record.counters.raw_bytes >= EVIDENCE_BYTES_MIN
+        and now - record.ended_at <= EVIDENCE_S_MAX
+    )
+
+
+def _rate(record: Migration) -> float:
+    """Raw bytes a second over the whole migration."""
+    return record.counters.raw_bytes / max(record.duration_s(record.ended_at), 1e-3)
+
+
+def _left_link_idle(record: Migration) -> bool:
+    counters = record.counters
+    total_s = sum(counters.held_up_s.values())
+    idle = total_s > 0 and counters.held_up_s.get("link", 0.0) <= LINK_SHARE_MAX * total_s
+    return idle and counters.unclassified_bytes >= UNCLASSIFIED_MIN * counters.raw_bytes
