@@ -23,17 +23,21 @@ from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retained:
     """Raw bytes that may have to be sent again.
 
     Attributes:
+        state_sequence: the segment's place among those that touch the page caches, None for others.
+        checksum: of the raw bytes as they were sent first; None before that.
         lease: the buffer that they lie in, None when they own their memory.
     """
 
     sequence: int
     raw: memoryview
     lease: BufferLease | None
+    state_sequence: int | None = None
+    checksum: int | None = None
 
 
 class Outlet:
@@ -55,7 +59,7 @@ class Outlet:
         self._end_sequence: int | None = None
         self._end_acknowledged = threading.Event()
 
-    def retain(self, raw: memoryview, lease: BufferLease | None) -> int:
+    def retain(self, raw: memoryview, lease: BufferLease | None, state_sequence: int | None = None) -> Retained:
         """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement.
 
         Raises:
@@ -67,16 +71,16 @@ class Outlet:
             if lease is not None:
                 lease.hold()
             self._gate.sent(self.connection, len(raw))  # before anybody can acknowledge or drop it
-            sequence = self._next_sequence
+            kept = Retained(self._next_sequence, raw, lease, state_sequence)
             self._next_sequence += 1
-            self._retained.append(Retained(sequence, raw, lease))
+            self._retained.append(kept)
             self.sent_bytes += len(raw)
-        return sequence
+        return kept
 
-    def find(self, sequence: int) -> memoryview | None:
-        """The raw bytes of a segment that is not acknowledged yet."""
+    def find(self, sequence: int) -> Retained | None:
+        """A segment that is not acknowledged yet."""
         with self._lock:
-            return next((kept.raw for kept in self._retained if kept.sequence == sequence), None)
+            return next((kept for kept in self._retained if kept.sequence == sequence), None)
 
     def signal(self, flags: int) -> None:
         """Send OPEN, FIN or RESET; of FIN and RESET only the first counts, but RESET still follows FIN."""

@@ -21,7 +21,7 @@ import xxhash
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Decompressor, PageDecoder, PreparedSegment, state_sequence
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.transport import Segment
+from dwcp_migrate.transport import URGENT, Segment
 
 
 @dataclass(order=True, slots=True)
@@ -62,7 +62,7 @@ class Rebuild:
 
     def take(self, segment: Segment) -> None:
         """Rebuild a segment, some time later."""
-        self._pool.submit(lambda: self._prepare(segment))
+        self._pool.submit(lambda: self._prepare(segment), first=bool(segment.flags & URGENT))
 
     def _prepare(self, segment: Segment) -> None:
         prepared, sequence = self._prepared(segment)

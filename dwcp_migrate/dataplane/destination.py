@@ -14,7 +14,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
-from dwcp_migrate.dataplane.connection import Arrival, Connection
+from dwcp_migrate.dataplane.connection import Arrival, Connection, Retained
 from dwcp_migrate.dataplane.decode_pipeline import Rebuild
 from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, FixedWindow, Gate, PendingBytes
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
@@ -133,7 +133,7 @@ class DestinationSession(LinkSession):
         self.report(Happened(event="repaired", connection=segment.connection, number=segment.sequence))
         self.link.reject(segment.connection, segment.sequence)
 
-    def _before_repair(self) -> None:
+    def _before_repair(self, kept: Retained) -> None:
         """The reverse direction has no state."""
 
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:

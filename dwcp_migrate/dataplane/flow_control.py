@@ -105,6 +105,7 @@ class Gate:
         self._reserved: dict[int, int] = {}
         self._reserved_bytes = 0
         self._too_far_s = 0.0
+        self._ahead_closed_s = 0.0
         self._holding = 0
         self._held_since = self._held_s = 0.0
         self._closed = False
@@ -118,6 +119,11 @@ class Gate:
         """Time in which a reader waited for the window, of all connections together the union."""
         # Without the lock, for the window's owner asks while it waits: a look that is off by one wait is made good.
         return self._held_s + (max(0.0, now - self._held_since) if self._holding else 0.0)
+
+    @property
+    def ahead_closed_s(self) -> float:
+        """Time in which the first in line waited for what waits before the channels."""
+        return self._ahead_closed_s
 
     def wait(self, connection: int, *, urgent: bool = False) -> int:
         """Wait until the connection may take bytes, and reserve them; what was reserved before is given back.
@@ -164,7 +170,7 @@ class Gate:
         if not self._room():
             self._hold(waiter)
         else:
-            waiter.called.wait(min(max(self._too_far_s, AHEAD_WAIT_S_MIN), AHEAD_WAIT_S_MAX) if is_first else None)
+            self._wait_for_what_is_ahead(waiter, is_first=is_first)
         return 0
 
     def _grant(self, connection: int, *, urgent: bool) -> int:
@@ -205,6 +211,13 @@ class Gate:
         self._holding -= 1
         if not self._holding:
             self._held_s += time.monotonic() - self._held_since
+
+    def _wait_for_what_is_ahead(self, waiter: _Waiter, *, is_first: bool) -> None:
+        """Wait for a channel to take what waits for one; the others wait for the first in line."""
+        began = time.monotonic()
+        waiter.called.wait(min(max(self._too_far_s, AHEAD_WAIT_S_MIN), AHEAD_WAIT_S_MAX) if is_first else None)
+        if is_first:
+            self._ahead_closed_s += time.monotonic() - began
 
     def _call_next(self) -> None:
         if self._line:

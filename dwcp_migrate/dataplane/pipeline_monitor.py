@@ -25,6 +25,8 @@ SHORT: Final = 0.5
 """Share of the time from which on the link, the destination or QEMU is what all wait for."""
 CAPACITY_S: Final = 2.0
 """The link's capacity is the best rate of this span: a link that QEMU does not fill must not look slow."""
+BUSY_RATES_S: Final = 10.0
+"""For so long a rate at which the link was busy tells what it can carry: after a stall it idles while we catch up."""
 NEAR_S: Final = 0.005
 """Round trip up to which what the path holds is small beside the window: a full one tells of the destination then.
 On longer paths a lost packet keeps the same bytes waiting there for their order."""
@@ -52,10 +54,11 @@ class PipelineSample:
         queued_bytes: encoded, and no channel has taken them.
         busy_s: of all compressors together.
         held_s: nothing was taken from QEMU because the window was full.
+        ahead_closed_s: nothing was taken because of what waited before the channels.
         classifier_s: some reader classified or waited for another one that did, at most one counted.
         qemu_idle_s: all readers waited for QEMU.
-        encryption_s: the link's thread worked.
-        blocked_s: it slept with bytes to send, because no channel took more.
+        encryption_s: there was something to send and a channel to take it: the link's thread was behind.
+        blocked_s: there was something to send, and no channel took more.
         receiver_limited: share of the sending time in which the peer's kernel had no room.
         under_way_bytes: in the kernel's hands.
         retained_bytes: encoded and not acknowledged, in whoever's hands.
@@ -66,6 +69,7 @@ class PipelineSample:
     queued_bytes: int = 0
     busy_s: float = 0.0
     held_s: float = 0.0
+    ahead_closed_s: float = 0.0
     classifier_s: float = 0.0
     qemu_idle_s: float = 0.0
     encryption_s: float = 0.0
@@ -122,7 +126,7 @@ def measure(elapsed_s: float, before: PipelineSample, seen: PipelineSample, work
         link=min(1.0, blocked * (1 - receiver) + delivering - arrived),
         destination=min(1.0, blocked * receiver + arrived),
         qemu=qemu,
-        reader=max(0.0, 1 - qemu - held),
+        reader=max(0.0, 1 - qemu - held - share(seen.ahead_closed_s, before.ahead_closed_s)),
         classifier=share(seen.classifier_s, before.classifier_s),
         compressors=compressors,
         encryption=share(seen.encryption_s, before.encryption_s),
@@ -183,8 +187,8 @@ class PipelineMonitor:
         self._began = now, seen
         shares = measure(elapsed, before, seen, self._workers)
         rate = (seen.sent_bytes - before.sent_bytes) / elapsed
-        _add(self._rates, now, rate)
-        _add(self._busy_rates, now, rate if shares.link >= SHORT else 0.0)
+        _add(self._rates, now, rate, CAPACITY_S)
+        _add(self._busy_rates, now, rate if shares.link >= SHORT else 0.0, BUSY_RATES_S)
         self.link_waiting_s += min(elapsed * shares.link, max(0.0, seen.blocked_s - before.blocked_s))
         self.path_waiting_s += elapsed * shares.link
         stage = shares.held_up_by()
@@ -209,9 +213,9 @@ class PipelineMonitor:
             )
 
 
-def _add(rates: deque[tuple[float, float]], now: float, rate: float) -> None:
+def _add(rates: deque[tuple[float, float]], now: float, rate: float, span_s: float) -> None:
     rates.append((now, rate))
-    while now - rates[0][0] > CAPACITY_S:
+    while now - rates[0][0] > span_s:
         rates.popleft()
 
 

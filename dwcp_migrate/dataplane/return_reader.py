@@ -47,6 +47,8 @@ class ReverseReader:
                 self._gate.settle(self._outlet.connection)
                 continue
             raw = memoryview(bytes(buffer[:count]))
-            sequence = self._outlet.retain(raw, None)
-            self._send(raw_segment(self._outlet.connection, sequence, raw))
+            kept = self._outlet.retain(raw, None)
+            segment = raw_segment(self._outlet.connection, kept.sequence, raw)
+            kept.checksum = segment.checksum
+            self._send(segment)
             self._gate.settle(self._outlet.connection)

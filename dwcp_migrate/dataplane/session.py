@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.dataplane.connection import Connection, Outlet
+from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
 from dwcp_migrate.protocol.worker import (
@@ -127,18 +127,22 @@ class LinkSession(ABC):
 
     def on_rejected(self, connection: int, sequence: int) -> None:
         """The other side rebuilt wrong bytes: send them as they are."""
-        self._before_repair()
-        raw = self._known(connection).outlet.find(sequence)
-        if raw is None:
+        kept = self._known(connection).outlet.find(sequence)
+        if kept is None:
             self.fail(SessionError(f"segment {sequence} of connection {connection} was rejected after its delivery"))
+            return
+        self._before_repair(kept)
+        replacement = self._raw_segment(connection, sequence, kept.raw)
+        if replacement.checksum != kept.checksum:
+            self.fail(SessionError(f"segment {sequence} of connection {connection} changed in this host's memory"))
             return
         self._repaired += 1
         self.report(Happened(event="repaired", connection=connection, number=sequence))
-        self.link.replace(self._raw_segment(connection, sequence, raw))
+        self.link.replace(replacement)
 
     @abstractmethod
-    def _before_repair(self) -> None:
-        """Let the encoder know that the other side's state may be wrong."""
+    def _before_repair(self, kept: Retained) -> None:
+        """Let the encoder know that the other side's state may be wrong since this segment."""
 
     @abstractmethod
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:

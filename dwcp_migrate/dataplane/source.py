@@ -16,19 +16,19 @@ from typing import Final
 import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferPool
-from dwcp_migrate.dataplane.connection import Arrival
+from dwcp_migrate.dataplane.connection import Arrival, Retained
 from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, Gate, PendingBytes
 from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
 from dwcp_migrate.dataplane.session import LinkSession, link_options
-from dwcp_migrate.dataplane.source_reader import ForwardReader, SharedPipeline, Stage
+from dwcp_migrate.dataplane.source_reader import ForwardReader, PostcopyProgress, SharedPipeline, Stage
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
 from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartSource
-from dwcp_migrate.qemu import RamBlocks, StreamParser
-from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, Postcopy, RamTotal, Switchover
+from dwcp_migrate.qemu import RamBlocks, StreamParser, events
+from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, RamTotal, Switchover
 from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.transport import URGENT, InFlightWindow, Segment
 from dwcp_migrate.units import KIB
@@ -74,7 +74,7 @@ class _Observer:
                 self._happened("iteration", number=number)
             case Switchover():
                 self._happened("switchover")
-            case Postcopy():
+            case events.Postcopy():
                 self._happened("postcopy")
             case Opaque(reason=reason):
                 self._happened("opaque", detail=reason)
@@ -102,7 +102,7 @@ class SourceSession(LinkSession):
         self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
         stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
         self._qemu_idle = IdleClock()
-        self._shared = SharedPipeline(self._gate, stage, BufferPool(), self._qemu_idle)
+        self._shared = SharedPipeline(self._gate, stage, BufferPool(), self._qemu_idle, PostcopyProgress())
         self._told = ""
         self._reverse = PendingBytes()
         self._was_linked = False
@@ -185,6 +185,7 @@ class SourceSession(LinkSession):
             queued_bytes=link.queued_bytes,
             busy_s=self._pool.busy_s(),
             held_s=self._gate.held_s(now),
+            ahead_closed_s=self._gate.ahead_closed_s,
             classifier_s=self._shared.stage.classifying_s,
             qemu_idle_s=self._qemu_idle.total_s(now),
             encryption_s=link.thread_busy_s,
@@ -195,8 +196,8 @@ class SourceSession(LinkSession):
             rtt_s=link.rtt_s,
         )
 
-    def _before_repair(self) -> None:
-        self._shared.stage.reset()
+    def _before_repair(self, kept: Retained) -> None:
+        self._shared.stage.reset_after(kept.state_sequence)
 
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
         return Segment(connection, sequence, URGENT, len(raw), xxhash.xxh3_64_intdigest(raw), raw_payload(raw))

@@ -13,7 +13,7 @@ from typing import Final
 import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
-from dwcp_migrate.dataplane.connection import Outlet
+from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
@@ -29,10 +29,37 @@ COLLECT_S: Final = 0.005
 segments compress better; in the tail, in postcopy and on streams that are not parsed nothing is held back."""
 
 SMALL_BYTES: Final = 16 * KIB
-"""What comes in so small a piece on a stream that is not parsed is an answer that somebody waits for (a page that
-postcopy's preempt channel brings, an NBD request), not bulk."""
+"""What comes in so small a piece on a stream that is not parsed is an answer that somebody waits for (an NBD request),
+not bulk."""
+INLINE_BYTES_MAX: Final = 64 * KIB
+"""An urgent cut up to that is encoded by who read it: less than a hand-over and its wake-up cost on a busy host."""
 ROOM_BYTES_MIN: Final = 256 * KIB
 """A buffer with less room than this is changed for a fresh one."""
+
+
+class PostcopyProgress:
+    """How far a migration is in postcopy, as its connections show it; any thread may look and tell.
+
+    Attributes:
+        begun: the guest runs at the destination.
+        preempted: the pages that it asks for come on a connection of their own, so that others may wait.
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.preempted = False
+
+    def asks(self, parser: StreamParser) -> bool:
+        """Whether the running guest waits for whatever this connection brings: a preempt channel has no magic."""
+        asks = self.begun and parser.kind is StreamKind.OPAQUE
+        self.preempted = self.preempted or asks
+        return asks
+
+    def is_urgent(self, parser: StreamParser, cut: Cut) -> bool:
+        """Whether a cut goes ahead of bulk: what a running guest asked for; the tail of a paused one; small answers."""
+        self.begun = self.begun or cut.background
+        if cut.urgent:
+            return not (cut.background and self.preempted)
+        return self.asks(parser) or (cut.layout is None and cut.end - cut.begin <= SMALL_BYTES)
 
 
 class Stage:
@@ -63,26 +90,26 @@ class Stage:
         self._pages = PageCounts()
         self._opaque_bytes = self._unclassified_bytes = 0
 
-    def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: BufferLease) -> None:
-        """Classify one cut of `view` and have it compressed and sent."""
+    def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: BufferLease, *, urgent: bool) -> None:
+        """Classify one cut of `view` and have it compressed and sent, ahead of bulk if it is urgent."""
         raw = view[cut.begin : cut.end]
         coding = self._choose()
+        if urgent:
+            coding = coding.hurried()
         job = self._classified(view, cut, coding)
-        sequence = outlet.retain(raw, lease)
+        kept = outlet.retain(raw, lease, job.state_sequence)
         lease.hold()
-        urgent = cut.urgent or (cut.layout is None and len(raw) <= SMALL_BYTES)
-        flags = URGENT if urgent else 0
 
         def encode() -> None:
             try:
-                self._send(self._segment(outlet.connection, sequence, flags, raw, job, coding))
+                self._send(self._segment(outlet.connection, kept, URGENT if urgent else 0, job, coding))
             finally:
                 lease.release()
 
-        if urgent:
+        if urgent and len(raw) <= INLINE_BYTES_MAX:
             encode()
         else:
-            self._pool.submit(encode)
+            self._pool.submit(encode, first=urgent)
 
     def _classified(self, view: memoryview, cut: Cut, coding: Coding) -> PageJob:
         with self._classifying:
@@ -99,14 +126,14 @@ class Stage:
         """Time in which one of the readers classified."""
         return self._classifying_s
 
-    def _segment(
-        self, connection: int, sequence: int, flags: int, raw: memoryview, job: PageJob, coding: Coding
-    ) -> Segment:
+    def _segment(self, connection: int, kept: Retained, flags: int, job: PageJob, coding: Coding) -> Segment:
+        raw = kept.raw
         payload = job.encode(coding, self._compressor())
         with self._counted:
             self._pages.add(job.counts)
             self._opaque_bytes += len(raw) if job.layout is None and not job.counts.total else 0
-        return Segment(connection, sequence, flags, len(raw), xxhash.xxh3_64_intdigest(raw), payload)
+        kept.checksum = xxhash.xxh3_64_intdigest(raw)
+        return Segment(connection, kept.sequence, flags, len(raw), kept.checksum, payload)
 
     def _compressor(self) -> Compressor:
         """This thread's own: contexts cannot be shared."""
@@ -115,10 +142,15 @@ class Stage:
         compressor: Compressor = self._thread.compressor
         return compressor
 
-    def reset(self) -> None:
-        """Both page caches start empty from the next cut on."""
+    def reset_after(self, state_sequence: int | None) -> None:
+        """Both page caches start empty from the next cut on, unless they did since a segment that was rejected.
+
+        Args:
+            state_sequence: the segment's; None for one that does not touch the caches, whose loss harms neither.
+        """
         with self._classifying:
-            self._encoder.reset()
+            if state_sequence is not None and state_sequence >= self._encoder.reset_sequence:
+                self._encoder.reset()
 
     def count(self, counters: MigrationCounters) -> None:
         """Add the pages and opaque bytes so far."""
@@ -143,6 +175,7 @@ class SharedPipeline:
     stage: Stage
     buffers: BufferPool
     qemu_idle: IdleClock
+    postcopy: PostcopyProgress
 
 
 class ForwardReader:
@@ -167,6 +200,7 @@ class ForwardReader:
         self._stage = shared.stage
         self._buffers = shared.buffers
         self._idle = shared.qemu_idle
+        self._postcopy = shared.postcopy
         self._observe = observe
         self._record = record
         self._lease = self._buffers.lease()
@@ -183,7 +217,7 @@ class ForwardReader:
                 while not ended:
                     if self._begin == self._end:  # what is reserved at the gate is not slept on
                         self._wait_readable(endpoint, None)
-                    room = self._gate.wait(connection)
+                    room = self._gate.wait(connection, urgent=self._postcopy.asks(self._parser))
                     ended, idle = self._fill(endpoint, room)
                     self._cut(flush=ended or idle)
                     self._gate.settle(connection)
@@ -228,7 +262,8 @@ class ForwardReader:
         view = self._lease.view[self._begin : self._end]
         fed = self._parser.feed(view, flush=flush or len(view) == len(self._lease.view))
         for cut in fed.cuts:
-            self._stage.take(self._outlet, view, cut, self._lease)
+            urgent = self._postcopy.is_urgent(self._parser, cut)
+            self._stage.take(self._outlet, view, cut, self._lease, urgent=urgent)
         self._begin += fed.consumed
         self._observe(self._parser)
         if len(self._lease.view) - self._end < ROOM_BYTES_MIN:

@@ -5,8 +5,10 @@ The pool compresses at the source and decompresses at the destination.
 The compressors free the GIL; a queue hand-over costs 16 us against about 1 ms of work for a segment.
 """
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -15,7 +17,8 @@ from queue import SimpleQueue
 class WorkPool:
     """Runs tasks on `count` threads; a task's exception goes to `failed` and ends nothing else.
 
-    The queue has no bound of its own: every task stands for bytes that a window already let in.
+    Urgent tasks go before all others. The queue has no bound of its own: every task stands for bytes that a window
+    already let in.
 
     Attributes:
         count: threads.
@@ -23,21 +26,26 @@ class WorkPool:
 
     def __init__(self, count: int, name: str, failed: Callable[[BaseException], None]) -> None:
         self.count = count
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._first: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Callable[[], None]] = deque()
         self._failed = failed
         self._busy_s = [0.0] * count
         self._began_at: list[float | None] = [None] * count
         for index in range(count):
             threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True).start()
 
-    def submit(self, task: Callable[[], None]) -> None:
-        """Queue a task."""
-        self._tasks.put(task)
+    def submit(self, task: Callable[[], None], *, first: bool = False) -> None:
+        """Queue a task; `first`: before all that are not."""
+        (self._first if first else self._tasks).append(task)
+        self._calls.put(True)
 
-    @property
-    def waiting(self) -> int:
-        """Tasks that no thread has taken yet."""
-        return self._tasks.qsize()
+    def _take(self) -> Callable[[], None]:
+        """The next task; there is one for each call."""
+        while True:
+            for tasks in (self._first, self._tasks):
+                with contextlib.suppress(IndexError):
+                    return tasks.popleft()
 
     def busy_s(self) -> float:
         """Time that all threads together have spent on tasks, unfinished ones included."""
@@ -45,7 +53,8 @@ class WorkPool:
         return sum(self._busy_s) + sum(now - began for began in self._began_at if began is not None)
 
     def _run(self, index: int) -> None:
-        while (task := self._tasks.get()) is not None:
+        while self._calls.get():
+            task = self._take()
             began = self._began_at[index] = time.monotonic()
             try:
                 task()
@@ -57,7 +66,7 @@ class WorkPool:
     def close(self) -> None:
         """Let the threads end after what is queued."""
         for _ in range(self.count):
-            self._tasks.put(None)
+            self._calls.put(False)
 
 
 class IdleClock:

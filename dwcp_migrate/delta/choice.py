@@ -112,7 +112,8 @@ def _direction(seen: Observation) -> int:
     """+1: bytes are dearer than cycles; -1: we are what QEMU and the link wait for."""
     if seen.link_busy >= LINK_BUSY and seen.compressors_busy <= COMPRESSORS_FREE:
         return 1
-    held_up = seen.compressors_busy >= COMPRESSORS_SATURATED or seen.qemu_idle <= QEMU_HELD
+    is_slow = 0 < seen.link_bytes_per_s <= MIDDLE_BYTES_PER_S_MAX  # it idles while we catch up after a stall
+    held_up = seen.compressors_busy >= COMPRESSORS_SATURATED or (seen.qemu_idle <= QEMU_HELD and not is_slow)
     if seen.link_busy <= LINK_IDLE and held_up:
         return -1
     return 0

@@ -4,7 +4,7 @@ One `Compressor` and one `Decompressor` belong to one thread: their contexts are
 Nothing from the wire is trusted in size: a frame must say what it holds before a byte is allocated for it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -47,11 +47,17 @@ class Coding:
         level: 1..`LEVEL_MAX`, zstd only.
         classified: whether pages are looked at: compared, kept, sent in their cheapest form. Else a segment goes as it
             is, and costs neither the page cache nor its copies.
+        raisable: whether segments of pages sent before may take a higher level.
     """
 
     codec: Codec
     level: int = 1
     classified: bool = True
+    raisable: bool = True
+
+    def hurried(self) -> "Coding":
+        """The same for a segment that a guest waits for: no level that takes longer than the cheapest."""
+        return replace(self, level=1, raisable=False)
 
     def __str__(self) -> str:
         if not self.classified:

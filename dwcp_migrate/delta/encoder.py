@@ -55,17 +55,23 @@ DELTA_WORDS_MAX: Final = PAGE_WORDS // 2
 
 
 class PageEncoder:
-    """Encoder of one migration, all its connections. Not thread-safe: the caller holds a lock around each method."""
+    """Encoder of one migration, all its connections. Not thread-safe: the caller holds a lock around each method.
+
+    Attributes:
+        reset_sequence: state sequence from which on segments know nothing of what was before the last reset.
+    """
 
     def __init__(self, cache_bytes: int) -> None:
         self._cache = PageCache(cache_bytes // PAGE_BYTES)
         self._sequence = 0
         self._reset = False
+        self.reset_sequence = 0
 
     def reset(self) -> None:
         """Begin with an empty cache on both sides from the next job on: what the destination has is in doubt."""
         self._cache.clear()
         self._reset = True
+        self.reset_sequence = self._sequence
 
     def prefault(self) -> None:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""

@@ -146,7 +146,7 @@ def _for_body(coding: Coding, counts: PageCounts) -> Coding:
 
 
 def _at_least(level: int, coding: Coding) -> Coding:
-    return replace(coding, level=max(coding.level, level))
+    return replace(coding, level=max(coding.level, level)) if coding.raisable else coding
 
 
 def _decide(classified: Classified, coding: Coding, compressor: Compressor) -> None:

@@ -75,12 +75,14 @@ class Cut:
     Attributes:
         layout: None where the bytes are opaque.
         urgent: nothing may wait to be batched with it: the guest is paused, or runs at the destination.
+        background: the latter, and these are pages that it has not asked for, unless it asks on this connection.
     """
 
     begin: int
     end: int
     layout: Layout | None
     urgent: bool = False
+    background: bool = False
 
 
 @dataclass(slots=True)

@@ -70,11 +70,17 @@ class ParserState(Enum):
 
 
 class MainChannel:
-    """Steps over a main channel from its first byte. See `window.Machine`."""
+    """Steps over a main channel from its first byte. See `window.Machine`.
+
+    Attributes:
+        urgent: the guest is paused, or runs at the destination already.
+        background: the latter: what follows are pages that the guest has not asked for, unless it asks here.
+    """
 
     def __init__(self, blocks: RamBlocks) -> None:
         self.records = RamRecords(blocks)
         self.urgent = False
+        self.background = False
         self._blocks = blocks
         self._state = ParserState.FILE_HEADER
         self._ram_id: int | None = None
@@ -208,6 +214,7 @@ class MainChannel:
         self._left -= count
         if not self._left:
             self._state = ParserState.ITEM
+            self.background = self._postcopy  # the packaged device state is through, or a command behind it
         return self._emit(window, position, count)
 
     def _subsection(self, window: ParseWindow, position: int) -> int:

@@ -81,6 +81,11 @@ class StreamParser:
         """True while nothing may wait to be batched: the guest is paused or already runs at the destination."""
         return self._machine is not None and self._machine.urgent
 
+    @property
+    def background(self) -> bool:
+        """True once the guest runs at the destination and this connection brings what it has not asked for yet."""
+        return isinstance(self._machine, MainChannel) and self._machine.background
+
     def take_events(self) -> list[Event]:
         """What was noticed since the last call."""
         events, self.events = self.events, []
@@ -113,7 +118,7 @@ class StreamParser:
             position = after
         if flush and position < len(view):
             self._begun = bytes(view[position:])
-            _literal_cut(cuts, position, len(view), urgent=self.urgent)
+            self._literal_cut(cuts, position, len(view))
             position = len(view)
         return Fed(cuts, position)
 
@@ -129,12 +134,12 @@ class StreamParser:
             self._begun = b""
             after = max(position - head, 0)
             if after:
-                _literal_cut(cuts, 0, after, urgent=self.urgent)
+                self._literal_cut(cuts, 0, after)
             return after
         self._begun = self._begun[position:]
         if flush and len(view):
             self._begun += bytes(view)
-            _literal_cut(cuts, 0, len(view), urgent=self.urgent)
+            self._literal_cut(cuts, 0, len(view))
         return None
 
     def _step_past(self, joined: memoryview, head: int) -> int:
@@ -154,21 +159,22 @@ class StreamParser:
         if self._machine is None and not self.opaque_reason and not self._sniff(view[begin:]):
             return begin
         if self._machine is None or self.opaque_reason:
-            cuts.append(Cut(begin, end, None, self.urgent))
+            cuts.append(Cut(begin, end, None, self.urgent, self.background))
             return end
         bounds = window(view, begin, end)
+        background = self.background
         position = self._run(bounds, begin)
         if position > begin:
-            cuts.append(Cut(begin, position, bounds.builder.build(), self.urgent))
+            cuts.append(Cut(begin, position, bounds.builder.build(), self.urgent, background))
             return position
         return self._cut(view, begin, cuts) if self.opaque_reason else begin
 
     def _run(self, bounds: ParseWindow, position: int) -> int:
-        """Step to the end of what is complete, or to where nothing may wait any more."""
-        urgent = self.urgent
+        """Step to the end of what is complete, or to where something else is due: nothing may wait, or all may."""
+        before = self.urgent, self.background
         while position < bounds.end:
             after = self._step(bounds, position)
-            if after == position or self.opaque_reason or self.urgent != urgent:
+            if after == position or self.opaque_reason or (self.urgent, self.background) != before:
                 return after
             position = after
         return position
@@ -201,14 +207,13 @@ class StreamParser:
             self._end_parsing(kind, "TLS" if kind is StreamKind.TLS else "no known magic number")
         return True
 
+    def _literal_cut(self, cuts: list[Cut], begin: int, end: int) -> None:
+        """Add bytes whose pages, if any, are not known."""
+        builder = LayoutBuilder()
+        builder.literal(end - begin)
+        cuts.append(Cut(begin, end, builder.build(), self.urgent, self.background))
+
     def _end_parsing(self, kind: StreamKind, reason: str) -> None:
         self.kind = kind
         self.opaque_reason = reason
         self.events.append(Opaque(reason))
-
-
-def _literal_cut(cuts: list[Cut], begin: int, end: int, *, urgent: bool) -> None:
-    """Add bytes whose pages, if any, are not known."""
-    builder = LayoutBuilder()
-    builder.literal(end - begin)
-    cuts.append(Cut(begin, end, builder.build(), urgent))

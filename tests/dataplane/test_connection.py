@@ -17,9 +17,9 @@ def test_what_is_kept_counts_as_in_flight_until_it_is_acknowledged() -> None:
     out = outlet(gate)
     first, second = (out.retain(memoryview(bytes(size)), None) for size in (100, 50))
     assert gate.in_flight_bytes == 150
-    out.acknowledged(first)
+    out.acknowledged(first.sequence)
     assert gate.in_flight_bytes == 50
-    out.acknowledged(second)
+    out.acknowledged(second.sequence)
     assert (gate.in_flight_bytes, out.empty) == (0, True)
 
 

@@ -70,6 +70,11 @@ def test_whatever_holds_qemu_up_while_the_link_idles_steps_down() -> None:
     assert walk(choice, serial, 100) == RAW
 
 
+def test_a_slow_link_that_idles_while_the_pipeline_catches_up_keeps_its_codec() -> None:
+    catching_up = Observation(link_bytes_per_s=25e6, link_busy=0.0, compressors_busy=0.6, qemu_idle=0.0)
+    assert walk(CodecChoice(6), catching_up, 100) == ZSTD_1
+
+
 def test_a_qemu_that_has_little_to_send_changes_nothing() -> None:
     idle = Observation(link_bytes_per_s=0, link_busy=0.1, compressors_busy=0.1, qemu_idle=0.5)
     assert walk(CodecChoice(6), idle, 100) == ZSTD_1

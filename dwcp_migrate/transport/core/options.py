@@ -63,8 +63,8 @@ class LinkCounters:
         retained_bytes: their encoded bytes (gauge).
         queued_bytes: encoded bytes that no channel has taken yet (gauge).
         under_way_bytes: in the kernel's hands and not acknowledged by the peer's, as of the last tick (gauge).
-        thread_busy_s: time in which the link's thread encrypted, decrypted and called its receiver.
-        blocked_s: time in which it slept with bytes to send, since no channel took more.
+        thread_busy_s: time in which there was something to send and a channel to take it: the thread was behind.
+        blocked_s: time in which there was something to send and no channel took more.
         receiver_limited: share of their sending time in which the peer's kernel had no room, since the last tick
             but one (gauge).
         channel_errors: by class name of the error, channels that never came up or broke the protocol.

@@ -8,7 +8,8 @@ and only that.
                   └───── channel lost ───────────┘   pieces not acknowledged, back to the head of their lane
 
 A channel that can take bytes pulls a piece: at most `quantum` bytes of the segment at the head. So slow and fast
-channels share one segment, and none waits long for another.
+channels share one segment, and none waits long for another. What of a connection is queued as bulk when the connection
+turns urgent goes first, since the other QEMU can take nothing behind it before.
 """
 
 from collections import deque
@@ -82,6 +83,7 @@ class Outbox:
         self._bulk: deque[_Piece] = deque()
         self._retained: dict[int, dict[int, _Retained]] = {}
         self._acknowledged: dict[int, int] = {}
+        self._urgent_sequences: dict[int, int] = {}
         self._ledgers: dict[int, deque[_Piece]] = {}
         self._order = 0
 
@@ -113,8 +115,22 @@ class Outbox:
         retained = of_connection[segment.sequence] = _Retained(segment, self._order)
         self.retained_segments += 1
         self.retained_bytes += len(retained.payload)
-        lane = self._urgent if segment.flags & URGENT else self._bulk
-        self._queue(lane, [_Piece(retained, 0, 0, len(retained.payload))])
+        self._queue(self._lane(segment), [_Piece(retained, 0, 0, len(retained.payload))])
+
+    def _lane(self, segment: Segment) -> deque[_Piece]:
+        """Where a new segment waits: with the urgent ones also what an urgent one of its connection has overtaken."""
+        overtaken_below = self._overtaken_below(segment)
+        if not segment.flags & URGENT:
+            return self._urgent if segment.sequence < overtaken_below else self._bulk
+        self._urgent_sequences[segment.connection] = max(overtaken_below, segment.sequence)
+        if any(_precedes(piece, segment) for piece in self._bulk):
+            self._urgent.extend(piece for piece in self._bulk if _precedes(piece, segment))
+            self._bulk = deque(piece for piece in self._bulk if not _precedes(piece, segment))
+        return self._urgent
+
+    def _overtaken_below(self, segment: Segment) -> int:
+        """Segments of the same connection before this one go ahead of bulk, since an urgent one waits for them."""
+        return self._urgent_sequences.get(segment.connection, -1)
 
     def replace(self, segment: Segment) -> None:
         """Send other bytes for a segment that the peer rejected, ahead of bulk.
@@ -196,7 +212,9 @@ class Outbox:
         pieces.sort(key=lambda piece: (piece.retained.order, piece.begin), reverse=True)
         self.resent_pieces += len(pieces)
         for piece in pieces:
-            lane = self._urgent if piece.retained.segment.flags & URGENT or piece.attempt else self._bulk
+            segment = piece.retained.segment
+            urgent = segment.flags & URGENT or piece.attempt or segment.sequence < self._overtaken_below(segment)
+            lane = self._urgent if urgent else self._bulk
             lane.appendleft(piece)
             self.queued_bytes += piece.end - piece.begin
 
@@ -229,6 +247,12 @@ class Outbox:
         retained.done = True
         retained.payload = memoryview(b"")
         retained.segment = Segment(connection, sequence)
+
+
+def _precedes(piece: _Piece, segment: Segment) -> bool:
+    """Whether a piece belongs to an earlier segment of the same connection."""
+    earlier = piece.retained.segment
+    return earlier.connection == segment.connection and earlier.sequence < segment.sequence
 
 
 def _frame(piece: _Piece) -> Frame:

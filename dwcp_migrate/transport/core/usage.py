@@ -1,11 +1,21 @@
 """The time of a link's thread and of its channels, by what it is spent on (written by that thread alone).
 
-A link is short where its thread sleeps with bytes to send because no channel takes more (`blocked_s`), unless the
-peer's kernel has no room (`receiver_limited`): then the destination is. Where the thread never sleeps, encryption is.
+Time is spent on what a turn of the thread left behind: bytes to send and no channel that takes them (`BLOCKED`: the
+link is short, or the peer's kernel has no room, see `receiver_limited`), bytes and channels that would take them
+(`BUSY`: the thread is, which encrypts), or nothing to send. How long it then sleeps, or waits for a core, is no matter.
 """
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import Protocol
+
+
+class Leaves(Enum):
+    """State in which a turn of the thread leaves the link."""
+
+    NOTHING = auto()
+    BLOCKED = auto()
+    BUSY = auto()
 
 
 class ChannelUsage(Protocol):
@@ -30,30 +40,19 @@ class LinkUsage:
     def __init__(self, now: float) -> None:
         self.under_way_bytes = 0
         self.receiver_limited = 0.0
-        self._busy_s = self._blocked_s = 0.0
-        self._changed_at = now
-        self._state = "busy"
+        self._spent_s = {Leaves.NOTHING: 0.0, Leaves.BLOCKED: 0.0, Leaves.BUSY: 0.0}
+        self._since = now
+        self._left = Leaves.NOTHING
         self._channels_s = (0.0, 0.0)
 
-    def sleeps(self, now: float, *, blocked: bool) -> None:
-        """The thread waits from now on; `blocked`: with bytes to send that no channel takes."""
-        self._account(now, "blocked" if blocked else "idle")
+    def turned(self, now: float, left: Leaves) -> None:
+        """A turn of the thread is over."""
+        self._spent_s[self._left] += max(0.0, now - self._since)
+        self._since, self._left = now, left
 
-    def wakes(self, now: float) -> None:
-        """The thread goes on."""
-        self._account(now, "busy")
-
-    def _account(self, now: float, state: str) -> None:
-        self._busy_s, self._blocked_s = self.busy_s(now), self.blocked_s(now)
-        self._changed_at, self._state = now, state
-
-    def busy_s(self, now: float) -> float:
-        """Time in which the thread worked."""
-        return self._busy_s + (max(0.0, now - self._changed_at) if self._state == "busy" else 0.0)
-
-    def blocked_s(self, now: float) -> float:
-        """Time in which it slept although there was something to send."""
-        return self._blocked_s + (max(0.0, now - self._changed_at) if self._state == "blocked" else 0.0)
+    def spent_s(self, now: float, left: Leaves) -> float:
+        """Time in which turns had left that behind."""
+        return self._spent_s[left] + (max(0.0, now - self._since) if self._left is left else 0.0)
 
     def tick(self, channels: Iterable[ChannelUsage]) -> None:
         """Take in what the kernel says of the channels."""

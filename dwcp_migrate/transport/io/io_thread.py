@@ -33,7 +33,7 @@ from dwcp_migrate.transport.core.frames import HEADER_BYTES
 from dwcp_migrate.transport.core.options import LinkReceiver
 from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
 from dwcp_migrate.transport.core.segment import Segment
-from dwcp_migrate.transport.core.usage import LinkUsage
+from dwcp_migrate.transport.core.usage import Leaves, LinkUsage
 from dwcp_migrate.transport.io import channel as channels
 from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, ChannelPhase, Terms
 from dwcp_migrate.units import KIB
@@ -159,13 +159,7 @@ class LinkThread:
 
     def _turn(self) -> None:
         self._dial(monotonic())
-        timeout, blocked = self._timeout()
-        if timeout:
-            self.usage.sleeps(monotonic(), blocked=blocked)
-        ready = self._epoll.poll(timeout)
-        if timeout:
-            self.usage.wakes(monotonic())
-        for descriptor, mask in ready:
+        for descriptor, mask in self._epoll.poll(self._timeout()):
             if descriptor == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
                 continue
@@ -181,14 +175,15 @@ class LinkThread:
             self._tick(now)
         self._write()
 
-    def _timeout(self) -> tuple[float, bool]:
-        """How long to wait, not at all if a channel could go on now; and whether bytes wait for a channel meanwhile."""
+    def _timeout(self) -> float:
+        """How long to wait: not at all if a channel could go on now. Notes what the turn left behind."""
         with self.lock:
             self._asleep = False
             now = monotonic()
-            if self._again or self._accepted or (self._ready and self.state.has_work(now)):
-                return 0.0, False
-            blocked = self.state.up > 0 and self.state.has_work(now)
+            waiting = self.state.has_work(now)
+            self.usage.turned(now, (Leaves.BUSY if self._ready else Leaves.BLOCKED) if waiting else Leaves.NOTHING)
+            if self._again or self._accepted or (self._ready and waiting):
+                return 0.0
             self._asleep = bool(self._ready)
             held_s = self.state.pacer.wait_s(now) if self._ready and self.state.outbox.waiting else TICK_S
         timeout = min(TICK_S, held_s)
@@ -196,7 +191,7 @@ class LinkThread:
             up, pending = self._counts()
             soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._controller.count)
             timeout = timeout if soon is None else min(timeout, soon)
-        return timeout, blocked
+        return timeout
 
     def _advance(self, channel: Channel, *, writable: bool) -> None:
         """Let a channel read, and go on with its greeting or with what it could not write."""
@@ -212,14 +207,26 @@ class LinkThread:
             for frame in received:
                 with self.lock:
                     event = self.state.receive(now, channel.number, frame)
-                if event is not None:
-                    self._deliver(channel, event)
+                if event is not None and not self._delivered(channel, event):
+                    return
             if channel.number in self._channels:
                 self._settle(channel, heard=not writable)
         except ChannelEnd as end:
             self._lose(channel, str(end), in_order=end.in_order)
         except DwcpError as error:
             self._reject(channel, error, now)
+
+    def _delivered(self, channel: Channel, event: Event) -> bool:
+        """Give an event to the receiver, whose error ends the link.
+
+        A segment counts as received by now, so another channel would not bring it again.
+        """
+        try:
+            self._deliver(channel, event)
+        except DwcpError as error:
+            self._finish(error)
+            return False
+        return True
 
     def _deliver(self, channel: Channel, event: Event) -> None:
         match event:

@@ -18,6 +18,7 @@ from dwcp_migrate.transport.core.channel_count import Controller
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
 from dwcp_migrate.transport.core.protocol import LinkState
 from dwcp_migrate.transport.core.segment import Segment
+from dwcp_migrate.transport.core.usage import Leaves
 from dwcp_migrate.transport.io.channel import Terms
 from dwcp_migrate.transport.io.io_thread import LinkThread
 from dwcp_migrate.transport.tls import make_context
@@ -119,8 +120,8 @@ class Link:
                 retained_bytes=state.outbox.retained_bytes,
                 queued_bytes=state.outbox.queued_bytes,
                 under_way_bytes=self._carrier.usage.under_way_bytes,
-                thread_busy_s=self._carrier.usage.busy_s(monotonic()),
-                blocked_s=self._carrier.usage.blocked_s(monotonic()),
+                thread_busy_s=self._carrier.usage.spent_s(monotonic(), Leaves.BUSY),
+                blocked_s=self._carrier.usage.spent_s(monotonic(), Leaves.BLOCKED),
                 receiver_limited=self._carrier.usage.receiver_limited,
                 channel_errors=errors,
             )

@@ -176,15 +176,28 @@ def test_urgent_goes_first_and_large_segments_are_shared_between_channels() -> N
     state = one_channel()
     state.channel_up(0.0, 2)
     state.outbox.send(Segment(0, 0, 0, 100_000, 0, bytes(100_000)))
-    state.outbox.send(Segment(0, 1, URGENT, 3, 0, b"now"))
+    state.outbox.send(Segment(1, 0, URGENT, 3, 0, b"now"))
     first, second = state.pull(0.0, 1), state.pull(0.0, 1)
     assert first is not None
     assert second is not None
-    assert (first.sequence, second.sequence, second.offset) == (1, 0, 0)
+    assert (first.connection, second.connection, second.offset) == (1, 0, 0)
     state.pull(0.0, 2)
     third = state.pull(0.0, 2)
     assert third is not None
     assert (third.sequence, third.offset) == (0, len(second.payload))
+
+
+def test_what_an_urgent_segment_overtook_of_its_own_connection_goes_before_it() -> None:
+    outbox = Outbox()
+    for connection, sequence, flags in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 3, URGENT), (0, 2, 0)):
+        outbox.send(Segment(connection, sequence, flags, 1, 0, b"x"))
+    sent = [outbox.pull(1, 10) for _ in range(6)]
+    order = [(frame.connection, frame.sequence) for frame in sent if frame is not None]
+    assert order == [(0, 0), (0, 1), (0, 3), (0, 2), (1, 0), (1, 1)]  # 2 was encoded later than 3
+    assert outbox.queued_bytes == 0
+    outbox.channel_lost(1)
+    again = [outbox.pull(2, 10) for _ in range(4)]
+    assert [frame.sequence for frame in again if frame is not None] == [0, 1, 3, 2]
 
 
 def test_only_what_the_dead_channel_may_have_lost_is_sent_again() -> None:

@@ -49,7 +49,7 @@ def test_bulk_waits_for_its_rate_and_what_is_urgent_does_not() -> None:
     while (frame := state.pull(0.0, 1)) is not None:
         assert frame.kind is not FrameKind.SEGMENT
     assert not state.has_work(0.0)
-    state.outbox.send(Segment(0, 1, URGENT, 4, 0, b"soon"))
+    state.outbox.send(Segment(1, 0, URGENT, 4, 0, b"soon"))
     assert state.has_work(0.0)
     frame = state.pull(0.0, 1)
     assert frame is not None

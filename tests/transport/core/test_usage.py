@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dwcp_migrate.transport.core.usage import LinkUsage
+from dwcp_migrate.transport.core.usage import Leaves, LinkUsage
 
 
 @dataclass
@@ -12,14 +12,14 @@ class Kernel:
     receiver_limited_s: float
 
 
-def test_working_sleeping_and_sleeping_with_bytes_to_send_are_told_apart() -> None:
+def test_time_goes_to_what_the_turn_before_left_behind() -> None:
     usage = LinkUsage(10.0)
-    usage.sleeps(11.0, blocked=True)
-    usage.wakes(13.0)
-    usage.sleeps(13.5, blocked=False)
-    assert (usage.busy_s(20.0), usage.blocked_s(20.0)) == (1.5, 2.0)
-    usage.wakes(20.0)
-    assert usage.busy_s(21.0) == 2.5
+    usage.turned(11.0, Leaves.BLOCKED)
+    usage.turned(13.0, Leaves.BUSY)
+    usage.turned(13.5, Leaves.NOTHING)
+    assert [usage.spent_s(20.0, left) for left in (Leaves.BLOCKED, Leaves.BUSY, Leaves.NOTHING)] == [2.0, 0.5, 7.5]
+    usage.turned(20.0, Leaves.BUSY)
+    assert usage.spent_s(21.0, Leaves.BUSY) == 1.5
 
 
 def test_the_share_of_time_without_room_at_the_peer_is_that_since_the_last_tick() -> None:
