@@ -30,6 +30,9 @@ from dwcp_migrate.placement.planner import plan_again
 FRUITLESS_MAX: Final = 20
 """Plans in a row of which no step was begun; a fleet that changes faster than that is for its operator."""
 
+OTHERS_POLL_S: Final = 2.0
+"""Between two looks at the whole fleet while migrations that others began are waited for."""
+
 
 class Watcher(Protocol):
     """Hears what happens."""
@@ -37,8 +40,8 @@ class Watcher(Protocol):
     def begun(self, step: Step) -> None:
         """A step begins."""
 
-    def ended(self, step: Step, error: str) -> None:
-        """A step is done, or failed."""
+    def ended(self, step: Step, error: str, to_go: int) -> None:
+        """A step is done, or failed; so many of its plan have not ended."""
 
     def planned_again(self, plan: Plan, why: str) -> None:
         """The fleet was not as the plan took it for."""
@@ -135,7 +138,7 @@ class PlanExecutor:
             if not is_said:
                 self.watcher.waiting(others)
                 is_said = True
-            self.stop.wait(POLL_S)
+            self.stop.wait(OTHERS_POLL_S)
 
 
 class PlanRun:
@@ -261,7 +264,8 @@ class PlanRun:
     def _note(self, step: Step, error: str) -> None:
         del self._running[step.number]
         self._journal.step(step.number, "failed" if error else "done", self._executor.clock(), error)
-        self._executor.watcher.ended(step, error)
+        to_go = sum(self._states.get(one.number, "begun") == "begun" for one in self._plan.steps)
+        self._executor.watcher.ended(step, error, to_go)
         if error:
             self.why = f"{step.domain} could not be moved to {step.destination}"
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pytest
 
@@ -95,6 +95,12 @@ def place() -> Iterator[Place]:
         yield made
 
 
+def wait_for_begin(lines: IO[str]) -> None:
+    """Wait until a command says that its first migration begins."""
+    said = next((line for line in lines if "->" in line), "")
+    assert said, "the command ended before it began a migration"
+
+
 def even(where: dict[str, list[str]]) -> bool:
     counts = sorted(len(names) for names in where.values())
     return counts[-1] - counts[0] <= 1
@@ -123,8 +129,7 @@ def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
     source = max(before, key=lambda name: len(before[name]))
     command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
     assert command.stdout is not None
-    begun = command.stdout.readline()
-    assert "->" in begun, begun
+    wait_for_begin(command.stdout)
     command.send_signal(signal.SIGKILL)
     command.wait()
     command.stdout.close()
@@ -142,7 +147,7 @@ def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     source = "hv1" if before["hv1"] else "hv2"
     command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
     assert command.stdout is not None
-    assert "->" in command.stdout.readline()
+    wait_for_begin(command.stdout)
     place.lab.wan.cut("hv3")
     said, _ = command.communicate(timeout=COMMAND_S_MAX)
     place.lab.wan.heal("hv3")

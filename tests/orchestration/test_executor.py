@@ -27,6 +27,7 @@ def test_a_drain_empties_a_host_and_breaks_no_rule(world: World) -> None:
     assert world.sound()
     assert world.hypervisors.running_most <= PlacementPolicy().outgoing_max
     assert progress(world.path).ended == "completed"
+    assert world.seen.to_go == [3, 2, 1, 0]
 
 
 def test_back_to_even_after_maintenance(world: World) -> None:

@@ -33,12 +33,14 @@ class Seen:
         self.steps: list[str] = []
         self.failures: list[str] = []
         self.plans = 0
+        self.to_go: list[int] = []
         self.on_waiting: Callable[[list[Unfinished]], None] = lambda _left: None
 
     def begun(self, step: Step) -> None:
         self.steps.append(step.domain)
 
-    def ended(self, step: Step, error: str) -> None:
+    def ended(self, step: Step, error: str, to_go: int) -> None:
+        self.to_go.append(to_go)
         if error:
             self.failures.append(step.domain)
 

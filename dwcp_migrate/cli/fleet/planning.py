@@ -140,10 +140,10 @@ class Printer:
         """See `executor.Watcher.begun`."""
         self._say("begun", step, f"{step.domain}: {step.source} -> {step.destination}")
 
-    def ended(self, step: Step, error: str) -> None:
+    def ended(self, step: Step, error: str, to_go: int) -> None:
         """See `executor.Watcher.ended`."""
         words = f"failed, {error}" if error else f"runs on {step.destination}"
-        self._say("failed" if error else "done", step, f"{step.domain}: {words}", error)
+        self._say("failed" if error else "done", step, f"{step.domain}: {words}; {to_go} to go", error)
 
     def planned_again(self, plan: Plan, why: str) -> None:
         """See `executor.Watcher.planned_again`."""
@@ -184,6 +184,9 @@ def carry_out(ours: Workspace, plan: Plan | None, options: MigrationOptions = DE
         PlacementError: the fleet is from a file, or another process holds the journal.
     """
     executor = executor_of(ours, Printer(as_json=as_json), options)
+    if plan is not None and plan.steps and not as_json:
+        count = output.counted(len(plan.steps), "migration", "migrations")
+        click.echo(f"{count}, about {output.duration(plan.seconds)} by forecast")
     with _stopped_by_signals(executor):
         done = workspace.carry_out(ours, plan, executor, _say_lease_lost)
     for line in left_lines(done.left):

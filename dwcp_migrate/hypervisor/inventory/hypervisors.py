@@ -47,6 +47,9 @@ KEEPALIVE_COUNT: Final = 3
 
 DOMAINS_MAX: Final = 4096
 
+FEATURES_MAX: Final = 8
+"""Missing features of a CPU that are named; a CPU of another maker lacks a hundred."""
+
 NANOSECONDS: Final = 1e9
 
 ALLOCATION: Final = 1
@@ -385,9 +388,18 @@ def cpu_refusal(connection: Any, cpu: CpuFacts) -> str:
             connection.compareCPU(cpu.text, flags)  # the host's CPU without what the hypervisor adds
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_CPU_INCOMPATIBLE:
-            return str(error)
+            return shortened(str(error))
         raise
     return ""
+
+
+def shortened(words: str) -> str:
+    """Libvirt's words about a CPU with the first few of the features that they list."""
+    said, colon, names = words.rpartition(": ")
+    features = names.split(", ")
+    if not colon or len(features) <= FEATURES_MAX:
+        return words
+    return f"{said}: {', '.join(features[:FEATURES_MAX])} and {len(features) - FEATURES_MAX} more"
 
 
 def _find(connection: Any, guest: GuestId) -> Any:

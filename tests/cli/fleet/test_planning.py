@@ -31,9 +31,14 @@ def refusing(world: World, *names: str) -> None:
     world.hypervisors.before_migration = refuse
 
 
-def test_a_plan_that_was_carried_out_exits_with_0(world: World, tmp_path: Path) -> None:
+def test_a_plan_that_was_carried_out_exits_with_0_and_said_how_far_it_was(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert carry_out(workspace(world, tmp_path), world.drain("hv1"), as_json=False) == 0
     assert world.names("hv1") == set()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("4 migrations, about ")
+    assert said[-1].endswith("; 0 to go")
 
 
 def test_a_plan_that_leaves_something_exits_with_a_code_of_its_own_and_names_it(

@@ -5,10 +5,12 @@ import pytest
 
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.inventory import hypervisors
+from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import (
     GuestId,
     JobFacts,
     LibvirtHypervisors,
+    cpu_refusal,
     job_facts,
     read_domains,
 )
@@ -121,3 +123,56 @@ def test_a_job_s_statistics_are_read() -> None:
     }  # fmt: skip
     assert job_facts(stats) == JobFacts(passes=4, remaining_bytes=77, bytes_per_s=1000, dirty_bytes_per_s=12288)
     assert job_facts({"type": 0}) is None
+
+
+class Comparing:
+    """A libvirt connection that compares CPUs as it is told to.
+
+    Args:
+        by_hypervisor: what `compareHypervisorCPU` comes to; `by_host` what `compareCPU` does.
+    """
+
+    def __init__(self, by_hypervisor: int | libvirt.libvirtError, by_host: int | libvirt.libvirtError = 2) -> None:
+        self._by_hypervisor, self._by_host = by_hypervisor, by_host
+
+    def compareHypervisorCPU(self, *_: object) -> int:  # noqa: N802 - libvirt's name
+        return answered(self._by_hypervisor)
+
+    def compareCPU(self, *_: object) -> int:  # noqa: N802
+        return answered(self._by_host)
+
+
+def answered(answer: int | libvirt.libvirtError) -> int:
+    if isinstance(answer, libvirt.libvirtError):
+        raise answer
+    return answer
+
+
+# As libvirt 11.3 said on a host with an AMD CPU of another generation.
+MISSING = "the CPU is incompatible with host CPU: Host CPU does not provide required features: "
+MILAN = "pku, svm, perfctr_core, wbnoinvd, ibpb, ibrs, amd-stibp, amd-ssbd, npt, nrip-save, svme-addr-chk"
+NO_KVM = refused(libvirt.VIR_ERR_INVALID_ARG, "invalid argument: the accel 'kvm' is not supported on this host")
+
+
+def test_what_a_cpu_lacks_is_said_in_libvirt_s_words_and_a_long_list_is_cut() -> None:
+    cpu = CpuFacts(mode="custom", model="EPYC-Milan", text="<cpu/>")
+    few = refused(libvirt.VIR_ERR_CPU_INCOMPATIBLE, MISSING + "svm")
+    assert cpu_refusal(Comparing(few), cpu) == MISSING + "svm"
+    many = refused(libvirt.VIR_ERR_CPU_INCOMPATIBLE, MISSING + MILAN)
+    assert cpu_refusal(Comparing(many), cpu) == (
+        MISSING + "pku, svm, perfctr_core, wbnoinvd, ibpb, ibrs, amd-stibp, amd-ssbd and 3 more"
+    )
+    assert cpu_refusal(Comparing(2), cpu) == ""
+
+
+def test_where_the_hypervisor_cannot_compare_the_host_s_cpu_is_compared() -> None:
+    cpu = CpuFacts(mode="custom", model="qemu64", text="<cpu/>")
+    assert cpu_refusal(Comparing(NO_KVM, 2), cpu) == ""
+    lacking = refused(libvirt.VIR_ERR_CPU_INCOMPATIBLE, MISSING + "svm")
+    assert cpu_refusal(Comparing(NO_KVM, lacking), cpu) == MISSING + "svm"
+
+
+def test_a_comparison_that_fails_is_no_answer() -> None:
+    broken = refused(libvirt.VIR_ERR_INTERNAL_ERROR, "Unknown CPU model GraniteRapids")
+    with pytest.raises(libvirt.libvirtError, match="GraniteRapids"):
+        cpu_refusal(Comparing(broken), CpuFacts(mode="custom", model="GraniteRapids", text="<cpu/>"))
