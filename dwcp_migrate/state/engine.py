@@ -79,6 +79,7 @@ class Engine(Protocol):
         Raises:
             NoQuorumError: not confirmed in time; it may still happen.
             LimitExceededError: it is too large.
+            CoordinationError: the software of some host does not read it.
         """
 
     async def beat(self, body: PutHost, timeout_s: float) -> TicketOutcome:

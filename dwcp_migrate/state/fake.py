@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, NoQuorumError
 from dwcp_migrate.state.engine import EngineMember, EngineStatus
-from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 
@@ -52,6 +52,7 @@ class FakeEngine:
 
     async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
+        readers.check_readers(self._machine.fleet, body)
         request = f"{id(self)}-{next(self._ids)}"
         command = commands.Command(request=request, by=self._name, at=self._clock(), body=body)
         data = commands.encode(command)

@@ -22,7 +22,7 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
 from dwcp_migrate.state.engine import Engine, EngineStatus
 from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
-from dwcp_migrate.state.fleet.model import FleetState, HostCapacity, TicketOutcome
+from dwcp_migrate.state.fleet.model import VERSION, FleetState, HostCapacity, TicketOutcome
 from dwcp_migrate.state.raft.engine import RaftEngine
 from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.replica import RaftSettings
@@ -173,6 +173,7 @@ class ClusterStateClient:
             trust_domain=configured.trust_domain,
             labels=dict(configured.labels),
             capacity=HostCapacity(cpus=configured.cpus or os.cpu_count() or 0, memory_bytes=memory_bytes),
+            reads=VERSION,
         )
 
     async def _look_on(self) -> None:

@@ -31,9 +31,9 @@ from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
 from dwcp_migrate.state.etcd.gateway import EtcdGateway, EtcdLogin, decode, encode
 from dwcp_migrate.state.etcd.liveness import EtcdLiveness
 from dwcp_migrate.state.etcd.snapshots import EtcdSnapshots
-from dwcp_migrate.state.fleet import commands
+from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.fleet_clock import FleetClock
-from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
+from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 
 PREFIX: Final = "/dwcp-migrate"
@@ -258,6 +258,9 @@ class EtcdEngine:
 
     async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
+        if readers.version_of(body) > FIRST_VERSION:
+            await self.barrier(timeout_s)
+            readers.check_readers(self._machine.fleet, body)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while not self._requests.may_begin:

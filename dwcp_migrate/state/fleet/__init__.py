@@ -7,6 +7,8 @@ Modules:
     leases: leases and reservations
     machine: state machine
     model: model of the cluster state
+    readers: hosts that do not read a command
+    repairs: operators' repairs of the state
     replicated: model as the log drives it
     tickets: tickets
 """

@@ -1,20 +1,23 @@
 """Commands that change the cluster state, and their form in the log. No IO.
 
-The rule: a command is all that its outcome depends on, the time included; one that breaks a limit is refused where it
-is decoded, before it reaches the log or the state.
+A command is all that its outcome depends on, the time included; one that breaks a limit is refused where it is decoded,
+before it reaches the log or the state. Each carries the lowest version that reads it, so that hosts of an older release
+go on as long as nobody uses what is new. The bytes of each are held by tests: a body whose meaning or fields change
+gets a version of its own.
 
     log entry   msgpack array of commands, each a msgpack byte string (one submitted batch)
     command     version | request | by | at | body (tagged by its type)
 """
 
 import contextlib
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.state.fleet.model import (
+    FIRST_VERSION,
     VERSION,
     Certificate,
     Count,
@@ -42,16 +45,28 @@ BATCH_COMMANDS_MAX: Final = 1024
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag=str.lower):
-    pass
+    """What a command does.
+
+    Attributes:
+        since: the lowest version that reads it. A host that reads less would stop, so that it is not proposed while
+            there is one.
+    """
+
+    since: ClassVar[int] = FIRST_VERSION
 
 
 class PutHost(_Body, frozen=True, kw_only=True):
-    """A host says what it is and that it lives."""
+    """A host says what it is and that it lives.
+
+    Attributes:
+        reads: newest version that its software reads.
+    """
 
     name: Name
     trust_domain: Text = ""
     labels: Labels = {}
     capacity: HostCapacity = HostCapacity()
+    reads: Count = FIRST_VERSION
 
 
 class SetHostState(_Body, frozen=True, kw_only=True):
@@ -181,6 +196,49 @@ class Unreserve(_Body, frozen=True, kw_only=True):
     token: Count
 
 
+class ForgetHost(_Body, frozen=True, kw_only=True):
+    """An operator says that a host is gone for good: with its domains, tickets, leases and reservations."""
+
+    since: ClassVar[int] = 2
+    name: Name
+
+
+class DropDomain(_Body, frozen=True, kw_only=True):
+    """An operator says that a domain is gone, whoever owned it."""
+
+    since: ClassVar[int] = 2
+    uuid: Uuid
+
+
+class Assign(_Body, frozen=True, kw_only=True):
+    """An operator says who owns a domain, and that it runs nowhere else; a ticket that is open ends."""
+
+    since: ClassVar[int] = 2
+    uuid: Uuid
+    owner: Name
+
+
+class EndTicket(_Body, frozen=True, kw_only=True):
+    """An operator ends a ticket that nobody else does; the domain stays with its owner."""
+
+    since: ClassVar[int] = 2
+    token: Count
+    reason: Text = ""
+
+
+class SetClock(_Body, frozen=True, kw_only=True):
+    """An operator sets a fleet's time back to that of this command; what was to last longer keeps what it had left."""
+
+    since: ClassVar[int] = 2
+
+
+class SetVersion(_Body, frozen=True, kw_only=True):
+    """An operator raises the fleet to a version; there is no way back."""
+
+    since: ClassVar[int] = 2
+    version: Annotated[int, Meta(ge=2, le=2**31)]
+
+
 class Barrier(_Body, frozen=True, kw_only=True):
     """Nothing; who sees it applied has seen all before it.
 
@@ -210,6 +268,12 @@ Body = (
     | Release
     | Reserve
     | Unreserve
+    | ForgetHost
+    | DropDomain
+    | Assign
+    | EndTicket
+    | SetClock
+    | SetVersion
     | Barrier
 )
 
@@ -221,9 +285,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         request: names this request among those of `by`; the same one again changes nothing and gets the same outcome.
         by: the host that asks, as its certificate says.
         at: its clock, seconds since the epoch.
+        version: the lowest that reads the body; `encode` sees to it.
     """
 
-    version: Annotated[int, Meta(ge=1, le=2**31)] = VERSION
+    version: Annotated[int, Meta(ge=1, le=2**31)] = FIRST_VERSION
     request: RequestId
     by: Name
     at: Seconds
@@ -262,6 +327,8 @@ def encode(command: Command) -> bytes:
     Raises:
         LimitExceededError: it is larger than `COMMAND_BYTES_MAX`.
     """
+    if command.version < command.body.since:
+        command = msgspec.structs.replace(command, version=command.body.since)
     data = _encoder.encode(command)
     if len(data) > COMMAND_BYTES_MAX:
         raise LimitExceededError(f"command of {len(data)} bytes, at most {COMMAND_BYTES_MAX}")
@@ -284,6 +351,8 @@ def decode(data: bytes) -> Command:
         command: Command = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"command: {error}") from error
+    if command.version < command.body.since:  # a replica of that version cannot read it: refused by all alike
+        raise RemoteProtocolError(f"command: {type(command.body).__name__} is of version {command.body.since}")
     return command
 
 

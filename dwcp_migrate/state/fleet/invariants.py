@@ -6,7 +6,6 @@ The rule: an invariant here is stated once more, in other words than in the code
 from collections import Counter
 
 from dwcp_migrate.state.fleet.model import (
-    DOMAINS_MAX,
     ENDED_TICKETS_MAX,
     HOSTS_MAX,
     LEASES_MAX,
@@ -16,6 +15,7 @@ from dwcp_migrate.state.fleet.model import (
     RESERVATIONS_MAX,
     RULES_MAX,
     FleetState,
+    domains_max,
 )
 
 
@@ -27,7 +27,7 @@ def violations(fleet: FleetState) -> list[str]:
 def _sizes(fleet: FleetState) -> list[str]:
     tables = {
         "hosts": (len(fleet.hosts), HOSTS_MAX),
-        "domains": (len(fleet.domains), DOMAINS_MAX),
+        "domains": (len(fleet.domains), domains_max(fleet)),
         "open tickets": (len(fleet.open_tickets), OPEN_TICKETS_MAX),
         "ended tickets": (len(fleet.ended_tickets), ENDED_TICKETS_MAX),
         "leases": (len(fleet.leases), LEASES_MAX),

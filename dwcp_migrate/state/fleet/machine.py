@@ -10,9 +10,8 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from dwcp_migrate.state.fleet import commands as do
-from dwcp_migrate.state.fleet import leases, tickets
+from dwcp_migrate.state.fleet import leases, repairs, tickets
 from dwcp_migrate.state.fleet.model import (
-    DOMAINS_MAX,
     HOSTS_MAX,
     REQUEST_WINDOW,
     RULES_MAX,
@@ -20,6 +19,7 @@ from dwcp_migrate.state.fleet.model import (
     FleetState,
     HostRecord,
     TicketOutcome,
+    domains_max,
 )
 
 REFUSALS: Final = {
@@ -95,6 +95,7 @@ def _put_host(fleet: FleetState, command: do.Command) -> TicketOutcome:
         capacity=body.capacity,
         state=known.state if known is not None and known.state == "draining" else "up",
         heard_at=command.at,
+        reads=body.reads,
     )
     return DONE
 
@@ -128,7 +129,7 @@ def _put_domain(fleet: FleetState, command: do.Command) -> TicketOutcome:
     known = fleet.domains.get(body.uuid)
     if known is not None and known.owner != command.by:
         return TicketOutcome("not-owner")
-    if known is None and len(fleet.domains) >= DOMAINS_MAX:
+    if known is None and len(fleet.domains) >= domains_max(fleet):
         return TicketOutcome("full")
     base = known or DomainRecord(uuid=body.uuid, owner=command.by, generation=fleet.index)
     fleet.domains[body.uuid] = replace(base, name=body.name, memory_bytes=body.memory_bytes)
@@ -192,4 +193,10 @@ _HANDLERS: Final[dict[type[Any], Handler]] = {
     do.Release: lambda fleet, command: leases.release(fleet, command.by, _as(do.Release, command)),
     do.Reserve: lambda fleet, command: leases.reserve(fleet, command.by, _as(do.Reserve, command)),
     do.Unreserve: lambda fleet, command: leases.unreserve(fleet, command.by, _as(do.Unreserve, command)),
+    do.ForgetHost: lambda fleet, command: repairs.forget_host(fleet, _as(do.ForgetHost, command)),
+    do.DropDomain: lambda fleet, command: repairs.drop_domain(fleet, _as(do.DropDomain, command)),
+    do.Assign: lambda fleet, command: repairs.assign(fleet, _as(do.Assign, command)),
+    do.EndTicket: lambda fleet, command: repairs.end_ticket(fleet, _as(do.EndTicket, command)),
+    do.SetClock: lambda fleet, command: repairs.set_clock(fleet, command.at),
+    do.SetVersion: lambda fleet, command: repairs.set_version(fleet, _as(do.SetVersion, command)),
 }

@@ -16,11 +16,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-VERSION: Final = 1
-"""Of the model and its commands; a replica that meets a newer one stops instead of guessing."""
+VERSION: Final = 2
+"""The newest version of commands and states that this software reads; a replica that meets a newer one stops."""
+
+FIRST_VERSION: Final = 1
+"""That of release 0.1.0; a fleet stays at it until an operator raises it (`SetVersion`)."""
 
 HOSTS_MAX: Final = 1024
-DOMAINS_MAX: Final = 65536
+DOMAINS_MAX: Final = {FIRST_VERSION: 65536, VERSION: 262144}
+"""By the version that the fleet is at: all of its replicas must come to a full table at the same command."""
 OPEN_TICKETS_MAX: Final = 4096
 ENDED_TICKETS_MAX: Final = 1024
 """Tickets that ended are kept for people; the oldest make room."""
@@ -68,6 +72,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         trust_domain: hosts of one trust domain believe each other; a migration across needs a certificate.
         heard_at: when it last said that it lives, seconds since the epoch by its own clock.
+        reads: newest version that its software reads. No outcome may depend on it: release 0.1.0 does not keep it.
     """
 
     name: Name
@@ -76,6 +81,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     capacity: HostCapacity = HostCapacity()
     state: HostState = "up"
     heard_at: Seconds = 0.0
+    reads: Count = FIRST_VERSION
 
 
 class DomainRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,12 +184,13 @@ class FleetState(msgspec.Struct, kw_only=True):
     """The whole state.
 
     Attributes:
-        now: the latest time that a command brought; never goes back.
+        version: that the fleet is at; hosts that do not read it cannot take part any more.
+        now: the latest time that a command brought; it goes back by `SetClock` only.
         index: number of the last command applied; barriers and repeated requests have none.
         outcomes: for each host the outcomes of its last `REQUEST_WINDOW` requests, oldest first.
     """
 
-    version: int = VERSION
+    version: Count = FIRST_VERSION
     now: Seconds = 0.0
     index: Count = 0
     hosts: dict[str, HostRecord] = {}
@@ -202,6 +209,11 @@ class FleetState(msgspec.Struct, kw_only=True):
         if found is not None:
             return found
         return next((ticket for ticket in self.open_tickets.values() if ticket.token == token), None)
+
+
+def domains_max(fleet: FleetState) -> int:
+    """Say how many domains a fleet may know, at the version that it is at."""
+    return DOMAINS_MAX[min(fleet.version, VERSION)]
 
 
 _encoder = msgspec.msgpack.Encoder()

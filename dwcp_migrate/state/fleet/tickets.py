@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet.model import (
-    DOMAINS_MAX,
     ENDED_TICKETS_MAX,
     OPEN_TICKETS_MAX,
     DomainRecord,
@@ -20,6 +19,7 @@ from dwcp_migrate.state.fleet.model import (
     Ticket,
     TicketOutcome,
     TicketState,
+    domains_max,
 )
 
 
@@ -64,7 +64,7 @@ def _objection(fleet: FleetState, body: do.Propose, known: DomainRecord | None) 
         "generation": bool(body.generation) and (known is None or body.generation != known.generation),
         "draining": destination.state != "up",
         "certificate": crosses and not body.certificate,
-        "full": known is None and len(fleet.domains) >= DOMAINS_MAX,
+        "full": known is None and len(fleet.domains) >= domains_max(fleet),
     }
     return next((code for code, applies in checks.items() if applies), "") or _limit(
         fleet, source.name, destination.name
@@ -211,6 +211,11 @@ def sweep(fleet: FleetState) -> None:
 
 def _keep(fleet: FleetState, ticket: Ticket, state: TicketState, reason: str = "") -> None:
     fleet.open_tickets[ticket.uuid] = replace(ticket, state=state, changed_at=fleet.now, reason=reason)
+
+
+def end(fleet: FleetState, ticket: Ticket, reason: str) -> None:
+    """End an open ticket as failed; the domain stays with its owner."""
+    _end(fleet, ticket, "failed", reason)
 
 
 def _end(fleet: FleetState, ticket: Ticket, state: TicketState, reason: str) -> None:

@@ -26,8 +26,8 @@ from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
-from dwcp_migrate.state.fleet import commands
-from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
+from dwcp_migrate.state.fleet import commands, readers
+from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.log_file import DISK_FULL
@@ -227,6 +227,8 @@ class RaftEngine:
 
     async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
+        if readers.version_of(body) > FIRST_VERSION:
+            await self._call(partial(self._check_readers, body))
         deadline = self._loop.time() + timeout_s
         while not self._requests.may_begin:
             self._ended.clear()
@@ -241,6 +243,9 @@ class RaftEngine:
         finally:
             self._requests.end(number)
             self._ended.set()
+
+    def _check_readers(self, body: commands.Body, replica: RaftReplica) -> None:
+        readers.check_readers(self._machine.fleet, body, {*replica.voters, *replica.links.peers})
 
     async def _confirm(self, data: bytes, timeout_s: float) -> TicketOutcome:
         began = self._loop.time()
