@@ -67,7 +67,7 @@ BODIES: dict[str, do.Body] = {
 NEW: dict[str, do.Body] = {
     "ForgetHost": do.ForgetHost(name="hv1"),
     "DropDomain": do.DropDomain(uuid="u1"),
-    "Assign": do.Assign(uuid="u1", owner="hv2"),
+    "AssignDomain": do.AssignDomain(uuid="u1", owner="hv2"),
     "EndTicket": do.EndTicket(token=5, reason="gone"),
     "SetClock": do.SetClock(),
     "SetVersion": do.SetVersion(version=2),
@@ -76,7 +76,8 @@ NEW: dict[str, do.Body] = {
 NEW_GOLDEN = {
     "ForgetHost": "9502a572756e2d31a3687631cb41daac4ee000000082a2646faa666f72676574686f7374a46e616d65a3687631",
     "DropDomain": "9502a572756e2d31a3687631cb41daac4ee000000082a2646faa64726f70646f6d61696ea475756964a27531",
-    "Assign": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fa661737369676ea475756964a27531a56f776e6572a3687632",
+    "AssignDomain": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fac61737369676e646f6d61696e"
+    "a475756964a27531a56f776e6572a3687632",
     "EndTicket": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fa9656e647469636b6574a5746f6b656e05"
     "a6726561736f6ea4676f6e65",
     "SetClock": "9502a572756e2d31a3687631cb41daac4ee000000081a2646fa8736574636c6f636b",

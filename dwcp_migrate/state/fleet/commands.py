@@ -210,7 +210,7 @@ class DropDomain(_Body, frozen=True, kw_only=True):
     uuid: Uuid
 
 
-class Assign(_Body, frozen=True, kw_only=True):
+class AssignDomain(_Body, frozen=True, kw_only=True):
     """An operator says who owns a domain, and that it runs nowhere else; a ticket that is open ends."""
 
     since: ClassVar[int] = 2
@@ -270,7 +270,7 @@ Body = (
     | Unreserve
     | ForgetHost
     | DropDomain
-    | Assign
+    | AssignDomain
     | EndTicket
     | SetClock
     | SetVersion

@@ -195,7 +195,7 @@ _HANDLERS: Final[dict[type[Any], Handler]] = {
     do.Unreserve: lambda fleet, command: leases.unreserve(fleet, command.by, _as(do.Unreserve, command)),
     do.ForgetHost: lambda fleet, command: repairs.forget_host(fleet, _as(do.ForgetHost, command)),
     do.DropDomain: lambda fleet, command: repairs.drop_domain(fleet, _as(do.DropDomain, command)),
-    do.Assign: lambda fleet, command: repairs.assign(fleet, _as(do.Assign, command)),
+    do.AssignDomain: lambda fleet, command: repairs.assign(fleet, _as(do.AssignDomain, command)),
     do.EndTicket: lambda fleet, command: repairs.end_ticket(fleet, _as(do.EndTicket, command)),
     do.SetClock: lambda fleet, command: repairs.set_clock(fleet, command.at),
     do.SetVersion: lambda fleet, command: repairs.set_version(fleet, _as(do.SetVersion, command)),

@@ -43,7 +43,7 @@ def drop_domain(fleet: FleetState, body: do.DropDomain) -> TicketOutcome:
     return DONE
 
 
-def assign(fleet: FleetState, body: do.Assign) -> TicketOutcome:
+def assign(fleet: FleetState, body: do.AssignDomain) -> TicketOutcome:
     """Give a domain to a host; its generation grows, so that whoever held it or a ticket for it holds nothing."""
     domain = fleet.domains.get(body.uuid)
     if domain is None:

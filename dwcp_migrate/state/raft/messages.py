@@ -115,7 +115,8 @@ class Stale(_Message, frozen=True, kw_only=True, tag=8):
 
     Attributes:
         origin: voters at the fleet's first start, in a connection's first message; empty where they are not known.
-        voters: of now, as the sender knows them, in the same: who was away while they changed finds the leader by it.
+        voters: of now, as the sender knows them, in the same and when they change: who does not know yet whom its
+            leader could be finds it by this.
     """
 
     origin: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()

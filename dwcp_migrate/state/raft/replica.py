@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.errors import JournalError, RemoteProtocolError
 from dwcp_migrate.state.fleet.commands import decode_batch
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.command_times import CommandTimes
@@ -140,6 +140,7 @@ class RaftReplica:
         )
         self._times = CommandTimes(machine.now)
         self._ticked_at = clock()
+        self._told: set[str] = set()
         self._raft = Raft(self, settings.election_s)
         self.links = around.links(identity, self._raft, self)
         self._elections = Elections(self, settings.election_s)
@@ -185,10 +186,19 @@ class RaftReplica:
         return set(voters_of(self._journal[0]))
 
     def _align(self, image: Image) -> None:
-        """Let the log begin with the snapshot's two entries, keeping what follows them if it does follow them."""
+        """Let the log begin with the snapshot's two entries, keeping what follows them if it does follow them.
+
+        Raises:
+            JournalError: the log begins behind the snapshot: what was acknowledged is between them.
+        """
         journal = self._journal
         records = [as_record(image.before), as_record(image.last)]
         start = image.before.index - (journal[0][1] if len(journal) else 0)
+        if len(journal) and journal[0][1] > image.last.index:
+            raise JournalError(
+                f"the log begins with entry {journal[0][1]}, the snapshot ends with {image.last.index}",
+                hint="remove this member from the fleet, delete the directory, add the member again",
+            )
         if len(journal) and start >= 0 and journal[start : start + 2] == records:
             if start:
                 journal.drop_first(start)
@@ -310,6 +320,10 @@ class RaftReplica:
         if now - self._ticked_at > STALL_S:  # whatever the leader said meanwhile is in the sockets still
             self._raft.deadline = max(self._raft.deadline, now + STALL_S)
         self._ticked_at = now
+        if self._told != self.voters:
+            self._told = self.voters
+            for name in self.links.peers:
+                self._greet(name)
         self.links.tick(now)
         self._flush()
         if self._journal.size_bytes > COMPACT_BYTES:

@@ -8,6 +8,7 @@ stands where the Raft library expects its serializer, whose methods have the lib
 """
 
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,8 @@ class Snapshots:
         self._index = 0
         self._writer: Background | None = None
         self._failed = False
+        self._lock = threading.Lock()
+        self._kept = self._pending_kept = 0
         self._sent: dict[Any, int] = {}
         self._received = bytearray()
         self._receiving = False
@@ -127,8 +130,9 @@ class Snapshots:
         self._index = index
         self._pending = encode(self._take())
         self._failed = False
-        data = self._pending
-        self._writer = self._disk.run_beside(lambda: self._write(data))
+        data, kept = self._pending, self._kept
+        self._pending_kept = kept
+        self._writer = self._disk.run_beside(lambda: self._write(data, kept))
 
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802 - the library's name
         """Say whether it is written; the end is said once."""
@@ -137,7 +141,7 @@ class Snapshots:
         if self._writer.is_alive():
             return WRITING, self._index
         self._writer = None
-        if self._failed:
+        if self._failed or self._pending_kept != self._kept:
             return FAILED, self._index
         self._current, self._pending = self._pending, b""
         self._sent.clear()
@@ -180,13 +184,15 @@ class Snapshots:
         return decode(data)
 
     def keep(self, image: Image) -> None:
-        """Make an image the newest one: the file first.
+        """Make an image the newest one: the file first. One that is being written beside is done, or never begun.
 
         Raises:
             OSError: the disk did not take it.
         """
         data = encode(image)
-        self._disk.write_whole(self._path, data)
+        with self._lock:
+            self._kept += 1
+            self._disk.write_whole(self._path, data)
         self._current = data
 
     def cancelTransmisstion(self, node: Any) -> None:  # noqa: N802 - the library's name
@@ -195,11 +201,16 @@ class Snapshots:
 
     # -- the file
 
-    def _write(self, data: bytes) -> None:
-        try:
-            self._disk.write_whole(self._path, data)
-        except OSError:
-            self._failed = True
+    def _write(self, data: bytes, kept: int) -> None:
+        """Write the file, unless a newer one came from the leader since this one was taken."""
+        with self._lock:
+            self._failed = kept != self._kept
+            if self._failed:
+                return
+            try:
+                self._disk.write_whole(self._path, data)
+            except OSError:
+                self._failed = True
 
     def close(self) -> None:
         """Wait for a write under way."""

@@ -37,12 +37,12 @@ def test_an_assigned_domain_leaves_its_old_owner_and_ticket_with_nothing(world: 
     token = world.propose("a", "b").token
     world.does("b", do.Begin(token=token))
     before = world.fleet.domains[UUID].generation
-    assert world.does("c", do.Assign(uuid=UUID, owner="c")).code == ""
+    assert world.does("c", do.AssignDomain(uuid=UUID, owner="c")).code == ""
     assert (world.owner(), world.fleet.domains[UUID].generation) == ("c", before + 1)
     assert world.does("b", do.Resume(token=token)).code == "unknown-ticket"
     assert world.propose("a", "b").code == "not-owner"
-    assert world.does("c", do.Assign(uuid=UUID, owner="nobody")).code == "unknown-host"
-    assert world.does("c", do.Assign(uuid="none", owner="a")).code == "unknown-domain"
+    assert world.does("c", do.AssignDomain(uuid=UUID, owner="nobody")).code == "unknown-host"
+    assert world.does("c", do.AssignDomain(uuid="none", owner="a")).code == "unknown-domain"
 
 
 def test_a_ticket_in_conflict_is_ended_by_an_operator_only(world: World) -> None:

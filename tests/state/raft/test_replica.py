@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from dwcp_migrate.errors import CoordinationError, RemoteProtocolError
+from dwcp_migrate.errors import CoordinationError, JournalError, RemoteProtocolError
 from dwcp_migrate.state.fleet import commands
 from dwcp_migrate.state.fleet.commands import Barrier, Command, PutHost
 from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
@@ -382,6 +382,17 @@ def test_the_origin_is_known_after_the_first_entry_is_cut_off(tmp_path: Path) ->
     assert isinstance(greeting, messages.Stale)
     assert greeting.origin == ("a", "b", "c")
     again.replica.close()
+
+
+def test_a_log_that_begins_behind_its_snapshot_is_refused(tmp_path: Path) -> None:
+    first = Lone(tmp_path)
+    first.append((1, 0), entry(2, 1), entry(3, 1), commit=3)
+    first.replica.tick(0)
+    first.replica._snapshots.keep(first.replica._image())
+    first.replica._journal.replace([messages.as_record(entry(index, 1)) for index in (5, 6)])
+    first.replica.close()
+    with pytest.raises(JournalError, match="begins with entry 5, the snapshot ends with 3"):
+        Lone(tmp_path)
 
 
 def test_a_part_of_a_snapshot_commits_nothing_of_what_is_in_the_log(lone: Lone) -> None:

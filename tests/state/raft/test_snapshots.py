@@ -1,5 +1,6 @@
 """Snapshots: whole or not at all, in parts over the wire, never in the tick's way."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,31 @@ def test_a_disk_that_takes_no_snapshot_costs_nothing_but_a_longer_log(tmp_path: 
     snapshots.close()
     assert snapshots.checkSerializing() == (FAILED, 4)
     assert snapshots.checkSerializing() == (IDLE, None)
+
+
+class HeldDisk(Disk):
+    """Runs what is to run beside when it is told."""
+
+    def run_beside(self, act: Callable[[], None]) -> "HeldDisk":
+        self.act: Callable[[], None] | None = act
+        return self
+
+    def is_alive(self) -> bool:
+        return self.act is not None
+
+    def join(self) -> None:
+        if self.act is not None:
+            self.act()
+            self.act = None
+
+
+def test_a_snapshot_that_is_still_being_written_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    snapshots = Snapshots(tmp_path / "snapshot", lambda: image(index=5), lambda _: True, disk)
+    snapshots.serialize(None, 4)
+    snapshots.keep(image(index=9))
+    disk.join()
+    assert snapshots.checkSerializing() == (FAILED, 4)
+    assert store(tmp_path, image()).load() == image(index=9)
+    assert snapshots.getTransmissionData("f") is not None
+    assert module.decode(snapshots._current).last.index == 9

@@ -73,6 +73,7 @@ class FakeDisk(Disk):
         self._held_names: dict[Path, Inode] = {}
         self._files: dict[int, Inode] = {}
         self._next = 3
+        self._beside: list[Later] = []
         self.syncs = 0
         self.slow_s = 0.0
         self.fails = False
@@ -144,8 +145,15 @@ class FakeDisk(Disk):
 
     def run_beside(self, act: Callable[[], None]) -> Later:
         made = Later(act)
+        self._beside.append(made)
         self._later(made.join)
         return made
+
+    def end_process(self) -> None:
+        """What ran beside the tick runs no more."""
+        for later in self._beside:
+            later.is_done = True
+        self._beside.clear()
 
     def crash(self) -> None:
         """Lose what no sync covered: any of it, each sector whole or not at all."""

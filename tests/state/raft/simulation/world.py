@@ -100,6 +100,7 @@ class Node:
             return
         self.replica = self.links = None
         self.world.network.reset(self.name)
+        self.disk.end_process()
         if power:
             self.disk.crash()
 
@@ -241,7 +242,12 @@ def virtual_time(world: World) -> Iterator[None]:
     def clock() -> float:
         return world.now
 
-    truncate = log_file.LogFile.truncate
+    truncate, take = log_file.LogFile.truncate, log_file.LogFile.replace
+
+    def taken(self: log_file.LogFile, records: list[log_file.Record]) -> None:
+        if world.nodes[self._path.parent.name].replica is not None:  # at the start nothing is taken back
+            world.truncated(self._path.parent.name, records[-1][1])
+        take(self, records)
 
     def noted(self: log_file.LogFile, kept: int) -> None:
         if kept < len(self):
@@ -254,5 +260,6 @@ def virtual_time(world: World) -> Iterator[None]:
         mock.patch.object(message_guard, "clock", clock),
         mock.patch.object(log_file, "GROW_BYTES", GROW_BYTES),
         mock.patch.object(log_file.LogFile, "truncate", noted),
+        mock.patch.object(log_file.LogFile, "replace", taken),
     ):
         yield
