@@ -27,7 +27,7 @@ _UNITS: Final = ("accuracy_percent", "wape_percent", "pinball", "coverage_percen
 
 
 def synthetic_rows(options: Options) -> list[Row]:
-    """Measure on the four classes of `synthetic`."""
+    """Measure on the classes of `synthetic`."""
     count = SERIES // 4 if options.quick else SERIES
     found = []
     shipped = model_files.load()

@@ -15,4 +15,5 @@ Modules:
     storage: series and model weights on disk
     training: training of the neural forecasters
     quantiles, targets: a number known as quantiles; the horizons of a forecast
+    outages: dead seconds of a link, apart from what it carries in the others
 """

@@ -1,8 +1,14 @@
 """A number known as quantiles: what forecasts say and predictions work with."""
 
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 
 from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, Floats
+
+NORMAL_HIGH: Final = 1.2815515655446004
+"""The 0.9 quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +33,13 @@ class Range:
     def of(cls, quantiles: Floats) -> "Range":
         """From a forecast (3,)."""
         return cls(float(quantiles[LOW]), float(quantiles[MEDIAN]), float(quantiles[HIGH]))
+
+
+def normal_quantile(shares: Floats) -> Floats:
+    """Quantiles of the normal distribution, by the approximation of Bowling et al. 2009; off by 0.03 at most."""
+    logit = np.log(shares / (1 - shares))
+    # Invert Phi(z) = 1 / (1 + exp(-(1.5976 z + 0.07056 z^3))) with three steps of Newton's method.
+    z = logit / 1.702
+    for _ in range(3):
+        z = z - (1.5976 * z + 0.07056 * z**3 - logit) / (1.5976 + 0.21168 * z**2)
+    return np.asarray(z)

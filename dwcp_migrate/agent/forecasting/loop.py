@@ -185,15 +185,15 @@ class ForecastLoop:
             fills = max(shown.bound for shown in free or found) >= BOUND_MIN  # if not, the link carries at least that
             if value > 0:
                 self.forecasts.seen(peer, value, now, fills=fills)
-            if value > 0 and fills:
-                if not free:  # it was held: the link carries at least that
+            if fills:  # a second in which nothing crossed although all waited is one of the link's too
+                if value > 0 and not free:  # it was held: the link carries at least that
                     value = max(value, self.predictions.link_median(peer))
                 self.forecasts.sample(Key("link", "rate", peer), value, now)
 
     def _show(self, record: Migration, now: float) -> _Shown | None:
         """What a migration showed of its link since the last look; None where that was no plain sending."""
         counters, before = record.counters, self._before.get(record.id)
-        if before is not None and counters.wire_bytes == before.counters.wire_bytes:
+        if before is not None and _says_nothing_new(counters, before.counters):
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
         is_held = self.sharing.holds(record.id)
         self._before[record.id] = _Before(counters, is_held, now)
@@ -343,6 +343,11 @@ class ForecastLoop:
             return
         log.info("training ended", said=said.decode(errors="replace")[-300:].strip())
         self.forecasts.reload()
+
+
+def _says_nothing_new(counters: MigrationCounters, before: MigrationCounters) -> bool:
+    """Whether nothing has crossed, nor waited to cross: no report has come since."""
+    return (counters.wire_bytes, counters.path_waiting_s) == (before.wire_bytes, before.path_waiting_s)
 
 
 def _standing(record: Migration) -> tuple[str, str, bool]:

@@ -144,18 +144,19 @@ class RateController:
         """
         mine = [record for record in running if _domain(record)]
         carries = self._forecasts.carries(peer, FORECAST_STEPS)
+        alive = self._forecasts.carries(peer, FORECAST_STEPS, alive=True)
         has_headroom = bool(config.headroom_share or config.reserved_bytes_per_s)
         is_certain = all(record.domain or record.uuid for record in mine)
         domains: dict[str, list[Migration]] = {}
         for record in mine:
             if is_certain or record.kind == "memory":
                 domains.setdefault(_domain(record), []).append(record)
-        if carries is None or not config.share or not (len(domains) > 1 or (domains and has_headroom)):
+        if carries is None or alive is None or not config.share or not (len(domains) > 1 or (domains and has_headroom)):
             self._first[peer] = set(domains)
             return {}
         speed = config.link_bytes_per_s_max or float("inf")
         capacity = LinkCapacity(
-            forecast_bytes_per_s=carries.low,
+            forecast_bytes_per_s=alive.low,  # a dead second carries nobody's, so that there is nothing to share in it
             median_bytes_per_s=carries.median,
             speed_bytes_per_s=max(0.0, speed - other_bytes_per_s),
             headroom_share=config.headroom_share,

@@ -126,14 +126,14 @@ class Forecasts:
 
     def _expected(self, slot: int) -> Range | None:
         """Of the mean of the first samples after a silence."""
-        return Range.of(over_transfer(self._panel.forecasts[slot], SAMPLES)) if self._panel.taken(slot) else None
+        return Range.of(over_transfer(self._panel.while_alive[slot], SAMPLES)) if self._panel.taken(slot) else None
 
     def _catch_up(self, slot: int, values: Iterable[float]) -> None:
         for value in values:
             self._panel.step(np.array([slot]), np.array([value]))
 
-    def quantiles(self, key: Key) -> Floats | None:
-        """Forecast of a series, (targets, 3); None where it was never measured."""
+    def quantiles(self, key: Key, *, alive: bool = False) -> Floats | None:
+        """Forecast of a series, (targets, 3), or of its seconds that are not dead; None where it was never measured."""
         slot = self._slots.get(key)
         if slot is None:
             if not self._store.newest(key, 1):
@@ -141,21 +141,22 @@ class Forecasts:
             slot = self._settle(key)
         if not self._panel.taken(slot):
             return None
-        found: Floats = self._panel.forecasts[slot]
+        found: Floats = (self._panel.while_alive if alive else self._panel.forecasts)[slot]
         return found
 
-    def carries(self, peer: str, steps: float, *, silent: bool = False) -> Range | None:
+    def carries(self, peer: str, steps: float, *, silent: bool = False, alive: bool = False) -> Range | None:
         """What the link to a peer carries over so many steps: its forecast, and at least what was seen since.
 
         Args:
             peer: its name.
             steps: how many.
             silent: they do not begin now, where the last sample was taken, but with a migration to come.
+            alive: only of seconds in which the link is not dead: what can be shared out of it.
 
         Returns:
             None where nothing ever crossed it.
         """
-        forecast = self.quantiles(Key("link", "rate", peer))
+        forecast = self.quantiles(Key("link", "rate", peer), alive=alive)
         seen = list(self._unfilled.get(peer, ()))
         if forecast is None and not seen:
             seen = self.known(Key("link", "seen", peer), SEEN_KEPT)

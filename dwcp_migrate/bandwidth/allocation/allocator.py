@@ -68,11 +68,11 @@ class LinkCapacity:
     """What a link has.
 
     Attributes:
-        forecast_bytes_per_s: low quantile of what migrations can carry over it.
+        forecast_bytes_per_s: low quantile of what migrations can carry over it in seconds in which it is not dead.
         speed_bytes_per_s: of the interface; infinite where unknown.
         headroom_share: left for other traffic.
         reserved_bytes_per_s: left for storage.
-        median_bytes_per_s: of the forecast; 0 takes the low quantile for it.
+        median_bytes_per_s: of what it carries in all, dead seconds included; 0 takes the low quantile for it.
     """
 
     forecast_bytes_per_s: float
@@ -89,7 +89,7 @@ class LinkCapacity:
     @property
     def expected_bytes_per_s(self) -> float:
         """What they will have had in the end, as likely more as less."""
-        return self._less_others(max(self.median_bytes_per_s, self.forecast_bytes_per_s))
+        return self._less_others(self.median_bytes_per_s or self.forecast_bytes_per_s)
 
     def _less_others(self, forecast: float) -> float:
         whole = min(forecast, self.speed_bytes_per_s)

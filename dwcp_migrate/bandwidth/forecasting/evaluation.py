@@ -73,7 +73,7 @@ def run(make: Callable[[int], Panel], series: Sequence[Floats]) -> Said:
     for at in range(steps):
         slots = np.flatnonzero(lengths > at)
         panel.step(slots, np.array([series[int(slot)][at] for slot in slots]))
-        log[slots, at, :-1] = panel.experts_say[slots]
+        log[slots, at, :-1] = panel.with_outages(slots)
         log[slots, at, -1] = panel.forecasts[slots]
     names = (*panel.names, MIX)
     return Said(names, *_matched(log, series))

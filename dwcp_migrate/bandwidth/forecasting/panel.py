@@ -5,6 +5,7 @@ learns from forecasts that this panel itself made earlier, so that nothing ever 
 
     sample ─> SeriesWindow ─> experts ─ points ─> Bands ┐
                              └──── quantiles ──────┴─> (experts, targets, 3) ─> ForecasterMix ─> Conformal ─> forecast
+    a dead second goes into Outages instead, which says of each forecast how much of its time will be dead
     and, as soon as a target's time has come, the outcome goes back into Bands, ForecasterMix and Conformal
 """
 
@@ -20,6 +21,7 @@ from dwcp_migrate.bandwidth.forecasting.mix import TRUST, ForecasterMix
 from dwcp_migrate.bandwidth.forecasting.neural import QuantileForecaster
 from dwcp_migrate.bandwidth.forecasting.point_forecasters import PointForecaster
 from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
+from dwcp_migrate.bandwidth.outages import Outages
 from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
 
 PENDING: Final = 64
@@ -87,10 +89,12 @@ class Panel:
         self._bands = Bands(count, prior.bands)
         self._mix = ForecasterMix(count, prior.losses, prior.trust)
         self._conformal = Conformal(count, prior.stretch)
+        self._outages = Outages(count)
         self._points = np.zeros((count, PENDING, len(experts.points), shape[1]))
         self._said = np.zeros((count, PENDING, *shape, len(QUANTILES)))
         self._corrected = np.zeros((count, PENDING, shape[1], len(QUANTILES)))
         self.experts_say = np.zeros((count, *shape, len(QUANTILES)))
+        self.while_alive = np.zeros((count, shape[1], len(QUANTILES)))
         self.forecasts = np.zeros((count, shape[1], len(QUANTILES)))
 
     def step(self, slots: Indices, values: Floats) -> Floats:
@@ -101,12 +105,13 @@ class Panel:
             values: (m,), finite; what is not positive counts as very small.
 
         Returns:
-            (m, targets, 3): the corrected mix. Kept in `forecasts`, and what each expert says in `experts_say`.
+            (m, targets, 3): the corrected mix. Kept in `forecasts`, and of the seconds in which the series lives what
+            each expert says in `experts_say`, the corrected mix of that in `while_alive`.
 
         Raises:
             ValueError: a value is not finite.
         """
-        self._history.push(slots, values)
+        self._history.push(slots, self._outages.alive(slots, np.asarray(values)))
         self._learn(slots)
         points = np.stack([expert.step(slots, self._history) for expert in self._experts.points], axis=1)
         banded = self._bands.around(slots, points)
@@ -117,8 +122,14 @@ class Panel:
         place = self._history.taken[slots] % PENDING
         self._points[slots, place], self._said[slots, place] = points, said
         self._corrected[slots, place] = corrected
-        self.experts_say[slots], self.forecasts[slots] = said, corrected
-        return corrected
+        self.while_alive[slots] = corrected
+        self.experts_say[slots] = said
+        found = self.forecasts[slots] = self._outages.forecast(slots, corrected)
+        return found
+
+    def with_outages(self, slots: Indices) -> Floats:
+        """What each expert says, dead seconds included: (m, experts, targets, 3)."""
+        return self._outages.forecast(slots, self.experts_say[slots])
 
     def _learn(self, slots: Indices) -> None:
         """Score what was said of the sample that has just come."""
@@ -150,7 +161,7 @@ class Panel:
 
     def forget(self, slot: int) -> None:
         """Give the slot to another series."""
-        for part in (self._history, self._bands, self._mix, self._conformal):
+        for part in (self._history, self._bands, self._mix, self._conformal, self._outages):
             part.forget(slot)
         for expert in (*self._experts.points, *self._experts.quantiles):
             expert.forget(slot)

@@ -35,9 +35,9 @@ def after_silence(forecast: Range, samples: Collection[float]) -> Range:
 
     Args:
         forecast: what the panel says.
-        samples: of the last migration; all positive.
+        samples: of the last migration; none negative.
     """
-    if not samples or forecast.median <= 0:
+    if not any(samples) or forecast.median <= 0:
         return forecast
     weight = len(samples) / (len(samples) + LEVEL_SAMPLES)
     factor = float((statistics.fmean(samples) / forecast.median) ** weight)

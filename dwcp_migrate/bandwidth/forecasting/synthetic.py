@@ -1,6 +1,6 @@
 """Series of known kinds, for training, tests and the benchmark; the randomness is an argument.
 
-Four classes are measured in the benchmark. Their noise floors, the mean absolute percentage error of someone who knows
+Five classes are measured in the benchmark. Their noise floors, the mean absolute percentage error of someone who knows
 the generator and every sample so far, follow from the noise: E|N(0, s)| = 0.8 s.
 
     class       next value                                                                     floor at 1 step
@@ -8,6 +8,8 @@ the generator and every sample so far, follow from the noise: E|N(0, s)| = 0.8 s
     linear      a line from 1 to 3 levels  * (1 + N(0, 0.04))                                   3.2 %
     periodic    level (1 + 0.35 sin(2 pi t / 48)) * (1 + N(0, 0.04))                            3.2 %
     volatile    level exp(x), x an AR(1) of 0.85 and N(0, 0.13); the level jumps once in 150    10.4 %, without jumps
+    satellite   level exp(x), x as above of 0.7 and N(0, 0.12), the level drawn anew with every   9.6 %, without either
+                change of beam, once in 15, and dead seconds: a chain of two states
 
 `mixture` draws from a wider family, whose parameters vary: what the shipped models are trained on.
 """
@@ -16,12 +18,13 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN
 from dwcp_migrate.bandwidth.targets import Floats
 
 LEVEL: Final = 1.0
-FLOORS_PERCENT: Final = {"stable": 1.6, "linear": 3.2, "periodic": 3.2, "volatile": 10.4}
+FLOORS_PERCENT: Final = {"stable": 1.6, "linear": 3.2, "periodic": 3.2, "volatile": 10.4, "satellite": 9.6}
 
 
 OUTAGES: Final = 0.15
@@ -53,11 +56,23 @@ def volatile(draw: np.random.Generator, length: int) -> Floats:
     return LEVEL * np.exp(_autoregression(draw, length, 0.85, 0.13) + _jumps(draw, length, 1 / 150, 0.35))
 
 
+def satellite(draw: np.random.Generator, length: int) -> Floats:
+    """A link by satellite: a wandering rate that is drawn anew at each change of beam, and dead seconds between.
+
+    The chance of dying differs from link to link, from one second in 100 to one in 12; an outage lasts 1 to 4 seconds
+    on average.
+    """
+    beams = _jumps(draw, length, 1 / 15, 0.25)
+    alive = LEVEL * np.exp(beams + _autoregression(draw, length, 0.7, 0.12))
+    return alive * ~_outages(draw, length, draw.uniform(0.02, 0.12), draw.uniform(1, 5))
+
+
 CLASSES: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {
     "stable": stable,
     "linear": linear,
     "periodic": periodic,
     "volatile": volatile,
+    "satellite": satellite,
 }
 """The measured classes by name."""
 
@@ -126,6 +141,15 @@ def _autoregression(draw: np.random.Generator, length: int, coefficient: float, 
     for at, shock in enumerate(draw.normal(0, deviation, length)):
         value = coefficient * value + shock
         found[at] = value
+    return found
+
+
+def _outages(draw: np.random.Generator, length: int, dying: float, lasts: float) -> NDArray[np.bool_]:
+    """Seconds that are dead: a chain of two states."""
+    chance = draw.random(length)
+    found = np.zeros(length, dtype=np.bool_)
+    for at in range(1, length):
+        found[at] = chance[at] < (1 - 1 / lasts if found[at - 1] else dying)
     return found
 
 

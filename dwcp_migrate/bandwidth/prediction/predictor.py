@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_migrate.bandwidth.quantiles import Range
+from dwcp_migrate.bandwidth.quantiles import NORMAL_HIGH, Range, normal_quantile
 from dwcp_migrate.bandwidth.targets import QUANTILES, Floats
 
 SCENARIOS: Final = 256
@@ -25,9 +25,6 @@ SCENARIOS: Final = 256
 
 PASSES_MAX: Final = 40
 """A guest that needs more is one that an operator would not wait for."""
-
-_NORMAL_HIGH: Final = 1.2815515655446004
-"""The 0.9 quantile of the normal distribution."""
 
 _PRIMES: Final = (2, 3, 5, 7, 11)
 
@@ -187,21 +184,11 @@ def _at(known: Range, shares: Floats) -> Floats:
     """The quantiles of a two-piece log-normal with the range's three: (scenarios,)."""
     if known.median <= 0:
         return np.zeros(len(shares))
-    normal = _normal_quantile(shares)
-    below = np.log(known.median / max(known.low, known.median * 1e-3)) / _NORMAL_HIGH
-    above = np.log(max(known.high, known.median) / known.median) / _NORMAL_HIGH
+    normal = normal_quantile(shares)
+    below = np.log(known.median / max(known.low, known.median * 1e-3)) / NORMAL_HIGH
+    above = np.log(max(known.high, known.median) / known.median) / NORMAL_HIGH
     found: Floats = known.median * np.exp(np.where(normal < 0, below, above) * normal)
     return found
-
-
-def _normal_quantile(shares: Floats) -> Floats:
-    """Quantiles of the normal distribution, by the approximation of Bowling et al. 2009; off by 0.03 at most."""
-    logit = np.log(shares / (1 - shares))
-    # Invert Phi(z) = 1 / (1 + exp(-(1.5976 z + 0.07056 z^3))) with three steps of Newton's method.
-    z = logit / 1.702
-    for _ in range(3):
-        z = z - (1.5976 * z + 0.07056 * z**3 - logit) / (1.5976 + 0.21168 * z**2)
-    return np.asarray(z)
 
 
 def _range(values: Floats) -> Range:

@@ -376,3 +376,25 @@ def test_a_guest_that_the_user_paused_goes_first(tmp_path: Path) -> None:
     bench.share()
     assert not bench.sharing.holds(paused.id)
     assert bench.sharing.holds(short.id)
+
+
+def test_on_a_link_with_dead_seconds_what_is_shared_is_what_it_carries_in_the_others(tmp_path: Path) -> None:
+    """In a dead second there is nothing to share: a grant of nothing would only waste the living ones."""
+    bench = Bench(tmp_path)
+    for second in range(120):
+        bench.now += 1
+        bench.forecasts.sample(LINK, 0.0 if second % 5 == 0 else RATE, bench.now)
+        bench.forecasts.step(bench.now)
+    whole, alive = (bench.forecasts.carries(PEER, 1, alive=alive) for alive in (False, True))
+    assert whole is not None
+    assert alive is not None
+    assert whole.low == 0
+    assert alive.low > 0.8 * RATE
+    minute = bench.forecasts.carries(PEER, 60)
+    assert minute is not None
+    assert minute.median == pytest.approx(0.8 * RATE, rel=0.15)
+    for one in (record("aa" * 16, remaining_bytes=100 * MIB), record("bb" * 16)):
+        bench.ledger.put(one)
+    bench.share()
+    granted = sum(one.granted_bytes_per_s for one in bench.ledger.running())
+    assert granted == pytest.approx(alive.low, rel=0.1)
