@@ -234,8 +234,11 @@ class Agent:
         loop = asyncio.get_running_loop()
         pings_due = loop.time()
         while True:
-            self._hold_redirect()
-            self._watch_libvirt()
+            try:
+                self._hold_redirect()
+                self._watch_libvirt()
+            except Exception:  # a fault of ours in one look must not end all later ones
+                log.exception("look at redirect and libvirt failed")
             if self._notifier.watchdog_s and loop.time() >= pings_due:
                 self._notifier.watchdog()
                 pings_due = loop.time() + self._notifier.watchdog_s

@@ -1,11 +1,15 @@
 """Tasks that somebody began and answers for.
 
 The rule: the event loop by itself keeps no task alive. Whoever begins one holds it until it is done, and can wait for
-all of its own or end them.
+all of its own or end them. One that fails says so in the log at once, with its trace.
 """
 
 import asyncio
 from collections.abc import Coroutine
+
+from dwcp_migrate.logs import get_logger
+
+log = get_logger(component="tasks")
 
 
 class Tasks:
@@ -23,7 +27,13 @@ class Tasks:
         """Begin one in the running loop."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a task failed", task=str(task.get_coro()), exc_info=error)
 
     async def drained(self) -> None:
         """Wait until none runs, those that begin meanwhile included."""

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from dwcp_migrate.agent.tasks import Tasks
 
 
@@ -21,6 +23,22 @@ async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
     assert tasks.count == 1
     await tasks.drained()
     assert (tasks.count, done) == (0, ["first", "second"])
+
+
+async def test_one_that_fails_says_so_with_its_trace_and_costs_nobody_else() -> None:
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    tasks = Tasks()
+    with capture_logs() as said:
+        tasks.begin(fail())
+        await tasks.drained()
+        await asyncio.sleep(0)
+    (line,) = said
+    assert line["event"] == "a task failed"
+    assert "fail" in line["task"]
+    assert isinstance(line["exc_info"], ValueError)
+    assert tasks.count == 0
 
 
 async def test_cancelled_tasks_have_ended_when_it_returns() -> None:

@@ -91,8 +91,11 @@ class PeerAddresses:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            await self._resolve()
-            await self._look_again()
+            try:
+                await self._resolve()
+                await self._look_again()
+            except Exception:  # such as no thread to be had: the next look may fare better
+                log.exception("addresses of peers are as they were")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RESOLVE_EVERY_S):
                     await self._wake.wait()
