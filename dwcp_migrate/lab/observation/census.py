@@ -125,10 +125,11 @@ def _control_connections(pid: int) -> set[str]:
     """Return the link targets of the descriptors of established connections from or to a link port."""
     port = f"{LinkConfig().port:04X}"
     found = set()
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, state, *rest = line.split()
-        if state == _ESTABLISHED and port in {local.split(":")[1], remote.split(":")[1]}:
-            found.add(f"socket:[{rest[5]}]")
+    for family in ("tcp", "tcp6"):  # what a listener of both families accepts is of the second, IPv4 or not
+        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
+            _, local, remote, state, *rest = line.split()
+            if state == _ESTABLISHED and port in {local.split(":")[1], remote.split(":")[1]}:
+                found.add(f"socket:[{rest[5]}]")
     return found
 
 
