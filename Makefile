@@ -28,7 +28,7 @@ LONG := -m long
 # Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
 LAB := -m lab --reruns 2
 
-.PHONY: help setup check unit format test matrix sim long fuzz demo lab bench soak fleet packages lock clean
+.PHONY: help setup check unit format test matrix sim long mutants fuzz demo lab bench soak fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -71,6 +71,11 @@ sim: $(STAMPS)/venv  ## SEEDS=2000 simulated PBFT groups, RAFT_SEEDS=200 Raft on
 	$(BIN)/python tests/consensus/simulation/run.py $(SEEDS) $(SEED)
 	echo "sim: $(RAFT_SEEDS) scenarios of Raft from seed $(SEED)"
 	$(BIN)/python tests/state/raft/simulation/run.py $(RAFT_SEEDS) $(SEED)
+
+mutants: $(STAMPS)/venv  ## 82 wrong lines in the cores, one at a time: which of them no test notices
+	echo "mutants: some minutes"
+	mkdir -p build
+	$(BIN)/python tests/mutants/run.py build/mutants.json
 
 fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
 	for target in parser decoder; do
