@@ -1,6 +1,7 @@
 """Sockets, files and loops around the PBFT core: a node that runs a replica, a node that runs a client.
 
 Modules:
+    budget: budget of signature checks for each peer
     channel: one TLS connection between a replica and a replica or client
     client_node: client's process side
     connector: stays connected to replicas

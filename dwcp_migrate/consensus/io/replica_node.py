@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from dwcp_migrate.consensus.io.budget import CheckBudget
 from dwcp_migrate.consensus.io.channel import MemberChannel, Route, accept
 from dwcp_migrate.consensus.io.connector import REDIAL_S, Dialling
 from dwcp_migrate.consensus.io.greeting import Greeter, is_bound
@@ -101,6 +102,7 @@ class Node:
         self._peers: dict[str, MemberChannel] = {}
         self._clients: dict[str, MemberChannel] = {}
         self._channels: set[MemberChannel] = set()
+        self._budgets: dict[str, CheckBudget] = {}
         self._dialling = Dialling(self, self._hello, options.route)
         self._accepting: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, "journal")
@@ -290,11 +292,15 @@ class Node:
             return
         now = self._loop.time()
         replica, peer = self.replica, channel.peer
+        budget = self._budgets.get(peer)
+        if budget is None:
+            budget = self._budgets[peer] = CheckBudget(len(replica.core.group.names), now)
         try:
             for message in messages:
                 if channel.role == "client" and not isinstance(message, Request):
                     raise RemoteProtocolError(f"client {peer} sent a {type(message).__name__}")
-                replica.step(peer, message, now)
+                if budget.allows(message, now):
+                    replica.step(peer, message, now)
         except ConsensusError as error:
             self._fail(error)
             return

@@ -2,7 +2,8 @@
 
 Rule: nothing is believed that is not proven. A batch proves itself by its digest; that it was decided takes `weak`
 replicas that say so; a state takes a quorum's signatures, and each of its parts is checked as it comes. Whoever sends
-something else is not asked again for a while.
+something else, or nothing, or too slowly, is not asked again for a while. A state is handed out as it was when its
+fetching began, however many checkpoints follow meanwhile, and parts that are here already are not fetched.
 
 Everybody says every `status_s` where it stands. Who is ahead answers with what the other lacks, at most `HELP_MAX`
 slots at a time: repeats its votes, tells what was decided, or points to its checkpoint.
@@ -12,7 +13,8 @@ another view, or lie. With nothing else to decide that would stay so. Then this 
 decided is what the next one begins with.
 """
 
-from typing import Final
+from collections import deque
+from typing import Final, NamedTuple
 
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.epochs import Epochs
@@ -40,6 +42,12 @@ HELP_MAX: Final = 16
 """Slots in one answer: a status interval later there is more."""
 PARTS_AHEAD: Final = 8
 """Parts of a state asked for at once: 512 KiB on the way."""
+PARTS_IN_TIMEOUT: Final = 16
+"""Least pace of a state, in parts for each request timeout: 1 MiB/s. Who hands it out slower is not asked on."""
+SERVED_TIMEOUTS: Final = 8
+"""How long a state is kept for one who asks for its parts, though a newer one is stable, in request timeouts."""
+SERVED_MAX: Final = 8
+"""Replicas that a state is kept for at once."""
 SILENT_TIMEOUTS: Final = 2
 """How long one who did not answer is not asked for a state again, in request timeouts."""
 LIED_TIMEOUTS: Final = 60
@@ -65,11 +73,26 @@ class _Transfer:
 
     def __init__(self, source: str, now: float) -> None:
         self.source = source
-        self.since = now
+        self.began = self.since = now
         self.proof: StableProof | None = None
         self.digests: tuple[bytes, ...] = ()
         self.parts: dict[int, bytes] = {}
-        self.asked = 0
+        self.wanted: deque[int] = deque()
+        self.under_way: set[int] = set()
+        self.fetched = 0
+
+    def is_late(self, now: float, timeout_s: float) -> bool:
+        """Tell whether its source is silent, or slower than it may be."""
+        paced_s = timeout_s * (SILENT_TIMEOUTS + self.fetched / PARTS_IN_TIMEOUT)
+        return now - self.since > timeout_s or now - self.began > paced_s
+
+
+class _Served(NamedTuple):
+    """A state that another replica is fetching from here."""
+
+    proof: StableProof
+    state: GroupSnapshot
+    until: float
 
 
 class Catchup:
@@ -85,6 +108,8 @@ class Catchup:
         self._views = views
         self._next_status = 0.0
         self._transfer: _Transfer | None = None
+        self._kept: dict[bytes, bytes] = {}
+        self._served: dict[str, _Served] = {}
         self._avoided: dict[str, float] = {}
         self._answered: dict[str, float] = {}
         self._standings: dict[str, _Standing] = {}
@@ -101,10 +126,12 @@ class Catchup:
         core.broadcast(ReplicaStatus(core.group.epoch, core.view, core.active, core.executed, core.stable.sequence))
         if not core.active and core.is_voter:
             self._views.announce()
+        for fetcher in [name for name, served in self._served.items() if served.until < core.now]:
+            del self._served[fetcher]
         for name in self._views.missing():
             core.broadcast(FetchBatch(name))
         transfer = self._transfer
-        if transfer is not None and core.now - transfer.since > core.options.request_timeout_s:
+        if transfer is not None and transfer.is_late(core.now, core.options.request_timeout_s):
             self._give_up(transfer.source, SILENT_TIMEOUTS)
         if core.active and core.is_voter and self._stuck() >= core.group.numbers.weak:
             self._standings.clear()
@@ -167,15 +194,18 @@ class Catchup:
             self._core.send(sender, BatchContent(data))
 
     def on_fetch_state(self, sender: str, fetch: FetchState) -> None:
-        """Hand out the last stable state, or a part of it."""
+        """Hand out the last stable state, or a part of the one that the sender began to fetch."""
         core = self._core
-        state = core.state
-        if state is None:
-            return
+        until = core.now + SERVED_TIMEOUTS * core.options.request_timeout_s
         if fetch.index < 0:
-            core.send(sender, StateManifest(core.stable, state.parts))
-        elif fetch.sequence == core.stable.sequence and fetch.index < len(state.parts):
-            core.send(sender, StatePart(fetch.sequence, fetch.index, state.part(fetch.index)))
+            if core.state is not None and (sender in self._served or len(self._served) < SERVED_MAX):
+                self._served[sender] = _Served(core.stable, core.state, until)
+                core.send(sender, StateManifest(core.stable, core.state.parts))
+            return
+        served = self._served.get(sender)
+        if served is not None and fetch.sequence == served.proof.sequence and fetch.index < len(served.state.parts):
+            self._served[sender] = served._replace(until=until)
+            core.send(sender, StatePart(fetch.sequence, fetch.index, served.state.part(fetch.index)))
 
     # --- catching up
 
@@ -228,7 +258,12 @@ class Catchup:
             self._give_up(sender, LIED_TIMEOUTS)
             return
         transfer.proof, transfer.digests = proof, manifest.parts
-        self._ask(transfer)
+        known = self._kept
+        if core.state is not None:
+            known = known | {name: core.state.part(index) for index, name in enumerate(core.state.parts)}
+        transfer.parts = {index: known[name] for index, name in enumerate(manifest.parts) if name in known}
+        transfer.wanted.extend(index for index in range(len(manifest.parts)) if index not in transfer.parts)
+        self._go_on(transfer)
 
     def on_part(self, sender: str, part: StatePart) -> None:
         """Check a part of a state; adopt the state when it is complete."""
@@ -236,34 +271,44 @@ class Catchup:
         transfer = self._transfer
         if transfer is None or transfer.source != sender or transfer.proof is None:
             return
-        if part.sequence != transfer.proof.sequence or part.index >= len(transfer.digests):
+        if part.sequence != transfer.proof.sequence or part.index not in transfer.under_way:
             return
         if digest(part.data) != transfer.digests[part.index]:
             self._give_up(sender, LIED_TIMEOUTS)
             return
+        transfer.under_way.discard(part.index)
         transfer.parts[part.index] = part.data
+        transfer.fetched += 1
         transfer.since = core.now
-        if len(transfer.parts) < len(transfer.digests):
-            self._ask(transfer)
+        self._go_on(transfer)
+
+    def _go_on(self, transfer: _Transfer) -> None:
+        """Ask for what is missing, a few parts ahead; take the state over when nothing is."""
+        core = self._core
+        assert transfer.proof is not None, "its manifest came"
+        while transfer.wanted and len(transfer.under_way) < PARTS_AHEAD:
+            index = transfer.wanted.popleft()
+            transfer.under_way.add(index)
+            core.send(transfer.source, FetchState(transfer.proof.sequence, index))
+        if transfer.under_way:
             return
         self._transfer = None
+        self._kept.clear()
         if transfer.proof.sequence > core.executed:
             body = b"".join(transfer.parts[index] for index in range(1, len(transfer.digests)))
             core.counters.states_fetched += 1
             self._executor.adopt(transfer.proof, GroupSnapshot(transfer.parts[0], body))
 
-    def _ask(self, transfer: _Transfer) -> None:
-        assert transfer.proof is not None, "asked after the manifest"
-        while transfer.asked < len(transfer.digests) and transfer.asked - len(transfer.parts) < PARTS_AHEAD:
-            self._core.send(transfer.source, FetchState(transfer.proof.sequence, transfer.asked))
-            transfer.asked += 1
-
     def _give_up(self, source: str, timeouts: int) -> None:
-        """Ask others first for a while."""
-        self._transfer = None
+        """Ask others first for a while; keep what was proven: the next state has most of it too."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            self._kept = {transfer.digests[index]: data for index, data in transfer.parts.items()}
         self._avoided[source] = self._core.now + timeouts * self._core.options.request_timeout_s
 
     def _on_epoch(self) -> None:
         self._transfer = None
+        self._kept.clear()
+        self._served.clear()
         self._avoided.clear()
         self._standings.clear()

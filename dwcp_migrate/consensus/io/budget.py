@@ -1,0 +1,69 @@
+"""Budget of signature checks for each peer: what one peer may make a replica's processor do.
+
+Rule: checking a signature takes 72 us, thirty times as long as anything else that a message asks for, and whoever may
+connect may send as many as it likes. So each peer has a budget that honest ones do not use up; what comes past it is
+dropped unread. The protocol says everything again.
+"""
+
+from typing import Final
+
+from dwcp_migrate.consensus.pbft.model.messages import (
+    Checkpoint,
+    EpochLink,
+    Message,
+    NewView,
+    Request,
+    StableCheckpoint,
+    StateManifest,
+    ViewChange,
+)
+
+CHECKS_PER_S: Final = 256
+"""For each peer: 2 % of a processor. A client's requests are signed only when they are sent again."""
+CHECKS_SAVED_MAX: Final = 1024
+"""At once: what a client has under way, when all of it is sent again; a new view's proofs, several times."""
+
+
+class CheckBudget:
+    """The budget of one peer.
+
+    Args:
+        members: of the group; a proof has a signature of each, a new view a proof of each.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, members: int, now: float) -> None:
+        self._members = members
+        self._rate = CHECKS_PER_S + members * members
+        self._saved_max = CHECKS_SAVED_MAX + 4 * members * members
+        self._saved = float(self._saved_max)
+        self._at = now
+        self.dropped = 0
+
+    def allows(self, message: Message, now: float) -> bool:
+        """Pay for a message; False if there is nothing left: it is to be dropped."""
+        cost = self._cost(message)
+        if not cost:
+            return True
+        self._saved = min(self._saved_max, self._saved + (now - self._at) * self._rate)
+        self._at = now
+        if self._saved < cost:
+            self.dropped += 1
+            return False
+        self._saved -= cost
+        return True
+
+    def _cost(self, message: Message) -> int:
+        """Count the signatures that a message may make this replica check."""
+        match message:
+            case Request():
+                return 1 if message.signature else 0
+            case Checkpoint():
+                return 1
+            case ViewChange():
+                return 1 + self._members
+            case NewView():
+                return 1 + len(message.changes) * (1 + self._members)
+            case StableCheckpoint() | StateManifest() | EpochLink():
+                return self._members
+        return 0
