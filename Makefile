@@ -11,7 +11,9 @@ SHELL := /bin/bash
 # To build libvirt-python and the lab's programs; to make and run the lab.
 PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
             ca-certificates debian-archive-keyring debootstrap iproute2 mount nftables procps util-linux zstd \
-            openssh-client systemd lintian rpm
+            openssh-client systemd
+# To build and judge packages.
+PACKAGING := lintian rpm
 
 SECONDS ?= 60
 N ?= 100
@@ -35,7 +37,7 @@ help:  ## this list
 	    printf '  make %-8s %s\n' "$$target" "$$text"
 	done
 
-setup: $(TOOLS)  ## everything that the other targets need; again: two seconds, offline
+setup: $(TOOLS) $(STAMPS)/packaging  ## everything that the other targets need; again: two seconds, offline
 	$(BIN)/dwcp-migrate lab prepare
 
 check: $(TOOLS)  ## format, lint, types, import contracts, unit tests
@@ -83,10 +85,12 @@ fuzz: $(STAMPS)/venv  ## fuzz parser and decoder, SECONDS (60) each
 	    $(BIN)/python tests/fuzz/run.py $$target $(SECONDS)
 	done
 
-demo: setup  ## one guest migrated stock, with multifd and zstd, and accelerated; table and build/demo.json
+demo: $(STAMPS)/agent  ## one guest migrated stock, with multifd and zstd, and accelerated; table and build/demo.json
+	$(BIN)/dwcp-migrate lab prepare --no-booted
 	$(BIN)/dwcp-migrate demo --output build/demo.json
 
-lab: setup  ## two hypervisors with agents, a WAN between them and a guest, to try out; `dwcp-migrate lab down` ends it
+lab: $(STAMPS)/agent  ## two hypervisors with agents, a WAN between them and a guest, to try out; `dwcp-migrate lab down` ends it
+	$(BIN)/dwcp-migrate lab prepare --no-booted
 	$(BIN)/dwcp-migrate lab up --agents
 	$(BIN)/dwcp-migrate lab guest
 
@@ -104,7 +108,7 @@ soak: setup  ## N=100 migrations in a row, channels killed and the link cut as S
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement
 
-packages: $(STAMPS)/venv  ## wheel, sdist, wheelhouse, SBOM, .deb and .rpm into dist/
+packages: $(STAMPS)/venv $(STAMPS)/packaging  ## wheel, sdist, wheelhouse, SBOM, .deb and .rpm into dist/
 	$(BIN)/python packaging/build.py --into dist
 
 lock: $(STAMPS)/venv  ## rewrite packaging/requirements.lock: the newest versions that pyproject.toml allows, with hashes
@@ -114,10 +118,11 @@ lock: $(STAMPS)/venv  ## rewrite packaging/requirements.lock: the newest version
 clean:  ## remove .venv and build; the lab's cache stays
 	rm -rf $(VENV) build *.egg-info
 
-$(STAMPS)/system: Makefile
+# $(1) Debian packages that must be there
+define install
 	mkdir -p $(STAMPS)
 	missing=()
-	for package in $(PACKAGES); do
+	for package in $(1); do
 	    status=$$(dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null || true)
 	    [[ $$status == *" installed" ]] || missing+=("$$package")
 	done
@@ -132,14 +137,28 @@ $(STAMPS)/system: Makefile
 	    apt-get -qq -y install --no-install-recommends "$${missing[@]}" > build/apt.log
 	fi
 	touch $@
+endef
 
-$(STAMPS)/venv: pyproject.toml $(STAMPS)/system
+$(STAMPS)/system: Makefile
+	$(call install,$(PACKAGES))
+
+$(STAMPS)/packaging: Makefile $(STAMPS)/system
+	$(call install,$(PACKAGING))
+
+# What the agent itself needs: enough for the lab and the demo.
+$(STAMPS)/agent: pyproject.toml $(STAMPS)/system
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: $(PYTHON) is older than 3.11"; exit 1; }
 	if [[ ! -x $(BIN)/pip ]]; then
 	    echo "setup: making $(VENV)"
 	    $(PYTHON) -m venv $(VENV)
 	fi
 	echo "setup: installing dwcp-migrate and its dependencies into $(VENV)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# What tests, training and solvers need besides.
+$(STAMPS)/venv: $(STAMPS)/agent
+	echo "setup: installing what tests and training need into $(VENV)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

@@ -53,7 +53,8 @@ def command() -> None:
 
 
 @command.command()
-def prepare() -> None:
+@click.option("--booted/--no-booted", "is_booted", default=True, help="Also for booted hosts, which tests use.")
+def prepare(*, is_booted: bool) -> None:
     """Make what labs are made of, once a machine: the Debian tree, the guests' images, the relay, wheels."""
     from dwcp_migrate.lab import lab, wan
     from dwcp_migrate.lab.hosts import booted
@@ -64,8 +65,9 @@ def prepare() -> None:
         click.echo("lab: making a Debian 13 tree with libvirt and QEMU (one minute with a near mirror)")
     build.directory()
     wan.relay_program()
-    booted.lower_layers()
-    wheels.directory()
+    if is_booted:
+        booted.lower_layers()
+        wheels.directory()
     click.echo(f"lab: prepared in {cache.directory()}")
 
 
