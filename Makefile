@@ -30,7 +30,7 @@ LONG := -m long
 # Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
 LAB := -m lab --reruns 2
 
-.PHONY: help setup check unit format test matrix sim long mutants fuzz demo lab bench soak fleet packages lock clean
+.PHONY: help setup check unit format test matrix sim long mutants fuzz demo lab bench soak restarts fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -104,6 +104,10 @@ bench: setup  ## the benchmark suites; JSON into build/bench/
 soak: setup  ## N=100 migrations in a row, channels killed and the link cut as SEED=1 draws it; build/bench/soak.json
 	mkdir -p build/bench
 	$(BIN)/python -m bench soak --migrations $(N) --seed $(SEED) --json > build/bench/soak.json
+
+restarts: setup  ## N=40 migrations in a row, an agent killed or stopped in each as SEED=1 draws it; build/bench/restarts.json
+	mkdir -p build/bench
+	$(BIN)/python -m bench restarts --migrations $(if $(filter file,$(origin N)),40,$(N)) --seed $(SEED) --json > build/bench/restarts.json
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement

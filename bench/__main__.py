@@ -30,16 +30,20 @@ def _standard_output_kept() -> Iterator[None]:
 @click.command()
 @click.argument("suite")
 @click.option("--quick", is_flag=True, help="Few bytes, one run: shows that it works, measures little.")
-@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (soak, predict).")
+@click.option("--migrations", default=100, show_default=True, type=click.IntRange(1), help="How many (lab suites).")
 @click.option(
-    "--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first (soak, predict)."
+    "--first",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Number of the first (lab suites).",
 )
-@click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (soak, pba, predict).")
+@click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (lab suites, pba).")
 @click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
 @click.option("--only", default="", help="Cases whose names begin so (acp, ass).")
 @json_option
 def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **soak: int) -> None:
-    """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict or soak.
+    """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict, restarts or soak.
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
     """
@@ -48,7 +52,7 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
     from bench import frame
 
     words = ["python", "-m", "bench", suite, *(["--quick"] if quick else [])]
-    if suite in {"soak", "predict"}:
+    if suite in {"soak", "restarts", "predict"}:
         words += [f"--{name}={value}" for name, value in sorted(soak.items())]
     words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
     words += [f"--only={only}"] if only else []

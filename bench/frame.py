@@ -25,6 +25,7 @@ SUITES: Final = {
     "contend": "four migrations at once over one link of the lab, a deadline on one (root)",
     "predict": "predictions against migrations over varied links and guests in the lab (root)",
     "itp": "placement: latencies, local optima, accuracy against proven and planted optima",
+    "restarts": "migrations in a row in the lab while agents are killed and stopped (root)",
     "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
 }
 """Name of the module and what it measures."""
@@ -55,9 +56,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         quick: an eighth of the bytes and one run of each: shows that it works, measures little.
-        migrations: of the suites soak and predict.
-        first: number of the first migration (soak) or group (predict): what is done follows from the seed and that.
-        seed: of what the suites soak, predict and pba draw.
+        migrations: of the suites soak, restarts and predict.
+        first: number of the first migration or group (predict): what is done follows from the seed and that.
+        seed: of what the suites soak, restarts, predict and pba draw.
         only: cases whose names begin so (acp, ass; ways of live); empty is all that take no more than minutes.
         traces: directory of `time value` files for the suite pba; empty without.
     """

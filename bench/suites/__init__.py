@@ -16,5 +16,6 @@ Modules:
     pba_sharing: allocator in virtual time
     predict: suite `predict`
     replica: one replica in a process of its own, told what to do by lines of JSON
+    restarts: suite `restarts`
     soak: suite `soak`
 """

@@ -1,11 +1,11 @@
 """The agent: its parts put together, its life from start to stop.
 
 The rule: an agent that is not whole does not catch connections. The redirect is armed last and disarmed first, and
-stopping waits for the migrations that run.
+migrations that run go on without it: their data processes report to the next agent.
 
-    start    control socket, spare, link port, hook socket, libvirt, intake ports, redirect; then READY=1
+    start    control socket, spare, adoption, link port, hook socket, libvirt, intake ports, redirect; then READY=1
     SIGHUP   configuration read again; a wrong one is refused, the old one stays
-    SIGTERM  disarm, refuse, wait up to STOP_S_MAX for running migrations, end
+    SIGTERM  disarm, refuse, wait up to STOP_S_MAX for migrations that begin or end at this moment, leave the others
 """
 
 import asyncio
@@ -40,8 +40,9 @@ from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.migrations.adoption import Adoption
+from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.migrations.incoming import AboutHost, Incoming
-from dwcp_migrate.agent.migrations.outgoing import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.client import ControlClient
@@ -51,6 +52,7 @@ from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.agent.tracking.running_store import RunningStore
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -65,8 +67,12 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.transport.tls import ContextCache, make_context
 
-STOP_S_MAX: Final = 90.0
-"""Running migrations get this long on SIGTERM; systemd's TimeoutStopSec must be longer."""
+STOP_S_MAX: Final = 20.0
+"""For migrations that have no data process yet, or none any more, on SIGTERM: the first would fail with this agent, the
+others only lack libvirt's word. systemd's TimeoutStopSec must be longer."""
+
+STOP_LOOK_S: Final = 0.1
+"""Between two looks at whether any such is left."""
 
 TICK_S: Final = 2.0
 """Between two looks at whether the redirect is as it should be."""
@@ -100,6 +106,7 @@ class Agent:
         self._path = path
         self._notifier = notifier
         self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
         self._listeners: dict[str, AcceptLoop] = {}
@@ -127,6 +134,7 @@ class Agent:
         self.outgoing = Outgoing(self.runtime, self.permits)
         about = AboutHost(__version__, is_own_address, self.group.successor)
         self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, about)
+        self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
         self._uncaught = UncaughtMigrations(
             lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
@@ -187,6 +195,7 @@ class Agent:
         api = self._http["control"] = HttpServer(Api(self).application())
         await api.listen_unix(config.control_socket)
         self.runtime.spares.start()
+        await self._adoption.start()
         self._accept("link", config.link.listen, config.link.port, self._link.take)
         await self._hook.start()
         await self.runtime.domains.start()
@@ -266,26 +275,30 @@ class Agent:
         self._hold_redirect()
 
     def stop(self) -> None:
-        """Begin to stop; `run` returns when it is done. A second call ends running migrations."""
+        """Begin to stop; `run` returns when it is done. A second call does not wait for anything."""
         if self._stopping.is_set():
-            self.outgoing.kill()
-            self.incoming.kill()
+            self._hurried.set()
         self._stopping.set()
 
     async def _drain_and_wait(self) -> None:
         self.ledger.set_state("stopping")
         self._hold_redirect()
         migrations = self.runtime.migrations
-        self._notifier.stopping(f"waiting for {migrations.count} migrations")
+        self._notifier.stopping(f"leaving {migrations.count} migrations to their data processes")
         log.info("agent stopping", migrations=migrations.count)
-        try:
-            async with asyncio.timeout(STOP_S_MAX):
-                await migrations.drained()
-        except TimeoutError:
-            log.warning("migrations ended by the stop", migrations=migrations.count)
+        deadline = steady_clock() + STOP_S_MAX
+        while self._needed() and not self._hurried.is_set() and steady_clock() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), STOP_LOOK_S)
+        log.info("migrations go on without an agent", migrations=migrations.count)
+
+    def _needed(self) -> int:
+        """Migrations for which something is lost, or late, if this agent ends now."""
+        carried = self.outgoing.carried + self.incoming.carried
+        return self.runtime.migrations.count - carried
 
     async def close(self) -> None:
-        """Free everything; data processes that still run are ended."""
+        """Free everything; data processes that carry a migration go on."""
         self._redirection.close()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -294,8 +307,8 @@ class Agent:
             self._planning.cancel()
             await asyncio.gather(self._planning, return_exceptions=True)
             await self._planner.close()
-        self.outgoing.kill()
-        self.incoming.kill()
+        await self._adoption.close()
+        await self.runtime.migrations.cancel()
         await self._addresses.close()
         await self._loopback.close()
         self._foreign.close()
@@ -419,7 +432,9 @@ def _runtime(
     keep_translation: Callable[[], list[socket.socket]],
 ) -> Runtime:
     name = config.name or facts.own_name(config.tls, socket.gethostname())
-    ledger = MigrationRegistry(MigrationHistory(config.state_directory), wall_clock)
+    ledger = MigrationRegistry(
+        MigrationHistory(config.state_directory), wall_clock, RunningStore(config.runtime_directory)
+    )
     runtime = Runtime(
         config=config,
         name=name,
@@ -427,7 +442,7 @@ def _runtime(
         silent=SilentPeers(config.link.negative_cache_s),
         announcements=Announcements(config.policy.announcement_s_max),
         ledger=ledger,
-        spares=DataProcessPool(worker),
+        spares=DataProcessPool(worker, runtime_directory=config.runtime_directory),
         control=ControlClient(
             lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
         ),

@@ -67,6 +67,7 @@ class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: seconds since the epoch.
         connection: which of QEMU's connections, -1 for the migration as a whole.
+        serial: its number among the data process's events; 0 of all others.
     """
 
     at: float
@@ -74,6 +75,7 @@ class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
     connection: int = -1
     detail: str = ""
     number: int = 0
+    serial: int = 0
 
 
 class MigrationPhase(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,9 +228,15 @@ def note(record: Migration, event: MigrationEvent) -> Migration:
 
 
 def happened(record: Migration, message: Happened, now: float) -> Migration:
-    """Take in what a data process says."""
+    """Take in what a data process says; `now` counts where it does not say when."""
+    now = message.at or now
     known = MigrationEvent(
-        at=now, event=message.event, connection=message.connection, detail=message.detail, number=message.number
+        at=now,
+        event=message.event,
+        connection=message.connection,
+        detail=message.detail,
+        number=message.number,
+        serial=message.serial,
     )
     record = note(record, known)
     follow = _STATE_OF_EVENT.get(message.event)

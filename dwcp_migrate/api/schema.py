@@ -103,6 +103,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         unclassified_bytes: of pages sent as they are, because the pipeline was what held QEMU up.
         resent_segments, repaired_segments, channels_lost, link_losses: of all migrations.
         data_process_crashes: data processes that ended without a last message.
+        adopted: migrations taken over from the agent before this one.
         announcements: migrations that the hook announced.
         postcopy_failed: times that libvirt said of a guest here that its postcopy broke off.
         duration_s: sum over ended migrations, by role.
@@ -129,6 +130,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     channels_lost: int = 0
     link_losses: int = 0
     data_process_crashes: int = 0
+    adopted: int = 0
     announcements: int = 0
     postcopy_failed: int = 0
     predictions: dict[str, int] = {}

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -58,39 +59,70 @@ RESTART_S_MAX: Final = 30.0
 
 
 class DataProcess:
-    """One data process.
+    """One data process, started by this agent or by the one before it.
 
     Attributes:
         pid: its process id.
         ready: done when it said `WorkerReady`; failed with SessionError when it ended before.
-        exited: done with its exit code (negative: the signal) when it is gone.
+        exited: done with its exit code (negative: the signal; None: not known, for it is no child) when it is gone.
         on_message: called with each message after `WorkerReady`.
         on_returned: called with the sockets of a connection that it gives back.
+
+    Args:
+        control: this end of the socket between both; owned from now on.
+        pid: of the process.
+        child: it, where this agent started it.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, control: socket.socket, pid: int, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._child = child
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._socket = control
+        self._socket.setblocking(False)
+        self._outbox: deque[tuple[bytes, list[socket.socket]]] = deque()
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self.exited: asyncio.Future[int | None] = self._loop.create_future()
+        self.on_message: Callable[[FromWorker], None] = _ignore
+        self.on_returned: Callable[[list[socket.socket]], None] = _close
+        if child is None:
+            self.ready.set_result(None)
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._loop.add_reader(self._socket, self._receive)
+
+    @classmethod
+    def start(cls, command: Sequence[str] = COMMAND, runtime_directory: Path | None = None) -> "DataProcess":
+        """Start one.
+
+        Args:
+            command: how.
+            runtime_directory: where it looks for the next agent if this one goes; None: it ends with this one.
+
+        Raises:
+            OSError: the system starts no more processes.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        where = [str(runtime_directory)] if runtime_directory else []
         with theirs:
-            os.set_inheritable(theirs.fileno(), True)
             try:
-                self._process = subprocess.Popen(  # waited for by its pidfd
-                    [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                child = subprocess.Popen(
+                    [*command, str(theirs.fileno()), *where], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
                 )
             except OSError:
                 ours.close()
                 raise
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self._socket = ours
-        self._socket.setblocking(False)
-        self._outbox: deque[tuple[bytes, list[socket.socket]]] = deque()
-        self.ready: asyncio.Future[None] = self._loop.create_future()
-        self.exited: asyncio.Future[int] = self._loop.create_future()
-        self.on_message: Callable[[FromWorker], None] = _ignore
-        self.on_returned: Callable[[list[socket.socket]], None] = _close
-        self._loop.add_reader(self._pidfd, self._reap)
-        self._loop.add_reader(self._socket, self._receive)
+        return cls(ours, child.pid, child)
+
+    def leave(self) -> None:
+        """Let it go on alone: one that carries a migration waits for the next agent, a spare ends."""
+        if self.exited.done():
+            return
+        self._let_go()
+        self.exited.set_result(None)
+        if not self.ready.done():
+            self.ready.set_exception(SessionError("the agent is stopping"))
+            self.ready.exception()
 
     def send(self, message: ToWorker, sockets: Sequence[socket.socket] = ()) -> None:
         """Send a message with descriptors; the sockets are closed here once they are handed over.
@@ -117,7 +149,7 @@ class DataProcess:
         if not self.exited.done():
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    async def wait(self, timeout_s: float) -> int:
+    async def wait(self, timeout_s: float) -> int | None:
         """Wait for its end and return its exit code; after `timeout_s` it is killed."""
         done, _ = await asyncio.wait([self.exited], timeout=timeout_s)
         if not done:
@@ -176,18 +208,21 @@ class DataProcess:
     def _reap(self) -> None:
         """Its pidfd is readable: it ended. What it still said comes first."""
         self._receive_rest()
-        code = self._process.wait()
+        code = self._child.wait() if self._child is not None else None
+        self._let_go()
+        if not self.ready.done():
+            self.ready.set_exception(SessionError(f"data process ended before it was ready, exit code {code}"))
+            self.ready.exception()  # a spare that nobody waits for must not warn
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    def _let_go(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._drop_outbox()
         self._socket.close()
-        if not self.ready.done():
-            self.ready.set_exception(SessionError(f"data process ended before it was ready, exit code {code}"))
-            self.ready.exception()  # a spare that nobody waits for must not warn
-        if not self.exited.done():
-            self.exited.set_result(code)
 
     def _receive_rest(self) -> None:
         while True:
@@ -216,6 +251,7 @@ class DataProcessPool:
         command: how to start one.
         on_change: called when `ready` may have changed.
         count: how many wait.
+        runtime_directory: where they look for the next agent; None: they end with this one.
     """
 
     def __init__(
@@ -223,8 +259,10 @@ class DataProcessPool:
         command: Sequence[str] = COMMAND,
         on_change: Callable[[], None] = lambda: None,
         count: int = SPARES,
+        runtime_directory: Path | None = None,
     ) -> None:
         self._command = command
+        self._runtime_directory = runtime_directory
         self._on_change = on_change
         self._count = count
         self._waiting: list[DataProcess] = []
@@ -253,7 +291,7 @@ class DataProcessPool:
         if self._closed or len(self._waiting) >= self._count or not all(map(_is_warm, self._waiting)):
             return
         try:
-            spare = DataProcess(self._command)
+            spare = DataProcess.start(self._command, self._runtime_directory)
         except OSError as error:
             self._failed(f"cannot start a data process: {error}")
             return

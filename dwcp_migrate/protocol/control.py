@@ -130,6 +130,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes: page cache that the source would keep.
         channels_max: channels that it would open.
         permit: what the fleet, or the source alone, says of this migration; None from one that knows no domain.
+        outlives: the source's data process outlives its agent: while that is away the migration goes on.
     """
 
     versions: _Versions
@@ -141,6 +142,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: Annotated[int, Meta(ge=0)]
     channels_max: Annotated[int, Meta(ge=1, le=512)]
     permit: Permit | None = None
+    outlives: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +155,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         candidates: domains announced at the destination, one of which this is; empty when none had to be.
         agreed: `fleet`, `certificate` or `point-to-point`; empty when nothing was agreed on.
         remark: what the destination noticed about the permit and let pass: clocks or names that differ.
+        outlives: as in `Open`, of the destination.
     """
 
     version: int
@@ -161,6 +164,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     candidates: _Domains = ()
     agreed: _Text = ""
     remark: _Text = ""
+    outlives: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Messages between the agent and its data processes.
+"""Protocol between the agent and its data processes: messages, and where they find each other.
 
 Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one datagram: msgpack, at most
 `MESSAGE_BYTES_MAX`, with file descriptors beside it (SCM_RIGHTS) where the message says so.
@@ -10,14 +10,31 @@ Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one d
     AddChannel      + 1 fd (destination)
     SetRate                                           WorkerProgress         counters, every PROGRESS_S
     Abort                                          Finished         the session is over
-    (half-close, the answer to Finished)           Returned + fds   a connection that came too late; then it exits
+    Noted, half-close                              Returned + fds   a connection that came too late; then it exits
 
-The agent's death ends the data process (PR_SET_PDEATHSIG): the migration fails as a broken TCP connection does.
+A data process outlives its agent. It connects to the next one at `RENDEZVOUS_SOCKET` in the runtime directory, with
+`Reunited`; the agent answers `Adopted`, hears again what its predecessor had not heard, and all goes on as above. A
+session that ends while there is no agent leaves a `Farewell` in the runtime directory for the next one.
+
+An agent may be newer than the data process that comes to it, never older: `Reunited` says which version of these
+messages it knows, fields are added with defaults, and unknown fields are ignored.
 """
 
 from typing import Final
 
 import msgspec
+
+WORKER_VERSION: Final = 1
+"""Of these messages."""
+
+RENDEZVOUS_SOCKET: Final = "sessions.sock"
+"""Where data processes find the next agent, in the runtime directory."""
+
+SESSIONS_DIRECTORY: Final = "sessions"
+"""What is kept of running migrations for the next agent, in the runtime directory."""
+
+FAREWELL_SUFFIX: Final = ".ended"
+LOCK_SUFFIX: Final = ".lock"
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 PROGRESS_S: Final = 0.5
@@ -90,9 +107,11 @@ class StartRelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Pass connections through byte for byte: no agent at the destination, or not wanted.
 
     Attributes:
+        session_id: of the migration's record.
         reason: why, for the record.
     """
 
+    session_id: bytes = b""
     reason: str
 
 
@@ -107,9 +126,28 @@ class AddChannel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SetRate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Hold the channels' bulk, all together, to a rate on the wire; 0 for none. A source understands it."""
+    """Hold the channels' bulk, all together, to a rate on the wire; 0 for none. A source understands it.
+
+    Attributes:
+        alone_bytes_per_s: the rate for a source whose agent is gone for a while: nobody shares the link out any more.
+    """
 
     bytes_per_s: float
+    alone_bytes_per_s: float = 0.0
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """I am the next agent, and this migration is yours and mine.
+
+    Attributes:
+        heard: serial of the last `Happened` that is in the record already; later ones are to be told again.
+    """
+
+    heard: int
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """`Finished` was heard: the process may exit once the half-close follows."""
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -132,12 +170,16 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         connection: which of QEMU's connections, -1 for the session as a whole.
         detail: for people.
         number: a value that belongs to the event: an iteration, a byte count, a channel count.
+        at: when, in seconds since the epoch; 0 from a process that does not say so.
+        serial: 1, 2, 3 ... in each data process; 0 where it is not counted.
     """
 
     event: str
     connection: int = -1
     detail: str = ""
     number: int = 0
+    at: float = 0.0
+    serial: int = 0
 
 
 EVENTS: Final = frozenset(
@@ -228,12 +270,43 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     connection: int
 
 
-ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | SetRate | Abort
-FromWorker = WorkerReady | Happened | WorkerProgress | Finished | Returned
+class Reunited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """I carry a migration of your predecessor's.
+
+    Attributes:
+        version: of these messages that it knows.
+        pid: of this process.
+        kind: `source`, `destination` or `relay`.
+        connections: of QEMU's, so far; the next one gets this number.
+        counters: totals so far.
+    """
+
+    version: int
+    pid: int
+    session_id: bytes
+    kind: str
+    connections: int
+    counters: MigrationCounters
+
+
+class Farewell(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session that ended while there was no agent leaves in a file.
+
+    Attributes:
+        events: all that are still known, oldest first.
+    """
+
+    finished: Finished
+    events: tuple[Happened, ...]
+
+
+ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | SetRate | Abort | Adopted | Noted
+FromWorker = WorkerReady | Happened | WorkerProgress | Finished | Returned | Reunited
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
+_farewell = msgspec.msgpack.Decoder(Farewell)
 
 
 def encode(message: ToWorker | FromWorker) -> bytes:
@@ -258,3 +331,14 @@ def decode_from_worker(data: bytes) -> FromWorker:
     """Read a data process's message. Raises msgspec.ValidationError or DecodeError on anything else."""
     message: FromWorker = _from_worker.decode(data)
     return message
+
+
+def encode_farewell(farewell: Farewell) -> bytes:
+    """Serialise what is left in a file."""
+    return _encoder.encode(farewell)
+
+
+def decode_farewell(data: bytes) -> Farewell:
+    """Read it. Raises msgspec.ValidationError or DecodeError on anything else."""
+    farewell: Farewell = _farewell.decode(data)
+    return farewell

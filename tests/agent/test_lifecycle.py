@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from dwcp_migrate.api.schema import AgentStatus
 from dwcp_migrate.dataplane.process_pool import SPARES
-from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset, receive_all
+from dwcp_migrate.dataplane.worker import LINGER_S
+from tests.agent.hosts import DESTINATION_ADDRESS, WAIT_S, Host, announce, echoing, exchange, is_reset, receive_all
 
 Hosts = tuple[Host, Host]
 
@@ -30,56 +32,146 @@ def test_a_killed_agent_leaves_no_redirect_and_migrations_run_plain(hosts: Hosts
         _gone(pid)
 
 
-def test_a_qemu_that_only_waits_hears_of_an_agent_that_was_killed(hosts: Hosts) -> None:
+@contextlib.contextmanager
+def under_way(hosts: Hosts) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection between both, accelerated, with its first bytes across; yields its ends."""
     source, destination = hosts
     for host in hosts:
         host.spawn()
     for host in hosts:
         host.ready()
-    listener = destination.listen()
-    waiting = source.connect(DESTINATION_ADDRESS)
-    arrived, _ = listener.accept()
-    waiting.sendall(b"stream")
-    arrived.settimeout(20)
-    assert arrived.recv(6, socket.MSG_WAITALL) == b"stream"
-    workers = source.descendants()
+    with destination.listen() as listener, source.connect(DESTINATION_ADDRESS) as ours:
+        theirs, _ = listener.accept()
+        with theirs:
+            theirs.settimeout(WAIT_S)
+            ours.settimeout(WAIT_S)
+            ours.sendall(b"first")
+            assert theirs.recv(5, socket.MSG_WAITALL) == b"first"
+            yield ours, theirs
+
+
+def goes_on(ours: socket.socket, theirs: socket.socket) -> None:
+    """Bytes cross both ways."""
+    ours.sendall(b"request")
+    assert theirs.recv(7, socket.MSG_WAITALL) == b"request"
+    theirs.sendall(b"answer")
+    assert ours.recv(6, socket.MSG_WAITALL) == b"answer"
+
+
+def end(ours: socket.socket, theirs: socket.socket) -> None:
+    """The connection ends in order."""
+    for sock in (ours, theirs):
+        sock.shutdown(socket.SHUT_WR)
+    assert (receive_all(theirs), receive_all(ours)) == (b"", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_migration_goes_on_without_its_agent_and_the_next_one_adopts_it(
+    hosts: Hosts, side: str, number: signal.Signals
+) -> None:
+    host = hosts[0] if side == "source" else hosts[1]
+    with under_way(hosts) as (ours, theirs):
+        (before,) = host.status().migrations
+        host.stop(number)
+        goes_on(ours, theirs)
+        host.start()
+        (after,) = host.status().migrations
+        assert (after.id, after.started_at, after.peer) == (before.id, before.started_at, before.peer)
+        assert host.status().totals.adopted == 1
+        goes_on(ours, theirs)
+        end(ours, theirs)
+    for each in hosts:
+        each.wait(lambda status: status.migrations == [])
+        (record,) = each.history()
+        assert (record.id, record.result) == (before.id, "completed")
+        opened = [event.serial for event in record.events if event.event == "connection-opened"]
+        assert len(opened) == 1
+        assert record.counters.raw_bytes == len(b"firstrequestrequest")
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_migration_that_ends_without_an_agent_is_recorded_by_the_next_one(hosts: Hosts, side: str) -> None:
+    host = hosts[0] if side == "source" else hosts[1]
+    with under_way(hosts) as (ours, theirs):
+        workers = host.descendants()
+        host.stop(signal.SIGKILL)
+        goes_on(ours, theirs)
+        end(ours, theirs)
+        for pid in workers:
+            _gone(pid, LINGER_S + 20)
+    host.start()
+    host.wait(lambda status: status.migrations == [])
+    (record,) = host.history()
+    assert record.result == "completed"
+    assert record.counters.raw_bytes == len(b"firstrequest")
+    assert list((host.directory / "run" / "sessions").iterdir()) == []
+
+
+def test_a_migration_whose_data_process_died_without_an_agent_is_recorded_once_as_failed(hosts: Hosts) -> None:
+    source, _ = hosts
+    with under_way(hosts) as (ours, theirs):
+        carrying = min(source.descendants())
+        source.stop(signal.SIGKILL)
+        os.kill(carrying, signal.SIGKILL)
+        receive_all(ours, or_reset=True)
+        theirs.close()
+    source.start()
+    (record,) = source.ended()
+    assert record.result == "failed"
+    assert "while there was no agent" in record.reason
     source.stop(signal.SIGKILL)
-    receive_all(waiting, or_reset=True)
-    for pid in workers:
-        _gone(pid)
-    assert source.namespace.run("nft", "list", "ruleset") == ""
-    for sock in (waiting, arrived, listener):
-        sock.close()
+    source.start()
+    assert [found.id for found in source.history()] == [record.id]
 
 
-def _gone(pid: int) -> None:
+def test_a_migration_that_passes_through_goes_on_without_its_agent_too(hosts: Hosts) -> None:
+    source, destination = hosts
+    source.start()
+    with echoing(destination.listen()), source.connect(DESTINATION_ADDRESS) as sock:
+        sock.sendall(b"first")
+        assert sock.recv(5, socket.MSG_WAITALL) == b"first"
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            source.stop(number)
+            sock.sendall(b"more")
+            assert sock.recv(4, socket.MSG_WAITALL) == b"more"
+            source.start()
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_all(sock) == b""
+    source.wait(lambda status: status.migrations == [])
+    (record,) = source.history()
+    assert (record.result, record.passthrough_reason) == ("completed", "unreachable")
+    assert [event.event for event in record.events].count("adopted") == 2
+
+
+def test_a_connection_that_comes_after_an_adoption_belongs_to_the_same_migration(hosts: Hosts) -> None:
+    source, destination = hosts
+    for host in hosts:
+        host.spawn()
+    for host in hosts:
+        host.ready()
+    with echoing(destination.listen()), source.connect(DESTINATION_ADDRESS) as first:
+        first.sendall(b"first")
+        assert first.recv(5, socket.MSG_WAITALL) == b"first"
+        source.stop(signal.SIGKILL)
+        source.start()
+        assert exchange(source.connect(DESTINATION_ADDRESS), b"second") == b"second"
+        first.shutdown(socket.SHUT_WR)
+        assert receive_all(first) == b""
+    for host in hosts:
+        host.wait(lambda status: status.migrations == [])
+        (record,) = host.history()
+        assert sum(event.event == "connection-opened" for event in record.events) == 2
+
+
+def _gone(pid: int, timeout_s: float = 10.0) -> None:
     """Wait until a process that is not our child is gone."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    assert select.select([pidfd], [], [], 10)[0], f"{pid} lives on"
+    assert select.select([pidfd], [], [], timeout_s)[0], f"{pid} lives on"
     os.close(pidfd)
-
-
-def test_an_agent_that_is_told_to_stop_lets_the_migration_end_first(hosts: Hosts) -> None:
-    source, destination = hosts
-    source.start()
-    with echoing(destination.listen()):
-        sock = source.connect(DESTINATION_ADDRESS)
-        sock.sendall(b"first")
-        assert sock.recv(5) == b"first"
-        assert source.agent is not None
-        source.agent.send_signal(signal.SIGTERM)
-        source.wait(lambda status: status.state == "stopping")
-        assert source.status().intercept.rules == []
-        sock.sendall(b"last")
-        assert sock.recv(4) == b"last"
-        sock.close()
-        assert source.agent.wait(timeout=30) == 0
-        source.agent = None
-        assert exchange(source.connect(DESTINATION_ADDRESS), b"plain") == b"plain"
-    assert b'"result":"completed"' in (source.directory / "state" / "history.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])

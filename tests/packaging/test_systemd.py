@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dwcp_migrate.agent.daemon import STOP_S_MAX
 from dwcp_migrate.config import Config
+from dwcp_migrate.dataplane.worker import OOM_SCORE_ADJUST
 from dwcp_migrate.transport.io.io_thread import CARRIER_NICE
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
@@ -54,8 +55,24 @@ def test_the_link_thread_may_raise_itself_as_far_as_it_wants_and_no_further() ->
     assert service["SystemCallFilter"][-1] == "setpriority"
 
 
-def test_a_drain_fits_into_the_time_to_stop() -> None:
+def test_what_a_stop_waits_for_fits_into_the_time_to_stop() -> None:
     assert int(section("Service")["TimeoutStopSec"][0]) > STOP_S_MAX
+
+
+def test_a_stop_leaves_data_processes_and_their_way_back() -> None:
+    service = section("Service")
+    assert service["KillMode"] == ["process"]
+    assert service["RuntimeDirectoryPreserve"] == ["yes"]
+
+
+def test_the_kernel_takes_every_process_of_ours_before_a_guest() -> None:
+    service = section("Service")
+    assert 0 < int(service["OOMScoreAdjust"][0]) < OOM_SCORE_ADJUST
+    assert int(service["CPUWeight"][0]) < 100 > int(service["IOWeight"][0])
+
+
+def test_no_number_of_failed_starts_keeps_it_down() -> None:
+    assert section("Unit")["StartLimitIntervalSec"] == ["0"]
 
 
 def test_its_directories_are_those_of_the_configuration() -> None:

@@ -264,6 +264,10 @@ class CertificateIssuer:
         """Whether a migration runs on a certificate."""
         return identity in self._running
 
+    def domain(self, identity: str) -> str:
+        """The domain on whose certificate a migration runs; empty where it runs on none."""
+        return self._running.get(identity, "")
+
     def _is_running(self, uuid: str) -> bool:
         return uuid in self._running.values()
 

@@ -23,6 +23,7 @@ from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.engine_choice import EngineName
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.tracking.running_store import SessionFacts
 from dwcp_migrate.api.migration import Result
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig, same_name
@@ -329,6 +330,24 @@ class MigrationAuthorizer:
     async def settle(self, runs: Callable[[str], Awaitable[bool | None]]) -> None:
         """Make up for what could not be recorded of migrations that ended; see `CertificateIssuer.settle`."""
         await self._certifying.settle(runs)
+
+    def facts(self, identity: str, facts: SessionFacts) -> SessionFacts:
+        """Add what was agreed on to what is kept for the next agent."""
+        return replace(
+            facts,
+            token=self.carried.get(identity, 0),
+            ticket_uuid=self._domains.get(identity, ""),
+            certified_uuid=self._certifying.domain(identity),
+        )
+
+    def adopt(self, identity: str, facts: SessionFacts) -> None:
+        """Take over what the agent before this one had agreed on."""
+        if facts.token:
+            self.carried[identity] = facts.token
+        if facts.ticket_uuid:
+            self._domains[identity] = facts.ticket_uuid
+        if facts.certified_uuid:
+            self._certifying.begin(identity, facts.certified_uuid)
 
     def forget(self, identity: str) -> None:
         """A migration that was agreed on did not begin."""

@@ -111,6 +111,7 @@ def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
         "link_losses_total": {(): totals.link_losses},
         "data_process_crashes_total": {(): totals.data_process_crashes},
         "postcopy_failed_total": {(): totals.postcopy_failed},
+        "adopted_total": {(): totals.adopted},
         "predictions_total": {(where,): totals.predictions.get(where, 0) for where in ("inside", "outside")},
         "prediction_error_ratio_sum": {(): totals.prediction_error},
         "prediction_error_ratio_count": {(): sum(totals.predictions.values())},

@@ -1,7 +1,9 @@
 """Outgoing and incoming migrations: admission, data processes, liveness of the peer.
 
 Modules:
+    adoption: takes over migrations that the agent before this one left running
     data_process: handle of a data process at work on one migration
+    dispatcher: all outgoing migrations, by the address and port that their connections dial
     incoming: the destination side: admission and sessions
     local_relay: relay on threads of the agent, where no data process is to be had
     onward: the onward connection of a migration that passes through

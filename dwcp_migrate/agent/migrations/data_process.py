@@ -15,7 +15,7 @@ from dwcp_migrate.api.migration import MigrationEvent, finished, happened, note,
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.protocol.worker import Abort, Finished, FromWorker, Happened, ToWorker, WorkerProgress
+from dwcp_migrate.protocol.worker import Abort, Finished, FromWorker, Happened, Noted, ToWorker, WorkerProgress
 
 EXIT_S_MAX: Final = 10.0
 """From its last message to its end; then it is killed."""
@@ -23,13 +23,15 @@ EXIT_S_MAX: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A data process that ended without a last message."""
+    """A data process that ended without a last message; `code` is None where it was no child of this agent."""
 
-    code: int
+    code: int | None
 
     @property
     def reason(self) -> str:
         """For the record."""
+        if self.code is None:
+            return "the data process ended without a word"
         how = f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
         return f"the data process crashed ({how})"
 
@@ -62,6 +64,11 @@ class DataProcessHandle:
         """The data process."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """It has neither said its last message nor ended."""
+        return not self._finished.done() and not self._process.exited.done()
+
     def send(self, message: ToWorker, sockets: Sequence[socket] = ()) -> None:
         """Hand over a message and sockets; if it is gone the sockets are closed, and `ended` tells why."""
         try:
@@ -81,6 +88,10 @@ class DataProcessHandle:
     def kill(self) -> None:
         """End it now."""
         self._process.kill()
+
+    def leave(self) -> None:
+        """Let it go on without this agent."""
+        self._process.leave()
 
     def _take(self, message: FromWorker) -> None:
         match message:
@@ -117,8 +128,10 @@ class DataProcessHandle:
         if not self._finished.done():
             return Crash(exited.result())
         message = self._finished.result()
-        self._process.finish_sending()
         self._ledger.change(self.identity, lambda record: finished(record, message))
+        self._ledger.is_over(self.identity)
+        self.send(Noted())
+        self._process.finish_sending()
         return message
 
     def _take_back(self, sockets: list[socket]) -> None:

@@ -20,9 +20,11 @@ from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.reach import reach, ways
 from dwcp_migrate.agent.peers.server import refused
+from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
 from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import DwcpError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcement
 from dwcp_migrate.logs import get_logger
@@ -69,6 +71,7 @@ class _Session:
     announced: str
     began_at: float
     carriage: DataProcessHandle | None = None
+    outlives: bool = False
     has_channel: bool = False
     word: Close | None = None
     is_withdrawn: bool = False
@@ -126,11 +129,39 @@ class Incoming:
         self._sessions: dict[bytes, _Session] = {}
         self._words: dict[bytes, asyncio.Event] = {}
 
-    def kill(self) -> None:
-        """End every data process now."""
-        for session in self._sessions.values():
-            if session.carriage is not None:
-                session.carriage.kill()
+    @property
+    def carried(self) -> int:
+        """Sessions that have a data process that runs."""
+        return sum(session.carriage is not None and session.carriage.is_running for session in self._sessions.values())
+
+    def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
+        """Take over a session whose data process runs."""
+        record = kept.record
+        session_id = bytes.fromhex(record.id)
+        carriage = DataProcessHandle(record.id, process, self._runtime.ledger)
+        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, kept.facts.peer_outlives)
+        session.has_channel = record.counters.wire_bytes > 0
+        self._take_over(kept, session)
+        self._runtime.migrations.begin(self._run(session_id, session, carriage))
+
+    def conclude(self, kept: KeptMigration, reason: str) -> None:
+        """End a session whose data process is no more; `reason` is why it failed, empty where its record knows."""
+        session = _Session(self._peer_of(kept), "", steady_clock())
+        self._take_over(kept, session)
+        self._runtime.migrations.begin(self._end(bytes.fromhex(kept.record.id), session, reason))
+
+    def _peer_of(self, kept: KeptMigration) -> PeerConfig:
+        """The peer of a session taken over; one that the configuration no longer names cannot be asked anything."""
+        name = kept.record.peer
+        return self._runtime.directory.by_name(name) or PeerConfig(name=name, addresses=[])
+
+    def _take_over(self, kept: KeptMigration, session: _Session) -> None:
+        record = kept.record
+        session_id = bytes.fromhex(record.id)
+        self._sessions[session_id] = session
+        self._words[session_id] = asyncio.Event()
+        self._runtime.domains.follow(record.id, "destination", kept.facts.candidates)
+        self._runtime.domains.tell(record.id, record.uuid, record.domain)
 
     async def answer(self, peer: PeerConfig, request: Request) -> Message:
         """Answer a peer's request."""
@@ -163,7 +194,10 @@ class Incoming:
 
     def _carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         session = self._sessions.get(session_id)
-        return (session is not None and session.peer.name == peer.name) or self._outgoing.carries(peer, session_id)
+        if session is not None and session.peer.name == peer.name:
+            return True
+        taken_over = self._runtime.ledger.get(session_id.hex())  # its data process has not come back yet
+        return self._outgoing.carries(peer, session_id) or (taken_over is not None and taken_over.peer == peer.name)
 
     def _objection(self, request: Open) -> str:
         """The code of a refusal that needs no announcement; empty when there is none."""
@@ -201,7 +235,8 @@ class Incoming:
         if code:
             self._permits.forget(request.session_id.hex())
             return refused(code, required=bool(judged.code) and self._permits.requires(peer))
-        session = self._sessions[request.session_id] = _Session(peer, announced, now)
+        session = _Session(peer, announced, now, outlives=request.outlives)
+        self._sessions[request.session_id] = session
         try:
             process = await runtime.spares.take()
         except SessionError as error:
@@ -221,6 +256,7 @@ class Incoming:
             candidates=names,
             agreed=judged.agreed,
             remark=judged.remark[:REMARK_CHARACTERS_MAX],
+            outlives=True,
         )
 
     async def _expected(self, request: Expect) -> Expected:
@@ -278,6 +314,8 @@ class Incoming:
                 started_at=wall_clock(),
             )
         )
+        facts = SessionFacts(candidates=names, peer_outlives=request.outlives)
+        runtime.ledger.learn(carriage.identity, self._permits.facts(carriage.identity, facts))
         runtime.domains.follow(carriage.identity, "destination", names)
         carriage.send(
             StartDestination(
@@ -314,9 +352,14 @@ class Incoming:
 
         timer = asyncio.get_running_loop().call_later(FIRST_CHANNEL_S_MAX, expire)
         vigil = self._keep_vigil(session, session_id, carriage)
-        outcome = await carriage.finish()
-        vigil.cancel()
-        timer.cancel()
+        try:
+            outcome = await carriage.finish()
+        except asyncio.CancelledError:
+            carriage.leave()
+            raise
+        finally:
+            vigil.cancel()
+            timer.cancel()
         reason = ""
         if isinstance(outcome, Crash):
             runtime.ledger.count_one("data_process_crashes")
@@ -327,12 +370,18 @@ class Incoming:
         if session.is_withdrawn:
             self._withdraw(session_id, session, carriage.identity)
             return
-        verdict = await runtime.domains.verdict(carriage.identity)
+        await self._end(session_id, session, reason)
+
+    async def _end(self, session_id: bytes, session: _Session, reason: str) -> None:
+        """Close the record with what libvirt and the source say."""
+        runtime = self._runtime
+        identity = session_id.hex()
+        verdict = await runtime.domains.verdict(identity)
         result = verdict.result or await self._source_word(session_id, session)
-        record = runtime.ledger.get(carriage.identity)
+        record = runtime.ledger.get(identity)
         del self._sessions[session_id], self._words[session_id]
         runtime.announcements.ended(session.announced, steady_clock())
-        runtime.domains.forget(carriage.identity)
+        runtime.domains.forget(identity)
         if record is None:
             return
         if result and record.uuid:
@@ -357,7 +406,7 @@ class Incoming:
 
     def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
-        vigil = PeerLivenessMonitor(runtime, session.peer, "", session_id, carriage.abort)
+        vigil = PeerLivenessMonitor(runtime, session.peer, "", session_id, session.outlives, carriage.abort)
         return asyncio.get_running_loop().create_task(vigil.keep())
 
     async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:

@@ -42,8 +42,8 @@ class LocalRelay:
         self._session.abort(reason)
         self._look()
 
-    def kill(self) -> None:
-        """Reset every connection: the agent ends."""
+    def leave(self) -> None:
+        """Reset every connection: the agent ends, and these end with it."""
         self.abort("the agent ended")
 
     async def finish(self) -> Finished:

@@ -27,9 +27,11 @@ from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import reach, ways
+from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Opened
@@ -81,74 +83,6 @@ def _reset_both(connection: Connection) -> None:
             reset(sock)
 
 
-class Outgoing:
-    """All migrations that leave this host through the agent."""
-
-    def __init__(self, runtime: Runtime, permits: MigrationAuthorizer) -> None:
-        self._runtime = runtime
-        self._permits = permits
-        self._live: dict[tuple[str, int], OutgoingMigration] = {}
-
-    def accepted(
-        self, sock: socket.socket, address: str, port: int, peer: PeerConfig | None, *, foreign: bool = False
-    ) -> None:
-        """Take a connection that was opened to `address:port`; owned from now on.
-
-        Args:
-            sock: the connection.
-            address: of its destination, with `port`.
-            port: of it.
-            peer: who has the address.
-            foreign: a service opened it that migrates no guest. It is relayed, whatever the fleet asks of migrations.
-        """
-        self._dispatch((sock, None), (address, port), None if foreign else peer, FOREIGN if foreign else "")
-
-    def _dispatch(self, connection: Connection, key: tuple[str, int], peer: PeerConfig | None, again: str = "") -> None:
-        migration = self._live.get(key)
-        if migration is None:
-            migration = OutgoingMigration(self._runtime, self._permits, key, peer, again)
-            self._live[key] = migration
-            self._runtime.migrations.begin(self._run(migration))
-        migration.add(connection)
-
-    async def _run(self, migration: "OutgoingMigration") -> None:
-        try:
-            late = await migration.run()
-        finally:
-            del self._live[migration.key]
-        for connection in late:  # they came for the next migration to the same port
-            again = migration.passthrough if connection[1] else ""  # that one has reached its QEMU already
-            self._dispatch(connection, migration.key, migration.peer, again)
-        await migration.settle()
-
-    def closed(self, peer: PeerConfig, word: Close) -> bool:
-        """The peer's agent says that its side is over; True if that is a migration which runs here."""
-        for migration in self._live.values():
-            if migration.session_id == word.session_id and migration.peer is not None:
-                if migration.peer.name == peer.name:
-                    migration.abort(f"the destination ended it: {word.reason}")
-                return True
-        return False
-
-    def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
-        """Whether a migration to that peer runs here under this session id."""
-        return any(
-            migration.session_id == session_id and migration.peer is not None and migration.peer.name == peer.name
-            for migration in self._live.values()
-        )
-
-    def pace(self, identity: str, bytes_per_s: float) -> None:
-        """Hold a migration's channels to a rate, 0 for none; one that is gone is none."""
-        for migration in self._live.values():
-            if migration.session_id.hex() == identity:
-                migration.pace(bytes_per_s)
-
-    def kill(self) -> None:
-        """End every data process now."""
-        for migration in self._live.values():
-            migration.kill()
-
-
 class OutgoingMigration:
     """One migration from its first connection to its record's end.
 
@@ -158,34 +92,42 @@ class OutgoingMigration:
         key: address and port.
         peer: who owns the address.
         again: why the migration before to the same port passed through, if this one has to do so too.
+        record: of the agent before this one, where it is taken over.
     """
 
     def __init__(
-        self, runtime: Runtime, permits: MigrationAuthorizer, key: tuple[str, int], peer: PeerConfig | None, again: str
+        self,
+        runtime: Runtime,
+        permits: MigrationAuthorizer,
+        key: tuple[str, int],
+        peer: PeerConfig | None,
+        again: str,
+        record: Migration | None = None,
     ) -> None:
         self._permits = permits
         self.key = key
         self.peer = peer
         self.passthrough = again
-        self.session_id = os.urandom(SESSION_ID_BYTES)
+        self.session_id = bytes.fromhex(record.id) if record else os.urandom(SESSION_ID_BYTES)
         self._runtime = runtime
         self._id = self.session_id.hex()
         self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
         self._carriage: DataProcessHandle | LocalRelay | None = None
         self._reason = ""
-        self._accelerated = False
+        self._accelerated = self._is_fed = False
         self._candidates: tuple[DomainName, ...] = ()
         self._onward_address = self._link_address = key[0]
-        runtime.ledger.put(
-            Migration(
-                id=self._id,
-                role="source",
-                peer=peer.name if peer else "",
-                address=key[0],
-                port=key[1],
-                started_at=wall_clock(),
+        if record is None:
+            runtime.ledger.put(
+                Migration(
+                    id=self._id,
+                    role="source",
+                    peer=peer.name if peer else "",
+                    address=key[0],
+                    port=key[1],
+                    started_at=wall_clock(),
+                )
             )
-        )
 
     def add(self, connection: Connection) -> None:
         """Queue a connection in the order of acceptance; beyond `CONNECTIONS_MAX` it is reset."""
@@ -203,17 +145,19 @@ class OutgoingMigration:
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
         if isinstance(self._carriage, DataProcessHandle) and self._accelerated:
-            self._carriage.send(SetRate(bytes_per_s=bytes_per_s))
+            alone = self._runtime.config.bandwidth.link_bytes_per_s_max
+            self._carriage.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
 
-    def kill(self) -> None:
-        """End its data process now."""
-        if self._carriage is not None:
-            self._carriage.kill()
+    @property
+    def is_carried(self) -> bool:
+        """It has a data process that runs and gets its connections."""
+        return self._is_fed and isinstance(self._carriage, DataProcessHandle) and self._carriage.is_running
 
     async def run(self) -> list[Connection]:
         """Carry it to its end; returns connections that came too late to belong to it."""
         try:
             opened = await self._ask()
+            self._learn(opened)
             feed = (await self._start_source(opened) if opened else None) or await self._start_relay()
         except SessionError as error:
             self._reason = str(error)
@@ -222,23 +166,67 @@ class OutgoingMigration:
             return []
         if feed is None or self._carriage is None:
             return []
+        return await self._carried(self._carriage, feed)
+
+    async def resume(self, kept: KeptMigration, process: DataProcess, connections: int) -> list[Connection]:
+        """Carry on what the agent before this one began; see `run`."""
+        carriage = self._carriage = DataProcessHandle(self._id, process, self._runtime.ledger)
+        self._follow(kept)
+        feed = self._feed_source if self._accelerated else self._feed_relay
+        return await self._carried(carriage, asyncio.get_running_loop().create_task(feed(carriage, connections)))
+
+    async def conclude(self, kept: KeptMigration, reason: str) -> None:
+        """End the record of one that has no data process any more."""
+        self._follow(kept)
+        self._reason = reason
+        await self.settle()
+
+    def _follow(self, kept: KeptMigration) -> None:
+        record = kept.record
+        self._accelerated = not record.passthrough_reason
+        self._link_address = kept.facts.link_address or self._link_address
+        self._runtime.domains.follow(self._id, "source", kept.facts.candidates)
+        self._runtime.domains.tell(self._id, record.uuid, record.domain)
+
+    def _learn(self, opened: Opened | None) -> None:
+        """Keep for the next agent what it cannot know otherwise."""
+        facts = SessionFacts(link_address=self._link_address)
+        if opened is not None:
+            facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives)
+        self._runtime.ledger.learn(self._id, self._permits.facts(self._id, facts))
+
+    async def _carried(self, carriage: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
+        """Wait for its end; returns connections that came too late to belong to it."""
         vigil = self._keep_vigil()
-        outcome = await self._carriage.finish()
-        vigil.cancel()
-        feed.cancel()
+        self._is_fed = True
+        try:
+            outcome = await carriage.finish()
+        except asyncio.CancelledError:
+            carriage.leave()
+            raise
+        finally:
+            vigil.cancel()
+            feed.cancel()
         if isinstance(outcome, Crash):
             self._runtime.ledger.count_one("data_process_crashes")
             self._reason = outcome.reason
             log.error("data process crashed", migration=self._id, code=outcome.code)
-        await self._carriage.gone()
-        return [*self._carriage.returned, *self._waiting()]
+        await carriage.gone()
+        return [*carriage.returned, *self._waiting()]
 
     def _keep_vigil(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         if not self._accelerated or self.peer is None:
             return loop.create_future()
         return loop.create_task(
-            PeerLivenessMonitor(self._runtime, self.peer, self._link_address, self.session_id, self.abort).keep()
+            PeerLivenessMonitor(
+                self._runtime,
+                self.peer,
+                self._link_address,
+                self.session_id,
+                self._runtime.ledger.facts(self._id).peer_outlives,
+                self.abort,
+            ).keep()
         )
 
     def _waiting(self) -> list[Connection]:
@@ -305,6 +293,7 @@ class OutgoingMigration:
             cache_bytes=runtime.config.encoding.cache_bytes,
             channels_max=runtime.config.link.channels_max,
             permit=agreement.permit,
+            outlives=True,
         )
         try:
             opened = await runtime.control.ask(peer, link, request, Opened)
@@ -377,7 +366,7 @@ class OutgoingMigration:
             return None
         self._accelerated = True
         log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
-        return asyncio.get_running_loop().create_task(self._feed_source(carriage))
+        return asyncio.get_running_loop().create_task(self._feed_source(carriage, 0))
 
     async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
         """Carry it without the peer after all: nothing of QEMU's has been read yet."""
@@ -387,8 +376,7 @@ class OutgoingMigration:
             await control.ask(peer, self._link_address, word, Closed, control.connect_timeout_s)
         self._pass_through(code, message)
 
-    async def _feed_source(self, carriage: DataProcessHandle) -> None:
-        number = 0
+    async def _feed_source(self, carriage: DataProcessHandle, number: int) -> None:
         while True:
             sock, _ = await self._connections.get()
             carriage.send(AddConnection(connection=number), [sock])
@@ -405,7 +393,7 @@ class OutgoingMigration:
                 continue
             relay = self._carriage = await self._relay()
             relay.send(AddConnection(connection=0), pair)
-            return asyncio.get_running_loop().create_task(self._feed_relay(relay))
+            return asyncio.get_running_loop().create_task(self._feed_relay(relay, 1))
         return None
 
     async def _relay(self) -> DataProcessHandle | LocalRelay:
@@ -418,11 +406,10 @@ class OutgoingMigration:
             self._note("relayed-by-the-agent", str(error))
             log.warning("migration relayed by the agent itself", migration=self._id, why=str(error))
             return LocalRelay(self._id, runtime.ledger, held)
-        relay.send(StartRelay(reason=self.passthrough), held)
+        relay.send(StartRelay(session_id=self.session_id, reason=self.passthrough), held)
         return relay
 
-    async def _feed_relay(self, carriage: DataProcessHandle | LocalRelay) -> None:
-        number = 1
+    async def _feed_relay(self, carriage: DataProcessHandle | LocalRelay, number: int) -> None:
         while True:
             pair = await self._dial_onward(await self._connections.get())
             if pair is not None:

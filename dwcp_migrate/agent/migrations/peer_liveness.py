@@ -1,11 +1,12 @@
 """Failure detector for the peer of a migration all of whose channels are gone.
 
-The rule: a link that was cut is waited for, a peer that is gone is not. The peer's agent knows which; one that was
-started anew, or is not there although its host answers, has no data process any more: those die with their agent.
+The rule: a link that was cut is waited for, a peer that is gone is not. The peer's agent knows which. One that is not
+there although its host answers says something only of an agent before 0.2.0: their data processes died with them.
 
     no channel ── ask the peer's agent ── it carries the session, or nothing comes back: wait on (`link.loss_s_max`)
                                       ├── it knows no such session: gone
-                                      └── its host refuses connections for REFUSED_S_MAX: gone
+                                      └── its host refuses connections: wait on, or (before 0.2.0) after
+                                          REFUSED_S_MAX: gone
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class PeerLivenessMonitor:
         peer: whose agent is asked.
         address: at which it is asked first; empty for any.
         session_id: of the migration.
+        outlives: whether its data process outlives its agent.
         gone: called once, with the reason, when the other side cannot come back.
     """
 
@@ -46,6 +48,7 @@ class PeerLivenessMonitor:
     peer: PeerConfig
     address: str
     session_id: bytes
+    outlives: bool
     gone: Callable[[str], None]
 
     async def keep(self) -> None:
@@ -65,7 +68,7 @@ class PeerLivenessMonitor:
             now = steady_clock()
             refused_since = (refused_since or now) if answer is None else None
             silent_s = now - refused_since if refused_since is not None else 0.0
-            if answer is False or silent_s >= REFUSED_S_MAX:
+            if answer is False or (silent_s >= REFUSED_S_MAX and not self.outlives):
                 self._end("knows nothing of this migration" if answer is False else "is not running")
                 return
 

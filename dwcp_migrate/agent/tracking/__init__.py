@@ -6,5 +6,6 @@ Modules:
     history: ended migrations on disk
     outgoing_jobs: libvirt's outgoing migration jobs, and which of them no record follows
     registry: agent's books
+    running_store: running migrations as the next agent will find them
     uncaught: records of migrations that leave this host past the agent
 """

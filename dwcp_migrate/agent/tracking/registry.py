@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore, SessionFacts
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import AgentState, Totals, Update
 from dwcp_migrate.errors import NotFoundError
@@ -40,10 +41,14 @@ class MigrationRegistry:
     Args:
         history: where ended ones go.
         now: the clock, seconds since the epoch.
+        store: where running ones are kept for the next agent; None keeps none.
     """
 
-    def __init__(self, history: MigrationHistory, now: Callable[[], float]) -> None:
+    def __init__(self, history: MigrationHistory, now: Callable[[], float], store: RunningStore | None = None) -> None:
         self._history = history
+        self._store = store
+        self._facts: dict[str, SessionFacts] = {}
+        self._over: set[str] = set()
         self._now = now
         self._running: dict[str, Migration] = {}
         self._ended: Counter[str] = Counter()
@@ -99,8 +104,11 @@ class MigrationRegistry:
             self._running.pop(record.id, None)
             self._count_ended(record)
             self._history.append(record)
+            self._forget(record.id)
         else:
             self._running[record.id] = record
+            if before is None or _essence(before) != _essence(record):
+                self._keep(record)
         self._publish(Update(at=self._now(), state=self.state, migration=record))
         for observer in self._observers:
             observer(before, record)
@@ -108,7 +116,51 @@ class MigrationRegistry:
     def discard(self, identity: str) -> None:
         """Drop a running record of what did not become a migration; it is counted nowhere."""
         self._running.pop(identity, None)
+        self._forget(identity)
         self._publish(Update(at=self._now(), state=self.state))
+
+    def _forget(self, identity: str) -> None:
+        self._facts.pop(identity, None)
+        self._over.discard(identity)
+        if self._store is not None:
+            self._store.forget(identity)
+
+    def predecessors(self) -> list[KeptMigration]:
+        """Take over what the agent before this one left running, but for what it had just ended."""
+        if self._store is None:
+            return []
+        ended = {(record.id, record.role) for record in self.recent()}
+        found = []
+        for kept in self._store.load():
+            if (kept.record.id, kept.record.role) in ended:
+                self._store.forget(kept.record.id)
+                continue
+            self._facts[kept.record.id] = kept.facts
+            if kept.is_over:
+                self._over.add(kept.record.id)
+            self.put(kept.record)
+            found.append(kept)
+        return found
+
+    def facts(self, identity: str) -> SessionFacts:
+        """What is known of a running migration beside its record."""
+        return self._facts.get(identity, SessionFacts())
+
+    def learn(self, identity: str, facts: SessionFacts) -> None:
+        """Keep what is known of a running migration beside its record."""
+        self._facts[identity] = facts
+        if (record := self._running.get(identity)) is not None:
+            self._keep(record)
+
+    def is_over(self, identity: str) -> None:
+        """Keep that a migration's data process said its last message."""
+        self._over.add(identity)
+        if (record := self._running.get(identity)) is not None:
+            self._keep(record)
+
+    def _keep(self, record: Migration) -> None:
+        if self._store is not None:
+            self._store.save(KeptMigration(record=record, facts=self.facts(record.id), is_over=record.id in self._over))
 
     def change(self, identity: str, change: Callable[[Migration], Migration]) -> None:
         """Replace a running record by `change` of it; one that is gone stays gone."""
@@ -188,6 +240,12 @@ class MigrationRegistry:
                 queue.get_nowait()
             queue.put_nowait(None)
         self._subscribers.clear()
+
+
+def _essence(record: Migration) -> tuple[object, ...]:
+    """What of a running record the next agent must know; rates and counters come anew."""
+    last = record.events[-1] if record.events else None
+    return record.state, record.uuid, record.reason, record.passthrough_reason, record.expected, last
 
 
 def _add(numbers: Counter[str], maps: dict[str, Counter[str]], role: str, counters: MigrationCounters) -> None:

@@ -33,7 +33,8 @@ AGENT_THREADS: Final = 17
 """The loop, the planner's, Raft's, and what comes when it is needed: a snapshot's writer, those that wait for libvirt's
 answers (hypervisor.libvirt_events.THREADS)."""
 
-_ESTABLISHED: Final = "01"
+_UP: Final = frozenset({"01", "08"})
+"""Established; and waiting to be closed here, since a peer's agent that was restarted has closed its end."""
 
 
 def take(lab: Lab) -> Census:
@@ -122,13 +123,13 @@ def _of_agent(pid: int) -> Census:
 
 
 def _control_connections(pid: int) -> set[str]:
-    """Return the link targets of the descriptors of established connections from or to a link port."""
+    """Return the link targets of the descriptors of connections from or to a link port."""
     port = f"{LinkConfig().port:04X}"
     found = set()
     for family in ("tcp", "tcp6"):  # what a listener of both families accepts is of the second, IPv4 or not
         for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
             _, local, remote, state, *rest = line.split()
-            if state == _ESTABLISHED and port in {local.split(":")[1], remote.split(":")[1]}:
+            if state in _UP and port in {local.split(":")[1], remote.split(":")[1]}:
                 found.add(f"socket:[{rest[5]}]")
     return found
 

@@ -1,0 +1,9 @@
+"""Suite `restarts`: agents ended in the midst of migrations.
+
+Modules:
+    run: what is planned, done and counted
+"""
+
+from bench.suites.restarts.run import rows
+
+__all__ = ["rows"]
