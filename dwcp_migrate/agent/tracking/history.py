@@ -7,9 +7,10 @@ that cannot be read (a crash cut it) is left out.
     history.1.jsonl   the one before it; replaced when the current one is full
 """
 
+import os
 from collections import deque
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -55,8 +56,8 @@ class MigrationHistory:
         try:
             if self._current.exists() and self._current.stat().st_size + len(line) > self._file_bytes_max:
                 self._current.replace(self._previous)
-            with self._current.open("ab") as file:
-                file.write(line)
+            with self._current.open("ab+") as file:
+                file.write(line if _begins_a_line(file) else b"\n" + line)
         except OSError as error:
             self.error = f"{self._current}: {error.strerror}"
         else:
@@ -77,3 +78,11 @@ class MigrationHistory:
         except OSError as error:
             self.error = f"{path}: {error.strerror}"
         return list(found)
+
+
+def _begins_a_line(file: BinaryIO) -> bool:
+    """Whether what is appended begins a line of its own: a full disk or a crash may have cut the last one."""
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
