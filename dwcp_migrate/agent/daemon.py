@@ -360,7 +360,7 @@ class Agent:
         """New migrations again."""
         if self.ledger.state == "draining":
             self.ledger.set_state("running")
-            self.coordination.change_draining(draining=False)
+        self.coordination.change_draining(draining=False)
         self._hold_redirect()
         return Done(state=self.ledger.state)
 

@@ -13,6 +13,12 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     POST /v1/cluster/transfer-leader?name=N Changed      N leads; whoever is furthest if N is empty
     POST /v1/cluster/drain?name=N           Changed      N takes no domains, by the fleet's state
     POST /v1/cluster/undrain?name=N         Changed      N takes them again
+    POST /v1/cluster/forget-host?name=N     Changed      N and what is its own are forgotten; it must have no vote
+    POST /v1/cluster/forget-domain?uuid=U   Changed
+    POST /v1/cluster/assign?uuid=U&owner=N  Changed      N owns U
+    POST /v1/cluster/set-time               Changed      the fleet's time goes back to this host's clock
+    POST /v1/cluster/raise-version          Changed      the fleet uses what only this release reads
+    POST /v1/tickets/fail?token=T           Changed
     POST /v1/rules/put                      Changed      the body is a `state.model.Rule` as JSON, new or replaced
     POST /v1/rules/remove?name=N            Changed
     POST /v1/cluster/limits                 Changed      the body is a `state.model.Limits` as JSON

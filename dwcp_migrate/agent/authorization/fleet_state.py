@@ -37,6 +37,9 @@ FIRST_S: Final = 1.0
 LOOK_S: Final = 2.0
 """Between two looks at where the engine stands, for status and metrics."""
 
+DRAINING_FILE: Final = "draining"
+"""There while this agent, and no operator, has told the fleet that the host takes no domains."""
+
 log = get_logger(component="coordination")
 
 T = TypeVar("T")
@@ -71,6 +74,7 @@ class ClusterStateClient:
         self._engine: Engine | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.is_known = False
+        self._marker = Path(runtime.config.state_directory) / DRAINING_FILE
         self.latest = EngineStatus(engine=runtime.config.coordination.engine, state="stopped", error="not started")
 
     # -- life
@@ -157,10 +161,14 @@ class ClusterStateClient:
 
     async def _say_alive(self) -> None:
         """Say so again and again to a fleet, once to oneself."""
+        is_first = True
         while not self.is_known or self._runtime.config.coordination.is_shared:
             try:
                 outcome = await self.engine.beat(self._self(), self._runtime.config.coordination.timeout_s)
                 self.is_known = self.is_known or not outcome.code
+                if self.is_known and is_first:
+                    is_first = False
+                    await self.end_earlier_drain()
             except NoQuorumError as error:
                 log.warning("the fleet does not hear this host", error=str(error))
             await asyncio.sleep(ALIVE_S if self.is_known else FIRST_S)
@@ -211,14 +219,28 @@ class ClusterStateClient:
         return self.latest if self._engine is None else await self._engine.status()
 
     async def set_draining(self, *, draining: bool) -> None:
-        """Tell the fleet that this host takes no domains; a leader hands over. What fails is logged, drains go on."""
+        """Tell the fleet that this host takes no domains; a leader hands over. What fails is logged, drains go on.
+
+        What this says ends with the agent's restart; what an operator said of the host (`drain HOST`) does not.
+        """
         try:
+            state = await self.look(lambda fleet: getattr(fleet.hosts.get(self._runtime.name), "state", "up"))
+            if draining and state == "up":
+                with contextlib.suppress(OSError):  # without it an operator has to say `undrain`
+                    self._marker.touch(mode=0o600)
             await self.submit(SetHostState(name=self._runtime.name, state="draining" if draining else "up"))
+            if not draining:
+                self._marker.unlink(missing_ok=True)
             if draining and (await self.status()).state == "leader" and self._runtime.config.coordination.is_shared:
                 leader = await self.engine.transfer_leader("", self._runtime.config.coordination.timeout_s)
                 log.info("leadership handed over", leader=leader)
-        except CoordinationError as error:
+        except (CoordinationError, OSError) as error:
             log.warning("the fleet does not know of the drain", error=str(error))
+
+    async def end_earlier_drain(self) -> None:
+        """After a restart: let the host take domains again if it was the agent of before that said it does not."""
+        if self._marker.exists():
+            await self.set_draining(draining=False)
 
     def change_draining(self, *, draining: bool) -> None:
         """Begin `set_draining`; whoever drains does not wait for the fleet."""

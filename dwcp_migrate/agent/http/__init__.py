@@ -7,6 +7,7 @@ Modules:
     metrics: agent's status as Prometheus text
     placement_handlers: control API of the shared constraints
     prediction_handlers: control API of predictions
+    repair_handlers: control API of operators' repairs
     server: control API and the metrics over HTTP
     status: read-only views of the agent
 """

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.http.placement_handlers import PlacementHandlers
+from dwcp_migrate.agent.http.repair_handlers import RepairHandlers
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, TicketList
 from dwcp_migrate.api.schema import Failure
@@ -64,7 +65,7 @@ class ClusterHandlers:
         app.router.add_post("/v1/pbft/propose", _changing(self._propose))
         standing = PlacementHandlers(self._coordination)
         app.router.add_get("/v1/standing", _answering(standing.standing))
-        for path, change in standing.changes().items():
+        for path, change in {**standing.changes(), **RepairHandlers(self._coordination).changes()}.items():
             app.router.add_post(f"/v1/{path}", _changing(change))
 
     async def cluster(self) -> Cluster:

@@ -10,6 +10,7 @@ Modules:
     place: `dwcp-migrate place`
     planning: shared parts of `place`, `migrate`, `drain HOST`, `rebalance`, `explain` and `rules`
     rebalance: `dwcp-migrate rebalance`
+    repairs: operators' repairs of the fleet's record
     rules: `dwcp-migrate rules`
     tickets: `dwcp-migrate tickets`
     undrain: `dwcp-migrate undrain`

@@ -6,6 +6,7 @@ import click
 
 from dwcp_migrate.api import cluster as api
 from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.cli.fleet.repairs import fail
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -15,16 +16,30 @@ SPARE = ("Generation", "Granted")
 STALE = "The fleet cannot be asked; this is what this host knows."
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--all", "with_ended", is_flag=True, help="Those that ended too, newest first.")
 @json_option
 @agent_options
-def command(*, with_ended: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
-    """List the tickets that are open."""
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    *,
+    with_ended: bool,
+    as_json: bool,
+    config_path: Path | None,
+    socket_path: Path | None,
+) -> None:
+    """List the tickets that are open, or end one."""
+    if context.invoked_subcommand is not None:
+        return
     found = ApiClient(control_socket(config_path, socket_path)).ask("tickets", api.TicketList)
     shown = [one for one in found.tickets if with_ended or one.state in ("granted", "running", "conflict")]
     found = api.TicketList(is_fresh=found.is_fresh, tickets=shown)
     click.echo(output.as_json(found) if as_json else render(found))
+
+
+command.add_command(fail)
 
 
 def render(found: api.TicketList) -> str:

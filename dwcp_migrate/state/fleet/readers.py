@@ -37,5 +37,5 @@ def check_readers(fleet: FleetState, body: Body, members: Iterable[str] = ()) ->
         more = f" and {len(behind) - NAMES_SHOWN_MAX} more" if len(behind) > NAMES_SHOWN_MAX else ""
         raise CoordinationError(
             f"{', '.join(behind[:NAMES_SHOWN_MAX])}{more}: the software there does not read what this needs",
-            hint="upgrade the agents there first",
+            hint="upgrade them first, or `dwcp-migrate cluster forget-host` those that are gone for good",
         )

@@ -365,6 +365,17 @@ async def test_a_drain_is_known_to_the_fleet(world: World) -> None:
     assert world.state_of("b") == "up"
 
 
+async def test_a_drain_for_an_upgrade_ends_with_the_restart_and_an_operators_does_not(world: World) -> None:
+    host = world.hosts["b"]
+    await host.coordination.set_draining(draining=True)
+    await host.coordination.end_earlier_drain()
+    assert world.state_of("b") == "up"
+    await world.hosts["a"].coordination.submit(SetHostState(name="b", state="draining"))
+    await host.coordination.set_draining(draining=True)
+    await host.coordination.end_earlier_drain()
+    assert world.state_of("b") == "draining"
+
+
 async def test_an_engine_that_cannot_start_leaves_an_agent_without_it(tmp_path: Path) -> None:
     async with world_of(tmp_path, CoordinationConfig()) as world:
         runtime = world.hosts["a"].runtime

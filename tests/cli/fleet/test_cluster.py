@@ -212,6 +212,24 @@ def test_changes_are_asked_of_the_agent(call: Call, agent: Any, verb: str, name:
     assert (code, err) == (CoordinationError.exit_code, "error: no majority\nhint: wait\n")
 
 
+REPAIRS = [
+    ("cluster", "forget-host", "hv9"),
+    ("cluster", "forget-domain", "u1"),
+    ("cluster", "assign", "u1", "hv2"),
+    ("cluster", "set-time"),
+    ("cluster", "raise-version"),
+    ("tickets", "fail", "42"),
+]
+
+
+@pytest.mark.parametrize("words", REPAIRS)
+def test_a_repair_asks_back_and_is_done_when_it_is_sure(call: Call, agent: Any, words: tuple[str, ...]) -> None:
+    agent.raw = b'{"message": "done"}'
+    assert call(*words)[0] != 0  # nobody answers the question
+    assert call(*words, "--yes")[:2] == (0, "done\n")
+    assert call("tickets", "fail", "0", "--yes")[0] == 2
+
+
 def test_open_tickets_are_listed_and_ended_ones_when_asked_for(call: Call, agent: Any) -> None:
     ended = make_ticket(token=41, state="failed", reason="cancelled")
     agent.more["/v1/tickets"] = TicketList(is_fresh=True, tickets=[make_ticket(), ended])
