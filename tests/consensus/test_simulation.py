@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from dwcp_migrate.consensus.pbft import view_change
+from dwcp_migrate.consensus.pbft import recovery, view_change
+from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.model import membership as membership_module
+from dwcp_migrate.consensus.pbft.model import records
+from dwcp_migrate.consensus.pbft.model.log import Slot
 from dwcp_migrate.consensus.pbft.model.messages import ViewChangeBody
 from dwcp_migrate.consensus.pbft.model.quorum import Quorum, quorum_of
 from dwcp_migrate.consensus.pbft.new_view import NewViewChoice
 from dwcp_migrate.consensus.pbft.normal_case import NormalCase
 from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from tests.consensus.simulation.byzantine import KINDS
-from tests.consensus.simulation.scenario import Run, plan, run
+from tests.consensus.simulation.scenario import HARSH, Run, plan, run
 from tests.consensus.simulation.script import Script
 from tests.consensus.simulation.world import Disk
 
@@ -54,11 +57,12 @@ def test_a_seed_replays_event_by_event() -> None:
 
 def test_every_kind_of_liar_and_fault_is_drawn() -> None:
     plans = [plan(seed) for seed in range(400)]
-    assert {kind for each in plans for kinds in each.liars.values() for kind in kinds} == set(KINDS)
+    assert {kind for each in plans for kinds in each.liars.values() for kind in kinds} - set(HARSH) == set(KINDS)
     faults = {fault.kind for each in plans for fault in each.faults}
     assert faults == {"power", "kill", "part", "one-way", "slow", "clock", "disk"}
     assert {each.replicas for each in plans} == {4, 5, 6, 7, 10}
     assert any(each.reconfigure_s for each in plans)
+    assert {kind for each in plans for kind in each.harsh} == set(HARSH)
 
 
 def finds_a_fault(seeds: range) -> bool:
@@ -106,6 +110,17 @@ def test_it_finds_a_primary_that_nobody_suspects(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(PendingRequests, "overdue", lambda *_: False)
     monkeypatch.setattr(NormalCase, "is_stuck", lambda *_: False)
     assert finds_a_fault(range(60))
+
+
+@pytest.mark.parametrize("kind", [records.WasPrepared, records.Accepted])
+def test_it_finds_promises_that_compaction_forgets(monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    kept = recovery._records
+
+    def forgetful(core: Core, slot: Slot, written: set[bytes]) -> Iterable[records.Entry]:
+        return (entry for entry in kept(core, slot, written) if not isinstance(entry, kind))
+
+    monkeypatch.setattr(recovery, "_records", forgetful)
+    assert finds_a_fault(range(200))
 
 
 def test_liars_are_at_most_as_many_as_a_group_bears() -> None:

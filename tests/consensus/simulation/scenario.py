@@ -1,7 +1,7 @@
 """What one seed does: how many replicas, who lies and how, what fails when. Then all is healed and must end well."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dwcp_migrate.consensus import Membership
 from dwcp_migrate.consensus.pbft.model.quorum import quorum_of
@@ -9,6 +9,7 @@ from dwcp_migrate.consensus.pbft.reconfiguration import encode_membership
 from tests.consensus.members import member, membership
 from tests.consensus.simulation.byzantine import KINDS, Liar, Twins
 from tests.consensus.simulation.checks import Invariants
+from tests.consensus.simulation.harsh import AimedLoss, HostileClient
 from tests.consensus.simulation.world import OPTIONS, ClientNode, Network, Node, World
 
 HEAL_S_MAX = 3.0
@@ -51,6 +52,7 @@ class Plan:
     pipeline: int
     through_codec: bool
     reconfigure_s: float
+    harsh: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = field(default=())
 
     def __str__(self) -> str:
@@ -59,12 +61,36 @@ class Plan:
             f"seed {self.seed}: {self.replicas} replicas, liars: {liars}; operations {self.operations}, "
             f"{self.ahead} ahead; loss {self.loss:.2f}, doubling {self.doubling:.2f}, delay {self.delay_s * 1e3:.1f} ms"
             f"{f'; one replica more from {self.reconfigure_s:.2f} s on' if self.reconfigure_s else ''}"
+            f"{'; '.join(('', *self.harsh))}"
         )
         return "\n  ".join([head, *map(str, self.faults)])
 
 
+HARSH = ("hostile client", "aimed loss", "lost disk", "gone for good")
+
+
 def plan(seed: int) -> Plan:
-    """Draw a scenario."""
+    """Draw a scenario; for odd seeds with faults of `harsh` too."""
+    drawn = _plan(seed)
+    return _harsher(drawn) if seed % 2 else drawn
+
+
+def _harsher(drawn: Plan) -> Plan:
+    rng = random.Random(f"harsh {drawn.seed}")
+    kinds = [kind for kind in HARSH if rng.random() < 0.5]
+    liars, honest = dict(drawn.liars), [f"r{place}" for place in range(drawn.replicas)]
+    honest = [name for name in honest if name not in liars]
+    for kind in ("lost disk", "gone for good"):
+        if kind in kinds and len(liars) < quorum_of(drawn.replicas).faulty:
+            name = honest.pop(rng.randrange(len(honest)))
+            liars[name] = (kind,)
+        elif kind in kinds:
+            kinds.remove(kind)
+    faults = tuple(fault for fault in drawn.faults if fault.kind == "part" or fault.node in honest)
+    return replace(drawn, liars=liars, harsh=tuple(kinds), faults=faults)
+
+
+def _plan(seed: int) -> Plan:
     rng = random.Random(seed)
     size = rng.choices((4, 5, 6, 7, 10), (70, 8, 8, 12, 2))[0]
     names = [f"r{place}" for place in range(size)]
@@ -119,7 +145,7 @@ class Run:
         self._set_network(world.network)
         for name in world.replicas:
             kinds = scenario.liars.get(name)
-            if kinds is None:
+            if kinds is None or kinds[0] in HARSH:
                 world.nodes[name] = Node(world, name, members)
             elif "twins" in kinds:
                 world.nodes[name] = Twins(world, name, members)
@@ -129,11 +155,30 @@ class Run:
             client = ClientNode(world, name, members, operations=operations, ahead=scenario.ahead)
             client.certify = scenario.certify
             world.clients[name] = client
+        self._be_harsh(scenario)
         if scenario.reconfigure_s:
             self._prepare_epoch(members)
         for fault in scenario.faults:
             world.at(fault.at_s, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
             world.at(fault.until_s, lambda fault=fault: self._end(fault))  # type: ignore[misc]
+
+    def _be_harsh(self, scenario: Plan) -> None:
+        world = self.world
+        if "hostile client" in scenario.harsh:
+            HostileClient(world, scenario.seed, HEAL_S_MAX)
+        if "aimed loss" in scenario.harsh:
+            world.network.aimed = AimedLoss(world, scenario.seed, HEAL_S_MAX)
+        rng = random.Random(scenario.seed)
+        for name, (kind, *_) in scenario.liars.items():
+            if kind == "lost disk":
+                world.at(rng.random() * HEAL_S_MAX, world.nodes[name].lose_disk)
+            elif kind == "gone for good":
+                world.at(rng.random() * HEAL_S_MAX, lambda name=name: self._go_away(name))  # type: ignore[misc]
+
+    def _go_away(self, name: str) -> None:
+        node = self.world.nodes[name]
+        node.crash(power=True)
+        node.is_gone = True
 
     def _prepare_epoch(self, members: Membership) -> None:
         """Let one replica follow, and an operator ask for it as a member."""

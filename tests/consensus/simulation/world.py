@@ -13,6 +13,8 @@ from dwcp_migrate.consensus import Decision, Membership, Options, PbftClient, Pb
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode, encode_frame
 from tests.consensus.members import Chain, identity
+from tests.consensus.simulation.harsh import AimedLoss, wipe
+from tests.consensus.simulation.promises import Promises
 
 TICK_S = 0.05
 WALL_S = 1_700_000_000.0
@@ -88,6 +90,8 @@ class Node:
         self.name = name
         self.membership = membership
         self.disk = Disk()
+        self.promises = Promises()
+        self.is_gone = False
         self.up = False
         self.life = 0
         self.wall_skew_s = 0.0
@@ -100,8 +104,8 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        """Begin, or begin again from the journal."""
-        if self.up:
+        """Begin, or begin again from the journal; whoever is gone stays away."""
+        if self.up or self.is_gone:
             return
         entries = self.disk.read()
         self.application = Chain()
@@ -109,6 +113,7 @@ class Node:
             self.name, identity(self.name), self.membership, self.application, self.world.options
         )
         self.replica.recover(entries, self.world.now)
+        self.promises.kept(self.replica.core)
         self.up = True
         self.life += 1
         self._held, self._covered = [], 0
@@ -167,7 +172,15 @@ class Node:
             self._send(ready)
         self._sync()
 
+    def lose_disk(self) -> None:
+        """Come back with the key and nothing else."""
+        self.crash(power=True)
+        wipe(self.disk)
+        self.promises = Promises()
+        self.start()
+
     def _send(self, ready: ReplicaOutput) -> None:
+        self.promises.made(self.replica.core, ready.entries)
         for to, message in ready.messages:
             self.world.watcher.sent(self, message)
             for name in self.world.others(self.name) if to is None else (to,):
@@ -239,10 +252,13 @@ class Network:
         self.delay_s = (0.0005, 0.002)
         self.cut: set[tuple[str, str]] = set()
         self.through_codec = False
+        self.aimed: AimedLoss | None = None
 
     def send(self, source: str, to: str, message: Message, extra_s: float) -> None:
         rng = self._world.rng
         if (source, to) in self.cut or (self.loss and rng.random() < self.loss):
+            return
+        if self.aimed is not None and self.aimed.loses(to, message):
             return
         if self.through_codec:
             message = decode(encode_frame(message)[4:])
