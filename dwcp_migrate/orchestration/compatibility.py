@@ -48,6 +48,13 @@ class Compatibility:
     copies: bool = False
     bars: dict[str, dict[str, str]] = field(default_factory=dict)
     _names: dict[Needs, str] = field(default_factory=dict)
+    _defined: dict[str, list[tuple[str, str]]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Note where each name is defined."""
+        for host, facts in self.hosts.items():
+            for name, uuid in facts.defined.items():
+                self._defined.setdefault(name, []).append((host, uuid))
 
     def judge(self, host: str, guest: DomainFacts) -> str:
         """The class of a guest that runs on `host`; its hosts are in `bars`. Empty when every host can run it."""
@@ -73,8 +80,8 @@ class Compatibility:
         """The name in `bars` of hosts on which another domain of a guest's name is defined; empty without one."""
         other = {
             name: f"another domain named {guest.name} is defined there"
-            for name, facts in self.hosts.items()
-            if name != host and facts.defined.get(guest.name, guest.uuid) != guest.uuid
+            for name, uuid in self._defined.get(guest.name, ())
+            if name != host and uuid != guest.uuid
         }
         if not other:
             return ""

@@ -373,7 +373,7 @@ def _domain(
         host=host,
         arriving="" if ambiguous else arriving,
         demand={**_demand(facts), **settings.demand.get(facts.name, {})},
-        bars=[name for name in (judged.judge(host, facts), judged.clash(host, facts)) if name],
+        bars=[] if stays else [name for name in (judged.judge(host, facts), judged.clash(host, facts)) if name],
         cells=facts.cells,
         movable=not stays and not facts.migrating,
         stays=stays,

@@ -4,6 +4,7 @@ The rule here: a pool on the network is known by its source. A directory is shar
 with the same change of its inode, or where the operator says so; every other one is its host's own.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,7 @@ class StorageMap:
         self._on_network = {pool.source for facts in hosts.values() for pool in facts.pools if pool.source}
         self._directories = _groups(hosts)
         self._reached = {name: self._reach(name) for name in hosts}
+        self._reaching = Counter(way for ways in self._reached.values() for way in ways)
 
     def place(self, host: str, disk: DiskFacts) -> DiskPlace:
         """Where a disk of a domain on `host` is."""
@@ -70,7 +72,7 @@ class StorageMap:
         """Whether a disk is on the network, or more than one host reaches it."""
         if not place.storage or place.storage in self._on_network:
             return True
-        return sum(self.reaches(host, place) for host in self._hosts) > 1
+        return self._reaching[place.storage, place.at] > 1
 
     def _is_everywhere(self, path: str) -> bool:
         return path.startswith(EVERYWHERE) or any(path == one or path.startswith(one + "/") for one in self._shared)

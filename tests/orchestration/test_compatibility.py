@@ -155,6 +155,16 @@ def test_guests_that_need_the_same_are_judged_once() -> None:
     assert (len(names), len(asked)) == (1, 4)
 
 
+def test_a_guest_that_stays_anyway_is_not_judged_host_by_host(world: World) -> None:
+    for name in ("vm1", "vm3"):
+        facts = world.hypervisors.running["hv1"][name]
+        local = DiskFacts(target="vda", source=f"/srv/{name}.raw")
+        world.hypervisors.start("hv1", msgspec.structs.replace(facts, disks=(local,), bridges=("br9",)))
+    whole = world.source.snapshot()
+    assert whole.bars == {}
+    assert [one.name for one in whole.domains if not one.movable] == ["vm1", "vm3"]
+
+
 def test_a_guest_that_uses_a_device_of_its_host_stays_with_the_reason(world: World) -> None:
     facts = world.hypervisors.running["hv1"]["vm3"]
     tied = msgspec.structs.replace(facts, ties=("a passed-through PCI device of the host (0000:65:00.0)",))
