@@ -50,15 +50,14 @@ class LibvirtCalls:
     Args:
         uri: of libvirtd.
         purpose: names the threads.
-        threads: how many calls at once; each thread is started, and connects, when no other is free.
+        threads: how many calls at once; all threads are started, and connect, with the first call, so that what an
+            agent holds open does not grow with its age.
     """
 
     def __init__(self, uri: str, purpose: str, threads: int) -> None:
         self._uri = uri
         self._name = f"libvirt-{purpose}"
         self._threads_max = threads
-        self._threads = 0
-        self._free = threading.Semaphore(0)
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]] | None] = queue.SimpleQueue()
         self._stuck: set[str] = set()
         self._ended: list[Future[None]] = []
@@ -96,22 +95,27 @@ class LibvirtCalls:
                 self._stuck.add(key)
                 future.add_done_callback(lambda _: _on_loop(loop, self._stuck.discard, key))
 
-    def _submit(self, question: Callable[[Any], T]) -> "Future[T]":
-        future: Future[T] = Future()
-        self._work.put((future, question))
-        if not self._free.acquire(blocking=False) and self._threads < self._threads_max:
-            self._threads += 1
+    def start(self) -> None:
+        """Start the threads and have them connect, unless they run."""
+        for number in range(len(self._ended), self._threads_max):
             ended: Future[None] = Future()
             ended.set_running_or_notify_cancel()  # whoever waits in vain for it cannot cancel it
             self._ended.append(ended)
             # A daemon, so that a call that hangs does not hold up the end of the process.
-            name = f"{self._name}-{self._threads}"
+            name = f"{self._name}-{number + 1}"
             threading.Thread(target=self._serve, args=(ended,), name=name, daemon=True).start()
+
+    def _submit(self, question: Callable[[Any], T]) -> "Future[T]":
+        self.start()
+        future: Future[T] = Future()
+        self._work.put((future, question))
         return future
 
     def _serve(self, ended: "Future[None]") -> None:
         """Answer questions with a connection of this thread's own, which is opened again after it broke."""
         connection: Any = None
+        with contextlib.suppress(libvirt.libvirtError):  # the first question tries again, and hears why
+            connection = _opened(self._uri)
         while (item := self._work.get()) is not None:
             future, question = item
             if future.set_running_or_notify_cancel():
@@ -123,13 +127,12 @@ class LibvirtCalls:
                     future.set_result(question(connection))
                 except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
                     future.set_exception(error)
-            self._free.release()
         _close(connection)
         ended.set_result(None)
 
     async def close(self) -> None:
         """Let the threads go, each with its connection; one that is stuck is left behind."""
-        for _ in range(self._threads):
+        for _ in self._ended:
             self._work.put(None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S_MAX):

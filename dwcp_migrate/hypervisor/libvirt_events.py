@@ -41,7 +41,7 @@ CALL_S_MAX: Final = 5.0
 FAREWELL_S_MAX: Final = 1.0
 """For the events' connection to close: the agent's end does not wait for a libvirtd that is stuck."""
 
-THREADS: Final = {"events": 1, "listing": 1, "jobs": 4, "sweep": 3, "commands": 3}
+THREADS: Final = {"events": 1, "listing": 1, "jobs": 3, "sweep": 3, "commands": 2}
 """Calls at once, by purpose."""
 
 ALONE_MAX: Final = 8
@@ -135,6 +135,8 @@ class LibvirtWatcher:
             return int(connection.getLibVersion())
 
         version = await self._calls["events"].ask("its version", begin, OPEN_S_MAX)
+        for calls in self._calls.values():
+            calls.start()
         self._state = WatcherState(connected=True, version=facts.version(version))
         with contextlib.suppress(NoAnswerError):
             await self._put_back()

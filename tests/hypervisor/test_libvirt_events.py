@@ -19,7 +19,7 @@ from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.errors import NoAnswerError
 from dwcp_migrate.hypervisor.base import DomainEvent, JobStatistics
-from dwcp_migrate.hypervisor.libvirt_events import ALONE_MAX, LibvirtWatcher
+from dwcp_migrate.hypervisor.libvirt_events import ALONE_MAX, THREADS, LibvirtWatcher
 from dwcp_migrate.hypervisor.libvirt_facts import job_statistics
 from dwcp_migrate.protocol.control import DomainName
 from tests.hypervisor.stub_libvirtd import JOB_STATS, UNLIMITED_MIB, StubDomain, StubLibvirtd
@@ -264,11 +264,12 @@ async def test_a_speed_limit_that_a_crash_left_behind_is_put_back_by_the_next_st
 async def test_threads_are_as_many_as_their_purposes_need_and_end_with_the_watcher(tmp_path: Path) -> None:
     domains = [StubDomain(f"vm{number}") for number in range(ALONE_MAX + 1)]
     daemon = StubLibvirtd(tmp_path / "libvirt.sock", domains)
+    others = set(threading.enumerate())
     found = await connected(LibvirtWatcher(daemon.uri), lambda _: None)
     for _ in range(20):
         await asyncio.gather(found.domains(), found.jobs(list(daemon.domains), 1.0), found.lookup(domains[0].uuid))
-    mine = [thread for thread in threading.enumerate() if re.fullmatch(r"libvirt-\w+-\d", thread.name)]
-    assert len(mine) <= 1 + 1 + 4 + 3
+    mine = [one for one in set(threading.enumerate()) - others if re.fullmatch(r"libvirt-\w+-\d", one.name)]
+    assert len(mine) == sum(THREADS.values())
     await found.close()
     for thread in mine:
         await asyncio.to_thread(thread.join, WAIT_S)

@@ -29,7 +29,7 @@ POLL_S: Final = 0.1
 CONTROL_CONNECTIONS_MAX: Final = 8
 """Two hosts keep four each way (agent.control_client.KEPT_EACH_MAX)."""
 
-AGENT_THREADS: Final = 17
+AGENT_THREADS: Final = 16
 """The loop, the planner's, Raft's, and what comes when it is needed: a snapshot's writer, those that wait for libvirt's
 answers (hypervisor.libvirt_events.THREADS)."""
 
