@@ -124,14 +124,14 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         require_announcement: dial a waiting QEMU only after this host's hook or libvirt announced a migration.
-        announcement_s_max: how long an announcement stays good.
+        announcement_s_max: how long an announcement stays good; after that libvirt itself is asked.
         hook_strict: a hook that cannot reach its agent fails the migration instead of letting it run plain.
         sessions_max: migrations at once, each side counted.
         step_aside: leave a migration to QEMU alone, unencrypted between hosts, where the link outruns this host.
     """
 
     require_announcement: bool = True
-    announcement_s_max: PositiveSeconds = 120.0
+    announcement_s_max: PositiveSeconds = 600.0
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
     step_aside: bool = False

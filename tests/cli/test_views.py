@@ -115,6 +115,16 @@ def test_show_says_why_one_ran_unaccelerated_and_what_to_do(
     assert "uncordon" in shown["What to do"]
 
 
+def test_show_says_what_was_amiss_with_a_migration_that_went_on(
+    call: Call, agent: Any, status: Make, migration: Make
+) -> None:
+    event = schema.MigrationEvent(at=0.0, event="remark", detail="the hosts' clocks differ")
+    agent.status = status(migrations=[migration(events=(event,))])
+    _, out, _ = call("show", "web1")
+    assert "Remarks" in out
+    assert "the hosts' clocks differ" in out
+
+
 @pytest.mark.parametrize("which", ["web1", "8f3c1d6e-0000-4000-8000-000000000001", "1f2e3d"])
 def test_show_takes_domain_uuid_and_the_start_of_an_id(call: Call, which: str) -> None:
     assert json.loads(call("show", which, "--json")[1])["id"].startswith("1f2e3d4c")

@@ -187,14 +187,15 @@ _REDIRECT_REMEDY: Final = (
 
 def _libvirt(libvirt: schema.Libvirt) -> Check:
     down = bool(libvirt.uri) and not libvirt.connected
+    remedy = "is libvirtd running, and is the agent's user in the group libvirt? The agent connects again by itself"
+    if not libvirt.uri:
+        remedy = "set libvirt_uri in the configuration, then systemctl restart dwcp-migrate"
     return Check(
         id="libvirt",
         verdict="warn" if down or not libvirt.uri else "ok",
         what=f"{libvirt.uri}: {libvirt.error}" if down else f"{libvirt.uri or 'not used'} {libvirt.version}".strip(),
         why="without it migrations are accelerated, but have no domain name, progress or downtime",
-        remedy="is libvirtd running, and is the agent's user in the group libvirt? The agent connects again by itself"
-        if down
-        else "",
+        remedy=remedy if down or not libvirt.uri else "",
     )
 
 

@@ -135,6 +135,10 @@ def _data(migration: schema.Migration) -> list[tuple[str, str]]:
     ]
 
 
+REMARKS: Final = ("remark", "onward", "relayed-by-the-agent")
+"""Events that say that something was amiss and the migration went on all the same."""
+
+
 def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
     counters = migration.counters
     counted = {
@@ -143,7 +147,11 @@ def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
         "segments sent again": counters.resent_segments,
         "segments repaired": counters.repaired_segments,
     }
-    return [("Trouble", ", ".join(f"{count} {what}" for what, count in counted.items() if count))]
+    remarks = [event.detail for event in migration.events if event.event in REMARKS]
+    return [
+        ("Remarks", "; ".join(remarks)),
+        ("Trouble", ", ".join(f"{count} {what}" for what, count in counted.items() if count)),
+    ]
 
 
 def _counted(counts: dict[str, int]) -> str:
