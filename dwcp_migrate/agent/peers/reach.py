@@ -40,6 +40,8 @@ async def reach(
     Raises:
         DwcpError: none answered, as `ControlClient.ask` says it.
     """
+    if not addresses:
+        raise PeerUnreachableError(f"{peer.name} has no address here", hint="name it in [[peers]]")
     known = {address: silent.get(peer.name, address, steady_clock()) for address in addresses} if silent else {}
     tried = [address for address in addresses if known.get(address) is None]
     if not tried:
