@@ -127,6 +127,26 @@ def test_a_source_that_drips_is_left_and_what_it_gave_is_kept() -> None:
     assert [fetch.index for fetch in asked if isinstance(fetch, FetchState)] == list(range(given, given + PARTS_AHEAD))
 
 
+def test_a_state_that_no_quorum_signed_is_not_fetched() -> None:
+    proof, wanted = state(128, blob())
+    signed = dict(list(proof.signatures.items())[:2])
+    forged = StableProof(0, 128, proof.digest, signed)
+    other = state(128, blob(b"other"))[1]
+    for manifest in (StateManifest(forged, wanted.parts), StateManifest(proof, other.parts)):
+        fetcher = replica("r3")
+        begin(fetcher)
+        fetcher.step("r0", manifest, 0.0)
+        assert sent(fetcher, "r0", FetchState) == []
+        assert fetcher._catchup._transfer is None
+
+
+def test_a_new_journal_is_durable_before_anything_is_said() -> None:
+    made = replica("r0")
+    made._executor.adopt(*state(128, blob()))
+    ready = made.ready()
+    assert (ready.compacted is not None, ready.sync) == (True, True)
+
+
 def test_parts_that_were_not_asked_for_change_nothing() -> None:
     fetcher, (proof, wanted) = replica("r3"), state(128, blob())
     begin(fetcher)

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven, is_vote, sign_checkpoint
-from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE
+from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, digest
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import (
     Batch,
@@ -61,6 +62,16 @@ def test_a_batch_is_decided_by_a_quorum_of_commits_and_not_before() -> None:
     assert group.replicas["r1"].executed == 1
 
 
+def test_what_is_said_is_written_before() -> None:
+    group = backup(proposal())
+    name = group.replicas["r1"].core.log.slots[1].digest
+    assert name is not None
+    (data,) = group.replicas["r1"].core.log.batches.values()
+    assert group.written["r1"] == [records.Accepted(0, 1, name, data)]
+    voted(group, Prepare, "r2")
+    assert group.written["r1"][1:] == [records.WasPrepared(0, 1, name)]
+
+
 def test_votes_of_another_epoch_do_not_count() -> None:
     group = backup(proposal())
     voted(group, Prepare, "r2", "r3", epoch=1)
@@ -94,6 +105,32 @@ def test_a_new_view_counts_with_its_primarys_signature_only(signer: str) -> None
         proof = msgspec.structs.replace(proof, signature=identity(signer).sign(b"dwcp-new-view", CLUSTER, b"?"))
     group.step("r1", "r3", proof)
     assert (group.replicas["r3"].view == 1) == (signer == "r1")
+
+
+@pytest.mark.parametrize(
+    ("names", "views", "holds"),
+    [
+        (("r0", "r1", "r2"), (1, 1, 1), True),
+        (("r0", "r1", "r2"), (1, 1, 2), False),
+        (("r0", "r1", "r1"), (1, 1, 1), False),
+        (("r0", "r1"), (1, 1), False),
+    ],
+    ids=["a quorum's", "one of another view", "one twice", "too few"],
+)
+def test_a_new_view_counts_with_a_quorums_view_changes_for_it(
+    names: tuple[str, ...],
+    views: tuple[int, ...],
+    holds: bool,  # noqa: FBT001
+) -> None:
+    changes = []
+    for name, view in zip(names, views, strict=True):
+        data = encode_body(ViewChangeBody(0, view, name, StableProof(0, 0), (), ()))
+        changes.append(ViewChange(data, identity(name).sign(VIEW_CHANGE, CLUSTER, data)))
+    data = encode_body((0, 1, [digest(change.body) for change in changes]))
+    proof = NewView(0, 1, tuple(changes), identity("r1").sign(b"dwcp-new-view", CLUSTER, data))
+    group = ByHand()
+    group.step("r1", "r3", proof)
+    assert (group.replicas["r3"].view == 1) == holds
 
 
 def test_a_checkpoint_counts_if_its_sender_signed_it_in_this_epoch_and_in_time() -> None:
