@@ -45,7 +45,9 @@ NO_CONVERGENCE: Final = "does not converge"
 NO_ETA: Final = (LINK_CUT, NO_CONVERGENCE)
 """Why a migration that runs has no estimate."""
 
-POSTCOPY_BROKE: Final = "postcopy broke off: the guest is at the destination, waiting for memory that is at the source"
+POSTCOPY_BROKE: Final = (
+    "postcopy broke off: the destination has the guest, if it still has the domain, and not all memory"
+)
 """Said only where libvirt says so: then neither host has the whole guest, and neither domain may be destroyed."""
 
 POSTCOPY_MAY_HAVE_BROKEN: Final = (
