@@ -9,9 +9,9 @@ To add one: a context manager that takes the `Stage`, breaks something, yields a
         yield                                          # `World.restore` starts it again
 """
 
-import contextlib
-import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.cli import run
 from dwcp_migrate.lab import commands
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import newest_record
@@ -82,12 +81,15 @@ class Stage:
         return commands.run(self.host(side).namespace.beside(argv), timeout_s=20, check=True).stdout
 
     def says(self, side: Side, *arguments: str) -> str:
-        """Run one of the project's commands against a host's agent, and return what it prints."""
+        """Run one of the project's commands against a host's agent, and return what it prints.
+
+        It is a process of its own: its connection to the agent ends with it, and is none that the row leaves behind.
+        """
         agent = self.world.agent(self.host(side))
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            run([*arguments, "--config", str(agent.config), "--socket", str(agent.api_socket)])
-        return out.getvalue()
+        where = ["--config", str(agent.config), "--socket", str(agent.api_socket)]
+        command = [sys.executable, "-m", "dwcp_migrate", *arguments, *where]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+        return done.stdout
 
     def counted(self) -> Mapping[str, Any]:
         """Totals of the source's agent; nothing where it does not run."""
