@@ -140,6 +140,14 @@ def test_a_state_that_no_quorum_signed_is_not_fetched() -> None:
         assert fetcher._catchup._transfer is None
 
 
+def test_a_part_that_is_not_what_was_signed_ends_the_transfer() -> None:
+    fetcher, (proof, wanted) = replica("r3"), state(128, blob())
+    begin(fetcher)
+    fetcher.step("r0", StateManifest(proof, wanted.parts), 0.0)
+    fetcher.step("r0", StatePart(128, 1, b"x" * STATE_PART_BYTES), 0.0)
+    assert fetcher._catchup._transfer is None
+
+
 def test_a_new_journal_is_durable_before_anything_is_said() -> None:
     made = replica("r0")
     made._executor.adopt(*state(128, blob()))
