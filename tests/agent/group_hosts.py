@@ -18,7 +18,15 @@ from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.config import Config, CoordinationConfig, LinkConfig, PbftConfig, PbftMemberConfig, PeerConfig
+from dwcp_migrate.config import (
+    Config,
+    CoordinationConfig,
+    LinkConfig,
+    PbftConfig,
+    PbftMemberConfig,
+    PeerConfig,
+    TlsConfig,
+)
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
 from dwcp_migrate.consensus.tickets.operations import (
@@ -62,9 +70,11 @@ class GroupHost:
         return make_context(side, tls / "ca.pem", tls / f"{self.name}.pem", tls / f"{self.name}.key")
 
     def _runtime(self) -> Runtime:
-        state = self._hosts.directory / self.name
+        tls = self._hosts.directory
+        state = tls / self.name
         config = Config(
             name=self.name,
+            tls=TlsConfig(ca=tls / "ca.pem", certificate=tls / f"{self.name}.pem", key=tls / f"{self.name}.key"),
             state_directory=state,
             link=LinkConfig(listen="127.0.0.1", port=self.peer.port),
             coordination=CoordinationConfig(pbft=self._hosts.configured(self)),

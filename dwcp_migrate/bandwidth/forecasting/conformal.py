@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN
 from dwcp_migrate.bandwidth.targets import HIGH, LAGS, LOW, MEDIAN, QUANTILES, Floats, Indices
 
 RATE: Final = 0.02
@@ -68,11 +69,13 @@ def calibrated(truth: Floats, quantiles: Floats) -> Floats:
 
     Args:
         truth: (n,) outcomes, positive.
-        quantiles: (n, 3), positive and ascending, as said of them.
+        quantiles: (n, 3), ascending, as said of them; zero where an outage was forecast, which is taken for the least
+            value of a series.
 
     Returns:
         (2,): logarithms of the factors below and above, within `STRETCH_MAX`.
     """
+    quantiles = np.maximum(quantiles, VALUE_MIN)
     below = np.log(quantiles[:, MEDIAN] / truth) / _distance(quantiles[:, LOW], quantiles[:, MEDIAN])
     above = np.log(truth / quantiles[:, MEDIAN]) / _distance(quantiles[:, MEDIAN], quantiles[:, HIGH])
     factors = np.array([np.quantile(below, 1 - QUANTILES[LOW]), np.quantile(above, QUANTILES[HIGH])])
