@@ -118,7 +118,7 @@ def migration_row(migration: schema.Migration) -> tuple[str, ...]:
         output.domain(migration),
         output.peer(migration),
         state(migration),
-        output.progress_text(migration),
+        output.percent(output.progress(migration)),
         output.rate(migration),
         output.ratio(migration),
         output.eta(migration),

@@ -134,7 +134,7 @@ def _running(now: float) -> tuple[_Column, ...]:
         _Column("Peer", 70, output.peer, fits=True),
         _Column("State", 0, lambda one: Text(status.state(one), style=_style(one))),
         _Column("Progress", 110, _bar),
-        _Column("", 0, output.progress_text, number=True),
+        _Column("", 0, lambda one: output.percent(output.progress(one)), number=True),
         _Column("Rate", 60, output.rate, number=True),
         _Column("Wire", 120, lambda one: format_rate(one.wire_bytes_per_s), number=True),
         _Column("Ratio", 80, output.ratio, number=True),
