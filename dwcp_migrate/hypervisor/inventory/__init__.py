@@ -1,6 +1,7 @@
 """Hosts and domains of a fleet as its libvirtds show them, and migrations among them: for placement.
 
 Modules:
+    connection: connections to libvirtds, opened within a bound
     domain_description: libvirt's descriptions of domains as facts
     fake: stand-in for the libvirtds of a fleet
     host_description: those of hosts: memory, CPU, machine types, storage pools

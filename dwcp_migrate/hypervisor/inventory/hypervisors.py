@@ -13,6 +13,7 @@ import libvirt
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.hypervisor.inventory.connection import open_connection, run_events
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts, domain_facts
 from dwcp_migrate.hypervisor.inventory.host_description import (
     HostFacts,
@@ -269,7 +270,7 @@ class LibvirtHypervisors:
             self._start_loop()
             found = self._connections.get(uri)
         if found is None:
-            found = libvirt.open(uri)
+            found = open_connection(uri)
             with contextlib.suppress(libvirt.libvirtError):  # a local driver has no keepalive
                 found.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
             with self._lock:
@@ -279,13 +280,8 @@ class LibvirtHypervisors:
     def _start_loop(self) -> None:
         """Keepalive needs an event loop: libvirt's own, on a thread, unless the process has one already."""
         if self._loop is None and libvirt.virEventRegisterDefaultImpl() == 0:
-            self._loop = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
+            self._loop = threading.Thread(target=run_events, name="libvirt-events", daemon=True)
             self._loop.start()
-
-
-def _run_events() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()
 
 
 def _is_alive(connection: Any) -> bool:

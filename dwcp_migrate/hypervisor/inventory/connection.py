@@ -1,0 +1,46 @@
+"""Connections to libvirtds, opened within a bound, and libvirt's own event loop for their keepalive."""
+
+import queue
+import threading
+from typing import Any, Final
+
+import libvirt
+
+from dwcp_migrate.errors import HypervisorError
+
+OPEN_S_MAX: Final = 20.0
+"""For a libvirtd to answer when it is connected to: one that is stopped accepts, says nothing, and libvirt waits on."""
+
+
+def open_connection(uri: str) -> Any:
+    """Connect to a libvirtd, within a bound: keepalive guards a connection only once it is there.
+
+    Raises:
+        HypervisorError: it accepted and then said nothing. The thread that waits for it is left behind.
+        libvirt.libvirtError: it refused.
+    """
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            answer.put(libvirt.open(uri))
+        except libvirt.libvirtError as error:
+            answer.put(error)
+
+    threading.Thread(target=connect, name="libvirt-open", daemon=True).start()
+    try:
+        found = answer.get(timeout=OPEN_S_MAX)
+    except queue.Empty:
+        raise HypervisorError(
+            f"{uri}: its libvirtd takes connections and does not answer within {OPEN_S_MAX:.0f} s",
+            hint="`systemctl status libvirtd virtqemud` on that host",
+        ) from None
+    if isinstance(found, libvirt.libvirtError):
+        raise found
+    return found
+
+
+def run_events() -> None:
+    """Run libvirt's event loop, for ever."""
+    while True:
+        libvirt.virEventRunDefaultImpl()
