@@ -182,6 +182,7 @@ def _man_pages(directory: Path, version: str) -> None:
     directory.mkdir(parents=True)
     write_man_pages(NAME, eager, version=version, target_dir=str(directory))
     for page in sorted(directory.glob("*.1")):
+        page.write_text(re.sub(r"(?m)^(?=\.\.)", r"\\&", page.read_text()))  # no macro, but an ellipsis
         _compress(page)
 
 

@@ -66,7 +66,8 @@ def choose(
     crosses = source_trust != destination_trust
     if policy.mode == "pbft" or crosses:
         why = (
-            f"the trust domains of source ({source_trust or 'none'}) and destination ({destination_trust or 'none'}) differ"
+            f"the trust domains of source ({source_trust or 'none'}) and destination ({destination_trust or 'none'})"
+            " differ"
             if crosses
             else "the policy demands it"
         )

@@ -1,6 +1,7 @@
 """`dwcp-migrate events`: changes of migrations and of the agent as they happen, one line each."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -9,18 +10,18 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options
 
+EXAMPLE: Final = """\b
+Wait for the next migration that ends:
+  dwcp-migrate events --json | jq --unbuffered 'select(.migration.result)' | head -n 1
+"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLE)
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @agent_options
 def command(*, count: int | None, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
-    r"""Follow what happens: migrations that begin, change and end, until Ctrl-C.
-
-    \b
-    Example: wait for the next migration that ends
-      dwcp-migrate events --json | jq --unbuffered 'select(.migration.result)' | head -n 1
-    """
+    """Follow what happens: migrations that begin, change and end, until Ctrl-C."""
     client = ApiClient(control_socket(config_path, socket_path))
     seen = ""
     shown = 0
