@@ -366,7 +366,7 @@ async def test_without_a_group_that_decides_it_goes_point_to_point_or_not_at_all
         _, answer = await world.agree()
         assert answer[:2] == ("", "point-to-point")
         agreement = await here.permits.obtain("two", here.peer("b"), "", [WEB])
-        assert agreement.note.startswith("point-to-point: no PBFT quorum, and  and other are different")
+        assert agreement.note.startswith("point-to-point: no PBFT quorum, and the trust domains of source (none) and")
         (event,) = here.certifying.view().events
         assert (event.engine, event.usable) == ("pbft", False)
 
