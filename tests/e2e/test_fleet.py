@@ -24,7 +24,9 @@ from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.lab.guest import LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
+from dwcp_migrate.lab.hosts.processes import identify
 from dwcp_migrate.lab.lab import Lab, LabOptions
+from dwcp_migrate.lab.observation.census import children
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from dwcp_migrate.state.fleet.model import Ticket
 from tests.e2e.world import GUEST, SLOW, WAN
@@ -187,20 +189,45 @@ def test_a_leader_killed_in_mid_migration_costs_nothing(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
-def test_an_agent_killed_in_mid_migration_leaves_a_ticket_that_is_settled(fleet: Fleet, side: str) -> None:
+def test_an_agent_killed_in_mid_migration_costs_neither_the_migration_nor_its_ticket(fleet: Fleet, side: str) -> None:
     destination, source = other(fleet), fleet.host().name
-    fleet.lab.wan.set(SLOW)
-    with Watch(fleet.agent(source)) as watch:
-        move = fleet.begin(destination)
-        watch.until(lambda record: record.counters.raw_bytes > 4 << 20)
-    victim = source if side == "source" else destination
-    fleet.agent(victim).kill()
+    victim, move = begin_and_kill(fleet, side)
+    fleet.lab.wan.set(WAN)
+    outcome = move.wait()
+    assert outcome.succeeded, outcome.said
+    fleet.restart(victim)
+    assert fleet.host().name == destination
+    fleet.until(lambda: fleet.newest("hv3").state == "completed")
+    assert fleet.newest("hv3").source == source
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_agent_and_data_process_killed_in_mid_migration_leave_a_ticket_that_is_settled(fleet: Fleet, side: str) -> None:
+    source = fleet.host().name
+    victim, move = begin_and_kill(fleet, side, data_process=True)
     assert not move.wait().succeeded
     assert fleet.host().name == source
     fleet.restart(victim)
     fleet.lab.wan.set(WAN)
     fleet.until(lambda: fleet.newest("hv3").state == "failed")
     assert fleet.newest("hv3").source == source
+
+
+def begin_and_kill(fleet: Fleet, side: str, *, data_process: bool = False) -> tuple[str, Move]:
+    """Start a slow migration and kill the agent of one side in its midst; returns the victim and the migration."""
+    destination, source = other(fleet), fleet.host().name
+    fleet.lab.wan.set(SLOW)
+    with Watch(fleet.agent(source)) as watch:
+        move = fleet.begin(destination)
+        watch.until(lambda record: record.counters.raw_bytes > 4 << 20)
+    victim = source if side == "source" else destination
+    carrying = min(
+        (identify(pid) for pid in children(fleet.agent(victim).process.pid)), key=lambda one: one.start_ticks
+    )
+    fleet.agent(victim).kill()
+    if data_process:
+        carrying.end(grace_s=0)
+    return victim, move
 
 
 def test_a_minority_that_is_cut_off_knows_that_it_is_and_catches_up(fleet: Fleet) -> None:
