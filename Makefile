@@ -57,7 +57,7 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff check --fix .
 
 test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, and the tests against libvirt and QEMU in the lab
-	export MATRIX_SEED=$${MATRIX_SEED:-$$RANDOM}
+	export MATRIX_SEED=$${MATRIX_SEED:-1}
 	echo "test: lab; a third of the matrix, drawn by MATRIX_SEED=$$MATRIX_SEED"
 	$(BIN)/pytest -q $(LAB)
 
