@@ -36,14 +36,14 @@ def host(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterator[b
     try:
         (one,) = fleet.hosts
         for package in packages.glob("*.deb"):
-            (one.root / "root" / package.name).write_bytes(package.read_bytes())
+            (one.root / "srv" / package.name).write_bytes(package.read_bytes())
         yield one
     finally:
         fleet.close()
 
 
 def install(host: booted.BootedHost, version: str) -> None:
-    host.run("dpkg", "--install", f"/root/dwcp-migrate_{version}_amd64.deb", timeout_s=300)
+    host.run("dpkg", "--install", f"/srv/dwcp-migrate_{version}_amd64.deb", timeout_s=300)
 
 
 def version_of_running_agent(host: booted.BootedHost) -> str:
