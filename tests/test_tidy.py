@@ -31,7 +31,8 @@ SHARED_NAMES: Final = {
 """Class names that two packages define, and why; the list may only become shorter."""
 
 QUESTION: Final = re.compile(r"(What|Who|Whose|Whether|How|When|Where|Which|Why)\b")
-PLACEHOLDER: Final = re.compile(r"\b(To be written|TODO|FIXME|XXX)\b")
+PLACEHOLDER: Final = re.compile(r"\b(To be writte[n]|TOD[O]|FIXM[E]|XX[X])\b")
+"""The brackets keep this line itself from being one."""
 
 
 @cache

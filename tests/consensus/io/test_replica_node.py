@@ -1,4 +1,7 @@
-"""Nodes on one event loop, over real mutual TLS: decisions, restarts, and peers that misbehave."""
+"""Nodes on one event loop, over real mutual TLS: decisions, restarts, and peers that misbehave.
+
+Longer than most modules: all cases are played on the group of nodes that is built here.
+"""
 
 import asyncio
 import errno

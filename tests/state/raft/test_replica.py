@@ -1,4 +1,7 @@
-"""A replica by itself: what it does with messages that a network, a peer or a bug may bring."""
+"""A replica by itself: what it does with messages that a network, a peer or a bug may bring.
+
+Longer than most modules: all cases are played on the one replica that is built here, with its peers as sockets.
+"""
 
 import errno
 import os
