@@ -8,6 +8,7 @@ while something waits.
 
 import contextlib
 import hashlib
+import mmap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,19 @@ try:
     numba: Any = import_module("numba")
 except ImportError:  # the extra `coordinator` is not installed
     numba = None
+
+
+def may_compile() -> bool:
+    """Whether this process may make memory executable; a unit with MemoryDenyWriteExecute may not."""
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC):
+            return True
+    except OSError:
+        return False
+
+
+if numba is not None and (numba.config.DISABLE_JIT or not may_compile()):
+    numba = None  # what cannot be compiled is interpreted
 
 COMPILED: Final = numba is not None
 """Whether kernels run as machine code."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -287,6 +288,17 @@ plan = planner.plan_rebalance(complex_fleet(4, 40, 8))
 found.append([[step.domain, step.destination] for step in plan.steps])
 print(json.dumps(found))
 """
+
+
+@pytest.mark.parametrize(("disabled", "executable"), [("1", True), ("0", False)])
+def test_where_nothing_may_be_compiled_kernels_are_interpreted(disabled: str, executable: bool) -> None:  # noqa: FBT001
+    refused = "" if executable else "def no(*_, **__): raise PermissionError\nmmap.mmap = no\n"
+    program = f"import mmap\n{refused}from dwcp_migrate.placement import kernel\nassert not kernel.COMPILED"
+    surroundings = {**os.environ, "NUMBA_DISABLE_JIT": disabled}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=surroundings, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_compiler_the_answers_are_the_same() -> None:

@@ -128,6 +128,24 @@ def test_a_deadline_changes_the_advice() -> None:
     assert advice_for(6e6, 400 * MIB, due=20.0)[0] == "not-now"
 
 
+def test_a_longer_pause_that_the_operator_allowed_lets_a_busy_guest_converge() -> None:
+    busy = GuestFacts(
+        memory_bytes=16 * GIB,
+        dirty_bytes_per_s=Range(120e6, 150e6, 180e6),
+        working_set_bytes=Range(0.4 * GIB, 0.5 * GIB, 0.6 * GIB),
+        first_wire_share=Range(0.3, 0.35, 0.4),
+        later_wire_share=Range(0.25, 0.3, 0.35),
+        encode_bytes_per_s=Range(300e6, 400e6, 500e6),
+    )
+    short, long = (
+        Path(bytes_per_s=Range(40e6, 50e6, 60e6), rtt_s=0.02, downtime_s_max=limit) for limit in (DOWNTIME_S, 3.0)
+    )
+    assert predict(busy, short).convergence < 0.8
+    assert predict(busy, long).convergence > 0.9
+    assert advise(busy, short, predict(busy, short)).way == "postcopy"
+    assert advise(busy, long, predict(busy, long)).way == "precopy"
+
+
 def test_a_score_says_how_far_off_and_whether_inside() -> None:
     score = PredictionScore(Range(8, 10, 13), 11)
     assert score.error == pytest.approx(0.1)
