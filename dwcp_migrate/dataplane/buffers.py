@@ -1,16 +1,18 @@
 """Receive buffers that are used again once every segment cut from them is acknowledged.
 
-A fresh buffer costs its page faults at each use (measured 0.1 to 0.4 CPU s/GB), a pooled one only once.
+A fresh buffer costs its page faults at each use (measured 0.1 to 0.4 CPU s/GB), a pooled one only once. Where the
+session's memory allows no more large ones, small ones are handed out: each connection needs one.
 """
 
 import threading
 from typing import Final
 
-from dwcp_migrate.units import MIB
+from dwcp_migrate.units import KIB, MIB
 
 BUFFER_BYTES: Final = 2 * MIB
-POOLED_BUFFERS_MAX: Final = 32
-"""What is kept for reuse. Buffers in use are bounded by the window of bytes in flight, not here."""
+SMALL_BUFFER_BYTES: Final = 256 * KIB
+POOLED_BYTES_MAX: Final = 64 * MIB
+"""Large buffers, in use and kept for reuse. Those in use are bounded by the window of bytes in flight besides."""
 
 
 class BufferLease:
@@ -46,19 +48,37 @@ class BufferLease:
 
 
 class BufferPool:
-    """Hands out buffers of `BUFFER_BYTES`."""
+    """Hands out buffers of `BUFFER_BYTES`, and of `SMALL_BUFFER_BYTES` where there would be too many.
 
-    def __init__(self) -> None:
+    Args:
+        bytes_max: of large ones, in use and kept; those that are in use anyway are small beyond that.
+    """
+
+    def __init__(self, bytes_max: int = POOLED_BYTES_MAX) -> None:
+        self._large_left = max(0, bytes_max // BUFFER_BYTES)
         self._free: list[bytearray] = []
+        self._lock = threading.Lock()
 
-    def lease(self) -> BufferLease:
-        """Take a buffer; its content is undefined."""
-        try:
-            return BufferLease(self, self._free.pop())
-        except IndexError:
-            return BufferLease(self, bytearray(BUFFER_BYTES))
+    def lease(self, bytes_min: int = 0) -> BufferLease:
+        """Take a buffer; its content is undefined.
+
+        Args:
+            bytes_min: that it must have, at most `BUFFER_BYTES`.
+        """
+        with self._lock:
+            if self._free:
+                return BufferLease(self, self._free.pop())
+            if not self._large_left and bytes_min <= SMALL_BUFFER_BYTES:
+                return BufferLease(self, bytearray(SMALL_BUFFER_BYTES))
+            self._large_left -= 1  # below nothing where it had to be a large one
+        return BufferLease(self, bytearray(BUFFER_BYTES))
 
     def give_back(self, data: bytearray) -> None:
-        """Keep a buffer for the next lease, or drop it when enough are kept."""
-        if len(self._free) < POOLED_BUFFERS_MAX:
-            self._free.append(data)
+        """Keep a large buffer for the next lease, and drop a small one, or one too many."""
+        if len(data) < BUFFER_BYTES:
+            return
+        with self._lock:
+            if self._large_left < 0:
+                self._large_left += 1
+            else:
+                self._free.append(data)

@@ -16,7 +16,8 @@ from typing import Final
 
 from dwcp_migrate.dataplane.connection import Arrival, Connection, Retained
 from dwcp_migrate.dataplane.decode_pipeline import Rebuild
-from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, FixedWindow, Gate, PendingBytes
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate, PendingBytes, reverse_window_bytes
+from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
 from dwcp_migrate.dataplane.session import LinkSession, link_options
@@ -25,7 +26,8 @@ from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import PageDecoder
 from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.hypervisor.listening import listening_addresses
-from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartDestination
+from dwcp_migrate.protocol.session_memory import incoming_bytes_max
+from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartDestination
 from dwcp_migrate.transport import OPEN, Segment
 from dwcp_migrate.units import MIB
 
@@ -33,7 +35,15 @@ DIAL_S: Final = 5.0
 """QEMU listens on this very host: longer than this it is not there."""
 
 PENDING_BYTES_MAX: Final = 256 * MIB
-"""What came and is not in QEMU yet. The source's windows (64 MiB, and a little for each connection) stay far below."""
+"""What came from a peer of version 0.1 and is not in QEMU yet: its windows (64 MiB, and a little for each connection)
+stay far below. Of later ones the window that both agreed on bounds it."""
+
+
+def pending_bytes_max(options: SessionOptions, connections: int) -> int:
+    """Most that may have come and not be in QEMU yet."""
+    if not options.is_window_agreed:
+        return PENDING_BYTES_MAX
+    return incoming_bytes_max(options.window_bytes, connections, FLOOR_BYTES)
 
 
 class DestinationSession(LinkSession):
@@ -49,9 +59,10 @@ class DestinationSession(LinkSession):
         self._start = start
         self._target = start.target_address
         options = start.options
+        keep_freed_memory(options.granted_bytes // KEPT_SHARE)
         self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
         self._rebuild = Rebuild(PageDecoder(options.cache_bytes), self._pool, self._deliver, self._reject)
-        self._gate = Gate(FixedWindow(REVERSE_BYTES_MAX))
+        self._gate = Gate(FixedWindow(reverse_window_bytes(options)))
         self._pending = PendingBytes()
         self._to_dial: dict[int, Connection] = {}
         self._dials: SimpleQueue[Connection | None] = SimpleQueue()
@@ -71,7 +82,7 @@ class DestinationSession(LinkSession):
             connection.arrived(Arrival(segment.sequence, segment.flags, b""))
             return
         try:
-            self._pending.add(segment, PENDING_BYTES_MAX)
+            self._pending.add(segment, pending_bytes_max(self._start.options, len(self._connections)))
         except LimitExceededError as error:
             self.fail(error)
             return

@@ -16,13 +16,14 @@ from typing import Final, Protocol
 
 from dwcp_migrate.dataplane.qemu_socket import CancelledError
 from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.protocol.worker import SessionOptions
 from dwcp_migrate.transport import Segment
 from dwcp_migrate.units import KIB, MIB
 
 FLOOR_BYTES: Final = 64 * KIB
 """Of each connection: 255 of them stay within the window of a slow link together."""
 URGENT_BYTES: Final = 4 * MIB
-"""Of a connection that carries what a running guest waits for: two huge pages."""
+"""Of a connection that carries what a running guest waits for: two huge pages, where the window is not less."""
 GRANT_BYTES_MIN: Final = 32 * KIB
 """Less than that is not granted: reads of a few bytes cost as much as large ones."""
 READ_S: Final = 0.025
@@ -33,6 +34,11 @@ AHEAD_WAIT_S_MAX: Final = 0.05
 """Bounds of how long the first in line sleeps until what waits before the channels should have become short enough."""
 REVERSE_BYTES_MAX: Final = 4 * MIB
 """In flight on a return path. Page requests are 12 bytes; only NBD replies can be large."""
+
+
+def reverse_window_bytes(options: SessionOptions) -> int:
+    """What may be in flight on all return paths together."""
+    return min(REVERSE_BYTES_MAX, options.window_bytes)
 
 
 class ByteWindow(Protocol):
@@ -90,11 +96,17 @@ class Gate:
         window: bounds what is not delivered.
         ahead_s: time that a byte taken now would wait in this process; None where nothing waits there.
         ahead_s_max: bounds it.
+        urgent_bytes: of a connection that a running guest waits for, whatever the others have in flight.
     """
 
     def __init__(
-        self, window: ByteWindow, ahead_s: Callable[[], float] | None = None, ahead_s_max: float = 0.0
+        self,
+        window: ByteWindow,
+        ahead_s: Callable[[], float] | None = None,
+        ahead_s_max: float = 0.0,
+        urgent_bytes: int = URGENT_BYTES,
     ) -> None:
+        self._urgent_bytes = urgent_bytes
         self._window = window
         self._ahead_s = ahead_s
         self._ahead_s_max = ahead_s_max
@@ -192,7 +204,7 @@ class Gate:
 
     def _floor(self, connection: int, *, urgent: bool) -> int:
         """What the connection may take whatever the others have, 0 if it has most of that."""
-        bound = URGENT_BYTES if urgent else FLOOR_BYTES
+        bound = self._urgent_bytes if urgent else FLOOR_BYTES
         left = bound - self._in_flight.get(connection, 0) - self._reserved.get(connection, 0)
         return left if left >= GRANT_BYTES_MIN else 0
 

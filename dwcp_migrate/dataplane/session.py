@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
-from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
+from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX, incoming_bytes_max
 from dwcp_migrate.protocol.worker import (
     Finished,
     Happened,
@@ -26,7 +27,7 @@ from dwcp_migrate.protocol.worker import (
     StartDestination,
     StartSource,
 )
-from dwcp_migrate.transport import Link, LinkOptions, Role, Segment
+from dwcp_migrate.transport import PARTIAL_BYTES_MAX, Link, LinkOptions, Role, Segment
 
 ABORT_S_MAX: Final = 1.0
 """How long an aborted session tries to tell the other side before it goes."""
@@ -52,7 +53,15 @@ def link_options(start: StartSource | StartDestination) -> LinkOptions:
         congestion_control=options.congestion_control,
         connect_timeout_s=options.connect_timeout_s,
         loss_s_max=options.loss_s_max,
+        partial_bytes_max=_partial_bytes_max(options),
     )
+
+
+def _partial_bytes_max(options: SessionOptions) -> int:
+    """Most that segments of which pieces are missing may take: no more than what may be in flight at all."""
+    if not options.is_window_agreed:
+        return PARTIAL_BYTES_MAX
+    return incoming_bytes_max(options.window_bytes, FLOORS_COUNTED_MAX, FLOOR_BYTES)
 
 
 class LinkSession(ABC):

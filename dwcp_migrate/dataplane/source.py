@@ -17,7 +17,15 @@ import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival, Retained
-from dwcp_migrate.dataplane.flow_control import REVERSE_BYTES_MAX, Gate, PendingBytes
+from dwcp_migrate.dataplane.flow_control import (
+    FLOOR_BYTES,
+    REVERSE_BYTES_MAX,
+    URGENT_BYTES,
+    Gate,
+    PendingBytes,
+    reverse_window_bytes,
+)
+from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
@@ -26,7 +34,8 @@ from dwcp_migrate.dataplane.source_reader import ForwardReader, PostcopyProgress
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
 from dwcp_migrate.errors import LimitExceededError
-from dwcp_migrate.protocol.worker import Happened, MigrationCounters, StartSource
+from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
+from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartSource
 from dwcp_migrate.qemu import RamBlocks, StreamParser, events
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, RamTotal, Switchover
 from dwcp_migrate.qemu.sniff import StreamKind
@@ -43,9 +52,11 @@ PEER_FLOOR_BYTES: Final = 256 * KIB
 """What a peer of version 0.1.0 lets each connection have in flight at any time; later ones less."""
 
 
-def reverse_bytes_max(connections: int) -> int:
+def reverse_bytes_max(options: SessionOptions, connections: int) -> int:
     """Most that return paths may bring before QEMU takes it: what an honest destination's gate lets in, twice."""
-    return 2 * (REVERSE_BYTES_MAX + connections * PEER_FLOOR_BYTES)
+    if not options.is_window_agreed:
+        return 2 * (REVERSE_BYTES_MAX + connections * PEER_FLOOR_BYTES)
+    return 2 * (reverse_window_bytes(options) + min(connections, FLOORS_COUNTED_MAX) * FLOOR_BYTES)
 
 
 class _Observer:
@@ -95,14 +106,18 @@ class SourceSession(LinkSession):
         super().__init__("source", link_options(start), report)
         self._start = start
         options = start.options
+        keep_freed_memory(options.granted_bytes // KEPT_SHARE)
         workers = options.workers or usable_cores()
         self._pool = WorkPool(workers, "encode", self.fail)
         self._pace = PipelineMonitor(options.codec, options.level, options.level_max, workers)
-        self._window = InFlightWindow(options.in_flight_ms_max)
-        self._gate = Gate(self._window, self._ahead_s, options.in_flight_ms_max / 1000)
-        stage = Stage(PageEncoder(options.cache_bytes), self._pool, self.link.send, self._choose)
+        self._window = InFlightWindow(options.in_flight_ms_max, options.window_bytes)
+        self._gate = Gate(
+            self._window, self._ahead_s, options.in_flight_ms_max / 1000, min(URGENT_BYTES, options.window_bytes)
+        )
+        stage = Stage(PageEncoder(options.cache_bytes, options.table_bytes), self._pool, self.link.send, self._choose)
         self._qemu_idle = IdleClock()
-        self._shared = SharedPipeline(self._gate, stage, BufferPool(), self._qemu_idle, PostcopyProgress())
+        buffers = BufferPool(options.window_bytes)
+        self._shared = SharedPipeline(self._gate, stage, buffers, self._qemu_idle, PostcopyProgress())
         self._told = ""
         self._reverse = PendingBytes()
         self._was_linked = False
@@ -149,7 +164,7 @@ class SourceSession(LinkSession):
         with self._lock:
             count = len(self._connections)
         try:
-            self._reverse.add(segment, reverse_bytes_max(count))
+            self._reverse.add(segment, reverse_bytes_max(self._start.options, count))
         except LimitExceededError as error:
             self.fail(error)
             return

@@ -33,8 +33,8 @@ SMALL_BYTES: Final = 16 * KIB
 not bulk."""
 INLINE_BYTES_MAX: Final = 64 * KIB
 """An urgent cut up to that is encoded by who read it: less than a hand-over and its wake-up cost on a busy host."""
-ROOM_BYTES_MIN: Final = 256 * KIB
-"""A buffer with less room than this is changed for a fresh one."""
+ROOM_SHARE: Final = 8
+"""A buffer with less room than that part of it is changed for a fresh one."""
 
 
 class PostcopyProgress:
@@ -266,13 +266,13 @@ class ForwardReader:
             self._stage.take(self._outlet, view, cut, self._lease, urgent=urgent)
         self._begin += fed.consumed
         self._observe(self._parser)
-        if len(self._lease.view) - self._end < ROOM_BYTES_MIN:
+        if len(self._lease.view) - self._end < len(self._lease.view) // ROOM_SHARE:
             self._change_buffer()
 
     def _change_buffer(self) -> None:
         """Go on in a fresh buffer; what is not cut yet moves along."""
         rest = self._lease.view[self._begin : self._end]
-        fresh = self._buffers.lease()
+        fresh = self._buffers.lease(2 * len(rest))
         fresh.view[: len(rest)] = rest
         self._lease.release()
         self._lease, self._begin, self._end = fresh, 0, len(rest)

@@ -38,6 +38,7 @@ class PageCache:
 
     Attributes:
         slots: how many there are.
+        table: which slot holds which page.
         used: slots given out so far, from 0 on.
         pages: uint64[slots, 512]; untouched slots take no memory.
     """

@@ -45,7 +45,7 @@ from dwcp_migrate.delta.payload import (
     ZERO,
 )
 from dwcp_migrate.delta.skeleton import windows
-from dwcp_migrate.delta.table import NEVER, SlotNumbers
+from dwcp_migrate.delta.table import NEVER, PageTable, SlotNumbers
 from dwcp_migrate.errors import LocalProtocolError
 from dwcp_migrate.qemu.layout import LITERAL, Bytes, Cut, Layout, Words
 from dwcp_migrate.units import PAGE_BYTES
@@ -57,12 +57,16 @@ DELTA_WORDS_MAX: Final = PAGE_WORDS // 2
 class PageEncoder:
     """Encoder of one migration, all its connections. Not thread-safe: the caller holds a lock around each method.
 
+    Args:
+        cache_bytes: pages that are kept.
+        table_bytes: of the table of all pages that were sent; None is as much as the guest needs.
+
     Attributes:
         reset_sequence: state sequence from which on segments know nothing of what was before the last reset.
     """
 
-    def __init__(self, cache_bytes: int) -> None:
-        self._cache = PageCache(cache_bytes // PAGE_BYTES)
+    def __init__(self, cache_bytes: int, table_bytes: int | None = None) -> None:
+        self._cache = PageCache(cache_bytes // PAGE_BYTES, table=PageTable(table_bytes))
         self._sequence = 0
         self._reset = False
         self.reset_sequence = 0

@@ -1,7 +1,8 @@
 """Page table: the cache slot that holds the version of each page that was sent last.
 
 Two levels: a dictionary of chunks of 32768 pages (128 MiB of guest memory), each an int32 array, made when a page of it
-is first seen. So memory follows what the guest uses, and a wild page number costs one chunk, not a huge array.
+is first seen. So memory follows what the guest uses, and a wild page number costs one chunk, not a huge array. When
+there is no memory for a further chunk its pages stay what they were, `NEVER` sent: they are encoded as new each time.
 """
 
 from typing import Final
@@ -18,14 +19,20 @@ UNCACHED: Final = -2
 
 CHUNK_BITS: Final = 15
 CHUNK_PAGES: Final = 1 << CHUNK_BITS
+CHUNK_BYTES: Final = 4 * CHUNK_PAGES
 
 SlotNumbers = NDArray[np.int32]
 
 
 class PageTable:
-    """Slot numbers by page key, `NEVER` and `UNCACHED` among them."""
+    """Slot numbers by page key, `NEVER` and `UNCACHED` among them.
 
-    def __init__(self) -> None:
+    Args:
+        bytes_max: of all chunks; None is as many as come.
+    """
+
+    def __init__(self, bytes_max: int | None = None) -> None:
+        self._chunks_max = None if bytes_max is None else max(1, bytes_max // CHUNK_BYTES)
         self._chunks: dict[int, SlotNumbers] = {}
 
     def clear_slots(self) -> None:
@@ -62,7 +69,10 @@ class PageTable:
         return [(self._chunk(int(number)), chunks == number) for number in np.unique(chunks)]
 
     def _chunk(self, number: int) -> SlotNumbers:
+        """The chunk of a number; beyond the bound one that nothing is remembered in."""
         chunk = self._chunks.get(number)
         if chunk is None:
-            chunk = self._chunks[number] = np.full(CHUNK_PAGES, NEVER, np.int32)
+            chunk = np.full(CHUNK_PAGES, NEVER, np.int32)
+            if self._chunks_max is None or len(self._chunks) < self._chunks_max:
+                self._chunks[number] = chunk
         return chunk

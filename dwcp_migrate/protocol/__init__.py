@@ -2,5 +2,6 @@
 
 Modules:
     control: control protocol between two agents
+    session_memory: what a session may keep in memory, and how a grant is divided
     worker: messages between the agent and its data processes
 """

@@ -24,6 +24,9 @@ from typing import Final
 
 import msgspec
 
+from dwcp_migrate.protocol.session_memory import WINDOW_BYTES_MAX
+from dwcp_migrate.units import GIB
+
 WORKER_VERSION: Final = 1
 """Of these messages."""
 
@@ -46,7 +49,10 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What both sides of a session need from the configuration, already agreed between the agents.
 
     Attributes:
-        cache_bytes: page cache, the smaller of both ends' configured values.
+        granted_bytes: of the host's memory budget, see `protocol.session_memory`.
+        cache_bytes: page cache, the smaller of both ends' values; `window_bytes` likewise, raw bytes in flight.
+        table_bytes: page table of a source.
+        is_window_agreed: the peer keeps to the window, too; one of an older version has a fixed one.
         channels: 0 is adaptive.
         workers: 0 is the number of usable cores.
         codec: auto, none, lz4 or zstd.
@@ -68,6 +74,10 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     level_max: int
     record_directory: str = ""
     record_bytes_max: int = 0
+    granted_bytes: int = GIB
+    window_bytes: int = WINDOW_BYTES_MAX
+    table_bytes: int = GIB
+    is_window_agreed: bool = True
 
 
 class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):

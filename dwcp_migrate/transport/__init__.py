@@ -10,6 +10,7 @@ Modules:
 
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
 from dwcp_migrate.transport.core.reassembly import Reassembly
+from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX
 from dwcp_migrate.transport.core.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
 from dwcp_migrate.transport.core.window import InFlightWindow
 from dwcp_migrate.transport.io.link import Link
@@ -17,6 +18,7 @@ from dwcp_migrate.transport.io.link import Link
 __all__ = [
     "FIN",
     "OPEN",
+    "PARTIAL_BYTES_MAX",
     "PAYLOAD_BYTES_MAX",
     "RAW_BYTES_MAX",
     "RESET",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dwcp_migrate.pki import create_authority, issue
+from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     AddChannel,
@@ -100,12 +101,20 @@ class Pair:
         loss_s_max: float = 30.0,
         cache_bytes: int = 64 * MIB,
         codec: str = "zstd",
+        memory: SessionMemory | None = None,
     ) -> None:
         create_authority(directory)
         for name in ("source.test", "destination.test"):
             issue(directory, name)
         self._directory = directory
-        self._settings = {"channels": channels, "loss_s_max": loss_s_max, "cache_bytes": cache_bytes, "codec": codec}
+        self._settings: dict[str, float | str] = {"channels": channels, "loss_s_max": loss_s_max, "cache_bytes": cache_bytes, "codec": codec}
+        if memory is not None:
+            self._settings |= {
+                "granted_bytes": memory.granted_bytes,
+                "cache_bytes": memory.cache_bytes,
+                "window_bytes": memory.window_bytes,
+                "table_bytes": memory.table_bytes,
+            }
         self.session_id, self.token = os.urandom(16), os.urandom(32)
         self.channels: list[socket.socket] = []
         self.refuse_channels = threading.Event()
@@ -214,7 +223,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(directory: Path, **settings: float) -> Iterator[Pair]:
+def pair(directory: Path, **settings: float | str | SessionMemory) -> Iterator[Pair]:
     made = Pair(directory, **settings)  # type: ignore[arg-type]
     try:
         yield made

@@ -174,5 +174,5 @@ def test_the_account_counts_the_larger_of_payload_and_raw_bytes_until_delivery()
     assert (pending.total_bytes, pending.delivered_bytes) == (100, 200)
 
 
-def test_an_honest_destination_stays_below_the_sources_bound() -> None:
-    assert reverse_bytes_max(3) > REVERSE_BYTES_MAX + 3 * FLOOR_BYTES
+def test_an_honest_destination_stays_below_the_sources_bound(options: SessionOptions) -> None:
+    assert reverse_bytes_max(options, 3) > REVERSE_BYTES_MAX + 3 * FLOOR_BYTES

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX
 from dwcp_migrate.transport.core.segment import Segment
 
 Role = Literal["source", "destination"]
@@ -28,6 +29,7 @@ class LinkOptions:
         congestion_control: empty keeps the kernel's default.
         connect_timeout_s: of one TCP connect, itself bounded by `dialer.CONNECT_S_MAX`.
         loss_s_max: how long a link without a channel lives.
+        partial_bytes_max: of segments of which pieces are missing.
     """
 
     session_id: bytes
@@ -43,6 +45,7 @@ class LinkOptions:
     congestion_control: str = ""
     connect_timeout_s: float = 1.0
     loss_s_max: float = 120.0
+    partial_bytes_max: int = PARTIAL_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

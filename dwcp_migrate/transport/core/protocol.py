@@ -23,7 +23,7 @@ from dwcp_migrate.transport.core import frames
 from dwcp_migrate.transport.core.channel_health import ChannelHealth
 from dwcp_migrate.transport.core.frames import Code, Frame, FrameKind
 from dwcp_migrate.transport.core.rate_limiter import RateLimiter
-from dwcp_migrate.transport.core.receive_queue import Inbox
+from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX, Inbox
 from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.core.send_queue import Outbox
 
@@ -89,9 +89,9 @@ class LinkState:
         link_losses: times that the last channel died.
     """
 
-    def __init__(self, now: float, loss_s_max: float) -> None:
+    def __init__(self, now: float, loss_s_max: float, partial_bytes_max: int = PARTIAL_BYTES_MAX) -> None:
         self.outbox = Outbox()
-        self.inbox = Inbox()
+        self.inbox = Inbox(partial_bytes_max)
         self.pacer = RateLimiter()
         self.channels_lost = 0
         self.link_losses = 0

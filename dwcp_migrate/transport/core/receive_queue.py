@@ -18,7 +18,7 @@ AHEAD_MAX: Final = RETAINED_SEGMENTS_MAX
 """How far a sequence may lie beyond the first missing one, and how many may have come out of turn on all connections
 together; an honest sender, who retains no more, cannot exceed either."""
 PARTIAL_BYTES_MAX: Final = 256 * MIB
-"""Payload bytes of segments of which pieces are missing."""
+"""Payload bytes of segments of which pieces are missing, where nothing less was agreed on."""
 RUNS_MAX: Final = 1024
 """Separate runs of one incomplete segment; honest pieces are at least 16 KiB, so 256 are the most."""
 
@@ -69,12 +69,16 @@ class _Received:
 class Inbox:
     """Received segments of one direction, all connections.
 
+    Args:
+        partial_bytes_max: bounds `partial_bytes`.
+
     Attributes:
         partial_bytes: allocated for segments of which pieces are missing.
         duplicates: pieces that had come before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, partial_bytes_max: int = PARTIAL_BYTES_MAX) -> None:
+        self._partial_bytes_max = partial_bytes_max
         self.partial_bytes = 0
         self.duplicates = 0
         self._ahead = 0
@@ -156,8 +160,8 @@ class Inbox:
             self._forget_partial(connection, frame.sequence)
             partial = None
         if partial is None:
-            if self.partial_bytes + frame.total > PARTIAL_BYTES_MAX:
-                raise LimitExceededError(f"more than {PARTIAL_BYTES_MAX} bytes of incomplete segments")
+            if self.partial_bytes + frame.total > self._partial_bytes_max:
+                raise LimitExceededError(f"more than {self._partial_bytes_max} bytes of incomplete segments")
             partial = connection.partials[frame.sequence] = _Partial(frame)
             self.partial_bytes += frame.total
         elif frame.attempt < partial.first.attempt:

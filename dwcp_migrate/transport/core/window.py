@@ -39,13 +39,18 @@ RATE_WINDOW_S: Final = 4.0
 class InFlightWindow:
     """Bound of one direction of a link.
 
+    Args:
+        in_flight_ms_max: beyond the round trips.
+        bytes_max: that both sides have memory for.
+
     Attributes:
         in_flight_bytes: sent and not acknowledged.
         rate_bytes_per_s: best rate of delivery lately, 0 before the first sample.
         rtt_s: the link's round trip, told by the session; 0 while unknown.
     """
 
-    def __init__(self, in_flight_ms_max: float) -> None:
+    def __init__(self, in_flight_ms_max: float, bytes_max: int = LIMIT_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
         self.in_flight_bytes = 0
         self.rate_bytes_per_s = 0.0
         self.rtt_s = 0.0
@@ -59,9 +64,9 @@ class InFlightWindow:
     def limit_bytes(self) -> int:
         """Most bytes in flight."""
         if not self.rate_bytes_per_s:
-            return LIMIT_BYTES_START
+            return min(LIMIT_BYTES_START, self._bytes_max)
         span_s = max(PASSAGES * self.rtt_s, PASSAGES_S_MIN) + self._in_flight_s
-        return int(min(max(self.rate_bytes_per_s * span_s, LIMIT_BYTES_MIN), LIMIT_BYTES_MAX))
+        return int(min(max(self.rate_bytes_per_s * span_s, LIMIT_BYTES_MIN), self._bytes_max))
 
     def allowed(self, now: float) -> int:
         """Bytes that may be sent now, 0 at the limit. One segment may overshoot it."""

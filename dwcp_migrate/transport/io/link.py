@@ -44,7 +44,7 @@ class Link:
         controller = None
         if role == "source":
             controller = Controller(now, channels=options.channels, channels_max=options.channels_max)
-        self._state = LinkState(now, options.loss_s_max)
+        self._state = LinkState(now, options.loss_s_max, options.partial_bytes_max)
         terms = Terms(options, context, self._has_room)
         self._channels_max = 2 * max(options.channels, options.channels_max)
         self._carrier = LinkThread(self._state, receiver, terms, controller, now)
