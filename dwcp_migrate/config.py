@@ -127,6 +127,8 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         announcement_s_max: how long an announcement stays good; after that libvirt itself is asked.
         hook_strict: a hook that cannot reach its agent fails the migration instead of letting it run plain.
         sessions_max: migrations at once, each side counted.
+        memory_bytes_max: what all migrations at once may occupy on this host, beside a fifth of what it has to spare at
+            the moment; 0 is no further bound. One that there is no memory for runs unaccelerated.
         step_aside: leave a migration to QEMU alone, unencrypted between hosts, where the link outruns this host.
     """
 
@@ -134,6 +136,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     announcement_s_max: PositiveSeconds = 600.0
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
+    memory_bytes_max: Annotated[int, Meta(ge=0)] = 0
     step_aside: bool = False
 
 

@@ -5,7 +5,8 @@
     ├── NotFoundError              exit 3   no such migration, lab, file
     ├── AgentUnreachableError      exit 4   the CLI cannot reach the local agent
     ├── HypervisorError            exit 5   libvirt, nftables or the hook socket
-    │   └── NoAnswerError                   libvirt did not say: neither yes nor no
+    │   ├── NoAnswerError                   libvirt did not say: neither yes nor no
+    │   └── NoMemoryError                   this host has none to spare for a further migration
     ├── PeerError                  exit 6   the other agent
     │   ├── PeerUnreachableError            no answer in time: migrations pass through
     │   ├── PeerRefusedError                it said no, and why (`code`)
@@ -104,6 +105,10 @@ class HypervisorError(DwcpError):
 
 class NoAnswerError(HypervisorError):
     """Libvirt did not answer, or not in time: nothing follows from it, least of all that a domain is not here."""
+
+
+class NoMemoryError(HypervisorError):
+    """This host has no memory to spare for a further session: the migration runs unaccelerated."""
 
 
 class PeerError(DwcpError):

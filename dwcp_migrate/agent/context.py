@@ -4,6 +4,7 @@ The rule: only `daemon` makes it and only a reload changes it, by replacing `con
 began with the old ones goes on with them.
 """
 
+import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers, family_of
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.config import Config
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import SessionOptions
 
 
@@ -47,6 +50,7 @@ class Runtime:
     spares: DataProcessPool
     control: ControlClient
     domains: DomainTracker
+    memory: MemoryBudget
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
     migrations: Tasks = field(default_factory=Tasks)
@@ -59,21 +63,26 @@ class Runtime:
         self.recording = None
         return armed.directory
 
-    def session_options(self, cache_bytes: int, channels_max: int, record_directory: str) -> SessionOptions:
+    def session_options(self, memory: SessionMemory, channels_max: int, record_directory: str) -> SessionOptions:
         """What a data process needs; sizes are what both agents agreed to."""
         config = self.config
+        channels_max = min(channels_max, memory.channels_max)
         return SessionOptions(
             ca=str(config.tls.ca),
             certificate=str(config.tls.certificate),
             key=str(config.tls.key),
-            cache_bytes=cache_bytes,
+            granted_bytes=memory.granted_bytes,
+            cache_bytes=memory.cache_bytes,
+            window_bytes=memory.window_bytes,
+            table_bytes=memory.table_bytes,
+            is_window_agreed=memory.is_agreed,
             channels=min(config.link.channels, channels_max),
             channels_max=channels_max,
             congestion_control=config.link.congestion_control,
             connect_timeout_s=config.link.connect_timeout_s,
             loss_s_max=config.link.loss_s_max,
             in_flight_ms_max=config.link.in_flight_ms_max,
-            workers=config.encoding.workers,
+            workers=min(config.encoding.workers or len(os.sched_getaffinity(0)), memory.workers_max),
             codec=config.encoding.codec,
             level=config.encoding.level,
             level_max=config.encoding.level_max,

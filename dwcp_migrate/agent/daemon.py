@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dwcp_migrate import __version__
+from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
@@ -34,7 +35,6 @@ from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.instance_lock import InstanceLock
-from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
@@ -51,6 +51,7 @@ from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.agent.tracking.running_store import RunningStore
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
@@ -310,10 +311,10 @@ class Agent:
         await self._adoption.close()
         await self.runtime.migrations.cancel()
         await self._addresses.close()
-        await self._loopback.close()
+        self._loopback.close()
         self._foreign.close()
         for listener in self._listeners.values():
-            await listener.close()
+            listener.close()
         await self._link.close()
         await self._recovery.close()
         await self.group.close()
@@ -447,8 +448,10 @@ def _runtime(
             lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
         ),
         domains=DomainTracker(watcher, ledger),
+        memory=MemoryBudget(lambda: runtime.config.policy.memory_bytes_max, lambda: runtime.config.policy.sessions_max),
         keep_translation=keep_translation,
     )
+    ledger.observe(runtime.memory.observe)
     return runtime
 
 

@@ -5,6 +5,7 @@ all of its own or end them. One that fails says so in the log at once, with its 
 """
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 
 from dwcp_migrate.logs import get_logger
@@ -23,11 +24,18 @@ class Tasks:
         """How many run."""
         return len(self._running)
 
-    def begin(self, work: Coroutine[object, object, object]) -> None:
-        """Begin one in the running loop."""
+    def begin(self, work: Coroutine[object, object, object], owned: socket.socket | None = None) -> None:
+        """Begin one in the running loop.
+
+        Args:
+            work: what it does.
+            owned: what it took over. One that is cancelled, perhaps before it ran a line of `work`, has it closed.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._done)
+        if owned is not None:
+            task.add_done_callback(lambda ended: owned.close() if ended.cancelled() else None)
 
     def _done(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)

@@ -282,6 +282,22 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     rtt_s: float
 
 
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory of all migrations of a host.
+
+    Attributes:
+        budget_bytes: what they may occupy now, beside their idle data processes.
+        granted_bytes: to those that run, accelerated.
+        sessions: how many these are, and
+        sessions_max: how many there could be now.
+    """
+
+    budget_bytes: int = 0
+    granted_bytes: int = 0
+    sessions: int = 0
+    sessions_max: int = 0
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at a glance, and all that the metrics need.
 
@@ -314,6 +330,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     coordination: EngineStatus = EngineStatus(engine="", state="stopped")
     group: GroupStatus = GroupStatus()
     links: list[LinkForecast] = []
+    memory: MemoryUse = MemoryUse()
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):
@@ -398,6 +415,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_descriptors_max: int
     group: GroupStatus = GroupStatus()
     foreign: list[str] = []
+    memory: MemoryUse = MemoryUse()
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     Envelope     id (chosen by the asker, repeated in the answer) | kind | body
 
     source agent                                    destination agent
-    Open(versions, session_id, token, address, port ...)  ->  Opened(version, cache_bytes, candidates) | Refused(code)
+    Open(versions, session_id, token, address, port ...)  ->  Opened(version, cache_bytes ...) | Refused(code)
     Close(session_id, result ...)                         ->  Closed(result) | Refused
     Ping(versions, session_id)                            ->  Pong(version, software, state, carries, now, names)
     Expect(domains)                                       ->  Expected(candidates) | Refused
@@ -54,6 +54,7 @@ REFUSALS: Final = {
     "draining": "the destination agent is draining",
     "duplicate": "a session of this id exists",
     "invalid": "the request breaks a rule",
+    "memory": "the destination has no memory to spare for a further migration",
     "no-data-process": "the destination agent cannot start a data process",
     "not-announced": "no migration was announced at the destination by its hook",
     "no-quorum": "the fleet's state cannot be asked at the destination, and it requires that",
@@ -70,6 +71,7 @@ REFUSALS: Final = {
 HINTS: Final = {
     "address": "check the addresses of this peer in [[peers]]: a migration dialled one that the peer does not own",
     "draining": "run `dwcp-migrate uncordon` there when it may take migrations again",
+    "memory": "wait until one of its migrations has ended; see `dwcp-migrate doctor` there, and docs/sizing.md",
     "no-data-process": "look into the agent's log there",
     "not-announced": "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
     "port": "set intercept.port_min and port_max there as in its qemu.conf",
@@ -128,6 +130,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         address: where the migration was dialled; the destination's QEMU waits there, at `port`.
         domains: domains that migrate away from the source now; may be empty.
         cache_bytes: page cache that the source would keep.
+        window_bytes: raw bytes that it would have in flight; 0 from an agent before 0.2.0, which has 64 MiB.
         channels_max: channels that it would open.
         permit: what the fleet, or the source alone, says of this migration; None from one that knows no domain.
         outlives: the source's data process outlives its agent: while that is away the migration goes on.
@@ -143,6 +146,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     channels_max: Annotated[int, Meta(ge=1, le=512)]
     permit: Permit | None = None
     outlives: bool = False
+    window_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +155,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: the one that holds.
         cache_bytes: the smaller of both ends' values.
-        channels_max: likewise.
+        channels_max: likewise, and
+        window_bytes: likewise; 0 from an agent before 0.2.0, which takes whatever is in flight.
         candidates: domains announced at the destination, one of which this is; empty when none had to be.
         agreed: `fleet`, `certificate` or `point-to-point`; empty when nothing was agreed on.
         remark: what the destination noticed about the permit and let pass: clocks or names that differ.
@@ -165,6 +170,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     agreed: _Text = ""
     remark: _Text = ""
     outlives: bool = False
+    window_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

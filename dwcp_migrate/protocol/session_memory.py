@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.units import GIB, KIB, MIB, PAGE_BYTES
+from dwcp_migrate.units import GIB, KIB, MIB, PAGE_BYTES, format_bytes
 
 IDLE_BYTES: Final = 24 * MIB
 """Of a data process that waits, not shared with others (measured)."""
@@ -79,6 +79,15 @@ class SessionMemory(msgspec.Struct, frozen=True, kw_only=True):
     channels_max: int = 512
     is_agreed: bool = True
 
+    def described(self) -> str:
+        """Its parts, for people."""
+        parts = f"cache {format_bytes(self.cache_bytes)}, window {format_bytes(self.window_bytes)}"
+        return f"{format_bytes(self.granted_bytes)} granted: {parts}"
+
+
+NO_MEMORY: Final = SessionMemory(granted_bytes=0, cache_bytes=0)
+"""Of a session that this agent did not begin: its data process has what it was given."""
+
 
 def table_bytes(guest_bytes: int) -> int:
     """Page table of a guest, 0 for one of which nothing is known."""
@@ -101,7 +110,9 @@ def need_bytes(cache_bytes: int, guest_bytes: int = 0, *, has_table: bool, windo
     return max(FLOOR_BYTES, whole, WINDOW_SHARE * window_bytes, TABLE_SHARE * table)
 
 
-def divide(grant: int, cache_bytes: int, guest_bytes: int = 0, *, has_table: bool) -> SessionMemory:
+def divide(
+    grant: int, cache_bytes: int, guest_bytes: int = 0, *, has_table: bool, window_bytes: int = WINDOW_BYTES_MAX
+) -> SessionMemory:
     """Divide a grant.
 
     Args:
@@ -109,8 +120,9 @@ def divide(grant: int, cache_bytes: int, guest_bytes: int = 0, *, has_table: boo
         cache_bytes: most that the page cache may be, as configured.
         guest_bytes: memory of the guest; 0 is not known.
         has_table: the source has a page table.
+        window_bytes: that both ends would let in.
     """
-    window = min(max(grant // WINDOW_SHARE, WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
+    window = min(max(grant // WINDOW_SHARE, WINDOW_BYTES_MIN), window_bytes)
     table = min(table_bytes(guest_bytes), grant // TABLE_SHARE) if has_table else 0
     rest = max(0, grant - OVERHEAD_BYTES - WINDOW_COPIES * window - table)
     cache = min(cache_bytes, rest * PAGE_BYTES // (PAGE_BYTES + INDEX_BYTES_A_PAGE))
@@ -124,10 +136,24 @@ def divide(grant: int, cache_bytes: int, guest_bytes: int = 0, *, has_table: boo
     )
 
 
-def used_bytes(memory: SessionMemory) -> int:
-    """What a session occupies at most after both ends agreed on sizes that may be smaller than this side's."""
-    agreed = OVERHEAD_BYTES + WINDOW_COPIES * memory.window_bytes + memory.table_bytes + _with_index(memory.cache_bytes)
-    return min(memory.granted_bytes, max(FLOOR_BYTES, agreed))
+def agree(memory: SessionMemory, cache_bytes: int, window_bytes: int) -> SessionMemory:
+    """The smaller of both ends' sizes, and what is left of the grant with them.
+
+    Args:
+        memory: this end's.
+        cache_bytes: the peer's.
+        window_bytes: the peer's; 0 from one of a version that has a fixed window.
+    """
+    cache, window = min(memory.cache_bytes, cache_bytes), min(memory.window_bytes, window_bytes or memory.window_bytes)
+    kept_back = WINDOW_COPIES * (window if window_bytes else LEGACY_WINDOW_BYTES)
+    used = max(FLOOR_BYTES, OVERHEAD_BYTES + kept_back + memory.table_bytes + _with_index(cache))
+    return msgspec.structs.replace(
+        memory,
+        granted_bytes=min(memory.granted_bytes, used),
+        cache_bytes=cache,
+        window_bytes=window,
+        is_agreed=bool(window_bytes),
+    )
 
 
 def incoming_bytes_max(window_bytes: int, connections: int, floor_bytes: int) -> int:

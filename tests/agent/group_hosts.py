@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
@@ -16,6 +16,7 @@ from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer, refused
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import (
@@ -91,6 +92,7 @@ class GroupHost:
             spares=cast("DataProcessPool", None),
             control=ControlClient(lambda: self._context("client"), 2.0, config.intercept.mark),
             domains=DomainTracker(None, ledger),
+            memory=MemoryBudget(lambda: 0, lambda: 32),
             keep_translation=list,
         )
 
@@ -117,7 +119,7 @@ class GroupHost:
         if not self.is_up:
             return
         self.is_up = False
-        await self._listener.close()
+        self._listener.close()
         await self._link.close()
         await self.group.close()
         self.runtime.control.forget()

@@ -1,6 +1,7 @@
 """Tasks are held until they are done, waited for, and ended."""
 
 import asyncio
+import socket
 
 from structlog.testing import capture_logs
 
@@ -67,3 +68,12 @@ async def test_a_task_that_raised_does_not_keep_the_others_from_being_ended() ->
     tasks.begin(asyncio.Event().wait())
     await tasks.cancel()
     assert tasks.count == 0
+
+
+async def test_what_a_task_took_over_is_closed_when_it_is_cancelled_before_it_ran() -> None:
+    ours, theirs = socket.socketpair()
+    tasks = Tasks()
+    tasks.begin(asyncio.sleep(60), ours)
+    await tasks.cancel()
+    assert theirs.recv(1) == b""
+    theirs.close()

@@ -107,7 +107,12 @@ class Pair:
         for name in ("source.test", "destination.test"):
             issue(directory, name)
         self._directory = directory
-        self._settings: dict[str, float | str] = {"channels": channels, "loss_s_max": loss_s_max, "cache_bytes": cache_bytes, "codec": codec}
+        self._settings: dict[str, float | str] = {
+            "channels": channels,
+            "loss_s_max": loss_s_max,
+            "cache_bytes": cache_bytes,
+            "codec": codec,
+        }
         if memory is not None:
             self._settings |= {
                 "granted_bytes": memory.granted_bytes,

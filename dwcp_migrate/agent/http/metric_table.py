@@ -39,6 +39,8 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_state", "gauge", ("state",), "1 for the state that the agent is in: running, draining, ..."),
     Family("dwcp_migrate_peers", "gauge", (), "Configured peers."),
     Family("dwcp_migrate_data_process_ready", "gauge", (), "1 while a warm data process waits for a migration."),
+    Family("dwcp_migrate_memory_budget_bytes", "gauge", (), "What all sessions together may occupy on this host now."),
+    Family("dwcp_migrate_memory_granted_bytes", "gauge", (), "What sessions that run were granted of it."),
     Family("dwcp_migrate_redirect_wanted", "gauge", (), "1 while the redirect should be in place."),
     Family("dwcp_migrate_redirect_armed", "gauge", (), "1 while the kernel holds the redirect and all its rules."),
     Family("dwcp_migrate_redirected_connections_total", "counter", ("peer",), "Connections the redirect caught."),

@@ -79,6 +79,8 @@ def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
         "state": {(state,): float(state == status.state) for state in STATES},
         "peers": {(): status.peers},
         "data_process_ready": {(): status.spare_ready},
+        "memory_budget_bytes": {(): status.memory.budget_bytes},
+        "memory_granted_bytes": {(): status.memory.granted_bytes},
         "redirect_wanted": {(): status.intercept.wanted},
         "redirect_armed": {(): status.intercept.armed},
         "redirected_connections_total": caught,

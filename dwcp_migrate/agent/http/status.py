@@ -12,9 +12,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate import __version__
+from dwcp_migrate.agent.accept_loop import ANY_IPV4, ANY_IPV6
 from dwcp_migrate.agent.context import Runtime, is_own_address
 from dwcp_migrate.agent.http import host_facts as facts
-from dwcp_migrate.agent.intake.accept_loop import ANY_IPV4, ANY_IPV6
 from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.outgoing import FOREIGN
@@ -114,6 +114,7 @@ class StatusViews:
             coordination=self._sources.coordination(),
             group=self._sources.group(),
             links=self._sources.links(),
+            memory=runtime.memory.use(),
         )
 
     def _intercept(self) -> RedirectStatus:
@@ -235,6 +236,7 @@ class StatusViews:
                 for record in runtime.ledger.running()
                 if record.passthrough_reason == FOREIGN
             ],
+            memory=runtime.memory.use(),
         )
 
     def _hook(self) -> Hook:

@@ -1,7 +1,6 @@
 """The doors of the agent: redirected connections, the link port, and announcements of the libvirt hook.
 
 Modules:
-    accept_loop: listening TCP socket and the task that accepts on it
     hook_server: hook socket
     admission: room for connections that have not shown yet who they are
     link: link port, which peers dial

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.context import is_own_address
-from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
 from dwcp_migrate.api.schema import ListenerStatus
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.logs import get_logger
@@ -71,8 +71,8 @@ class LoopbackListeners:
             if family in needed or family in up
         ]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop accepting."""
         for loop in self._loops.values():
-            await loop.close()
+            loop.close()
         self._loops.clear()

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from dwcp_migrate.agent.accept_loop import AcceptLoop
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
@@ -30,6 +31,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.protocol.session_memory import LEGACY_BYTES
 from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     RENDEZVOUS_SOCKET,
@@ -78,7 +80,7 @@ class Adoption:
         self._outgoing = outgoing
         self._incoming = incoming
         self._path = runtime.config.runtime_directory / RENDEZVOUS_SOCKET
-        self._listener: socket.socket | None = None
+        self._listener: AcceptLoop | None = None
         self._expected: dict[str, KeptMigration] = {}
         self._changed = asyncio.Event()
         self._tasks = Tasks()
@@ -92,8 +94,12 @@ class Adoption:
         for kept in self._runtime.ledger.predecessors():
             self._expected[kept.record.id] = kept
             self._permits.adopt(kept.record.id, kept.facts)
-        self._listener = _listen(self._path)
-        self._tasks.begin(self._accept(self._listener))
+            self._keep_memory(kept)
+        self._listener = AcceptLoop(
+            _listen(self._path),
+            lambda sock: self._tasks.begin(self._greet(sock), sock),
+            lambda reason: self._runtime.ledger.count("rejected", f"sessions {reason}"),
+        ).start()
         self._tasks.begin(self._end_those_gone())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REUNION_S_MAX):
@@ -103,17 +109,17 @@ class Adoption:
         if self._expected:
             log.warning("data processes have not come yet", migrations=len(self._expected))
 
+    def _keep_memory(self, kept: KeptMigration) -> None:
+        """Count what the agent before granted; one before 0.2.0 granted a whole cache and its windows to each."""
+        if not kept.record.passthrough_reason:
+            unbounded = LEGACY_BYTES + self._runtime.config.encoding.cache_bytes
+            self._runtime.memory.keep(kept.record.id, kept.facts.memory_bytes or unbounded)
+
     async def close(self) -> None:
         """Listen no more; the next agent makes its own socket."""
-        await self._tasks.cancel()
         if self._listener is not None:
             self._listener.close()
-
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            self._tasks.begin(self._greet(sock))
+        await self._tasks.cancel()
 
     async def _greet(self, sock: socket.socket) -> None:
         """Hear who comes; whoever is not this user's data process is sent away."""

@@ -25,7 +25,7 @@ from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close,
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
-from dwcp_migrate.errors import DwcpError, SessionError
+from dwcp_migrate.errors import DwcpError, NoMemoryError, SessionError
 from dwcp_migrate.hypervisor.announcements import Announcement
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import (
@@ -51,6 +51,7 @@ from dwcp_migrate.protocol.control import (
     Successor,
     common_version,
 )
+from dwcp_migrate.protocol.session_memory import NO_MEMORY, SessionMemory
 from dwcp_migrate.protocol.worker import AddChannel, StartDestination
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
@@ -71,6 +72,7 @@ class _Session:
     announced: str
     began_at: float
     carriage: DataProcessHandle | None = None
+    memory: SessionMemory = NO_MEMORY
     outlives: bool = False
     has_channel: bool = False
     word: Close | None = None
@@ -139,7 +141,7 @@ class Incoming:
         record = kept.record
         session_id = bytes.fromhex(record.id)
         carriage = DataProcessHandle(record.id, process, self._runtime.ledger)
-        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, kept.facts.peer_outlives)
+        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, outlives=kept.facts.peer_outlives)
         session.has_channel = record.counters.wire_bytes > 0
         self._take_over(kept, session)
         self._runtime.migrations.begin(self._run(session_id, session, carriage))
@@ -238,12 +240,13 @@ class Incoming:
         session = _Session(peer, announced, now, outlives=request.outlives)
         self._sessions[request.session_id] = session
         try:
+            session.memory = runtime.memory.for_destination(
+                request.session_id.hex(), request, runtime.config.encoding.cache_bytes
+            )
             process = await runtime.spares.take()
-        except SessionError as error:
-            del self._sessions[request.session_id]
-            self._permits.forget(request.session_id.hex())
-            runtime.announcements.ended(announced, now)
-            return refused("no-data-process", str(error)[:200])
+        except (NoMemoryError, SessionError) as error:
+            self._take_back(request.session_id, session, now)
+            return refused("memory" if isinstance(error, NoMemoryError) else "no-data-process", str(error)[:200])
         names = self._names(candidates)
         self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
         if judged.remark:
@@ -251,13 +254,21 @@ class Incoming:
             runtime.ledger.change(request.session_id.hex(), lambda record: note(record, event))
         return Opened(
             version=common_version(request.versions),
-            cache_bytes=self._cache_bytes(request),
-            channels_max=self._channels_max(request),
+            cache_bytes=session.memory.cache_bytes,
+            window_bytes=session.memory.window_bytes,
+            channels_max=min(self._channels_max(request), session.memory.channels_max),
             candidates=names,
             agreed=judged.agreed,
             remark=judged.remark[:REMARK_CHARACTERS_MAX],
             outlives=True,
         )
+
+    def _take_back(self, session_id: bytes, session: _Session, now: float) -> None:
+        """Forget a session that did not begin."""
+        del self._sessions[session_id]
+        self._permits.forget(session_id.hex())
+        self._runtime.memory.release(session_id.hex())
+        self._runtime.announcements.ended(session.announced, now)
 
     async def _expected(self, request: Expect) -> Expected:
         if not self._candidates(request):
@@ -288,9 +299,6 @@ class Incoming:
     def _names(candidates: list[Announcement]) -> tuple[DomainName, ...]:
         return tuple(DomainName(found.uuid, found.name) for found in candidates)
 
-    def _cache_bytes(self, request: Open) -> int:
-        return min(request.cache_bytes, self._runtime.config.encoding.cache_bytes)
-
     def _channels_max(self, request: Open) -> int:
         return min(request.channels_max, self._runtime.config.link.channels_max)
 
@@ -314,7 +322,8 @@ class Incoming:
                 started_at=wall_clock(),
             )
         )
-        facts = SessionFacts(candidates=names, peer_outlives=request.outlives)
+        memory = session.memory
+        facts = SessionFacts(candidates=names, peer_outlives=request.outlives, memory_bytes=memory.granted_bytes)
         runtime.ledger.learn(carriage.identity, self._permits.facts(carriage.identity, facts))
         runtime.domains.follow(carriage.identity, "destination", names)
         carriage.send(
@@ -324,9 +333,7 @@ class Incoming:
                 peer_name=peer.name,
                 target_address=request.address,
                 target_port=request.port,
-                options=runtime.session_options(
-                    self._cache_bytes(request), self._channels_max(request), runtime.config.record.directory
-                ),
+                options=runtime.session_options(memory, self._channels_max(request), runtime.config.record.directory),
             )
         )
         self._words[request.session_id] = asyncio.Event()
@@ -401,6 +408,7 @@ class Incoming:
         del self._sessions[session_id], self._words[session_id]
         runtime.announcements.returned(session.announced, steady_clock())
         runtime.domains.forget(identity)
+        runtime.memory.release(identity)
         runtime.ledger.discard(identity)
         log.warning("migration withdrawn", migration=identity, why=session.word.reason if session.word else "")
 

@@ -35,6 +35,7 @@ from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Opened
+from dwcp_migrate.protocol.session_memory import NO_MEMORY
 from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
@@ -116,6 +117,7 @@ class OutgoingMigration:
         self._reason = ""
         self._accelerated = self._is_fed = False
         self._candidates: tuple[DomainName, ...] = ()
+        self._memory = NO_MEMORY
         self._onward_address = self._link_address = key[0]
         if record is None:
             runtime.ledger.put(
@@ -192,7 +194,8 @@ class OutgoingMigration:
         """Keep for the next agent what it cannot know otherwise."""
         facts = SessionFacts(link_address=self._link_address)
         if opened is not None:
-            facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives)
+            granted = self._memory.granted_bytes
+            facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives, memory_bytes=granted)
         self._runtime.ledger.learn(self._id, self._permits.facts(self._id, facts))
 
     async def _carried(self, carriage: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
@@ -283,6 +286,9 @@ class OutgoingMigration:
         agreement = await self._permits.obtain(self._id, peer, link, leaving)
         self._note("agreement", agreement.note)
         self._token = os.urandom(TOKEN_BYTES)
+        memory = runtime.memory.for_source(
+            self._id, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
+        )
         request = Open(
             versions=VERSIONS,
             session_id=self.session_id,
@@ -290,8 +296,9 @@ class OutgoingMigration:
             address=address,
             port=port,
             domains=leaving,
-            cache_bytes=runtime.config.encoding.cache_bytes,
-            channels_max=runtime.config.link.channels_max,
+            cache_bytes=memory.cache_bytes,
+            window_bytes=memory.window_bytes,
+            channels_max=min(runtime.config.link.channels_max, memory.channels_max),
             permit=agreement.permit,
             outlives=True,
         )
@@ -302,6 +309,8 @@ class OutgoingMigration:
                 raise SessionError(str(error), hint=error.hint) from error
             raise
         runtime.silent.remove(peer.name, link)
+        self._memory = runtime.memory.agree(self._id, memory, opened.cache_bytes, opened.window_bytes)
+        self._note("memory", self._memory.described())
         self._note("agreed", opened.agreed)
         self._note("remark", opened.remark)
         return opened
@@ -354,7 +363,7 @@ class OutgoingMigration:
                 peer_address=self._link_address,
                 peer_port=self.peer.port,
                 options=runtime.session_options(
-                    opened.cache_bytes, opened.channels_max, runtime.take_recording(opened.candidates)
+                    self._memory, opened.channels_max, runtime.take_recording(opened.candidates)
                 ),
             ),
             runtime.keep_translation(),

@@ -20,6 +20,7 @@ from dwcp_migrate.errors import (
     ConfigError,
     DwcpError,
     FleetRefusedError,
+    NoMemoryError,
     PeerRefusedError,
     PeerUnreachableError,
     ProtocolError,
@@ -240,6 +241,8 @@ def code_of(error: DwcpError) -> str:
         return error.code if error.code in REFUSALS else "other"
     if isinstance(error, FleetRefusedError):
         return error.code
+    if isinstance(error, NoMemoryError):
+        return "memory"
     if isinstance(error, CertificateError | ConfigError):
         return "certificate"
     if isinstance(error, VersionMismatchError):

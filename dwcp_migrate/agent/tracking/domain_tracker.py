@@ -95,6 +95,7 @@ class DomainTracker:
         self._followed: dict[str, _Followed] = {}
         self._announced: dict[str, DomainName] = {}
         self._jobs = OutgoingJobs()
+        self._memory_bytes: dict[str, int] = {}
         self._poller: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
 
@@ -135,6 +136,10 @@ class DomainTracker:
         domains = await self._domains(LEAVING_S_MAX, jobs_of_all=True) or []
         leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
         return tuple(leaving[:DOMAINS_MAX])
+
+    def largest_of(self, domains: Iterable[DomainName]) -> int:
+        """Memory of the largest of some domains as libvirt told it last, in bytes; 0 where it told of none."""
+        return max((self._memory_bytes.get(found.uuid, 0) for found in domains), default=0)
 
     async def resumes_postcopy(self) -> bool:
         """Whether all that leaves now and has no record is a postcopy that broke off: nothing else can connect.
@@ -199,6 +204,7 @@ class DomainTracker:
                 domains = await self._watcher.domains()
         except (NoAnswerError, TimeoutError):
             return None
+        self._memory_bytes = {one.uuid: one.memory_bytes for one in domains}
         tied, moving = {followed.uuid for followed in self._followed.values()}, self._jobs.moving()
         asked = [one.uuid for one in domains if jobs_of_all or one.is_moving or one.uuid in tied | moving]
         asked.sort(key=lambda uuid: uuid not in moving)

@@ -3,11 +3,13 @@
 Modules:
     agent: `dwcp-migrate agent`
     cert: `dwcp-migrate cert`
+    check: one judgement, and how it is made
     checks: judgements of `dwcp-migrate doctor`
     config: `dwcp-migrate config`
     cordon: `dwcp-migrate cordon`
     doctor: `dwcp-migrate doctor`
     host_files: facts that `doctor` reads without the agent
+    memory_check: judgement about memory for migrations
     record: `dwcp-migrate record`
     reload: `dwcp-migrate reload`
     status: `dwcp-migrate status`

@@ -7,19 +7,19 @@ work but not as well as they could (or cannot be judged), `fail` means that some
 """
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
+from dwcp_migrate.cli.host.check import Check, Verdict, must, should
 from dwcp_migrate.cli.host.host_files import HostFiles
+from dwcp_migrate.cli.host.memory_check import memory
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
 from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
-
-Verdict = Literal["ok", "warn", "fail"]
 
 DAY_S: Final = 86400.0
 MARKS_OF_OTHERS: Final = {
@@ -34,23 +34,6 @@ EXPIRY_WARNING_S: Final = 14 * DAY_S
 CONNTRACK_SHARE_MAX: Final = 0.9
 DESCRIPTORS_SHARE_MAX: Final = 0.8
 CLOCK_DIFFERENCE_S_MAX: Final = 5.0
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One judgement.
-
-    Attributes:
-        id: stable name, for scripts.
-        what: what was found.
-        why: why it matters.
-        remedy: what to do; empty when nothing has to be done.
-    """
-
-    id: str
-    verdict: Verdict
-    what: str
-    why: str
-    remedy: str = ""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,16 +75,6 @@ def worst(checks: list[Check]) -> Verdict:
     return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
 
 
-def _must(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
-    """Judge something without which migrations fail or run unaccelerated."""
-    return Check(id=check, verdict="ok" if hold else "fail", what=what, why=why, remedy="" if hold else remedy)
-
-
-def _should(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
-    """Judge something without which migrations work, but not as well as they could."""
-    return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
-
-
 def _agent_down(error: str) -> Check:
     return Check(
         id="agent",
@@ -113,7 +86,7 @@ def _agent_down(error: str) -> Check:
 
 
 def _agent(facts: schema.Facts) -> Check:
-    return _should(
+    return should(
         "agent",
         hold=facts.state == "running",
         what=f"{facts.name}, version {facts.version}, {facts.state}",
@@ -140,7 +113,7 @@ def _configuration(found: Findings) -> Iterator[Check]:
 
 
 def _hook_installed(host: HostFiles) -> Check:
-    return _must(
+    return must(
         "hook-installed",
         hold=not host.hook_problem,
         what=f"{host.hook_path}: {host.hook_problem or 'installed'}",
@@ -162,6 +135,7 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield from (_peer(one, facts.name) for one in facts.peers) if facts.peers else iter([_NO_PEER])
     yield _group(facts.group)
     yield from _process(facts)
+    yield memory(facts.memory)
 
 
 def _redirect(intercept: schema.RedirectStatus) -> Check:
@@ -171,7 +145,7 @@ def _redirect(intercept: schema.RedirectStatus) -> Check:
     else:
         towards = output.counted(len(intercept.rules), "address", "addresses")
         what = f"armed towards {towards}" if intercept.wanted else "off"
-    return _must(
+    return must(
         "redirect",
         hold=not broken,
         what=what,
@@ -200,7 +174,7 @@ def _libvirt(libvirt: schema.Libvirt) -> Check:
 
 
 def _hook(hook: schema.Hook) -> Check:
-    return _must(
+    return must(
         "hook-socket",
         hold=hook.listening,
         what=f"{hook.socket}: {'listening' if hook.listening else 'not listening'}, {hook.pending} announced",
@@ -233,7 +207,7 @@ def _certificate(certificate: schema.CertificateExpiry, now: float) -> Check:
 
 
 def _name(facts: schema.Facts) -> Check:
-    return _must(
+    return must(
         "certificate-name",
         hold=facts.name_in_certificate,
         what=f"the host certificate {'carries' if facts.name_in_certificate else 'does not carry'} {facts.name}",
@@ -243,7 +217,7 @@ def _name(facts: schema.Facts) -> Check:
 
 
 def _listener(listener: schema.ListenerStatus) -> Check:
-    return _must(
+    return must(
         f"listener-{listener.use}",
         hold=listener.listening,
         what=f"{listener.address}: {'listening' if listener.listening else listener.error or 'not listening'}",
@@ -352,21 +326,21 @@ def _group(group: GroupStatus) -> Check:
 
 
 def _process(facts: schema.Facts) -> Iterator[Check]:
-    yield _should(
+    yield should(
         "data-process",
         hold=facts.spare_ready,
         what="a warm data process is ready" if facts.spare_ready else "no warm data process is ready",
         why="a migration that starts without one waits for it, or runs unaccelerated",
         remedy="ask again in a few seconds; then journalctl -u dwcp-migrate",
     )
-    yield _should(
+    yield should(
         "history",
         hold=not facts.history_error,
         what=facts.history_error or "written",
         why="dwcp-migrate history forgets at the agent's restart what it cannot write",
         remedy="check owner and space of the state directory",
     )
-    yield _should(
+    yield should(
         "core-dumps",
         hold=facts.core_dumps_off,
         what="off" if facts.core_dumps_off else "on",
@@ -374,7 +348,7 @@ def _process(facts: schema.Facts) -> Iterator[Check]:
         remedy="start it by its systemd unit, which sets LimitCORE=0",
     )
     used = facts.open_descriptors / max(1, facts.open_descriptors_max)
-    yield _should(
+    yield should(
         "descriptors",
         hold=used <= DESCRIPTORS_SHARE_MAX,
         what=f"{facts.open_descriptors} of {facts.open_descriptors_max} in use",
@@ -392,7 +366,7 @@ def _host(found: Findings) -> Iterator[Check]:
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
     synchronised = bool(found.host.clock_synchronised)
-    yield _should(
+    yield should(
         "clock",
         hold=synchronised,
         what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
@@ -403,7 +377,7 @@ def _host(found: Findings) -> Iterator[Check]:
 
 def _mark(mark: int) -> Check:
     meant = [f"{mark & bits:#x} ({whose})" for bits, whose in MARKS_OF_OTHERS.items() if mark & bits]
-    return _should(
+    return should(
         "mark",
         hold=not meant,
         what=f"intercept.mark = {mark:#x}" + (f" has bits that others act on: {', '.join(meant)}" if meant else ""),
@@ -420,7 +394,7 @@ def _ports(host: HostFiles, config: Config) -> Check:
         what = "qemu.conf cannot be read here; assuming libvirt's default ports"
     else:
         what = f"libvirt migrates to {here[0]}-{here[1]}, the agent covers {ours[0]}-{ours[1]}"
-    return _must(
+    return must(
         "ports",
         hold=covered,
         what=what,
@@ -435,7 +409,7 @@ def _peer_names(peers: list[schema.PeerView], resolved: dict[str, frozenset[str]
         listed = {canonical(address) for address in peer.addresses}
         missed = sorted({canonical(address) for address in resolved.get(peer.name, frozenset())} - listed)
         found = f"{peer.name} resolves to {', '.join(missed)}, not in its addresses"
-        yield _should(
+        yield should(
             f"name-{peer.name}",
             hold=not missed,
             what=found if missed else f"{peer.name} resolves to no address that is not listed",
@@ -454,7 +428,7 @@ def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Che
         f"migration_host {named} ({', '.join(sorted(addresses - {canonical(named)})) or 'as it is'})" if named else ""
     )
     what = "; ".join(filter(None, [where, "" if everywhere else f"QEMU listens on {listens} only"]))
-    return _should(
+    return should(
         "migration-host",
         hold=not apart,
         what=what or "qemu.conf sets neither migration_host nor migration_address",
@@ -466,7 +440,7 @@ def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Che
 def _conntrack(host: HostFiles, config: Config) -> Check:
     why = "the redirect is a NAT rule, which needs connection tracking"
     if host.conntrack_count is None:
-        return _should(
+        return should(
             "conntrack",
             hold=not config.intercept.redirect,
             what="connection tracking is not to be seen in /proc",
@@ -474,7 +448,7 @@ def _conntrack(host: HostFiles, config: Config) -> Check:
             remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect",
         )
     full = host.conntrack_count > CONNTRACK_SHARE_MAX * (host.conntrack_max or host.conntrack_count + 1)
-    return _should(
+    return should(
         "conntrack",
         hold=not full,
         what=f"{host.conntrack_count} of {host.conntrack_max} connections tracked",
@@ -486,7 +460,7 @@ def _conntrack(host: HostFiles, config: Config) -> Check:
 def _congestion(host: HostFiles, wanted: str) -> Check:
     offered = " ".join(host.congestion_controls)
     missing = bool(wanted) and wanted not in host.congestion_controls
-    return _should(
+    return should(
         "congestion-control",
         hold=not missing,
         what=f"{wanted} is not offered by the kernel ({offered})" if missing else wanted or "the kernel's default",

@@ -7,6 +7,7 @@ import click
 
 from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli.host import checks, host_files
+from dwcp_migrate.cli.host.check import Check
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
@@ -68,7 +69,7 @@ def _configuration(path: Path) -> tuple[Config | None, str]:
         return None, str(error)
 
 
-def render(check: checks.Check) -> str:
+def render(check: Check) -> str:
     """Lay one check out; what is not ok also says why it matters and what to do."""
     mark, colour = MARKS[check.verdict]
     lines = [f"{click.style(mark, fg=colour) if output.in_colour() else mark}  {check.id}: {check.what}"]
@@ -79,7 +80,7 @@ def render(check: checks.Check) -> str:
     return "\n".join(lines)
 
 
-def summary(judged: list[checks.Check]) -> str:
+def summary(judged: list[Check]) -> str:
     """Say how many checks were ok, warned and failed."""
     counts = {mark: sum(check.verdict == mark for check in judged) for mark in MARKS}
     warnings = output.counted(counts["warn"], "warning", "warnings")

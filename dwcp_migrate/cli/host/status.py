@@ -8,6 +8,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.units import format_bytes
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
 SPARE = ("Id", "Rate")
@@ -63,6 +64,7 @@ def summary(status: schema.AgentStatus) -> list[tuple[str, str]]:
         ("libvirt", f"{libvirt.uri} {libvirt.version}".strip() if libvirt.connected else _not_connected(libvirt)),
         ("Fleet", fleet(status)),
         ("Carried", carried(status.totals)),
+        ("Memory", memory(status.memory)),
     ]
 
 
@@ -91,6 +93,11 @@ def carried(totals: schema.Totals) -> str:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.passthrough.items()))
     told = ", ".join(f"{count} {result}" for result, count in by_result.items())
     return f"{told}, {passed} unaccelerated" + (f" ({reasons})" if reasons else "")
+
+
+def memory(use: schema.MemoryUse) -> str:
+    """Say what migrations were granted of what they may occupy."""
+    return f"{format_bytes(use.granted_bytes)} of {format_bytes(use.budget_bytes)} granted" if use.budget_bytes else ""
 
 
 def fleet(status: schema.AgentStatus) -> str:

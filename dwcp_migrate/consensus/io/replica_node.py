@@ -104,7 +104,7 @@ class Node:
         self._channels: set[MemberChannel] = set()
         self._budgets: dict[str, CheckBudget] = {}
         self._dialling = Dialling(self, self._hello, options.route)
-        self._accepting: asyncio.Task[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._disk = ThreadPoolExecutor(1, "journal")
         self._held: list[ReplicaOutput] = []
         self._written = 0  # of those held, from the first on
@@ -159,18 +159,21 @@ class Node:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._server = socket.create_server((address, port), family=family, backlog=BACKLOG)
         self._server.setblocking(False)
-        self._accepting = self._loop.create_task(self._accept(self._server))
+        self._loop.add_reader(self._server, self._accept, self._server)
         taken: int = self._server.getsockname()[1]
         return taken
 
-    async def _accept(self, server: socket.socket) -> None:
-        while True:
-            try:
-                sock, _ = await self._loop.sock_accept(server)
-            except OSError:  # it is gone again, or there are too many open files
-                await asyncio.sleep(REDIAL_S)
-                continue
-            self.adopt(sock)
+    def _accept(self, server: socket.socket) -> None:
+        """Take one connection, in one step from the kernel's queue into `adopt`'s hands: a task could be cancelled."""
+        try:
+            sock, _ = server.accept()
+        except BlockingIOError:  # it is gone again
+            return
+        except OSError:  # there are too many open files
+            self._loop.remove_reader(server)
+            self._resting = self._loop.call_later(REDIAL_S, self._loop.add_reader, server, self._accept, server)
+            return
+        self.adopt(sock)
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a connection that something else accepted; its greeting was read."""
@@ -189,15 +192,13 @@ class Node:
         self._timer.cancel()
         await self._dialling.stop()
         adopting = dict(self._adopting)
-        tasks = [*adopting, *filter(None, [self._accepting])]
-        for task in tasks:
+        self._close_server()
+        for task in adopting:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*adopting, return_exceptions=True)
         for task, sock in adopting.items():
             if task.cancelled():  # perhaps before it began to run
                 sock.close()
-        if self._server is not None:
-            self._server.close()
         for channel in list(self._channels):
             channel.close()
         await asyncio.gather(*(channel.gone for channel in list(self._channels)))
@@ -206,6 +207,13 @@ class Node:
             with suppress(OSError):  # a full disk: the others know what was decided
                 self._journal.append(self._late, sync=False)
         self._journal.close()
+
+    def _close_server(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._server is not None:
+            self._loop.remove_reader(self._server)
+            self._server.close()
 
     def _fail(self, error: ConsensusError) -> None:
         self._stopped = True

@@ -18,6 +18,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.config import Config, CoordinationConfig, PeerConfig
@@ -79,6 +80,7 @@ class Host:
             spares=cast("DataProcessPool", None),
             control=cast("ControlClient", Control(world)),
             domains=DomainTracker(self.watcher, ledger),
+            memory=MemoryBudget(lambda: 0, lambda: 32),
             keep_translation=list,
         )
         self.engine = FakeEngine(name, world.machine, lambda: world.now)

@@ -1,12 +1,14 @@
 """Listening where the host has an address, may get it later, or lacks a family; accepting whatever happens."""
 
 import asyncio
+import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from dwcp_migrate.agent.intake.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.errors import HypervisorError
 from tests.hypervisor.namespace import Namespace
 
@@ -73,12 +75,60 @@ async def test_a_connection_that_cannot_be_taken_is_closed_and_counted_and_the_n
     with here.call(socket.create_connection, ("127.0.0.1", PORT), 5):
         async with asyncio.timeout(5):
             (await taken.get()).close()
-    await loop.close()
+    loop.close()
 
 
-async def test_one_whose_task_ended_does_not_say_that_it_accepts(here: Namespace) -> None:
+async def test_one_that_was_not_begun_or_is_closed_does_not_say_that_it_accepts(here: Namespace) -> None:
     loop = AcceptLoop(here.call(listen, "127.0.0.1", PORT), lambda sock: sock.close(), lambda _: None)
     assert not loop.accepting
     assert loop.start().accepting
-    await loop.close()
+    loop.close()
     assert not loop.accepting
+
+
+async def test_a_connection_at_the_very_moment_of_the_close_is_taken_or_refused_and_never_left_open(
+    here: Namespace,
+) -> None:
+    """Between a connection's coming and the close lies each number of turns of the event loop that can matter."""
+    for turns in range(4):
+        taken: list[socket.socket] = []
+        loop = AcceptLoop(here.call(listen, "127.0.0.1", PORT), taken.append, lambda _: None).start()
+        await asyncio.sleep(0)
+        with here.call(socket.create_connection, ("127.0.0.1", PORT), 5) as peer:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            loop.close()
+            for sock in taken:
+                sock.close()
+            peer.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.recv(1) == b""
+
+
+async def test_without_descriptors_it_rests_and_takes_what_waited_afterwards(
+    here: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: asyncio.Queue[socket.socket] = asyncio.Queue()
+    failures: list[str] = []
+    listener = here.call(listen, "127.0.0.1", PORT)
+    loop = AcceptLoop(Poor(listener), taken.put_nowait, failures.append).start()
+    monkeypatch.setattr("dwcp_migrate.agent.accept_loop.ACCEPT_PAUSE_S", 0.01)
+    with here.call(socket.create_connection, ("127.0.0.1", PORT), 5):
+        async with asyncio.timeout(5):
+            (await taken.get()).close()
+    assert failures == ["accept"]
+    loop.close()
+
+
+class Poor(socket.socket):
+    """A listener for which the process has no descriptor the first time."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(fileno=listener.detach())
+        self._tried = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self._tried:
+            self._tried = True
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()

@@ -9,7 +9,8 @@ import pytest
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host import checks, host_files
-from dwcp_migrate.cli.host.checks import Check, Findings
+from dwcp_migrate.cli.host.check import Check
+from dwcp_migrate.cli.host.checks import Findings
 from dwcp_migrate.config import Config, InterceptConfig, parse
 
 Make = Callable[..., Any]
@@ -71,6 +72,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         open_descriptors=90,
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed"),
+        memory=schema.MemoryUse(budget_bytes=1024),
     )
     sick = host_files.HostFiles(
         hook_path="/h",

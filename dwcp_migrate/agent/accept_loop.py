@@ -1,7 +1,10 @@
-"""A listening TCP socket and the task that accepts on it.
+"""A listening socket whose connections are accepted on the event loop.
 
 It ends when it is closed and for no other reason: whatever goes wrong with one connection costs that connection, is
 logged and is counted, and accepting goes on.
+
+The rule: accepting is one step of the loop, from the kernel's queue into `take`'s hands. A task that waits in
+`loop.sock_accept` may be cancelled between the two, and the connection then belongs to nobody.
 """
 
 import asyncio
@@ -15,6 +18,9 @@ from dwcp_migrate.logs import get_logger
 
 BACKLOG: Final = 1024
 """A migration opens up to 512 channels at once."""
+
+AT_ONCE: Final = 64
+"""Connections taken before the loop turns to others."""
 
 ACCEPT_PAUSE_S: Final = 0.2
 """When no descriptor or memory is left; the connections wait in the backlog."""
@@ -41,34 +47,42 @@ class AcceptLoop:
     def __init__(
         self, listener: socket.socket, take: Callable[[socket.socket], None], failed: Callable[[str], None]
     ) -> None:
-        self.address, self.port = listener.getsockname()[:2]
+        name = listener.getsockname()
+        self.address, self.port = name[:2] if isinstance(name, tuple) else (name, 0)
         self._take = take
         self._failed = failed
         self._socket = listener
         self._socket.setblocking(False)
-        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pause: asyncio.TimerHandle | None = None
 
     def start(self) -> Self:
         """Begin to accept."""
-        self._task = asyncio.get_running_loop().create_task(self._accept())
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
         return self
 
     @property
     def accepting(self) -> bool:
-        """Whether a connection that comes now is taken."""
-        return self._task is not None and not self._task.done() and self._socket.fileno() >= 0
+        """Whether a connection that comes now is taken, if need be after a pause."""
+        return self._loop is not None and self._socket.fileno() >= 0
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept(self) -> None:
+        """Take what waits in the backlog."""
+        for _ in range(AT_ONCE):
+            if self._socket.fileno() < 0:  # `take` closed it
+                return
             try:
-                sock, _ = await loop.sock_accept(self._socket)
+                sock, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError as error:
                 self._failed("accept")
                 log.error("accept failed", port=self.port, error=str(error))  # noqa: TRY400 - no bug, no trace
                 if error.errno in _EXHAUSTED:
-                    await asyncio.sleep(ACCEPT_PAUSE_S)
-                continue
+                    self._rest()
+                return
+            sock.setblocking(False)
             try:
                 self._take(sock)
             except Exception:
@@ -76,11 +90,18 @@ class AcceptLoop:
                 log.exception("connection dropped", port=self.port)
                 sock.close()
 
-    async def close(self) -> None:
+    def _rest(self) -> None:
+        """Look away for a while: what waits stays readable and would keep the loop busy."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self.start)
+
+    def close(self) -> None:
         """Stop accepting; connections that exist are not touched."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._loop is not None and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
         self._socket.close()
 
 
