@@ -2,6 +2,7 @@
 
     daemon, context, systemd, tasks   start, reload and stop; what all rooms share; readiness; supervised tasks
     accept_loop      a listening socket whose connections are accepted on the event loop
+    disk_thread      one thread for all that is written durably
     instance_lock    one agent for one set of directories
     log_budget       lines in the log that anybody may cause
     effective        configuration in force: the file's, less what only a restart changes

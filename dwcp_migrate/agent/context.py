@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers, family_of
 from dwcp_migrate.agent.tasks import Tasks
@@ -51,6 +52,7 @@ class Runtime:
     control: ControlClient
     domains: DomainTracker
     memory: MemoryBudget
+    disk: DiskThread
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
     migrations: Tasks = field(default_factory=Tasks)

@@ -27,6 +27,7 @@ from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.effective import exempted, keeping_listeners
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
@@ -326,6 +327,7 @@ class Agent:
         await self.runtime.spares.close()
         for server in self._http.values():
             await server.close()
+        await self.runtime.disk.close()
         self.runtime.config.control_socket.unlink(missing_ok=True)
 
     # -- what the control API serves, see `server.Served`
@@ -433,8 +435,9 @@ def _runtime(
     keep_translation: Callable[[], list[socket.socket]],
 ) -> Runtime:
     name = config.name or facts.own_name(config.tls, socket.gethostname())
+    disk = DiskThread()
     ledger = MigrationRegistry(
-        MigrationHistory(config.state_directory), wall_clock, RunningStore(config.runtime_directory)
+        MigrationHistory(config.state_directory, disk=disk), wall_clock, RunningStore(config.runtime_directory), disk
     )
     runtime = Runtime(
         config=config,
@@ -449,6 +452,7 @@ def _runtime(
         ),
         domains=DomainTracker(watcher, ledger),
         memory=MemoryBudget(lambda: runtime.config.policy.memory_bytes_max, lambda: runtime.config.policy.sessions_max),
+        disk=disk,
         keep_translation=keep_translation,
     )
     ledger.observe(runtime.memory.observe)

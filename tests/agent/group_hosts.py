@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
@@ -93,6 +94,7 @@ class GroupHost:
             control=ControlClient(lambda: self._context("client"), 2.0, config.intercept.mark),
             domains=DomainTracker(None, ledger),
             memory=MemoryBudget(lambda: 0, lambda: 32),
+            disk=DiskThread(),
             keep_translation=list,
         )
 

@@ -91,7 +91,7 @@ class CertificateIssuer:
         self._permits = CertificateVerifier(self._held.used)
         self._shown: dict[str, bytes] = {}
         self._running: dict[str, str] = {}
-        self._owed = RetryQueue(self._ask, self._path.with_name("owed"))
+        self._owed = RetryQueue(self._ask, self._path.with_name("owed"), runtime.disk)
         self._observed: dict[str, tuple[bool, float]] = {}
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
@@ -198,7 +198,7 @@ class CertificateIssuer:
             if lineage is not None and decode(permit.certificate).epoch > lineage.newest.epoch:
                 await self._group.follow(peer)
 
-    def verify(self, permit: Permit) -> bool:
+    async def verify(self, permit: Permit) -> bool:
         """Judge the certificate that came along; a good one is used from now on, also after a restart."""
         lineage = self._group.lineage
         if lineage is None or self._damage:
@@ -213,7 +213,7 @@ class CertificateIssuer:
         try:
             certificate = decode(permit.certificate)
             ticket = self._permits.admit(certificate, lineage.judge(certificate, now_ms), expected, now_ms)
-            self._keep({**self._held.admitted, ticket.domain: ticket.token})
+            await self._keep({**self._held.admitted, ticket.domain: ticket.token})
         except ConsensusError as error:
             log.warning("certificate refused", why=str(error), hint=error.hint)
             return False
@@ -223,10 +223,16 @@ class CertificateIssuer:
         self._shown[permit.uuid] = permit.certificate
         return True
 
-    def _keep(self, admitted: dict[str, int]) -> None:
+    def _keep(self, admitted: dict[str, int]) -> asyncio.Future[None]:
+        """Hold this from now on, and begin to write it."""
         self._held = _Held(self._permits.used, admitted)
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._path, msgspec.msgpack.encode(self._held))
+        data, path = msgspec.msgpack.encode(self._held), self._path
+
+        def write() -> None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(path, data)
+
+        return self._runtime.disk.begin(write)
 
     async def start(self, permit: Permit) -> str:
         """Have the group note that a migration begins on a verified certificate: its source cannot take that back.
@@ -300,11 +306,10 @@ class CertificateIssuer:
         await self._owed.tell()
 
     def _settled(self, uuid: str, token: int) -> None:
-        """What is owed is on disk; so its migration need not be settled after a crash any more."""
+        """What is owed is on disk before this; so its migration need not be settled after a crash any more."""
         self._observed.pop(uuid, None)
-        if self._held.admitted.get(uuid) == token:
-            with contextlib.suppress(OSError):  # it is settled again, in vain
-                self._keep({domain: held for domain, held in self._held.admitted.items() if domain != uuid})
+        if self._held.admitted.get(uuid) == token:  # what is not written is settled again, in vain
+            self._keep({domain: held for domain, held in self._held.admitted.items() if domain != uuid})
 
     async def expect(self, announced: Sequence[str]) -> None:
         """Settle earlier migrations of domains that this host's own libvirt is about to take in: they failed."""

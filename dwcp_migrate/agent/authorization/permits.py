@@ -268,7 +268,7 @@ class MigrationAuthorizer:
         """Verify a certificate, and have the group note that its migration begins."""
         await self._certifying.follow(permit, peer)
         is_known = self._certifying.shows(permit)
-        if not self._certifying.verify(permit):
+        if not await self._certifying.verify(permit):
             return "ticket"
         self._certifying.begin(identity, permit.uuid)
         if is_known:

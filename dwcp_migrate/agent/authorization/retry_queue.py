@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.consensus.tickets.operations import (
     Operation,
     Result,
@@ -35,9 +36,11 @@ class RetryQueue:
         ask: has an operation decided; raises NoQuorumError when the group does not in time.
         path: where it is kept. Damage there is logged and costs what was owed: a domain that moved is put right when it
             moves next, a ticket by its expiry.
+        disk: writes it, before anybody is told.
     """
 
-    def __init__(self, ask: Callable[[Operation], Awaitable[Result]], path: Path) -> None:
+    def __init__(self, ask: Callable[[Operation], Awaitable[Result]], path: Path, disk: DiskThread) -> None:
+        self._disk = disk
         self._ask = ask
         self._path = path
         self._waiting: deque[Operation] = deque(self._read(), maxlen=OWED_MAX)
@@ -56,12 +59,17 @@ class RetryQueue:
             return []
 
     def _write(self) -> None:
-        """Keep what waits; where the disk refuses it is told from memory all the same."""
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, msgspec.msgpack.encode(list(self._waiting)))
-        except OSError as error:
-            log.error("what is owed to the group is not on disk", path=str(self._path), error=error.strerror)  # noqa: TRY400
+        """Begin to keep what waits; where the disk refuses it is told from memory all the same."""
+        data, path = msgspec.msgpack.encode(list(self._waiting)), self._path
+
+        def write() -> None:
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_whole(path, data)
+            except OSError as error:
+                log.error("what is owed to the group is not on disk", path=str(path), error=error.strerror)  # noqa: TRY400
+
+        self._disk.begin(write)
 
     def add(self, operation: Operation) -> None:
         """Owe another one."""
@@ -75,12 +83,14 @@ class RetryQueue:
         self._is_telling = True
         try:
             while self._waiting:
+                await self._disk.settled()  # nobody hears of what a crash could make this host forget
                 operation = self._waiting[0]
                 result = await self._ask(operation)
                 log.info("group", operation=type(operation).__name__, result=str(result))
                 if self._waiting and self._waiting[0] is operation:  # it may have made room for newer ones
                     self._waiting.popleft()
                 self._write()
+            await self._disk.settled()  # nor is told again what it was told
         except NoQuorumError as error:
             log.warning("the group was not told yet", waiting=len(self._waiting), error=str(error))
         finally:

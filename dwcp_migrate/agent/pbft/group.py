@@ -77,7 +77,7 @@ class PbftGroup:
     def _open(self, context: Callable[[Literal["client", "server"]], ssl.SSLContext]) -> None:
         runtime = self._runtime
         try:
-            self._memberships = MembershipStore(self._configured, runtime.config.state_directory)
+            self._memberships = MembershipStore(self._configured, runtime.config.state_directory, runtime.disk)
         except DwcpError as error:
             self._error = str(error)
             log.error("no part in the PBFT group", error=str(error), hint=error.hint)  # noqa: TRY400

@@ -8,6 +8,7 @@ written later: members that have gone must not be believed because a disk is ful
 from pathlib import Path
 from typing import Final
 
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.config import PbftConfig, PbftMemberConfig
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage, decode_written, restore
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
@@ -54,7 +55,8 @@ class MembershipStore:
         ConfigError: what was kept is of another group.
     """
 
-    def __init__(self, configured: PbftConfig, state_directory: Path) -> None:
+    def __init__(self, configured: PbftConfig, state_directory: Path, disk: DiskThread | None = None) -> None:
+        self._disk = disk
         self._configured = membership_of(configured)
         self._path = state_directory / FILE
         self._is_written = True
@@ -107,16 +109,27 @@ class MembershipStore:
         return True
 
     def write(self) -> None:
-        """Write what is not written yet."""
+        """Write what is not written yet, or begin to.
+
+        What is believed meanwhile proves itself by its signatures: a crash before it is written costs asking again.
+        """
         if self._is_written:
             return
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, encode_body(self.lineage.written()))
-        except OSError as error:
-            log.error("members of the group not written", path=str(self._path), error=error.strerror)  # noqa: TRY400
-            return
         self._is_written = True
+        data, path = encode_body(self.lineage.written()), self._path
+
+        def write() -> None:
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_whole(path, data)
+            except OSError as error:
+                log.error("members of the group not written", path=str(path), error=error.strerror)  # noqa: TRY400
+                self._is_written = False
+
+        if self._disk is None:
+            write()
+        else:
+            self._disk.begin(write)
 
     def answer(self, request: Follow, public: bytes) -> Successor:
         """Tell a peer who follows the members that it knows; proven by itself, whoever says it."""

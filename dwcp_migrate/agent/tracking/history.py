@@ -9,11 +9,13 @@ that cannot be read (a crash cut it) is left out.
 
 import os
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import MIB
 
@@ -30,9 +32,11 @@ class MigrationHistory:
     Args:
         directory: made if it is missing.
         file_bytes_max: where a file is full.
+        disk: writes it; None: `append` does.
     """
 
-    def __init__(self, directory: Path, file_bytes_max: int = FILE_BYTES_MAX) -> None:
+    def __init__(self, directory: Path, file_bytes_max: int = FILE_BYTES_MAX, disk: DiskThread | None = None) -> None:
+        self._disk = disk
         self._current = directory / "history.jsonl"
         self._previous = directory / "history.1.jsonl"
         self._file_bytes_max = file_bytes_max
@@ -53,6 +57,12 @@ class MigrationHistory:
         """Add an ended migration."""
         self._recent.append(record)
         line = msgspec.json.encode(record) + b"\n"
+        if self._disk is None:
+            self._write(line)
+        else:
+            self._disk.begin(partial(self._write, line))
+
+    def _write(self, line: bytes) -> None:
         try:
             if self._current.exists() and self._current.stat().st_size + len(line) > self._file_bytes_max:
                 self._current.replace(self._previous)

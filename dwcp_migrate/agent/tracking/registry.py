@@ -7,11 +7,13 @@ migration that ended is counted exactly once.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 from msgspec.structs import asdict
 
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore, SessionFacts
 from dwcp_migrate.api.migration import Migration
@@ -42,9 +44,17 @@ class MigrationRegistry:
         history: where ended ones go.
         now: the clock, seconds since the epoch.
         store: where running ones are kept for the next agent; None keeps none.
+        disk: what `history` is written by, if not by itself: one that ended is kept until its line is written.
     """
 
-    def __init__(self, history: MigrationHistory, now: Callable[[], float], store: RunningStore | None = None) -> None:
+    def __init__(
+        self,
+        history: MigrationHistory,
+        now: Callable[[], float],
+        store: RunningStore | None = None,
+        disk: DiskThread | None = None,
+    ) -> None:
+        self._disk = disk
         self._history = history
         self._store = store
         self._facts: dict[str, SessionFacts] = {}
@@ -122,8 +132,12 @@ class MigrationRegistry:
     def _forget(self, identity: str) -> None:
         self._facts.pop(identity, None)
         self._over.discard(identity)
-        if self._store is not None:
+        if self._store is None:
+            return
+        if self._disk is None:
             self._store.forget(identity)
+        else:
+            self._disk.begin(partial(self._store.forget, identity))
 
     def predecessors(self) -> list[KeptMigration]:
         """Take over what the agent before this one left running, but for what it had just ended."""

@@ -1,5 +1,7 @@
 """Migrations between hosts in different hands: who decides, what a destination believes, and how often."""
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -125,7 +127,7 @@ async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: Wor
     await there.permits.ended("one", "destination", "failed", certain=True)
     assert await judged(world, permit) == "ticket"
     again = CertificateIssuer(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
-    assert not again.verify(permit)
+    assert not await again.verify(permit)
 
 
 async def test_a_certificate_of_later_members_counts_once_its_source_has_proven_them(world: World) -> None:
@@ -162,7 +164,7 @@ async def test_a_damaged_list_of_used_tickets_lets_nothing_in(world: World) -> N
     there = world.hosts["b"]
     (Path(there.runtime.config.state_directory) / "pbft" / "used").write_bytes(b"?")
     damaged = CertificateIssuer(there.runtime, cast("PbftGroup", FakeGroup("b", world.deciders)))
-    assert not damaged.verify(permit)
+    assert not await damaged.verify(permit)
 
 
 async def test_a_failed_migration_gives_its_ticket_back(world: World) -> None:
@@ -386,3 +388,23 @@ async def test_where_the_policy_demands_it_every_migration_needs_a_certificate(t
     async with world_of(tmp_path, configured, Deciders()) as world:
         permit, answer = await world.agree("a", "c")
         assert (bool(permit.certificate), answer) == (True, Judgement("", "fleet"))
+
+
+async def test_a_certificate_is_marked_as_used_on_the_disk_before_its_migration_is_let_in(
+    world: World,
+) -> None:
+    """And a disk that takes its time keeps the event loop waiting for nothing."""
+    there, permit = world.hosts["b"], await obtained(world)
+    freed = threading.Event()
+    there.runtime.disk.begin(lambda: _hold(freed))
+    judging = asyncio.create_task(there.certifying.verify(permit))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not judging.done()
+    freed.set()
+    assert await judging
+    assert (Path(there.runtime.config.state_directory) / "pbft" / "used").exists()
+
+
+def _hold(freed: threading.Event) -> None:
+    assert freed.wait(20)

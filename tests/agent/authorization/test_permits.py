@@ -15,6 +15,7 @@ from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer, as_permit
 from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, TicketReconciler
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
@@ -81,6 +82,7 @@ class Host:
             control=cast("ControlClient", Control(world)),
             domains=DomainTracker(self.watcher, ledger),
             memory=MemoryBudget(lambda: 0, lambda: 32),
+            disk=DiskThread(),
             keep_translation=list,
         )
         self.engine = FakeEngine(name, world.machine, lambda: world.now)

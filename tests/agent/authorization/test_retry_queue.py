@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dwcp_migrate.agent.authorization.retry_queue import OWED_MAX, RetryQueue
+from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.consensus.tickets.operations import (
     FailTicket,
     Forget,
@@ -23,7 +24,8 @@ class Group:
     def __init__(self, directory: Path) -> None:
         self.is_up = False
         self.told: list[Operation] = []
-        self.owed = RetryQueue(self.ask, directory / "pbft" / "owed")
+        self.disk = DiskThread()
+        self.owed = RetryQueue(self.ask, directory / "pbft" / "owed", self.disk)
 
     async def ask(self, operation: Operation) -> Result:
         if not self.is_up:
@@ -46,7 +48,9 @@ async def test_it_is_told_in_order_once_the_group_decides_again(tmp_path: Path) 
 
 async def test_a_crash_forgets_nothing_that_is_owed_and_repeats_nothing_that_was_told(tmp_path: Path) -> None:
     for operation in OWED:
-        Group(tmp_path).owed.add(operation)
+        group = Group(tmp_path)
+        group.owed.add(operation)
+        await group.disk.settled()
     back = Group(tmp_path)
     back.is_up = True
     await back.owed.tell()
