@@ -8,6 +8,7 @@ Modules:
     fleets: fleets made for measurements, their simulation
     frame: frame of all benchmark suites
     links: simulated link for measurements of the allocator
+    sizing: memory and CPU of one migration by grant and link rate
     roadef: the ROADEF/EURO 2012 machine reassignment challenge
     suites: benchmark suites, one module each, found by `bench.frame`
 """

@@ -1,4 +1,4 @@
-"""What one side of a session may keep in memory: a grant, divided over the parts of its data process. No IO.
+"""Memory of a session: a grant, divided over the parts of its data process. No IO.
 
 The rule: a grant is what the data process may occupy beyond an idle one (`IDLE_BYTES`, counted beside it), whatever its
 peer does. Each part below is bounded by its share, so the sum is.
