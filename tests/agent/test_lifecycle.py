@@ -105,6 +105,8 @@ def test_a_migration_that_ends_without_an_agent_is_recorded_by_the_next_one(host
     (record,) = host.history()
     assert record.result == "completed"
     assert record.counters.raw_bytes == len(b"firstrequest")
+    if side == "destination":  # the source told nobody, so it is asked
+        assert record.peer_result == "completed"
     assert list((host.directory / "run" / "sessions").iterdir()) == []
 
 

@@ -32,6 +32,7 @@ from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
     PBFT_SESSION,
     STATE_SESSION,
+    VERSIONS,
     WITHDRAWN,
     Ask,
     Close,
@@ -74,6 +75,7 @@ class _Session:
     carriage: DataProcessHandle | None = None
     memory: SessionMemory = NO_MEMORY
     outlives: bool = False
+    is_adopted: bool = False
     has_channel: bool = False
     word: Close | None = None
     is_withdrawn: bool = False
@@ -141,14 +143,15 @@ class Incoming:
         record = kept.record
         session_id = bytes.fromhex(record.id)
         carriage = DataProcessHandle(record.id, process, self._runtime.ledger)
-        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, outlives=kept.facts.peer_outlives)
+        outlives = kept.facts.peer_outlives
+        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, outlives=outlives, is_adopted=True)
         session.has_channel = record.counters.wire_bytes > 0
         self._take_over(kept, session)
         self._runtime.migrations.begin(self._run(session_id, session, carriage))
 
     def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End a session whose data process is no more; `reason` is why it failed, empty where its record knows."""
-        session = _Session(self._peer_of(kept), "", steady_clock())
+        session = _Session(self._peer_of(kept), "", steady_clock(), is_adopted=True)
         self._take_over(kept, session)
         self._runtime.migrations.begin(self._end(bytes.fromhex(kept.record.id), session, reason))
 
@@ -386,19 +389,22 @@ class Incoming:
         verdict = await runtime.domains.verdict(identity)
         result = verdict.result or await self._source_word(session_id, session)
         record = runtime.ledger.get(identity)
+        ended: Migration | None = None
+        heard = ""
+        if record is not None:
+            if result and record.uuid:
+                runtime.announcements.over(record.uuid, session.began_at)
+            said = verdict.reason or (session.word.reason if session.word else "")
+            ended = close(replace(record, reason=reason or record.reason), wall_clock(), libvirt=result, reason=said)
+            await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
+            heard = await self._heard_of_source(session_id, session)
+        # The session goes in the moment in which the record comes: the source's word finds one or the other.
         del self._sessions[session_id], self._words[session_id]
         runtime.announcements.ended(session.announced, steady_clock())
         runtime.domains.forget(identity)
-        if record is None:
+        if ended is None:
             return
-        if result and record.uuid:
-            runtime.announcements.over(record.uuid, session.began_at)
-        word = session.word
-        if word is not None:
-            record = replace(record, peer_result=word.result)
-        record = replace(record, reason=reason or record.reason)
-        ended = close(record, wall_clock(), libvirt=result, reason=verdict.reason or (word.reason if word else ""))
-        await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
+        ended = replace(ended, peer_result=session.word.result if session.word is not None else heard)
         runtime.ledger.put(ended)
         log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
 
@@ -425,6 +431,22 @@ class Incoming:
             control = self._runtime.control
             address = await reach(control, peer, ways(peer))
             await control.ask(peer, address, word, Closed)
+
+    async def _heard_of_source(self, session_id: bytes, session: _Session) -> str:
+        """Ask what the source recorded, where it may have said so while no agent was here to hear it."""
+        if session.word is not None or not session.is_adopted:
+            return ""
+        control, peer = self._runtime.control, session.peer
+        try:
+            address = await reach(control, peer, ways(peer))
+            pong = await control.ask(peer, address, Ping(versions=VERSIONS, session_id=session_id), Pong)
+            if pong.carries is not False:
+                return ""  # its own word comes, and finds this side's record
+            closed = await control.ask(peer, address, Close(session_id=session_id, result=""), Closed)
+        except DwcpError as error:
+            log.warning("what the source recorded is unknown", migration=session_id.hex(), why=str(error))
+            return ""
+        return closed.result
 
     async def _source_word(self, session_id: bytes, session: _Session) -> Result:
         """What the source says, if libvirt said it there."""

@@ -473,7 +473,8 @@ class OutgoingMigration:
         )
         try:
             answer = await self._runtime.control.ask(peer, self._link_address, request, Closed)
-        except DwcpError:
+        except DwcpError as error:
+            log.warning("the peer was not told of the end", migration=self._id, peer=peer.name, why=str(error))
             return ""
         return answer.result
 
