@@ -152,6 +152,8 @@ class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         link_bytes_per_s_max: what migrations may use of any link; 0 is what it carries.
         dirty_rate_interval_s: every running domain's dirty rate is measured that often (a second of page sampling in
             QEMU each time), so that a prediction finds one; 0 is only when a prediction asks.
+        load_interval_s: what the host and its guests use is read that often from libvirt's bulk statistics, less often
+            where that takes more than a hundredth of the time; 0 is never.
         learn_interval_s: the models are trained on this host's history that often, at the lowest priority, where torch
             is installed; 0 is never.
     """
@@ -162,6 +164,7 @@ class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserved_bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
     link_bytes_per_s_max: Annotated[float, Meta(ge=0)] = 0.0
     dirty_rate_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    load_interval_s: Annotated[float, Meta(ge=0)] = 10.0
     learn_interval_s: Annotated[float, Meta(ge=0)] = 0.0
 
 

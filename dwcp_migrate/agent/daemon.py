@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from dwcp_migrate import __version__
 from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
@@ -26,9 +26,9 @@ from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
-from dwcp_migrate.agent.context import Recording, Runtime, is_own_address
-from dwcp_migrate.agent.disk_thread import DiskThread
+from dwcp_migrate.agent.context import Recording, is_own_address
 from dwcp_migrate.agent.effective import exempted, keeping_listeners
+from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
@@ -46,28 +46,23 @@ from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.migrations.incoming import AboutHost, Incoming
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
-from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
+from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
-from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
-from dwcp_migrate.agent.tracking.history import MigrationHistory
-from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
-from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.agent.tracking.running_store import RunningStore
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted
-from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import Config, PeerConfig, load
-from dwcp_migrate.dataplane.process_pool import COMMAND, DataProcessPool
+from dwcp_migrate.dataplane.process_pool import COMMAND
 from dwcp_migrate.errors import ConfigError, HypervisorError
-from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.cgroups import ForeignServices, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
-from dwcp_migrate.transport.tls import ContextCache, make_context
+from dwcp_migrate.protocol.load import FleetLoad
+from dwcp_migrate.transport.tls import ContextCache
 
 STOP_S_MAX: Final = 20.0
 """For migrations that have no data process yet, or none any more, on SIGTERM: the first would fail with this agent, the
@@ -111,30 +106,26 @@ class Agent:
         self._hurried = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
+        self._weighing: asyncio.Task[None] | None = None
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
         self._foreign = ForeignServices(mount_point())
         self._redirection = Redirection(interceptor, exempt, self._foreign.groups)
         self._libvirt_was: WatcherState | None = None
-        self.runtime = _runtime(config, watcher, worker, self._redirection.keep_translation)
+        self.runtime = make_runtime(config, watcher, worker, self._redirection.keep_translation)
         self.ledger = self.runtime.ledger
         self._addresses = PeerAddresses(self.runtime.name, is_own_address, self._addresses_changed)
         self.coordination = ClusterStateClient(
-            self.runtime, lambda side: _context(side, self.runtime.config), self._rejected("state")
+            self.runtime, lambda side: tls_context(side, self.runtime.config), self._rejected("state")
         )
-        self.group = PbftGroup(self.runtime, lambda side: _context(side, self.runtime.config))
+        self.group = PbftGroup(self.runtime, lambda side: tls_context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
-        self.cluster_api = ClusterHandlers(
-            self.runtime.name,
-            lambda: self.runtime.config.coordination,
-            self.coordination,
-            self.certifying.view,
-            self.group.propose,
-        )
+        self.cluster_api = self._cluster_handlers()
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
-        about = AboutHost(__version__, is_own_address, self.group.successor)
+        self._loads = LoadWatch(self.runtime)
+        about = AboutHost(__version__, is_own_address, self.group.successor, self._loads.part)
         self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, about)
         self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
@@ -155,6 +146,15 @@ class Agent:
         )
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
 
+    def _cluster_handlers(self) -> ClusterHandlers:
+        return ClusterHandlers(
+            self.runtime.name,
+            lambda: self.runtime.config.coordination,
+            self.coordination,
+            self.certifying.view,
+            self.group.propose,
+        )
+
     def _redirect_listeners(self, port: int) -> LoopbackListeners:
         rejected = self._rejected("redirect")
         return LoopbackListeners(port, RedirectIntake(self._redirected, self._foreign.opened, rejected).take, rejected)
@@ -164,7 +164,9 @@ class Agent:
         return kept.get(tls.ca, tls.certificate, tls.key)
 
     def _sources(self) -> StatusSources:
-        return StatusSources(self._listening, lambda: self.coordination.latest, self.group.status, self._prospect.links)
+        return StatusSources(
+            self._listening, lambda: self.coordination.latest, self.group.status, self._prospect.links, self._loads.own
+        )
 
     def _identify(self, names: list[str]) -> PeerConfig | None:
         return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
@@ -210,6 +212,7 @@ class Agent:
         await self._listen_for_metrics()
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
         self._planning = asyncio.get_running_loop().create_task(self._planner.run())
+        self._weighing = asyncio.get_running_loop().create_task(self._loads.run())
         self._uncaught.start()
 
     def _listen_for_connections(self) -> None:
@@ -309,6 +312,10 @@ class Agent:
             self._planning.cancel()
             await asyncio.gather(self._planning, return_exceptions=True)
             await self._planner.close()
+        if self._weighing is not None:
+            self._weighing.cancel()
+            await asyncio.gather(self._weighing, return_exceptions=True)
+            await self._loads.close()
         await self._adoption.close()
         await self.runtime.migrations.cancel()
         await self._addresses.close()
@@ -395,6 +402,10 @@ class Agent:
         """See `prospect.Prospect.measured`."""
         return await self._prospect.measured()
 
+    async def load(self) -> FleetLoad:
+        """See `LoadWatch.fleet`."""
+        return await self._loads.fleet()
+
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
         """See `prospect.Prospect.predict`."""
         return await self._prospect.predict(domain, peer, deadline_s)
@@ -422,41 +433,6 @@ class Agent:
         self.ledger.count_one("announcements")
         self._views.hook_heard()
         log.info("migration announced", domain=announce.name, uuid=announce.uuid)
-
-
-def _context(side: Literal["client", "server"], config: Config) -> ssl.SSLContext:
-    return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
-
-
-def _runtime(
-    config: Config,
-    watcher: DomainWatcher | None,
-    worker: Sequence[str],
-    keep_translation: Callable[[], list[socket.socket]],
-) -> Runtime:
-    name = config.name or facts.own_name(config.tls, socket.gethostname())
-    disk = DiskThread()
-    ledger = MigrationRegistry(
-        MigrationHistory(config.state_directory, disk=disk), wall_clock, RunningStore(config.runtime_directory), disk
-    )
-    runtime = Runtime(
-        config=config,
-        name=name,
-        directory=PeerDirectory(config.peers, name, is_own_address),
-        silent=SilentPeers(config.link.negative_cache_s),
-        announcements=Announcements(config.policy.announcement_s_max),
-        ledger=ledger,
-        spares=DataProcessPool(worker, runtime_directory=config.runtime_directory),
-        control=ControlClient(
-            lambda: _context("client", runtime.config), config.link.connect_timeout_s, config.intercept.mark
-        ),
-        domains=DomainTracker(watcher, ledger),
-        memory=MemoryBudget(lambda: runtime.config.policy.memory_bytes_max, lambda: runtime.config.policy.sessions_max),
-        disk=disk,
-        keep_translation=keep_translation,
-    )
-    ledger.observe(runtime.memory.observe)
-    return runtime
 
 
 async def serve(

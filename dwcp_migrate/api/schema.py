@@ -11,6 +11,7 @@ Fields are added, never renamed or removed within a version of the path.
     GET  /v1/doctor              Facts          raw facts; `dwcp-migrate doctor` explains them
     GET  /v1/predict?domain=D&peer=P&deadline_s=S   Predicted   time, downtime and bytes of a migration of D to P, and
                                  what is advised; measures D's dirty rate first, about a second
+    GET  /v1/load                FleetLoad      what hosts and guests use, over the last hour; the peers are asked
     GET  /v1/measured            Measured       dirty rates and links as they were measured last; measures nothing
     POST /v1/share?domain=D&weight=W&deadline_s=S   Done   how D's next or running migration shares its link: W relative
                                  to the others, S seconds from now until it should be over (0: no deadline)
@@ -33,6 +34,7 @@ import msgspec
 
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
+from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
 
 __all__ = [
@@ -311,6 +313,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         hook_last_at: as `Hook.last_at`.
         migrations: those that run now, oldest first.
         links: forecasts, of the peers to which migrations were measured.
+        load: what this host uses, without its guests.
     """
 
     name: str
@@ -331,6 +334,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     group: GroupStatus = GroupStatus()
     links: list[LinkForecast] = []
     memory: MemoryUse = MemoryUse()
+    load: HostLoad = HostLoad()
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):

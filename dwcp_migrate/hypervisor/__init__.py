@@ -4,6 +4,7 @@
     libvirt_events                  libvirtd: events and statistics of domains
     inventory                       hosts and domains for placement, and migrations among them
     libvirt_calls, libvirt_facts    its calls on threads of their purpose, with time-outs; what its answers mean
+    load_counters                   bulk statistics of a host and its guests as counters
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
     intercept, network              the redirect of migration connections, and the host's addresses
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from dwcp_migrate.hypervisor.load_counters import HostCounters
+
 
 @dataclass(frozen=True, slots=True)
 class Exemption:
@@ -237,6 +239,13 @@ class DomainWatcher(Protocol):
 
     async def dirty_rate(self, uuid: str) -> float | None:
         """Measure for about a second how many bytes of memory a domain writes to, per second; None if it cannot be."""
+
+    async def counters(self) -> HostCounters:
+        """Read what the host and its guests used so far, in one bulk call that waits for no domain.
+
+        Raises:
+            NoAnswerError: libvirt does not say.
+        """
 
     async def downtime_limit(self, uuid: str) -> float | None:
         """Read for how long a domain's migration may pause it, in seconds; None if it cannot be read."""

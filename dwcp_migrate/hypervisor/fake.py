@@ -19,6 +19,7 @@ from dwcp_migrate.hypervisor.base import (
     Redirect,
     WatcherState,
 )
+from dwcp_migrate.hypervisor.load_counters import GuestCounters, HostCounters
 
 
 class FakeInterceptor:
@@ -87,6 +88,7 @@ class FakeWatcher:
         self.dirty_rates: dict[str, float] = {}
         self.downtime_limits: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
+        self.used: dict[str, GuestCounters] = {}
         self.hung: set[str] = set()
         self.connected = False
         self._listener: Listener | None = None
@@ -134,6 +136,11 @@ class FakeWatcher:
     async def dirty_rate(self, uuid: str) -> float | None:
         """See `base.DomainWatcher.dirty_rate`."""
         return self.dirty_rates.get(uuid) if self.connected and uuid in self.running else None
+
+    async def counters(self) -> HostCounters:
+        """See `base.DomainWatcher.counters`."""
+        self._answers()
+        return HostCounters(guests={uuid: self.used[uuid] for uuid in self.running if uuid in self.used})
 
     async def downtime_limit(self, uuid: str) -> float | None:
         """See `base.DomainWatcher.downtime_limit`."""

@@ -10,7 +10,7 @@ waiting for any domain; a domain's job is asked for only where it may have one.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from dwcp_migrate.hypervisor.base import (
     WatcherState,
 )
 from dwcp_migrate.hypervisor.libvirt_calls import OPEN_S_MAX, LibvirtCalls
+from dwcp_migrate.hypervisor.load_counters import HostCounters, busy_s, guest_counters, held_bytes
 from dwcp_migrate.hypervisor.speed_limits import SpeedLimits
 from dwcp_migrate.units import KIB
 
@@ -59,6 +60,14 @@ DIRTY_RATE_LOOKS: Final = 4
 """Looks for the result, half a second apart after that: libvirt tells its end by no event."""
 
 _LISTING: Final = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+
+_COUNTED: Final = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+    | libvirt.VIR_DOMAIN_STATS_DIRTYRATE
+)
 
 
 class LibvirtWatcher:
@@ -303,6 +312,20 @@ class LibvirtWatcher:
                     return found
         return None
 
+    async def counters(self) -> HostCounters:
+        """See `base.DomainWatcher.counters`."""
+
+        def read(connection: Any) -> HostCounters:
+            answer = connection.getAllDomainStats(_COUNTED, _LISTING)[:DOMAINS_MAX]
+            cpu, memory = (_optional(ask) for ask in (connection.getCPUStats, connection.getMemoryStats))
+            guests = {domain.UUIDString(): guest_counters(values) for domain, values in answer}
+            return HostCounters(busy_s(cpu), held_bytes(memory), None, guests)
+
+        try:
+            return await self._asked("listing").ask("loads", read, CALL_S_MAX)
+        except libvirt.libvirtError as error:
+            raise NoAnswerError(f"libvirt does not tell loads: {error}") from error
+
     async def downtime_limit(self, uuid: str) -> float | None:
         """See `base.DomainWatcher.downtime_limit`."""
 
@@ -335,6 +358,13 @@ class LibvirtWatcher:
 
 def _ignore_error(_context: Any, _error: Any) -> None:
     """Every libvirt error is also raised."""
+
+
+def _optional(ask: Callable[[int], dict[str, int]]) -> dict[str, int]:
+    """A host's statistics, of all its CPUs or cells; empty where its driver has none."""
+    with contextlib.suppress(libvirt.libvirtError):
+        return ask(-1)
+    return {}
 
 
 def _memory_bytes(domain: Any) -> int:

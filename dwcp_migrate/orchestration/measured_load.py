@@ -1,9 +1,11 @@
-"""The load of guests now: two looks at libvirt's counters of all hosts, some seconds apart.
+"""The load of guests: as their hosts' agents kept it over the last hour, or two looks at libvirt's counters now.
 
 The rule here: what is used counts beside what is promised and never instead of it: a host has room by promises, and is
-hot by use. CPU that is used is judged against the cores that there are, whatever the over-commit of vCPUs.
+hot by use. CPU that is used is judged against the cores that there are, whatever the over-commit of vCPUs. Where a host
+that is up tells nothing, use counts nowhere: it would seem idle, and be filled.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +15,20 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.errors import HypervisorError
+from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.errors import DwcpError, HypervisorError
 from dwcp_migrate.hypervisor.inventory.hypervisors import Hypervisors
 from dwcp_migrate.orchestration.fleet_source import ASKED_AT_ONCE, FleetSource
 from dwcp_migrate.placement.fleet import VCPUS, Fleet
+from dwcp_migrate.protocol.load import FleetLoad
 
 CPU_USED: Final = "cpu_used"
 """The resource: cores' worth of CPU time."""
 
 MEASURE_S_MAX: Final = 600.0
+
+OLD_S: Final = 120.0
+"""A load that was measured before that says nothing of now; or three of its looks, where they are rarer."""
 
 Counters = dict[str, float]
 """Seconds of CPU time so far, by UUID of the guest."""
@@ -49,8 +55,9 @@ def loaded(fleet: Fleet, cores: Mapping[str, float]) -> Fleet:
 
     Args:
         fleet: by promises.
-        cores: that each guest uses, by UUID.
+        cores: that each guest uses, by UUID; one without a figure is taken to use as much of its vCPUs as most do.
     """
+    cores = {**_guessed(fleet, cores), **cores}
     hosts = [
         msgspec.structs.replace(one, capacity={**one.capacity, CPU_USED: one.capacity.get(VCPUS, 0.0)})
         for one in fleet.hosts
@@ -60,6 +67,60 @@ def loaded(fleet: Fleet, cores: Mapping[str, float]) -> Fleet:
         for one in fleet.domains
     ]
     return msgspec.structs.replace(fleet, hosts=hosts, domains=domains, balance={**fleet.balance, CPU_USED: 1.0})
+
+
+def _guessed(fleet: Fleet, cores: Mapping[str, float]) -> dict[str, float]:
+    """Cores of guests that were not measured: they began, or moved, just now."""
+    vcpus = {one.uuid: one.demand.get(VCPUS, 0.0) for one in fleet.domains if one.uuid}
+    shares = [cores[uuid] / count for uuid, count in vcpus.items() if uuid in cores and count > 0]
+    share = statistics.median(shares) if shares else 0.0
+    return {uuid: share * count for uuid, count in vcpus.items() if uuid not in cores}
+
+
+def by_agents(fleet: Fleet, told: FleetLoad, now: float) -> Fleet:
+    """The fleet with what its agents say that guests use: CPU is balanced, dirty rates count in forecasts.
+
+    Args:
+        fleet: by promises.
+        told: by the agents.
+        now: seconds since the epoch; what is older than `OLD_S` does not count.
+
+    Returns:
+        The fleet as it was, where a host that is up told nothing of now.
+    """
+    fresh = {name for name, load in told.hosts.items() if load.at > now - max(OLD_S, 3 * load.every_s)}
+    if any(host.state != "down" and host.name not in fresh for host in fleet.hosts):
+        return fleet
+    cores = {uuid: one.cpu.high for uuid, one in told.guests.items() if one.cpu is not None}
+    writing = {uuid: one.dirty.high for uuid, one in told.guests.items() if one.dirty is not None}
+    found = loaded(fleet, cores)
+    domains = [
+        msgspec.structs.replace(one, dirty_bytes_per_s=writing[one.uuid]) if one.uuid in writing else one
+        for one in found.domains
+    ]
+    return msgspec.structs.replace(found, domains=domains)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFleet:
+    """A fleet with the loads that its agents know; a `FleetSource`. Without an agent it is as it was.
+
+    Attributes:
+        inner: the fleet by promises.
+        ask: the agents, by way of this host's.
+    """
+
+    inner: FleetSource
+    ask: Callable[[], FleetLoad]
+
+    def snapshot(self) -> Fleet:
+        """See `FleetSource.snapshot`."""
+        fleet = self.inner.snapshot()
+        try:
+            told = self.ask()
+        except DwcpError:  # no agent, or one that knows no loads
+            return fleet
+        return by_agents(fleet, told, wall_clock())
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ from dwcp_migrate.orchestration.fleet_source import (
     addresses,
     read_settings,
 )
-from dwcp_migrate.orchestration.measured_load import MeasuredFleet
+from dwcp_migrate.orchestration.measured_load import LoadedFleet, MeasuredFleet
 from dwcp_migrate.orchestration.move_cost import AgentCost, Questions
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Ending, PlanJournal, goal_words, read
 from dwcp_migrate.orchestration.shared_state import SharedFleet, SharedState
@@ -43,6 +43,7 @@ from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.plan import Goal, Plan, Unfinished
 from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
 from dwcp_migrate.placement.solver.exact import SolverEffort
+from dwcp_migrate.protocol.load import FleetLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Workspace:
         shared: the fleet's state, where one is configured.
         cost: forecasts migrations.
         at_once: migrations at once, from and to each host and in all, instead of the policy's; 0 is the policy's.
+        client: the local agent; None for a fleet from a file.
     """
 
     config: Config
@@ -64,6 +66,14 @@ class Workspace:
     shared: SharedState | None = None
     cost: MoveCost = default_cost
     at_once: int = 0
+    client: ApiClient | None = None
+
+    def load(self) -> FleetLoad:
+        """What hosts and guests use, as the agents know it; nothing where this host has none."""
+        if self.client is not None:
+            with contextlib.suppress(DwcpError):
+                return self.client.ask("load", FleetLoad)
+        return FleetLoad()
 
     @property
     def settings_path(self) -> Path:
@@ -149,7 +159,7 @@ def open_workspace(
         fleet_path: of a fleet that was written down, instead of asking libvirt.
         at_once: see `Workspace`.
         copies_storage: migrations copy local disks, so that these keep no domain where it is.
-        measure_s: seconds for which load is measured; 0 goes by promises alone.
+        measure_s: seconds for which load is measured; 0 takes what the agents know of the last hour.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -165,14 +175,16 @@ def open_workspace(
     libvirt_fleet = LibvirtFleet(
         hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), {}, copies_storage
     )
-    by_use = MeasuredFleet(libvirt_fleet, hypervisors, uris, measure_s) if measure_s else libvirt_fleet
     client = ApiClient(control_socket(config_path, None))
+    by_use: FleetSource = LoadedFleet(libvirt_fleet, lambda: client.ask("load", FleetLoad))
+    if measure_s:
+        by_use = MeasuredFleet(libvirt_fleet, hypervisors, uris, measure_s)
     shared = SharedState(client) if config.coordination.is_shared else None
     source = by_use if shared is None else SharedFleet(by_use, shared)
     asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
     cost = AgentCost(asked, own, found.keys() - {own})
     try:
-        yield Workspace(config, source, Hosts(hypervisors, found), shared, cost, at_once)
+        yield Workspace(config, source, Hosts(hypervisors, found), shared, cost, at_once, client)
     finally:
         hypervisors.close()
 

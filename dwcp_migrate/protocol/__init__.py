@@ -2,6 +2,7 @@
 
 Modules:
     control: control protocol between two agents
+    load: loads of guests and hosts
     session_memory: what a session may keep in memory, and how a grant is divided
     worker: messages between the agent and its data processes
 """

@@ -14,6 +14,7 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     Expect(domains)                                       ->  Expected(candidates) | Refused
     Ask(uuid)                                             ->  Runs(runs) | Refused
     Follow(cluster, epoch, offset)                        ->  Successor(newest, size, data, key) | Refused
+    Weigh(offset)                                         ->  Weighed(load) | Refused
 
 Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
 defaults within a version, and unknown fields are ignored.
@@ -26,6 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.protocol.worker import SESSION_ID_BYTES, TOKEN_BYTES
 
 VERSIONS: Final = (1,)
@@ -290,14 +292,29 @@ class Successor(msgspec.Struct, frozen=True, kw_only=True):
     key: Annotated[bytes, Meta(max_length=32)] = b""
 
 
-Request = Open | Close | Ping | Expect | Ask | Follow
+class Weigh(msgspec.Struct, frozen=True, kw_only=True):
+    """What do you and your guests use? Guests are told from this one on, in the order of their UUIDs."""
+
+    offset: Annotated[int, Meta(ge=0, le=2**20)] = 0
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """So much, over the last hour."""
+
+    load: HostLoad
+
+
+Request = Open | Close | Ping | Expect | Ask | Follow | Weigh
 """What may be asked."""
 
-Message = Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor
+Message = Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor | Weighed
 
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__.lower(): kind
-    for kind in (Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected, Ask, Runs, Follow, Successor)
+    for kind in (
+        *(Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected),
+        *(Ask, Runs, Follow, Successor, Weigh, Weighed),
+    )
 }
 
 

@@ -1,12 +1,23 @@
 """Load of domains from libvirt's counters, and plans by it."""
 
 import msgspec
+import pytest
 
 from dwcp_migrate.cli.fleet.hosts import host_rows
+from dwcp_migrate.errors import AgentUnreachableError
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.orchestration.fleet_source import FleetSettings
-from dwcp_migrate.orchestration.measured_load import CPU_USED, MeasuredFleet, loaded, rates
+from dwcp_migrate.orchestration.measured_load import (
+    CPU_USED,
+    OLD_S,
+    LoadedFleet,
+    MeasuredFleet,
+    by_agents,
+    loaded,
+    rates,
+)
 from dwcp_migrate.placement.planner import plan_rebalance
+from dwcp_migrate.protocol.load import FleetLoad, GuestLoad, HostLoad, LoadRange
 from dwcp_migrate.units import GIB
 from tests.orchestration.world import World, facts_of
 
@@ -78,3 +89,51 @@ def test_rows_of_hosts_say_what_is_promised_of_what(world: World) -> None:
     assert (row.name, row.domains, row.vcpus_promised, row.vcpus, row.cores) == ("hv1", 4, 8, 32, 8)
     assert 4096 < row.memory_mib_promised < 4096 * 1.2
     assert msgspec.to_builtins(row)["cores_used"] is None
+
+
+def told(world: World, cores: float, *names: str, at: float = 1000.0, silent: str = "") -> FleetLoad:
+    """What the agents say: some domains use so many cores, the others nearly none."""
+    guests = {
+        one.uuid: GuestLoad(
+            one.uuid, cpu=usage(cores if name in names else 0.1), dirty=usage(5e6) if name in names else None
+        )
+        for there in world.hypervisors.running.values()
+        for name, one in there.items()
+    }
+    hosts = {name: HostLoad(at=at, every_s=10.0) for name in world.hypervisors.hosts if name != silent}
+    return FleetLoad(hosts=hosts, guests=guests)
+
+
+def usage(value: float) -> LoadRange:
+    return LoadRange(value / 2, value, value)
+
+
+def test_what_agents_know_of_the_last_hour_decides_without_being_asked_to_measure(world: World) -> None:
+    even(world)
+    said = told(world, 2.5, "hv1-0", "hv1-1", "hv1-2")
+    fleet = by_agents(world.source.snapshot(), said, 1010.0)
+    plan = plan_rebalance(fleet)
+    assert {step.source for step in plan.steps} == {"hv1"}
+    assert len(plan.steps) == 2
+    assert {one.dirty_bytes_per_s for one in fleet.domains if one.name.startswith("hv1")} == {5e6}
+
+
+@pytest.mark.parametrize("how", ["silent", "old"])
+def test_where_a_host_that_is_up_tells_nothing_of_now_use_counts_nowhere(world: World, how: str) -> None:
+    even(world)
+    plain = world.source.snapshot()
+    said = told(world, 2.5, "hv1-0", silent="hv2" if how == "silent" else "")
+    assert by_agents(plain, said, 1010.0 if how == "silent" else 1000.0 + OLD_S) == plain
+
+
+def test_a_domain_that_was_not_measured_is_taken_for_as_busy_as_most(world: World) -> None:
+    even(world)
+    found = loaded(world.source.snapshot(), {"hv1-0": 1.0, "hv1-1": 1.0})  # of two vCPUs each
+    assert {one.load[CPU_USED] for one in found.domains} == {1.0}
+
+
+def test_without_an_agent_promises_count(world: World) -> None:
+    def nobody() -> FleetLoad:
+        raise AgentUnreachableError("no agent")
+
+    assert LoadedFleet(world.source, nobody).snapshot() == world.source.snapshot()

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
+from dwcp_migrate.protocol.load import HostLoad, LoadRange
 from dwcp_migrate.state.engine import EngineStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -59,6 +60,9 @@ def values(status: AgentStatus) -> Values:
     for link in status.links:
         for quantile, number in zip(("0.1", "0.5", "0.9"), link.next_minute, strict=True):
             found["dwcp_migrate_link_forecast_bytes_per_second"][(link.peer, quantile)] = number
+    for family, usage in _load(status.load).items():
+        for quantile, number in zip(("0.5", "0.9"), (usage.median, usage.high), strict=True):
+            found[family][(quantile,)] = number
     for migration in status.migrations:
         here = (migration.role, migration.state)
         found["dwcp_migrate_in_progress"][here] = found["dwcp_migrate_in_progress"].get(here, 0) + 1
@@ -67,6 +71,17 @@ def values(status: AgentStatus) -> Values:
             if number >= 0:  # negative means unknown in the record: no sample beats a wrong one
                 found[f"dwcp_migrate_migration_{short}"][labels] = number
     return found
+
+
+def _load(load: HostLoad) -> dict[str, LoadRange]:
+    found = {
+        "dwcp_migrate_host_cpu_cores": load.cpu,
+        "dwcp_migrate_host_memory_bytes": load.memory,
+        "dwcp_migrate_host_memory_stalled_ratio": load.stalled,
+        "dwcp_migrate_guests_disk_bytes_per_second": load.disk,
+        "dwcp_migrate_guests_network_bytes_per_second": load.network,
+    }
+    return {family: usage for family, usage in found.items() if usage is not None}
 
 
 def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:

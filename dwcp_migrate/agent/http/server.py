@@ -31,6 +31,7 @@ from dwcp_migrate.api.schema import (
 )
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
+from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX
 
 CONTROL_SOCKET_MODE: Final = 0o660
@@ -72,6 +73,9 @@ class Served(Protocol):
 
     async def measured(self) -> Measured:
         """See `api.Measured`."""
+
+    async def load(self) -> FleetLoad:
+        """What the hosts and their guests use, asked of the peers now."""
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
         """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""
@@ -131,6 +135,7 @@ class Api:
         app.router.add_get("/v1/events", self._events)
         app.router.add_get("/v1/predict", self._predict)
         app.router.add_get("/v1/measured", self._measured)
+        app.router.add_get("/v1/load", self._load)
         app.router.add_post("/v1/share", self._share)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/undrain", self._undrain)
@@ -168,6 +173,9 @@ class Api:
 
     async def _measured(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._served.measured())
+
+    async def _load(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._served.load())
 
     async def _share(self, request: web.Request) -> web.StreamResponse:
         domain, weight = request.query.get("domain", ""), _number(request, "weight", 1.0)

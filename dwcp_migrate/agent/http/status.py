@@ -38,6 +38,7 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
+from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
 
 SPARE_FAILURES_MAX: Final = 3
@@ -56,12 +57,14 @@ class StatusSources:
         coordination: where the cluster state stood lately.
         group: this host in the PBFT group.
         links: what the links to the peers will carry.
+        load: what this host uses.
     """
 
     listening: Callable[[], dict[str, bool]]
     coordination: Callable[[], EngineStatus]
     group: Callable[[], GroupStatus]
     links: Callable[[], list[LinkForecast]]
+    load: Callable[[], HostLoad]
 
 
 class StatusViews:
@@ -115,6 +118,7 @@ class StatusViews:
             group=self._sources.group(),
             links=self._sources.links(),
             memory=runtime.memory.use(),
+            load=replace(self._sources.load(), guests=[]),
         )
 
     def _intercept(self) -> RedirectStatus:

@@ -50,6 +50,8 @@ from dwcp_migrate.protocol.control import (
     Request,
     Runs,
     Successor,
+    Weigh,
+    Weighed,
     common_version,
 )
 from dwcp_migrate.protocol.session_memory import NO_MEMORY, SessionMemory
@@ -99,11 +101,13 @@ class AboutHost:
         software: this software's version.
         is_own_address: whether an address is this host's.
         successor: who follows which members of the PBFT group.
+        load: what this host and its guests use.
     """
 
     software: str
     is_own_address: Callable[[str], bool]
     successor: Callable[[Follow], Successor]
+    load: Callable[[Weigh], Weighed]
 
 
 class Incoming:
@@ -181,6 +185,8 @@ class Incoming:
                 answer = Runs(runs=await self._recovery.runs(request.uuid))
             case Follow():
                 answer = self._about.successor(request)
+            case Weigh():
+                answer = self._about.load(request)
             case Ping():
                 answer = Pong(
                     version=common_version(request.versions),

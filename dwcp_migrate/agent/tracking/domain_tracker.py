@@ -20,6 +20,7 @@ from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, Role, 
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import NoAnswerError
 from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher, JobStatistics, WatcherState
+from dwcp_migrate.hypervisor.load_counters import HostCounters
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
 
@@ -179,6 +180,10 @@ class DomainTracker:
             return await asyncio.wait_for(self._watcher.dirty_rate(uuid), QUERY_S_MAX)
         except TimeoutError:
             return None
+
+    async def counters(self) -> HostCounters | None:
+        """What the host and its guests used so far; None without a libvirt. Raises NoAnswerError."""
+        return await self._watcher.counters() if self._watcher is not None else None
 
     async def downtime_limit(self, uuid: str) -> float | None:
         """For how long a domain's migration may pause it, in seconds; None where libvirt does not say."""

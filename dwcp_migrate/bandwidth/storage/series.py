@@ -30,7 +30,7 @@ HEADER_BYTES: Final = 256
 FILE_BYTES: Final = HEADER_BYTES + 4 * CAPACITY
 KEY_BYTES_MAX: Final = HEADER_BYTES - 4 - 38
 
-Kind = Literal["link", "interface", "domain"]
+Kind = Literal["link", "interface", "domain", "host"]
 
 QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
     ("link", "rate"): "bytes/s",  # on the wire, of all migrations to a peer, while they fill it
@@ -46,6 +46,16 @@ QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
     ("domain", "encode"): "bytes/s",  # memory that the hosts encode and decode, where the link left them free
     ("domain", "first_share"): "1",  # bytes on the wire for each raw one, first pass
     ("domain", "later_share"): "1",  # the same in later passes
+    ("domain", "cpu"): "cores",  # this and what follows: means of minutes, from libvirt's bulk statistics
+    ("domain", "memory"): "bytes",  # in use
+    ("domain", "disk"): "bytes/s",  # read and written
+    ("domain", "network"): "bytes/s",  # received and sent
+    ("domain", "writes"): "bytes/s",  # to memory, as QEMU measured last
+    ("host", "cpu"): "cores",
+    ("host", "memory"): "bytes",
+    ("host", "stalled"): "1",  # share of the time in which somebody waited for memory
+    ("host", "disk"): "bytes/s",  # of its guests
+    ("host", "network"): "bytes/s",
 }
 """Every quantity and its unit."""
 

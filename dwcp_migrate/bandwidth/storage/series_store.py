@@ -30,11 +30,13 @@ class Store:
     Args:
         directory: made if it is missing.
         series_max: files at most.
+        step_s: seconds from one sample to the next.
     """
 
-    def __init__(self, directory: Path, series_max: int = SERIES_MAX) -> None:
+    def __init__(self, directory: Path, series_max: int = SERIES_MAX, step_s: float = STEP_S) -> None:
         self._directory = directory
         self._series_max = series_max
+        self._step_s = step_s
         self._taken: dict[Key, int] = {}
         self._pending: dict[Key, list[float]] = {}
         self._last_at: dict[Key, float] = {}
@@ -66,7 +68,8 @@ class Store:
             known = read_file(path)
             self._taken[key] = known.taken if known is not None else 0
             if known is None:
-                path.write_bytes(bytes(FILE_BYTES))
+                with path.open("wb") as file:
+                    file.truncate(FILE_BYTES)  # what was never written takes no room
         taken = self._taken[key]
         with path.open("r+b") as file:
             at = taken % CAPACITY
@@ -78,7 +81,7 @@ class Store:
                 file.write(series.body(values[len(head) :]))
             taken += len(values)
             file.seek(0)
-            file.write(series.header(key, step_s=STEP_S, last_at=self._last_at[key], taken=taken))
+            file.write(series.header(key, step_s=self._step_s, last_at=self._last_at[key], taken=taken))
         self._taken[key] = taken
 
     def _path(self, key: Key) -> Path:

@@ -1,7 +1,10 @@
 """`dwcp-migrate hosts`: the hosts of the fleet, what is promised on them, and what is used."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import click
 import msgspec
@@ -13,9 +16,13 @@ from dwcp_migrate.orchestration.measured_load import CPU_USED
 from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Fleet
 from dwcp_migrate.placement.model import usable
-from dwcp_migrate.units import MIB, format_bytes
+from dwcp_migrate.protocol.load import HostLoad, LoadRange
+from dwcp_migrate.units import MIB, format_bytes, format_rate
 
-HEADER = ("Host", "State", "Domains", "vCPUs", "Memory", "CPU used", "Note")
+HEADER = ("Host", "State", "Domains", "vCPUs", "Memory", "CPU used", "Memory used", "Waits", "Disk", "Network", "Note")
+
+
+EMPTY: Final[Mapping[str, HostLoad]] = MappingProxyType({})
 
 
 class HostRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +32,7 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
         domains: that run there.
         vcpus: that may be promised, `vcpus_promised` those that are; memory likewise.
         cores_used: by its domains; None where it was not measured.
+        load: what its agent measured over the last hour; None where it told nothing.
         note: why it is in that state, or takes nobody.
     """
 
@@ -37,6 +45,7 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib_promised: float
     cores: float
     cores_used: float | None
+    load: HostLoad | None
     note: str
 
 
@@ -45,17 +54,22 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
 @json_option
 @planning.fleet_options
 def command(*, measure_s: float, as_json: bool, config_path: Path | None, fleet_path: Path | None) -> None:
-    """List the hosts: their state, what is promised on them, and with --measure what is used."""
+    """List the hosts: their state, what is promised on them, and what is used there by the last hour's 0.9-quantile."""
     with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
-        rows = host_rows(ours.source.snapshot())
+        rows = host_rows(ours.source.snapshot(), ours.load().hosts)
     if as_json:
         click.echo(output.as_json(rows))
         return
     click.echo(output.table(HEADER, [_words(row) for row in rows]))
 
 
-def host_rows(fleet: Fleet) -> list[HostRow]:
-    """A row for each host."""
+def host_rows(fleet: Fleet, loads: Mapping[str, HostLoad] = EMPTY) -> list[HostRow]:
+    """A row for each host.
+
+    Args:
+        fleet: as it is.
+        loads: what agents told, by host.
+    """
     room = usable(fleet, [VCPUS, MEMORY])
     count, promised, used = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     for one in fleet.domains:
@@ -75,6 +89,7 @@ def host_rows(fleet: Fleet) -> list[HostRow]:
             memory_mib_promised=promised[host.name, MEMORY],
             cores=host.capacity.get(VCPUS, 0.0),
             cores_used=float(used[host.name]) if CPU_USED in fleet.balance and host.state != "down" else None,
+            load=loads.get(host.name),
             note=host.note or host.closed,
         )
         for at, host in enumerate(fleet.hosts)
@@ -83,6 +98,7 @@ def host_rows(fleet: Fleet) -> list[HostRow]:
 
 def _words(row: HostRow) -> tuple[str, ...]:
     used = output.UNKNOWN if row.cores_used is None else f"{row.cores_used:.1f} of {row.cores:g} cores"
+    load = row.load or HostLoad()
     return (
         row.name,
         row.state,
@@ -90,5 +106,13 @@ def _words(row: HostRow) -> tuple[str, ...]:
         f"{row.vcpus_promised:g} of {row.vcpus:g}",
         f"{format_bytes(row.memory_mib_promised * MIB)} of {format_bytes(row.memory_mib * MIB)}",
         used,
+        _high(load.memory, format_bytes),
+        _high(load.stalled, lambda share: f"{share * 100:.1f} %"),
+        _high(load.disk, format_rate),
+        _high(load.network, format_rate),
         row.note or output.UNKNOWN,
     )
+
+
+def _high(usage: LoadRange | None, words: Callable[[float], str]) -> str:
+    return output.UNKNOWN if usage is None else words(usage.high)

@@ -61,7 +61,7 @@ def measure_option(command: Decorated) -> Decorated:
         type=click.FloatRange(min=0, max=MEASURE_S_MAX),
         default=0.0,
         metavar="SECONDS",
-        help="Measure for so long which CPU the domains use, and balance that too.",
+        help="Measure now, for so long, which CPU the domains use  [default: what the agents know of the last hour].",
     )(command)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.daemon import _runtime
 from dwcp_migrate.agent.forecasting.loop import LOOK_S, ForecastLoop
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.peers.directory import PeerDirectory
+from dwcp_migrate.agent.shared_parts import make_runtime
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, note
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.config import Config, PeerConfig
@@ -36,7 +36,7 @@ class World:
             runtime_directory=directory,
             peers=[PeerConfig(name="hv2", addresses=["192.0.2.2"], port=9)],
         )
-        self.runtime = _runtime(config, self.watcher, ["true"], list)
+        self.runtime = make_runtime(config, self.watcher, ["true"], list)
         self.runtime.directory = PeerDirectory(config.peers, "hv1", lambda _: False)
         self.sent = 0
         self.looked: list[list[str]] = []
