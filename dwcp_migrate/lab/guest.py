@@ -125,12 +125,19 @@ class LabGuest:
         """
         if self.options.disk_mib:
             self.make_disk(host)
-        console = host.console(self.name)
-        console.unlink(missing_ok=True)
+        self.define(host)
+        self.wait_report(host, timeout_s=BOOT_S_MAX)
+
+    def define(self, host: Hypervisor) -> None:
+        """Create the domain on a host and do not wait for it to come up.
+
+        Raises:
+            LabError: libvirt refuses.
+        """
+        host.console(self.name).unlink(missing_ok=True)
         definition = host.run_directory / f"{self.name}.xml"
         definition.write_text(domain_xml(self.options))
         host.virsh("create", f"/run/dwcp-migrate/{definition.name}")
-        self.wait_report(host, timeout_s=BOOT_S_MAX)
 
     def make_disk(self, host: Hypervisor) -> None:
         """Make the guest's disk on a host (before a `--copy-storage-all` the destination needs one of its size too)."""

@@ -144,6 +144,10 @@ class Lab:
         self._remember({**self._record.agents, name: agent.process})
         return agent
 
+    def configure_agent(self, name: str, changes: agents.Changes) -> None:
+        """Write the configuration of a host's agent; one that runs reads it when it is told to."""
+        agents.configure(self[name], self.hypervisors, changes)
+
     def stop_agents(self) -> None:
         """Stop the agents of all hosts; migrations are stock again."""
         for agent in self.agents.values():

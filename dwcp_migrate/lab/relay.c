@@ -259,14 +259,16 @@ static int execute(const char *command, char *reply, int size)
 }
 
 /* The command comes in one piece right after the connection; a client that dawdles is dropped, packets cannot wait. */
-static void serve(int listener)
+static int admit(int listener)
+{
+    int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    return client < 0 ? listener : client;
+}
+
+/* A client may have been preempted before it spoke: it is polled like all others and never waited for. */
+static void serve(int client)
 {
     static char command[256], reply[1 << 14];
-    struct timeval patience = {.tv_usec = 20000};
-    int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (client < 0)
-        return;
-    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     ssize_t size = recv(client, command, sizeof command - 1, 0);
     if (size > 0) {
         command[size] = 0;
@@ -340,7 +342,12 @@ int main(int argc, char **argv)
             receive(&hosts[i], now);
         for (int i = 0; i < host_count; i++)
             deliver(&hosts[i], now_ns());
-        if (polled[host_count].revents & POLLIN)
-            serve(listener);
+        struct pollfd *asking = &polled[host_count]; /* the listener, or the one client that may speak now */
+        if (asking->revents && asking->fd == listener) {
+            asking->fd = admit(listener);
+        } else if (asking->revents) {
+            serve(asking->fd);
+            asking->fd = listener;
+        }
     }
 }

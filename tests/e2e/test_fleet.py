@@ -48,19 +48,23 @@ class Fleet:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.guest = LabGuest(GUEST)
-        self.keys = {name: make_identity(lab.directory / f"{name}.pbft").public.hex() for name in GROUP}
+        self.keys = {name: make_identity(self.key(name)).public.hex() for name in GROUP}
         for name in GROUP:
             self.restart(name)
         self.until(lambda: len(self.cluster("hv1").hosts) == len(GROUP))
         self.guest.start(lab["hv1"])
         self.uuid = lab["hv1"].virsh("domuuid", GUEST.name).stdout.strip()
 
+    def key(self, name: str) -> Path:
+        """The file of a host's key, where its agent's own files are."""
+        return self.lab[name].directory / "agent" / "pbft.key"
+
     def agent(self, name: str) -> LabAgent:
         return self.lab.agents[name]
 
     def restart(self, name: str) -> None:
         shared = {"voters": list(NAMES), "require": True, "timeout_s": 5.0}
-        group = {"cluster": "5e" * 16, "key": str(self.lab.directory / f"{name}.pbft")}
+        group = {"cluster": "5e" * 16, "key": str(self.key(name))}
         configuration = {
             "coordination": {**shared, "trust_domain": "theirs" if name == STRANGER else "ours"},
             "coordination.pbft": group,

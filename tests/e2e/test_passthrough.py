@@ -9,6 +9,7 @@ import pytest
 
 from dwcp_migrate import pki
 from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.lab.hosts.agents import give
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.shuttle import newest_record
 from tests.e2e.world import World, migrate, migrate_stock
@@ -76,9 +77,13 @@ def test_a_draining_destination_is_passed_through(world: World) -> None:
     migrate(world)
 
 
-def test_a_peer_with_a_certificate_of_another_authority_is_passed_through(world: World, tmp_path: Path) -> None:
+def test_a_peer_with_a_certificate_of_another_authority_is_passed_through(world: World) -> None:
     destination = world.shuttle.destination
-    world.configure({"tls": foreign_certificate(tmp_path, destination.name)}, destination)
+    directory = world.agent(destination).config.parent / "foreign"
+    directory.mkdir(exist_ok=True)
+    tls = foreign_certificate(directory, destination.name)
+    give(destination, directory)
+    world.configure({"tls": tls}, destination)
     record = passed_through(world)
     assert (record.result, record.passthrough_reason) == ("completed", "certificate")
 

@@ -59,6 +59,11 @@ class World:
             self.lab.start_agent(host.name, changes)
             self._changed.add(host.name)
 
+    def rewrite(self, changes: Mapping[str, Any], host: Hypervisor) -> None:
+        """Write an agent's configuration with something that differs, for a reload; `restore` undoes it."""
+        self.lab.configure_agent(host.name, changes)
+        self._changed.add(host.name)
+
     def restart(self, host: Hypervisor) -> None:
         """Start an agent as it was at first."""
         self.lab.start_agent(host.name)

@@ -46,8 +46,8 @@ VERDICT_S_MAX: Final = 10.0
 UNTIED_S_MAX: Final = 3.0
 """The same for a migration that is tied to no domain: it may not be libvirt's at all."""
 
-STATISTICS_S_MAX: Final = 1.0
-"""From libvirt's word to the job's statistics, which come as an event of their own."""
+STATISTICS_S_MAX: Final = 5.0
+"""From libvirt's word to the job's statistics, which come as an event of their own: a moment, but on busy hosts."""
 
 CLOCK_SLACK_S: Final = 0.5
 """Between libvirt's clock of a job and ours of the record."""
@@ -400,10 +400,17 @@ class DomainTracker:
                 followed.verdict = await self._asked(followed)
         if followed.verdict is None:
             return MigrationVerdict()
-        if followed.role == "source" and not followed.has_statistics and followed.verdict.result == "completed":
-            followed.changed.clear()
-            await _wait(followed.changed, STATISTICS_S_MAX)
+        if followed.role == "source" and followed.verdict.result == "completed":
+            await self._statistics(followed)
         return followed.verdict
+
+    async def _statistics(self, followed: _Followed) -> None:
+        """Wait for the job's statistics, whatever else is heard meanwhile."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + STATISTICS_S_MAX
+        while not followed.has_statistics and loop.time() < deadline and self.state().connected:
+            followed.changed.clear()
+            await _wait(followed.changed, deadline - loop.time())
 
     async def _asked(self, followed: _Followed) -> MigrationVerdict | None:
         """No event came: a source domain that is here and has no job, or a later one, did not leave in this one.

@@ -6,5 +6,6 @@ Modules:
     hypervisor: one hypervisor of the lab
     namespace: one host's own world
     processes: processes that the lab started, known so that no other can be taken for them
+    service: the agent's unit, applied without systemd
     settings: files that make a Debian tree a hypervisor of the lab
 """

@@ -1,13 +1,15 @@
 """The agents of a lab's hypervisors: configured, certified, started, killed and started again.
 
-The rule here: an agent runs as it does on a real host, from a configuration file and PEM files, and is ready when its
-control socket answers. It runs from this program's own environment, in its host's network and UTS namespaces.
+The rule here: an agent runs as it does on a real host, from a configuration file and PEM files, as its unit runs it
+(`service`), and is ready when its control socket answers. It runs from this program's own environment, in its host's
+network and UTS namespaces.
 
     <host's directory>/agent/{agent.toml, ca.pem, HOST.pem, HOST.key, state/, agent.log}
     <host's directory>/run/{api.sock, hook.sock}
 """
 
 import json
+import os
 import socket
 import sys
 import time
@@ -20,6 +22,7 @@ from typing import Any, Final
 
 from dwcp_migrate import pki
 from dwcp_migrate.errors import LabError
+from dwcp_migrate.lab.hosts import service, settings
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.hosts.processes import ProcessId
 
@@ -52,6 +55,11 @@ class LabAgent:
     def config(self) -> Path:
         """Its configuration file."""
         return _directory(self.hypervisor) / "agent.toml"
+
+    @property
+    def state(self) -> Path:
+        """Its state directory."""
+        return _directory(self.hypervisor) / "state"
 
     @property
     def log(self) -> Path:
@@ -133,10 +141,20 @@ def prepare(directory: Path, hypervisors: Sequence[Hypervisor]) -> None:
     pki.create_authority(authority, name="lab")
     for hypervisor in hypervisors:
         own = _directory(hypervisor)
-        own.mkdir(mode=0o700, exist_ok=True)
-        for path in pki.issue(authority, hypervisor.name):
-            path.rename(own / path.name)
+        (own / "state").mkdir(mode=0o700, parents=True, exist_ok=True)
+        own.chmod(0o750)
+        hypervisor.run_directory.chmod(0o750)
         (own / "ca.pem").write_bytes((authority / "ca.pem").read_bytes())
+        placed = [path.rename(own / path.name) for path in pki.issue(authority, hypervisor.name)]
+        give(hypervisor, own, own / "state", hypervisor.run_directory, *placed)
+
+
+def give(hypervisor: Hypervisor, *paths: Path) -> None:
+    """Make files, and directories with all that is in them, a host's agent's own, as an installation does."""
+    user = service.user_of(hypervisor.address)
+    for path in paths:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, user, user)
 
 
 def start(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> LabAgent:
@@ -150,13 +168,22 @@ def start(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Ch
     Raises:
         LabError: it ended, or is not ready in time; the end of its log is in the error.
     """
-    config = _directory(hypervisor) / "agent.toml"
-    config.write_text(toml(configuration(hypervisor, hypervisors, changes)))
+    config = configure(hypervisor, hypervisors, changes)
     (hypervisor.run_directory / API_SOCKET).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
-    agent = LabAgent(hypervisor, hypervisor.spawn(argv, log=_directory(hypervisor) / "agent.log"))
+    libvirt = service.group_of(hypervisor.namespace.root, settings.LIBVIRT_GROUP)
+    granted = service.parse_unit(service.UNIT.read_text())
+    command = service.confined(argv, granted, hypervisor.directory, service.user_of(hypervisor.address), [libvirt])
+    agent = LabAgent(hypervisor, hypervisor.spawn(command, log=_directory(hypervisor) / "agent.log"))
     _wait_ready(agent)
     return agent
+
+
+def configure(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> Path:
+    """Write a host's configuration and return its file."""
+    config = _directory(hypervisor) / "agent.toml"
+    config.write_text(toml(configuration(hypervisor, hypervisors, changes)))
+    return config
 
 
 def configuration(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Directories that both sides share (outside, below the hypervisor's directory -> 
 """
 
 import subprocess
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ LIBVIRTD_READY_S_MAX: Final = 60.0
 
 SOCKET_PATH_BYTES_MAX: Final = 107
 """sockaddr_un holds 108 bytes with the closing zero."""
+
+GONE_S_MAX: Final = 60.0
+POLL_S: Final = 0.1
+
+END_LIBVIRTD: Final = r"""
+pid=$(cat /run/libvirtd.pid)
+kill "$pid"
+while kill -0 "$pid" 2> /dev/null; do sleep 0.05; done
+"""
 
 CONSOLE_DIRECTORY: Final = "/var/log/guests"
 DISK_DIRECTORY: Final = "/var/lib/libvirt/images"
@@ -114,6 +124,27 @@ class Hypervisor:
         """Return the names of the domains that run (or are paused) here."""
         return self.virsh("list", "--name").stdout.split()
 
+    def wait_gone(self, domain: str) -> None:
+        """Wait until libvirt knows no domain of this name.
+
+        Raises:
+            LabError: it still does after `GONE_S_MAX`.
+        """
+        deadline = time.monotonic() + GONE_S_MAX
+        while domain in self.domains():
+            if time.monotonic() >= deadline:
+                raise LabError(f"{domain} is still a domain on {self.name}")
+            time.sleep(POLL_S)  # virsh tells the end of a domain only to those who asked before it
+
+    def restart_libvirtd(self) -> None:
+        """End libvirtd and start it again; guests run on meanwhile.
+
+        Raises:
+            LabError: it does not end, or not come back.
+        """
+        self.run(["sh", "-c", END_LIBVIRTD], timeout_s=LIBVIRTD_READY_S_MAX)
+        start_libvirtd(self)
+
     def console(self, guest: str) -> Path:
         """Return the path on this machine of a guest's serial console on this host."""
         return self.directory / "console" / f"{guest}.log"
@@ -172,8 +203,13 @@ def start(hypervisor: Hypervisor) -> None:
         LabError: one of them did not start; its own message is in the error.
     """
     hypervisor.run(["sysctl", "-q", "-w", "net.ipv4.tcp_no_metrics_save=1"])
-    hypervisor.run(["libvirtd", "--daemon", "--listen"], timeout_s=LIBVIRTD_READY_S_MAX)
+    start_libvirtd(hypervisor)
     hypervisor.run(["/usr/sbin/sshd"])
+
+
+def start_libvirtd(hypervisor: Hypervisor) -> None:
+    """Start libvirtd and wait until it listens. Raises LabError when it does not."""
+    hypervisor.run(["libvirtd", "--daemon", "--listen"], timeout_s=LIBVIRTD_READY_S_MAX)
 
 
 def _write_settings(upper: Path, blueprint: Blueprint) -> None:

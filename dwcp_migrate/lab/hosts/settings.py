@@ -8,13 +8,16 @@ network, and no confinement (there is no systemd, no AppArmor and no cgroup in h
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LIBVIRT_GROUP: str = "libvirt"
+"""Whose members may use libvirt's socket, as Debian ships it; agents are."""
+
 LIBVIRTD: str = """\
 listen_tls = 0
 listen_tcp = 1
 auth_tcp = "none"
 auth_unix_rw = "none"
-unix_sock_group = "root"
-unix_sock_rw_perms = "0700"
+unix_sock_group = "libvirt"
+unix_sock_rw_perms = "0770"
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 host_uuid = "{host_uuid}"
 """

@@ -59,6 +59,20 @@ async def test_a_domain_whose_job_goes_on_is_waited_for(tmp_path: Path) -> None:
     await domains.close()
 
 
+async def test_the_job_s_statistics_are_waited_for_whatever_else_libvirt_says_first(tmp_path: Path) -> None:
+    watcher = FakeWatcher([domain(31_000)])
+    domains = await following(tmp_path, watcher)
+    watcher.say(DomainEvent("left", UUID, "guest"))
+    loop, job = asyncio.get_running_loop(), JobStatistics(outgoing=True, downtime_ms=41, success=True)
+    loop.call_later(0.2, watcher.say, DomainEvent("gone", UUID, "guest"))
+    loop.call_later(0.4, watcher.say, DomainEvent("job-completed", UUID, "guest", job=job))
+    assert (await domains.verdict("one")).result == "completed"
+    record = domains._ledger.get("one")
+    assert record is not None
+    assert record.downtime_ms == 41
+    await domains.close()
+
+
 async def test_the_first_that_libvirt_speaks_of_is_not_the_first_whose_connection_came(tmp_path: Path) -> None:
     """Guest's connection is on its way while the one that came is another guest's, of which libvirt is silent yet."""
     ledger = MigrationRegistry(MigrationHistory(tmp_path), time.time)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from dwcp_migrate.lab import commands
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from tests.e2e.faults.stage import SIDES, Doctor, Side, Stage, fault
 
 HOOKS = "etc/libvirt/hooks/qemu.d"
@@ -91,23 +92,59 @@ for _side in SIDES:
 
 
 @contextmanager
-def no_room(stage: Stage, side: Side) -> Iterator[None]:
-    """Have a side's agent find no room on the disk that its state is on."""
-    state = stage.world.agent(stage.host(side)).config.parent / "state"
-    stage.world.agent(stage.host(side)).stop()
-    commands.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(state)], timeout_s=10, check=True)
+def state_directory(stage: Stage, side: Side, kind: str) -> Iterator[None]:
+    """Have a side's agent find a state directory that it cannot write: `full`, `read-only`, or `foreign`."""
+    agent = stage.world.agent(stage.host(side))
+    agent.stop()
+    options = {"full": "size=4k", "read-only": "ro", "foreign": "mode=755"}[kind]
+    commands.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(agent.state)], timeout_s=10, check=True)
     try:
-        (state / "filler").write_bytes(bytes(4096))
+        if kind == "full":
+            (agent.state / "filler").write_bytes(bytes(4096))
         stage.configure(side, {})
         yield
         stage.world.agent(stage.host(side)).stop()
     finally:
-        commands.run(["umount", "--lazy", str(state)], timeout_s=10, check=True)
+        commands.run(["umount", "--lazy", str(agent.state)], timeout_s=10, check=True)
         stage.configure(side, {})
 
 
 for _side in SIDES:
-    fault(f"{_side}-disk-full", doctor=Doctor(_side, "history", "No space"))(partial(no_room, side=_side))
+    for _kind, _row, _words in (
+        ("full", "disk-full", "No space"),
+        ("read-only", "disk-read-only", "Read-only"),
+        ("foreign", "state-unwritable", "Permission denied"),
+    ):
+        fault(f"{_side}-{_row}", doctor=Doctor(_side, "history", _words))(
+            partial(state_directory, side=_side, kind=_kind)
+        )
+
+
+@contextmanager
+def libvirtd_restarted(stage: Stage, side: Side) -> Iterator[None]:
+    stage.host(side).restart_libvirtd()
+    yield
+
+
+for _side in SIDES:
+    fault(f"{_side}-libvirtd-restarted")(partial(libvirtd_restarted, side=_side))
+
+
+@fault("another-guest-hangs")
+@contextmanager
+def another_guest_hangs(stage: Stage) -> Iterator[None]:
+    """A second guest at the source whose QEMU answers no monitor, with a call that waits for it."""
+    guest = LabGuest(GuestOptions(name="hung", memory_mib=64, fill_mib=1))
+    guest.define(stage.source)
+    pid = int(stage.source.run(["cat", "/run/libvirt/qemu/hung.pid"]).stdout)
+    stage.source.run(["kill", "-STOP", str(pid)])
+    waiting = stage.source.popen(["virsh", "dommemstat", "hung"])
+    try:
+        yield
+    finally:
+        stage.source.run(["kill", "-KILL", str(pid)])
+        waiting.communicate(timeout=60)
+        stage.source.wait_gone("hung")
 
 
 @fault("fleet-without-quorum", says="point-to-point: no majority")

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dwcp_migrate import pki
+from dwcp_migrate.lab.hosts.agents import give
 from tests.e2e.faults.stage import SIDES, Doctor, Side, Stage, fault
 
 HOUR_S: Final = 3600
@@ -36,18 +37,21 @@ time_t time(time_t *into) {
 """A wall clock that is wrong for one program: Python and OpenSSL read it through these two functions."""
 
 
+def clock_ahead(directory: Path, seconds: int) -> dict[str, str]:
+    """Return the environment of programs that read a wall clock which is ahead; its library is made in `directory`."""
+    source, library = directory / "clock.c", directory / "clock.so"
+    source.write_text(CLOCK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD_S": str(seconds)}
+
+
 @contextmanager
 def clock(stage: Stage, side: Side, ahead_s: int) -> Iterator[None]:
     """Have a side's agent read a wall clock that is ahead, or behind."""
-    with tempfile.TemporaryDirectory() as made:
-        source, library = Path(made) / "clock.c", Path(made) / "clock.so"
-        source.write_text(CLOCK)
-        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-        os.environ.update({"LD_PRELOAD": str(library), "CLOCK_AHEAD_S": str(ahead_s)})
-        try:
+    with stage.directory(side) as made:
+        with stage.started_with(clock_ahead(made, ahead_s)):
+            give(stage.host(side), made)
             stage.configure(side, {})
-        finally:
-            del os.environ["LD_PRELOAD"], os.environ["CLOCK_AHEAD_S"]
         yield
 
 
@@ -112,12 +116,19 @@ def paths(directory: Path, name: str) -> dict[str, str]:
     }
 
 
+def issue_tomorrow(directory: Path, name: str) -> None:
+    """Issue a certificate by a clock that is two days ahead."""
+    program = "import pathlib, sys; from dwcp_migrate import pki; pki.issue(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    environment = {**os.environ, **clock_ahead(directory, 48 * HOUR_S)}
+    subprocess.run([sys.executable, "-c", program, directory, name], env=environment, check=True)
+
+
 @contextmanager
 def certificate(stage: Stage, side: Side, kind: str) -> Iterator[None]:
     """Give a side's agent a certificate that the other one cannot accept."""
     own, host = stage.world.agent(stage.host(side)).config.parent, stage.host(side)
-    with tempfile.TemporaryDirectory() as made:
-        directory, name = Path(made), host.name
+    with stage.directory(side) as directory:
+        name = host.name
         if kind == "foreign":
             pki.create_authority(directory, name="somebody else")
         else:
@@ -126,10 +137,14 @@ def certificate(stage: Stage, side: Side, kind: str) -> Iterator[None]:
                 (directory / file).write_bytes((authority / file).read_bytes())
         if kind == "misnamed":
             name = "stranger"
-        pki.issue(directory, name, days=-1 if kind == "expired" else 10)
+        if kind == "early":
+            issue_tomorrow(directory, name)
+        else:
+            pki.issue(directory, name, days=-1 if kind == "expired" else 10)
         changes: dict[str, Any] = paths(directory, name)
         if kind == "absent":
             changes["certificate"] = str(own / "nothing.pem")
+        give(host, directory)
         stage.configure(side, {"tls": changes})
         yield
 
@@ -138,6 +153,7 @@ for _side in SIDES:
     for _kind, _check, _words in (
         ("foreign", "peer-", ""),
         ("expired", "certificate-host", "expired"),
+        ("early", "certificate-host", "not valid yet"),
         ("misnamed", "certificate-name", "does not carry"),
         ("absent", "certificate-host", "No such file"),
     ):
@@ -147,3 +163,28 @@ for _side in SIDES:
             says="passthrough",
             doctor=Doctor(_side, _check, _words),
         )(partial(certificate, side=_side, kind=_kind))
+
+
+SPEAKS: Final = """\
+from dwcp_migrate.protocol import control
+control.VERSIONS = {versions}
+"""
+"""Run by an agent before anything of its own: it speaks other versions of the protocol."""
+
+
+@contextmanager
+def speaking(stage: Stage, side: Side, versions: tuple[int, ...]) -> Iterator[None]:
+    """Have a side's agent be of a release that speaks other versions of the protocol."""
+    with stage.directory(side) as made:
+        (made / "sitecustomize.py").write_text(SPEAKS.format(versions=versions))
+        give(stage.host(side), made)
+        with stage.started_with({"PYTHONPATH": str(made)}):
+            stage.configure(side, {})
+        yield
+
+
+for _side in SIDES:
+    fault(f"{_side}-of-another-protocol", reason="version", says="What to do", doctor=Doctor("source", "peer-", ""))(
+        partial(speaking, side=_side, versions=(2,))
+    )
+    fault(f"{_side}-of-a-newer-release")(partial(speaking, side=_side, versions=(1, 2)))

@@ -2,16 +2,33 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.dataplane.process_pool import SPARES
+from dwcp_migrate.lab.hosts.service import user_of
 from dwcp_migrate.lab.observation.census import children
-from tests.e2e.faults.stage import NOT_SEEN, SIDES, Doctor, Side, Stage, fault
+from dwcp_migrate.lab.shuttle import Watch
+from tests.e2e.faults.stage import ACCELERATED, NOT_SEEN, SIDES, Doctor, Side, Stage, fault
+from tests.e2e.world import SLOW
 
 PARALLEL = ("--parallel", "--parallel-connections", "4")
+LAPSES_S_MAX: Final = 60.0
+
+MOMENTS: Final[dict[str, Callable[[Migration], bool]]] = {
+    "set-up": lambda record: record.state in {"opening", "precopy"},
+    "first-pass": lambda record: record.counters.raw_bytes > 8 << 20,
+    "switchover": lambda record: record.state == "switchover",
+}
+"""When an agent is killed, by the source's record."""
 
 
 @fault("destination-absent", reason="unreachable", says="refused", doctor=Doctor("source", "peer-", "refused"))
@@ -111,3 +128,84 @@ def mute(stage: Stage) -> Iterator[None]:
 
 fault("link-answers-and-carries-nothing", reason=("no-link", "no-data-process"), says="What to do")(mute)
 fault("link-carries-nothing-parallel", reason=("no-link", "no-data-process"), says="What to do", flags=PARALLEL)(mute)
+
+
+@fault("source-hangs", reason=NOT_SEEN, doctor=Doctor("source", "agent", ""))
+@contextmanager
+def source_hangs(stage: Stage) -> Iterator[None]:
+    """Stop the source's agent as a hang would, until the kernel no longer sends it connections."""
+    pid = stage.world.agent(stage.source).process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + LAPSES_S_MAX
+        while "elements" in stage.beside("source", "nft", "list", "set", "ip", "dwcp_migrate", "alive"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)  # an element that expires is no event
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def killed_meanwhile(stage: Stage, side: Side, moment: str) -> Iterator[None]:
+    """Kill a side's agent at a moment of the migration, and start it again."""
+    stage.world.lab.wan.set(SLOW)
+    host, watch = stage.host(side), Watch(stage.world.agent(stage.source))
+
+    def kill() -> None:
+        with watch:
+            watch.until(MOMENTS[moment])
+        stage.world.agent(host).kill()
+        stage.world.restore_wan()
+        stage.world.restart(host)
+
+    with ThreadPoolExecutor(1) as threads:
+        killing = threads.submit(kill)
+        yield
+        killing.result()
+
+
+for _side, _moment in (
+    ("destination", "set-up"),
+    *((each, late) for each in SIDES for late in ("first-pass", "switchover")),
+):
+    fault(
+        f"{_side}-killed-in-the-{_moment}",
+        reason=(ACCELERATED, "unreachable") if _moment == "set-up" else ACCELERATED,
+    )(partial(killed_meanwhile, side=_side, moment=_moment))
+
+
+PIPES: Final = """
+import fcntl, os, sys
+os.setuid(int(sys.argv[1]))
+pipes = []
+try:
+    while True:
+        pipes.append(os.pipe())
+        fcntl.fcntl(pipes[-1][1], fcntl.F_SETPIPE_SZ, 1 << 20)
+except OSError:
+    print("full", flush=True)
+sys.stdin.read()
+"""
+"""Takes all the memory in pipes that the kernel lets one user have."""
+
+
+@contextmanager
+def no_pipes(stage: Stage) -> Iterator[None]:
+    """Have the source's agent relay for a user who has all that a user may have in pipes."""
+    stage.world.agent(stage.destination).stop()
+    argv = [sys.executable, "-c", PIPES, str(user_of(stage.source.address))]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as taking:
+        assert taking.stdin is not None
+        assert taking.stdout is not None
+        assert taking.stdout.readline() == "full\n"
+        yield
+        taking.stdin.close()
+
+
+fault(
+    "pipes-used-up",
+    reason="unreachable",
+    doctor=Doctor("source", "peer-", ""),
+    flags=("--parallel", "--parallel-connections", "64"),
+)(no_pipes)
