@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -38,12 +39,21 @@ def _standard_output_kept() -> Iterator[None]:
     type=click.IntRange(0),
     help="Number of the first (lab suites).",
 )
+@click.option(
+    "--tally",
+    default="",
+    type=click.Path(dir_okay=False),
+    help="File of the counts so far: a run goes on (restarts, soak).",
+)
+@click.option(
+    "--minutes", default=0.0, type=click.FloatRange(0), help="Begin no migration after that (restarts, soak)."
+)
 @click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (lab suites, pba).")
 @click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
 @click.option("--only", default="", help="Cases whose names begin so (acp, ass).")
 @json_option
-def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **soak: int) -> None:
-    """Run the benchmark SUITE: acp, amst, ass, contend, hde, itp, pba, predict, restarts or soak.
+def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **lab: Any) -> None:
+    """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, pba, predict, restarts or soak.
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
     """
@@ -53,12 +63,13 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
 
     words = ["python", "-m", "bench", suite, *(["--quick"] if quick else [])]
     if suite in {"soak", "restarts", "predict"}:
-        words += [f"--{name}={value}" for name, value in sorted(soak.items())]
-    words += [f"--seed={soak['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
+        words += [f"--{name}={lab[name]}" for name in ("first", "migrations", "seed")]
+    words += [f"--seed={lab['seed']}", *(["--traces DIR"] if traces else [])] if suite == "pba" else []
     words += [f"--only={only}"] if only else []
     words += ["--json"] if as_json else []
+    options = frame.Options(quick=quick, traces=traces, only=only, **lab)
     with _standard_output_kept():
-        report = frame.run(suite, frame.Options(quick=quick, traces=traces, only=only, **soak), " ".join(words))
+        report = frame.run(suite, options, " ".join(words))
     if as_json:
         click.echo(output.as_json(report))
         return

@@ -58,6 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         quick: an eighth of the bytes and one run of each: shows that it works, measures little.
         migrations: of the suites soak, restarts and predict.
         first: number of the first migration or group (predict): what is done follows from the seed and that.
+        tally: file of the counts so far (restarts, soak): a run that is in there goes on; empty keeps none.
+        minutes: after which no further migration is begun (restarts, soak); 0 is no bound.
         seed: of what the suites soak, restarts, predict and pba draw.
         only: cases whose names begin so (acp, ass; ways of live); empty is all that take no more than minutes.
         traces: directory of `time value` files for the suite pba; empty without.
@@ -66,6 +68,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool = False
     migrations: int = 100
     first: int = 0
+    tally: str = ""
+    minutes: float = 0.0
     seed: int = 1
     only: str = ""
     traces: str = ""

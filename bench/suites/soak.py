@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from bench.frame import Options, Row
+from bench.slices import Slices
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.disturb import kill_channels
@@ -99,7 +100,7 @@ def plan(seed: int, number: int) -> Plan:
 
 
 @dataclass(slots=True)
-class Tally:
+class SoakTally:
     """What came of it."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -116,10 +117,11 @@ class Soak:
     Args:
         lab: with agents, for this alone.
         seed: of everything that is drawn.
+        tally: what was counted before.
     """
 
-    def __init__(self, lab: Lab, seed: int) -> None:
-        self.tally = Tally()
+    def __init__(self, lab: Lab, seed: int, tally: SoakTally) -> None:
+        self.tally = tally
         self._lab = lab
         self._seed = seed
         self._shuttle = Shuttle(lab, LabGuest(GUEST))
@@ -188,11 +190,14 @@ class Soak:
             self.tally.counts["corrupt guests"] += 1
             self._shuttle.guest.destroy(*self._lab.hypervisors)
             self._shuttle.guest.start(self._lab.hypervisors[0])
-        self.tally.leaks = census.settled(self._lab, self._before)
-        if self.tally.leaks:
-            _say(f"soak: after migration {number} left behind: {self.tally.leaks}")
+        left = census.settled(self._lab, self._before)
+        self.tally.leaks |= left
+        if left:
+            _say(f"soak: after migration {number} left behind: {left}")
         agents = self._lab.agents.values()
-        self.tally.resident_bytes = max(census.resident_bytes(agent.process.pid) for agent in agents)
+        self.tally.resident_bytes = max(
+            census.resident_bytes(agent.process.pid) for agent in agents
+        )  # new in each slice
         if self.tally.counts["migrations"] <= WARM:
             self.tally.warm_bytes = self.tally.resident_bytes
 
@@ -205,15 +210,17 @@ def rows(options: Options) -> list[Row]:
     """
     count = min(options.migrations, 5) if options.quick else options.migrations
     name = f"soak-{options.seed}"
+    slices = Slices(options, count)
+    tally = slices.resume(SoakTally())
     with Lab.up(LabOptions(name=name, link=LINK, seed=options.seed, owned=True)) as lab:
         lab.start_agents()
-        soak = Soak(lab, options.seed)
-        for number in range(options.first, options.first + count):
+        soak = Soak(lab, options.seed, tally)
+        for number in slices.numbers(tally):
             soak.migrate(number)
-    return _rows(f"seed={options.seed} first={options.first}", soak.tally)
+    return _rows(f"seed={options.seed} first={options.first}", tally)
 
 
-def _rows(case: str, tally: Tally) -> list[Row]:
+def _rows(case: str, tally: SoakTally) -> list[Row]:
     n = tally.counts["migrations"]
     method = (
         "virsh migrate back and forth in the lab, disturbed as planned from the seed; the guest checks all its memory"

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from bench.suites.soak import CUT_S, FLAGS, STREAM_BYTES, Tally, _rows, plan
+from bench.suites.soak import CUT_S, FLAGS, STREAM_BYTES, SoakTally, _rows, plan
 
 
 def test_a_plan_follows_from_the_seed_and_the_number_alone() -> None:
@@ -24,7 +24,7 @@ def test_plans_keep_to_their_bounds_and_use_everything() -> None:
 
 
 def test_a_leak_is_a_row_of_its_own() -> None:
-    tally = Tally(leaks={"hv1 agent descriptors": (16, 19)})
+    tally = SoakTally(leaks={"hv1 agent descriptors": (16, 19)})
     rows = {row.metric: row.value for row in _rows("seed=1", tally)}
     assert rows["leaked: hv1 agent descriptors"] == 3
     assert rows["leaks (descriptors, threads, processes, nft rules, mounts)"] == 1

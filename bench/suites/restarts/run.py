@@ -19,6 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from bench.frame import Options, Row
+from bench.slices import Slices
 from bench.suites.soak import FLAGS, GUEST, LINK, STREAM_BYTES
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import Migrations
@@ -93,10 +94,11 @@ class Restarts:
     Args:
         lab: with agents, for this alone.
         seed: of everything that is drawn.
+        tally: what was counted before.
     """
 
-    def __init__(self, lab: Lab, seed: int) -> None:
-        self.tally = RestartTally()
+    def __init__(self, lab: Lab, seed: int, tally: RestartTally) -> None:
+        self.tally = tally
         self._lab = lab
         self._seed = seed
         self._shuttle = Shuttle(lab, LabGuest(GUEST))
@@ -178,9 +180,10 @@ class Restarts:
             self.tally.counts["corrupt guests"] += 1
             self._shuttle.guest.destroy(*self._lab.hypervisors)
             self._shuttle.guest.start(self._lab.hypervisors[0])
-        self.tally.leaks = census.settled(self._lab, self._before)
-        if self.tally.leaks:
-            _say(f"restarts: after migration {number} left behind: {self.tally.leaks}")
+        left = census.settled(self._lab, self._before)
+        self.tally.leaks |= left
+        if left:
+            _say(f"restarts: after migration {number} left behind: {left}")
 
 
 def rows(options: Options) -> list[Row]:
@@ -190,12 +193,14 @@ def rows(options: Options) -> list[Row]:
         LabError: not root, or the lab does not come up.
     """
     count = min(options.migrations, 4) if options.quick else options.migrations
+    slices = Slices(options, count)
+    tally = slices.resume(RestartTally())
     with Lab.up(LabOptions(name=f"restarts-{options.seed}", link=LINK, seed=options.seed, owned=True)) as lab:
         lab.start_agents()
-        restarts = Restarts(lab, options.seed)
-        for number in range(options.first, options.first + count):
+        restarts = Restarts(lab, options.seed, tally)
+        for number in slices.numbers(tally):
             restarts.migrate(number)
-    return _rows(f"seed={options.seed} first={options.first}", restarts.tally)
+    return _rows(f"seed={options.seed} first={options.first}", tally)
 
 
 def _rows(case: str, tally: RestartTally) -> list[Row]:

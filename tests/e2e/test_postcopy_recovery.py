@@ -1,0 +1,103 @@
+"""Postcopy that breaks off and is taken up again: the guest is split between two hosts, and comes together whole.
+
+What must hold: until `virsh migrate --postcopy --postcopy-resume` the source's record says where the guest is and what
+to do; the resumption is carried, also where the fleet requires agreement; afterwards the guest runs at the destination
+with all its memory. An agent that dies alone breaks nothing off.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import pytest
+
+from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.lab.shuttle import Move, ShuttleOutcome
+from tests.e2e.world import DOWNTIME_MS_NEVER, GUEST, Journey, World, journey, migrate
+
+pytestmark = pytest.mark.lab
+
+Side = Literal["source", "destination"]
+
+SIDES: Final[tuple[Side, ...]] = ("source", "destination")
+LOSS_S_MAX: Final = 4.0
+RESUME: Final = ("--postcopy", "--postcopy-resume")
+
+
+@contextmanager
+def in_postcopy(world: World) -> Iterator[Journey]:
+    """Begin a migration and yield it once it has switched to postcopy."""
+    with journey(world, "--postcopy", "--postcopy-after-precopy") as going:
+        going.reach(raw_bytes=0)
+        world.limit_downtime(DOWNTIME_MS_NEVER)  # or else it converges first
+        going.watch.until(lambda record: record.state == "postcopy")
+        yield going
+
+
+def resume(going: Journey) -> ShuttleOutcome:
+    """Type what `show` says."""
+    command = ["migrate", "--live", *RESUME, GUEST.name, f"qemu+tcp://{going.destination.name}/system"]
+    return Move(going.source.popen(["virsh", *command]), " ".join(command)).wait()
+
+
+def recovered(world: World, going: Journey) -> Migration:
+    """Take it up again, check that the guest came together whole, and return the record of what broke off."""
+    assert not going.move.wait().succeeded
+    broken, _ = going.records()
+    assert broken.result == "failed", broken
+    assert broken.is_split, broken
+    world.restore_wan()
+    outcome = resume(going)
+    assert outcome.succeeded, outcome.said
+    assert world.shuttle.source == going.destination
+    world.shuttle.check()
+    return broken
+
+
+@pytest.mark.parametrize("requires", [False, True], ids=["open", "with-agreement-required"])
+def test_a_link_cut_past_the_limit_in_postcopy_is_recovered(world: World, *, requires: bool) -> None:
+    changes: dict[str, object] = {"link": {"loss_s_max": LOSS_S_MAX}}
+    if requires:
+        changes["coordination"] = {"voters": [host.name for host in world.lab.hypervisors], "require": True}
+    world.configure(changes)
+    if requires:
+        world.until_the_fleet_answers()
+    with in_postcopy(world) as going:
+        world.lab.wan.cut()
+        going.watch.until(lambda record: record.state == "ended" or bool(record.reason))
+        world.lab.wan.heal()
+    broken = recovered(world, going)
+    assert "postcopy-resume" in world.shown(going.source, broken)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_agent_killed_in_postcopy_breaks_nothing_off(world: World, side: Side) -> None:
+    with in_postcopy(world) as going:
+        host = going.source if side == "source" else going.destination
+        world.agent(host).kill()
+    world.restore_wan()
+    world.restart(host)
+    going.completed()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_agent_and_data_process_killed_in_postcopy_leave_a_guest_that_is_recovered(world: World, side: Side) -> None:
+    end = ending(world, side)
+    with in_postcopy(world) as going:
+        end()
+    world.restart(going.source if side == "source" else going.destination)
+    broken = recovered(world, going)
+    assert "postcopy-resume" in world.shown(going.source, broken)
+    migrate(world)
+
+
+def ending(world: World, side: Side) -> Callable[[], None]:
+    """Return what kills a side's agent and the data process that its next migration gets."""
+    host = world.shuttle.source if side == "source" else world.shuttle.destination
+    process = world.data_process(host)
+
+    def end() -> None:
+        world.agent(host).kill()
+        process.end(grace_s=0)
+
+    return end
