@@ -43,14 +43,14 @@ def _standard_output_kept() -> Iterator[None]:
     "--tally",
     default="",
     type=click.Path(dir_okay=False),
-    help="File of the counts so far: a run goes on (restarts, soak).",
+    help="File of the counts so far: a run goes on (cuts, restarts, soak).",
 )
 @click.option(
-    "--minutes", default=0.0, type=click.FloatRange(0), help="Begin no migration after that (restarts, soak)."
+    "--minutes", default=0.0, type=click.FloatRange(0), help="Begin no migration after that (cuts, restarts, soak)."
 )
 @click.option("--seed", default=1, show_default=True, help="What is drawn follows from it (lab suites, pba).")
 @click.option("--traces", default="", type=click.Path(file_okay=False), help="Files of `time value` rows (pba).")
-@click.option("--only", default="", help="Cases whose names begin so (acp, ass).")
+@click.option("--only", default="", help="Cases whose names begin so (acp, ass, cuts).")
 @json_option
 def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **lab: Any) -> None:
     """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, pba, predict, restarts or soak.

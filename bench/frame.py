@@ -23,6 +23,7 @@ SUITES: Final = {
     "acp": "the PBFT group: latency and throughput, conflicts, certificates, quorum checks",
     "pba": "forecasts on synthetic series and traces, their cost, the allocator in virtual time",
     "contend": "four migrations at once over one link of the lab, a deadline on one (root)",
+    "cuts": "migrations in the lab whose link is cut for 10 to 120 s, by phase and libvirt's keepalive (root)",
     "predict": "predictions against migrations over varied links and guests in the lab (root)",
     "itp": "placement: latencies, local optima, accuracy against proven and planted optima",
     "restarts": "migrations in a row in the lab while agents are killed and stopped (root)",
@@ -58,10 +59,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         quick: an eighth of the bytes and one run of each: shows that it works, measures little.
         migrations: of the suites soak, restarts and predict.
         first: number of the first migration or group (predict): what is done follows from the seed and that.
-        tally: file of the counts so far (restarts, soak): a run that is in there goes on; empty keeps none.
-        minutes: after which no further migration is begun (restarts, soak); 0 is no bound.
+        tally: file of what was counted so far (cuts, restarts, soak): that run goes on; empty keeps none.
+        minutes: after which no further migration is begun (cuts, restarts, soak); 0 is no bound.
         seed: of what the suites soak, restarts, predict and pba draw.
-        only: cases whose names begin so (acp, ass; ways of live); empty is all that take no more than minutes.
+        only: cases whose names begin so (acp, ass, cuts; ways of live); empty is all that take no more than minutes.
         traces: directory of `time value` files for the suite pba; empty without.
     """
 

@@ -52,6 +52,7 @@ class LabOptions:
         link: the WAN.
         seed: of the WAN's losses.
         congestion_control: TCP's, on every host.
+        keepalive: libvirt's, as shipped; off, its connections outlive any cut of the link.
         owned: the lab ends with this process: left behind by a crash, it counts as abandoned and is cleared.
     """
 
@@ -60,6 +61,7 @@ class LabOptions:
     link: WanLink = field(default_factory=WanLink)
     seed: int = 1
     congestion_control: str = "cubic"
+    keepalive: bool = True
     owned: bool = False
 
 
@@ -242,7 +244,7 @@ def _bring_up(options: LabOptions) -> state.LabRecord:
     state.write(record)
     directory = state.directory(options.name)
     built = []
-    for blueprint in _blueprints(options.hosts):
+    for blueprint in _blueprints(options):
         made = hypervisor.build(blueprint, directory / blueprint.name, lab_id=record.lab_id)
         built.append(made)
         host = state.HostRecord(made.name, made.address, made.namespace.holder)
@@ -263,10 +265,10 @@ def _bring_up(options: LabOptions) -> state.LabRecord:
     return record
 
 
-def _blueprints(count: int) -> list[Blueprint]:
-    addresses = {f"hv{number}": f"10.77.0.{number}" for number in range(1, count + 1)}
+def _blueprints(options: LabOptions) -> list[Blueprint]:
+    addresses = {f"hv{number}": f"10.77.0.{number}" for number in range(1, options.hosts + 1)}
     root, guest_images, key, hook = tree().root, build.directory(), _ssh_key(), _hook()
-    return [Blueprint(name, addresses, root, guest_images, key, hook) for name in addresses]
+    return [Blueprint(name, addresses, root, guest_images, key, hook, options.keepalive) for name in addresses]
 
 
 def _ssh_key() -> SshKey:

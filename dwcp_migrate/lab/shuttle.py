@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -125,16 +125,17 @@ class Shuttle:
         first, second = self.lab.hypervisors[:2]
         return second if host == first else first
 
-    def begin(self, *flags: str, uri: str = "qemu+tcp") -> Move:
+    def begin(self, *flags: str, uri: str = "qemu+tcp", virsh: Sequence[str] = ()) -> Move:
         """Start `virsh migrate` towards the other host.
 
         Args:
             flags: added to `--live`.
             uri: how libvirt talks to the destination's libvirt.
+            virsh: options of virsh itself.
         """
         source = self.source
         command = ["migrate", "--live", *flags, self.guest.name, f"{uri}://{self.other(source).name}/system"]
-        return Move(source.popen(["virsh", *command]), " ".join(command))
+        return Move(source.popen(["virsh", *virsh, *command]), " ".join(command))
 
     def move(self, *flags: str, uri: str = "qemu+tcp") -> ShuttleOutcome:
         """Migrate to the other host and wait for the end, whatever it is."""

@@ -161,6 +161,7 @@ class Blueprint:
         images: directory of guest images, read by QEMU.
         key: lets root go from host to host.
         hook: libvirt hook to install, or None.
+        keepalive: libvirt's, as shipped.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Blueprint:
     images: Path
     key: settings.SshKey
     hook: Path | None
+    keepalive: bool = True
 
 
 def build(blueprint: Blueprint, directory: Path, *, lab_id: str) -> Hypervisor:
@@ -213,7 +215,10 @@ def start_libvirtd(hypervisor: Hypervisor) -> None:
 
 
 def _write_settings(upper: Path, blueprint: Blueprint) -> None:
-    contents = settings.files(blueprint.name, blueprint.addresses, str(uuid.uuid4()), blueprint.key)
+    identity = str(uuid.uuid4())
+    contents = settings.files(
+        blueprint.name, blueprint.addresses, identity, blueprint.key, keepalive=blueprint.keepalive
+    )
     for path, content in contents.items():
         (upper / path).parent.mkdir(parents=True, exist_ok=True)
         (upper / path).write_text(content)

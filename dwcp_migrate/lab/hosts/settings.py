@@ -34,6 +34,9 @@ stdio_handler = "file"
 """
 """`stdio_handler = "file"`: QEMU writes its log and the guest's console itself, no virtlogd in between."""
 
+WITHOUT_KEEPALIVE: str = "keepalive_interval = -1\n"
+"""In libvirtd.conf for the connections that it takes, in qemu.conf for those that it makes."""
+
 SSH_CLIENT: str = """\
 Host *
     StrictHostKeyChecking no
@@ -62,7 +65,9 @@ class SshKey:
     public: str
 
 
-def files(name: str, addresses: Mapping[str, str], host_uuid: str, key: SshKey) -> dict[str, str]:
+def files(
+    name: str, addresses: Mapping[str, str], host_uuid: str, key: SshKey, *, keepalive: bool = True
+) -> dict[str, str]:
     """Return path (relative to the root) and content of each file that makes this host.
 
     Args:
@@ -70,14 +75,16 @@ def files(name: str, addresses: Mapping[str, str], host_uuid: str, key: SshKey) 
         addresses: all hosts' names and addresses on the WAN.
         host_uuid: what its libvirtd says that it runs on.
         key: lets root go from host to host.
+        keepalive: libvirt's, as shipped; without it a connection of libvirt's lives as long as TCP lets it.
     """
+    added = "" if keepalive else WITHOUT_KEEPALIVE
     lines = "".join(f"{address}\t{host}\n" for host, address in addresses.items())
     return {
         "etc/hostname": f"{name}\n",
         "etc/hosts": f"127.0.0.1\tlocalhost\n{lines}",
         "etc/resolv.conf": "",
-        "etc/libvirt/libvirtd.conf": LIBVIRTD.format(host_uuid=host_uuid),
-        "etc/libvirt/qemu.conf": QEMU,
+        "etc/libvirt/libvirtd.conf": LIBVIRTD.format(host_uuid=host_uuid) + added,
+        "etc/libvirt/qemu.conf": QEMU + added,
         "etc/ssh/sshd_config.d/lab.conf": SSHD.format(address=addresses[name]),
         "root/.ssh/config": SSH_CLIENT,
         "root/.ssh/id_ed25519": key.private,
