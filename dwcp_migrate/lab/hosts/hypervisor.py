@@ -24,6 +24,7 @@ from dwcp_migrate.lab.commands import run
 from dwcp_migrate.lab.hosts import settings
 from dwcp_migrate.lab.hosts.namespace import HostLayout, Namespace, create
 from dwcp_migrate.lab.hosts.processes import ProcessId, launch
+from dwcp_migrate.lab.hosts.service import user_of
 
 LIBVIRTD_READY_S_MAX: Final = 60.0
 """`libvirtd --daemon` returns when its sockets listen: 0.3 s alone, more where many labs share two cores."""
@@ -219,6 +220,9 @@ def _write_settings(upper: Path, blueprint: Blueprint) -> None:
     contents = settings.files(
         blueprint.name, blueprint.addresses, identity, blueprint.key, keepalive=blueprint.keepalive
     )
+    user = user_of(blueprint.addresses[blueprint.name])
+    for file, entry in settings.account(user).items():
+        contents[file] = (blueprint.tree / file).read_text() + entry
     for path, content in contents.items():
         (upper / path).parent.mkdir(parents=True, exist_ok=True)
         (upper / path).write_text(content)

@@ -90,3 +90,16 @@ def files(
         "root/.ssh/id_ed25519": key.private,
         "root/.ssh/authorized_keys": key.public,
     }
+
+
+def account(user: int) -> dict[str, str]:
+    """Return the lines that an installation adds to a host's accounts: libvirtd asks them who is calling.
+
+    Args:
+        user: number of the agent's user and of its group.
+    """
+    name = "dwcp-migrate"
+    return {
+        "etc/passwd": f"{name}:x:{user}:{user}::/nonexistent:/usr/sbin/nologin\n",
+        "etc/group": f"{name}:x:{user}:\n",
+    }
