@@ -27,8 +27,7 @@ STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries"
-# Real hypervisors under emulation on a machine that others load: a test that fails is tried twice more, and that is said.
-LAB := -m lab --reruns 2
+LAB := -m lab
 
 .PHONY: help setup check unit format test matrix sim long etcd mutants fuzz demo lab bench soak restarts fleet packages lock clean
 

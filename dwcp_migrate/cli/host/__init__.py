@@ -9,6 +9,7 @@ Modules:
     cordon: `dwcp-migrate cordon`
     doctor: `dwcp-migrate doctor`
     host_files: facts that `doctor` reads without the agent
+    keepalive_check: judgement about libvirt's keepalive
     memory_check: judgement about memory for migrations
     record: `dwcp-migrate record`
     reload: `dwcp-migrate reload`

@@ -15,6 +15,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.check import Check, Verdict, must, should
 from dwcp_migrate.cli.host.host_files import HostFiles
+from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
@@ -365,6 +366,7 @@ def _host(found: Findings) -> Iterator[Check]:
     yield _migration_host(found.host, found.resolved)
     yield _conntrack(found.host, config)
     yield _congestion(found.host, config.link.congestion_control)
+    yield patience(found.host.keepalive_s, config.link.loss_s_max)
     synchronised = bool(found.host.clock_synchronised)
     yield should(
         "clock",

@@ -10,13 +10,18 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 HOOK: Final = Path("etc/libvirt/hooks/qemu.d/50-dwcp-migrate")
 QEMU_CONF: Final = Path("etc/libvirt/qemu.conf")
+DAEMONS: Final = ("libvirtd.conf", "virtqemud.conf", "virtproxyd.conf")
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_COUNT: Final = 5
+"""Of libvirt where its files do not say."""
+
 CONNTRACK: Final = Path("proc/sys/net/netfilter")
 CONGESTION: Final = Path("proc/sys/net/ipv4/tcp_available_congestion_control")
 
@@ -48,6 +53,7 @@ class HostFiles:
         conntrack_max: the limit on them.
         congestion_controls: those that the kernel offers.
         clock_synchronised: None when the kernel does not say.
+        keepalive_s: by file of libvirt's, after how many silent seconds it ends a connection; None is never.
     """
 
     hook_path: str
@@ -61,6 +67,7 @@ class HostFiles:
     clock_synchronised: bool | None
     migration_host: str = ""
     migration_address: str = ""
+    keepalive_s: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def examine(root: Path = Path("/")) -> HostFiles:
@@ -78,7 +85,23 @@ def examine(root: Path = Path("/")) -> HostFiles:
         conntrack_max=_number(root / CONNTRACK / "nf_conntrack_max"),
         congestion_controls=tuple((_text(root / CONGESTION) or "").split()),
         clock_synchronised=clock_synchronised(),
+        keepalive_s=keepalives(root / QEMU_CONF.parent),
     )
+
+
+def keepalives(directory: Path) -> dict[str, float | None]:
+    """Return how long each of libvirt's files lets a connection be silent: `qemu.conf` rules those between hosts."""
+    texts = {file: _text(directory / file) for file in (QEMU_CONF.name, *DAEMONS)}
+    return {file: keepalive(text) for file, text in texts.items() if text is not None}
+
+
+def keepalive(text: str) -> float | None:
+    """Return after how many silent seconds a connection is ended, by a file of libvirt's; None is never."""
+    interval, count = setting(text, "keepalive_interval"), setting(text, "keepalive_count")
+    interval = KEEPALIVE_INTERVAL_S if interval is None else interval
+    if interval <= 0:
+        return None
+    return float(interval * ((KEEPALIVE_COUNT if count is None else count) + 1))
 
 
 def hook_problem(path: Path) -> str:
@@ -98,7 +121,7 @@ def hook_problem(path: Path) -> str:
 
 def setting(text: str, key: str) -> int | None:
     """Find an integer setting of a libvirt configuration file."""
-    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*(\d+)", text, re.MULTILINE)
+    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*(-?\d+)", text, re.MULTILINE)
     return int(found.group(1)) if found else None
 
 

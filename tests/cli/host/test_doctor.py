@@ -86,6 +86,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         clock_synchronised=False,
         migration_host="hv1-mig",
         migration_address="192.0.2.9",
+        keepalive_s={"qemu.conf": 10.0},
     )
     names = {peer().name: frozenset({"198.51.100.7"}), "hv1-mig": frozenset({"192.0.2.8"})}
     judged = judge(broken, sick, parse('[link]\ncongestion_control = "bbr"\n'), names)
@@ -281,3 +282,38 @@ def test_names_are_resolved_as_far_as_they_can_be() -> None:
     found = host_files.resolved(["localhost", "name.invalid", ""])
     assert found["localhost"] & {"127.0.0.1", "::1"}
     assert "name.invalid" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", 30.0),
+        ("keepalive_interval = -1\n", None),
+        ("keepalive_interval = 2\nkeepalive_count = 3\n", 8.0),
+        ("#keepalive_interval = -1\nkeepalive_count = 0\n", 5.0),
+    ],
+)
+def test_libvirts_patience_is_read_from_its_files(tmp_path: Path, text: str, seconds: float | None) -> None:
+    directory = tmp_path / "etc" / "libvirt"
+    directory.mkdir(parents=True)
+    (directory / "virtqemud.conf").write_text(text)
+    assert host_files.examine(tmp_path).keepalive_s == {"virtqemud.conf": seconds}
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "verdict", "words"),
+    [
+        ({"qemu.conf": 30.0, "libvirtd.conf": 30.0}, "ok", "after 30 s of silence"),
+        ({"qemu.conf": None, "libvirtd.conf": None}, "ok", "link.loss_s_max (120 s)"),
+        ({"qemu.conf": None, "libvirtd.conf": 30.0}, "warn", "(libvirtd.conf)"),
+        ({"qemu.conf": 10.0, "libvirtd.conf": 30.0}, "warn", "after 10 s of silence (qemu.conf)"),
+        ({}, "ok", "cannot be read"),
+    ],
+)
+def test_libvirts_patience_with_a_cut_link_is_judged(
+    facts: Make, silent_s: dict[str, float | None], verdict: str, words: str
+) -> None:
+    check = judge(facts(), replace(HEALTHY, keepalive_s=silent_s))["keepalive"]
+    assert check.verdict == verdict
+    assert words in check.what
+    assert bool(check.remedy) == (verdict == "warn")
