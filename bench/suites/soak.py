@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bench.frame import Options, Row
 from bench.slices import Slices
@@ -218,6 +218,11 @@ def rows(options: Options) -> list[Row]:
         for number in slices.numbers(tally):
             soak.migrate(number)
     return _rows(f"seed={options.seed} first={options.first}", tally)
+
+
+def rows_of(case: str, counted: dict[str, Any]) -> list[Row]:
+    """Return the rows of a run, or of slices of it counted together, from the fields of their tally."""
+    return _rows(case, SoakTally(**counted))
 
 
 def _rows(case: str, tally: SoakTally) -> list[Row]:

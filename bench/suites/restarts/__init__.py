@@ -4,6 +4,6 @@ Modules:
     run: what is planned, done and counted
 """
 
-from bench.suites.restarts.run import rows
+from bench.suites.restarts.run import rows, rows_of
 
-__all__ = ["rows"]
+__all__ = ["rows", "rows_of"]

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -201,6 +201,11 @@ def rows(options: Options) -> list[Row]:
         for number in slices.numbers(tally):
             restarts.migrate(number)
     return _rows(f"seed={options.seed} first={options.first}", tally)
+
+
+def rows_of(case: str, counted: dict[str, Any]) -> list[Row]:
+    """Return the rows of a run, or of slices of it counted together, from the fields of their tally."""
+    return _rows(case, RestartTally(**counted))
 
 
 def _rows(case: str, tally: RestartTally) -> list[Row]:
