@@ -160,9 +160,8 @@ def killed_meanwhile(stage: Stage, side: Side, moment: str) -> Iterator[None]:
         stage.world.restart(host)
 
     with ThreadPoolExecutor(1) as threads:
-        killing = threads.submit(kill)
+        stage.meanwhile.append(threads.submit(kill))
         yield
-        killing.result()
 
 
 for _side, _moment in (

@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -61,11 +62,13 @@ class Stage:
         world: the lab.
         source: where the guest is.
         destination: where it goes.
+        meanwhile: what a row does while the migration runs; it is over before anything is judged.
     """
 
     world: World
     source: Hypervisor
     destination: Hypervisor
+    meanwhile: list[Future[None]] = field(default_factory=list)
 
     @classmethod
     def of(cls, world: World) -> "Stage":
@@ -200,6 +203,8 @@ def play(world: World, row: Fault) -> None:
         process = world.agent(stage.source).process
         outcome = world.shuttle.move(*row.flags)
         assert outcome.succeeded, outcome.said
+        for done in stage.meanwhile:
+            done.result()
         assert world.shuttle.source == stage.destination
         world.shuttle.check()
         if row.doctor is not None:
