@@ -124,6 +124,7 @@ for _side in SIDES:
 def libvirtd_restarted(stage: Stage, side: Side) -> Iterator[None]:
     stage.host(side).restart_libvirtd()
     yield
+    stage.configure(side, {})  # a connection that was made again holds a descriptor less than the first one
 
 
 for _side in SIDES:

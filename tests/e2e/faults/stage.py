@@ -199,7 +199,8 @@ def play(world: World, row: Fault) -> None:
     stage = Stage.of(world)
     stage.forget_silence()
     with row.inject(stage):
-        before, begin = stage.counted(), time.time() + row.clock_ahead_s
+        is_seen = row.reason != (NOT_SEEN,)
+        before, begin = stage.counted() if is_seen else {}, time.time() + row.clock_ahead_s
         process = world.agent(stage.source).process
         outcome = world.shuttle.move(*row.flags)
         assert outcome.succeeded, outcome.said
@@ -213,7 +214,7 @@ def play(world: World, row: Fault) -> None:
             assert check["remedy"], check
         if world.agent(stage.source).process != process:
             before = {}  # it was started again meanwhile, and counts anew
-        if row.reason != (NOT_SEEN,):
+        if is_seen:
             judge(stage, row, stage.record(after=begin - 1.0), before)
 
 
