@@ -16,7 +16,7 @@ class Counted:
 
 
 def play(slices: Slices, tally: Counted, at_most: int) -> list[int]:
-    done = []
+    done: list[int] = []
     for number in slices.numbers(tally):
         if len(done) == at_most:
             break
