@@ -9,6 +9,8 @@ Modules:
     frame: frame of all benchmark suites
     links: simulated link for measurements of the allocator
     sizing: memory and CPU of one migration by grant and link rate
+    merge: one report of slices of a run that were played beside each other
+    slices: long runs in slices, and what they counted so far
     roadef: the ROADEF/EURO 2012 machine reassignment challenge
     suites: benchmark suites, one module each, found by `bench.frame`
 """

@@ -6,6 +6,7 @@ Modules:
     ass: ASS
     cluster: several replicas, each in a process of its own on a loopback address, for measurements and tests
     contend: suite `contend`
+    cuts: suite `cuts`
     hde: suite `hde`
     itp: suite `itp`
     itp_accuracy: accuracy suites of `itp`

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 
 from bench.frame import Options
-from bench.suites.cuts import KEEPALIVES, PHASES, SECONDS, WAYS, Cell, CutOutcome, CutRun, _rows, cells
+from bench.suites.cuts.run import KEEPALIVES, PHASES, SECONDS, WAYS, Cell, CutOutcome, CutRun, _rows, cells
 
 
 def test_every_phase_is_cut_for_every_length_each_way_with_keepalive_and_without() -> None:
