@@ -13,7 +13,8 @@ import pytest
 
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.lab.shuttle import Move, ShuttleOutcome
-from tests.e2e.world import DOWNTIME_MS_NEVER, GUEST, Journey, World, journey, migrate
+from dwcp_migrate.lab.wan import WanLink
+from tests.e2e.world import GUEST, Journey, World, completed, journey, migrate
 
 pytestmark = pytest.mark.lab
 
@@ -21,16 +22,20 @@ Side = Literal["source", "destination"]
 
 SIDES: Final[tuple[Side, ...]] = ("source", "destination")
 LOSS_S_MAX: Final = 4.0
+SLOWER: Final = WanLink(rate_bytes_per_s=1e6, delay_s=0.005, loss=0.0)
+"""8 Mbit/s: postcopy lasts, however busy the hosts are."""
+
 RESUME: Final = ("--postcopy", "--postcopy-resume")
 
 
 @contextmanager
 def in_postcopy(world: World) -> Iterator[Journey]:
-    """Begin a migration and yield it once it has switched to postcopy."""
-    with journey(world, "--postcopy", "--postcopy-after-precopy") as going:
-        going.reach(raw_bytes=0)
-        world.limit_downtime(DOWNTIME_MS_NEVER)  # or else it converges first
-        going.watch.until(lambda record: record.state == "postcopy")
+    """Begin a migration and yield it once the guest runs at the destination and most of its memory is still to come."""
+    with journey(world, "--postcopy") as going:
+        going.reach()
+        world.lab.wan.set(SLOWER)
+        going.source.virsh("migrate-postcopy", GUEST.name)
+        going.watch.until(lambda record: record.state == "postcopy" and record.counters.reverse_bytes > 0)
         yield going
 
 
@@ -77,7 +82,7 @@ def test_an_agent_killed_in_postcopy_breaks_nothing_off(world: World, side: Side
         world.agent(host).kill()
     world.restore_wan()
     world.restart(host)
-    going.completed()
+    completed(world, going.move.wait(), (going.source, going.destination), going.begin, with_agents=False)
 
 
 @pytest.mark.parametrize("side", SIDES)

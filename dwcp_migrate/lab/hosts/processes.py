@@ -25,8 +25,9 @@ END_S: Final = 5.0
 """How long a process has after SIGTERM before it gets SIGKILL."""
 
 LAUNCH_QUIET: Final = '"$@" < /dev/null >> "$0" 2>&1 & echo $!'
-LAUNCH_ANNOUNCED: Final = '"$@" < /dev/null 2>> "$0" & echo $!'
-"""A shell in between, so that what is started is nobody's child: it outlives us and leaves no zombie with us."""
+LAUNCH_ANNOUNCED: Final = """sh -c 'echo $$; exec "$@" < /dev/null 2>> "$0"' "$0" "$@" &"""
+"""A shell in between, so that what is started is nobody's child: it outlives us and leaves no zombie with us. One that
+announces itself tells its number first, or else its own line could come before it."""
 
 START_TIME_FIELD: Final = 22
 """Position of `starttime` in /proc/PID/stat, counted from 1 (proc_pid_stat(5))."""
