@@ -149,7 +149,8 @@ Message = (
 )
 
 OBSERVER_MAY: Final = (Ack, Submit, Stale)
-"""What a host without a vote may say; anything else from it ends its connection."""
+"""What a host without a vote may say. A PreVote of one that does not know yet is answered with who has a vote; anything
+else from it ends its connection."""
 
 
 class RaftMembership(msgspec.Struct, frozen=True, array_like=True):

@@ -400,14 +400,16 @@ class RaftReplica:
     def message(self, name: str, message: messages.Message) -> None:
         """See `links.Events`."""
         has_say = name in self.links.voters or name in self._settings.voters or name in self.links.hinted
+        if isinstance(message, messages.PreVote) and name not in self.links.voters:
+            self._greet(name)  # it does not know that it has no vote: who has one now will tell it the rest
+            if not has_say:
+                return
         if not (has_say or isinstance(message, messages.OBSERVER_MAY)):
             raise RemoteProtocolError(f"{name} has no vote and sent {type(message).__name__}")
         if isinstance(message, messages.Stale):
             self._origin.compare(name, message.origin)
             if has_say and message.voters:
                 self.links.hinted = set(message.voters)
-        elif isinstance(message, messages.PreVote) and name not in self.links.voters:
-            self._greet(name)  # it does not know that it has no vote: who has one now will tell it the rest
         self._exchange.hear(name, message)
 
     # -- the library's calls, see `library.Owner`
@@ -430,13 +432,12 @@ class RaftReplica:
         self.links.drop(name)
 
     def applied(self, command: bytes) -> Any:
-        """Apply a committed entry; returns the outcomes of its commands."""
-        if command[0] == messages.REGULAR:
-            return self._machine.apply(decode_batch(command[1:]))
-        if command[0] == messages.MEMBERSHIP:
-            change = messages.decode_membership(command[1:])
-            self._raft.change(change.verb, change.name)
-        return None
+        """Apply a committed entry; returns the outcomes of its commands.
+
+        A change of voters counts from when it is in the log (`_change_after`); that it is committed changes nothing. To
+        carry it out again here would bring back voters whom a later entry has removed.
+        """
+        return self._machine.apply(decode_batch(command[1:])) if command[0] == messages.REGULAR else None
 
     def may_change(self, verb: str, name: str) -> bool:
         """As the leader: whether membership may change so now: one at a time, and with a majority that is there."""

@@ -199,7 +199,6 @@ def test_one_vote_a_term_also_after_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        messages.PreVote(term=9, last_index=9, last_term=9),
         messages.RequestVote(term=9, last_index=9, last_term=9),
         messages.Vote(term=9),
         messages.Append(term=9, commit=1, previous_index=1, previous_term=0),
@@ -239,6 +238,24 @@ def test_a_membership_entry_counts_from_when_it_is_in_the_log_and_after_a_restar
     assert again.replica.voters == {"a", "b", "c", "observer"}
     again.append((1, 0), entry(2, 2), term=2)
     assert again.replica.voters == {"a", "b", "c"}
+    again.replica.close()
+
+
+def test_a_change_that_is_committed_brings_no_voter_back_that_a_later_entry_removed(tmp_path: Path) -> None:
+    lone = Lone(tmp_path)
+    changes = [
+        messages.LogEntry(index, 1, messages.MEMBERSHIP, messages.encode_membership(change))
+        for index, change in enumerate((messages.RaftMembership("add", "d"), messages.RaftMembership("rem", "d")), 2)
+    ]
+    lone.append((1, 0), *changes, commit=1)
+    lone.append((3, 1), commit=2)
+    lone.replica.tick(0)
+    assert (lone.replica.applied_index, lone.replica.voters) == (2, {"a", "b", "c"})
+    lone.replica.close()
+    again = Lone(tmp_path)
+    again.replica.message("b", messages.Append(term=1, commit=2, previous_index=3, previous_term=1))
+    again.replica.tick(0)
+    assert (again.replica.applied_index, again.replica.voters) == (2, {"a", "b", "c"})
     again.replica.close()
 
 
@@ -368,6 +385,12 @@ def test_who_asks_for_votes_without_having_one_is_told_who_has(lone: Lone) -> No
     lone.append((1, 0), change)
     answers = lone.hears("c", messages.PreVote(term=1, last_index=1, last_term=0))
     assert answers == [messages.Stale(term=0, origin=("a", "b", "c"), voters=("a", "b"))]
+
+
+def test_who_lost_its_vote_while_it_was_away_is_told_so_and_stays_connected(lone: Lone) -> None:
+    answers = lone.hears("observer", messages.PreVote(term=9, last_index=9, last_term=9))
+    assert answers == [lone.greetings["observer"]]  # and no promise
+    assert lone.replica.term == 0
 
 
 def test_the_origin_is_known_after_the_first_entry_is_cut_off(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.log_file import LogFile
 from tests.state.raft.simulation import scenario
+from tests.state.raft.simulation.world import World, virtual_time
 
 RUN = Path(scenario.__file__).with_name("run.py")
 SEEDS = 40
@@ -39,3 +42,34 @@ def test_it_finds_promises_that_do_not_wait_for_the_disk(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(LogFile, "sync", forget)
     assert any(word in find(1) for word in ("promised", "acknowledged", "committed", "voted", "lost"))
+
+
+def test_a_voter_that_was_removed_while_it_was_away_follows_again() -> None:
+    """What seed 11860 did on earlier code: the only voter left, restarted, took the other for a stranger."""
+    world = World(1, ("h0",), ("o0",))
+    leader, removed = world.nodes.values()
+
+    def change(verb: Literal["add", "rem"]) -> None:
+        assert leader.replica is not None
+        data = messages.encode_membership(messages.RaftMembership(verb, "o0"))
+        leader.replica.submit(data, lambda *_: None, messages.MEMBERSHIP)
+
+    with virtual_time(world):
+        world.start()
+        world.run(1.0)
+        change("add")
+        world.run(2.0)
+        assert removed.replica is not None
+        assert removed.replica.voters == {"h0", "o0"}
+        world.network.cut.add(frozenset(world.nodes))  # it hears nothing of its removal
+        change("rem")
+        world.run(2.5)
+        leader.crash(power=True)
+        leader.start()
+        world.run(5.0)
+        world.network.cut.clear()
+        world.run(10.0)
+        assert leader.replica is not None
+        assert removed.replica.voters == leader.replica.voters == {"h0"}
+        assert removed.replica.applied_index == leader.replica.applied_index
+        assert world.refused == []

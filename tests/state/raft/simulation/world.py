@@ -20,6 +20,7 @@ from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import log_file, message_guard, messages, replica
 from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings, Surroundings
+from dwcp_migrate.state.raft.snapshots import decode
 from tests.state.engines import no_context
 from tests.state.raft.simulation.disk import FakeDisk
 from tests.state.raft.simulation.network import FakeLinks, Network
@@ -58,6 +59,7 @@ class Node:
         self.busy_until = 0.0
         self.wrong_by_s = 0.0
         self.checked = 0
+        self.checked_end = (0, 0)
         self.error = ""
 
     def start(self) -> None:
@@ -78,7 +80,7 @@ class Node:
         except JournalError as error:
             raise AssertionError(f"{self.name} at {self.world.now:.3f} cannot start: {error}") from error
         self._recovered()
-        self.checked = self.replica.applied_index
+        self.checked, self.checked_end = self.replica.applied_index, (0, 0)
         self.error = ""
 
     def _recovered(self) -> None:
@@ -217,6 +219,14 @@ class World:
         for index in [index for index in promises.held if index > last]:
             del promises.held[index]
 
+    def _voters_by(self, found: RaftReplica) -> set[str]:
+        """The voters by the snapshot, or the first entry, and all that is in the log, committed or not."""
+        image = decode(found._snapshots._current) if found._snapshots._current else None
+        voters = found._first_voters(image)
+        for change in found._changes(image.last.index if image else 0):
+            (voters.add if change.verb == "add" else voters.discard)(change.name)
+        return voters
+
     def check(self, node: Node) -> None:
         """Check what must hold after a step of a host."""
         found = node.replica
@@ -227,6 +237,10 @@ class World:
             other = self._leaders.setdefault(found.term, node.name)
             assert other == node.name, f"{where}: {other} and {node.name} both lead in term {found.term}"
         journal = found._journal
+        if node.checked_end != journal.last:
+            node.checked_end = journal.last
+            wanted = self._voters_by(found)
+            assert found.voters == wanted, f"{where}: voters are {found.voters}, by the log {wanted}"
         first = journal[0][1]
         for index in range(max(node.checked + 1, first), found.applied_index + 1):
             command, _, term = journal[index - first]
