@@ -20,6 +20,8 @@ N ?= 100
 SEEDS ?= 2000
 RAFT_SEEDS ?= 200
 SEED ?= 1
+# Where simulated scenarios are kept account of, by the code that they ran on; SEED=0 goes on where they end.
+ACCOUNT ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -72,9 +74,9 @@ etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a rea
 
 sim: $(STAMPS)/venv  ## SEEDS=2000 simulated PBFT groups, RAFT_SEEDS=200 Raft ones, from SEED=1 on; prints the seed that fails
 	echo "sim: $(SEEDS) scenarios from seed $(SEED)"
-	$(BIN)/python tests/consensus/simulation/run.py $(SEEDS) $(SEED)
+	$(BIN)/python tests/consensus/simulation/run.py $(SEEDS) $(SEED) $(ACCOUNT)
 	echo "sim: $(RAFT_SEEDS) scenarios of Raft from seed $(SEED)"
-	$(BIN)/python tests/state/raft/simulation/run.py $(RAFT_SEEDS) $(SEED)
+	$(BIN)/python tests/state/raft/simulation/run.py $(RAFT_SEEDS) $(SEED) $(ACCOUNT)
 
 mutants: $(STAMPS)/venv  ## 81 wrong lines in the cores, one at a time: which of them no test notices
 	echo "mutants: some minutes"

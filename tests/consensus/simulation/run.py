@@ -1,33 +1,29 @@
-"""`python tests/consensus/simulation/run.py SEEDS SEED`: so many scenarios from SEED on; stops at one that fails.
+"""`python tests/consensus/simulation/run.py SEEDS SEED [FILE.json]`: so many scenarios from SEED on.
 
-A scenario follows from its seed alone, so they are shared out over the processors; what is printed comes in the seeds'
-order and is the same on any number of them.
+It stops at one that fails. With a file none ends the others, the runs are kept there by the code that they ran on, and
+SEED 0 goes on where they end (see `tests/scenario_pool.py`).
 """
 
-import gc
-import multiprocessing
-import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-PROGRESS = 1000
-"""Scenarios between two signs of life."""
-SHARE = 20
-"""Scenarios that a process takes at once: under a second, so that none waits long for the last."""
-ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.scenario_pool import Account, Outcome, arguments, freeze, simulate_all
+
+TREES = ("dwcp_migrate/consensus", "tests/consensus/simulation")
 
 
 def prepare() -> None:
-    """Make a process ready: the modules stay, only what a scenario makes is looked through for garbage."""
-    sys.path.insert(0, str(ROOT))
+    """Make a process ready."""
     import tests.consensus.simulation.scenario  # noqa: F401
 
-    gc.freeze()
+    freeze()
 
 
-def simulate(seed: int) -> Counter[str] | str:
+def simulate(seed: int) -> Outcome:
     """Run a scenario; returns counts of what happened, or what did not hold."""
     from tests.consensus.simulation.scenario import run
 
@@ -51,20 +47,8 @@ def simulate(seed: int) -> Counter[str] | str:
 
 def main() -> int:
     """Run the scenarios and count what happened."""
-    seeds, first = int(sys.argv[1]), int(sys.argv[2])
-    total = Counter[str]()
-    with multiprocessing.Pool(len(os.sched_getaffinity(0)), prepare) as pool:
-        for done, outcome in enumerate(pool.imap(simulate, range(first, first + seeds), SHARE), 1):
-            if isinstance(outcome, str):
-                print(outcome, flush=True)
-                return 1
-            total.update(outcome)
-            if done % PROGRESS == 0:
-                print(f"sim: {done} scenarios held so far", flush=True)
-    counted = ", ".join(f"{count} {what}" for what, count in total.items() if what != "cpu_ms")
-    seconds = total["cpu_ms"] / 1000
-    print(f"{seeds} scenarios from seed {first}: {counted}, {seconds:.0f} s of processors; all held")
-    return 0
+    seeds, first, path = arguments()
+    return simulate_all(prepare, simulate, seeds, first, Account(path, "pbft", TREES) if path else None)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tests.state.raft.simulation.world import Node, World, virtual_time
 
 EPOCH = 1.79e9
 YEARS_70 = 70 * 365 * 86400.0
-DISTURBED_S = 6.0
+DISTURBED_S = 4.5
 CALM_S = 12.0
 CLIENT_S = 0.12
 RETRY_S = 0.6
@@ -58,6 +58,7 @@ class Client:
             name, _, data = self.open
             self.attempts += 1
             replica.submit(commands.encode_batch([data]), partial(self._told, name))
+            world.wake(self.node.name)
             delay = RETRY_S
         if self.open is not None and self.attempts >= ATTEMPTS_MAX:
             name, began, _ = self.open
@@ -94,7 +95,7 @@ class Faults:
         act = rng.choice((*often, *often, *other, self.cut, self.network, self.compact, self.transfer))
         self.happened[act.__name__] += 1
         act()
-        world.call_at(world.now + rng.uniform(0.02, 0.6), self.next)
+        world.call_at(world.now + rng.uniform(0.02, 0.45), self.next)
 
     def _node(self) -> Node:
         return self.world.rng.choice(list(self.world.nodes.values()))
@@ -231,7 +232,7 @@ def _check_end(world: World, acts: list[Act]) -> None:
         ran = [node.replica for node in nodes if node.replica]
         return (
             len(ran) == len(nodes)
-            and world.now > healed_at + 2
+            and world.now > healed_at + 1.2
             and sum(1 for act in acts if act.began > healed_at and act.token) >= len(nodes)
         )
 

@@ -26,7 +26,8 @@ from tests.state.raft.simulation.disk import FakeDisk
 from tests.state.raft.simulation.network import FakeLinks, Network
 
 ELECTION_S = 0.3
-TICK_S = 0.02
+TICK_S = 0.05
+"""A host ticks at the latest so long after it ticked; sooner where something is due, as the engine's thread does."""
 GROW_BYTES = 2048
 """Zeros behind the log: few, so that they are written often."""
 
@@ -162,7 +163,15 @@ class World:
     def _tick(self, node: Node) -> None:
         node.step()
         self.steps += 1
-        self.call_at(self.now + self.rng.uniform(0.5, 1.0) * TICK_S, lambda: self._tick(node))
+        self.call_at(self.now + self._pause_s(node), lambda: self._tick(node))
+
+    def _pause_s(self, node: Node) -> float:
+        pause_s = self.rng.uniform(0.5, 1.0) * TICK_S
+        if node.replica is None:
+            return pause_s
+        raft = node.replica._raft
+        left_s = (raft.news_at() if node.replica.state == "leader" else raft.deadline) - self.now
+        return pause_s if left_s <= 0 else min(pause_s, left_s + 0.0005)
 
     def wake(self, name: str) -> None:
         """Have a host look at what has come; it sends the answers with the tick after."""
