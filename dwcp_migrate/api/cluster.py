@@ -7,6 +7,7 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     POST /v1/pbft/propose                   Changed      the body is a `proposing.Change` as JSON; returns when it holds
     GET  /v1/tickets                        TicketList      open ones first, then those that ended, newest first
     GET  /v1/locks                          Locks
+    GET  /v1/export                         FleetBackup     the record, as a majority confirms it or as it is known here
     GET  /v1/standing                       PlacementConstraints     what placement must respect
     POST /v1/cluster/add?name=N             Changed      N gets a vote
     POST /v1/cluster/remove?name=N          Changed      N loses it

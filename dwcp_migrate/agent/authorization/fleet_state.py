@@ -26,6 +26,7 @@ from dwcp_migrate.state.fleet.model import VERSION, FleetState, HostCapacity, Ti
 from dwcp_migrate.state.raft.engine import RaftEngine
 from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.replica import RaftSettings
+from dwcp_migrate.state.raft.restore import FLEET_DIRECTORY
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0
@@ -98,7 +99,7 @@ class ClusterStateClient:
         if coordination.engine == "etcd":
             return self._etcd()
         settings = RaftSettings(
-            directory=Path(runtime.config.state_directory) / ("fleet" if coordination.voters else "alone"),
+            directory=Path(runtime.config.state_directory) / (FLEET_DIRECTORY if coordination.voters else "alone"),
             voters=coordination.voters or (runtime.name,),
             election_s=coordination.election_ms / 1000,
         )

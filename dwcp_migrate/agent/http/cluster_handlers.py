@@ -5,7 +5,7 @@ could not have it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -16,9 +16,12 @@ from dwcp_migrate.agent.http.repair_handlers import RepairHandlers
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, TicketList
 from dwcp_migrate.api.schema import Failure
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
+from dwcp_migrate.state.fleet import model
+from dwcp_migrate.state.fleet.backup import FleetBackup
 from dwcp_migrate.state.fleet.model import FleetState, Limits
 
 STATUS_BAD_REQUEST: Final = 400
@@ -57,7 +60,13 @@ class ClusterHandlers:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
-        views = {"cluster": self.cluster, "pbft": self.pbft, "tickets": self.tickets, "locks": self.locks}
+        views: dict[str, Callable[[], Awaitable[Any]]] = {
+            "cluster": self.cluster,
+            "pbft": self.pbft,
+            "tickets": self.tickets,
+            "locks": self.locks,
+            "export": self.export,
+        }
         for path, view in views.items():
             app.router.add_get(f"/v1/{path}", _answering(view))
         for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
@@ -109,6 +118,19 @@ class ClusterHandlers:
             )
         )
         return Locks(is_fresh=is_fresh, now=now, leases=leases, reservations=reservations)
+
+    async def export(self) -> FleetBackup:
+        """See `FleetBackup`."""
+        is_confirmed, state = await self._seen(model.encode)
+        status = await self._coordination.status()
+        return FleetBackup(
+            host=self._name,
+            at=wall_clock(),
+            entry=status.applied_index,
+            term=status.term,
+            is_confirmed=is_confirmed,
+            state=state,
+        )
 
     async def _seen(self, at: Callable[[FleetState], T]) -> tuple[bool, T]:
         try:

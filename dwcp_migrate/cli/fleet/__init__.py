@@ -1,6 +1,7 @@
 """Commands about the fleet: cluster state, placement, drain, rebalance.
 
 Modules:
+    backup: `dwcp-migrate cluster export` and `import`
     cluster: `dwcp-migrate cluster`
     drain: `dwcp-migrate drain`
     explain: `dwcp-migrate explain`

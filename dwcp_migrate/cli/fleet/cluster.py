@@ -8,7 +8,7 @@ import msgspec
 
 from dwcp_migrate.api import cluster as api
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.fleet import repairs
+from dwcp_migrate.cli.fleet import backup, repairs
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -46,6 +46,8 @@ def members(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 
 
 command.add_command(pbft, "pbft")
+command.add_command(backup.export)
+command.add_command(backup.import_)
 for repair in (repairs.forget_host, repairs.forget_domain, repairs.assign, repairs.set_time, repairs.raise_version):
     command.add_command(repair)
 

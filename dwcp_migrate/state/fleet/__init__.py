@@ -1,6 +1,7 @@
 """The fleet's model, without I/O: hosts, domains, tickets, leases, and the commands that change them.
 
 Modules:
+    backup: file with a backup of the fleet's record
     commands: commands that change the cluster state
     fleet_clock: bound on the time that commands may bring
     invariants: invariants of the cluster state

@@ -13,5 +13,6 @@ Modules:
     pysyncobj: pysyncobj with its wire and its disk replaced
     pysyncobj_messages: the Raft library's messages (dictionaries) in the schema of the wire
     replica: one Raft replica
+    restore: begin of a replica's directory with a backup
     snapshots: snapshots
 """
