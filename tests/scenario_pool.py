@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PROGRESS = 1000
+PROGRESS = 200
 """Scenarios between two signs of life, and between two entries into the account."""
 SHARE = 20
 """Scenarios that a process takes at once: some seconds, so that none waits long for the last."""

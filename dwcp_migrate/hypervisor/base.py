@@ -224,6 +224,13 @@ class DomainWatcher(Protocol):
             NoAnswerError: libvirt does not say; nothing follows from that.
         """
 
+    async def is_defined(self, uuid: str) -> bool:
+        """Say whether libvirt knows a domain on this host, active or not.
+
+        Raises:
+            NoAnswerError: libvirt does not say; nothing follows from that.
+        """
+
     async def jobs(self, uuids: Collection[str], timeout_s: float) -> Mapping[str, JobStatistics | None]:
         """Read domains' migration jobs, None for one without.
 

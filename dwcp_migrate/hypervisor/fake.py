@@ -90,6 +90,7 @@ class FakeWatcher:
         self.speeds: dict[str, float] = {}
         self.used: dict[str, GuestCounters] = {}
         self.hung: set[str] = set()
+        self.shut_off: set[str] = set()
         self.connected = False
         self._listener: Listener | None = None
 
@@ -121,6 +122,11 @@ class FakeWatcher:
         """See `base.DomainWatcher.lookup`."""
         self._answers(uuid)
         return self.running.get(uuid)
+
+    async def is_defined(self, uuid: str) -> bool:
+        """See `base.DomainWatcher.is_defined`."""
+        self._answers(uuid)
+        return uuid in self.running or uuid in self.shut_off
 
     async def jobs(self, uuids: Collection[str], timeout_s: float) -> dict[str, JobStatistics | None]:
         """See `base.DomainWatcher.jobs`."""

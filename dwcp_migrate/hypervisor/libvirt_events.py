@@ -240,6 +240,16 @@ class LibvirtWatcher:
                 return None
             raise NoAnswerError(f"libvirt does not say whether {uuid} is here: {error}") from error
 
+    async def is_defined(self, uuid: str) -> bool:
+        """See `base.DomainWatcher.is_defined`."""
+        try:
+            await self._asked("jobs").ask(uuid, lambda connection: connection.lookupByUUIDString(uuid), CALL_S_MAX)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return False
+            raise NoAnswerError(f"libvirt does not say whether it knows {uuid}: {error}") from error
+        return True
+
     async def jobs(self, uuids: Collection[str], timeout_s: float) -> dict[str, JobStatistics | None]:
         """See `base.DomainWatcher.jobs`."""
         found: dict[str, JobStatistics | None] = {}

@@ -1,6 +1,7 @@
 """Permission for a migration: tickets of the cluster state, certificates of the PBFT group, and their settlement.
 
 Modules:
+    absent_domains: schedule of questions for domains that do not run where the record says
     certificates: certificates of migrations
     engine_choice: choice of the engine that authorises a migration
     fleet_state: agent's side of the fleet's state

@@ -8,16 +8,17 @@ gone and another host's that it is there.
 import asyncio
 from typing import Final
 
+from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.hypervisor.base import DomainInfo
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Ask, Runs
-from dwcp_migrate.state.fleet.commands import HandOver, PutDomain, Resolve
+from dwcp_migrate.state.fleet.commands import ForgetDomain, HandOver, PutDomain, Resolve
 from dwcp_migrate.state.fleet.model import Ticket
 
 EVERY_S: Final = 5.0
@@ -42,6 +43,7 @@ class TicketReconciler:
         self._runtime = runtime
         self._coordination = coordination
         self._permits = permits
+        self._absent = AbsentDomains()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -127,10 +129,11 @@ class TicketReconciler:
         active = {domain.uuid for domain in domains}
         here = {domain.uuid: domain for domain in domains if not domain.is_moving}
         name = self._runtime.name
-        known = await self._coordination.look(
-            lambda fleet: {
-                uuid: (found.owner, found.name, uuid in fleet.open_tickets) for uuid, found in fleet.domains.items()
-            }
+        known, hosts = await self._coordination.look(
+            lambda fleet: (
+                {uuid: (found.owner, found.name, uuid in fleet.open_tickets) for uuid, found in fleet.domains.items()},
+                set(fleet.hosts),
+            )
         )
         for uuid, domain in here.items():
             owner, called, is_moving = known.get(uuid, ("", "", False))
@@ -140,15 +143,27 @@ class TicketReconciler:
                 await self._coordination.submit(
                     PutDomain(uuid=uuid, name=domain.name, memory_bytes=domain.memory_bytes)
                 )
-        for uuid, (owner, _, is_moving) in known.items():
-            if owner == name and uuid not in active and not is_moving:
-                await self._give_away(uuid)
+        ours = [uuid for uuid, (owner, _, is_moving) in known.items() if owner == name and not is_moving]
+        absent = [uuid for uuid in ours if uuid not in active]
+        for uuid in self._absent.to_ask(absent, steady_clock()):
+            await self._look_for(uuid, hosts - {name})
 
-    async def _give_away(self, uuid: str) -> None:
-        """A domain of this host's is not here: hand it over if a peer's libvirt says that it has it."""
-        for peer in self._runtime.directory.all():
-            if await self._ask(peer, uuid):
-                if await self.runs(uuid) is False:
-                    await self._coordination.submit(HandOver(uuid=uuid, destination=peer.name))
-                    log.warning("a domain went without a ticket", uuid=uuid, owner=peer.name)
-                return
+    async def _look_for(self, uuid: str, hosts: set[str]) -> None:
+        """A domain of this host's does not run here: hand it over to who has it, forget it where nobody knows it.
+
+        It is forgotten only when libvirt here has no such domain any more, running or not, and every other host that
+        the fleet knows says that it runs none.
+        """
+        peers = self._runtime.directory.all()
+        said = await asyncio.gather(*(self._ask(peer, uuid) for peer in peers))
+        answers = {peer.name: runs for peer, runs in zip(peers, said, strict=True)}
+        running = [name for name, runs in answers.items() if runs]
+        if running:
+            if await self.runs(uuid) is False:
+                await self._coordination.submit(HandOver(uuid=uuid, destination=running[0]))
+                log.warning("a domain went without a ticket", uuid=uuid, owner=running[0])
+            return
+        is_nowhere = all(answers.get(host) is False for host in hosts)
+        if is_nowhere and await self._runtime.domains.is_defined(uuid) is False:
+            outcome = await self._coordination.submit(ForgetDomain(uuid=uuid))
+            log.info("a domain that libvirt knows no more is forgotten", uuid=uuid, code=outcome.code)

@@ -132,6 +132,13 @@ class DomainTracker:
             return None
         return None if found is not None and found.is_moving else found is not None
 
+    async def is_defined(self, uuid: str) -> bool | None:
+        """Whether libvirt knows a domain here, active or not; None when it does not say."""
+        try:
+            return await self._watcher.is_defined(uuid) if self._watcher is not None else None
+        except NoAnswerError:
+            return None
+
     async def leaving(self) -> tuple[DomainName, ...]:
         """Domains that migrate away now, as far as libvirt says so within `LEAVING_S_MAX`."""
         domains = await self._domains(LEAVING_S_MAX, jobs_of_all=True) or []

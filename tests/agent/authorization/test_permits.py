@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from msgspec.structs import replace
 
+from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer, as_permit
@@ -350,13 +351,31 @@ async def test_domains_that_run_here_become_known_and_those_that_went_unagreed_c
     await first.recovery.look()
     assert world.machine.fleet.domains[UUID].owner == "a"
     del first.watcher.running[UUID]
+    first.watcher.shut_off.add(UUID)
     await first.recovery.look()
     assert world.machine.fleet.domains[UUID].owner == "a"
+    first.recovery._absent = AbsentDomains()  # the next question is due
     second.runs()
     await second.recovery.look()
     assert world.machine.fleet.domains[UUID].owner == "a"
     await first.recovery.look()
     assert world.machine.fleet.domains[UUID].owner == "b"
+
+
+@pytest.mark.parametrize("why", ["", "shut-off", "unreachable", "moving", "libvirt-away"])
+async def test_a_domain_that_libvirt_knows_no_more_is_forgotten_where_all_others_say_no(world: World, why: str) -> None:
+    first, second = world.hosts["a"], world.hosts["b"]
+    first.runs()
+    await first.recovery.look()
+    del first.watcher.running[UUID]
+    if why == "shut-off":
+        first.watcher.shut_off.add(UUID)
+    second.is_reachable = why != "unreachable"
+    if why == "moving":
+        second.runs(job=JobStatistics(outgoing=False))
+    second.watcher.connected = why != "libvirt-away"
+    await first.recovery.look()
+    assert (UUID in world.machine.fleet.domains) == bool(why)
 
 
 async def test_a_drain_is_known_to_the_fleet(world: World) -> None:
