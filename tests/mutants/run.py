@@ -1,6 +1,6 @@
-"""`python tests/mutants/run.py [FILE.json]`: try each mutation in a copy of the checkout; print who survived.
+"""`python tests/mutants/run.py [FILE.json [NAME ...]]`: try each mutation, or some, in a copy of the checkout.
 
-A mutant is killed when one of its tests fails. The results go to the file that is named.
+A mutant is killed when one of its tests fails. Who survived is printed, all results go to the file that is named.
 """
 
 import json
@@ -24,11 +24,13 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     from tests.mutants.table import MUTANTS
 
+    wanted = set(sys.argv[2:]) or {mutant.name for mutant in MUTANTS}
+    chosen = tuple(mutant for mutant in MUTANTS if mutant.name in wanted)
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         workers = len(os.sched_getaffinity(0))
         copies = [_copy(Path(directory) / str(number)) for number in range(workers)]
         with ThreadPoolExecutor(workers) as pool:
-            shares = [pool.submit(_try_all, copies[number], MUTANTS[number::workers]) for number in range(workers)]
+            shares = [pool.submit(_try_all, copies[number], chosen[number::workers]) for number in range(workers)]
             rows = [row for share in shares for row in share.result()]
     survivors = [row["name"] for row in rows if row["killed_by"] == ""]
     share = 1 - len(survivors) / len(rows)

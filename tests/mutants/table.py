@@ -41,6 +41,21 @@ class Mutant(NamedTuple):
 
 
 MUTANTS: Final = (
+    # membership
+    Mutant(
+        "raft: a committed change is carried out again",
+        f"{RAFT}/replica.py",
+        "        return self._machine.apply(decode_batch(command[1:])) if command[0] == messages.REGULAR else None",
+        "        if command[0] == messages.MEMBERSHIP:\n            change = messages.decode_membership(command[1:])\n            self._raft.change(change.verb, change.name)\n            return None\n        return self._machine.apply(decode_batch(command[1:])) if command[0] == messages.REGULAR else None",
+        ("tests/state/raft/test_replica.py", *RAFTS),
+    ),
+    Mutant(
+        "raft: who lost its vote is cut off",
+        f"{RAFT}/replica.py",
+        "            if not has_say:\n                return\n",
+        "",
+        ("tests/state/raft/test_replica.py", *RAFTS),
+    ),
     # quorums
     Mutant("quorum one too small", f"{MODEL}/quorum.py", "(size + faulty) // 2 + 1", "(size + faulty) // 2"),
     Mutant("weak is one", f"{MODEL}/quorum.py", "// 2 + 1, faulty + 1)", "// 2 + 1, 1)"),
@@ -251,12 +266,14 @@ MUTANTS: Final = (
         f"{PBFT}/recovery.py",
         "for name, view in sorted(slot.seen.items(), key=lambda item: item[1]):",
         "for name, view in sorted(slot.seen.items(), key=lambda item: item[1])[-1:]:",
+        ("tests/consensus/pbft/test_recovery.py", *CORE),
     ),
     Mutant(
         "compaction forgets that a view was left",
         f"{PBFT}/recovery.py",
         "        entries.append(records.ViewLeft(core.view))",
         "        pass",
+        ("tests/consensus/pbft/test_recovery.py", *CORE),
     ),
     Mutant(
         "P is never written",
