@@ -13,9 +13,11 @@ Modules:
     delta: HDE, hierarchical delta encoding
     durable: files that survive the power
     errors: every error that this project raises on purpose, with what the operator can do about it
+    framing: length-prefixed frames
     hypervisor: host as the agent needs it
     lab: two or more hypervisors and a WAN on one machine, for trying out, for tests and for benchmarks
     logs: log lines of the agent and its data processes
+    net: TCP sockets and certificates, as far as all connections handle them alike
     orchestration: plans carried out
     pki: small CA for fleets that have none
     placement: placement of domains on hosts (ITP)

@@ -22,7 +22,6 @@ LONG_FUNCTIONS: Final = {"recreate", "block"}
 
 SHARED_NAMES: Final = {
     "Closed": "a message of the control protocol, an event of a link",
-    "Frames": "three framings that are to become one",
     "HostRecord": "a host in the cluster state, a host of a lab",
     "Release": "an operation of the PBFT tickets, a command of the cluster state",
     "Runs": "a message of the control protocol, runs of pages",

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.net import family_of
 
 BACKLOG: Final = 1024
 """A migration opens up to 512 channels at once."""
@@ -128,7 +129,7 @@ def listen(address: str, port: int, *, late: bool = False) -> socket.socket:
 
 
 def _bound(address: str, port: int, *, late: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = family_of(address)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

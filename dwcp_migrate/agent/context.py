@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers, family_of
+from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
@@ -20,6 +20,7 @@ from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.config import Config
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
 from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import SessionOptions

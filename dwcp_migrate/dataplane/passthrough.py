@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint, reset_and_close
+from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
+from dwcp_migrate.net import reset_and_close
 from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
 from dwcp_migrate.units import KIB
 

@@ -4,32 +4,22 @@ Rule: what one side of the migration does to its socket, the other side's QEMU s
 One thread reads, one writes; both can be woken by `cancel`, so that no thread outlives its session.
 """
 
-import contextlib
 import errno
 import os
 import select
 import socket
-import struct
 import threading
 from typing import Final
 
+from dwcp_migrate.net import reset_and_close, send_at_once
 from dwcp_migrate.units import KIB
 
 RECEIVE_BUFFER_BYTES: Final = 512 * KIB
 """Kernel receive buffer. QEMU counts what it pushed in here as sent, so autotuning's 6 MiB would be downtime."""
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
 
 class CancelledError(Exception):
     """The session is ending; the blocked thread must return."""
-
-
-def reset_and_close(sock: socket.socket) -> None:
-    """Close a socket so that the other end sees a broken connection and not an end."""
-    with contextlib.suppress(OSError):  # it may be gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    sock.close()
 
 
 class Endpoint:
@@ -42,7 +32,7 @@ class Endpoint:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            send_at_once(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         self._sock = sock
         self._cancelled = os.eventfd(0, os.EFD_CLOEXEC)

@@ -20,13 +20,13 @@ Version policy: both sides name all versions that they speak; the highest common
 defaults within a version, and unknown fields are ignored.
 """
 
-import struct
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.framing import FrameSplitter, frame_payload
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.protocol.worker import SESSION_ID_BYTES, TOKEN_BYTES
 
@@ -87,7 +87,6 @@ HINTS: Final = {
 WITHDRAWN: Final = "withdrawn"
 """Result in `Close` of a migration of which nothing was sent: the source carries it by itself."""
 
-_LENGTH: Final = struct.Struct(">I")
 _Text = Annotated[str, Meta(max_length=256)]
 _Uuid = Annotated[str, Meta(max_length=36)]
 _Versions = Annotated[tuple[int, ...], Meta(min_length=1, max_length=32)]
@@ -339,9 +338,7 @@ def encode(request_id: int, message: Message) -> bytes:
     """
     body = msgspec.Raw(_encoder.encode(message))
     data = _encoder.encode(Envelope(request_id, type(message).__name__.lower(), body))
-    if len(data) > FRAME_BYTES_MAX:
-        raise LocalProtocolError(f"control message of {len(data)} bytes, at most {FRAME_BYTES_MAX}")
-    return _LENGTH.pack(len(data)) + data
+    return frame_payload(data, FRAME_BYTES_MAX)
 
 
 def decode(envelope: Envelope) -> Message | None:
@@ -360,36 +357,14 @@ def decode(envelope: Envelope) -> Message | None:
     return message
 
 
-class Frames:
-    """Cuts a byte stream into envelopes; holds at most one frame."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Envelope]:
-        """Take in bytes as they come and return the envelopes that are now complete.
-
-        Raises:
-            LimitExceededError: a frame announces more than `FRAME_BYTES_MAX`.
-            RemoteProtocolError: a frame is no envelope.
-        """
-        self._buffer += data
-        found = []
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > FRAME_BYTES_MAX:
-                raise LimitExceededError(f"control frame of {length} bytes, at most {FRAME_BYTES_MAX}")
-            end = _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            found.append(_envelope(bytes(self._buffer[_LENGTH.size : end])))
-            del self._buffer[:end]
-        return found
+def control_frames() -> FrameSplitter[Envelope]:
+    """Make what cuts a connection's bytes into envelopes; it raises RemoteProtocolError for what is none."""
+    return FrameSplitter(_envelope, FRAME_BYTES_MAX)
 
 
-def _envelope(data: bytes) -> Envelope:
+def _envelope(data: memoryview) -> Envelope:
     try:
-        envelope: Envelope = _envelopes.decode(data)
+        envelope: Envelope = _envelopes.decode(bytes(data))  # its body is read later: it must not be lent memory
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"control frame: {error}") from error
     return envelope

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dwcp_migrate.errors import CertificateError, ConfigError, DwcpError, RemoteProtocolError
+from dwcp_migrate.net import dns_names
 
 _ALERTS: Final = frozenset(
     {
@@ -80,7 +81,7 @@ def check_peer_name(certificate: Mapping[str, Any] | None, name: str) -> None:
     Raises:
         CertificateError: it carries other names.
     """
-    names = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+    names = dns_names(certificate)
     if name.lower() not in (value.lower() for value in names):
         raise CertificateError(
             f"the peer's certificate is for {', '.join(names) or 'nobody'}, expected {name}",

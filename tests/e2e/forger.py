@@ -12,7 +12,7 @@ import sys
 
 import msgspec
 
-from dwcp_migrate.protocol.control import CONTROL_SESSION, Frames, Open, Permit, Refused, decode, encode
+from dwcp_migrate.protocol.control import CONTROL_SESSION, Open, Permit, Refused, control_frames, decode, encode
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 LINK_PORT = 7802
@@ -37,7 +37,7 @@ def main(address: str, port: str, tls: list[str], server_name: str, permit: str)
     sock.sendall(encode_preamble(Preamble(CONTROL_SESSION)))
     with context.wrap_socket(sock, server_hostname=server_name) as secure:
         secure.sendall(encode(1, request))
-        frames = Frames()
+        frames = control_frames()
         while data := secure.recv(65536):
             for envelope in frames.feed(data):
                 answer = decode(envelope)

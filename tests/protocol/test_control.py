@@ -14,7 +14,6 @@ from dwcp_migrate.protocol.control import (
     DomainName,
     Envelope,
     Follow,
-    Frames,
     Message,
     Open,
     Opened,
@@ -22,6 +21,7 @@ from dwcp_migrate.protocol.control import (
     Refused,
     Successor,
     common_version,
+    control_frames,
     decode,
     encode,
 )
@@ -40,7 +40,7 @@ OPENED = Opened(version=1, cache_bytes=1, channels_max=64, candidates=(DomainNam
 
 
 def read(data: bytes) -> Message | None:
-    (envelope,) = Frames().feed(data)
+    (envelope,) = control_frames().feed(data)
     return decode(envelope)
 
 
@@ -52,14 +52,14 @@ SUCCESSOR = Successor(newest=4, size=SUCCESSOR_BYTES_MAX, data=b"d" * SUCCESSOR_
     "message", [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result=""), FOLLOW, SUCCESSOR]
 )
 def test_messages_survive_the_wire_byte_by_byte(message: Message) -> None:
-    frames = Frames()
+    frames = control_frames()
     found = [envelope for byte in encode(7, message) for envelope in frames.feed(bytes([byte]))]
     assert [(envelope.id, decode(envelope)) for envelope in found] == [(7, message)]
 
 
 def test_several_frames_in_one_read_are_all_found() -> None:
     data = encode(1, OPEN) + encode(2, Ping(versions=(1,))) + b"\0\0"
-    assert [envelope.id for envelope in Frames().feed(data)] == [1, 2]
+    assert [envelope.id for envelope in control_frames().feed(data)] == [1, 2]
 
 
 def frame(data: bytes) -> bytes:
@@ -67,15 +67,15 @@ def frame(data: bytes) -> bytes:
 
 
 def test_a_frame_at_the_limit_is_waited_for_and_one_byte_more_is_refused() -> None:
-    assert Frames().feed(struct.pack(">I", FRAME_BYTES_MAX)) == []
+    assert control_frames().feed(struct.pack(">I", FRAME_BYTES_MAX)) == []
     with pytest.raises(LimitExceededError):
-        Frames().feed(struct.pack(">I", FRAME_BYTES_MAX + 1))
+        control_frames().feed(struct.pack(">I", FRAME_BYTES_MAX + 1))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"garbage", msgspec.msgpack.encode([1, "open"])])
 def test_a_frame_that_is_no_envelope_is_the_peers_fault(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        Frames().feed(frame(data))
+        control_frames().feed(frame(data))
 
 
 def test_an_unknown_kind_is_no_error() -> None:

@@ -122,7 +122,7 @@ def test_a_new_command_says_the_version_that_reads_it(name: str) -> None:
 @pytest.mark.parametrize("name", GOLDEN["messages"])
 def test_a_message_of_release_0_1_0_is_read(name: str) -> None:
     data = bytes.fromhex(GOLDEN["messages"][name])
-    (message,) = messages.Frames().feed(data)
+    (message,) = messages.raft_frames().feed(data)
     if isinstance(message, messages.Stale):
         assert message == messages.Stale(term=6)
     else:

@@ -19,7 +19,6 @@ from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.outgoing import FOREIGN
 from dwcp_migrate.agent.peers.client import code_of
-from dwcp_migrate.agent.peers.directory import family_of
 from dwcp_migrate.agent.peers.reach import ways
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
@@ -37,6 +36,7 @@ from dwcp_migrate.api.schema import (
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus

@@ -7,9 +7,9 @@ explicit   loopback; `virsh migrate --migrateuri tcp://127.0.0.1:PORT`: QEMU lis
 import socket
 from collections.abc import Callable
 
-from dwcp_migrate.agent.migrations.outgoing import reset
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.hypervisor.intercept import original_destination
+from dwcp_migrate.net import reset_and_close
 
 Rejected = Callable[[str], None]
 
@@ -39,7 +39,7 @@ class RedirectIntake:
         destination = original_destination(sock)
         if destination is None:
             self._rejected("not-redirected")
-            reset(sock)
+            reset_and_close(sock)
             return
         self._accepted(sock, *destination, self._is_foreign(_far_end(sock), destination))
 
@@ -67,7 +67,7 @@ def explicit_intake(
         sock.setblocking(False)
         found = peer()
         if found is None:
-            reset(sock)
+            reset_and_close(sock)
         else:
             accepted(sock, found.addresses[0], port, found)
 

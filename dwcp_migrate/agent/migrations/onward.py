@@ -10,8 +10,8 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from dwcp_migrate.agent.peers.directory import family_of
 from dwcp_migrate.errors import SessionError
+from dwcp_migrate.net import open_tcp_socket
 
 ONWARD_CONNECT_S_MAX: Final = 20.0
 """The port listens already, so only loss delays it."""
@@ -56,9 +56,8 @@ _TIMED_OUT: Final = "timed out"
 
 
 async def _dial(address: str, port: int, mark: int, timeout_s: float) -> socket.socket:
-    onward = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    onward = open_tcp_socket(address, mark)
     try:
-        onward.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         async with asyncio.timeout(timeout_s):
             await asyncio.get_running_loop().sock_connect(onward, (address, port))
     except BaseException:

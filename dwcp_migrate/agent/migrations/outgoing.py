@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from typing import Final
 
 from msgspec.structs import replace
@@ -34,6 +33,7 @@ from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.net import reset_and_close
 from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Opened
 from dwcp_migrate.protocol.session_memory import NO_MEMORY
 from dwcp_migrate.protocol.worker import (
@@ -63,25 +63,16 @@ SOURCE_S_MAX: Final = 10.0
 RELAY_S_MAX: Final = 3.0
 """For one to be ready to relay; the agent does that itself otherwise."""
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
 log = get_logger(component="agent")
 
 Connection = tuple[socket.socket, socket.socket | None]
 """What was accepted, and the onward socket where there is one already."""
 
 
-def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that the other end sees a reset, and fails at once."""
-    with contextlib.suppress(OSError):  # it may be gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    sock.close()
-
-
 def _reset_both(connection: Connection) -> None:
     for sock in connection:
         if sock is not None:
-            reset(sock)
+            reset_and_close(sock)
 
 
 class OutgoingMigration:
@@ -435,11 +426,11 @@ class OutgoingMigration:
                 ways(self.peer, self._onward_address), self.key[1], self._runtime.config.intercept.mark
             )
         except SessionError as error:
-            reset(sock)
+            reset_and_close(sock)
             self._reason = str(error)
             return None
         except BaseException:
-            reset(sock)
+            reset_and_close(sock)
             raise
         if address != self._onward_address:
             self._note("onward", f"no connection to {self._onward_address}; {address} took it")

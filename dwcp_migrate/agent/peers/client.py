@@ -27,14 +27,17 @@ from dwcp_migrate.errors import (
     RemoteProtocolError,
     VersionMismatchError,
 )
+from dwcp_migrate.framing import FrameSplitter
+from dwcp_migrate.net import end_when_unacknowledged, open_tcp_socket
 from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
     HINTS,
     REFUSALS,
-    Frames,
+    Envelope,
     Message,
     Refused,
     Request,
+    control_frames,
     decode,
     encode,
 )
@@ -60,7 +63,7 @@ M = TypeVar("M", bound=Message)
 class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    frames: Frames = field(default_factory=Frames)
+    frames: FrameSplitter[Envelope] = field(default_factory=control_frames)
     used_at: float = 0.0
     requests: int = 0
 
@@ -146,12 +149,9 @@ class ControlClient:
 
     async def _dial(self, address: str, port: int) -> socket.socket:
         loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = open_tcp_socket(address, self._mark)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(ANSWER_S_MAX * 1000))
+            end_when_unacknowledged(sock, int(ANSWER_S_MAX * 1000))
             await loop.sock_connect(sock, (address, port))
             await loop.sock_sendall(sock, encode_preamble(Preamble(CONTROL_SESSION)))
         except BaseException:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.config_rules import canonical, is_ip_address
+from dwcp_migrate.net import family_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,6 @@ class PeerDirectory:
 def host_names(peers: Iterable[PeerConfig]) -> frozenset[str]:
     """The host names among the peers' addresses, in lower case."""
     return frozenset(canonical(found) for peer in peers for found in peer.addresses if not is_ip_address(found))
-
-
-def family_of(address: str) -> socket.AddressFamily:
-    """The family of an IP address."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def numeric(addresses: Iterable[str]) -> list[str]:

@@ -7,11 +7,12 @@ answered before the next is read, so that a peer cannot make this agent hold mor
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import ProtocolError
-from dwcp_migrate.protocol.control import REFUSALS, Frames, Message, Refused, Request, decode, encode
+from dwcp_migrate.net import dns_names
+from dwcp_migrate.protocol.control import REFUSALS, Message, Refused, Request, control_frames, decode, encode
 from dwcp_migrate.units import KIB
 
 IDLE_S_MAX: Final = 600.0
@@ -28,11 +29,6 @@ Answer = Callable[[PeerConfig, Request], Awaitable[Message]]
 def refused(code: str, message: str = "", *, required: bool = False) -> Refused:
     """A refusal with its standard text; `required` as in `Refused`."""
     return Refused(code=code, message=message or REFUSALS[code], required=required)
-
-
-def names_in(certificate: Any) -> list[str]:
-    """DNS names in a certificate as `SSLSocket.getpeercert` returns it."""
-    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
 
 
 class ControlServer:
@@ -54,7 +50,7 @@ class ControlServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection, TLS done, until it ends, is idle for `IDLE_S_MAX` or breaks the protocol."""
-        names = names_in(writer.get_extra_info("peercert"))
+        names = dns_names(writer.get_extra_info("peercert"))
         if self._identify(names) is None:
             self._rejected("unknown-peer")
         elif len(self._writers) >= CONNECTIONS_MAX:
@@ -72,7 +68,7 @@ class ControlServer:
         writer.close()
 
     async def _converse(self, names: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = Frames()
+        frames = control_frames()
         while data := await asyncio.wait_for(reader.read(READ_BYTES), IDLE_S_MAX):
             for envelope in frames.feed(data):
                 message = decode(envelope)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from dwcp_migrate.consensus.io.secure_socket import SecureSocket, secure
-from dwcp_migrate.consensus.pbft.model.messages import VERSION_MIN, Frames, Hello, Message, Role, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import VERSION_MIN, Hello, Message, Role, encode_frame, pbft_frames
 from dwcp_migrate.errors import DwcpError, RemoteProtocolError
+from dwcp_migrate.net import open_tcp_socket
 from dwcp_migrate.units import MIB
 
 UNSENT_BYTES_MAX: Final = 16 * MIB
@@ -54,7 +55,7 @@ class MemberChannel:
         self._said: Hello
         self.hello: Hello
         self._identify = identify
-        self._frames = Frames()
+        self._frames = pbft_frames()
         self._socket: SecureSocket
         self._unsent: list[bytes] = []
         self.peer = ""
@@ -154,11 +155,11 @@ async def dial(
 ) -> MemberChannel | None:
     """Connect to a replica; None if it is not there, not who it should be, or our certificate cannot be read now."""
     loop = asyncio.get_running_loop()
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
-        if route.mark:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, route.mark)
+        sock = open_tcp_socket(address[0], route.mark)
+    except OSError:
+        return None
+    try:
         async with asyncio.timeout(HANDSHAKE_S_MAX):
             await loop.sock_connect(sock, address)
             await loop.sock_sendall(sock, route.greeting)

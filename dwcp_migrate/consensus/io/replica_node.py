@@ -30,6 +30,7 @@ from dwcp_migrate.consensus.pbft.model.records import NEW_KEY_HINT
 from dwcp_migrate.consensus.pbft.replica import PbftReplica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.net import family_of
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.records import Entry
@@ -156,8 +157,7 @@ class Node:
         self._flush()
 
     def _listen(self, address: str, port: int) -> int:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._server = socket.create_server((address, port), family=family, backlog=BACKLOG)
+        self._server = socket.create_server((address, port), family=family_of(address), backlog=BACKLOG)
         self._server.setblocking(False)
         self._loop.add_reader(self._server, self._accept, self._server)
         taken: int = self._server.getsockname()[1]

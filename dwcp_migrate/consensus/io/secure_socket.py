@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.net import dns_names, send_at_once
 from dwcp_migrate.units import KIB
 
 READ_BYTES: Final = 64 * KIB
@@ -52,8 +53,7 @@ class SecureSocket:
         Raises:
             OSError: the connection broke, or (ssl.SSLError) one side does not accept the other.
         """
-        # asyncio would do so only for sockets made with this protocol's number: 40 ms a decision.
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(self._sock)  # asyncio does so only for sockets made with this protocol's number
         while True:
             try:
                 self._tls.do_handshake()
@@ -76,8 +76,7 @@ class SecureSocket:
     @property
     def names(self) -> list[str]:
         """DNS names in the peer's certificate."""
-        certificate = self._tls.getpeercert() or {}
-        return [str(each[1]) for each in certificate.get("subjectAltName", ()) if each[0] == "DNS"]
+        return dns_names(self._tls.getpeercert())
 
     @property
     def shown(self) -> bytes:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from dwcp_migrate.hypervisor.netlink.attributes import attributes
+from dwcp_migrate.net import family_of
 
 ANSWER_TIMEOUT_S: Final = 0.2
 """The kernel answers within the call; this only keeps the loop from waiting for ever."""
@@ -51,7 +52,7 @@ class SocketOwners:
             None where there is no such socket, or the kernel (before 5.7) does not tell.
         """
         self._sequence += 1
-        family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+        family = family_of(local[0])
         ends = _PORTS.pack(local[1], remote[1]) + _packed(local[0]) + _packed(remote[0])
         request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + ends + bytes(4) + _NO_COOKIE
         header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST, self._sequence, 0)

@@ -18,13 +18,13 @@ meant for an earlier term is told apart.
     TimeoutNow            the leader asks a follower to take over (dissertation, 3.10)
 """
 
-import struct
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.framing import FrameSplitter, frame_payload
 from dwcp_migrate.state.fleet.commands import BATCH_BYTES_MAX
 from dwcp_migrate.state.fleet.model import Name
 from dwcp_migrate.units import KIB, MIB
@@ -43,7 +43,6 @@ REGULAR: Final = 0
 NO_OP: Final = 1
 MEMBERSHIP: Final = 2
 
-_LENGTH: Final = struct.Struct(">I")
 _Index = Annotated[int, Meta(ge=0, le=2**62)]
 
 
@@ -171,10 +170,7 @@ def encode(message: Message) -> bytes:
     Raises:
         LocalProtocolError: larger than `FRAME_BYTES_MAX`: a bug on this side.
     """
-    data = _encoder.encode(message)
-    if len(data) > FRAME_BYTES_MAX:
-        raise LocalProtocolError(f"message of {len(data)} bytes, at most {FRAME_BYTES_MAX}")
-    return _LENGTH.pack(len(data)) + data
+    return frame_payload(_encoder.encode(message), FRAME_BYTES_MAX)
 
 
 def encode_membership(change: RaftMembership) -> bytes:
@@ -195,34 +191,9 @@ def decode_membership(data: bytes) -> RaftMembership:
     return change
 
 
-class Frames:
-    """Cuts a byte stream into messages; holds at most one frame."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Message]:
-        """Take in bytes as they come and return the messages that are now complete.
-
-        Raises:
-            LimitExceededError: a frame announces more than `FRAME_BYTES_MAX`.
-            RemoteProtocolError: a frame is no message or breaks a limit.
-        """
-        self._buffer += data
-        found: list[Message] = []
-        start = 0
-        with memoryview(self._buffer) as view:
-            while len(view) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(view, start)
-                if length > FRAME_BYTES_MAX:
-                    raise LimitExceededError(f"message of {length} bytes, at most {FRAME_BYTES_MAX}")
-                end = start + _LENGTH.size + length
-                if len(view) < end:
-                    break
-                found.append(_message(view[start + _LENGTH.size : end]))
-                start = end
-        del self._buffer[:start]
-        return found
+def raft_frames() -> FrameSplitter[Message]:
+    """Make what cuts a connection's bytes into messages; it raises RemoteProtocolError for what is none."""
+    return FrameSplitter(_message, FRAME_BYTES_MAX)
 
 
 def _message(data: memoryview) -> Message:

@@ -9,17 +9,26 @@ sent before `flush`, so that what has to be on disk first can be put there.
     taken     by the agent on its link port, greeting read there, `adopt`
 """
 
-import os
 import random
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from dwcp_migrate.errors import DwcpError, RemoteProtocolError
-from dwcp_migrate.state.raft.messages import Frames, Message, encode
+from dwcp_migrate.framing import FrameSplitter
+from dwcp_migrate.net import (
+    check_connected,
+    dns_names,
+    end_when_unacknowledged,
+    open_tcp_socket,
+    probe_when_idle,
+    send_at_once,
+    wrap_in_tls,
+)
+from dwcp_migrate.state.raft.messages import Message, encode, raft_frames
 from dwcp_migrate.units import KIB, MIB
 
 READ_BYTES: Final = 128 * KIB
@@ -90,7 +99,7 @@ class PeerConnection:
     name: str
     dialled: bool
     since: float
-    frames: Frames = field(default_factory=Frames)
+    frames: FrameSplitter[Message] = field(default_factory=raft_frames)
     out: bytearray = field(default_factory=bytearray)
     is_up: bool = False
     is_closed: bool = False
@@ -201,11 +210,11 @@ class Links:
         where = self._identity.address(name)
         if where is None:
             return
-        sock = socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            if self._identity.mark:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._identity.mark)
+            sock = open_tcp_socket(where[0], self._identity.mark)
+        except OSError:
+            return
+        try:
             sock.connect_ex(where)
         except OSError:
             sock.close()
@@ -217,7 +226,7 @@ class Links:
     def _begin(self, sock: socket.socket, now: float) -> None:
         link = PeerConnection(sock, "", dialled=False, since=now)
         try:
-            link.sock = _secured(self._identity.server(), sock, None)
+            link.sock = wrap_in_tls(sock, self._identity.server(), None)
             _tune(link.sock)
         except (OSError, DwcpError):
             sock.close()
@@ -249,11 +258,11 @@ class Links:
         """Go on with connecting or the handshake."""
         if link.dialled and not isinstance(link.sock, ssl.SSLSocket):
             try:
-                _check(link.sock)
+                check_connected(link.sock)
                 _tune(link.sock)
                 link.sock.sendall(self._identity.greeting)
                 self._poller.unwatch(link.sock.fileno())
-                link.sock = _secured(self._identity.client(), link.sock, link.name)
+                link.sock = wrap_in_tls(link.sock, self._identity.client(), link.name)
             except (OSError, DwcpError):
                 self._close(link)
                 return
@@ -277,7 +286,7 @@ class Links:
                 self._events.rejected("tls")
             self._close(link)
             return
-        name = link.name or self._identity.identify(_names(sock.getpeercert())) or ""
+        name = link.name or self._identity.identify(dns_names(sock.getpeercert())) or ""
         if not name or name == self._identity.name:
             self._events.rejected("unknown-host")
             self._close(link)
@@ -369,32 +378,7 @@ class Links:
             self._adopted.popleft().close()
 
 
-def _secured(context: ssl.SSLContext, sock: socket.socket, server_hostname: str | None) -> ssl.SSLSocket:
-    """Put TLS on a connected socket, its handshake to come.
-
-    Raises:
-        OSError: it was reset meanwhile; `wrap_socket` alone would leak its descriptor.
-    """
-    sock.getpeername()
-    return context.wrap_socket(
-        sock, server_side=server_hostname is None, server_hostname=server_hostname, do_handshake_on_connect=False
-    )
-
-
-def _check(sock: socket.socket) -> None:
-    failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if failed:
-        raise OSError(failed, os.strerror(failed))
-
-
 def _tune(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_MS_MAX)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-
-
-def _names(certificate: Any) -> list[str]:
-    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+    send_at_once(sock)
+    end_when_unacknowledged(sock, SILENT_MS_MAX)
+    probe_when_idle(sock, interval_s=1, probes=3)

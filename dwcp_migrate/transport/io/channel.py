@@ -27,6 +27,7 @@ from dwcp_migrate.errors import (
     RemoteProtocolError,
     VersionMismatchError,
 )
+from dwcp_migrate.net import open_tcp_socket, send_at_once, wrap_in_tls
 from dwcp_migrate.transport import tls
 from dwcp_migrate.transport.core import frames
 from dwcp_migrate.transport.core.dial_policy import CONNECT_S_MAX
@@ -90,8 +91,7 @@ def dial(terms: Terms, unsent_bytes: int) -> socket.socket:
     """
     options = terms.options
     try:
-        family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = open_tcp_socket(options.address)
     except OSError as error:
         raise PeerUnreachableError(f"no socket: {error}") from error
     try:
@@ -113,7 +113,7 @@ def prepare(sock: socket.socket, congestion_control: str, unsent_bytes: int) -> 
         OSError: the kernel knows no such congestion control, or the socket is gone.
     """
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(sock)
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
     if congestion_control:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion_control.encode())
@@ -271,14 +271,7 @@ class Channel:
     def _begin_tls(self) -> None:
         options = self._terms.options
         try:
-            self._raw.getpeername()  # of a connection that was reset meanwhile `wrap_socket` would leak the descriptor
-            self._tls = self._terms.context.wrap_socket(
-                self._raw,
-                server_side=not self.dialled,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-                server_hostname=options.peer_name if self.dialled else None,
-            )
+            self._tls = wrap_in_tls(self._raw, self._terms.context, options.peer_name if self.dialled else None)
         except OSError as error:
             raise ChannelEnd(f"connection ended before TLS: {error}") from error
 

@@ -32,10 +32,10 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     VERSION,
     VERSION_MIN,
     Commit,
-    Frames,
     Hello,
     Message,
     encode_frame,
+    pbft_frames,
 )
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, NOT_ALLOWED, encode_membership
 from dwcp_migrate.consensus.tickets.machine import Tickets
@@ -355,7 +355,7 @@ async def test_a_later_version_is_spoken_with(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 1)
     async with fleet.run():
         reader, writer = await fleet.dial("c0", hello(fleet, version=VERSION + 1))
-        frames = Frames()
+        frames = pbft_frames()
         data = await asyncio.wait_for(reader.read(4096), WAIT_S)
         assert isinstance(frames.feed(data)[0], Hello)
         with pytest.raises(TimeoutError):

@@ -31,23 +31,23 @@ MESSAGES: tuple[messages.Message, ...] = (
 
 def test_messages_come_back_whole_byte_by_byte_and_with_more_behind() -> None:
     data = b"".join(messages.encode(message) for message in MESSAGES)
-    assert tuple(messages.Frames().feed(data)) == MESSAGES
-    frames = messages.Frames()
+    assert tuple(messages.raft_frames().feed(data)) == MESSAGES
+    frames = messages.raft_frames()
     assert tuple(message for byte in data for message in frames.feed(bytes([byte]))) == MESSAGES
 
 
 def test_a_frame_that_announces_too_much_is_refused_before_it_comes() -> None:
-    frames = messages.Frames()
+    frames = messages.raft_frames()
     assert frames.feed(struct.pack(">I", messages.FRAME_BYTES_MAX)) == []
     with pytest.raises(LimitExceededError):
-        messages.Frames().feed(struct.pack(">I", messages.FRAME_BYTES_MAX + 1))
+        messages.raft_frames().feed(struct.pack(">I", messages.FRAME_BYTES_MAX + 1))
 
 
 def test_the_fullest_append_fits_a_frame() -> None:
     smallest = messages.LogEntry(2**62, 2**62, messages.REGULAR, b"1234")
     entries = (smallest,) * (messages.APPEND_BYTES // 5) + (messages.LogEntry(1, 1, 0, bytes(BATCH_BYTES_MAX)),)
     message = messages.Append(term=1, commit=1, previous_index=1, previous_term=1, entries=entries)
-    assert messages.Frames().feed(messages.encode(message)) == [message]
+    assert messages.raft_frames().feed(messages.encode(message)) == [message]
     with pytest.raises(LocalProtocolError):
         messages.encode(messages.Append(term=1, commit=1, previous_index=1, previous_term=1, entries=entries * 2))
 
@@ -78,7 +78,7 @@ def test_the_fullest_append_fits_a_frame() -> None:
 )
 def test_what_breaks_the_schema_is_refused(message: messages.Message) -> None:
     with pytest.raises(RemoteProtocolError):
-        messages.Frames().feed(messages.encode(message))
+        messages.raft_frames().feed(messages.encode(message))
 
 
 class Evil:
@@ -90,12 +90,12 @@ class Evil:
 def test_a_pickle_is_garbage(protocol: int) -> None:
     data = pickle.dumps(Evil(), protocol)
     with pytest.raises(RemoteProtocolError):
-        messages.Frames().feed(struct.pack(">I", len(data)) + data)
+        messages.raft_frames().feed(struct.pack(">I", len(data)) + data)
 
 
 @given(st.binary(max_size=100))
 def test_garbage_is_refused_with_a_typed_error(data: bytes) -> None:
-    frames = messages.Frames()
+    frames = messages.raft_frames()
     try:
         frames.feed(struct.pack(">I", len(data)) + data)
     except RemoteProtocolError:

@@ -448,7 +448,7 @@ class Promised:
         return data
 
     def send(self, data: bytes) -> int:
-        self.order += messages.Frames().feed(bytes(data))
+        self.order += messages.raft_frames().feed(bytes(data))
         return len(data)
 
     def pending(self) -> int:

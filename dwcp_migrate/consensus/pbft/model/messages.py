@@ -16,7 +16,6 @@ signed, so that nobody has to encode it the same way again.
                                 FetchState, StateManifest, StatePart, EpochLink
 """
 
-import struct
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -25,7 +24,8 @@ from msgspec import Meta
 from dwcp_migrate.consensus.pbft.model.keys import CLUSTER_BYTES, DIGEST_BYTES, MAC_BYTES, SIGNATURE_BYTES, digest
 from dwcp_migrate.consensus.pbft.model.membership import Name
 from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
-from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError
+from dwcp_migrate.errors import RemoteProtocolError
+from dwcp_migrate.framing import FrameSplitter, frame_payload
 from dwcp_migrate.units import KIB, MIB
 
 VERSION: Final = 2
@@ -49,8 +49,6 @@ STATE_PART_BYTES: Final = 64 * KIB
 STATE_PARTS_MAX: Final = 1024
 JOURNAL_BYTES: Final = 16
 """Random name of a journal."""
-
-_LENGTH: Final = struct.Struct(">I")
 
 Counter = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
@@ -338,10 +336,7 @@ def encode_frame(message: Message) -> bytes:
     Raises:
         LocalProtocolError: past `FRAME_BYTES_MAX`.
     """
-    payload = _encoder.encode(message)
-    if len(payload) > FRAME_BYTES_MAX:
-        raise LocalProtocolError(f"message of {len(payload)} bytes, at most {FRAME_BYTES_MAX}")
-    return _LENGTH.pack(len(payload)) + payload
+    return frame_payload(_encoder.encode(message), FRAME_BYTES_MAX)
 
 
 def decode(payload: bytes | memoryview) -> Message:
@@ -381,42 +376,6 @@ def decode_view_change_body(data: bytes) -> ViewChangeBody | None:
         return None
 
 
-class Frames:
-    """Cuts a channel's bytes into messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes | memoryview) -> list[Message]:
-        """Take bytes as they come, and copy what is kept; returns the messages that are complete.
-
-        Raises:
-            LimitExceededError: a length past `FRAME_BYTES_MAX`, before anything is kept for it.
-            RemoteProtocolError: as `decode`.
-        """
-        buffer = self._buffer
-        if not buffer:  # nearly always: no copy
-            messages, at = _cut(data)
-            buffer += data[at:]
-            return messages
-        buffer += data
-        messages, at = _cut(buffer)
-        del buffer[:at]
-        return messages
-
-
-def _cut(data: bytes | bytearray | memoryview) -> tuple[list[Message], int]:
-    """Decode the frames that are whole; returns them and where the rest begins."""
-    messages: list[Message] = []
-    at, end = 0, len(data)
-    with memoryview(data) as view:
-        while end - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(view, at)
-            if length > FRAME_BYTES_MAX:
-                raise LimitExceededError(f"frame of {length} bytes, at most {FRAME_BYTES_MAX}")
-            start = at + _LENGTH.size
-            if end - start < length:
-                break
-            at = start + length
-            messages.append(decode(view[start:at]))
-    return messages, at
+def pbft_frames() -> FrameSplitter[Message]:
+    """Make what cuts a channel's bytes into messages; it raises what `decode` raises, too."""
+    return FrameSplitter(decode, FRAME_BYTES_MAX)

@@ -45,10 +45,10 @@ def test_there_is_an_example_of_every_message() -> None:
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
 def test_a_message_survives_the_wire_whole_byte_by_byte_and_with_more_behind_it(message: wire.Message) -> None:
     frame = wire.encode_frame(message)
-    assert wire.Frames().feed(frame) == [message]
-    slowly = wire.Frames()
+    assert wire.pbft_frames().feed(frame) == [message]
+    slowly = wire.pbft_frames()
     assert [got for at in range(len(frame)) for got in slowly.feed(frame[at : at + 1])] == [message]
-    behind = wire.Frames()
+    behind = wire.pbft_frames()
     assert behind.feed(frame + frame[:5]) == [message]
     assert behind.feed(frame[5:]) == [message]
 
@@ -86,9 +86,9 @@ def test_changed_bytes_are_refused_or_make_another_valid_message() -> None:
 
 def test_a_length_past_the_limit_is_refused_before_its_bytes_come() -> None:
     at_limit = wire.FRAME_BYTES_MAX.to_bytes(4, "big")
-    assert wire.Frames().feed(at_limit) == []
+    assert wire.pbft_frames().feed(at_limit) == []
     with pytest.raises(LimitExceededError):
-        wire.Frames().feed((wire.FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+        wire.pbft_frames().feed((wire.FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
 
 
 LIMITS = [

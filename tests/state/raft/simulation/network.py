@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.state.raft.messages import Frames, Message, encode
+from dwcp_migrate.state.raft.messages import Message, encode, raft_frames
 from dwcp_migrate.state.raft.peer_connections import ROOM_BYTES, Links
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Network:
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
         self._rng = rng
-        self._frames = Frames()
+        self._frames = raft_frames()
         self._dialled_at: dict[tuple[str, str], float] = {}
         self._open: list[Connection] = []
         self.cut: set[frozenset[str]] = set()
