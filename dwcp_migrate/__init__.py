@@ -21,8 +21,10 @@ Modules:
     orchestration: plans carried out
     pki: small CA for fleets that have none
     placement: placement of domains on hosts (ITP)
+    placement_rule: rule about domains, as operators, cluster state and placement know it
     protocol: messages between two agents
     qemu: QEMU's migration stream, sans-IO
+    refusals: catalogue of refusals, with text and remedy
     state: ASS
     transport: AMST
     units: units and the few numbers that several packages share

@@ -125,7 +125,7 @@ class PeerRefusedError(PeerError):
     """The peer's agent refused a request.
 
     Attributes:
-        code: machine-readable reason, one of `protocol.control.REFUSALS`.
+        code: machine-readable reason, one of `refusals.BY_PEER`.
         is_final: it requires the fleet's agreement, so the migration must not run unaccelerated either.
     """
 
@@ -193,7 +193,7 @@ class FleetRefusedError(CoordinationError):
     """The fleet answers, and does not agree to this migration.
 
     Attributes:
-        code: machine-readable reason, one of `state.fleet.machine.REFUSALS`.
+        code: machine-readable reason, one of `refusals.BY_CLUSTER_STATE`.
     """
 
     def __init__(self, message: str, *, code: str, hint: str = "") -> None:

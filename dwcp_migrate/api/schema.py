@@ -90,10 +90,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         migrations: ended, by `ROLE RESULT`: `source completed`, `destination failed` ...
         not_caught: migrations that left this host past the agent, by one of `NOT_CAUGHT_CAUSES`.
         accelerated: of these, by role.
-        passthrough: migrations that ran unaccelerated, by reason: a refusal's code (`session.control.REFUSALS`),
+        passthrough: migrations that ran unaccelerated, by reason: a code of `refusals.UNACCELERATED`,
             `unreachable`, `certificate`, `version`, `no-peer`, `foreign`, `draining`, `stopping`, `busy`, `limit`,
             `no-data-process`.
-        refused: requests of peers that this agent refused, by code of `session.control.REFUSALS`.
+        refused: requests of peers that this agent refused, by code of `refusals.BY_PEER`.
         rejected: connections closed on a listener, by `LISTENER REASON`: `link preamble`, `link tls`,
             `redirect not-redirected` ...
         raw_bytes: by role; ended and running migrations together, like the rest below.

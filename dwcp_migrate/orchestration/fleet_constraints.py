@@ -17,7 +17,7 @@ from dwcp_migrate.units import MIB
 
 def rules_of(standing: PlacementConstraints) -> list[Rule]:
     """The fleet's rules as placement has them; one without domains is about nobody."""
-    return msgspec.convert([msgspec.to_builtins(rule) for rule in standing.rules if rule.domains], list[Rule])
+    return [rule for rule in standing.rules if rule.domains]
 
 
 def under(fleet: Fleet, standing: PlacementConstraints) -> Fleet:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.placement_rule import RULE_LEVELS, PlacementRule, RuleKind, RuleLevel
 
 HOSTS_MAX: Final = 20_000
 DOMAINS_MAX: Final = 200_000
@@ -34,10 +35,9 @@ FILE_BYTES_MAX: Final = 512 * 1024 * 1024
 VCPUS: Final = "vcpus"
 MEMORY: Final = "memory_mib"
 
-Level = Literal["host", "rack", "datacentre", "region"]
-LEVELS: Final[tuple[Level, ...]] = ("host", "rack", "datacentre", "region")
-
-Kind = Literal["together", "apart", "spread", "pin", "exclude"]
+Level = RuleLevel
+LEVELS: Final = RULE_LEVELS
+Kind = RuleKind
 HostState = Literal["up", "maintenance", "down"]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
@@ -127,30 +127,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     copied_mib: Amount = 0.0
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule about domains.
-
-    Attributes:
-        kind: `together` in one zone; `apart`: at most `limit` in a zone; `spread`: as evenly as members and zones
-        allow;
-            `pin` to `zones`; `exclude` from `zones`.
-        domains: its members.
-        level: what a zone is.
-        zones: names of hosts, racks, datacentres or regions, of `pin` and `exclude`.
-        limit: of `apart`.
-        hard: is never broken; a soft one costs `weight` for each domain that is too many in a zone (`apart`), for each
-            pair that is parted (`together`), for each domain in the wrong zone (`pin`, `exclude`).
-        weight: in units of the balance objective, see `arrays`.
-    """
-
-    name: Name
-    kind: Kind
-    domains: Annotated[list[Name], Meta(min_length=1, max_length=DOMAINS_MAX)]
-    level: Level = "host"
-    zones: list[str] = []
-    limit: Annotated[int, Meta(ge=1)] = 1
-    hard: bool = True
-    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+Rule = PlacementRule
+"""The name within placement."""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -51,39 +51,6 @@ STATE_SESSION: Final = b"\xff" * SESSION_ID_BYTES
 PBFT_SESSION: Final = b"\xfe" * SESSION_ID_BYTES
 """The session id in the preamble of a connection to a replica of the PBFT group."""
 
-REFUSALS: Final = {
-    "address": "the address is not one of the destination's own",
-    "draining": "the destination agent is draining",
-    "duplicate": "a session of this id exists",
-    "invalid": "the request breaks a rule",
-    "memory": "the destination has no memory to spare for a further migration",
-    "no-data-process": "the destination agent cannot start a data process",
-    "not-announced": "no migration was announced at the destination by its hook",
-    "no-quorum": "the fleet's state cannot be asked at the destination, and it requires that",
-    "port": "the port is outside the destination's migration range",
-    "sessions": "the destination carries as many migrations as it may",
-    "stopping": "the destination agent is stopping",
-    "ticket": "the fleet has not agreed to this migration",
-    "unknown-request": "the destination agent does not know this request",
-    "unknown-session": "the destination agent knows no such session",
-    "version": "the agents share no protocol version",
-}
-"""Code in `Refused`, and what it says to people."""
-
-HINTS: Final = {
-    "address": "check the addresses of this peer in [[peers]]: a migration dialled one that the peer does not own",
-    "draining": "run `dwcp-migrate uncordon` there when it may take migrations again",
-    "memory": "wait until one of its migrations has ended; see `dwcp-migrate doctor` there, and docs/sizing.md",
-    "no-data-process": "look into the agent's log there",
-    "not-announced": "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
-    "port": "set intercept.port_min and port_max there as in its qemu.conf",
-    "no-quorum": "see `dwcp-migrate cluster status` there",
-    "sessions": "raise policy.sessions_max there, or migrate fewer domains at once",
-    "ticket": "see `dwcp-migrate tickets`",
-    "version": "upgrade the older of the two agents",
-}
-"""What to do about a refusal, by code, where something can be done."""
-
 WITHDRAWN: Final = "withdrawn"
 """Result in `Close` of a migration of which nothing was sent: the source carries it by itself."""
 
@@ -175,7 +142,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """No. `code` is one of `REFUSALS`, or a newer agent's.
+    """Refusal of a request. `code` is one of `refusals.BY_PEER`, or a newer agent's.
 
     Attributes:
         required: this host requires the fleet's agreement: the migration must not run unaccelerated either.

@@ -54,13 +54,14 @@ WAIT_S = 30.0
 class GroupHost:
     """One host; `start` and `stop` as often as a test likes, on one state directory."""
 
+    group: PbftGroup
+
     def __init__(self, hosts: "GroupHosts", name: str, port: int) -> None:
         self._hosts = hosts
         self.name = name
         self.peer = PeerConfig(name, ["127.0.0.1"], port)
         self.key = hosts.directory / f"{name}.pbft"
         self.public = make_identity(self.key).public.hex()
-        self.group: PbftGroup
         self.is_up = False
 
     def renew_key(self) -> None:

@@ -61,7 +61,7 @@ async def test_a_rule_has_so_many_domains_at_most(world: World, more: int) -> No
 
 
 async def test_a_rule_larger_than_a_command_is_refused(world: World) -> None:
-    names = tuple(f"{number:0256}" for number in range(RULE_NAMES_MAX))
+    names = [f"{number:0256}" for number in range(RULE_NAMES_MAX)]
     body = msgspec.json.encode(RuleRecord(name="r", kind="pin", domains=names, zones=names))
     with pytest.raises(ConfigError, match="command of"):
         await asked(world, "a", "rules/put", body)
@@ -146,14 +146,14 @@ def test_a_domain_with_a_ticket_counts_on_both_hosts_and_stays_out_of_plans() ->
 
 def test_the_fleets_rules_hold_instead_of_the_files() -> None:
     old = msgspec.structs.replace(FLEET, rules=[PlacementRule(name="old", kind="apart", domains=["x0", "x1"])])
-    rules = [RuleRecord(name="r", kind="pin", domains=("x0", "gone"), zones=("a",)), RuleRecord(name="s", kind="apart")]
+    rules = [RuleRecord(name="r", kind="pin", domains=["x0", "gone"], zones=["a"]), RuleRecord(name="s", kind="apart")]
     found = under(old, PlacementConstraints(is_fresh=True, rules=rules))
     assert found.rules == [PlacementRule(name="r", kind="pin", domains=["x0"], zones=["a"])]
     with pytest.raises(PlacementError, match="names ghost"):
         under(
             old,
             PlacementConstraints(
-                is_fresh=True, rules=[RuleRecord(name="r", kind="pin", domains=("x0",), zones=("ghost",))]
+                is_fresh=True, rules=[RuleRecord(name="r", kind="pin", domains=["x0"], zones=["ghost"])]
             ),
         )
 

@@ -7,8 +7,6 @@ from dwcp_migrate.errors import LimitExceededError, LocalProtocolError, RemotePr
 from dwcp_migrate.protocol.control import (
     DOMAINS_MAX,
     FRAME_BYTES_MAX,
-    HINTS,
-    REFUSALS,
     SUCCESSOR_BYTES_MAX,
     Closed,
     DomainName,
@@ -131,10 +129,6 @@ def test_we_do_not_send_what_is_too_large() -> None:
 
 def test_the_highest_common_version_holds() -> None:
     assert (common_version((1, 2, 9)), common_version((2,)), common_version(())) == (1, 0, 0)
-
-
-def test_every_hint_belongs_to_a_refusal() -> None:
-    assert set(HINTS) <= set(REFUSALS)
 
 
 def test_an_answer_with_all_candidates_fits() -> None:

@@ -29,7 +29,6 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.consensus.pbft.certificate import decode, encode
 from dwcp_migrate.consensus.tickets.operations import (
-    REFUSALS,
     BeginTicket,
     FailTicket,
     Forget,
@@ -49,6 +48,7 @@ from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import ConsensusError, NoQuorumError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Permit
+from dwcp_migrate.refusals import BY_PBFT_GROUP, explain_code
 
 CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""
@@ -245,7 +245,7 @@ class CertificateIssuer:
         """
         ticket = _ticket_of(permit.certificate)
         if ticket is None:
-            return REFUSALS["no-ticket"]
+            return BY_PBFT_GROUP["no-ticket"].text
         begin = BeginTicket(ticket.domain, ticket.token)
         try:
             result = await self._ask(begin)
@@ -352,7 +352,7 @@ def _end(domain: str, token: int, *, is_here: bool) -> Operation:
 
 
 def _refusal(result: Result) -> SessionError:
-    words = REFUSALS.get(result.code, result.code) if isinstance(result, Refusal) else str(result)
+    words = explain_code(BY_PBFT_GROUP, result.code).text if isinstance(result, Refusal) else str(result)
     return SessionError(f"the PBFT group refuses it: {words}", hint="see `dwcp-migrate cluster pbft`")
 
 

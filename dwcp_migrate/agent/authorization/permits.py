@@ -30,8 +30,8 @@ from dwcp_migrate.config import PeerConfig, same_name
 from dwcp_migrate.errors import CoordinationError, FleetRefusedError, NoQuorumError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName, Expect, Expected, Permit
+from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import Begin, Body, Fail, Propose, Resume
-from dwcp_migrate.state.fleet.machine import REFUSALS
 from dwcp_migrate.state.fleet.model import FleetState, Ticket
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
@@ -174,7 +174,7 @@ class MigrationAuthorizer:
             raise
         self._certifying.worked(EngineName.RAFT)
         if outcome.code:
-            words = REFUSALS.get(outcome.code, outcome.code)
+            words = explain_code(BY_CLUSTER_STATE, outcome.code).text
             if outcome.code in BLOCKING:
                 raise FleetRefusedError(
                     f"the fleet refuses it: {words}", code=outcome.code, hint="see `dwcp-migrate tickets`"

@@ -12,6 +12,7 @@ import msgspec
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.api.cluster import Changed, HeldLease, InFlightMigration, PlacementConstraints
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
+from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import (
     Acquire,
     Body,
@@ -23,7 +24,6 @@ from dwcp_migrate.state.fleet.commands import (
     SetLimits,
     Unreserve,
 )
-from dwcp_migrate.state.fleet.machine import REFUSALS
 from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Limits, RuleRecord, TicketOutcome
 
 LEASE_S_MAX: Final = 600.0
@@ -156,8 +156,8 @@ def standing_of(fleet: FleetState) -> PlacementConstraints:
 
 def _check(outcome: TicketOutcome) -> None:
     if outcome.code:
-        words = REFUSALS.get(outcome.code, outcome.code)
-        raise CoordinationError(f"the fleet says no: {words}", hint="`dwcp-migrate cluster status` shows it")
+        words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
+        raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)
 
 
 def _number(query: Mapping[str, str], name: str, most: float) -> float:

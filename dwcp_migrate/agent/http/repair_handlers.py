@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.api.cluster import Changed
 from dwcp_migrate.errors import ConfigError, CoordinationError
+from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import (
     AssignDomain,
     Body,
@@ -17,7 +18,6 @@ from dwcp_migrate.state.fleet.commands import (
     SetClock,
     SetVersion,
 )
-from dwcp_migrate.state.fleet.machine import REFUSALS
 from dwcp_migrate.state.fleet.model import VERSION
 
 Change = Callable[[Mapping[str, str], bytes], Awaitable[Changed]]
@@ -85,5 +85,5 @@ class RepairHandlers:
     async def _done(self, body: Body) -> None:
         outcome = await self._coordination.submit(body)
         if outcome.code:
-            words = REFUSALS.get(outcome.code, outcome.code)
-            raise CoordinationError(f"the fleet says no: {words}", hint="`dwcp-migrate cluster status` shows it")
+            words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
+            raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)

@@ -31,8 +31,6 @@ from dwcp_migrate.framing import FrameSplitter
 from dwcp_migrate.net import end_when_unacknowledged, open_tcp_socket
 from dwcp_migrate.protocol.control import (
     CONTROL_SESSION,
-    HINTS,
-    REFUSALS,
     Envelope,
     Message,
     Refused,
@@ -41,6 +39,7 @@ from dwcp_migrate.protocol.control import (
     decode,
     encode,
 )
+from dwcp_migrate.refusals import BY_PEER, Explanation
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from dwcp_migrate.transport.tls import as_typed
 from dwcp_migrate.units import KIB
@@ -222,8 +221,8 @@ def _expect(name: str, message: Message | None, answer: type[M]) -> M:
     if isinstance(message, answer):
         return message
     if isinstance(message, Refused):
-        said = message.message or REFUSALS.get(message.code, "")
-        hint = HINTS.get(message.code, "")
+        known = BY_PEER.get(message.code, Explanation(""))
+        said, hint = message.message or known.text, known.remedy
         if message.code == "version":
             raise VersionMismatchError(f"{name}: {said}", hint=hint)
         raise PeerRefusedError(f"{name} refused: {said}", code=message.code, hint=hint, is_final=message.required)
@@ -238,7 +237,7 @@ def _tls_error(name: str, error: ssl.SSLError) -> DwcpError:
 def code_of(error: DwcpError) -> str:
     """The key under which a failed request is counted (`api.Totals.passthrough`)."""
     if isinstance(error, PeerRefusedError):
-        return error.code if error.code in REFUSALS else "other"
+        return error.code if error.code in BY_PEER else "other"
     if isinstance(error, FleetRefusedError):
         return error.code
     if isinstance(error, NoMemoryError):

@@ -12,7 +12,8 @@ from typing import Final
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import ProtocolError
 from dwcp_migrate.net import dns_names
-from dwcp_migrate.protocol.control import REFUSALS, Message, Refused, Request, control_frames, decode, encode
+from dwcp_migrate.protocol.control import Message, Refused, Request, control_frames, decode, encode
+from dwcp_migrate.refusals import BY_PEER
 from dwcp_migrate.units import KIB
 
 IDLE_S_MAX: Final = 600.0
@@ -28,7 +29,7 @@ Answer = Callable[[PeerConfig, Request], Awaitable[Message]]
 
 def refused(code: str, message: str = "", *, required: bool = False) -> Refused:
     """A refusal with its standard text; `required` as in `Refused`."""
-    return Refused(code=code, message=message or REFUSALS[code], required=required)
+    return Refused(code=code, message=message or BY_PEER[code].text, required=required)
 
 
 class ControlServer:

@@ -11,37 +11,8 @@ from dwcp_migrate.api.migration import POSTCOPY_REMEDY
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
-from dwcp_migrate.protocol.control import HINTS, REFUSALS
+from dwcp_migrate.refusals import UNACCELERATED, Explanation
 from dwcp_migrate.units import format_rate
-
-MEANING: Final = {
-    **REFUSALS,
-    "busy": "the fleet's state has another open ticket for the domain",
-    "certificate": "one side does not accept the other's certificate",
-    "foreign": "no migration: a service that migrates no guest opened the connection",
-    "memory": "one of the two hosts has no memory to spare for a further migration; --events says which",
-    "limit": "as many migrations run as the fleet's limits allow",
-    "no-link": "the destination's agent agreed, and no channel to it came up",
-    "no-peer": "the destination is no configured peer",
-    "not-caught": "its connection did not come to the agent",
-    "postcopy-resume": "it resumes a postcopy that broke off; libvirt's hook announces no resumption",
-    "step-aside": "the link outruns this host: QEMU alone is faster",
-    "unreachable": "the peer's agent did not answer",
-}
-"""What a reason for running unaccelerated says to people."""
-
-REMEDY: Final = {
-    **HINTS,
-    "busy": "dwcp-migrate tickets",
-    "certificate": "dwcp-migrate doctor says which and why",
-    "memory": "wait until others have ended; dwcp-migrate doctor on both hosts says what is granted",
-    "limit": "dwcp-migrate cluster limits",
-    "no-link": "dwcp-migrate doctor there; does a firewall inspect or count connections to the link port?",
-    "no-peer": "add it to [[peers]] with all of its addresses",
-    "not-caught": "show --events says where it went; dwcp-migrate doctor compares names and addresses",
-    "unreachable": "dwcp-migrate doctor on both hosts",
-}
-"""What to do about it, where something can be done."""
 
 
 @click.command()
@@ -88,6 +59,7 @@ def _identity(migration: schema.Migration) -> list[tuple[str, str]]:
     direction = "Outgoing" if migration.role == "source" else "Incoming"
     state = migration.result if migration.state == "ended" else migration.state
     reason = migration.passthrough_reason
+    known = UNACCELERATED.get(reason, Explanation(""))
     return [
         ("Id", migration.id),
         ("Domain", output.domain(migration)),
@@ -96,8 +68,8 @@ def _identity(migration: schema.Migration) -> list[tuple[str, str]]:
         ("Peer", f"{output.peer(migration)}, QEMU at {migration.address}:{migration.port}"),
         ("State", state),
         ("Reason", migration.reason),
-        ("Unaccelerated", ": ".join(filter(None, [reason, MEANING.get(reason, "")]))),
-        ("What to do", POSTCOPY_REMEDY if migration.is_split else REMEDY.get(reason, "")),
+        ("Unaccelerated", ": ".join(filter(None, [reason, known.text]))),
+        ("What to do", POSTCOPY_REMEDY if migration.is_split else known.remedy),
         ("Connections", _counted(migration.connections)),
     ]
 

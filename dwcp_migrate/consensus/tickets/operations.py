@@ -144,31 +144,13 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
     """Nothing changed.
 
     Attributes:
-        code: one of `REFUSALS`.
+        code: one of `refusals.BY_PBFT_GROUP`.
         token: of the ticket that stands in the way; 0 if none does.
     """
 
     code: str
     token: Counter = 0
 
-
-REFUSALS: Final = {
-    "begun": "its destination has begun the migration, and must say how it ended",
-    "domain-busy": "another ticket for this domain is open",
-    "expired": "the ticket has expired",
-    "full": "the group knows as many domains as it may",
-    "generation": "the domain has moved since",
-    "malformed": "the operation is none",
-    "no-ticket": "there is no such ticket: it was never issued, was cancelled, or has been used",
-    "not-operator": "only an operator of the group may assign a domain",
-    "not-destination": "the ticket is for another destination",
-    "not-owner": "the domain belongs to another host",
-    "not-party": "only source and destination may cancel a ticket",
-    "same-host": "source and destination are one host",
-    "slot-busy": "another ticket holds this slot of the destination",
-    "unknown-domain": "nobody has registered this domain",
-}
-"""Code in `Refusal`, and what it says to people."""
 
 Operation = (
     ProposeTicket

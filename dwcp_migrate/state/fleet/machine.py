@@ -22,27 +22,6 @@ from dwcp_migrate.state.fleet.model import (
     domains_max,
 )
 
-REFUSALS: Final = {
-    "busy": "the domain has a ticket already",
-    "certificate": "the hosts are of different trust domains and no certificate came along",
-    "draining": "the destination takes no domains now",
-    "expired": "the ticket expired before it was begun",
-    "full": "a table of the fleet's state is full",
-    "generation": "the domain has changed hands since",
-    "held": "somebody else holds it",
-    "limit": "as many migrations run as may",
-    "link": "the link has not that much left to reserve",
-    "not-owner": "the source does not own the domain",
-    "owns-domains": "the host owns domains still",
-    "same-host": "source and destination are one host",
-    "stranger": "this host has no say in it",
-    "unknown-domain": "the fleet knows no such domain",
-    "unknown-host": "the fleet knows no such host",
-    "unknown-ticket": "there is no such open ticket",
-    "unresolved": "what libvirt says does not settle it yet",
-}
-"""Codes of outcomes, and what they say to people."""
-
 DONE: Final = TicketOutcome()
 
 B = TypeVar("B")

@@ -16,6 +16,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from dwcp_migrate.placement_rule import PlacementRule
+
 VERSION: Final = 2
 """The newest version of commands and states that this software reads; a replica that meets a newer one stops."""
 
@@ -53,8 +55,6 @@ HostState = Literal["up", "draining", "down"]
 TicketState = Literal["granted", "running", "completed", "failed", "expired", "conflict"]
 OPEN_STATES: Final = frozenset({"granted", "running", "conflict"})
 """A domain with a ticket in one of these gets no other."""
-RuleKind = Literal["together", "apart", "spread", "pin", "exclude"]
-RuleLevel = Literal["host", "rack", "datacentre", "region"]
 RULE_NAMES_MAX: Final = 256
 """Domains of one rule, and zones: both together fit into a command."""
 
@@ -138,21 +138,13 @@ class LinkReservation(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Seconds
 
 
-class RuleRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A placement rule; it means what `placement.fleet.Rule` says, which has the same fields.
-
-    Attributes:
-        domains: by name.
-    """
+class RuleRecord(PlacementRule, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A placement rule of the fleet, short enough for a command; one without domains is kept for later ones."""
 
     name: Name
-    kind: RuleKind
-    domains: Annotated[tuple[Text, ...], Meta(max_length=RULE_NAMES_MAX)] = ()
-    level: RuleLevel = "host"
-    zones: Annotated[tuple[Text, ...], Meta(max_length=RULE_NAMES_MAX)] = ()
+    domains: Annotated[list[Text], Meta(max_length=RULE_NAMES_MAX)] = msgspec.field(default_factory=list)
+    zones: Annotated[list[Text], Meta(max_length=RULE_NAMES_MAX)] = msgspec.field(default_factory=list)
     limit: Annotated[int, Meta(ge=1, le=2**53)] = 1
-    hard: bool = True
-    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +164,7 @@ class TicketOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of a command.
 
     Attributes:
-        code: empty when it was done, else why not: a key of `machine.REFUSALS`.
+        code: empty when it was done, else why not: a key of `refusals.BY_CLUSTER_STATE`.
         token: of the ticket, lease or reservation that it gave or is about; 0 for none.
     """
 

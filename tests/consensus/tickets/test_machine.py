@@ -16,7 +16,6 @@ from dwcp_migrate.consensus.tickets.machine import BEGIN_MS_MAX, Tickets
 from dwcp_migrate.consensus.tickets.operations import (
     LIFETIME_MS_MAX,
     NO_SLOT,
-    REFUSALS,
     Assign,
     BeginTicket,
     Cancel,
@@ -36,6 +35,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     decode_result,
     encode,
 )
+from dwcp_migrate.refusals import BY_PBFT_GROUP
 
 D0, D1, D2 = (f"00000000-0000-4000-8000-00000000000{at}" for at in range(3))
 
@@ -118,7 +118,7 @@ def test_a_refusal_says_why_and_changes_nothing(group: Group, client: str, opera
     answer = group.do(client, operation)
     assert isinstance(answer, Refusal)
     assert answer.code == code
-    assert code in REFUSALS
+    assert code in BY_PBFT_GROUP
     assert group.tickets.snapshot() == before
 
 
@@ -296,7 +296,7 @@ def test_what_is_refused_changes_nothing(group: Group, client: str, operation: O
     answer = group.do(client, operation)
     assert isinstance(answer, Refusal)
     assert answer.code == code
-    assert code in REFUSALS
+    assert code in BY_PBFT_GROUP
     assert group.tickets.snapshot() == before
 
 

@@ -3,9 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
+from dwcp_migrate.refusals import BY_CLUSTER_STATE
 from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet import model
-from dwcp_migrate.state.fleet.machine import REFUSALS, apply
+from dwcp_migrate.state.fleet.machine import apply
 from dwcp_migrate.state.fleet.model import (
     REQUEST_WINDOW,
     DomainRecord,
@@ -378,7 +379,7 @@ def test_every_refusal_has_its_words() -> None:
         for node in ast.walk(ast.parse((directory / f"{name}.py").read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TicketOutcome" and node.args:
                 codes |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and arg.value}
-    assert codes <= REFUSALS.keys()
+    assert codes <= BY_CLUSTER_STATE.keys()
     assert len(codes) > 8
 
 
