@@ -39,7 +39,7 @@ BODIES: dict[str, do.Body] = {
     ),
     "PutRule": do.PutRule(
         rule=model.RuleRecord(
-            name="apart", kind="apart", domains=("web", "db"), level="rack", limit=2, hard=False, weight=0.5
+            name="apart", kind="apart", domains=["web", "db"], level="rack", limit=2, hard=False, weight=0.5
         )
     ),
     "DropRule": do.DropRule(name="apart"),

@@ -23,7 +23,7 @@ def config(tmp_path: Path, agent: Any) -> str:
         f'runtime_directory = "{tmp_path}"\n[coordination]\nengine = "etcd"\n'
     )
     agent.more["/v1/standing"] = PlacementConstraints(
-        is_fresh=True, rules=[RuleRecord(name="web", kind="apart", domains=("a", "b"))]
+        is_fresh=True, rules=[RuleRecord(name="web", kind="apart", domains=["a", "b"])]
     )
     return str(path)
 

@@ -264,8 +264,8 @@ def test_a_link_is_reserved_up_to_its_rate_and_not_a_byte_beyond() -> None:
 
 def test_rules_are_kept_replaced_and_dropped() -> None:
     world = World()
-    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="apart", domains=("u1", "u2"))))
-    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="together", domains=("u1", "u2"))))
+    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="apart", domains=["u1", "u2"])))
+    world.does("a", do.PutRule(rule=RuleRecord(name="r", kind="together", domains=["u1", "u2"])))
     assert world.fleet.rules["r"].kind == "together"
     world.does("a", do.DropRule(name="r"))
     assert world.does("a", do.DropRule(name="r")).code == ""
