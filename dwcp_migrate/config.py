@@ -49,7 +49,7 @@ class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InterceptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How QEMU's connections reach the agent.
+    """Interception of QEMU's connections.
 
     Attributes:
         redirect: nftables redirect of libvirt's ports towards the peers; off for `--migrateuri` only.
@@ -102,7 +102,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EncodingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done to the pages.
+    """Encoding of the pages.
 
     Attributes:
         cache_bytes: last versions sent, kept on both hosts for deltas; the smaller of both ends' values counts.
@@ -120,7 +120,7 @@ class EncodingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is allowed.
+    """Limits and permissions of migrations.
 
     Attributes:
         require_announcement: dial a waiting QEMU only after this host's hook or libvirt announced a migration.
@@ -224,7 +224,7 @@ class PbftConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EtcdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How this fleet's etcd is reached, where `engine` is `etcd`.
+    """Access to this fleet's etcd, where `engine` is `etcd`.
 
     Attributes:
         prefix: of all keys; fleets that share an etcd need different ones, the hosts of a fleet the same.
@@ -296,7 +296,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class PlacementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How `place`, `migrate`, `drain HOST` and `rebalance` reach the fleet: the peers' libvirtds.
+    """Access of `place`, `migrate`, `drain HOST` and `rebalance` to the peers' libvirtds.
 
     Attributes:
         uri: of a host's libvirtd, `{name}` and `{address}` (its first one) filled in; this host and the other hosts'

@@ -86,7 +86,7 @@ class ConfigError(DwcpError):
 
 
 class NotFoundError(DwcpError):
-    """What the operator named does not exist."""
+    """The thing that the operator named does not exist."""
 
     exit_code = 3
 

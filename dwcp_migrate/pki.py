@@ -24,7 +24,7 @@ from dwcp_migrate.errors import ConfigError
 AUTHORITY_DAYS: Final = 3650
 """A fleet's lifetime; replacing the CA touches every host."""
 HOST_DAYS: Final = 397
-"""What public CAs may issue at most; agents read renewed files without a restart."""
+"""Longest validity that public CAs may issue; agents read renewed files without a restart."""
 DAYS_MAX: Final = 36_500
 """A century; past it the dates of X.509 end before long."""
 RENEWAL_SHARE: Final = 1 / 3
@@ -36,7 +36,7 @@ AUTHORITY_FILE: Final = "ca"
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says.
+    """Content of a certificate.
 
     Attributes:
         subject: its common name.

@@ -24,7 +24,7 @@ AT_ONCE: Final = 64
 """Connections taken before the loop turns to others."""
 
 ACCEPT_PAUSE_S: Final = 0.2
-"""When no descriptor or memory is left; the connections wait in the backlog."""
+"""Pause when no descriptor or memory is left; the connections wait in the backlog."""
 
 ANY_IPV6: Final = "::"
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - peers dial in; mTLS is the gate

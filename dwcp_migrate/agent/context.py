@@ -59,7 +59,7 @@ class Runtime:
     migrations: Tasks = field(default_factory=Tasks)
 
     def take_recording(self, domains: Iterable[DomainName]) -> str:
-        """Where to record a migration that may be of one of `domains`, if anywhere; that was the one recording."""
+        """Take the directory to record a migration in that may be of one of `domains`, if any; it serves once."""
         armed = self.recording
         if armed is None or (armed.domain and armed.domain not in {found.name for found in domains}):
             return self.config.record.directory
@@ -67,7 +67,7 @@ class Runtime:
         return armed.directory
 
     def session_options(self, memory: SessionMemory, channels_max: int, record_directory: str) -> SessionOptions:
-        """What a data process needs; sizes are what both agents agreed to."""
+        """Options of a data process; sizes are those that both agents agreed to."""
         config = self.config
         channels_max = min(channels_max, memory.channels_max)
         return SessionOptions(

@@ -21,7 +21,7 @@ class Tasks:
 
     @property
     def count(self) -> int:
-        """How many run."""
+        """Number of tasks that run."""
         return len(self._running)
 
     def begin(self, work: Coroutine[object, object, object], owned: socket.socket | None = None) -> None:

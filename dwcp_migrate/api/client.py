@@ -64,7 +64,7 @@ class ApiClient:
         return self._get("/v1/peers", schema.Peers).peers
 
     def facts(self) -> schema.Facts:
-        """What `doctor` judges."""
+        """The facts that `doctor` judges."""
         return self._get("/v1/doctor", schema.Facts)
 
     def migrations(self) -> schema.Migrations:
@@ -76,7 +76,7 @@ class ApiClient:
         return self._get(f"/v1/history?limit={limit}", schema.Migrations)
 
     def predict(self, domain: str, peer: str, deadline_s: float) -> schema.Predicted:
-        """What a migration of a domain to a peer will take."""
+        """Predict a migration of a domain to a peer."""
         query = urlencode({"domain": domain, "peer": peer, "deadline_s": deadline_s})
         return self._get(f"/v1/predict?{query}", schema.Predicted)
 

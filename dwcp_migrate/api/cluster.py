@@ -44,7 +44,7 @@ NO_GROUP: Final = "no group is configured"
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the shared state stands.
+    """Status of the cluster state.
 
     Attributes:
         is_shared: there is a fleet's state; otherwise this host keeps its own.
@@ -64,7 +64,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the group stands, seen from this host.
+    """Status of the PBFT group, seen from this host.
 
     Attributes:
         role: of this host: `replica`, `client`, or `none`.
@@ -167,7 +167,7 @@ class TicketList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Locks(msgspec.Struct, frozen=True, kw_only=True):
-    """What is held now; see `TicketList` for `is_fresh`."""
+    """Leases and reservations that are held now; see `TicketList` for `is_fresh`."""
 
     is_fresh: bool
     now: float
@@ -184,7 +184,7 @@ class InFlightMigration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacementConstraints(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fleet's state says to placement.
+    """The part of the cluster state that placement must respect.
 
     Attributes:
         is_fresh: see `TicketList`.

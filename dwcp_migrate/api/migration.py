@@ -31,7 +31,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     "passthrough": frozenset({"ended"}),
     "ended": frozenset(),
 }
-"""Which state may follow which. `waiting` returns to the state that it interrupted."""
+"""Successors of each state. `waiting` returns to the state that it interrupted."""
 
 EVENTS_MAX: Final = 256
 """Events kept in a record; the first ones and the newest are the telling ones, so the middle goes."""
@@ -43,7 +43,7 @@ DETAIL_CHARACTERS_MAX: Final = 500
 LINK_CUT: Final = "the link is cut"
 NO_CONVERGENCE: Final = "does not converge"
 NO_ETA: Final = (LINK_CUT, NO_CONVERGENCE)
-"""Why a migration that runs has no estimate."""
+"""Reasons for which a running migration has no estimate."""
 
 POSTCOPY_BROKE: Final = (
     "postcopy broke off: the destination has the guest, if it still has the domain, and not all memory"
@@ -60,7 +60,7 @@ POSTCOPY_REMEDY: Final = (
 )
 
 _POSTCOPY_WORDS: Final = frozenset({"postcopy-failed", "postcopy", "left", "arrived", "gone"})
-"""What libvirt says of where a guest in postcopy is; the last word counts."""
+"""Reports of libvirt on the place of a guest in postcopy; the last one counts."""
 
 
 class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ class MigrationPhase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExpectedMigration(msgspec.Struct, frozen=True, kw_only=True):
-    """What was predicted when it began. Three numbers are the quantiles 0.1, 0.5 and 0.9.
+    """Prediction of a migration when it began. Three numbers are the quantiles 0.1, 0.5 and 0.9.
 
     Attributes:
         time_s: from the first connection to the end of the record.
@@ -191,7 +191,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         return next((word for word in words if word in _POSTCOPY_WORDS), "") == "postcopy-failed"
 
     def duration_s(self, now: float) -> float:
-        """How long it ran or has been running. `now` is seconds since the epoch."""
+        """Duration until its end or until `now`, seconds since the epoch."""
         return max(0.0, (self.ended_at or now) - self.started_at)
 
 

@@ -79,8 +79,8 @@ AgentState = Literal["running", "draining", "stopping"]
 
 
 NOT_CAUGHT_CAUSES: Final = ("draining", "other-address", "not-redirected", "other-port", "unseen")
-"""Why a migration was not caught: no peer's address, a peer's but not redirected, a port outside of the range, or a way
-that shows no connection."""
+"""Causes of a migration that was not caught: no peer's address, a peer's but not redirected, a port outside of the
+range, or a way that shows no connection."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +236,7 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What the link to a peer will carry, in bytes a second on the wire.
+    """Forecast of the link to a peer, in bytes a second on the wire.
 
     Attributes:
         next_minute: quantiles 0.1, 0.5 and 0.9 of the mean over the next minute in which migrations fill it.
@@ -247,14 +247,14 @@ class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestRate(msgspec.Struct, frozen=True, kw_only=True):
-    """How fast a domain of this host wrote memory, the median of its last few measurements."""
+    """Rate at which a domain of this host wrote memory, the median of its last few measurements."""
 
     domain: str
     dirty_bytes_per_s: float
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What this host has measured of its guests and its links; who was never measured is left out."""
+    """Measurements of this host's guests and links; those that were never measured are left out."""
 
     guests: list[GuestRate] = []
     links: list[LinkForecast] = []
@@ -387,7 +387,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What `dwcp-migrate doctor` judges; the agent states, it does not judge.
+    """Facts that `dwcp-migrate doctor` judges; the agent states, it does not judge.
 
     Attributes:
         name_in_certificate: the host certificate carries this host's name.

@@ -24,11 +24,11 @@ LEVEL_RATE: Final = 0.1
 """Weight of the newest second in the usual rate."""
 
 FORGET: Final = 0.998
-"""What is left of a count one second later: about the last eight minutes."""
+"""Decay of a count each second: about the last eight minutes count."""
 
 PRIOR_DEATHS, PRIOR_LIVES = 0.5, 20.0
 PRIOR_RETURNS, PRIOR_DEAD = 0.5, 1.0
-"""What is counted before the first outage; it comes into play with that only."""
+"""Count before the first outage; it comes into play with that only."""
 
 DOUBTS: Final[Floats] = np.array([-1.3, 0.0, 1.3])
 """Deviations of the chance of dying that are reckoned with."""
@@ -84,7 +84,7 @@ class Outages:
         return found
 
     def chances(self, slot: int) -> tuple[Floats, float]:
-        """How likely the series dies in the next second, while alive, and comes back, while dead.
+        """Probabilities that the series dies in the next second, while alive, and comes back, while dead.
 
         Returns:
             Chances of dying, one for each of `DOUBTS`, because of a few outages it is not known well; chance of coming

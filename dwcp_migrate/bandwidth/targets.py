@@ -69,7 +69,7 @@ def pinball(truth: Floats, quantiles: Floats) -> Floats:
 
 
 def realised(window: Floats) -> Floats:
-    """What each target turned out to be.
+    """Outcomes of the targets.
 
     Args:
         window: (n, at least `STEPS_MAX`), the newest samples, oldest first.
@@ -84,7 +84,7 @@ def realised(window: Floats) -> Floats:
 
 
 def outcomes(values: Floats) -> Floats:
-    """What each target turned out to be after each sample: (samples, targets), NaN beyond the end."""
+    """Outcomes of the targets after each sample: (samples, targets), NaN beyond the end."""
     found = np.full((len(values), len(TARGETS)), np.nan)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     for column, target in enumerate(TARGETS):

@@ -80,7 +80,7 @@ class Rebuild:
         self._apply_ready()
 
     def _prepared(self, segment: Segment) -> tuple[PreparedSegment | None, int | None]:
-        """What can be done at any time, None where it fails; and the segment's turn."""
+        """The prepared payload, None where it cannot be prepared; and the segment's turn."""
         try:
             prepared = self._decoder.prepare(segment.payload, segment.raw_size, self._decompressor())
         except RemoteProtocolError:

@@ -37,12 +37,12 @@ REVERSE_BYTES_MAX: Final = 4 * MIB
 
 
 def reverse_window_bytes(options: SessionOptions) -> int:
-    """What may be in flight on all return paths together."""
+    """Bytes that may be in flight on all return paths together."""
     return min(REVERSE_BYTES_MAX, options.window_bytes)
 
 
 class ByteWindow(Protocol):
-    """What a gate asks of a window; `transport.Window` is one."""
+    """The part of a window that a gate uses; `transport.Window` has it."""
 
     @property
     def rate_bytes_per_s(self) -> float:
@@ -174,7 +174,7 @@ class Gate:
             self._call_next()
 
     def _turn(self, waiter: _Waiter, *, urgent: bool) -> int:
-        """What the waiter is granted now; 0 after it was called, or has slept for what is ahead."""
+        """The waiter's grant now; 0 after it was called, or has slept for what is ahead."""
         is_first = self._line[0] is waiter
         granted = self._grant(waiter.connection, urgent=urgent) if is_first else 0
         if granted := granted or self._reserve(waiter.connection, self._floor(waiter.connection, urgent=urgent)):
@@ -203,13 +203,13 @@ class Gate:
         self._reserved_bytes -= self._reserved.pop(connection, 0)
 
     def _floor(self, connection: int, *, urgent: bool) -> int:
-        """What the connection may take whatever the others have, 0 if it has most of that."""
+        """Bytes that the connection may take whatever the others have, 0 if it has most of them."""
         bound = self._urgent_bytes if urgent else FLOOR_BYTES
         left = bound - self._in_flight.get(connection, 0) - self._reserved.get(connection, 0)
         return left if left >= GRANT_BYTES_MIN else 0
 
     def _room(self) -> int:
-        """What one reader may take of the window, 0 if that is too little to be worth a read."""
+        """Bytes that one reader may take of the window, 0 if they are too few to be worth a read."""
         read_bytes_max = max(READ_BYTES_MIN, int(self._window.rate_bytes_per_s * READ_S))
         room = min(self._window.allowed(time.monotonic()) - self._reserved_bytes, read_bytes_max)
         return room if room >= GRANT_BYTES_MIN else 0
@@ -283,7 +283,7 @@ class PendingBytes:
 
     @property
     def total_bytes(self) -> int:
-        """What waits now."""
+        """Bytes that wait now."""
         with self._lock:
             return self._total
 

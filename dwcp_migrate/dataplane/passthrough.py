@@ -18,7 +18,7 @@ from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
 from dwcp_migrate.units import KIB
 
 FORWARD_PIPE_BYTES: Final = 128 * KIB
-"""What the forward direction of a connection may hold in the kernel: 256 connections stay below the 64 MiB of pipes
+"""Bytes of a connection's forward direction in the kernel: 256 connections stay below the 64 MiB of pipes
 that the kernel lets one unprivileged user have."""
 REVERSE_PIPE_BYTES: Final = 16 * KIB
 """The same for answers: page requests, acknowledgements of the return path, NBD replies."""

@@ -33,7 +33,7 @@ On longer paths a lost packet keeps the same bytes waiting there for their order
 
 
 class Stage(StrEnum):
-    """What a migration can be held up by, at one moment."""
+    """The part that holds a migration up at one moment."""
 
     QEMU = "qemu"
     READER = "reader"

@@ -33,7 +33,7 @@ from dwcp_migrate.protocol.worker import (
 )
 
 COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.dataplane.worker")
-"""How a data process is started; the number of its socket is appended."""
+"""Command line of a data process; the number of its socket is appended."""
 
 READY_S_MAX: Final = 30.0
 """Imports take 0.5 s on an idle machine; a machine under full load needs many times that."""

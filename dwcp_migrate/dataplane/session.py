@@ -30,10 +30,10 @@ from dwcp_migrate.protocol.worker import (
 from dwcp_migrate.transport import PARTIAL_BYTES_MAX, Link, LinkOptions, Role, Segment
 
 ABORT_S_MAX: Final = 1.0
-"""How long an aborted session tries to tell the other side before it goes."""
+"""Time in which an aborted session tries to tell the other side before it goes."""
 
 CLOSE_S_MAX: Final = 2.0
-"""How long the threads of QEMU's sockets have to leave them."""
+"""Time that the threads of QEMU's sockets have to leave them."""
 
 
 def link_options(start: StartSource | StartDestination) -> LinkOptions:

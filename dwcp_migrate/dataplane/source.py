@@ -49,7 +49,7 @@ def usable_cores() -> int:
 
 
 PEER_FLOOR_BYTES: Final = 256 * KIB
-"""What a peer of version 0.1.0 lets each connection have in flight at any time; later ones less."""
+"""Bytes that a peer of version 0.1.0 lets each connection have in flight at any time; later ones less."""
 
 
 def reverse_bytes_max(options: SessionOptions, connections: int) -> int:

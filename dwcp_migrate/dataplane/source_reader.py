@@ -25,11 +25,11 @@ from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.units import KIB
 
 COLLECT_S: Final = 0.005
-"""How long a reader waits for more before it cuts a short segment. QEMU writes 32 to 256 KiB at a time, and larger
+"""Time that a reader waits for more before it cuts a short segment. QEMU writes 32 to 256 KiB at a time, and larger
 segments compress better; in the tail, in postcopy and on streams that are not parsed nothing is held back."""
 
 SMALL_BYTES: Final = 16 * KIB
-"""What comes in so small a piece on a stream that is not parsed is an answer that somebody waits for (an NBD request),
+"""A piece so small on a stream that is not parsed is a message that the other end waits for (an NBD request),
 not bulk."""
 INLINE_BYTES_MAX: Final = 64 * KIB
 """An urgent cut up to that is encoded by who read it: less than a hand-over and its wake-up cost on a busy host."""
@@ -38,7 +38,7 @@ ROOM_SHARE: Final = 8
 
 
 class PostcopyProgress:
-    """How far a migration is in postcopy, as its connections show it; any thread may look and tell.
+    """A migration's progress in postcopy, as its connections show it; any thread may read and report.
 
     Attributes:
         begun: the guest runs at the destination.
@@ -169,7 +169,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class SharedPipeline:
-    """What all readers of a migration share."""
+    """Parts that all readers of a migration share."""
 
     gate: Gate
     stage: Stage

@@ -123,7 +123,7 @@ class AgentConnection:
         return self._rendezvous is not None
 
     def alone_s(self, now: float) -> float:
-        """How long there has been no agent that knows of this process; 0 while there is one."""
+        """Seconds without an agent that knows of this process; 0 while there is one."""
         return 0.0 if self.is_up else now - self._lost_at
 
     def send(self, message: FromWorker, fds: Sequence[int] = ()) -> None:

@@ -64,7 +64,7 @@ def ladder(level_max: int) -> tuple[Coding, ...]:
 
 
 def pinned(codec: str, level: int) -> Coding | None:
-    """What the configuration pins, None for `auto`."""
+    """The coding that the configuration fixes, None for `auto`."""
     names = {"none": Codec.NONE, "lz4": Codec.LZ4, "zstd": Codec.ZSTD}
     return Coding(names[codec], level) if codec in names else None
 

@@ -21,7 +21,7 @@ WINDOW_BYTES_MAX: Final = 8 * MIB
 UNIT_BYTES: Final = 2 * MIB
 """Size that the tables of a level are chosen for: a segment's usual one."""
 LEVEL_1: Final = {"min_match": 5, "hash_log": 15, "window_log": 19, "target_length": 1}
-"""What the decoder likes best for its bytes (measured, docs/hde.md). A target length above 0 makes the fast strategy
+"""Parameters that decode fastest (measured, docs/hde.md). A target length above 0 makes the fast strategy
 leave literals as they are: no Huffman coding, a quarter less work for the decoder. Matches of 5 bytes instead of 7 get
 back two thirds of the bytes that this costs. A window of 512 KiB keeps the decoder in its caches."""
 GAIN_MIN: Final = 1 / 32
@@ -41,7 +41,7 @@ class Codec(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """Which codec, and how hard it tries.
+    """A codec and its level.
 
     Attributes:
         level: 1..`LEVEL_MAX`, zstd only.

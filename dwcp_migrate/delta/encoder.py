@@ -244,7 +244,7 @@ def _find_local(result: Classified, hashes: Words) -> None:
 
 
 def _last_of_equal(keys: Words) -> NDArray[np.bool_] | slice:
-    """Which of `keys` to keep so that none comes twice: the last."""
+    """Indexes of `keys` to keep so that none comes twice: the last of each."""
     if (keys[1:] > keys[:-1]).all():
         return slice(None)
     _, last = np.unique(keys[::-1], return_index=True)

@@ -36,11 +36,11 @@ from dwcp_migrate.qemu.layout import Bytes, Layout, Positions
 from dwcp_migrate.units import PAGE_BYTES
 
 SPAN: Final = struct.Struct("<IIII")
-"""Where the first page begins, from page to page, pages, slot of the first."""
+"""Position of the first page, distance from page to page, pages, slot of the first."""
 LISTED_ZERO_MAX: Final = 1024
 """Listed zero pages of a segment in place: each costs 4 bytes there, and next to nothing as part of a run."""
 FORMS: Final = (SAME, DUPLICATE, LOCAL, ZERO)
-"""What a hole may be."""
+"""Sources of a hole."""
 
 Span = tuple[int, int, int, int]
 
@@ -65,7 +65,7 @@ class Holes:
 
 @dataclass(frozen=True, slots=True)
 class InPlace:
-    """What is left to do once the body is decompressed.
+    """Work that is left once the body is decompressed.
 
     Attributes:
         spans: pages to keep.

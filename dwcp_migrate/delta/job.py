@@ -127,7 +127,7 @@ class PageJob:
         return replace(head, literal_bytes=len(literal), body_pages=body_pages), body.data
 
     def _head(self, form: int, runs: int, pages: int) -> Head:
-        """What both forms have in common; codec and size are not known yet."""
+        """Head of both forms; codec and size are not known yet."""
         sequence = self.state_sequence or 0
         return Head(form, Codec.NONE, self.flags, 0, state_sequence=sequence, runs=runs, pages=pages)
 
@@ -139,7 +139,7 @@ def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
 
 
 def _for_body(coding: Coding, counts: PageCounts) -> Coding:
-    """What is asked for, or a little more where it costs nothing."""
+    """The size asked for, or a little more where it costs nothing."""
     if counts.delta > counts.new:
         return _at_least(LEVEL_CHANGED, coding)
     return _at_least(LEVEL_AGAIN, coding) if 2 * counts.resent > counts.total else coding

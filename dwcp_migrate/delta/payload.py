@@ -131,7 +131,7 @@ def unpack(payload: memoryview, raw_bytes: int) -> tuple[Head, memoryview]:
 
 
 def state_sequence(payload: memoryview) -> int | None:
-    """Whose turn a payload would be that cannot be prepared; None: it touches no cache.
+    """Turn of a payload that cannot be prepared; None: it touches no cache.
 
     Raises:
         RemoteProtocolError: not even that can be read.

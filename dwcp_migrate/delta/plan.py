@@ -41,7 +41,7 @@ ALL: Final = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Which pages of an array are to be kept, and in which slots. Slices where they do: they copy in one go."""
+    """Pages of an array that are to be kept, and their slots. Slices where they do: they copy in one go."""
 
     rows: Rows | slice
     slots: Slots | slice
@@ -57,7 +57,7 @@ NONE_KEPT: Final = Kept(ALL, NO_SLOTS)
 
 @dataclass(frozen=True, slots=True)
 class PagePlan:
-    """Where pages come from and go to; positions are in bytes of the raw segment.
+    """Sources and destinations of pages; positions are in bytes of the raw segment.
 
     Attributes:
         new: uint64[n, 512], goes to `new_at`.

@@ -36,7 +36,7 @@ HEADER_STEPS: Final = np.arange(RAW_BYTES_MAX // 8, dtype=np.uint64) * np.uint64
 PAGE_STEPS: Final = {
     unit: np.arange(RAW_BYTES_MAX // unit, dtype=np.int64) * unit for unit in (PAGE_BYTES, PAGE_BYTES + 8)
 }
-"""Where the items of such a run begin, by the size of an item."""
+"""Positions at which the items of such a run begin, by the size of an item."""
 RUNS_WRONG: Final = "runs do not add up to the segment's size"
 LITERALS_WRONG: Final = "literal bytes do not add up"
 
@@ -74,7 +74,7 @@ def place(kind: Bytes, count: Positions, start: Words, raw_bytes: int) -> Runs:
 
 
 def page_positions(runs: Runs) -> Positions:
-    """Where the pages of all runs begin."""
+    """Positions at which the pages of all runs begin."""
     chosen = RUN_HAS_PAGES[runs.kind]
     kind, count = runs.kind[chosen], runs.count[chosen]
     unit = RUN_UNIT_BYTES[kind]

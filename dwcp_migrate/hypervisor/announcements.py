@@ -42,7 +42,7 @@ class Announcement:
 
 
 class Announcements:
-    """What was announced, by UUID.
+    """Announced migrations, by UUID.
 
     Args:
         lifetime_s: how long an unused announcement stays good.

@@ -60,7 +60,7 @@ class Redirect:
 
 
 class Caught(NamedTuple):
-    """What was caught on its way to one address: first packets; the others follow by connection tracking."""
+    """Connections caught on their way to one address: first packets; the others follow by connection tracking."""
 
     address: str
     packets: int

@@ -47,7 +47,7 @@ def is_foreign(unit: str) -> bool:
 
 
 def mount_point(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
-    """Where groups of version 2 are mounted; None where they are not."""
+    """Mount point of control groups of version 2; None where there is none."""
     with contextlib.suppress(OSError):
         for line in mounts.read_text().splitlines():
             _, where, kind, *_ = line.split(" ")

@@ -268,7 +268,7 @@ def _redirecting(family: int, redirect: Redirect) -> list[bytes]:
 
 
 def original_destination(connection: socket.socket) -> tuple[str, int] | None:
-    """Where a redirected connection wanted to go; None when it was not redirected.
+    """Original destination of a redirected connection; None when it was not redirected.
 
     Source: `SO_ORIGINAL_DST`, linux/netfilter_ipv4.h (also answered by IP6T_SO_ORIGINAL_DST for IPv6).
     """

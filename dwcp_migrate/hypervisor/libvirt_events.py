@@ -54,7 +54,7 @@ STUCK_S: Final = 60.0
 DOMAINS_MAX: Final = 4096
 
 DIRTY_RATE_S: Final = 1
-"""How long QEMU samples pages for a dirty rate; its least."""
+"""Time in which QEMU samples pages for a dirty rate; its least."""
 
 DIRTY_RATE_LOOKS: Final = 4
 """Looks for the result, half a second apart after that: libvirt tells its end by no event."""

@@ -21,7 +21,7 @@ LIFECYCLE: Final[dict[tuple[int, int], DomainEventKind]] = {
     (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED): "postcopy-failed",
     (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED): "left",
 }
-"""What a lifecycle event means to a migration, where that does not depend on the side."""
+"""Meaning of a lifecycle event to a migration, where it does not depend on the side."""
 
 RESUMED: Final = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
 """At the destination the domain arrived, at the source it came back."""

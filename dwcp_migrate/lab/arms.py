@@ -49,7 +49,7 @@ ARMS: Final = (STOCK, MULTIFD_ZSTD, ACCELERATED)
 
 
 class ArmResult(msgspec.Struct, frozen=True):
-    """What one arm took.
+    """Result of one arm.
 
     Attributes:
         arm: its name.

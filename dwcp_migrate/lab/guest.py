@@ -55,7 +55,7 @@ class GuestMix:
 
 @dataclass(frozen=True, slots=True)
 class GuestOptions:
-    """What a guest is made with.
+    """Options of a guest.
 
     Attributes:
         name: the domain's name.

@@ -44,7 +44,7 @@ PROGRAMS: Final = ("ip", "nsenter", "unshare")
 
 @dataclass(frozen=True, slots=True)
 class LabOptions:
-    """What a lab is made with.
+    """Options of a lab.
 
     Attributes:
         name: labs with different names run side by side.
@@ -167,7 +167,7 @@ class Lab:
 
     @property
     def record(self) -> state.LabRecord:
-        """What is known about it on disk."""
+        """Its record on disk."""
         return self._record
 
     def __getitem__(self, name: str) -> Hypervisor:

@@ -45,7 +45,7 @@ Side = Literal["source", "destination"]
 
 @dataclass(frozen=True, slots=True)
 class ShuttleOutcome:
-    """How `virsh migrate` ended: exit status, what it said, seconds."""
+    """End of `virsh migrate`: exit status, output, seconds."""
 
     status: int
     said: str

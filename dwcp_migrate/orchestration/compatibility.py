@@ -12,12 +12,12 @@ from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.orchestration.storage import DiskPlace, StorageMap, local_words
 
 CpuRefusal = Callable[[str, CpuFacts], str]
-"""Why a host does not offer a CPU, in words; empty when it does."""
+"""Reason for which a host does not offer a CPU, in words; empty when it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a guest needs of a host beside room; equal ones are one class."""
+    """A guest's requirements of a host beside room; equal ones are one class."""
 
     cpu: CpuFacts | None
     cpu_of: str
@@ -89,7 +89,7 @@ class Compatibility:
         return f"name {guest.name}"
 
     def ties(self, host: str, guest: DomainFacts) -> str:
-        """What keeps a guest on its host whatever the others are, in words; empty when nothing does."""
+        """Reason that keeps a guest on its host whatever the others are, in words; empty when there is none."""
         if guest.ties:
             return f"it uses {', '.join(guest.ties)}"
         if media := local_words(self.storage, host, guest, copies=self.copies):

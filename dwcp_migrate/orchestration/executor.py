@@ -224,7 +224,7 @@ class PlanRun:
         )
 
     def _obstacle(self, step: Step) -> str:
-        """Why a step cannot begin, in words: its domain is elsewhere by now, or a host does not answer."""
+        """Reason for which a step cannot begin, in words: its domain is elsewhere by now, or a host does not answer."""
         hosts = self._executor.hosts
         try:
             if not hosts.runs(step, step.source):
@@ -248,7 +248,7 @@ class PlanRun:
             raise UnfinishedError(_left_running([one.step for one in self._running.values()]), hint=_LEFT_HINT)
 
     def _error(self, one: WatchedMigration) -> str:
-        """How a migration failed; empty when its domain runs at its destination."""
+        """Error of a migration; empty when its domain runs at its destination."""
         failure, step = one.failure, one.step
         if failure is not None and not isinstance(failure, DwcpError):
             raise failure

@@ -66,7 +66,7 @@ TABLES_SHARE: Final = 1 / 512
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What libvirt cannot know of a host; see `placement.fleet.Host`."""
+    """Facts of a host that libvirt cannot know; see `placement.fleet.Host`."""
 
     rack: str = ""
     datacentre: str = ""
@@ -120,7 +120,7 @@ class FleetFile:
 
 
 class HostAddress(NamedTuple):
-    """How a host's libvirtd and QEMU are reached.
+    """Addresses of a host's libvirtd and QEMU.
 
     Attributes:
         ours: URI of its libvirtd for this host.
@@ -195,7 +195,7 @@ class LibvirtFleet:
         return fleet
 
     def _copied_bytes(self, judged: Compatibility, domains: Mapping[str, list[DomainFacts]]) -> dict[str, int]:
-        """What migrations copy of each guest's disks, by UUID; without a figure where libvirt has none."""
+        """Bytes that migrations copy of each guest's disks, by UUID; without a figure where libvirt has none."""
         found: dict[str, int] = {}
         for host, guests in domains.items():
             for one in guests:
@@ -220,7 +220,7 @@ class LibvirtFleet:
 
 @dataclass(frozen=True, slots=True)
 class FleetFacts:
-    """What the libvirtds of a fleet said.
+    """Answers of the libvirtds of a fleet.
 
     Attributes:
         hosts: those that answered, by name; `domains` of each.
@@ -296,7 +296,7 @@ def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
 
 
 def _capacity(facts: HostFacts, guests: Iterable[DomainFacts]) -> dict[str, float]:
-    """What a host has for guests: huge pages are those that guests have and those that are free."""
+    """Capacity of a host for guests: huge pages are those that guests have and those that are free."""
     taken: Counter[int] = Counter()
     for one in guests:
         if one.huge_page_bytes:
@@ -343,7 +343,7 @@ def _identity(facts: DomainFacts) -> str:
 
 
 def _ambiguous(facts: DomainFacts, places: list[str], bearers: list[str]) -> str:
-    """Why nobody can say which domain is meant, in words; empty where that is clear."""
+    """Reason for which a name fits several domains, in words; empty where it is clear."""
     if len(places) > 1:
         return f"it runs on {' and on '.join(places)} at once: one of them may be left over from a failed migration"
     if len(bearers) > 1:
@@ -386,7 +386,7 @@ def huge_name(size_bytes: int) -> str:
 
 
 def _demand(facts: DomainFacts) -> dict[str, float]:
-    """What a domain is promised; backed by huge pages, its memory is these, and only QEMU's own is normal memory."""
+    """Resources promised to a domain; backed by huge pages, its memory is these; only QEMU's own is normal memory."""
     own_mib = overhead_mib(facts)
     if facts.huge_page_bytes:
         pages = math.ceil(facts.memory_bytes / facts.huge_page_bytes)

@@ -31,7 +31,7 @@ ASKING_S_MAX: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What the local agent can be asked.
+    """Questions to the local agent.
 
     Attributes:
         predict: its prediction for a domain and a peer.

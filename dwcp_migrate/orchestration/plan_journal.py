@@ -45,7 +45,7 @@ class PlanEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
 @dataclass(slots=True)
 class PlanProgress:
-    """What a journal says.
+    """Progress of a plan, as its journal says.
 
     Attributes:
         plan: the newest one.

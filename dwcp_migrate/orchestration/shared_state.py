@@ -43,7 +43,7 @@ class SharedState:
     lease_s: float = LEASE_S
 
     def standing(self) -> PlacementConstraints:
-        """What placement must respect.
+        """The part of the cluster state that placement must respect.
 
         Raises:
             CoordinationError: the fleet cannot be asked.

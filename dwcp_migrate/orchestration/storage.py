@@ -18,7 +18,7 @@ EVERYWHERE: Final = ("/dev/disk/by-id/", "/dev/disk/by-path/ip-", "/dev/rbd/", "
 
 @dataclass(frozen=True, slots=True)
 class DiskPlace:
-    """Where a disk is.
+    """Place of a disk.
 
     Attributes:
         storage: identity of the storage; empty where every host reaches it.
@@ -48,7 +48,7 @@ class StorageMap:
         self._reaching = Counter(way for ways in self._reached.values() for way in ways)
 
     def place(self, host: str, disk: DiskFacts) -> DiskPlace:
-        """Where a disk of a domain on `host` is."""
+        """Place of a disk of a domain on `host`."""
         what = "the medium in" if disk.device in {"cdrom", "floppy"} else "disk"
         words = f"{what} {disk.target} ({disk.source or disk.kind})"
         pools = self._hosts[host].pools

@@ -75,7 +75,7 @@ class Hosts:
 
 
 def guest_of(step: Step) -> GuestId:
-    """How libvirt finds a step's domain."""
+    """Identification of a step's domain for libvirt."""
     return GuestId(step.domain, step.uuid)
 
 
@@ -165,7 +165,7 @@ class WatchedMigration:
 
 
 def _standing(job: JobFacts | None) -> str:
-    """How far a migration had come, in words."""
+    """Progress of a migration, in words."""
     if job is None:
         return ""
     passes = f"pass {job.passes}, " if job.passes else ""

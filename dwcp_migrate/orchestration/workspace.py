@@ -191,7 +191,7 @@ def open_workspace(
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What came of a plan.
+    """Result of a plan.
 
     Attributes:
         left: domains that it did not move.

@@ -32,7 +32,7 @@ from dwcp_migrate.placement.fleet import CELLS_MAX
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Table = Any
-"""What kernels take: see `kernel`."""
+"""Array types that kernels take: see `kernel`."""
 
 NOWHERE: Final = -1
 APART: Final = 0
@@ -49,7 +49,7 @@ OVERLOADED: Final = 1e3
 
 
 class Model(NamedTuple):
-    """What does not change.
+    """The problem: arrays that do not change.
 
     Attributes:
         demand: (V, R) promised amounts.
@@ -105,7 +105,7 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes.
+    """The assignment: arrays that change.
 
     Attributes:
         host: (V,) of each item, NOWHERE for none.

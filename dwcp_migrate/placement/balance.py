@@ -49,7 +49,7 @@ ANY_LEVEL: Final = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who tries chains: several levels at once. What they come to is the same, however many they are.
+    """Threads that try chains, several levels at once. The result does not depend on their number.
 
     Attributes:
         across: `map`, or that of an executor; kernels leave Python's lock alone.
@@ -168,7 +168,7 @@ def _repack(problem: Problem, aim: float) -> bool:
 
 
 def moved(problem: Problem, start: State) -> int:
-    """How many items are elsewhere than they were."""
+    """Number of items that are elsewhere than they were."""
     return int((problem.state.host != start.host).sum())
 
 

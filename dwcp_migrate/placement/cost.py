@@ -26,11 +26,11 @@ DOWNTIME_S: Final = 0.3
 
 
 ForecastBy = Literal["model", "rates", "agent"]
-"""Who forecast a migration: the plain model here, on configured or on measured rates; or an agent's predictor."""
+"""Origin of a forecast: the plain model here, on configured or on measured rates; or an agent's predictor."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What one migration is expected to take.
+    """Forecast of one migration.
 
     Attributes:
         seconds: from begin to end.
@@ -60,7 +60,7 @@ class MoveCost(Protocol):
 
 
 class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a move is worth it, and how many run at once.
+    """Prices of moves, and the number that may run at once.
 
     Attributes:
         gain_min: strict gain of each move beyond its price, in units of the objective.
@@ -87,7 +87,7 @@ class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     migration_s_max: Annotated[float, Meta(gt=0)] = 3600.0
 
     def price(self, forecast: Forecast) -> float:
-        """What a migration costs, in units of the objective."""
+        """Price of a migration, in units of the objective."""
         return self.price_per_s * forecast.seconds + self.price_per_downtime_s * forecast.downtime_s
 
 

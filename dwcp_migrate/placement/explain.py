@@ -23,7 +23,7 @@ FORECASTERS: Final = {
 
 
 def reasons(problem: Problem, item: int) -> dict[str, str]:
-    """Why each host may not have an item; empty for those that may, and for the one that it is on."""
+    """Reasons for which hosts may not have an item; empty for those that may, and for the one that it is on."""
     found = {}
     for h, host in enumerate(problem.hosts):
         here = h == problem.state.host[item]
@@ -129,6 +129,6 @@ def explain_plan(problem: Problem, plan: Plan) -> list[str]:
 
 
 def _forecast_words(step: Step) -> str:
-    """What a step takes, and who says so."""
+    """Forecast of a step, and its origin."""
     figures = f"{step.seconds:.0f} s, downtime {step.downtime_s * 1000:.0f} ms, {format_bytes(step.wire_bytes)}"
     return f"  {step.domain} takes {figures} on the wire, by {FORECASTERS[step.forecast_by]}"

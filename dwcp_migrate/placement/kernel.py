@@ -49,7 +49,7 @@ SOURCES: Final = (
 
 
 def cache_directory(package: Path, home: Path) -> Path | None:
-    """Where compiled kernels are kept: beside the package, or else in the user's cache; None if nowhere.
+    """Directory of compiled kernels: beside the package, or else in the user's cache; None if there is none.
 
     numba tells by one file's time whether what it kept is still good, but a kernel is made of parts from several
     files: so each version of all of them has a directory of its own.

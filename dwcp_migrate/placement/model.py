@@ -220,7 +220,7 @@ def usable(fleet: Fleet, resources: Sequence[str]) -> Floats:
 
 
 def used_amounts(domain: Domain, quantile: float) -> dict[str, float]:
-    """What a domain uses: measured, else the quantile of its series, else what it is promised."""
+    """Resources that a domain uses: measured, else the quantile of its series, else what it is promised."""
     series = {name: float(np.quantile(values, quantile)) for name, values in domain.series.items()}
     return {**domain.demand, **series, **domain.load}
 
@@ -287,14 +287,14 @@ def may_run(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()
 
 
 def refusal(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()) -> str:
-    """Why a host may not have a domain, whatever else is on it; empty when it may."""
+    """Reason for which a host may not have a domain, whatever else is on it; empty when it may."""
     return (
         _closed_words(domain, host) or _lacking_words(fleet, domain, host) or _bound_words(fleet, domain, host, bound)
     )
 
 
 def _closed_words(domain: Domain, host: Host) -> str:
-    """Why a host takes nobody, in words."""
+    """Reason for which a host takes no domain, in words."""
     if host.state != "up":
         said = f": {host.note}" if host.note else ""
         return f"it is {'in maintenance' if host.state == 'maintenance' else 'down'}{said}"
@@ -302,7 +302,7 @@ def _closed_words(domain: Domain, host: Host) -> str:
 
 
 def _lacking_words(fleet: Fleet, domain: Domain, host: Host) -> str:
-    """What a host is not or does not have that a domain needs, in words."""
+    """Requirements of a domain that a host does not meet, in words."""
     for name in domain.bars:
         if why := fleet.bars.get(name, {}).get(host.name):
             return why
@@ -316,7 +316,7 @@ def _lacking_words(fleet: Fleet, domain: Domain, host: Host) -> str:
 
 
 def _bound_words(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule]) -> str:
-    """Which bound or rule keeps a domain from where a host stands, in words."""
+    """The bound or rule that keeps a domain from a host's place, in words."""
     if domain.latency_ms_max and domain.origin:
         away = latency(fleet, domain.origin, host.datacentre)
         if away > domain.latency_ms_max:
@@ -376,7 +376,7 @@ def _site_cost(fleet: Fleet, domain: Domain, host: Host, soft: Iterable[Rule]) -
 def _homes(
     fleet: Fleet, items: list[list[int]], ghosts: list[int], policy: PlacementPolicy, cost: MoveCost
 ) -> tuple[Integers, Floats, Integers]:
-    """Where items are, what it costs to move them, and whether they may be moved."""
+    """Present hosts of items, prices of moving them, and whether they may be moved."""
     index = {host.name: h for h, host in enumerate(fleet.hosts)}
     down = {host.name for host in fleet.hosts if host.state == "down"}
     home = np.full(len(items), NOWHERE, np.int64)

@@ -23,7 +23,7 @@ Purpose = Literal["rebalance", "drain", "migrate"]
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the plan is for; a fleet that changed gets a new plan with the same goal.
+    """Goal of a plan; a fleet that changed gets a new plan with the same goal.
 
     Attributes:
         purpose: `drain` empties `host`, `migrate` moves `domain` (to `host`, if it is named), `rebalance` evens out.
@@ -73,7 +73,7 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a fleet stands.
+    """Figures of a fleet.
 
     Attributes:
         fullest: level of the fullest host: its largest utilisation of a balanced resource.
@@ -88,7 +88,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far from the best an exact plan is at most.
+    """Bound on an exact plan's distance from the best.
 
     Attributes:
         fullest: level of the fullest host in the best assignment that was found; the plan comes within half of

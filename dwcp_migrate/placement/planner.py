@@ -175,7 +175,7 @@ def _words(problem: Problem, item: int) -> str:
 
 
 def _stays(problem: Problem, item: int) -> str:
-    """Why an item may not move at all: the reason of the first of its domains that has one."""
+    """Reason for which an item may not move at all: that of the first of its domains that has one."""
     domains = [problem.fleet.domains[number] for number in problem.items[item]]
     for domain in domains:
         if domain.arriving:

@@ -20,7 +20,7 @@ from dwcp_migrate.placement.plan import Step, Unfinished
 
 @dataclass(slots=True)
 class Residue:
-    """What a migrating item still holds on its source."""
+    """Resources that a migrating item still holds on its source."""
 
     item: int
     host: int

@@ -72,7 +72,7 @@ _Domains = Annotated[tuple[DomainName, ...], Meta(max_length=DOMAINS_MAX)]
 
 
 class Permit(msgspec.Struct, frozen=True, kw_only=True):
-    """What both ends agree on before bytes flow.
+    """Agreement of both ends before bytes flow.
 
     Attributes:
         token: of the fleet's ticket; 0 is none: the two ends agree by themselves, point to point.
@@ -211,7 +211,7 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of these, that leave here, were announced at your end?"""
+    """Request: which of these domains, which leave the source, were announced at the destination."""
 
     domains: _Domains = ()
 
@@ -235,7 +235,7 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follow(msgspec.Struct, frozen=True, kw_only=True):
-    """Who follows the members of this epoch of the PBFT group, with their signatures, from this byte on?"""
+    """Request: the signed link to the members after this epoch of the PBFT group, from this byte on."""
 
     cluster: Annotated[bytes, Meta(min_length=16, max_length=16)]
     epoch: Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -271,7 +271,7 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Request = Open | Close | Ping | Expect | Ask | Follow | Weigh
-"""What may be asked."""
+"""All requests."""
 
 Message = Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor | Weighed
 

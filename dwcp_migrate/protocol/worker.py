@@ -31,10 +31,10 @@ WORKER_VERSION: Final = 1
 """Of these messages."""
 
 RENDEZVOUS_SOCKET: Final = "sessions.sock"
-"""Where data processes find the next agent, in the runtime directory."""
+"""Socket at which data processes find the next agent, in the runtime directory."""
 
 SESSIONS_DIRECTORY: Final = "sessions"
-"""What is kept of running migrations for the next agent, in the runtime directory."""
+"""Directory of the running migrations for the next agent, in the runtime directory."""
 
 FAREWELL_SUFFIX: Final = ".ended"
 LOCK_SUFFIX: Final = ".lock"
@@ -46,7 +46,7 @@ SESSION_ID_BYTES: Final = 16
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What both sides of a session need from the configuration, already agreed between the agents.
+    """Options of a session from the configuration, as agreed between the agents.
 
     Attributes:
         granted_bytes: of the host's memory budget, see `protocol.session_memory`.
@@ -252,7 +252,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Where it stands."""
+    """Progress of a session."""
 
     counters: MigrationCounters
 
@@ -300,7 +300,7 @@ class Reunited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Farewell(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session that ended while there was no agent leaves in a file.
+    """File that a session leaves which ended while there was no agent.
 
     Attributes:
         events: all that are still known, oldest first.

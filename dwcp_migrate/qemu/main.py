@@ -58,7 +58,7 @@ PAGE_BITS: Final = 12
 
 
 class ParserState(Enum):
-    """What is expected next."""
+    """The part of the stream that is expected next."""
 
     FILE_HEADER = auto()
     ITEM = auto()
@@ -119,7 +119,7 @@ class MainChannel:
         return self._steps[self._state](window, position)
 
     def take_events(self) -> list[Event]:
-        """What was noticed since the last call."""
+        """Take the events since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -283,7 +283,7 @@ class MainChannel:
         return self._item(window, position)
 
     def _signature(self) -> tuple[re.Pattern[bytes], int]:
-        """What RAM's next section begins with, and how long that is."""
+        """First bytes of RAM's next section, and their number."""
         if self._ram_id is None:
             return RAM_START, RAM_START_BYTES
         return re.compile(b"\x7e.{4}[\x02\x03]" + re.escape(self._ram_id.to_bytes(4, "big")), re.DOTALL), 10

@@ -60,7 +60,7 @@ class MultifdChannel:
         self._events: list[Event] = []
 
     def take_events(self) -> list[Event]:
-        """What was noticed since the last call."""
+        """Take the events since the last call."""
         events, self._events = self._events, []
         return events
 

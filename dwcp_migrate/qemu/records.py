@@ -164,7 +164,7 @@ class RamRecords:
 
 
 def _run_length(window: ParseWindow, position: int, stride: int, flags: int) -> int:
-    """How many complete records from `position` on have exactly `flags`."""
+    """Number of complete records from `position` on that have exactly `flags`."""
     available = (window.end - position) // stride
     if window.single:
         return min(available, 1)

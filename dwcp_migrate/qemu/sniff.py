@@ -21,7 +21,7 @@ TLS_HANDSHAKE: Final = 0x16
 
 
 class StreamKind(StrEnum):
-    """What a connection carries."""
+    """Kind of a connection."""
 
     UNKNOWN = "unknown"
     MAIN = "main"

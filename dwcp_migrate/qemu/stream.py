@@ -32,7 +32,7 @@ SEGMENT_BYTES_MIN: Final = 64 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What came of a call of `feed`.
+    """Result of a call of `feed`.
 
     Attributes:
         cuts: contiguous from 0 to `consumed`.
@@ -87,7 +87,7 @@ class StreamParser:
         return isinstance(self._machine, MainChannel) and self._machine.background
 
     def take_events(self) -> list[Event]:
-        """What was noticed since the last call."""
+        """Take the events since the last call."""
         events, self.events = self.events, []
         return events
 

@@ -75,4 +75,4 @@ class Machine(Protocol):
         """
 
     def take_events(self) -> list[Event]:
-        """What was noticed since the last call."""
+        """Take the events since the last call."""

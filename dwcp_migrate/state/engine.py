@@ -36,7 +36,7 @@ class EngineMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an engine stands.
+    """Status of an engine.
 
     Attributes:
         state: of this host in it; `stopped` with the reason in `error`.

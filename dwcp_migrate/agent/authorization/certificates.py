@@ -57,13 +57,13 @@ BUSY_S: Final = 0.25
 """Until a domain is proposed again whose last destination has not said yet how that ended."""
 
 SETTLED_S: Final = 10.0
-"""How long libvirt must say the same of a domain before a migration that a crash left open is settled by it."""
+"""Time for which libvirt must say the same of a domain before a migration that a crash left open is settled by it."""
 
 log = get_logger(component="certifying")
 
 
 class _Held(msgspec.Struct):
-    """What must survive a restart: used tickets with their expiry; by domain those let in whose end is not owed yet."""
+    """State that survives a restart: used tickets with their expiry, and admitted ones by domain until they end."""
 
     used: dict[int, int]
     admitted: dict[str, int]

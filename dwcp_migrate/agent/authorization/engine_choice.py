@@ -18,7 +18,7 @@ EVENTS_MAX: Final = 256
 
 
 class EngineName(StrEnum):
-    """Who decides."""
+    """The two engines that can authorise a migration."""
 
     RAFT = "raft"
     PBFT = "pbft"
@@ -27,7 +27,7 @@ class EngineName(StrEnum):
 
 
 class EnginePolicy(NamedTuple):
-    """What the operator wants.
+    """The operator's choice of an engine.
 
     Attributes:
         mode: `auto` looks at the trust domains; `pbft` demands it for every decision; `off` coordinates nothing.
@@ -39,7 +39,7 @@ class EnginePolicy(NamedTuple):
 
 
 class EngineChoice(NamedTuple):
-    """Who decides this one, and why.
+    """The engine for one migration, and the reason for it.
 
     Attributes:
         fallback: not what it would be if everything worked.
@@ -97,7 +97,7 @@ class EngineSwitch(NamedTuple):
 
 
 class EngineHealth:
-    """Which engines answer, as the decisions themselves show.
+    """Health of the engines, as the decisions themselves show it.
 
     Args:
         configured: engines that exist here.

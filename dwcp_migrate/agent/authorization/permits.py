@@ -42,7 +42,7 @@ log = get_logger(component="permits")
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What the source brings along.
+    """The source's authorisation of a migration.
 
     Attributes:
         permit: for the destination; None when the domain is not known.
@@ -54,7 +54,7 @@ class Authorization:
 
 
 class Judgement(NamedTuple):
-    """What the destination makes of it.
+    """The destination's decision on an authorisation.
 
     Attributes:
         code: of a refusal; empty lets it in.
@@ -196,7 +196,7 @@ class MigrationAuthorizer:
         return Authorization(permit, f"point-to-point: {why}")
 
     async def _which(self, peer: PeerConfig, address: str, leaving: Collection[DomainName]) -> DomainName | None:
-        """Which domain it is: one that leaves here and was announced there, and that no other migration carries yet.
+        """Find the domain: one that leaves here and was announced there, and that no other migration carries yet.
 
         Without a fleet only where that is certain: of several that begin at once libvirt lists some later than their
         connections come, and an agreement that names the wrong one shuts the destination's door to the right one.
@@ -287,7 +287,7 @@ class MigrationAuthorizer:
         return same_name(permit.source, peer.name) and same_name(permit.destination, self._runtime.name)
 
     def _remarks(self, peer: PeerConfig, permit: Permit) -> list[str]:
-        """What differs between the two hosts' configurations; it costs no migration.
+        """Differences between the two hosts' configurations; they stop no migration.
 
         A permit was written for this very request, whose peer its certificate proves: how old it is says how far the
         clocks are apart, and the names in it say what the source calls both hosts.

@@ -30,7 +30,7 @@ _waiting = msgspec.msgpack.Decoder(Annotated[list[Operation], Meta(max_length=OW
 
 
 class RetryQueue:
-    """What is owed to the group.
+    """Notifications that the group has not confirmed yet.
 
     Args:
         ask: has an operation decided; raises NoQuorumError when the group does not in time.

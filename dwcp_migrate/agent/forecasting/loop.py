@@ -69,7 +69,7 @@ class _Before:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What one migration showed of its link since the last look.
+    """One migration's use of its link since the last sample.
 
     Attributes:
         bytes_per_s: on the wire.
@@ -191,7 +191,7 @@ class ForecastLoop:
                 self.forecasts.sample(Key("link", "rate", peer), value, now)
 
     def _show(self, record: Migration, now: float) -> _Shown | None:
-        """What a migration showed of its link since the last look; None where that was no plain sending."""
+        """A migration's use of its link since the last sample; None where it did not send plainly."""
         counters, before = record.counters, self._before.get(record.id)
         if before is not None and _says_nothing_new(counters, before.counters):
             return None  # the data process reports every `PROGRESS_S`: wait for the next one
@@ -228,7 +228,7 @@ class ForecastLoop:
         ledger.change(record.id, lambda found: self.predictions.estimate(found, limit))
 
     def subject(self, record: Migration) -> Subject:
-        """What is to be predicted of a migration that begins."""
+        """The subject of the prediction for a migration that begins."""
         due_at = self.sharing.wished(record.domain).due_at
         return Subject(
             uuid=record.uuid,
@@ -351,5 +351,5 @@ def _says_nothing_new(counters: MigrationCounters, before: MigrationCounters) ->
 
 
 def _standing(record: Migration) -> tuple[str, str, bool]:
-    """What decides whether it takes part in the sharing of its link."""
+    """The properties that decide whether a migration takes part in the sharing of its link."""
     return record.state, record.uuid, record.is_delivered

@@ -30,7 +30,7 @@ UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
 """8 Mbit/s to 1 Gbit/s: a link over which nothing was ever carried."""
 
 TRANSFER_STEPS: Final = 60.0
-"""How far the forecast of a link is asked for before the length of the transfer is known."""
+"""Horizon of a link's forecast before the length of the transfer is known."""
 
 LOSSES_OF: Final = 5
 """Migrations to a peer whose link losses count as `lately`."""
@@ -43,7 +43,7 @@ Quantity = Literal["dirty", "rewritten", "working_set", "first_share", "later_sh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is to be predicted.
+    """The subject of a prediction.
 
     Attributes:
         uuid: of the domain.
@@ -129,7 +129,7 @@ class Predictions:
         return Told(expected=expected, advice=advice, guest=guest, path=path, link_known=link is not None)
 
     def _link(self, peer: str, guest: GuestFacts, rtt_s: float) -> Range | None:
-        """What the link carries over as long as the guest takes; None where nothing ever crossed it."""
+        """Forecast of the link over the guest's transfer time; None where nothing ever crossed it."""
         link = self._forecasts.carries(peer, TRANSFER_STEPS, silent=True)
         if link is None:
             return None
@@ -160,7 +160,7 @@ class Predictions:
         return with_eta(record, eta.median, eta.low, eta.high)
 
     def _share_of_link(self, record: Migration) -> Range | None:
-        """What a migration that runs will get of its link; None while nothing is known."""
+        """The share of its link that a running migration will get; None while nothing is known."""
         if record.granted_bytes_per_s > 0:
             return Range.around(record.granted_bytes_per_s, 1.2)
         # The last estimate says for how long; a prediction only to find that would double the tick's work.
@@ -221,7 +221,7 @@ class Predictions:
                 self._forecasts.note(Key("domain", quantity, record.uuid), value, record.ended_at)
 
     def _hindsight(self, record: Migration, shown: Lesson, carried: list[float]) -> Prediction | None:
-        """What would have been said, had the guest and the link been known as they turned out.
+        """The prediction for the guest and the link as they turned out to be.
 
         How far off that is, is the model's own error: one that the next migration meets again, however wrong the link
         was forecast this time.
@@ -288,7 +288,7 @@ class Predictions:
         return describe(memory_bytes, self._known(uuid))
 
     def link_median(self, peer: str) -> float:
-        """What the link carries in the next step; 0 while unknown."""
+        """Median forecast of the link for the next step; 0 while unknown."""
         forecast = self._forecasts.quantiles(Key("link", "rate", peer))
         return float(forecast[0, MEDIAN]) if forecast is not None else 0.0
 

@@ -49,7 +49,7 @@ UNKNOWN_LATER_SHARE: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class SharePreference:
-    """What the operator wants for a domain.
+    """The operator's preference for a domain.
 
     Attributes:
         weight: its share of what is left, relative to the others.
@@ -99,7 +99,7 @@ class RateController:
             del self._wishes[next(iter(self._wishes))]
 
     def wished(self, domain: str) -> SharePreference:
-        """What is wanted for a domain."""
+        """The preference that was set for a domain."""
         return self._wishes.get(domain, SharePreference())
 
     def holds(self, identity: str) -> bool:
@@ -107,7 +107,7 @@ class RateController:
         return self.rate(identity) > 0
 
     def rate(self, identity: str) -> float:
-        """What a migration is held to, bytes a second; 0 where it is not."""
+        """The rate limit of a migration, bytes a second; 0 for none."""
         return self._rates.get(identity, 0.0)
 
     def _running(self) -> list[Migration]:
@@ -188,7 +188,7 @@ class RateController:
             self._hold(record, rate, granted, change_min=0.0 if ceiling else CHANGE_MIN)
 
     def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
-        """Which domains are not held: the one with most, or for a moment all, so that the link can be measured."""
+        """Domains without a rate limit: the one with most, or for a moment all, so that the link can be measured."""
         if not has_headroom:
             return {max(grants.values(), key=_size).identity}
         since = now - self._probed_at.setdefault(peer, now)
@@ -197,7 +197,7 @@ class RateController:
         return set(grants) if since >= PROBE_EVERY_S else set()
 
     def _demand(self, name: str, sessions: list[Migration], now: float, *, is_first: bool) -> Demand:
-        """What a domain wants: its memory's migration says it, before that its disks'."""
+        """A domain's demand: that of its memory's migration, before that its disks'."""
         record = min(sessions, key=lambda one: one.kind == "disk")
         wish = self.wished(record.domain)
         later_share = self._share_of(record, "later_share", UNKNOWN_LATER_SHARE)

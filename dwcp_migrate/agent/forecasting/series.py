@@ -61,7 +61,7 @@ class Forecasts:
 
     @property
     def error(self) -> str:
-        """Why the series cannot be written; empty when they can."""
+        """Reason for which the series cannot be written; empty when they can."""
         return self._store.error
 
     def reload(self) -> None:
@@ -145,7 +145,7 @@ class Forecasts:
         return found
 
     def carries(self, peer: str, steps: float, *, silent: bool = False, alive: bool = False) -> Range | None:
-        """What the link to a peer carries over so many steps: its forecast, and at least what was seen since.
+        """Forecast of the link to a peer over so many steps; at least what was seen since.
 
         Args:
             peer: its name.

@@ -76,7 +76,7 @@ class PredictionHandlers:
         )
 
     async def measured(self) -> Measured:
-        """What is known of the domains that run here and of the links, without measuring anything."""
+        """Measurements of the domains that run here and of the links that exist already; takes none."""
         guests = []
         for found in await self._runtime.domains.listed():
             rates = self._planner.forecasts.known(Key("domain", "dirty", found.uuid), RATES_KEPT)

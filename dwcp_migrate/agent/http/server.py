@@ -45,7 +45,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Served(Protocol):
-    """What the API serves; `daemon.Agent` is it."""
+    """The operations behind the API; `daemon.Agent` has them."""
 
     ledger: MigrationRegistry
     cluster_api: ClusterHandlers
@@ -81,7 +81,7 @@ class Served(Protocol):
         """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""
 
     def share(self, domain: str, weight: float, deadline_s: float) -> Done:
-        """How the domain's migration shares its link."""
+        """The domain's preference in the sharing of its link."""
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -50,7 +50,7 @@ CERTIFICATES_KEPT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """Where the views read what other rooms of the agent know.
+    """The objects of the agent that the status is read from.
 
     Attributes:
         listening: which listeners are up, by their use.
@@ -205,7 +205,7 @@ class StatusViews:
         return pong, steady_clock() - before
 
     def _retry_in_s(self, peer: PeerConfig, addresses: list[str]) -> float:
-        """How long none of a peer's addresses is probed."""
+        """Seconds until one of a peer's addresses is probed again."""
         now = steady_clock()
         silences = [self._runtime.silent.get(peer.name, address, now) for address in addresses]
         return min((silence.until - now if silence else 0.0 for silence in silences), default=0.0)
@@ -275,7 +275,7 @@ class StatusViews:
 
 
 def _not_here(address: str) -> str:
-    """Why nobody can reach a listener that has this address; empty when they can."""
+    """Reason for which a listener of this address cannot be reached; empty when it can."""
     if address in {ANY_IPV4, ANY_IPV6} or is_own_address(address):
         return ""
     return f"no interface of this host has {address} yet"

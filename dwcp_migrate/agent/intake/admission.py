@@ -37,7 +37,7 @@ class AdmissionLimits:
 
 
 class SourceRegistry:
-    """Which sources are peers.
+    """The sources that are peers.
 
     Args:
         is_configured: says whether an address is one of a configured peer.
@@ -94,12 +94,12 @@ class Admission:
 
     @property
     def count(self) -> int:
-        """How many wait."""
+        """Number of connections that wait."""
         return self._total
 
 
 def _group(source: str) -> str:
-    """What counts as one source."""
+    """The unit that counts as one source."""
     try:
         parsed = ip_address(source.partition("%")[0])
     except ValueError:

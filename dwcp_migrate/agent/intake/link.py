@@ -190,7 +190,7 @@ async def _answer(sock: socket.socket, data: bytes) -> None:
 
 
 def _source(sock: socket.socket) -> str:
-    """Where a connection comes from; empty if it ended already."""
+    """Source address of a connection; empty if it ended already."""
     with contextlib.suppress(OSError):
         where = sock.getpeername()
         return canonical(str(where[0])) if isinstance(where, tuple) else ""

@@ -61,7 +61,7 @@ FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""
 
 SOURCE_WORD_S_MAX: Final = 15.0
-"""How long the record waits for the source's word on the result, where libvirt here says nothing."""
+"""Time that the record waits for the source's report of the result, where libvirt here reports none."""
 
 REMARK_CHARACTERS_MAX: Final = 256
 """As `Opened` allows."""
@@ -95,7 +95,7 @@ class OutgoingSide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AboutHost:
-    """What peers ask of this host besides its migrations.
+    """Answers to peers' requests that are about this host and none of its migrations.
 
     Attributes:
         software: this software's version.
@@ -455,7 +455,7 @@ class Incoming:
         return closed.result
 
     async def _source_word(self, session_id: bytes, session: _Session) -> Result:
-        """What the source says, if libvirt said it there."""
+        """The result as the source reports it, if libvirt told it there."""
         if session.word is None:
             try:
                 await asyncio.wait_for(self._words[session_id].wait(), SOURCE_WORD_S_MAX)

@@ -55,7 +55,7 @@ LINK_S_MAX: Final = 8.0
 """From the peer's yes to the first channel: TCP and TLS, on a busy host, of a data process that takes its time."""
 
 FOREIGN: Final = "foreign"
-"""Why a connection passes through that is none of a migration."""
+"""Reason of a connection that is none of a migration and passes through."""
 
 SOURCE_S_MAX: Final = 10.0
 """For a data process to be ready to accelerate."""
@@ -66,7 +66,7 @@ RELAY_S_MAX: Final = 3.0
 log = get_logger(component="agent")
 
 Connection = tuple[socket.socket, socket.socket | None]
-"""What was accepted, and the onward socket where there is one already."""
+"""The accepted socket, and the onward one where there is one already."""
 
 
 def _reset_both(connection: Connection) -> None:

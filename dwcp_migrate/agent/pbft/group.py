@@ -279,7 +279,7 @@ class PbftGroup:
 
     @property
     def error(self) -> str:
-        """Why this host has no part; empty if it has."""
+        """Reason for which this host takes no part; empty if it does."""
         return self._error or (self._part.error if self._memberships else "")
 
     def seats(self) -> list[GroupMember]:

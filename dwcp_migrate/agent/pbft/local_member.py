@@ -71,7 +71,7 @@ class LocalMember:
 
     @property
     def error(self) -> str:
-        """Why this host has no part, or its replica does not go on; empty if nothing is wrong."""
+        """Reason for which this host takes no part or its replica stopped; empty if nothing is wrong."""
         return self._error or self._failure
 
     async def settle(self, identity: SigningIdentity) -> None:

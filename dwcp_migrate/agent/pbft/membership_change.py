@@ -31,7 +31,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be different.
+    """A change of the membership.
 
     Attributes:
         add: get a vote; one that has it already gets another key.

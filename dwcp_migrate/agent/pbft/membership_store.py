@@ -40,7 +40,7 @@ def _member(configured: PbftMemberConfig) -> Member:
 
 
 class MembershipStore:
-    """What is believed.
+    """The memberships that this host has verified, on disk.
 
     Args:
         configured: the group.

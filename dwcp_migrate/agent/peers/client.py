@@ -45,7 +45,7 @@ from dwcp_migrate.transport.tls import as_typed
 from dwcp_migrate.units import KIB
 
 KEPT_S: Final = 300.0
-"""How long an idle connection is kept: the next migration to the same peer saves three round trips."""
+"""Time for which an idle connection is kept: the next migration to the same peer saves three round trips."""
 
 KEPT_EACH_MAX: Final = 4
 """Idle connections kept to one address; migrations that begin in the same instant each use one."""

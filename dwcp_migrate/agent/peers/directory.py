@@ -18,7 +18,7 @@ from dwcp_migrate.net import family_of
 
 @dataclass(frozen=True, slots=True)
 class PeerSilence:
-    """Why a peer is not probed at an address, and until when."""
+    """Reason for which a peer is not probed at an address, and the end of that."""
 
     code: str
     message: str
@@ -142,7 +142,7 @@ class SilentPeers:
         self._silent.pop((name, address), None)
 
     def get(self, name: str, address: str, now: float) -> PeerSilence | None:
-        """Why it is not probed there now; None when it may be."""
+        """Reason for which it is not probed there now; None when it may be."""
         found = self._silent.get((name, address))
         if found is not None and found.until <= now:
             del self._silent[name, address]

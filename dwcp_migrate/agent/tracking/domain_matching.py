@@ -18,7 +18,7 @@ from typing import Final
 from dwcp_migrate.units import MIB
 
 EXTRA_MEMORY_BYTES_MAX: Final = 1024 * MIB
-"""What a stream's total exceeds the domain's memory by: video memory (up to 512 MiB), firmware, option ROMs."""
+"""Excess of a stream's total over the domain's memory: video memory (up to 512 MiB), firmware, option ROMs."""
 
 
 @dataclass(frozen=True, slots=True)

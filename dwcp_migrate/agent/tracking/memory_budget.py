@@ -53,7 +53,7 @@ def available_bytes(path: Path = Path("/proc/meminfo")) -> int:
 
 
 def budget_bytes(available: int, granted: int, bytes_max: int) -> int:
-    """What all sessions together may occupy now.
+    """Memory that all sessions together may occupy now.
 
     Args:
         available: memory that the host has to spare, in bytes.
@@ -65,7 +65,7 @@ def budget_bytes(available: int, granted: int, bytes_max: int) -> int:
 
 
 def grant_bytes(budget: int, granted: int, running: int, sessions_max: int, need: int, least: int) -> int:
-    """What one more session gets; 0 where there is no memory for it.
+    """Grant for one more session; 0 where there is no memory for it.
 
     Args:
         budget: of all.
@@ -85,7 +85,7 @@ def grant_bytes(budget: int, granted: int, running: int, sessions_max: int, need
 
 
 class MemoryBudget:
-    """Who was granted what.
+    """The grants of memory to sessions.
 
     Args:
         bytes_max: `policy.memory_bytes_max` in force; 0 is none.
@@ -197,7 +197,7 @@ class MemoryBudget:
         )
 
     def refusal(self, least: int = FLOOR_BYTES) -> str:
-        """Why there was no memory, for people."""
+        """Reason for which there was no memory, for people."""
         budget = self.budget_bytes
         return (
             f"a session takes at least {format_bytes(least)}; of {format_bytes(budget)} that migrations may take now,"

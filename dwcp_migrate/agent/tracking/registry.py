@@ -83,7 +83,7 @@ class MigrationRegistry:
 
     @property
     def history_error(self) -> str:
-        """Why the history cannot be written; empty when it can."""
+        """Reason for which the history cannot be written; empty when it can."""
         return self._history.error
 
     def find(self, prefix: str) -> Migration:
@@ -157,7 +157,7 @@ class MigrationRegistry:
         return found
 
     def facts(self, identity: str) -> SessionFacts:
-        """What is known of a running migration beside its record."""
+        """Facts of a running migration beside its record."""
         return self._facts.get(identity, SessionFacts())
 
     def learn(self, identity: str, facts: SessionFacts) -> None:
@@ -257,7 +257,7 @@ class MigrationRegistry:
 
 
 def _essence(record: Migration) -> tuple[object, ...]:
-    """What of a running record the next agent must know; rates and counters come anew."""
+    """The part of a running record that the next agent needs; rates and counters come anew."""
     last = record.events[-1] if record.events else None
     return record.state, record.uuid, record.reason, record.passthrough_reason, record.expected, last
 

@@ -24,7 +24,7 @@ log = get_logger(component="sessions")
 
 
 class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent knows of a migration beside its record.
+    """An agent's facts of a migration beside its record.
 
     Attributes:
         candidates: domains that it may be of.
@@ -113,7 +113,7 @@ class RunningStore:
         return False
 
     def farewell(self, identity: str) -> Farewell | None:
-        """What the data process left when its session ended without an agent."""
+        """The farewell that the data process left when its session ended without an agent."""
         try:
             return decode_farewell(self._path(identity, FAREWELL_SUFFIX).read_bytes())
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):

@@ -38,7 +38,7 @@ log = get_logger(component="agent")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a migration that was not caught went.
+    """The way of a migration that was not caught.
 
     Attributes:
         cause: one of `schema.NOT_CAUGHT_CAUSES`.

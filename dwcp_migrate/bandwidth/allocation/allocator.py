@@ -38,7 +38,7 @@ DEMANDS_MAX: Final = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What one migration wants of a link, in bytes on the wire.
+    """One migration's demand on a link, in bytes on the wire.
 
     Attributes:
         identity: of the migration.
@@ -65,7 +65,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkCapacity:
-    """What a link has.
+    """Capacity of a link.
 
     Attributes:
         forecast_bytes_per_s: low quantile of what migrations can carry over it in seconds in which it is not dead.
@@ -83,12 +83,12 @@ class LinkCapacity:
 
     @property
     def available_bytes_per_s(self) -> float:
-        """What migrations may have together."""
+        """Rate that all migrations may use together."""
         return self._less_others(self.forecast_bytes_per_s)
 
     @property
     def expected_bytes_per_s(self) -> float:
-        """What they will have had in the end, as likely more as less."""
+        """Rate that they will have had in the end, as likely more as less."""
         return self._less_others(self.median_bytes_per_s or self.forecast_bytes_per_s)
 
     def _less_others(self, forecast: float) -> float:
@@ -98,7 +98,7 @@ class LinkCapacity:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one migration gets, and the strongest reason for it.
+    """One migration's share of a link, and the strongest reason for it.
 
     Attributes:
         reason: `switchover`, `deadline`, `convergence`, `share`, or `queued` when the sequence has others first.

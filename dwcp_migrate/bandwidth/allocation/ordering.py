@@ -41,7 +41,7 @@ class OrderedJob:
     working_set_bytes: float = math.inf
 
     def duration_s(self, rate_bytes_per_s: float) -> float:
-        """How long it takes alone: pass after pass, each what the guest wrote during the one before."""
+        """Time that it takes alone: pass after pass, each what the guest wrote during the one before."""
         if rate_bytes_per_s <= 0:
             return math.inf
         dirty = min(self.dirty_bytes_per_s, UTILIZATION_MAX * rate_bytes_per_s)
@@ -82,7 +82,7 @@ def order(jobs: Sequence[OrderedJob], rate_bytes_per_s: float) -> list[str]:
 
 
 def late(jobs: Sequence[OrderedJob], ordered: Sequence[str], rate_bytes_per_s: float) -> set[str]:
-    """Which of the jobs end after their deadline if they run in this order."""
+    """Jobs that end after their deadline if they run in this order."""
     by_identity = {job.identity: job for job in jobs}
     end, found = 0.0, set()
     for identity in ordered:

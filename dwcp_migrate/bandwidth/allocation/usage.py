@@ -21,7 +21,7 @@ LOOKS: Final = 3
 """One a second; so many without a busy one among them show what can be used."""
 
 ROOM: Final = 1.25
-"""What is granted beyond what was used: an encoder that gets faster shows it, a quarter more each second."""
+"""Grant in relation to the rate that was used: an encoder that gets faster shows it, a quarter more each second."""
 
 
 class Usage:
@@ -44,7 +44,7 @@ class Usage:
         self._looks.setdefault(identity, deque(maxlen=LOOKS)).append((bytes_per_s, busy))
 
     def most(self, identity: str) -> float:
-        """What it can use, bytes/s; infinite where the link is its bound or too little was seen."""
+        """The rate that it can use, bytes/s; infinite where the link is its bound or too little was seen."""
         looks = self._looks.get(identity, ())
         if len(looks) < LOOKS or any(busy >= BUSY_MIN for _, busy in looks):
             return float("inf")

@@ -20,7 +20,7 @@ SCALE_RATE: Final = 0.05
 """Weight of the newest outcome in the usual error."""
 
 SPREAD: Final = 0.15
-"""Where bands begin when nobody trained them: 15 % either way."""
+"""Width of bands that were not trained: 15 % either way."""
 
 
 class Bands:

@@ -44,7 +44,7 @@ class ForecastScore:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was said and what came, for the outcomes that count.
+    """Forecasts and their outcomes, for the outcomes that count.
 
     Attributes:
         names: of the forecasters, the mix last.

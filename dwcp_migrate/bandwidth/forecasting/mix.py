@@ -16,7 +16,7 @@ import numpy as np
 from dwcp_migrate.bandwidth.targets import LAGS, Floats, Indices
 
 FORGET: Final = 0.99
-"""What is left of a loss one outcome later: about the last 100 count."""
+"""Decay of a loss with each outcome: about the last 100 count."""
 
 SHARPNESS: Final = 40.0
 """An expert 5 % worse than the best keeps e^-2 of its weight."""

@@ -32,7 +32,7 @@ _COLUMNS: Final = np.arange(len(TARGETS))
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """Who takes part.
+    """The forecasters that take part.
 
     Attributes:
         points: they say numbers.
@@ -50,7 +50,7 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What training knows of the experts before the first sample.
+    """Weights of the experts before the first sample, from training.
 
     Attributes:
         bands: (point experts, targets, 3) log-ratios.
@@ -128,7 +128,7 @@ class Panel:
         return found
 
     def with_outages(self, slots: Indices) -> Floats:
-        """What each expert says, dead seconds included: (m, experts, targets, 3)."""
+        """Forecasts of each expert, dead seconds included: (m, experts, targets, 3)."""
         return self._outages.forecast(slots, self.experts_say[slots])
 
     def _learn(self, slots: Indices) -> None:
@@ -151,7 +151,7 @@ class Panel:
         self._conformal.learn(slots, corrected, truth, known)
 
     def weights(self, slot: int) -> Floats:
-        """How much each expert counts for one series: (experts, targets, 3)."""
+        """Weights of the experts for one series: (experts, targets, 3)."""
         weights: Floats = self._mix.weights(np.array([slot]))[0]
         return weights
 

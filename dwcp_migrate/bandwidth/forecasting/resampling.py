@@ -15,7 +15,7 @@ STEP_S: Final = 1.0
 
 
 class Samples:
-    """What came since the last step, of `count` series."""
+    """Samples of `count` series since the last step."""
 
     def __init__(self, count: int) -> None:
         self._sums = np.zeros(count)

@@ -104,7 +104,7 @@ def read_arrays(what: str, data: bytes) -> dict[str, NDArray[Any]]:
 
 
 _UNREADABLE: Final = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile)
-"""What numpy and zipfile raise on bytes that are no `.npz`: RuntimeError on what is encrypted or compressed in a way
+"""Exceptions of numpy and zipfile on bytes that are no `.npz`: RuntimeError on what is encrypted or compressed in a way
 that zipfile does not know, MemoryError because a header may name any shape."""
 
 

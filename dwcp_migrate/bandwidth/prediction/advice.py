@@ -25,7 +25,7 @@ LOSSES_MAX: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do.
+    """A recommendation.
 
     Attributes:
         way: what.

@@ -57,13 +57,13 @@ class Pass:
 
     @property
     def whole_bytes(self) -> float:
-        """What the guest had written to before it."""
+        """Memory that the guest had written to before it."""
         return self.raw_bytes + self.left_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one migration showed; None where it showed nothing."""
+    """A guest's behaviour in one migration; None where it showed nothing."""
 
     first_share: float | None = None
     later_share: float | None = None

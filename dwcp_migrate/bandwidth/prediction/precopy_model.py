@@ -47,7 +47,7 @@ class Fluid:
         self.left_bytes = self.first_bytes
 
     def next_event_s(self, rate_bytes_per_s: float) -> float:
-        """When the pass or the switchover ends at this rate; infinite at none."""
+        """Time until the pass or the switchover ends at this rate; infinite at none."""
         return self.left_bytes / rate_bytes_per_s if rate_bytes_per_s > 0 and not self.is_over else math.inf
 
     def advance(self, seconds: float, rate_bytes_per_s: float) -> None:

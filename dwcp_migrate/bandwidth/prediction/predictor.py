@@ -31,7 +31,7 @@ _PRIMES: Final = (2, 3, 5, 7, 11)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestFacts:
-    """What is known of a domain.
+    """Known facts of a domain.
 
     Attributes:
         memory_bytes: what the first pass covers; live, what is left of the pass under way.
@@ -52,7 +52,7 @@ class GuestFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """What is known of the way.
+    """Known facts of the network path.
 
     Attributes:
         bytes_per_s: what this migration will get of the link, over its length.
@@ -71,7 +71,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What will happen; of the scenarios that converge, unless none does.
+    """Predicted course of a migration; of the scenarios that converge, unless none does.
 
     Attributes:
         time_s: from the command to its end.

@@ -63,7 +63,7 @@ def in_use(state: Path) -> Ensemble:
 
 
 def replaced(state: Path) -> Ensemble | None:
-    """What the current ensemble replaced; None where nothing was replaced."""
+    """The ensemble before the current one; None where nothing was replaced."""
     models = state / _MODELS
     if not (models / "current").is_dir():
         return None

@@ -65,7 +65,7 @@ _HEADER: Final = struct.Struct("<8sddQIH")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Which series.
+    """Name of a series.
 
     Attributes:
         kind: of the subject.
@@ -91,7 +91,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """What a file holds.
+    """Content of a series' file.
 
     Attributes:
         taken: samples so far, those that were overwritten included.

@@ -35,7 +35,7 @@ Progress = Callable[[str, Trained], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingEffort:
-    """How much to train.
+    """Effort of a training.
 
     Attributes:
         models: names of the neural experts; empty is those of the agent's mix.
@@ -50,7 +50,7 @@ class TrainingEffort:
     seed: int = 1
 
     def plan(self, model: Architecture, series: int) -> TrainingPlan:
-        """How to train this model on so many series: an LSTM needs more steps, so smaller batches."""
+        """Plan the training of a model on so many series: an LSTM needs more steps, so smaller batches."""
         batch = 512 if model.kind == "mlp" else max(8, min(64, series // 8))
         return TrainingPlan(epochs=self.epochs, batch=batch, seed=self.seed, threads=self.threads)
 

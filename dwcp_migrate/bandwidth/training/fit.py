@@ -31,7 +31,7 @@ GRADIENT_MAX: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
         epochs: passes over the examples.
@@ -50,7 +50,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of it.
+    """Result of a training.
 
     Attributes:
         weights: of the best epoch.

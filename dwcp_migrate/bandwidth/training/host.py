@@ -36,7 +36,7 @@ class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a run.
+    """Result of a training run.
 
     Attributes:
         taken: the new models are in use (or written, where nothing was in use).

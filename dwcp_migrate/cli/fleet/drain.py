@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913 - one parameter an option
 
 
 def _old_spelling(client: ApiClient, timeout_s: float | None, *, off: bool, wait: bool, as_json: bool) -> None:
-    """What `drain` without a host did."""
+    """Do what `drain` without a host did in release 0.1.0."""
     now = "uncordon" if off else "cordon"
     click.echo(f"`drain` without a host is now `{now}`, and goes with the next release", err=True)
     if off:

@@ -17,7 +17,7 @@ from dwcp_migrate.placement.online import Placer
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
-    """What `place --json` prints, a list of them."""
+    """One element of the list that `place --json` prints."""
 
     domain: str
     host: str

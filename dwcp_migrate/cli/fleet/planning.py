@@ -107,7 +107,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def left_lines(left: list[Unfinished]) -> list[str]:
-    """What could not be done, a line each."""
+    """Steps that could not be carried out, a line each."""
     return [f"{one.domain} stays on {one.host}: {one.why}" for one in left]
 
 

@@ -279,7 +279,7 @@ def _peer(peer: schema.PeerView, own_name: str) -> Check:
 
 
 def _differences(peer: schema.PeerView, own_name: str) -> Iterator[tuple[str, str]]:
-    """What is amiss with a peer that answers, each with its remedy."""
+    """Faults of a peer that answers, each with its remedy."""
     for address, error in peer.silent.items():
         yield f"at {address} it does not answer: {error}", f"let port {peer.port} of {address} in, or take it out"
     if abs(peer.clock_ahead_s) > CLOCK_DIFFERENCE_S_MAX:

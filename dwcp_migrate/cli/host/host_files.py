@@ -40,7 +40,7 @@ _TIMEX_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFiles:
-    """What was found.
+    """Files of the host that were read.
 
     Attributes:
         hook_path: where the hook should be.

@@ -12,7 +12,7 @@ from dwcp_migrate.units import format_bytes
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
 SPARE = ("Id", "Rate")
-"""What a narrow terminal goes without: `show` takes the domain too, and the ETA says more than the rate."""
+"""Columns that a narrow terminal goes without: `show` takes the domain too, and the ETA says more than the rate."""
 
 PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
 

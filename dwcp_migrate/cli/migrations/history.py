@@ -17,7 +17,7 @@ from dwcp_migrate.cli.support.options import agent_options, json_option
 
 HEADER = ("Id", "Domain", "Peer", "Ended", "Result", "Time", "Downtime", "Raw", "Wire", "Ratio", "Note")
 SPARE = ("Raw", "Wire", "Peer", "Downtime")
-"""What a narrow terminal goes without; `show` has it."""
+"""Columns that a narrow terminal goes without; `show` has them."""
 
 CSV_HEADER: Final = (
     *("id", "role", "kind", "domain", "uuid", "peer", "started_at", "ended_at", "duration_s", "downtime_ms"),

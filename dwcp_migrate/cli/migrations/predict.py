@@ -16,7 +16,7 @@ WAYS = {
     "warm-first": "copy beforehand, then precopy",
     "not-now": "not now",
 }
-"""What is advised, and how it is typed."""
+"""Recommendations, and the options that carry them out."""
 
 
 @click.command()

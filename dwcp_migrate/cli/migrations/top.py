@@ -159,7 +159,7 @@ _ENDED: Final = (
 
 
 def _waits_for(migration: schema.Migration) -> str:
-    """What most of its time went to; a destination does not know."""
+    """The stage that took most of its time; a destination does not know it."""
     held_up_s = migration.counters.held_up_s
     return max(held_up_s, key=lambda stage: held_up_s[stage]) if held_up_s else ""
 

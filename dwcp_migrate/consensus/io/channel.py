@@ -23,7 +23,7 @@ HANDSHAKE_S_MAX: Final = 5.0
 
 
 class ChannelOwner(Protocol):
-    """Who a channel belongs to."""
+    """Owner of a channel, which gets its events."""
 
     def made(self, channel: "MemberChannel") -> None:
         """TLS is done; `channel.gone` will tell when the connection ends."""
@@ -137,7 +137,7 @@ def only(name: str) -> Callable[[list[str]], str | None]:
 
 
 class Route(NamedTuple):
-    """How replicas are reached.
+    """Settings for dialling replicas.
 
     Attributes:
         context: makes the TLS context, anew each time, so that renewed certificates count.

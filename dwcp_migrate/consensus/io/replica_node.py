@@ -53,7 +53,7 @@ ADOPTING_MAX: Final = 64
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a node lives.
+    """Settings of a node.
 
     Attributes:
         listen: address and port; port 0 takes a free one; None where something else listens and calls `adopt`.
@@ -77,7 +77,7 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def route(self) -> Route:
-        """How the other replicas are reached."""
+        """Settings for dialling the other replicas."""
         return Route(self.client_context, self.greeting, self.mark)
 
 

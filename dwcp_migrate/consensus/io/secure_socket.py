@@ -85,7 +85,7 @@ class SecureSocket:
 
     @property
     def unsent_bytes(self) -> int:
-        """What the peer has not taken."""
+        """Bytes that the peer has not taken."""
         return len(self._unsent)
 
     def start(self, received: Callable[[memoryview], None], lost: Callable[[], None]) -> None:

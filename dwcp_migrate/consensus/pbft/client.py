@@ -21,7 +21,7 @@ BACKOFF_MAX: Final = 4
 
 
 class Decision(NamedTuple):
-    """What came of a request.
+    """Result of a request.
 
     Attributes:
         certificate: if one was asked for.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a replica behaves; the same on all of a group unless it says otherwise.
+    """Options of a replica; the same on all of a group unless it says otherwise.
 
     Attributes:
         checkpoint_interval: sequence numbers between checkpoints.
@@ -61,7 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(NamedTuple):
-    """What an operation may depend on beside the state: the same on all replicas.
+    """Inputs of an operation beside the state: the same on all replicas.
 
     Attributes:
         client: who asked, authenticated.
@@ -103,7 +103,7 @@ class Execution(NamedTuple):
 
 
 class ReplicaOutput:
-    """What the shell is to do, in this order.
+    """Work for the shell, in this order.
 
     Attributes:
         compacted: if not None: write a new journal with these records in place of the old one.

@@ -31,11 +31,11 @@ LINK_BYTES_MAX: Final = 112 * KIB
 """An encoded link: a header of 64 KiB, `STATE_PARTS_MAX` digests of 34 bytes, a proof of 31 signatures."""
 
 GRACE_MS: Final = 60_000
-"""How long after an epoch's end its certificates count: a source shows one within seconds of getting it."""
+"""Time after an epoch's end in which its certificates count: a source shows one within seconds of getting it."""
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True):
-    """What a host keeps on its disk.
+    """The chain as it is kept on disk.
 
     Attributes:
         origin: the first membership.

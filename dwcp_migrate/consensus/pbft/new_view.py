@@ -31,7 +31,7 @@ from dwcp_migrate.consensus.pbft.model.quorum import Quorum
 
 
 class NewViewChoice(NamedTuple):
-    """What a new view begins with.
+    """Starting point of a new view.
 
     Attributes:
         stable: the newest proven checkpoint among the view changes.

@@ -31,7 +31,7 @@ from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.units import KIB
 
 PROPOSAL_BYTES_MAX = BATCH_BYTES_MAX - 64 * KIB
-"""Where a proposal stops taking requests: one of the largest still fits."""
+"""Size at which a proposal takes no further requests: one of the largest still fits."""
 
 
 class NormalCase:

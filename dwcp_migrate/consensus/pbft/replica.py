@@ -45,7 +45,7 @@ from dwcp_migrate.consensus.pbft.state_transfer import Catchup
 from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 _VOTES: Final = frozenset((PrePrepare, Prepare, Commit))
-"""What belongs to a view, and counts in it only."""
+"""Messages that belong to a view, and count in it only."""
 
 
 class PbftReplica:

@@ -19,7 +19,7 @@ from dwcp_migrate.consensus.pbft.model.keys import MAC_BYTES, REQUEST, is_authen
 from dwcp_migrate.consensus.pbft.model.messages import Reply, Request, RequestBody, decode_request_body
 
 SUSPECT_S: Final = 60.0
-"""How long a client signs everything after a wrong authenticator."""
+"""Time in which a client signs everything after a wrong authenticator."""
 HELD_MAX: Final = 8192
 """PendingRequests held for all clients together."""
 

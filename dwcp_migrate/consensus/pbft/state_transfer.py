@@ -45,22 +45,22 @@ PARTS_AHEAD: Final = 8
 PARTS_IN_TIMEOUT: Final = 16
 """Least pace of a state, in parts for each request timeout: 1 MiB/s. Who hands it out slower is not asked on."""
 SERVED_TIMEOUTS: Final = 8
-"""How long a state is kept for one who asks for its parts, though a newer one is stable, in request timeouts."""
+"""Request timeouts for which a state is kept for a replica that asks for its parts, though a newer one is stable."""
 SERVED_MAX: Final = 8
 """Replicas that a state is kept for at once."""
 SILENT_TIMEOUTS: Final = 2
-"""How long one who did not answer is not asked for a state again, in request timeouts."""
+"""Time in which a replica that did not answer is not asked for a state again, in request timeouts."""
 LIED_TIMEOUTS: Final = 60
 """The same for one who sent what did not hold."""
 STUCK_TIMEOUTS: Final = 4
-"""How long `weak` replicas may stand still behind this one before it leaves the view, in its timeouts. A liar alone
+"""Time that `weak` replicas may stand still behind this one before it leaves the view, in its timeouts. A liar alone
 cannot bring that about: one of them is honest, and asks for what it lacks all that time."""
 HEARD_STATUSES: Final = 3
 """A replica not heard of for so many intervals is away, not stuck."""
 
 
 class _Standing:
-    """How far another replica has come."""
+    """Another replica's progress."""
 
     def __init__(self, executed: int, now: float) -> None:
         self.executed = executed
@@ -138,7 +138,7 @@ class Catchup:
             self._views.leave(core.view + 1)
 
     def _stuck(self) -> int:
-        """How many replicas have long been where they are, behind this one, though they say so and are answered."""
+        """Number of replicas that have long stood still behind this one, though they say so and are answered."""
         core = self._core
         heard_since = core.now - HEARD_STATUSES * core.options.status_s
         there_since = core.now - STUCK_TIMEOUTS * self._views.timeout_s

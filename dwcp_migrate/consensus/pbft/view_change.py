@@ -67,7 +67,7 @@ class ViewChanges:
 
     @property
     def timeout_s(self) -> float:
-        """How long a request or a new primary may take now."""
+        """Time that a request or a new primary may take now."""
         factor: int = 2 ** min(self._failures, BACKOFF_MAX)
         return self._core.options.request_timeout_s * factor
 

@@ -53,7 +53,7 @@ BEGIN_MS_MAX: Final = 5 * 60 * 1000
 
 
 class _Domain(msgspec.Struct, array_like=True):
-    """What is known of a domain.
+    """Known facts of a domain.
 
     Attributes:
         begun: its destination began the ticket.
@@ -70,7 +70,7 @@ class _Domain(msgspec.Struct, array_like=True):
 
     @property
     def row(self) -> tuple[object, ...]:
-        """What a snapshot says of it; as in release 0.1.0 where nothing is said that it did not know."""
+        """Its row in a snapshot; as in release 0.1.0 where it holds nothing that is newer."""
         row = self.owner, self.generation, self.ticket
         return row if not self.touched and not self.begun else (*row, self.begun, self.begin_by_ms, self.touched)
 

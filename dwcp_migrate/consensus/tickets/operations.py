@@ -133,7 +133,7 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket"):
 
 
 class Ownership(msgspec.Struct, frozen=True, array_like=True, tag="ownership"):
-    """Who owns a domain after the operation; `NOBODY` may."""
+    """Owner of a domain after the operation; may be `NOBODY`."""
 
     domain: Uuid
     owner: Annotated[str, Meta(max_length=NAME_BYTES_MAX)]

@@ -37,7 +37,7 @@ TOGETHER: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """How to replay.
+    """Options of a replay.
 
     Attributes:
         coding: of every segment.
@@ -96,7 +96,7 @@ class Seconds(msgspec.Struct):
 
 
 class ReplayReport(msgspec.Struct):
-    """What came of one file, or of all together.
+    """Result of one file, or of all together.
 
     Attributes:
         identical: every rebuilt byte equals the recorded one.

@@ -227,7 +227,7 @@ def numbers(text: str) -> list[int]:
 
 
 def _ties(root: "ET.Element") -> list[str]:
-    """What keeps a domain on its host, in words."""
+    """Reasons that keep a domain on its host, in words."""
     devices = root.find("devices")
     if devices is None:
         return []

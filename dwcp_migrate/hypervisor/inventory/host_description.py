@@ -82,7 +82,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host's capabilities say; see `HostFacts`."""
+    """Content of a host's capabilities; see `HostFacts`."""
 
     cells: list[CellFacts]
     cpu_numbers: tuple[int, ...]
@@ -158,7 +158,7 @@ def pool_facts(text: str) -> PoolFacts:
 
 
 def volume_mark(text: str) -> str:
-    """When a volume's inode changed, as its description says; empty where it does not.
+    """Time at which a volume's inode changed, as its description says; empty where it does not.
 
     Raises:
         HypervisorError: not XML, or too large.

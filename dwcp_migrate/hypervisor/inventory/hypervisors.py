@@ -61,7 +61,7 @@ MARKS_MAX: Final = 32
 
 
 class GuestId(NamedTuple):
-    """How a domain is found on a host: by its UUID, or where that is not known by its name."""
+    """Identification of a domain on a host: its UUID, or where that is not known its name."""
 
     name: str
     uuid: str = ""
@@ -114,7 +114,7 @@ class Hypervisors(Protocol):
         """
 
     def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
-        """Why the host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
+        """Reason for which the host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
 
         Raises:
             HypervisorError: it does not answer.
@@ -369,7 +369,7 @@ def _pool(pool: Any) -> PoolFacts:
 
 
 def cpu_refusal(connection: Any, cpu: CpuFacts) -> str:
-    """Why a host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
+    """Reason for which a host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
 
     Raises:
         libvirtError: another one than that it does not offer it.

@@ -231,7 +231,7 @@ def _elements_in(listed: bytes) -> list[Element]:
 
 
 def _places(listed: bytes, element: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where an element has its key, its count of packets and that of bytes; the last two may be empty."""
+    """Places of an element's key, its count of packets and that of bytes; the last two may be empty."""
     counter = find(listed, element, _ELEMENT_EXPRESSION, _EXPRESSION_DATA)
     none = (element[0], element[0])
     found = [find(listed, element, _ELEMENT_KEY, 1)]

@@ -63,7 +63,7 @@ class LabAgent:
 
     @property
     def log(self) -> Path:
-        """What it wrote, over all its starts."""
+        """Its log, over all its starts."""
         return _directory(self.hypervisor) / "agent.log"
 
     @property

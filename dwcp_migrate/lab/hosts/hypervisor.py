@@ -153,7 +153,7 @@ class Hypervisor:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a hypervisor is made from.
+    """Parts of a hypervisor.
 
     Attributes:
         name: its host name.

@@ -65,7 +65,7 @@ NAMESPACES: Final = ("net", "mnt", "uts", "ipc", "pid")
 
 @dataclass(frozen=True, slots=True)
 class HostLayout:
-    """What a namespace is made of.
+    """Parts of a namespace.
 
     Attributes:
         name: host name in it.

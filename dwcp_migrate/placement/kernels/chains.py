@@ -28,7 +28,7 @@ LEAST_PENALTY = 1.0
 """Nobody is ejected more readily: who costs that ends the search."""
 
 LOAD, DEMAND, PAIR = 0, 1, 2
-"""What is kept of the largest items of a host: load and demand of one, PAIR further of the two largest together."""
+"""Columns kept of the largest items of a host: load and demand of one, PAIR further of the two largest together."""
 
 SLACK = 1e-12
 """Sums of the same amounts in another order differ by less."""
@@ -191,7 +191,7 @@ def _pair(m: Model, s: State, v: int, target: float, penalty: Floats, largest: F
 
 @part
 def _several(m: Model, s: State, v: int, h: int, target: float, gone: Integers) -> int:
-    """Which items of a host to eject, the most helpful first, until item v fits: noted in `gone`; how many, or -1."""
+    """Choose items of a host to eject, most helpful first, until item v fits: noted in `gone`; their number, or -1."""
     held, used, room = np.empty(len(s.host), np.int64), np.empty(m.inverse.shape[0]), np.empty(m.inverse.shape[0])
     for r in range(len(used)):
         used[r], room[r] = s.loaded[r, h] + m.load[v, r], s.free[r, h] - m.demand[v, r]

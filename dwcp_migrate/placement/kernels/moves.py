@@ -28,7 +28,7 @@ INFINITE = np.inf
 
 @kernel.inlined
 def excess(m: Model, s: State, g: int, v: int, h: int) -> int:
-    """How many too many (`apart`) or in other zones (`together`) rule g would have with item v on host h."""
+    """Number of items too many (`apart`) or in other zones (`together`) of rule g with item v on host h."""
     zone = m.zone[m.level[g], h]
     there = s.counts[m.count_begin[g] + zone]
     here = s.host[v]
@@ -42,7 +42,7 @@ def excess(m: Model, s: State, g: int, v: int, h: int) -> int:
 
 @kernel.inlined
 def rule_cost(m: Model, s: State, g: int, v: int, h: int) -> float:
-    """What rule g charges item v on host h; a hard one bars it, unless the move heals what is broken."""
+    """Cost of rule g for item v on host h; a hard one bars it, unless the move heals what is broken."""
     too_many = excess(m, s, g, v, h)
     if too_many == 0:
         return 0.0
@@ -76,7 +76,7 @@ def balance_at(m: Model, s: State, v: int, h: int) -> float:
 
 @kernel.inlined
 def cost_at(m: Model, s: State, v: int, h: int) -> float:
-    """What item v, which is not there, would cost on host h; infinite where it may not go."""
+    """Cost of item v, which is not there, on host h; infinite where it may not go."""
     cost = m.barrier[m.klass[v], h] + m.site_cost[m.site[v], h]
     if m.home[v] != h:
         cost += m.move_cost[v]
@@ -94,7 +94,7 @@ def cost_at(m: Model, s: State, v: int, h: int) -> float:
 
 @kernel.inlined
 def cost_here(m: Model, s: State, v: int) -> float:
-    """What item v costs on the host that it is on; what is broken there costs BROKEN."""
+    """Cost of item v on the host that it is on; what is broken there costs BROKEN."""
     h = s.host[v]
     cost = m.site_cost[m.site[v], h]
     if not np.isfinite(m.barrier[m.klass[v], h]):

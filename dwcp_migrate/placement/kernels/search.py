@@ -56,7 +56,7 @@ def take_item(table: Table, v: int) -> None:
 
 @entry("float64(table, int64, int64)")
 def item_cost(table: Table, v: int, h: int) -> float:
-    """What an item costs, or would cost, on a host; infinite where it may not go."""
+    """Cost of an item on a host; infinite where it may not go."""
     m, s = unpack(table)
     if s.host[v] == h:
         return float(cost_here(m, s, v))
@@ -65,7 +65,7 @@ def item_cost(table: Table, v: int, h: int) -> float:
 
 @entry("void(table, int64, float64[::1])")
 def item_scores(table: Table, v: int, out: Any) -> None:
-    """What an item would cost on every host (H,); infinite where it may not go and where it is."""
+    """Costs of an item on every host (H,); infinite where it may not go and where it is."""
     m, s = unpack(table)
     scores(m, s, v, out)
 
@@ -240,7 +240,7 @@ def _fullest(m: Model, s: State) -> int:
 
 @part
 def price_of(m: Model, s: State, v: int, h: int) -> float:
-    """What moving an item to a host costs beyond what it has cost already: the way home earns it back."""
+    """Price of moving an item to a host beyond what it has cost already: the way home earns it back."""
     price = m.move_cost[v] if m.home[v] != h else 0.0
     return float(price - (m.move_cost[v] if m.home[v] != s.host[v] else 0.0))
 

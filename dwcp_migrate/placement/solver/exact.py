@@ -33,12 +33,12 @@ PAIRS_MAX: Final = 20_000
 that is more than a solver has begun to understand by then."""
 
 MOVE: Final = 1e-4
-"""What a move costs beyond its price, so that one that costs nothing is not made for nothing."""
+"""Cost of a move beyond its price, so that one that costs nothing is not made for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SolverVerdict:
-    """What the solver says.
+    """Verdict of the solver.
 
     Attributes:
         value: objective of its best assignment; infinite if it has none.
@@ -55,7 +55,7 @@ class SolverVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SolverEffort:
-    """What a solver may spend.
+    """Effort that a solver may spend.
 
     Attributes:
         seconds: of wall time.
@@ -166,7 +166,7 @@ class Program:
         return self._solved(effort)
 
     def price_of(self, host: Integers) -> float:
-        """What `cheapest` counts of an assignment."""
+        """Price of an assignment, as `cheapest` counts it."""
         return sum(self._cost(item, int(host[item])) for item in self.items)
 
     def _cost(self, item: int, h: int) -> float:
@@ -193,7 +193,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Where everything should be, and how far from the best that is at most.
+    """Assignment of all items, and a bound on its distance from the best.
 
     Attributes:
         level: verdict on the least level of the fullest host.

@@ -66,7 +66,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EtcdSettings:
-    """How the fleet's etcd is used.
+    """Settings of the etcd engine.
 
     Attributes:
         endpoints: URLs of members, tried in turn.

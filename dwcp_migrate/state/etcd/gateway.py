@@ -31,7 +31,7 @@ HANG_S: Final = 0.7
 
 OK: Final = 200
 LOGIN_FAILURES: Final = frozenset({400, 401})
-"""What etcd answers to a token that has ended (401), or that is older than a change of users or roles (400)."""
+"""Answers of etcd to a token that has ended (401), or that is older than a change of users or roles (400)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ BATCH_COMMANDS_MAX: Final = 1024
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag=str.lower):
-    """What a command does.
+    """Body of a command.
 
     Attributes:
         since: the lowest version that reads it. A host that reads less would stop, so that it is not proposed while
@@ -97,7 +97,7 @@ class ForgetDomain(_Body, frozen=True, kw_only=True):
 
 
 class SetLimits(_Body, frozen=True, kw_only=True):
-    """How many migrations at once from now on."""
+    """Limits on migrations at once from now on."""
 
     limits: Limits
 
@@ -151,7 +151,7 @@ class Fail(_Body, frozen=True, kw_only=True):
 
 
 class Resolve(_Body, frozen=True, kw_only=True):
-    """What libvirt on both hosts says about a ticket whose end nobody recorded; None is unknown."""
+    """Report of libvirt on both hosts about a ticket whose end nobody recorded; None is unknown."""
 
     token: Count
     source_runs: bool | None = None

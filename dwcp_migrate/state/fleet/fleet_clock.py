@@ -11,7 +11,7 @@ to the log (Raft's leader; with etcd the host itself) lets no command bring a ti
 from typing import Final
 
 SKEW_S: Final = 5.0
-"""How far a clock may be ahead of the others' before it is held back."""
+"""Seconds that a clock may be ahead of the others' before it is held back."""
 
 SAMPLE_S_MAX: Final = 35.0
 """A host's clock counts for so long: it speaks every ten seconds."""

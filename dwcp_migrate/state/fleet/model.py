@@ -60,7 +60,7 @@ RULE_NAMES_MAX: Final = 256
 
 
 class HostCapacity(msgspec.Struct, frozen=True):
-    """What a host offers; 0 is unknown."""
+    """Capacity of a host; 0 is unknown."""
 
     cpus: Count = 0
     memory_bytes: Count = 0
@@ -148,7 +148,7 @@ class RuleRecord(PlacementRule, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many migrations at once; 0 is no limit.
+    """Limits on migrations at once; 0 is no limit.
 
     Attributes:
         link_bytes_per_s: what may be reserved of each link, by `source>destination`; others are not limited.
@@ -161,7 +161,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TicketOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of a command.
+    """Outcome of a command.
 
     Attributes:
         code: empty when it was done, else why not: a key of `refusals.BY_CLUSTER_STATE`.

@@ -59,7 +59,7 @@ ERROR: Final = 4
 
 
 class Poller(Protocol):
-    """What the replica waits with."""
+    """The poller of a replica."""
 
     def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
         """Call back when the descriptor is ready."""
@@ -70,7 +70,7 @@ class Poller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """How this host proves itself and finds others.
+    """Identity of this host, and the way to find others.
 
     Attributes:
         name: of this host.
@@ -107,7 +107,7 @@ class PeerConnection:
 
 
 class Events(Protocol):
-    """Who hears of connections."""
+    """Receiver of the events of connections."""
 
     def up(self, name: str) -> None:
         """A host is connected."""

@@ -92,7 +92,7 @@ def check_library() -> None:
 
 
 class ReplicaOwner(Protocol):
-    """Who decides; `replica.Replica` is it."""
+    """Owner of the decisions; `replica.Replica` is it."""
 
     name: str
 
@@ -321,7 +321,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
 
     @property
     def deadline(self) -> float:
-        """When an election is due without a leader's word."""
+        """Time at which an election is due without a leader's message."""
         return float(self._SyncObj__raftElectionDeadline)
 
     @deadline.setter

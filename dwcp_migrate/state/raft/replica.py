@@ -53,7 +53,7 @@ Role = Literal["follower", "candidate", "leader", "observer"]
 
 
 class StateMachine(Protocol):
-    """What the log drives. Methods may raise a DwcpError to stop the replica."""
+    """State machine that the log drives. Methods may raise a DwcpError to stop the replica."""
 
     def apply(self, batch: list[bytes]) -> Any:
         """Apply one entry's commands; returns what whoever submitted them gets."""
@@ -72,7 +72,7 @@ class StateMachine(Protocol):
 
 
 class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a replica runs.
+    """Settings of a replica.
 
     Attributes:
         directory: of the journal and the snapshot.
@@ -90,7 +90,7 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a replica touches of its host.
+    """Parts of its host that a replica uses.
 
     Attributes:
         disk: that its files lie on.
@@ -254,7 +254,7 @@ class RaftReplica:
 
     @property
     def state(self) -> Role:
-        """What this replica is."""
+        """Role of this replica."""
         if not self.links.is_voter:
             return "observer"
         role = self._raft.role
@@ -364,7 +364,7 @@ class RaftReplica:
 
     @property
     def deadline(self) -> float:
-        """When an election is due without a leader's word."""
+        """Time at which an election is due without a leader's message."""
         return self._raft.deadline
 
     @deadline.setter

@@ -37,7 +37,7 @@ STANDING_MIN: Final = 1.5
 """That many times what the path holds have to be under way for the link to be filled: the rest waits in queues."""
 GAIN_MIN: Final = 1.10
 KEEP_MIN: Final = 0.97
-"""What half the channels have to carry of what all did, to stay at half."""
+"""Share of the rate of all channels that half of them have to carry, to stay at half."""
 SETTLE_S: Final = 0.3
 """After new channels came up: slow start over 40 ms takes about 5 round trips to carry its share."""
 MEASURE_S: Final = 0.5
@@ -183,6 +183,6 @@ class Controller:
 
 
 def _fewest(bytes_per_s: float, rtt_s: float) -> int:
-    """How many channels are few enough for such a path; those of the start where it is unknown."""
+    """Number of channels that is small enough for such a path; that of the start where it is unknown."""
     holds = int(bytes_per_s * rtt_s / CHANNEL_BYTES_MIN) if rtt_s else CHANNELS_START
     return min(max(holds, CHANNELS_MIN), CHANNELS_START)

@@ -23,7 +23,7 @@ class Dialer:
         self._not_before = now
 
     def count(self, now: float, *, up: int, pending: int, wanted: int) -> int:
-        """How many channels to dial now.
+        """Number of channels to dial now.
 
         Args:
             now: the clock.

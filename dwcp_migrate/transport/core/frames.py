@@ -52,7 +52,7 @@ HEADER_BYTES: Final = _HEADER.size
 
 
 class FrameKind(IntEnum):
-    """What a frame is."""
+    """Kind of a frame."""
 
     HELLO = 1
     WELCOME = 2
@@ -67,7 +67,7 @@ class FrameKind(IntEnum):
 
 
 class Code(IntEnum):
-    """Why a channel was refused or the link closed (`raw_size` of REFUSE and CLOSE)."""
+    """Reason of a refused channel or a closed link (`raw_size` of REFUSE and CLOSE)."""
 
     DONE = 0
     TOKEN = 1
@@ -205,7 +205,7 @@ def _check_version(version: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """What a channel says in clear, before TLS, so that the agent knows whose it is.
+    """First bytes of a channel, in clear, before TLS, so that the agent knows whose it is.
 
     Attributes:
         session_id: routing key, no secret; all zero is a control connection.
@@ -255,7 +255,7 @@ class FrameReader:
         self._error: RemoteProtocolError | None = None
 
     def buffer(self) -> memoryview:
-        """Where the next bytes go; never empty."""
+        """Memory for the next bytes; never empty."""
         if self._pending is not None:
             return self._payload[self._filled :]
         if self._begin == self._end:

@@ -257,7 +257,7 @@ class LinkState:
         return None
 
     def tick(self, now: float) -> list[ChannelDead | LinkFailed]:
-        """What time alone brings; call it at least every `STALL_S`."""
+        """Advance the time; call it at least every `STALL_S`."""
         stalled = now - self._ticked_at
         self._ticked_at = now
         if stalled > STALL_S:

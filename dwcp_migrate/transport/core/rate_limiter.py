@@ -38,7 +38,7 @@ class RateLimiter:
         self._at = now
 
     def wait_s(self, now: float) -> float:
-        """How long bulk has to wait; 0 when it may leave."""
+        """Time that bulk has to wait; 0 when it may leave."""
         if not self.bytes_per_s:
             return 0.0
         self._earn(now)

@@ -15,8 +15,8 @@ from dwcp_migrate.transport.core.send_queue import RETAINED_SEGMENTS_MAX
 from dwcp_migrate.units import MIB
 
 AHEAD_MAX: Final = RETAINED_SEGMENTS_MAX
-"""How far a sequence may lie beyond the first missing one, and how many may have come out of turn on all connections
-together; an honest sender, who retains no more, cannot exceed either."""
+"""Distance that a sequence may lie beyond the first missing one, and number that may have come out of turn on all
+connections together; an honest sender, who retains no more, cannot exceed either."""
 PARTIAL_BYTES_MAX: Final = 256 * MIB
 """Payload bytes of segments of which pieces are missing, where nothing less was agreed on."""
 RUNS_MAX: Final = 1024
@@ -54,7 +54,7 @@ def _merge(runs: list[tuple[int, int]], begin: int, end: int) -> list[tuple[int,
 
 
 class _Received:
-    """What came on one connection."""
+    """Segments received on one connection."""
 
     __slots__ = ("acknowledged", "ahead", "partials", "rejected", "watermark")
 

@@ -118,7 +118,7 @@ class Outbox:
         self._queue(self._lane(segment), [_Piece(retained, 0, 0, len(retained.payload))])
 
     def _lane(self, segment: Segment) -> deque[_Piece]:
-        """Where a new segment waits: with the urgent ones also what an urgent one of its connection has overtaken."""
+        """Queue for a new segment: with the urgent ones also what an urgent one of its connection has overtaken."""
         overtaken_below = self._overtaken_below(segment)
         if not segment.flags & URGENT:
             return self._urgent if segment.sequence < overtaken_below else self._bulk

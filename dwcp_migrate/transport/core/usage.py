@@ -19,7 +19,7 @@ class Leaves(Enum):
 
 
 class ChannelUsage(Protocol):
-    """What is asked of a channel."""
+    """Demand on a channel."""
 
     under_way_bytes: int
     busy_s: float

@@ -39,7 +39,7 @@ from dwcp_migrate.units import KIB
 HANDSHAKE_S: Final = 5.0
 """From the TCP connection to WELCOME; 512 handshakes on two busy cores take about 2 s."""
 LINGER_S: Final = 1.0
-"""How long a refused peer gets to read why."""
+"""Time in which a refused peer can read the reason."""
 RECORD_BYTES: Final = 16 * KIB
 """Largest TLS record (RFC 8446, 5.1)."""
 SLICE_BYTES: Final = 64 * KIB
@@ -53,7 +53,7 @@ _TCP_NOTSENT_LOWAT: Final = 25
 
 
 class ChannelPhase(Enum):
-    """How far a channel is."""
+    """Phase of a channel."""
 
     CONNECTING = auto()
     HANDSHAKING = auto()
@@ -76,7 +76,7 @@ class ChannelEnd(Exception):  # noqa: N818 - an end is no error when it is in or
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all channels of a link share."""
+    """Settings that all channels of a link share."""
 
     options: LinkOptions
     context: ssl.SSLContext

@@ -43,7 +43,7 @@ TICK_S: Final = 0.25
 TURN_BYTES: Final = 256 * KIB
 """Read or written on one channel before the others have their turn: about 1 ms."""
 CLOSE_S: Final = 5.0
-"""How long a closing link waits for the peer to take CLOSE."""
+"""Time that a closing link waits for the peer to take CLOSE."""
 CARRIER_NICE: Final = -10
 """Priority of the thread. It mostly sleeps, and how soon it wakes is how busy the link is: with five busy processes on
 two cores it carried 127 Mbit/s of a 200 Mbit/s link over 40 ms instead of 70."""
@@ -176,7 +176,7 @@ class LinkThread:
         self._write()
 
     def _timeout(self) -> float:
-        """How long to wait: not at all if a channel could go on now. Notes what the turn left behind."""
+        """Time to wait: none if a channel could go on now. Notes what the turn left behind."""
         with self.lock:
             self._asleep = False
             now = monotonic()

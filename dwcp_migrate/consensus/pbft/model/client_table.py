@@ -20,14 +20,14 @@ CLIENT_WINDOW: Final = 128
 
 
 class RequestOutcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What came of a request, and where it was decided."""
+    """Result of a request, and the place of its decision."""
 
     sequence: Counter
     result: bytes
 
 
 class ClientProgress(Enum):
-    """What a request's number says about it."""
+    """State of a request, as its number shows it."""
 
     NEW = auto()
     DONE = auto()

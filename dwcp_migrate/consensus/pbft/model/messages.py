@@ -81,7 +81,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", gc=False)
 
 
 class RequestBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a client asks for.
+    """A client's request.
 
     Attributes:
         client: its name.
@@ -115,7 +115,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag="request", gc=Fa
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one sequence number decides.
+    """The requests that one sequence number decides.
 
     Attributes:
         time_ms: the primary's wall clock, checked by the backups: the application's only clock.
@@ -153,7 +153,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag="commit", gc=Fals
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, tag="reply", gc=False):
-    """What came of a request.
+    """Result of a request.
 
     Attributes:
         epoch: of the replica that answers; a request of an earlier one is answered again by its successors.
@@ -201,14 +201,14 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ViewEvidence(msgspec.Struct, frozen=True, array_like=True):
-    """What was accepted here for a sequence number, with the last view of each (set Q of TOCS 2002, 4.4)."""
+    """Batches accepted here for a sequence number, with the last view of each (set Q of TOCS 2002, 4.4)."""
 
     sequence: Counter
     views: Annotated[dict[Digest, Counter], Meta(max_length=DIGESTS_MAX)]
 
 
 class ViewChangeBody(msgspec.Struct, frozen=True, array_like=True):
-    """What a replica knows when it leaves a view."""
+    """A replica's knowledge when it leaves a view."""
 
     epoch: Counter
     view: Counter
@@ -235,7 +235,7 @@ class NewView(msgspec.Struct, frozen=True, array_like=True, tag="new-view"):
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, array_like=True, tag="status", gc=False):
-    """Where a replica stands; who can help does."""
+    """A replica's progress; replicas that can help do."""
 
     epoch: Counter
     view: Counter
@@ -320,7 +320,7 @@ _batch = msgspec.msgpack.Decoder(Batch)
 _request_body = msgspec.msgpack.Decoder(RequestBody)
 _view_change_body = msgspec.msgpack.Decoder(ViewChangeBody)
 BROKEN: Final = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError)
-"""What msgspec raises on bytes that are not what they should be."""
+"""Exceptions of msgspec on bytes that do not fit a schema."""
 
 encode_body = _encoder.encode
 """Encode a `RequestBody`, `Batch` or `ViewChangeBody`: the bytes that are hashed or signed."""

@@ -48,7 +48,7 @@ class Stable(msgspec.Struct, frozen=True, array_like=True, tag="stable"):
 
 
 class Linked(msgspec.Struct, frozen=True, array_like=True, tag="linked"):
-    """How an epoch began."""
+    """The link that began an epoch."""
 
     link: EpochLink
 
@@ -101,7 +101,7 @@ _PLACE: Final = struct.Struct(">QQ")
 _ARRAY: Final = 0x90
 """First byte of an encoded array of less than 16 fields, without their number."""
 _START: Final = re.compile(rb"[\x90-\x9f][\xa4-\xa9](?:stable|linked|left|entered|accepted|prepared|committed)")
-"""How a payload begins."""
+"""First bytes of a payload."""
 
 
 def encode(entry: Entry, at: int = 0, durable: int = 0) -> bytes:

@@ -19,7 +19,7 @@ STATE_BYTES_MAX: Final = STATE_PART_BYTES * STATE_PARTS_MAX
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """Where a state stands.
+    """Header of a snapshot.
 
     Attributes:
         sequence: last one executed.
