@@ -221,6 +221,10 @@ class PlacementError(DwcpError):
     exit_code = 13
 
 
+class StalePlanError(PlacementError):
+    """Somebody else changed a plan's record meanwhile."""
+
+
 class UnfinishedError(DwcpError):
     """A plan was carried out in part: domains are left that it was to move, or it was stopped."""
 

@@ -104,6 +104,7 @@ BY_CLUSTER_STATE: Final[Catalogue] = {
     "not-owner": Explanation("the source does not own the domain", _SHOWS),
     "owns-domains": Explanation("the host owns domains still", _SHOWS),
     "same-host": Explanation("source and destination are one host"),
+    "stale": Explanation("somebody else changed it meanwhile", "read it again"),
     "stranger": Explanation("this host has no say in it", _SHOWS),
     "unknown-domain": Explanation("the fleet knows no such domain", _SHOWS),
     "unknown-host": Explanation("the fleet knows no such host", _SHOWS),

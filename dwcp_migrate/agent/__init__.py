@@ -9,6 +9,7 @@
     effective        configuration in force: the file's, less what only a restart changes
     http             control API and metrics
     intake           redirected connections, link port, hook
+    plans            plans that are kept, and the helper process that carries them out
     migrations       outgoing and incoming migrations
     authorization    permission: cluster tickets, PBFT certificates, their settlement
     forecasting      samples, forecasts, predictions, shares of links

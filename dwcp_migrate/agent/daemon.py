@@ -32,6 +32,7 @@ from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
@@ -48,6 +49,8 @@ from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
+from dwcp_migrate.agent.plans.book import PlanBook
+from dwcp_migrate.agent.plans.carrier import PlanCarrier
 from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
@@ -105,8 +108,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
-        self._planning: asyncio.Task[None] | None = None
-        self._weighing: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
         self._foreign = ForeignServices(mount_point())
@@ -121,6 +123,8 @@ class Agent:
         self.group = PbftGroup(self.runtime, lambda side: tls_context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
         self.cluster_api = self._cluster_handlers()
+        book = self._plan_book()
+        self.plans_api, self._carrier = PlanHandlers(book), PlanCarrier(book, path, lambda: self.ledger.state)
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
@@ -153,6 +157,15 @@ class Agent:
             self.coordination,
             self.certifying.view,
             self.group.propose,
+        )
+
+    def _plan_book(self) -> PlanBook:
+        config = self.runtime.config
+        return PlanBook(
+            self.coordination,
+            lambda: self.runtime.config.coordination.is_shared,
+            config.state_directory,
+            self.runtime.name,
         )
 
     def _redirect_listeners(self, port: int) -> LoopbackListeners:
@@ -210,9 +223,9 @@ class Agent:
         self._addresses.start()
         self._listen_for_connections()
         await self._listen_for_metrics()
-        self._ticker = asyncio.get_running_loop().create_task(self._tick())
-        self._planning = asyncio.get_running_loop().create_task(self._planner.run())
-        self._weighing = asyncio.get_running_loop().create_task(self._loads.run())
+        loop = asyncio.get_running_loop()
+        self._ticker = loop.create_task(self._tick())
+        self._loops = [loop.create_task(work()) for work in (self._planner.run, self._loads.run, self._carrier.run)]
         self._uncaught.start()
 
     def _listen_for_connections(self) -> None:
@@ -308,13 +321,11 @@ class Agent:
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
-        if self._planning is not None:
-            self._planning.cancel()
-            await asyncio.gather(self._planning, return_exceptions=True)
+        for task in self._loops:
+            task.cancel()
+        if self._loops:
+            await asyncio.gather(*self._loops, return_exceptions=True)
             await self._planner.close()
-        if self._weighing is not None:
-            self._weighing.cancel()
-            await asyncio.gather(self._weighing, return_exceptions=True)
             await self._loads.close()
         await self._adoption.close()
         await self.runtime.migrations.cancel()

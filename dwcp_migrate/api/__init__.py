@@ -4,5 +4,6 @@ Modules:
     client: the CLI's side of the control API
     cluster: answers of the control API about the cluster state
     migration: migration's record
+    plans: plans that agents carry out
     schema: answers of the control API
 """

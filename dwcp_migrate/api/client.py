@@ -15,7 +15,14 @@ import msgspec
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
-from dwcp_migrate.errors import AgentUnreachableError, ConfigError, CoordinationError, DwcpError, NotFoundError
+from dwcp_migrate.errors import (
+    AgentUnreachableError,
+    ConfigError,
+    CoordinationError,
+    DwcpError,
+    NotFoundError,
+    StalePlanError,
+)
 
 TIMEOUT_S: Final = 15.0
 """Longest wait for one answer; `/v1/peers` asks every peer at once, each within `link.connect_timeout_s`;
@@ -29,6 +36,7 @@ UPDATE_BYTES_MAX: Final = 1024 * 1024
 
 STATUS_NOT_FOUND: Final = 404
 STATUS_CONFLICT: Final = 409
+STATUS_STALE: Final = 412
 STATUS_UNPROCESSABLE: Final = 422
 STATUS_UNAVAILABLE: Final = 503
 
@@ -172,6 +180,7 @@ def _refusal(status: int, failure: schema.Failure) -> DwcpError:
     kinds: dict[int, type[DwcpError]] = {
         STATUS_NOT_FOUND: NotFoundError,
         STATUS_CONFLICT: NotFoundError,
+        STATUS_STALE: StalePlanError,
         STATUS_UNPROCESSABLE: ConfigError,
         STATUS_UNAVAILABLE: CoordinationError,
     }

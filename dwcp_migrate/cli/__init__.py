@@ -9,6 +9,7 @@ Modules:
     fleet: commands about the fleet
     host: commands about this host
     migrations: commands about migrations
+    plans: commands about plans that agents carry out
     support: options and output that all commands share
 """
 
@@ -50,6 +51,8 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "rebalance": ("fleet", "Rebalance the fleet: show the migrations, or carry them out."),
         "drain": ("fleet", "Migrate all domains off a host, and let none come."),
         "undrain": ("fleet", "Let a drained host take domains again."),
+        "plans": ("plans", "List the plans that agents carry out."),
+        "plan": ("plans", "Show, pause, resume or abort one of them."),
         "explain": ("fleet", "Explain why a plan sends each domain where it does."),
         "rules": ("fleet", "List, add and remove placement rules."),
         "cluster": ("fleet", "Show and change the cluster state."),
@@ -68,8 +71,8 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found in section.items()}
 """Sub-command (and module) name; the room that its module is in, and its line in `dwcp-migrate --help`."""
 
-HIDDEN: Final = {"bench": "develop"}
-"""Old spellings, which work for one release more and say so: name, and the room of its module."""
+HIDDEN: Final = {"bench": "develop", "carry": "plans"}
+"""Old spellings, which work for one release more and say so, and what agents start; and the room of its module."""
 
 EXIT_INTERNAL: Final = 70
 """An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""

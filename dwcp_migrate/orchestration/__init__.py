@@ -1,6 +1,7 @@
 """Plans carried out: the fleet as it is, execution of moves, the journal that a plan resumes from.
 
 Modules:
+    carried_plan: a kept plan carried out, by whichever agent holds the lease
     compatibility: hosts that cannot run a guest, and why
     executor: execution of a plan, step by step
     failures: refused migrations, as a plan remembers them
@@ -9,6 +10,8 @@ Modules:
     measured_load: load of the domains now, as libvirt counts it
     move_cost: cost of a move, as predicted or measured by the local agent
     plan_journal: journal of a plan, from which it resumes
+    plan_progress: a plan's record as it changes
+    plan_store: plans that are kept, by way of the local agent
     shared_state: the cluster state as placement reads it, through the local agent
     storage: storage that hosts share
     watched_migration: one migration, with a bound on its time

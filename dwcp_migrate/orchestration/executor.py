@@ -10,7 +10,7 @@ libvirtd says so at the end, and not before.
                                        runs at the source?       failed, planned again
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError, PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
-from dwcp_migrate.orchestration.failures import remembering
+from dwcp_migrate.orchestration.failures import MigrationFailure, merged_failures, remembering
 from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.orchestration.watched_migration import POLL_S, Hosts, WatchedMigration
@@ -64,6 +64,7 @@ class PlanExecutor:
         stop: set it to begin nothing more.
         leave: set it to wait no longer for what runs either.
         clock: seconds since the epoch, for the journal.
+        known_failures: of migrations that another carrier of the same goal met.
     """
 
     hosts: Hosts
@@ -75,6 +76,7 @@ class PlanExecutor:
     stop: Event = field(default_factory=Event)
     leave: Event = field(default_factory=Event)
     clock: Callable[[], float] = wall_clock
+    known_failures: Mapping[str, Sequence[MigrationFailure]] = field(default_factory=dict)
 
     def run(self, journal: PlanJournal) -> list[Unfinished]:
         """Carry the plan out, to its end or until it is stopped.
@@ -126,7 +128,8 @@ class PlanExecutor:
         until = steady_clock() + self.policy.migration_s_max
         is_said = False
         while True:
-            fleet = remembering(self.source.snapshot(), journal.progress.failures)
+            failures = merged_failures(self.known_failures, journal.progress.failures)
+            fleet = remembering(self.source.snapshot(), failures)
             try:
                 plan = plan_again(journal.progress.plan, fleet, self.policy, self.cost)
             except PlacementError:

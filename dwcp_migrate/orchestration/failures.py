@@ -85,6 +85,13 @@ def remembering(fleet: Fleet, failures: Mapping[str, Sequence[MigrationFailure]]
     return msgspec.structs.replace(fleet, domains=domains, bars=bars)
 
 
+def merged_failures(
+    one: Mapping[str, Sequence[MigrationFailure]], other: Mapping[str, Sequence[MigrationFailure]]
+) -> dict[str, list[MigrationFailure]]:
+    """Failures that an earlier carrier met, and those since."""
+    return {domain: [*one.get(domain, ()), *other.get(domain, ())] for domain in {**one, **other}}
+
+
 def _barred(failed: Sequence[MigrationFailure]) -> dict[str, str]:
     tries = Counter(one.host for one in failed)
     return {

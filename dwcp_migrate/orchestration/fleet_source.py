@@ -7,6 +7,7 @@ written whole or not at all.
 
 import contextlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -431,5 +432,8 @@ def write_settings(path: Path, settings: FleetSettings) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
+        there = path.parent.stat()
+        with contextlib.suppress(PermissionError):
+            os.chown(path, there.st_uid, there.st_gid)  # root writes what the agent's user has to read
     except OSError as error:
         raise PlacementError(f"cannot write {path}: {error.strerror}", hint="it needs root") from error

@@ -6,10 +6,10 @@ The rule here: no text and no terminal. A fleet from a file is planned for, neve
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from dwcp_migrate.api.schema import Measured
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
+from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import LibvirtHypervisors
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.executor import PlanExecutor, Watcher
@@ -35,6 +36,8 @@ from dwcp_migrate.orchestration.fleet_source import (
 from dwcp_migrate.orchestration.measured_load import LoadedFleet, MeasuredFleet
 from dwcp_migrate.orchestration.move_cost import AgentCost, Questions
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, Ending, PlanJournal, goal_words, read
+from dwcp_migrate.orchestration.plan_progress import moved_since
+from dwcp_migrate.orchestration.plan_store import AgentPlans
 from dwcp_migrate.orchestration.shared_state import SharedFleet, SharedState
 from dwcp_migrate.orchestration.watched_migration import Hosts
 from dwcp_migrate.placement.balance import Workers
@@ -58,6 +61,7 @@ class Workspace:
         cost: forecasts migrations.
         at_once: migrations at once, from and to each host and in all, instead of the policy's; 0 is the policy's.
         client: the local agent; None for a fleet from a file.
+        known: facts of hosts that have answered so far.
     """
 
     config: Config
@@ -67,6 +71,7 @@ class Workspace:
     cost: MoveCost = default_cost
     at_once: int = 0
     client: ApiClient | None = None
+    known: Mapping[str, HostFacts] = field(default_factory=dict)
 
     def load(self) -> FleetLoad:
         """What hosts and guests use, as the agents know it; nothing where this host has none."""
@@ -121,10 +126,14 @@ class Workspace:
     def rested(self, fleet: Fleet) -> Fleet:
         """The fleet in which domains stay that the last rebalance moved lately; those of a drain may come back."""
         last = read(self.journal_path) if self.hosts is not None else None
-        if last is None or last.plan.goal.purpose != "rebalance":
-            return fleet
         since = wall_clock() - self.settings().policy.cool_down_s
-        return rested(fleet, {domain for domain, at in last.moved_at.items() if at > since})
+        tired: set[str] = set()
+        if last is not None and last.plan.goal.purpose == "rebalance":
+            tired = {domain for domain, at in last.moved_at.items() if at > since}
+        if self.client is not None:
+            with contextlib.suppress(DwcpError):  # no agent keeps plans
+                tired |= moved_since((one.record for one in AgentPlans(self.client).all()), since)
+        return rested(fleet, tired) if tired else fleet
 
     def unended(self, goal: Goal) -> bool:
         """Whether the journal has a plan for this goal that has not ended.
@@ -172,8 +181,9 @@ def open_workspace(
     found = addresses(config, own)
     hypervisors = LibvirtHypervisors()
     uris = {name: address.ours for name, address in found.items()}
+    known: dict[str, HostFacts] = {}
     libvirt_fleet = LibvirtFleet(
-        hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), {}, copies_storage
+        hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), known, copies_storage
     )
     client = ApiClient(control_socket(config_path, None))
     by_use: FleetSource = LoadedFleet(libvirt_fleet, lambda: client.ask("load", FleetLoad))
@@ -184,7 +194,7 @@ def open_workspace(
     asked = Questions(lambda domain, peer: client.predict(domain, peer, 0.0), lambda: client.ask("measured", Measured))
     cost = AgentCost(asked, own, found.keys() - {own})
     try:
-        yield Workspace(config, source, Hosts(hypervisors, found), shared, cost, at_once, client)
+        yield Workspace(config, source, Hosts(hypervisors, found), shared, cost, at_once, client, known)
     finally:
         hypervisors.close()
 

@@ -17,6 +17,7 @@ from typing import IO, Final
 import pytest
 
 from dwcp_migrate.lab.guest import GuestOptions, LabGuest
+from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.wan import WanLink
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanProgress, read
@@ -36,8 +37,7 @@ class Place:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         for host in lab.hypervisors:
-            placement = {"uri": "qemu+tcp://{address}/system", "address": host.address}
-            lab.start_agent(host.name, {"placement": placement})
+            self.start_agent(host)
         self.guests = [
             LabGuest(
                 GuestOptions(
@@ -53,6 +53,10 @@ class Place:
         ]
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(lambda at: at[1].start(lab.hypervisors[at[0] % 3]), enumerate(self.guests)))
+
+    def start_agent(self, host: Hypervisor) -> None:
+        placement = {"uri": "qemu+tcp://{address}/system", "address": host.address}
+        self.lab.start_agent(host.name, {"placement": placement})
 
     def argv(self, *words: str) -> list[str]:
         hv1 = self.lab["hv1"]
@@ -108,7 +112,7 @@ def even(where: dict[str, list[str]]) -> bool:
 
 def test_a_host_is_emptied_without_a_rule_broken_and_the_fleet_is_even_again(place: Place) -> None:
     place.check()
-    done = place.say("drain", "hv1")
+    done = place.say("drain", "hv1", "--here")
     assert done.returncode == 0, done.stdout + done.stderr
     where = place.check()
     assert where["hv1"] == []
@@ -116,7 +120,7 @@ def test_a_host_is_emptied_without_a_rule_broken_and_the_fleet_is_even_again(pla
     assert json.loads(place.say("rebalance", "--json").stdout)["steps"] == []  # nothing comes to a host in maintenance
     assert place.say("undrain", "hv1").returncode == 0
     assert place.journal().moved_at
-    done = place.say("rebalance", "--apply")
+    done = place.say("rebalance", "--apply", "--here")
     assert done.returncode == 0, done.stdout + done.stderr
     where = place.check()
     again = json.loads(place.say("rebalance", "--json").stdout)
@@ -127,14 +131,14 @@ def test_a_host_is_emptied_without_a_rule_broken_and_the_fleet_is_even_again(pla
 def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
     before = place.check()
     source = max(before, key=lambda name: len(before[name]))
-    command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
+    command = subprocess.Popen(place.argv("drain", source, "--here"), stdout=subprocess.PIPE, text=True, bufsize=1)
     assert command.stdout is not None
     wait_for_begin(command.stdout)
     command.send_signal(signal.SIGKILL)
     command.wait()
     command.stdout.close()
     assert place.journal().ended is None
-    done = place.say("drain", source)
+    done = place.say("drain", source, "--here")
     assert done.returncode == 0, done.stdout + done.stderr
     where = place.check()
     assert where[source] == []
@@ -145,7 +149,7 @@ def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
 def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     before = place.check()
     source = "hv1" if before["hv1"] else "hv2"
-    command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
+    command = subprocess.Popen(place.argv("drain", source, "--here"), stdout=subprocess.PIPE, text=True, bufsize=1)
     assert command.stdout is not None
     wait_for_begin(command.stdout)
     place.lab.wan.cut("hv3")
@@ -154,3 +158,21 @@ def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     assert place.journal().ended == "completed", said
     where = place.check()
     assert where[source] == [], said
+
+
+def test_a_plan_goes_on_without_its_terminal_and_after_the_death_of_its_agent(place: Place) -> None:
+    before = place.check()
+    source = max(before, key=lambda name: len(before[name]))
+    command = subprocess.Popen(place.argv("drain", source), stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert command.stdout is not None
+    wait_for_begin(command.stdout)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+    command.stdout.close()
+    number = json.loads(place.say("plans", "--json").stdout)[-1]["id"]
+    place.lab.agents["hv1"].kill()
+    place.start_agent(place.lab["hv1"])
+    done = place.say("plan", "show", str(number), "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert place.check()[source] == []
+    assert place.say("undrain", source).returncode == 0

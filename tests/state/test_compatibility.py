@@ -71,6 +71,8 @@ NEW: dict[str, do.Body] = {
     "EndTicket": do.EndTicket(token=5, reason="gone"),
     "SetClock": do.SetClock(),
     "SetVersion": do.SetVersion(version=2),
+    "PutDocument": do.PutDocument(name="plan 1", revision=7, body=b"text"),
+    "DropDocument": do.DropDocument(name="plan 1", revision=7),
 }
 
 NEW_GOLDEN = {
@@ -82,6 +84,10 @@ NEW_GOLDEN = {
     "a6726561736f6ea4676f6e65",
     "SetClock": "9502a572756e2d31a3687631cb41daac4ee000000081a2646fa8736574636c6f636b",
     "SetVersion": "9502a572756e2d31a3687631cb41daac4ee000000082a2646faa73657476657273696f6ea776657273696f6e02",
+    "PutDocument": "9502a572756e2d31a3687631cb41daac4ee000000084a2646fab707574646f63756d65"
+    "6e74a46e616d65a6706c616e2031a87265766973696f6e07a4626f6479c40474657874",
+    "DropDocument": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fac64726f70646f63756d"
+    "656e74a46e616d65a6706c616e2031a87265766973696f6e07",
 }
 
 ADDED = {"PutHost"}

@@ -6,6 +6,7 @@ Modules:
     metric_table: every metric that the agent exports, in one table
     metrics: agent's status as Prometheus text
     placement_handlers: control API of the shared constraints
+    plan_handlers: control API of the plans that are kept
     prediction_handlers: control API of predictions
     repair_handlers: control API of operators' repairs
     server: control API and the metrics over HTTP

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,
@@ -49,6 +50,7 @@ class Served(Protocol):
 
     ledger: MigrationRegistry
     cluster_api: ClusterHandlers
+    plans_api: PlanHandlers
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -142,6 +144,7 @@ class Api:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/record", self._record)
         self._served.cluster_api.add_to(app)
+        self._served.plans_api.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:

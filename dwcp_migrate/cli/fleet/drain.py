@@ -13,6 +13,7 @@ import msgspec
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.host import cordon, uncordon
+from dwcp_migrate.cli.plans import attached
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import agent_options, exact_option, json_option
@@ -28,6 +29,7 @@ from dwcp_migrate.placement.planner import plan_drain
 @click.argument("host", required=False)
 @click.option("--dry-run", is_flag=True, help="Show the plan, move nothing.")
 @planning.at_once_option
+@planning.here_option
 @click.option("--fleet", "fleet_path", type=click.Path(path_type=Path), help="With --dry-run: a fleet as JSON.")
 @click.option("--off", is_flag=True, hidden=True)
 @click.option("--wait", is_flag=True, hidden=True)
@@ -43,6 +45,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     host: str | None,
     dry_run: bool,
     at_once: int,
+    here: bool,
     fleet_path: Path | None,
     exact_s: float | None,
     off: bool,
@@ -72,7 +75,7 @@ def command(  # noqa: PLR0913 - one parameter an option
             plan = _plan(ours, host, exact_s)
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))
             context.exit(PlacementError.exit_code if plan.left else 0)
-        context.exit(_empty(ours, host, exact_s, options, as_json=as_json))
+        context.exit(_empty(ours, host, exact_s, options, here=here, as_json=as_json))
 
 
 def _old_spelling(client: ApiClient, timeout_s: float | None, *, off: bool, wait: bool, as_json: bool) -> None:
@@ -94,16 +97,26 @@ def _plan(ours: Workspace, host: str, exact_s: float | None) -> Plan:
     return ours.plan_exactly(whole, Goal(purpose="drain", host=host), exact_s)
 
 
-def _empty(ours: Workspace, host: str, exact_s: float | None, options: MigrationOptions, *, as_json: bool) -> int:
+def _empty(
+    ours: Workspace, host: str, exact_s: float | None, options: MigrationOptions, *, here: bool, as_json: bool
+) -> int:
     """Empty a host; the exit code."""
-    if ours.unended(Goal(purpose="drain", host=host)):
+    goal = Goal(purpose="drain", host=host)
+    if ours.unended(goal):
         return planning.carry_out(ours, None, options, as_json=as_json)
+    kept = attached.open_plan(ours, goal)
+    if kept is not None:
+        return _said(host, attached.go_on(ours, kept, as_json=as_json), as_json=as_json)
     plan = _plan(ours, host, exact_s)
     if ours.hosts is not None:
         if ours.shared is not None:
             ours.shared.set_draining(host, draining=True)
         write_settings(ours.settings_path, with_state(ours.settings(), host, "maintenance"))
-    code = planning.carry_out(ours, plan, options, as_json=as_json)
+    code = attached.carry(ours, plan, options, here=here or exact_s is not None, as_json=as_json)
+    return _said(host, code, as_json=as_json)
+
+
+def _said(host: str, code: int, *, as_json: bool) -> int:
     if code == 0 and not as_json:
         click.echo(f"{host} is empty: its libvirtd has no running domain")
     return code

@@ -53,6 +53,12 @@ def at_once_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def here_option(command: Decorated) -> Decorated:
+    """Add `--here`."""
+    text = "Carry the plan out in this terminal, and not by the agents: it stops when the terminal goes."
+    return click.option("--here", is_flag=True, help=text)(command)
+
+
 def measure_option(command: Decorated) -> Decorated:
     """Add `--measure SECONDS`."""
     return click.option(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.cli.plans import attached
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import exact_option, json_option
@@ -17,6 +18,7 @@ from dwcp_migrate.placement.plan import Goal
 @click.command()
 @click.option("--apply/--dry-run", "apply", default=False, help="Carry the plan out, or only show it (default).")
 @planning.at_once_option
+@planning.here_option
 @planning.measure_option
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
 @exact_option
@@ -30,6 +32,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     *,
     apply: bool,
     at_once: int,
+    here: bool,
     measure_s: float,
     abandon: bool,
     exact_s: float | None,
@@ -48,12 +51,15 @@ def command(  # noqa: PLR0913 - one parameter an option
             return
         if apply and ours.unended(goal):
             context.exit(planning.carry_out(ours, None, options, as_json=as_json))
+        if apply and (kept := attached.open_plan(ours, goal)) is not None:
+            context.exit(attached.go_on(ours, kept, as_json=as_json))
         whole = ours.rested(ours.source.snapshot())
         plan = ours.plan_rebalance(whole) if exact_s is None else ours.plan_exactly(whole, goal, exact_s)
         if not apply or not plan.steps:
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))
             return
-        context.exit(planning.carry_out(ours, plan, options, as_json=as_json))
+        here = here or exact_s is not None or measure_s > 0  # what agents plan for the same goal would be another plan
+        context.exit(attached.carry(ours, plan, options, here=here, as_json=as_json))
 
 
 def _abandon(ours: Workspace) -> bool:

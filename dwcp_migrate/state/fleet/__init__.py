@@ -3,6 +3,7 @@
 Modules:
     backup: file with a backup of the fleet's record
     commands: commands that change the cluster state
+    documents: small texts that the fleet keeps for its agents
     fleet_clock: bound on the time that commands may bring
     invariants: invariants of the cluster state
     leases: leases and reservations

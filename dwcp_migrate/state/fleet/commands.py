@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.state.fleet.model import (
+    DOCUMENT_BYTES_MAX,
     FIRST_VERSION,
     VERSION,
     Certificate,
@@ -239,6 +240,27 @@ class SetVersion(_Body, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=2, le=2**31)]
 
 
+class PutDocument(_Body, frozen=True, kw_only=True):
+    """Keep a document, new or in the place of the revision that is named.
+
+    Attributes:
+        revision: that it replaces; 0 for a new one.
+    """
+
+    since: ClassVar[int] = 2
+    name: Name
+    revision: Count = 0
+    body: Annotated[bytes, Meta(max_length=DOCUMENT_BYTES_MAX)] = b""
+
+
+class DropDocument(_Body, frozen=True, kw_only=True):
+    """Keep this revision of a document no longer."""
+
+    since: ClassVar[int] = 2
+    name: Name
+    revision: Count
+
+
 class Barrier(_Body, frozen=True, kw_only=True):
     """Nothing; who sees it applied has seen all before it.
 
@@ -274,6 +296,8 @@ Body = (
     | EndTicket
     | SetClock
     | SetVersion
+    | PutDocument
+    | DropDocument
     | Barrier
 )
 

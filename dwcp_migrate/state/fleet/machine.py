@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from dwcp_migrate.state.fleet import commands as do
-from dwcp_migrate.state.fleet import leases, repairs, tickets
+from dwcp_migrate.state.fleet import documents, leases, repairs, tickets
 from dwcp_migrate.state.fleet.model import (
     HOSTS_MAX,
     REQUEST_WINDOW,
@@ -177,5 +177,7 @@ _HANDLERS: Final[dict[type[Any], Handler]] = {
     do.AssignDomain: lambda fleet, command: repairs.assign(fleet, _as(do.AssignDomain, command)),
     do.EndTicket: lambda fleet, command: repairs.end_ticket(fleet, _as(do.EndTicket, command)),
     do.SetClock: lambda fleet, command: repairs.set_clock(fleet, command.at),
+    do.PutDocument: lambda fleet, command: documents.put(fleet, command.by, _as(do.PutDocument, command)),
+    do.DropDocument: lambda fleet, command: documents.drop(fleet, _as(do.DropDocument, command)),
     do.SetVersion: lambda fleet, command: repairs.set_version(fleet, _as(do.SetVersion, command)),
 }

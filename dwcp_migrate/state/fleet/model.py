@@ -33,6 +33,8 @@ ENDED_TICKETS_MAX: Final = 1024
 LEASES_MAX: Final = 1024
 RESERVATIONS_MAX: Final = 4096
 RULES_MAX: Final = 1024
+DOCUMENTS_MAX: Final = 64
+DOCUMENT_BYTES_MAX: Final = 96 * 1024
 LABELS_MAX: Final = 64
 CERTIFICATE_BYTES_MAX: Final = 32 * 1024
 """100 signatures of 64 bytes with names of voters take half of it."""
@@ -147,6 +149,21 @@ class RuleRecord(PlacementRule, frozen=True, kw_only=True, forbid_unknown_fields
     limit: Annotated[int, Meta(ge=1, le=2**53)] = 1
 
 
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that the fleet keeps for its agents, opaque here: a plan that is carried out, a setting of a service.
+
+    Attributes:
+        revision: the number of the command that wrote it; whoever changes it names the one that he read.
+        by: the host that did.
+    """
+
+    name: Name
+    revision: Count
+    by: Name
+    changed_at: Seconds
+    body: Annotated[bytes, Meta(max_length=DOCUMENT_BYTES_MAX)] = b""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on migrations at once; 0 is no limit.
 
@@ -194,6 +211,7 @@ class FleetState(msgspec.Struct, kw_only=True):
     rules: dict[str, RuleRecord] = {}
     limits: Limits = Limits()
     outcomes: dict[str, dict[str, TicketOutcome]] = {}
+    documents: dict[str, Document] = {}
 
     def ticket(self, token: int) -> Ticket | None:
         """Find a ticket, open or ended."""

@@ -1,0 +1,6 @@
+"""Plans that this agent keeps and carries out.
+
+Modules:
+    book: plans as they are kept, in the fleet's state or in this host's
+    carrier: the helper process that carries a plan out, started wherever its lease is free
+"""

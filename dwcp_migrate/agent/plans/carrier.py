@@ -1,0 +1,130 @@
+"""Carrier of plans: the helper process of one agent, and of the next one where that died.
+
+The rule: planning and waiting for migrations belong in no agent's own process. The helper holds the fleet's lease while
+it works and dies with its agent; libvirt's migrations go on without either. The agent that was asked begins; where its
+lease has run out another takes the plan up, the first in the order of names, the others later if that does not.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from dwcp_migrate.agent.plans.book import PlanBook, PlanStanding
+from dwcp_migrate.api.plans import PlanRecord
+from dwcp_migrate.clocks import steady_clock
+from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.logs import get_logger
+
+LOOK_S: Final = 2.0
+"""Between two looks at the plans; a new one is seen at once."""
+
+TAKE_OVER_S: Final = 15.0
+"""After the lease ran out, before another agent takes a plan up: its own may just be starting again."""
+
+RANK_S: Final = 10.0
+"""Between two agents that might take it up."""
+
+RETRY_S: Final = (2.0, 5.0, 15.0, 60.0)
+"""Before a helper that failed is started again."""
+
+FAREWELL_S: Final = 5.0
+"""For the helper to end when its agent does."""
+
+log = get_logger(component="plans")
+
+
+def due(standing: PlanStanding, own: str) -> PlanRecord | None:
+    """The plan that this host is to carry out now, if any.
+
+    Args:
+        standing: of plans and lease.
+        own: this host's name.
+    """
+    first = next((one.record for one in standing.plans if one.record.is_open and _wants_carrier(one.record)), None)
+    if first is None or standing.holder not in {"", own}:
+        return None
+    chosen = first.carrier or first.by
+    if chosen == own:
+        return first
+    others = [name for name in standing.hosts if name != chosen]
+    rank = others.index(own) if own in others else len(others)
+    return first if standing.now >= standing.free_since + TAKE_OVER_S + rank * RANK_S else None
+
+
+def _wants_carrier(record: PlanRecord) -> bool:
+    """Whether something is to be done: a paused plan waits, unless it is to end."""
+    return record.state != "paused" or record.wish != "pause"
+
+
+class PlanCarrier:
+    """Starts the helper.
+
+    Args:
+        book: the plans.
+        config: the file that the helper reads.
+        command: how it is started, its plan's number follows.
+        state: of the agent: one that stops begins nothing.
+    """
+
+    def __init__(
+        self, book: PlanBook, config: Path, state: Callable[[], str], command: Sequence[str] | None = None
+    ) -> None:
+        self._book, self._state = book, state
+        self._command = command or (sys.executable, "-m", "dwcp_migrate", "carry", "--config", str(config))
+        self._process: asyncio.subprocess.Process | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self._look()
+            except DwcpError:
+                pass  # the fleet cannot be asked; the next look
+            except Exception:  # a fault of ours in one look must not end all later ones
+                log.exception("look at plans failed")
+            self._book.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._book.changed.wait(), LOOK_S)
+
+    async def _look(self) -> None:
+        if self._state() != "running" or steady_clock() < self._not_before:
+            return
+        record = due(await self._book.standing(), self._book.name)
+        if record is not None:
+            await self._carry(record)
+
+    async def _carry(self, record: PlanRecord) -> None:
+        """Run the helper to its end."""
+        log.info("plan carried out", plan=record.id, goal=record.request.goal.purpose, host=record.request.goal.host)
+        process = self._process = await asyncio.create_subprocess_exec(
+            *self._command, str(record.id), stdin=asyncio.subprocess.DEVNULL
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await self._end(process)
+            raise
+        finally:
+            self._process = None
+        if code == 0:
+            self._failures = 0
+            return
+        wait_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
+        self._failures += 1
+        self._not_before = steady_clock() + wait_s
+        log.warning("plan's helper ended", plan=record.id, code=code, again_in_s=wait_s)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), FAREWELL_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()

@@ -1,0 +1,193 @@
+"""A terminal and a kept plan: handed over to the agents, followed, stopped, and left.
+
+The rule here: the plan is the agents'. A terminal that goes away changes nothing; Ctrl-C pauses the plan and waits for
+what runs, a second one ends the command at once and says what runs on and how to take it up.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Final
+
+import click
+import msgspec
+
+from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPlan
+from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError, UnfinishedError
+from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
+from dwcp_migrate.orchestration import plan_progress
+from dwcp_migrate.orchestration.plan_journal import goal_words
+from dwcp_migrate.orchestration.plan_store import AgentPlans, PlanStore, change_plan, find_plan
+from dwcp_migrate.orchestration.workspace import Workspace
+from dwcp_migrate.placement.plan import Goal, Plan
+
+POLL_S: Final = 0.5
+
+
+def open_plan(ours: Workspace, goal: Goal) -> StoredPlan | None:
+    """A kept plan for a goal that has not ended; None without one, or without an agent that keeps plans."""
+    if ours.client is None:
+        return None
+    try:
+        plans = AgentPlans(ours.client).all()
+    except DwcpError:
+        return None
+    return next((one for one in plans if one.record.is_open and one.record.request.goal == goal), None)
+
+
+def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool, as_json: bool) -> int:
+    """Have a plan carried out: by the agents, or in this terminal where it is asked for, or no agent keeps plans.
+
+    Returns:
+        The exit code, as of `planning.carry_out`.
+    """
+    if here or ours.client is None or not plan.steps:
+        return planning.carry_out(ours, plan, options, as_json=as_json)
+    request = PlanRequest(goal=plan.goal, options=options, at_once=ours.at_once, reached=sorted(ours.known))
+    store = AgentPlans(ours.client)
+    try:
+        stored = store.put(PlanRecord(request=request, asked_at=wall_clock()), 0)
+    except (AgentUnreachableError, NotFoundError):  # no agent, or one of an older release
+        return planning.carry_out(ours, plan, options, as_json=as_json)
+    if not as_json:
+        count = output.counted(len(plan.steps), "migration", "migrations")
+        click.echo(f"{count}, about {output.duration(plan.seconds)} by forecast; plan {stored.record.id}")
+    record = follow(store, stored.record.id, as_json=as_json)
+    if record.state != "refused":
+        return last_word(record)
+    click.echo(f"{record.note}: it is carried out in this terminal", err=True)
+    return planning.carry_out(ours, plan, options, as_json=as_json)
+
+
+def go_on(ours: Workspace, stored: StoredPlan, *, as_json: bool) -> int:
+    """Follow a plan that has not ended, and resume it where it was paused."""
+    assert ours.client is not None
+    store, number = AgentPlans(ours.client), stored.record.id
+    if not as_json:
+        click.echo(f"plan {number} has not ended: going on with it")
+    change_plan(store, number, lambda one: plan_progress.wished(one, "run") if one.is_open else one)
+    return last_word(follow(store, number, as_json=as_json))
+
+
+def follow(store: PlanStore, number: int, *, as_json: bool, pauses: bool = True) -> PlanRecord:
+    """Say what happens until the plan ends, or is paused.
+
+    Args:
+        store: of it.
+        number: of it.
+        as_json: a JSON object a line.
+        pauses: Ctrl-C pauses the plan; else it only ends the command.
+
+    Raises:
+        UnfinishedError: the command was told to end before the plan did.
+    """
+    seen, is_silent, pressed = 0, False, Event()
+    with _on_interrupt(pressed.set) as times:
+        record = find_plan(store, number).record
+        while True:
+            seen = _say_new(record, seen, as_json=as_json)
+            if not record.is_open or (record.state == "paused" and record.wish == "pause"):
+                return record
+            if times() > (1 if pauses else 0):
+                raise _left(record)
+            if pressed.is_set():
+                pressed.clear()
+                _pause(store, record)
+            pressed.wait(POLL_S)
+            try:
+                record, is_silent = find_plan(store, number).record, False
+            except DwcpError as error:
+                if not is_silent:
+                    click.echo(f"{error}; the plan goes on with whichever agent carries it out", err=True)
+                is_silent = True
+
+
+def _say_new(record: PlanRecord, seen: int, *, as_json: bool) -> int:
+    for event in record.events:
+        if event.serial > seen:
+            click.echo(json.dumps(msgspec.to_builtins(event)) if as_json else event_words(event, record.to_go))
+    return record.events[-1].serial if record.events else seen
+
+
+def event_words(event: PlanEvent, to_go: int) -> str:
+    """An event as a line."""
+    way = f"{event.domain}: {event.source} -> {event.destination}"
+    words = {
+        "begun": way,
+        "done": f"{event.domain}: runs on {event.destination}; {to_go} to go",
+        "failed": f"{event.domain}: failed, {event.words}; {to_go} to go",
+        "planned-again": f"planned again: {event.words}",
+        "waiting": f"waiting for migrations that others began: {event.words}",
+        "carried": "an agent carries it out" + (f": {event.words}" if event.words else ""),
+    }
+    return words[event.event]
+
+
+def _pause(store: PlanStore, record: PlanRecord) -> None:
+    click.echo(
+        "stopping: migrations that run go on to their end, nothing more begins; once more ends this command", err=True
+    )
+    try:
+        change_plan(store, record.id, lambda one: plan_progress.wished(one, "pause") if one.is_open else one)
+    except DwcpError as error:
+        click.echo(f"it could not be paused: {error}", err=True)
+
+
+def _left(record: PlanRecord) -> UnfinishedError:
+    runs = "; ".join(record.running) or "no migration"
+    wish = (
+        "is paused, and nothing more begins" if record.wish == "pause" else f"goes on at {record.carrier or record.by}"
+    )
+    return UnfinishedError(
+        f"left plan {record.id}, which {wish}; running on: {runs}",
+        hint=f"`dwcp-migrate plan show {record.id}`, `plan resume {record.id}`, `plan abort {record.id}`",
+    )
+
+
+@contextmanager
+def _on_interrupt(pressed: Callable[[], None]) -> Iterator[Callable[[], int]]:
+    """Count Ctrl-C; a terminal that hangs up ends the command, and not the plan."""
+    times = 0
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal times
+        times += 1
+        pressed()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def last_word(record: PlanRecord) -> int:
+    """Say how a plan ended; the exit code."""
+    for line in planning.left_lines(record.left):
+        click.echo(line, err=True)
+    if record.state == "completed":
+        return 0
+    how = f"`dwcp-migrate plan resume {record.id}` goes on" if record.state == "paused" else ""
+    if record.state == "partly":
+        how = "mend what is said above, then give the command again"
+    moved = output.counted(len(record.moved), "domain", "domains")
+    note = record.note if record.state in {"failed", "refused"} else f"{moved} moved, {len(record.left)} left"
+    click.echo("; ".join(filter(None, (f"plan {record.id} {record.state}: {note}", how))), err=True)
+    return record.exit_code or UnfinishedError.exit_code
+
+
+def goal_of(record: PlanRecord) -> str:
+    """A plan's goal as the command that has it."""
+    return goal_words(record.request.goal)
+
+
+def age(at: float) -> str:
+    """How long ago that was."""
+    return output.duration(max(0.0, time.time() - at)) if at else output.UNKNOWN

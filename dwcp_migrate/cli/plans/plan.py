@@ -1,0 +1,88 @@
+"""`dwcp-migrate plan show|pause|resume|abort ID`: one plan that agents carry out."""
+
+from pathlib import Path
+
+import click
+
+from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.api.plans import PlanRecord, PlanWish
+from dwcp_migrate.cli.fleet.planning import left_lines
+from dwcp_migrate.cli.plans.attached import event_words, follow, goal_of, last_word
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.orchestration import plan_progress
+from dwcp_migrate.orchestration.plan_store import AgentPlans, change_plan, find_plan
+
+
+@click.group()
+def command() -> None:
+    """Show, pause, resume or abort a plan that the agents carry out; `plans` lists them."""
+
+
+@command.command()
+@click.argument("number", metavar="ID", type=int)
+@click.option("--follow", "is_followed", is_flag=True, help="Stay, and say what happens; Ctrl-C leaves the plan alone.")
+@json_option
+@agent_options
+@click.pass_context
+def show(
+    context: click.Context,
+    /,
+    *,
+    number: int,
+    is_followed: bool,
+    as_json: bool,
+    config_path: Path | None,
+    socket_path: Path | None,
+) -> None:
+    """Show plan ID: its goal, what runs, what was moved, what failed and why, what is left."""
+    store = AgentPlans(ApiClient(control_socket(config_path, socket_path)))
+    if is_followed:
+        context.exit(last_word(follow(store, number, as_json=as_json, pauses=False)))
+    record = find_plan(store, number).record
+    click.echo(output.as_json(record) if as_json else plan_words(record))
+
+
+@command.command()
+@click.argument("number", metavar="ID", type=int)
+@agent_options
+def pause(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+    """Begin no more migrations of plan ID; those that run go on to their end."""
+    _wish(number, "pause", config_path, socket_path)
+
+
+@command.command()
+@click.argument("number", metavar="ID", type=int)
+@agent_options
+def resume(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+    """Go on with plan ID, planned anew for the fleet as it is now."""
+    _wish(number, "run", config_path, socket_path)
+
+
+@command.command()
+@click.argument("number", metavar="ID", type=int)
+@agent_options
+def abort(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+    """End plan ID and the migrations that it runs; their domains run on where they are."""
+    _wish(number, "abort", config_path, socket_path)
+
+
+def _wish(number: int, wish: PlanWish, config_path: Path | None, socket_path: Path | None) -> None:
+    store = AgentPlans(ApiClient(control_socket(config_path, socket_path)))
+    record = change_plan(store, number, lambda one: plan_progress.wished(one, wish)).record
+    runs = f"; running: {'; '.join(record.running)}" if record.running else ""
+    said = {"run": "goes on", "pause": "pauses", "abort": "is aborted"}[wish]
+    click.echo(f"plan {number} ({goal_of(record)}) {said}{runs}")
+
+
+def plan_words(record: PlanRecord) -> str:
+    """A plan for people."""
+    lines = [
+        f"plan {record.id}: {goal_of(record)}, asked for at {record.by}",
+        f"{record.state}, carried out by {record.carrier or 'nobody yet'}",
+        f"{len(record.moved)} moved, {record.to_go} to go",
+        *(f"runs: {one}" for one in record.running),
+        *(event_words(one, record.to_go) for one in record.events if one.event in {"failed", "planned-again"}),
+        *left_lines(record.left),
+    ]
+    return "\n".join([*lines, *([record.note] if record.note else [])])
