@@ -21,7 +21,7 @@ from dwcp_migrate.lab.lab import Lab
 Census = dict[str, int]
 """`HOST WHAT` to count."""
 
-REST_S_MAX: Final = 30.0
+REST_S_MAX: Final = 120.0
 """From a migration's end until the last ssh session, data process and record are gone; 20 s is what an agent waits for
 libvirt's and its peer's word at most."""
 
