@@ -209,7 +209,7 @@ def rows(options: Options) -> list[Row]:
         LabError: not root, or the lab does not come up.
     """
     count = min(options.migrations, 5) if options.quick else options.migrations
-    name = f"soak-{options.seed}"
+    name = f"soak-{options.seed}-{options.first}"
     slices = Slices(options, count)
     tally = slices.resume(SoakTally())
     with Lab.up(LabOptions(name=name, link=LINK, seed=options.seed, owned=True)) as lab:

@@ -41,7 +41,7 @@ LABS_EACH: Final = 3
 
 SLOW: Final = WanLink(rate_bytes_per_s=4e6, delay_s=0.005, loss=0.0)
 QUICK: Final = WanLink(rate_bytes_per_s=50e6, delay_s=0.005, loss=0.0)
-GUEST: Final = GuestOptions(memory_mib=96, fill_mib=16, dirty_pages_per_s=150, check_pages_per_s=2000)
+GUEST: Final = GuestOptions(memory_mib=96, fill_mib=16, dirty_pages_per_s=150, check_pages_per_s=1000)
 
 FIRST_PASS_BYTES: Final = 8 * MIB
 LATER_PASS: Final = 3
