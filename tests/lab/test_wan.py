@@ -1,7 +1,9 @@
 """The WAN against real TCP and UDP of the hypervisors' network namespaces."""
 
 import json
+import socket
 import statistics
+import time
 from typing import Any
 
 import pytest
@@ -161,3 +163,12 @@ def test_an_unknown_host_is_an_error(lab: Lab) -> None:
     for change in changes:
         with pytest.raises(LabError, match="no such host"):
             change("hv9")
+
+
+def test_whoever_is_slow_to_speak_is_answered_all_the_same_and_so_is_the_next(lab: Lab) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+        slow.connect(str(lab.directory / "wan.sock"))
+        time.sleep(0.2)  # ten times what a question takes
+        slow.sendall(b"stats")
+        assert slow.recv(1 << 14).startswith(b"{")
+    assert set(lab.wan.uplinks()) == {"hv1", "hv2"}
