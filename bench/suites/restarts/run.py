@@ -195,7 +195,9 @@ def rows(options: Options) -> list[Row]:
     count = min(options.migrations, 4) if options.quick else options.migrations
     slices = Slices(options, count)
     tally = slices.resume(RestartTally())
-    with Lab.up(LabOptions(name=f"restarts-{options.seed}-{options.first}", link=LINK, seed=options.seed, owned=True)) as lab:
+    with Lab.up(
+        LabOptions(name=f"restarts-{options.seed}-{options.first}", link=LINK, seed=options.seed, owned=True)
+    ) as lab:
         lab.start_agents()
         restarts = Restarts(lab, options.seed, tally)
         for number in slices.numbers(tally):
