@@ -26,7 +26,8 @@
     ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
     │   └── EpochError                      of members that do not decide now, or are not proven to
     ├── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
-    └── UnfinishedError            exit 14  a plan was carried out in part
+    ├── UnfinishedError            exit 14  a plan was carried out in part
+    └── StoreError                 exit 15  the page store, or an image that it is to read
 
 A `ProtocolError` about QEMU's own stream does not exist: a surprise there only ends compression (see `qemu`).
 """
@@ -229,3 +230,9 @@ class UnfinishedError(DwcpError):
     """A plan was carried out in part: domains are left that it was to move, or it was stopped."""
 
     exit_code = 14
+
+
+class StoreError(DwcpError):
+    """The page store or a disk image cannot be used; migrations go on without what it held."""
+
+    exit_code = 15

@@ -12,11 +12,12 @@ Modules:
 from dwcp_migrate.delta.choice import CodecChoice, Observation, pinned
 from dwcp_migrate.delta.codec import LEVEL_MAX, NO_CODING, RAW, Codec, Coding, Compressor, Decompressor
 from dwcp_migrate.delta.decoder import PageDecoder, PreparedSegment
-from dwcp_migrate.delta.encoder import PageEncoder, raw_payload
+from dwcp_migrate.delta.encoder import KnownPages, PageEncoder, raw_payload
 from dwcp_migrate.delta.job import PageCounts, PageJob
-from dwcp_migrate.delta.payload import RAW_BYTES_MAX, state_sequence
+from dwcp_migrate.delta.payload import DIGEST_BYTES, RAW_BYTES_MAX, state_sequence
 
 __all__ = [
+    "DIGEST_BYTES",
     "LEVEL_MAX",
     "NO_CODING",
     "RAW",
@@ -26,6 +27,7 @@ __all__ = [
     "Coding",
     "Compressor",
     "Decompressor",
+    "KnownPages",
     "Observation",
     "PageCounts",
     "PageDecoder",

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_migrate.delta.payload import SLOTS_MAX
+from dwcp_migrate.delta.payload import SLOTS_MAX, Slots
 from dwcp_migrate.delta.table import NEVER, UNCACHED, PageTable, SlotNumbers
 from dwcp_migrate.qemu.layout import Words
 from dwcp_migrate.units import PAGE_BYTES
@@ -71,6 +71,15 @@ class PageCache:
         self._hot[:] = False
         self._by_hash[:] = -1
         self.table.clear_slots()
+
+    def forget(self, slots: Slots) -> None:
+        """What is in these slots is not what the destination has there."""
+        slots = slots[slots < self.used]
+        owners = self._owner[slots]
+        current = self.table.get(owners) == slots
+        self.table.put(owners[current], UNCACHED)
+        self._hash[slots] = 0
+        self._hot[slots] = False
 
     def find(self, hashes: Words) -> SlotNumbers:
         """A slot for each hash that may hold such a page, or -1."""

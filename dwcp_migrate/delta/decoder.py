@@ -1,6 +1,7 @@
 """The destination's half of HDE: the segment's raw bytes from its payload, and a mirror of the source's page cache.
 
-    prepare (parallel)     sizes and counts checked, body decompressed, headers, literals and pages in full laid out
+    prepare (parallel)     sizes and counts checked, body decompressed, headers, literals and pages in full laid out,
+                           and those of this host's page store fetched
     apply (serial)         in the order of `state_sequence`, over all connections: changed and repeated pages;
                            then the slots that the segment names take their new content
 
@@ -15,6 +16,7 @@ After an error of `prepare` or `apply`, or bytes with a wrong checksum, the segm
 state sequence if `apply` was not reached) and the source resets its cache.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,8 @@ from dwcp_migrate.delta.skeleton import build, windows
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
 from dwcp_migrate.qemu.layout import Bytes, Words
 from dwcp_migrate.units import PAGE_BYTES
+
+Fetch = Callable[[Bytes], Words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ class PageDecoder:
     """Decoder of one migration, all its connections.
 
     `prepare` may run in many threads; `apply` and `skip` in one at a time.
+
+    Attributes:
+        fetch: gives the pages uint64[n, 512] of digests uint8[n, 16] out of this host's store, from any thread, and
+            raises RemoteProtocolError where one is not there; None: a segment may name none.
     """
 
     def __init__(self, cache_bytes: int) -> None:
@@ -60,6 +68,7 @@ class PageDecoder:
         self._rows: Bytes = self._pages.view(np.uint8)
         self._filled = np.zeros(slots, np.bool_)
         self._next = 0
+        self.fetch: Fetch | None = None
 
     def prefault(self) -> None:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""
@@ -69,7 +78,7 @@ class PageDecoder:
         """Do all that does not need the cache.
 
         Raises:
-            RemoteProtocolError: the payload breaks the format.
+            RemoteProtocolError: the payload breaks the format, or names a page that this host's store has not.
             LimitExceededError: a size beyond its limit.
         """
         head, packed = unpack(memoryview(payload), raw_bytes)
@@ -78,7 +87,14 @@ class PageDecoder:
             return PreparedSegment(None, False, np.frombuffer(body, np.uint8), None)
         prepare = in_place.read if head.form == IN_PLACE else _read_apart
         raw, plan = prepare(head, body, raw_bytes, len(self._filled))
+        if isinstance(plan, PagePlan) and len(plan.known_at):
+            self._place_known(plan, raw)
         return PreparedSegment(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
+
+    def _place_known(self, plan: PagePlan, raw: Bytes) -> None:
+        if self.fetch is None:
+            raise RemoteProtocolError("segment names pages of a store that was not agreed on")
+        windows(raw, PAGE_BYTES)[plan.known_at] = self.fetch(plan.known_digests).view(np.uint8)
 
     def apply(self, prepared: PreparedSegment) -> memoryview:
         """Put the pages in and take over what is to be kept; returns the segment's raw bytes.
@@ -124,6 +140,15 @@ class PageDecoder:
             target[plan.local_at] = target[plan.local_from]
         self._store(plan.new_kept, plan.new)
         self._store(plan.changed_kept, changed)
+        if plan.known_kept.any:
+            self._store(plan.known_kept, target[plan.known_at].view(np.uint64))
+
+    def kept_pages(self) -> Words:
+        """The pages that are in slots now, uint64[n, 512]: a copy of none, as far as the slots are filled in order."""
+        slots = np.flatnonzero(self._filled)
+        if len(slots) and int(slots[-1]) + 1 == len(slots):
+            return self._pages[: len(slots)]
+        return self._pages[slots]
 
     def _fill(self, plan: InPlace, raw: Bytes) -> None:
         """The same for a segment in place."""

@@ -8,6 +8,7 @@
       duplicate  equal to another page: of the cache, or of this segment   no body
       delta      at most half of its words differ from the version last sent
       undecided  more differ: XOR or in full, whichever compresses smaller, found out by `encode`
+      known      of the rest, what the destination says that it has in its store: 16 bytes
       new        everything else
       keep what has a body in the cache, and name its slots
 
@@ -23,7 +24,7 @@ A cut's raw bytes must stay unchanged until `encode` returns (the caller keeps a
 acknowledged: a repair is `raw_payload` of them). `encode` may be called once.
 """
 
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from dwcp_migrate.delta.job import NO_PAGES, UNDECIDED, Classified, PageCounts, 
 from dwcp_migrate.delta.payload import (
     DELTA,
     DUPLICATE,
+    KNOWN,
     LITERAL_RUNS_MAX,
     LOCAL,
     NEW,
@@ -43,6 +45,7 @@ from dwcp_migrate.delta.payload import (
     SAME,
     STATE,
     ZERO,
+    Slots,
 )
 from dwcp_migrate.delta.skeleton import windows
 from dwcp_migrate.delta.table import NEVER, PageTable, SlotNumbers
@@ -54,6 +57,21 @@ DELTA_WORDS_MAX: Final = PAGE_WORDS // 2
 """Changed words up to which XOR is surely the better form (measured: docs/hde.md)."""
 
 
+KNOWN_MIN: Final = 4
+"""Known pages of a segment from which on they are named: pages that the destination has come in company, and one that
+only seems so, once in 2^16, would cost the segment a second time."""
+
+
+class KnownPages(Protocol):
+    """What the destination said that it has in its store."""
+
+    def likely(self, hashes: Words) -> NDArray[np.bool_]:
+        """Which of the pages with these hashes (`cache.hash_pages`) it has, but for a few that only seem so."""
+
+    def digests(self, pages: Words) -> Bytes:
+        """The names uint8[n, 16] of pages uint64[n, 512] there; from any thread."""
+
+
 class PageEncoder:
     """Encoder of one migration, all its connections. Not thread-safe: the caller holds a lock around each method.
 
@@ -62,6 +80,7 @@ class PageEncoder:
         table_bytes: of the table of all pages that were sent; None is as much as the guest needs.
 
     Attributes:
+        known: what the destination has; None: nothing, or it did not say yet.
         reset_sequence: state sequence from which on segments know nothing of what was before the last reset.
     """
 
@@ -70,6 +89,7 @@ class PageEncoder:
         self._sequence = 0
         self._reset = False
         self.reset_sequence = 0
+        self.known: KnownPages | None = None
 
     def reset(self) -> None:
         """Begin with an empty cache on both sides from the next job on: what the destination has is in doubt."""
@@ -77,12 +97,26 @@ class PageEncoder:
         self._reset = True
         self.reset_sequence = self._sequence
 
+    def forget(self, slots: Slots) -> None:
+        """Refer to these slots no more: the destination could not fill them, and all others are as they were."""
+        self._cache.forget(slots)
+
+    def kept_pages(self) -> Words:
+        """The pages that are in slots now, uint64[n, 512], not to be written to."""
+        return self._cache.pages[: self._cache.used]
+
     def prefault(self) -> None:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""
         self._cache.pages.fill(0)
 
-    def classify(self, raw: memoryview | Bytes, cut: Cut) -> PageJob:
+    def classify(self, raw: memoryview | Bytes, cut: Cut, *, may_know: bool = True) -> PageJob:
         """Decide the form of each page of `raw[cut.begin:cut.end]`, and keep the pages' content.
+
+        Args:
+            raw: what was fed to the parser.
+            cut: part of it.
+            may_know: pages of the destination's store may be named; not where a running guest waits, since one that is
+                not there after all costs a round trip.
 
         Raises:
             LocalProtocolError: the cut is larger than `RAW_BYTES_MAX`.
@@ -98,9 +132,11 @@ class PageEncoder:
             counts.resent_zero = int(np.count_nonzero(self._cache.table.get(layout.zero_key) != NEVER))
             self._cache.table.mark_sent(layout.zero_key)
         pages = windows(segment, PAGE_BYTES)[layout.page_position].view(np.uint64)
-        classified = self._classify(pages, layout.page_key, counts)
+        known = self.known if may_know else None
+        classified = self._classify(pages, layout.page_key, counts, known)
         sequence, flags = self._sequence_flags(classified)
-        return PageJob(len(segment), sequence, counts, flags, segment, layout, classified)
+        digests = known.digests if known is not None else None
+        return PageJob(len(segment), sequence, counts, flags, segment, layout, classified, digests)
 
     def pass_over(self, raw: memoryview | Bytes, cut: Cut) -> PageJob:
         """Take `raw[cut.begin:cut.end]` as it is and only note which pages were sent: nothing is read, kept or changed.
@@ -129,7 +165,7 @@ class PageEncoder:
         self._sequence += 1
         return self._sequence - 1, flags
 
-    def _classify(self, pages: Words, keys: Words, counts: PageCounts) -> Classified:
+    def _classify(self, pages: Words, keys: Words, counts: PageCounts, known: KnownPages | None) -> Classified:
         result = _unclassified(pages)
         if not len(keys):
             return result
@@ -139,6 +175,8 @@ class PageEncoder:
         self._compare(result, previous)
         _find_zeros(result, hashes)
         self._find_duplicates(result, hashes)
+        if known is not None:
+            _find_known(result, hashes, known)
         _find_local(result, hashes)
         if len(result.difference):
             result.difference = result.difference[_has_difference(result.op)[previous >= 0]]
@@ -146,6 +184,7 @@ class PageEncoder:
         op = result.op
         counts.zero, counts.same = int(np.count_nonzero(op == ZERO)), int(np.count_nonzero(op == SAME))
         counts.duplicate = int(np.count_nonzero((op == DUPLICATE) | (op == LOCAL)))
+        counts.known = int(np.count_nonzero(op == KNOWN))
         return result
 
     def _compare(self, result: Classified, previous: SlotNumbers) -> None:
@@ -181,7 +220,7 @@ class PageEncoder:
         if duplicate.any():
             table.put(keys[duplicate], result.ref[duplicate].astype(np.int32))
         table.mark_sent(keys)
-        body = np.flatnonzero(_has_body(result.op))
+        body = np.flatnonzero(_has_body(result.op) | (result.op == KNOWN))
         body = body[_last_of_equal(keys[body])]
         if not len(body):
             return
@@ -227,6 +266,14 @@ def _find_zeros(result: Classified, hashes: Words) -> None:
     candidates = np.flatnonzero((hashes == 0) & (result.op != SAME))
     if len(candidates):
         result.op[candidates[~result.pages[candidates].any(axis=1)]] = ZERO
+
+
+def _find_known(result: Classified, hashes: Words, known: KnownPages) -> None:
+    """Pages of the destination's store, among those that would have to be sent in full."""
+    new = np.flatnonzero(result.op == NEW)
+    new = new[known.likely(hashes[new])]
+    if len(new) >= KNOWN_MIN:
+        result.op[new] = KNOWN
 
 
 def _find_local(result: Classified, hashes: Words) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from dwcp_migrate.delta.payload import (
     DELTA,
     DUPLICATE,
+    KNOWN,
     LOCAL,
     NEW,
     NO_SLOT,
@@ -79,10 +80,14 @@ class InPlace:
 def spans_of(layout: Layout, op: Bytes, store: Slots) -> bytes | None:
     """The pages to keep as spans; None: the segment is better off apart.
 
-    It is where a page is a difference, where hardly any is in full, where headers without pages abound, or slots are
-    scattered as they are once the cache is full.
+    It is where a page is a difference or one of the destination's store, where hardly any is in full, where headers
+    without pages abound, or slots are scattered as they are once the cache is full.
     """
-    if (op == DELTA).any() or 2 * np.count_nonzero(op == NEW) <= len(op) or len(layout.zero_key) > LISTED_ZERO_MAX:
+    if (
+        ((op == DELTA) | (op == KNOWN)).any()
+        or 2 * np.count_nonzero(op == NEW) <= len(op)
+        or len(layout.zero_key) > LISTED_ZERO_MAX
+    ):
         return None
     kept = (op == NEW) & (store != NO_SLOT)
     position, slot = layout.page_position[kept], store[kept].astype(np.int64)

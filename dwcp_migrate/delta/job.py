@@ -1,5 +1,6 @@
 """A classified segment, and what of the encoding may run beside others of its kind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
@@ -9,7 +10,19 @@ from numpy.typing import NDArray
 from dwcp_migrate.delta import in_place
 from dwcp_migrate.delta.cache import PAGE_WORDS
 from dwcp_migrate.delta.codec import Codec, Coding, Compressor, Data
-from dwcp_migrate.delta.payload import DELTA, IN_PLACE, LOCAL, NEW, OPAQUE, PAGES, Head, pack_column
+from dwcp_migrate.delta.payload import (
+    DELTA,
+    IN_PLACE,
+    KNOWN,
+    LOCAL,
+    NEW,
+    NO_SLOT,
+    OPAQUE,
+    PAGES,
+    Head,
+    Slots,
+    pack_column,
+)
 from dwcp_migrate.qemu.layout import LITERAL, RUN_UNIT_BYTES, Bytes, Layout, Words
 
 UNDECIDED: Final = 255
@@ -35,6 +48,7 @@ class PageCounts:
     Attributes:
         listed_zero: zero pages that QEMU itself had found; `zero` are those that came as a page of zeros.
         resent_zero: of `listed_zero`, those that had been sent before.
+        known: pages that the destination takes from its store.
     """
 
     zero: int = 0
@@ -45,6 +59,7 @@ class PageCounts:
     listed_zero: int = 0
     resent: int = 0
     resent_zero: int = 0
+    known: int = 0
 
     def add(self, other: "PageCounts") -> None:
         """Add another's counts to these."""
@@ -54,7 +69,7 @@ class PageCounts:
     @property
     def total(self) -> int:
         """All pages."""
-        return self.zero + self.duplicate + self.same + self.delta + self.new + self.listed_zero
+        return self.zero + self.duplicate + self.same + self.delta + self.new + self.known + self.listed_zero
 
 
 @dataclass(slots=True)
@@ -86,6 +101,7 @@ class PageJob:
         counts: pages by form, final after `encode`.
         flags: as in the payload.
         raw: the segment.
+        digests: gives uint8[n, 16] for the pages uint64[n, 512] that are KNOWN.
     """
 
     raw_bytes: int
@@ -95,6 +111,16 @@ class PageJob:
     raw: Bytes
     layout: Layout | None
     classified: Classified
+    digests: Callable[[Words], Bytes] | None = None
+
+    @property
+    def slots_of_known(self) -> Slots | None:
+        """Slots that a segment with KNOWN pages stores in; None for a segment without any."""
+        if not self.counts.known:
+            return None
+        store = self.classified.store
+        slots: Slots = store[store != NO_SLOT]
+        return slots
 
     def encode(self, coding: Coding, compressor: Compressor) -> bytes:
         """The payload, once. `compressor` belongs to the calling thread."""
@@ -122,7 +148,9 @@ class PageJob:
     def _apart(self, layout: Layout) -> tuple[Head, Data]:
         """Head and body with pages and all else apart."""
         literal = _literal(self.raw, layout)
-        body, body_pages = _body(self.classified, _columns(layout, literal, self.classified))
+        known = self.classified.pages[self.classified.op == KNOWN]
+        digests = self.digests(known).tobytes() if self.digests is not None and len(known) else b""
+        body, body_pages = _body(self.classified, _columns(layout, literal, self.classified) + digests)
         head = self._head(PAGES, runs=len(layout.kind), pages=len(self.classified.op))
         return replace(head, literal_bytes=len(literal), body_pages=body_pages), body.data
 
@@ -193,7 +221,7 @@ def _columns(layout: Layout, literal: Bytes, classified: Classified) -> bytes:
             literal.tobytes(),
             op.tobytes(),
             pack_column(classified.ref[refers]),
-            pack_column(classified.store[op <= DELTA]),
+            pack_column(classified.store[(op <= DELTA) | (op == KNOWN)]),
         )
     )
 

@@ -16,11 +16,12 @@
     then the body
         PAGES     B pages, then the columns
                   kind u8[R] | count u32[R]* | start u64[R]* | literal u8[L]
-                  op u8[P] | ref u32[references]* | store u32[B]*
+                  op u8[P] | ref u32[references]* | store u32[B + K]* | digest 16 u8[K]
         IN_PLACE  the raw bytes without the P pages that are not NEW (none is DELTA), then
                   R spans to keep: position u32, from page to page u32, pages u32, first slot u32
                   position u32[P]* | op u8[P] | ref u32[references]*; a LOCAL page's is a position
 
+K counts the pages that the destination takes from its page store, which the agents agreed on beforehand.
 All integers little-endian. A column with * holds first differences, modulo 2^32 or 2^64, its bytes transposed (all
 lowest bytes first), so that what counts up regularly is nearly all zeros. `docs/hde.md` tells the whole story and has a
 hex dump.
@@ -60,8 +61,13 @@ SAME: Final = 2
 DUPLICATE: Final = 3
 LOCAL: Final = 4
 ZERO: Final = 5
-OPS: Final = 6
-"""NEW: in the body. DELTA: body XOR slot. SAME, DUPLICATE: slot. LOCAL: page of this segment. ZERO: zeros."""
+KNOWN: Final = 6
+OPS: Final = 7
+"""NEW: in the body. DELTA: body XOR slot. SAME, DUPLICATE: slot. LOCAL: page of this segment. ZERO: zeros. KNOWN: in
+the destination's store, named by its digest."""
+
+DIGEST_BYTES: Final = 16
+"""Of a page: what two different pages share by chance, or by work, once in 2^64 pages."""
 
 NO_SLOT: Final = 0xFFFFFFFF
 """In the store column: the page is not kept."""

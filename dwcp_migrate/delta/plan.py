@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from dwcp_migrate.delta.payload import (
     DELTA,
+    DIGEST_BYTES,
     DUPLICATE,
+    KNOWN,
     LOCAL,
     NEW,
     NO_SLOT,
@@ -36,6 +38,7 @@ Rows = NDArray[np.intp]
 
 NO_ROWS: Final[Rows] = np.empty(0, np.intp)
 NO_SLOTS: Final[Slots] = np.empty(0, np.uint32)
+NO_DIGESTS: Final[Bytes] = np.empty((0, DIGEST_BYTES), np.uint8)
 ALL: Final = slice(None)
 
 
@@ -67,6 +70,8 @@ class PagePlan:
         zero_at: positions of pages of zeros.
         new_kept: what of `new` is stored, and
         changed_kept: what of the changed pages.
+        known_digests: uint8[k, 16], of pages that come from this host's store, go to `known_at`.
+        known_kept: what of them is stored in slots.
     """
 
     new: Words
@@ -81,6 +86,9 @@ class PagePlan:
     local_at: Positions
     local_from: Positions
     zero_at: Positions
+    known_digests: Bytes
+    known_at: Positions
+    known_kept: Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,7 @@ class _Columns:
     count: list[int]
     ref: Slots
     store: Slots
+    digest: Bytes
 
 
 def read_plan(head: Head, reader: ColumnReader, pages: Words, positions: Positions, slots: int) -> PagePlan:
@@ -113,13 +122,15 @@ def read_plan(head: Head, reader: ColumnReader, pages: Words, positions: Positio
     if count[NEW] + count[DELTA] != head.body_pages:
         raise RemoteProtocolError("segment's operations do not match the pages in its body")
     ref = reader.column(count[DELTA] + count[SAME] + count[DUPLICATE] + count[LOCAL], np.uint32)
-    store = reader.column(head.body_pages, np.uint32)
+    store = reader.column(head.body_pages + count[KNOWN], np.uint32)
+    digest = reader.take(count[KNOWN] * DIGEST_BYTES).reshape(-1, DIGEST_BYTES)
     reader.finish()
     if count[NEW] == len(op):
         plan = _only_new(pages, positions, store, slots)
     else:
-        plan = _grouped(_Columns(op, count, ref, store), pages, positions, slots)
-    uses_cache = len(plan.changed_from) or len(plan.copied_from) or plan.new_kept.any or plan.changed_kept.any
+        plan = _grouped(_Columns(op, count, ref, store, digest), pages, positions, slots)
+    kept = plan.new_kept.any or plan.changed_kept.any or plan.known_kept.any
+    uses_cache = len(plan.changed_from) or len(plan.copied_from) or kept
     if uses_cache and not head.flags & STATE:
         raise RemoteProtocolError("segment uses the cache out of order")
     return plan
@@ -140,23 +151,27 @@ def _only_new(pages: Words, positions: Positions, store: Slots, slots: int) -> P
         local_at=nowhere,
         local_from=nowhere,
         zero_at=nowhere,
+        known_digests=NO_DIGESTS,
+        known_at=nowhere,
+        known_kept=NONE_KEPT,
     )
 
 
 def _grouped(columns: _Columns, pages: Words, positions: Positions, slots: int) -> PagePlan:
     op, count, store = columns.op, columns.count, columns.store
     rows = [np.flatnonzero(op == form) if number else NO_ROWS for form, number in enumerate(count)]
-    new, changed, local = rows[NEW], rows[DELTA], rows[LOCAL]
+    new, changed, local, known = rows[NEW], rows[DELTA], rows[LOCAL], rows[KNOWN]
+    spread = len(changed) or len(known)
     copied = np.concatenate((rows[SAME], rows[DUPLICATE]))
     refs = _by_page(columns.ref, (op >= DELTA) & (op <= LOCAL))
-    stores = _by_page(store, op <= DELTA) if len(changed) else store
+    stores = _by_page(store, (op <= DELTA) | (op == KNOWN)) if spread else store
     changed_from, copied_from = refs[changed], refs[copied]
     _check_slots(changed_from, slots)
     _check_slots(copied_from, slots)
     return PagePlan(
         new=pages[: count[NEW]],
         new_at=positions[new],
-        new_kept=_kept(stores[new] if len(changed) else store, slots),
+        new_kept=_kept(stores[new] if spread else store, slots),
         difference=pages[count[NEW] :],
         changed_at=positions[changed],
         changed_from=changed_from,
@@ -166,6 +181,9 @@ def _grouped(columns: _Columns, pages: Words, positions: Positions, slots: int) 
         local_at=positions[local],
         local_from=_local(refs[local], op, positions),
         zero_at=positions[rows[ZERO]],
+        known_digests=columns.digest,
+        known_at=positions[known],
+        known_kept=_kept(stores[known], slots),
     )
 
 

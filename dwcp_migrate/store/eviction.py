@@ -1,0 +1,41 @@
+"""Which volumes go when room is needed: those that were of no use for longest, whole.
+
+Deterministic: the same volumes with the same times lead to the same choice, whoever makes it.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class VolumeUse(NamedTuple):
+    """A volume as eviction sees it; the order of the fields is the order in which volumes go.
+
+    Attributes:
+        used_at: when a page of it was of use last, or it was made; seconds since the epoch.
+        name: unique, the tie-break.
+        held_bytes: on the shelf, its index included.
+    """
+
+    used_at: float
+    name: str
+    held_bytes: int
+
+
+def expired(volumes: Iterable[VolumeUse], now: float, keep_s: float) -> list[str]:
+    """Names of volumes that were of no use for `keep_s`."""
+    return [found.name for found in sorted(volumes) if now - found.used_at >= keep_s]
+
+
+def to_evict(volumes: Iterable[VolumeUse], bytes_max: int, wanted_bytes: int) -> list[str] | None:
+    """Names of the volumes that have to go so that `wanted_bytes` more fit below `bytes_max`; None: they never will."""
+    held = sorted(volumes)
+    excess = sum(found.held_bytes for found in held) + wanted_bytes - bytes_max
+    if wanted_bytes > bytes_max:
+        return None
+    gone: list[str] = []
+    for found in held:
+        if excess <= 0:
+            break
+        gone.append(found.name)
+        excess -= found.held_bytes
+    return gone
