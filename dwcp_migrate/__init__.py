@@ -26,6 +26,7 @@ Modules:
     qemu: QEMU's migration stream, sans-IO
     refusals: catalogue of refusals, with text and remedy
     state: ASS
+    store: pages that a host keeps of guests that migrated
     transport: AMST
     units: units and the few numbers that several packages share
 """

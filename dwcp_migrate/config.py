@@ -308,6 +308,35 @@ class PlacementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str = ""
 
 
+class StoreScopeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Guests that may learn of each other's pages.
+
+    Attributes:
+        name: the same on every host.
+        domains: names of domains, with `*` and `?` as a shell reads them.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=128, pattern="^[^:]*$")]
+    domains: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=1024)]
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages that this host keeps of guests that migrated, so that they need not cross again (docs/known-pages.md).
+
+    Attributes:
+        bytes_max: for all of them; 0 is off: nothing is kept, and nothing is stated to other hosts.
+        directory: where; empty is `store` in the runtime directory, which is memory. On a disk guests' memory lies in
+            clear.
+        keep_s: what was of no use for so long is removed.
+        scopes: each guest is one of its own where no scope names it.
+    """
+
+    bytes_max: Annotated[int, Meta(ge=0)] = 0
+    directory: str = ""
+    keep_s: PositiveSeconds = 86400.0
+    scopes: Annotated[tuple[StoreScopeConfig, ...], Meta(max_length=1024)] = ()
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -337,6 +366,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record: RecordConfig = RecordConfig()
     coordination: CoordinationConfig = CoordinationConfig()
     placement: PlacementConfig = PlacementConfig()
+    store: StoreConfig = StoreConfig()
+
+    @property
+    def store_directory(self) -> Path:
+        """Where the page store is, if it is on."""
+        return Path(self.store.directory) if self.store.directory else self.runtime_directory / "store"
 
     @property
     def control_socket(self) -> Path:

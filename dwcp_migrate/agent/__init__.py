@@ -7,6 +7,7 @@
     instance_lock    one agent for one set of directories
     log_budget       lines in the log that anybody may cause
     effective        configuration in force: the file's, less what only a restart changes
+    page_store       the page store, as migrations use it
     http             control API and metrics
     intake           redirected connections, link port, hook
     plans            plans that are kept, and the helper process that carries them out

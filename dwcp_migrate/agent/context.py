@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from dwcp_migrate.agent.disk_thread import DiskThread
+from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tasks import Tasks
@@ -23,7 +24,7 @@ from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
-from dwcp_migrate.protocol.worker import SessionOptions
+from dwcp_migrate.protocol.worker import SessionOptions, StoreOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Runtime:
     disk: DiskThread
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
+    store: PageStore = field(default_factory=lambda: PageStore(Config))
     migrations: Tasks = field(default_factory=Tasks)
 
     def take_recording(self, domains: Iterable[DomainName]) -> str:
@@ -66,7 +68,9 @@ class Runtime:
         self.recording = None
         return armed.directory
 
-    def session_options(self, memory: SessionMemory, channels_max: int, record_directory: str) -> SessionOptions:
+    def session_options(
+        self, memory: SessionMemory, channels_max: int, record_directory: str, store: StoreOptions | None
+    ) -> SessionOptions:
         """Options of a data process; sizes are those that both agents agreed to."""
         config = self.config
         channels_max = min(channels_max, memory.channels_max)
@@ -91,6 +95,7 @@ class Runtime:
             level_max=config.encoding.level_max,
             record_directory=record_directory,
             record_bytes_max=config.record.bytes_max,
+            store=store,
         )
 
 

@@ -225,7 +225,8 @@ class Agent:
         await self._listen_for_metrics()
         loop = asyncio.get_running_loop()
         self._ticker = loop.create_task(self._tick())
-        self._loops = [loop.create_task(work()) for work in (self._planner.run, self._loads.run, self._carrier.run)]
+        work = (self._planner.run, self._loads.run, self._carrier.run, self.runtime.store.keep_tidy)
+        self._loops = [loop.create_task(each()) for each in work]
         self._uncaught.start()
 
     def _listen_for_connections(self) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from dwcp_migrate.agent.context import Runtime, is_own_address
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.http import host_facts as facts
+from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
@@ -62,6 +63,7 @@ def make_runtime(
         memory=MemoryBudget(lambda: runtime.config.policy.memory_bytes_max, lambda: runtime.config.policy.sessions_max),
         disk=disk,
         keep_translation=keep_translation,
+        store=PageStore(lambda: runtime.config),
     )
     ledger.observe(runtime.memory.observe)
     return runtime

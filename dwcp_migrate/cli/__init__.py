@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "reload": ("host", "Let the agent read its configuration again."),
         "cert": ("host", "Make a small fleet CA; issue, sign, renew and show certificates."),
         "record": ("host", "Record the next migration's stream, for replay."),
+        "store": ("host", "Show and change the pages that this host keeps of guests."),
         "sysdump": ("host", "Gather what a report of a fault wants into one archive."),
         "agent": ("host", "Run the agent of this host."),
     },

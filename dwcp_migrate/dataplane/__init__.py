@@ -6,6 +6,7 @@
     connection, qemu_socket, passthrough            one connection of QEMU, its socket, and plain relaying of it
     flow_control, pipeline_monitor, worker_threads, buffers, malloc   what bounds and drives the pipeline
     process_pool      warm processes, held ready by the agent
+    known             the page store in a session: what is stated, named and kept
     recording         recordings of a stream, and their replay
 
 A crash here costs one migration; the control plane shares no interpreter with it.

@@ -20,6 +20,7 @@ from typing import Protocol
 from dwcp_migrate.dataplane.buffers import BufferLease
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
+from dwcp_migrate.delta.payload import Slots
 from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
 
 
@@ -31,6 +32,7 @@ class Retained:
         state_sequence: the segment's place among those that touch the page caches, None for others.
         checksum: of the raw bytes as they were sent first; None before that.
         lease: the buffer that they lie in, None when they own their memory.
+        known_slots: of the page cache, that a segment with pages of the destination's store fills; None for others.
     """
 
     sequence: int
@@ -38,6 +40,7 @@ class Retained:
     lease: BufferLease | None
     state_sequence: int | None = None
     checksum: int | None = None
+    known_slots: Slots | None = None
 
 
 class Outlet:

@@ -17,6 +17,7 @@ from typing import Final
 from dwcp_migrate.dataplane.connection import Arrival, Connection, Retained
 from dwcp_migrate.dataplane.decode_pipeline import Rebuild
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate, PendingBytes, reverse_window_bytes
+from dwcp_migrate.dataplane.known.stating import StateOfStore
 from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
@@ -28,7 +29,8 @@ from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.hypervisor.listening import listening_addresses
 from dwcp_migrate.protocol.session_memory import incoming_bytes_max
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartDestination
-from dwcp_migrate.transport import OPEN, Segment
+from dwcp_migrate.qemu.layout import Words
+from dwcp_migrate.transport import OPEN, REMARKS, Segment
 from dwcp_migrate.units import MIB
 
 DIAL_S: Final = 5.0
@@ -61,7 +63,9 @@ class DestinationSession(LinkSession):
         options = start.options
         keep_freed_memory(options.granted_bytes // KEPT_SHARE)
         self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
-        self._rebuild = Rebuild(PageDecoder(options.cache_bytes), self._pool, self._deliver, self._reject)
+        self._decoder = PageDecoder(options.cache_bytes)
+        self._store: StateOfStore | None = None
+        self._rebuild = Rebuild(self._decoder, self._pool, self._deliver, self._reject)
         self._gate = Gate(FixedWindow(reverse_window_bytes(options)))
         self._pending = PendingBytes()
         self._to_dial: dict[int, Connection] = {}
@@ -69,6 +73,9 @@ class DestinationSession(LinkSession):
         self._next_dial = 0
         self._source_ended = False
         threading.Thread(target=self._dial_in_order, name="dial", daemon=True).start()
+        if start.states and options.store is not None:
+            self._store = StateOfStore(options.store, self.link.send, report)
+            self._decoder.fetch = self._store.fetch
         self.link.start()
 
     def add_channel(self, sock: socket.socket) -> None:
@@ -150,6 +157,23 @@ class DestinationSession(LinkSession):
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
         return raw_segment(connection, sequence, raw)
 
+    def on_acknowledged(self, connection: int, sequence: int) -> None:
+        """See `LinkSession.on_acknowledged`."""
+        if connection == REMARKS and self._store is not None:
+            self._store.acknowledged(sequence)
+        else:
+            super().on_acknowledged(connection, sequence)
+
+    def kept_pages(self) -> Words:
+        """The pages to keep on this host, once the session is over."""
+        return self._decoder.kept_pages()
+
+    def close(self) -> None:
+        """See `LinkSession.close`."""
+        if self._store is not None:
+            self._store.close()
+        super().close()
+
     def on_closed(self) -> None:
         """See `LinkSession.on_closed`."""
         self._source_ended = True
@@ -167,6 +191,7 @@ class DestinationSession(LinkSession):
     def _totals(self, counters: MigrationCounters) -> None:
         counters.raw_bytes = self._pending.delivered_bytes
         counters.in_flight_bytes = self._pending.total_bytes
+        counters.stated_pages = self._store.stated_pages if self._store is not None else 0
         with self._lock:
             connections = list(self._connections.values())
         counters.reverse_bytes = sum(connection.outlet.sent_bytes for connection in connections)

@@ -25,6 +25,7 @@ from dwcp_migrate.dataplane.flow_control import (
     PendingBytes,
     reverse_window_bytes,
 )
+from dwcp_migrate.dataplane.known.stated import StatedPages
 from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.pipeline_monitor import PipelineMonitor, PipelineSample
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
@@ -33,13 +34,14 @@ from dwcp_migrate.dataplane.session import LinkSession, link_options
 from dwcp_migrate.dataplane.source_reader import ForwardReader, PostcopyProgress, SharedPipeline, Stage
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
-from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartSource
 from dwcp_migrate.qemu import RamBlocks, StreamParser, events
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, RamTotal, Switchover
+from dwcp_migrate.qemu.layout import Words
 from dwcp_migrate.qemu.sniff import StreamKind
-from dwcp_migrate.transport import URGENT, InFlightWindow, Segment
+from dwcp_migrate.transport import REMARKS, URGENT, InFlightWindow, Segment
 from dwcp_migrate.units import KIB
 
 
@@ -114,7 +116,9 @@ class SourceSession(LinkSession):
         self._gate = Gate(
             self._window, self._ahead_s, options.in_flight_ms_max / 1000, min(URGENT_BYTES, options.window_bytes)
         )
-        stage = Stage(PageEncoder(options.cache_bytes, options.table_bytes), self._pool, self.link.send, self._choose)
+        self._encoder = PageEncoder(options.cache_bytes, options.table_bytes)
+        self._stated = StatedPages(start.stated_key) if start.stated_key else None
+        stage = Stage(self._encoder, self._pool, self.link.send, self._choose, self._stated)
         self._qemu_idle = IdleClock()
         buffers = BufferPool(options.window_bytes)
         self._shared = SharedPipeline(self._gate, stage, buffers, self._qemu_idle, PostcopyProgress())
@@ -159,7 +163,10 @@ class SourceSession(LinkSession):
             self.report(Happened(event="link-up"))
 
     def on_segment(self, segment: Segment) -> None:
-        """A piece of a return path came."""
+        """A piece of a return path came, or of what the destination has in its store."""
+        if segment.connection == REMARKS and self._stated is not None:
+            self._listen(self._stated, segment)
+            return
         connection = self._known(segment.connection)
         with self._lock:
             count = len(self._connections)
@@ -175,6 +182,19 @@ class SourceSession(LinkSession):
             if segment.sequence == 0:  # an NBD server greets first, and its client is told apart by nothing else
                 self._parsers[segment.connection].observe_reverse(bytes(segment.payload))
             connection.arrived(Arrival(segment.sequence, segment.flags, segment.payload))
+
+    def _listen(self, stated: StatedPages, segment: Segment) -> None:
+        try:
+            taken = stated.take(segment)
+        except RemoteProtocolError as error:
+            self.fail(error)
+            return
+        if taken >= 0:
+            self.link.acknowledge(REMARKS, taken)
+
+    def kept_pages(self) -> Words:
+        """The pages to keep on this host, once the session is over."""
+        return self._encoder.kept_pages()
 
     def _acknowledge(self, connection: int, sequence: int) -> None:
         self._reverse.delivered(connection, sequence)
@@ -212,7 +232,7 @@ class SourceSession(LinkSession):
         )
 
     def _before_repair(self, kept: Retained) -> None:
-        self._shared.stage.reset_after(kept.state_sequence)
+        self._shared.stage.before_repair(kept)
 
     def _raw_segment(self, connection: int, sequence: int, raw: memoryview) -> Segment:
         return Segment(connection, sequence, URGENT, len(raw), xxhash.xxh3_64_intdigest(raw), raw_payload(raw))

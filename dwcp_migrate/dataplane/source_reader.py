@@ -15,6 +15,7 @@ import xxhash
 from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.known.stated import StatedPages
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
@@ -70,6 +71,7 @@ class Stage:
         pool: compresses.
         send: gives a segment to the link.
         choose: the coding for the next segment.
+        stated: what the destination has, None where it does not say.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Stage:
         pool: WorkPool,
         send: Callable[[Segment], None],
         choose: Callable[[], Coding],
+        stated: StatedPages | None = None,
     ) -> None:
         self._encoder = encoder
+        self._stated = encoder.known = stated
         self._pool = pool
         self._send = send
         self._choose = choose
@@ -96,8 +100,9 @@ class Stage:
         coding = self._choose()
         if urgent:
             coding = coding.hurried()
-        job = self._classified(view, cut, coding)
+        job = self._classified(view, cut, coding, may_know=not urgent)
         kept = outlet.retain(raw, lease, job.state_sequence)
+        kept.known_slots = job.slots_of_known
         lease.hold()
 
         def encode() -> None:
@@ -111,10 +116,15 @@ class Stage:
         else:
             self._pool.submit(encode, first=urgent)
 
-    def _classified(self, view: memoryview, cut: Cut, coding: Coding) -> PageJob:
+    def _classified(self, view: memoryview, cut: Cut, coding: Coding, *, may_know: bool) -> PageJob:
         with self._classifying:
             began = time.monotonic()
-            job = self._encoder.classify(view, cut) if coding.classified else self._encoder.pass_over(view, cut)
+            if coding.classified:
+                job = self._encoder.classify(view, cut, may_know=may_know)
+            else:
+                job = self._encoder.pass_over(view, cut)
+            if self._stated is not None and job.counts.known:
+                self._stated.named()
             self._classifying_s += time.monotonic() - began
         if not coding.classified and cut.layout is not None:
             with self._counted:
@@ -142,14 +152,19 @@ class Stage:
         compressor: Compressor = self._thread.compressor
         return compressor
 
-    def reset_after(self, state_sequence: int | None) -> None:
-        """Both page caches start empty from the next cut on, unless they did since a segment that was rejected.
+    def before_repair(self, kept: Retained) -> None:
+        """Agree with the destination again about the page caches after a segment was rejected.
 
-        Args:
-            state_sequence: the segment's; None for one that does not touch the caches, whose loss harms neither.
+        Where it named pages of the destination's store, one of them was not there: what the segment was to keep is
+        forgotten, once. Else both start empty from the next cut on, unless they did since that segment; one that does
+        not touch them harms neither.
         """
+        state_sequence, slots, kept.known_slots = kept.state_sequence, kept.known_slots, None
         with self._classifying:
-            if state_sequence is not None and state_sequence >= self._encoder.reset_sequence:
+            if slots is not None and self._stated is not None:
+                self._stated.note_miss()
+                self._encoder.forget(slots)
+            elif state_sequence is not None and state_sequence >= self._encoder.reset_sequence:
                 self._encoder.reset()
 
     def count(self, counters: MigrationCounters) -> None:
@@ -162,7 +177,10 @@ class Stage:
                 "same": pages.same,
                 "delta": pages.delta,
                 "new": pages.new,
+                "known": pages.known,
             }
+            if self._stated is not None:
+                counters.stated_pages, counters.missed_segments = self._stated.stated, self._stated.missed
             counters.opaque_bytes = self._opaque_bytes
             counters.unclassified_bytes = self._unclassified_bytes
 

@@ -25,6 +25,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from dwcp_migrate.dataplane.destination import DestinationSession
+from dwcp_migrate.dataplane.known.keeping import keep_behind
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.dataplane.passthrough import RelaySession
 from dwcp_migrate.dataplane.source import SourceSession
@@ -53,6 +54,7 @@ from dwcp_migrate.protocol.worker import (
     StartDestination,
     StartRelay,
     StartSource,
+    StoreOptions,
     ToWorker,
     WorkerProgress,
     WorkerReady,
@@ -201,6 +203,7 @@ class Worker:
         self._alone_bytes_per_s: float | None = None
         self._ending: Finished | None = None
         self._is_noted = False
+        self._store: StoreOptions | None = None
 
     def report(self, event: Happened) -> None:
         """Queue an event for the agent; from any thread, never blocks."""
@@ -349,6 +352,7 @@ class Worker:
         self._session_id = start.session_id
         self._held = held
         self._show()
+        self._store = None if isinstance(start, StartRelay) else start.options.store
         match start:
             case StartSource():
                 self._session = SourceSession(start, self.report)
@@ -372,6 +376,12 @@ class Worker:
         self._agent.is_known = True
         with self._lock:
             self._events = deque((event for event in self._kept if event.serial > heard), PENDING_EVENTS_MAX)
+
+    def keep_pages(self) -> None:
+        """Leave a child that puts the pages of the session into this host's store, if there is one."""
+        if isinstance(self._session, SourceSession | DestinationSession) and self._store is not None:
+            fill = "sent" if isinstance(self._session, SourceSession) else "received"
+            keep_behind(self._store, fill, self._session.kept_pages())
 
     @staticmethod
     def _pace(session: Session | None, bytes_per_s: float) -> None:
@@ -423,7 +433,9 @@ def main() -> None:
     runtime_directory = Path(sys.argv[2]) if len(sys.argv) > 2 else None  # noqa: PLR2004 - the second argument
     rendezvous = runtime_directory / RENDEZVOUS_SOCKET if runtime_directory else None
     sessions = runtime_directory / SESSIONS_DIRECTORY if runtime_directory else None
-    Worker(AgentConnection(socket.socket(fileno=int(sys.argv[1])), rendezvous), sessions).run()
+    worker = Worker(AgentConnection(socket.socket(fileno=int(sys.argv[1])), rendezvous), sessions)
+    worker.run()
+    worker.keep_pages()
     os._exit(0)  # not through interpreter shutdown: threads may sit in a compressor
 
 

@@ -63,7 +63,7 @@ only seems so, once in 2^16, would cost the segment a second time."""
 
 
 class KnownPages(Protocol):
-    """What the destination said that it has in its store."""
+    """Pages that the destination said it has in its store."""
 
     def likely(self, hashes: Words) -> NDArray[np.bool_]:
         """Which of the pages with these hashes (`cache.hash_pages`) it has, but for a few that only seem so."""

@@ -102,6 +102,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         channels_max: channels that it would open.
         permit: what the fleet, or the source alone, says of this migration; None from one that knows no domain.
         outlives: the source's data process outlives its agent: while that is away the migration goes on.
+        scope: whose pages the destination may say it has; empty does not ask.
     """
 
     versions: _Versions
@@ -115,6 +116,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     permit: Permit | None = None
     outlives: bool = False
     window_bytes: Annotated[int, Meta(ge=0)] = 0
+    scope: _Text = ""
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +131,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         agreed: `fleet`, `certificate` or `point-to-point`; empty when nothing was agreed on.
         remark: what the destination noticed about the permit and let pass: clocks or names that differ.
         outlives: as in `Open`, of the destination.
+        store_key: of the names under which the destination will state pages; empty: it states none.
     """
 
     version: int
@@ -139,6 +142,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     remark: _Text = ""
     outlives: bool = False
     window_bytes: Annotated[int, Meta(ge=0)] = 0
+    store_key: Annotated[bytes, Meta(max_length=64)] = b""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,6 +45,22 @@ TOKEN_BYTES: Final = 32
 SESSION_ID_BYTES: Final = 16
 
 
+class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The page store of this host, for one session.
+
+    Attributes:
+        directory: where it is.
+        bytes_max: of all that it holds.
+        keep_s: what was of no use for so long is removed.
+        scope: whose pages these are; nobody else's are looked at or stated.
+    """
+
+    directory: str
+    bytes_max: int
+    keep_s: float
+    scope: str
+
+
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of a session from the configuration, as agreed between the agents.
 
@@ -56,6 +72,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
         channels: 0 is adaptive.
         workers: 0 is the number of usable cores.
         codec: auto, none, lz4 or zstd.
+        store: where pages are kept when it is over; None keeps none.
     """
 
     ca: str
@@ -78,6 +95,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: int = WINDOW_BYTES_MAX
     table_bytes: int = GIB
     is_window_agreed: bool = True
+    store: StoreOptions | None = None
 
 
 class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -88,6 +106,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         token: 32 random bytes that every channel proves inside TLS.
         peer_name: name that the peer's certificate must carry.
         peer_address: where its link port listens.
+        stated_key: of the names under which the destination has pages, where it states them; empty: it does not.
     """
 
     session_id: bytes
@@ -96,6 +115,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     peer_address: str
     peer_port: int
     options: SessionOptions
+    stated_key: bytes = b""
 
 
 class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -103,6 +123,7 @@ class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         peer_name: name that the channels' client certificates must carry.
+        states: tell the source what this host's store has.
     """
 
     session_id: bytes
@@ -111,6 +132,7 @@ class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     target_address: str
     target_port: int
     options: SessionOptions
+    states: bool = False
 
 
 class StartRelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -208,6 +230,7 @@ EVENTS: Final = frozenset(
         "link-restored",  # number: milliseconds it took
         "coding",  # detail: what segments are coded with from here on, and what held the migration up
         "record-full",  # the recording reached its limit
+        "store",  # detail: what was wrong with this host's page store, or with what the peer said of its own
     }
 )
 
@@ -219,7 +242,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         raw_bytes: taken from QEMU (source) or written into it (destination), all connections, forward.
         wire_bytes: sent or received on the channels, frames included, before TLS.
         reverse_bytes: return path.
-        pages: by kind: zero, duplicate, same, delta, new. Opaque bytes are in `opaque_bytes`.
+        pages: by kind: zero, duplicate, same, delta, new, known. Opaque bytes are in `opaque_bytes`.
         in_flight_bytes: raw bytes taken and not yet acknowledged (a gauge).
         channels: up now (a gauge).
         rtt_s: smallest round trip of the link seen lately (a gauge).
@@ -228,6 +251,8 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         path_waiting_s: the same, and time in which nothing more was taken because of what was under way (source).
         held_up_s: time by the stage that all others waited for (source; see `dataplane.pipeline_monitor.Stage`).
         unclassified_bytes: raw bytes of pages sent as they are, because the pipeline was what held QEMU up.
+        stated_pages: that the destination said it has.
+        missed_segments: that named a page which was not there after all (source).
     """
 
     raw_bytes: int = 0
@@ -249,6 +274,8 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     cpu_s: float = 0.0
     held_up_s: dict[str, float] = {}
     unclassified_bytes: int = 0
+    stated_pages: int = 0
+    missed_segments: int = 0
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -8,4 +8,5 @@ Modules:
     eviction: which volumes go when room is needed; core, as all before it
     shelf: the directory: volumes listed, made room for, verified, wiped
     reader, writer: pages out of the volumes of a scope, verified; pages into a new one
+    qcow2, image: which bytes of a disk image are guest blocks; an image as a volume that is read where it lies
 """

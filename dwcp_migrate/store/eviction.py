@@ -1,4 +1,4 @@
-"""Which volumes go when room is needed: those that were of no use for longest, whole.
+"""Choice of the volumes that go when room is needed: those that were of no use for longest, whole.
 
 Deterministic: the same volumes with the same times lead to the same choice, whoever makes it.
 """

@@ -22,7 +22,7 @@ from dwcp_migrate.errors import RemoteProtocolError, StoreError
 from dwcp_migrate.qemu.layout import Bytes, Words
 from dwcp_migrate.store.digests import PageDigest, search_keys
 from dwcp_migrate.store.index import NOWHERE, PageIndex, split_places
-from dwcp_migrate.store.shelf import Shelf, Volume
+from dwcp_migrate.store.shelf import Shelf, StoredVolume
 from dwcp_migrate.store.statement import PAGES_STATED_MAX, StatementTable, bits_for
 from dwcp_migrate.store.volume import BLOCK_PAGES, VolumeIndex, unpack_block
 from dwcp_migrate.units import PAGE_BYTES
@@ -40,7 +40,7 @@ class PageMissingError(RemoteProtocolError):
 class _OpenVolume:
     """A volume that pages are read from; `counts` are the pages of each block, none of an image."""
 
-    volume: Volume
+    volume: StoredVolume
     descriptor: int
     ends: list[int]
     counts: list[int]
@@ -98,7 +98,7 @@ class PageReader:
                 self._hashes.append(index.hashes)
         self._index = PageIndex(columns)
 
-    def _load(self, volume: Volume) -> VolumeIndex | None:
+    def _load(self, volume: StoredVolume) -> VolumeIndex | None:
         descriptor = -1
         try:
             index = volume.load()
@@ -198,7 +198,7 @@ def verify(shelf: Shelf) -> tuple[int, list[str]]:
     return good, wrong
 
 
-def _verify_volume(volume: Volume, digest: PageDigest) -> int:
+def _verify_volume(volume: StoredVolume, digest: PageDigest) -> int:
     index = volume.load()
     descriptor = os.open(volume.pages, os.O_RDONLY | os.O_CLOEXEC)
     try:

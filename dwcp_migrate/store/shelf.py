@@ -38,7 +38,7 @@ FREE_SHARE_MIN: Final = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class StoredVolume:
     """A volume on the shelf.
 
     Attributes:
@@ -161,7 +161,7 @@ class Shelf:
         self.give(path)
         return path
 
-    def volumes(self, scope: str | None = None) -> list[Volume]:
+    def volumes(self, scope: str | None = None) -> list[StoredVolume]:
         """All volumes, or a scope's, the last used first. What cannot be read is discarded."""
         folder = folder_of(self._secret, scope) if scope is not None else "*"
         found = []
@@ -174,13 +174,13 @@ class Shelf:
                 self._unlink(path)
         return sorted(found, key=lambda each: (-each.used_at, each.name))
 
-    def touch(self, volumes: Iterable[Volume], now: float) -> None:
+    def touch(self, volumes: Iterable[StoredVolume], now: float) -> None:
         """Note that these were of use."""
         for volume in volumes:
             with contextlib.suppress(OSError):  # evicted, or nothing can be written: then they only go sooner
                 os.utime(volume.index, (now, now))
 
-    def discard(self, volume: Volume) -> None:
+    def discard(self, volume: StoredVolume) -> None:
         """Remove a volume."""
         self._unlink(volume.index)
 
@@ -274,14 +274,14 @@ class Shelf:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _volume(path: Path) -> Volume:
+def _volume(path: Path) -> StoredVolume:
     with path.open("rb") as file:
         head, _ = read_head(memoryview(file.read(HEAD_BYTES_MAX + 64)))
         found = os.fstat(file.fileno())
     held = found.st_size
     if not head.image:
         held += path.with_suffix(PAGES).stat().st_size
-    return Volume(path, head, held, found.st_mtime)
+    return StoredVolume(path, head, held, found.st_mtime)
 
 
 def fresh_name() -> str:

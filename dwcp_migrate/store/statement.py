@@ -1,4 +1,4 @@
-"""What a destination says that it has: a filter over the hashes that an encoder computes anyway.
+"""Statement of what a destination has: a filter over the hashes that an encoder computes anyway.
 
     bucket      the hash's upper bits, mixed; 2^bits buckets, about one a page
     mark        16 more bits of it, never 0; a page is likely there if its bucket holds its mark
@@ -44,7 +44,7 @@ Marks = NDArray[np.uint16]
 
 def bits_for(pages: int) -> int:
     """Buckets for so many pages, as a power of two: between half a page and one page each."""
-    return min(max(pages.bit_length(), BITS_MIN), BITS_MAX)
+    return min(max(max(pages - 1, 0).bit_length(), BITS_MIN), BITS_MAX)
 
 
 def _mixed(hashes: Words) -> Words:

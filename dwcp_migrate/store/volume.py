@@ -43,7 +43,7 @@ _SUM: Final = struct.Struct("<Q")
 
 
 class VolumeHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a volume says of itself.
+    """Facts that a volume states of itself.
 
     Attributes:
         pages: in it.

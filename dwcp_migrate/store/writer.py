@@ -1,4 +1,4 @@
-"""Pages into the store, at the lowest priority, once a migration is over or while an image is read.
+"""Pages into the store, at a low priority, once a migration is over or while an image is read.
 
     pages ──> not zero, not there yet (by name) ──> blocks, compressed ──> V.part ──> V.pages, V.index
 
@@ -20,7 +20,7 @@ from dwcp_migrate.errors import StoreError
 from dwcp_migrate.qemu.layout import Words
 from dwcp_migrate.store.digests import PageDigest, search_keys
 from dwcp_migrate.store.index import NOWHERE, PageIndex, split_places
-from dwcp_migrate.store.shelf import INDEX, PAGES, PART, Shelf, Volume, fresh_name
+from dwcp_migrate.store.shelf import INDEX, PAGES, PART, Shelf, StoredVolume, fresh_name
 from dwcp_migrate.store.volume import (
     BLOCK_PAGES,
     VOLUME_PAGES_MAX,
@@ -40,7 +40,7 @@ ROOM_BYTES: Final = 16 * MIB
 
 @dataclass(slots=True)
 class FillReport:
-    """What became of the pages that were offered.
+    """Result of a fill.
 
     Attributes:
         stopped: why not all of them were looked at; empty where they were.
@@ -75,7 +75,7 @@ class VolumeWriter:
 
     @property
     def name(self) -> str:
-        """As `Volume.name`."""
+        """As `StoredVolume.name`."""
         return f"{self._path.parent.name}/{self._path.stem}"
 
     def add(self, pages: Words, hashes: Words, keys: Words) -> None:
@@ -127,7 +127,7 @@ class StoreFiller:
     def __init__(self, shelf: Shelf, scope: str, fill: str) -> None:
         self._shelf, self._scope, self._fill = shelf, scope, fill
         self._digest = PageDigest(shelf.key(scope))
-        self._volumes: list[Volume] = []
+        self._volumes: list[StoredVolume] = []
         columns = []
         for volume in shelf.volumes(scope):
             try:

@@ -11,7 +11,16 @@ Modules:
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
 from dwcp_migrate.transport.core.reassembly import Reassembly
 from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX
-from dwcp_migrate.transport.core.segment import FIN, OPEN, PAYLOAD_BYTES_MAX, RAW_BYTES_MAX, RESET, URGENT, Segment
+from dwcp_migrate.transport.core.segment import (
+    FIN,
+    OPEN,
+    PAYLOAD_BYTES_MAX,
+    RAW_BYTES_MAX,
+    REMARKS,
+    RESET,
+    URGENT,
+    Segment,
+)
 from dwcp_migrate.transport.core.window import InFlightWindow
 from dwcp_migrate.transport.io.link import Link
 
@@ -21,6 +30,7 @@ __all__ = [
     "PARTIAL_BYTES_MAX",
     "PAYLOAD_BYTES_MAX",
     "RAW_BYTES_MAX",
+    "REMARKS",
     "RESET",
     "URGENT",
     "InFlightWindow",

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,16 +16,21 @@ from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     AddChannel,
     AddConnection,
+    Finished,
     FromWorker,
     Happened,
+    MigrationCounters,
     SessionOptions,
     StartDestination,
     StartSource,
+    StoreOptions,
     ToWorker,
+    WorkerProgress,
     WorkerReady,
     decode_from_worker,
     encode,
 )
+from dwcp_migrate.store.shelf import Shelf
 from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES, decode_preamble
 from dwcp_migrate.units import MIB
 
@@ -75,8 +80,23 @@ class DataProcess:
         with self._news:
             assert self._news.wait_for(lambda: bool(self.events(name)), timeout_s), self.said[-5:]
 
+    def wait_counters(self, wanted: Callable[[MigrationCounters], bool], timeout_s: float = 60) -> None:
+        """Return once its progress shows what is wanted."""
+
+        def found() -> bool:
+            return any(isinstance(each, WorkerProgress) and wanted(each.counters) for each in self.said)
+
+        with self._news:
+            assert self._news.wait_for(found, timeout_s), self.said[-5:]
+
     def events(self, name: str) -> list[Happened]:
         return [each for each in self.said if isinstance(each, Happened) and each.event == name]
+
+    def part(self) -> None:
+        """Say that nothing more comes, as its agent does once it heard the last word, and wait for its end."""
+        self.wait(Finished)
+        self._socket.shutdown(socket.SHUT_WR)
+        self.process.wait(60)
 
     def close(self) -> None:
         self.process.kill()
@@ -93,7 +113,7 @@ class Pair:
         refuse_channels: set to turn every new channel away.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what both agents would have agreed on
         self,
         directory: Path,
         *,
@@ -102,7 +122,11 @@ class Pair:
         cache_bytes: int = 64 * MIB,
         codec: str = "zstd",
         memory: SessionMemory | None = None,
+        source_store: StoreOptions | None = None,
+        destination_store: StoreOptions | None = None,
+        stated_key: bytes | None = None,
     ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         create_authority(directory)
         for name in ("source.test", "destination.test"):
             issue(directory, name)
@@ -120,6 +144,11 @@ class Pair:
                 "window_bytes": memory.window_bytes,
                 "table_bytes": memory.table_bytes,
             }
+        self._stores = {"source.test": source_store, "destination.test": destination_store}
+        self._stated_key = b"" if stated_key is None else stated_key
+        if stated_key is None and destination_store is not None:
+            shelf = Shelf(Path(destination_store.directory), destination_store.bytes_max)
+            self._stated_key = shelf.key(destination_store.scope)
         self.session_id, self.token = os.urandom(16), os.urandom(32)
         self.channels: list[socket.socket] = []
         self.refuse_channels = threading.Event()
@@ -144,6 +173,7 @@ class Pair:
             workers=2,
             level=1,
             level_max=3,
+            store=self._stores[name],
             **self._settings,  # type: ignore[arg-type]
         )
 
@@ -157,6 +187,7 @@ class Pair:
                 target_address=address,
                 target_port=port,
                 options=self._options("destination.test"),
+                states=bool(self._stated_key),
             )
         )
         address, port = self._link_port.getsockname()
@@ -168,6 +199,7 @@ class Pair:
                 peer_address=address,
                 peer_port=port,
                 options=self._options("source.test"),
+                stated_key=self._stated_key,
             )
         )
 
@@ -206,6 +238,10 @@ class Pair:
             self._ends.append(end)
         return ours, theirs
 
+    def wait_stated(self, pages: float) -> None:
+        """Return once the source knows of so many pages that the destination has."""
+        self.source.wait_counters(lambda counters: counters.stated_pages >= pages)
+
     def break_channel(self, index: int) -> None:
         """Break one channel that is up."""
         with self.channels.pop(index) as channel, contextlib.suppress(OSError):
@@ -228,7 +264,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(directory: Path, **settings: float | str | SessionMemory) -> Iterator[Pair]:
+def pair(directory: Path, **settings: object) -> Iterator[Pair]:
     made = Pair(directory, **settings)  # type: ignore[arg-type]
     try:
         yield made

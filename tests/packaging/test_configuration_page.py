@@ -17,6 +17,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "policy": config.MigrationPolicy,
     "bandwidth": config.BandwidthConfig,
     "record": config.RecordConfig,
+    "store": config.StoreConfig,
     "coordination": config.CoordinationConfig,
     "coordination.etcd": config.EtcdConfig,
     "coordination.pbft": config.PbftConfig,
@@ -51,6 +52,10 @@ def test_a_peer() -> None:
 
 def test_a_member_of_the_group() -> None:
     assert documented("[[coordination.pbft.members]]") == actual(config.PbftMemberConfig)
+
+
+def test_a_scope_of_the_store() -> None:
+    assert documented("[[store.scopes]]") == actual(config.StoreScopeConfig)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -55,7 +55,7 @@ from dwcp_migrate.protocol.control import (
     common_version,
 )
 from dwcp_migrate.protocol.session_memory import NO_MEMORY, SessionMemory
-from dwcp_migrate.protocol.worker import AddChannel, StartDestination
+from dwcp_migrate.protocol.worker import AddChannel, StartDestination, StoreOptions
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""
@@ -81,6 +81,8 @@ class _Session:
     has_channel: bool = False
     word: Close | None = None
     is_withdrawn: bool = False
+    store: StoreOptions | None = None
+    store_key: bytes = b""
 
 
 class OutgoingSide(Protocol):
@@ -257,6 +259,8 @@ class Incoming:
             self._take_back(request.session_id, session, now)
             return refused("memory" if isinstance(error, NoMemoryError) else "no-data-process", str(error)[:200])
         names = self._names(candidates)
+        session.store = runtime.store.options(names, request.permit.uuid if request.permit else "")
+        session.store_key = runtime.store.key_for(session.store, request.scope)
         self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
         if judged.remark:
             event = MigrationEvent(at=wall_clock(), event="remark", detail=judged.remark)
@@ -270,6 +274,7 @@ class Incoming:
             agreed=judged.agreed,
             remark=judged.remark[:REMARK_CHARACTERS_MAX],
             outlives=True,
+            store_key=session.store_key,
         )
 
     def _take_back(self, session_id: bytes, session: _Session, now: float) -> None:
@@ -342,7 +347,10 @@ class Incoming:
                 peer_name=peer.name,
                 target_address=request.address,
                 target_port=request.port,
-                options=runtime.session_options(memory, self._channels_max(request), runtime.config.record.directory),
+                options=runtime.session_options(
+                    memory, self._channels_max(request), runtime.config.record.directory, session.store
+                ),
+                states=bool(session.store_key),
             )
         )
         self._words[request.session_id] = asyncio.Event()

@@ -43,6 +43,7 @@ from dwcp_migrate.protocol.worker import (
     SetRate,
     StartRelay,
     StartSource,
+    StoreOptions,
 )
 
 CONNECTIONS_MAX: Final = 1024
@@ -107,6 +108,7 @@ class OutgoingMigration:
         self._carriage: DataProcessHandle | LocalRelay | None = None
         self._reason = ""
         self._accelerated = self._is_fed = False
+        self._store: StoreOptions | None = None
         self._candidates: tuple[DomainName, ...] = ()
         self._memory = NO_MEMORY
         self._onward_address = self._link_address = key[0]
@@ -280,6 +282,7 @@ class OutgoingMigration:
         memory = runtime.memory.for_source(
             self._id, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
         )
+        self._store = runtime.store.options(leaving, agreement.permit.uuid if agreement.permit else "")
         request = Open(
             versions=VERSIONS,
             session_id=self.session_id,
@@ -292,6 +295,7 @@ class OutgoingMigration:
             channels_max=min(runtime.config.link.channels_max, memory.channels_max),
             permit=agreement.permit,
             outlives=True,
+            scope=self._store.scope if self._store else "",
         )
         try:
             opened = await runtime.control.ask(peer, link, request, Opened)
@@ -354,8 +358,9 @@ class OutgoingMigration:
                 peer_address=self._link_address,
                 peer_port=self.peer.port,
                 options=runtime.session_options(
-                    self._memory, opened.channels_max, runtime.take_recording(opened.candidates)
+                    self._memory, opened.channels_max, runtime.take_recording(opened.candidates), self._store
                 ),
+                stated_key=opened.store_key if self._store else b"",
             ),
             runtime.keep_translation(),
         )

@@ -14,6 +14,7 @@ Modules:
     record: `dwcp-migrate record`
     reload: `dwcp-migrate reload`
     status: `dwcp-migrate status`
+    store: `dwcp-migrate store`
     uncordon: `dwcp-migrate uncordon`
     sysdump: `dwcp-migrate sysdump`
 """

@@ -117,7 +117,7 @@ class LinkState:
 
     def close(self, detail: str = "") -> None:
         """Send CLOSE on every channel: in order if all was acknowledged and no `detail` says otherwise."""
-        if detail or self.outbox.retained_segments:
+        if detail or not self.outbox.is_settled:
             self._close = frames.close(Code.ABORTED, detail or "closed early")
         else:
             self._close = frames.close(Code.DONE)
@@ -304,7 +304,7 @@ class LinkState:
         return close
 
     def _closing_error(self, frame: Frame) -> DwcpError | None:
-        if frame.raw_size == Code.DONE and not self.outbox.retained_segments:
+        if frame.raw_size == Code.DONE and self.outbox.is_settled:
             return None
         reason = frames.read_detail(frame) or "with segments not acknowledged"
         return LinkLostError(f"the peer closed the link: {reason}", hint="see the peer's log")

@@ -22,6 +22,7 @@ from dwcp_migrate.transport.core.segment import (
     CONNECTIONS_MAX,
     PAYLOAD_BYTES_MAX,
     RAW_BYTES_MAX,
+    REMARKS,
     SEGMENT_FLAGS,
     URGENT,
     Segment,
@@ -96,6 +97,11 @@ class Outbox:
     def waiting_urgent(self) -> bool:
         """Whether something urgent does."""
         return bool(self._urgent)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that belongs to QEMU's connections was acknowledged."""
+        return self.retained_segments == len(self._retained.get(REMARKS, ()))
 
     def send(self, segment: Segment) -> None:
         """Queue a segment; sequences of a connection may come in any order, each once.

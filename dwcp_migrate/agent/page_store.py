@@ -1,0 +1,91 @@
+"""This host's page store as its migrations use it: whose pages they are, and whether there is a store at all.
+
+The rule: a store that cannot be used costs a line in the log and nothing else. Which scope a migration is of says this
+host's own configuration, never the peer: what the peer asks for has to be the same, else nothing is stated.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from dwcp_migrate.clocks import wall_clock
+from dwcp_migrate.config import Config
+from dwcp_migrate.errors import StoreError
+from dwcp_migrate.logs import get_logger
+from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.worker import StoreOptions
+from dwcp_migrate.store.digests import scope_of
+from dwcp_migrate.store.shelf import Shelf
+
+EXPIRY_S: Final = 600.0
+"""Between two looks for what was of no use for `store.keep_s`."""
+
+log = get_logger(component="agent")
+
+
+class PageStore:
+    """The store, opened when it is needed.
+
+    Args:
+        config: the configuration in force.
+    """
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._told = ""
+
+    def shelf(self) -> Shelf | None:
+        """The store; None where it is off or cannot be used."""
+        config = self._config()
+        if not config.store.bytes_max:
+            return None
+        try:
+            shelf = Shelf(config.store_directory, config.store.bytes_max)
+        except StoreError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                log.error("no page store", error=str(error), hint=error.hint)  # noqa: TRY400 - no bug, no trace
+            return None
+        self._told = ""
+        return shelf
+
+    def options(self, domains: Iterable[DomainName], uuid: str = "") -> StoreOptions | None:
+        """What a migration's data process needs of the store; None where there is none, or the domain is not known.
+
+        Args:
+            domains: that it may be of.
+            uuid: of the one that its permit names, empty without a permit.
+        """
+        store = self._config().store
+        found = [domain for domain in domains if not uuid or domain.uuid == uuid]
+        if not store.bytes_max or len(found) != 1:
+            return None
+        return StoreOptions(
+            directory=str(self._config().store_directory),
+            bytes_max=store.bytes_max,
+            keep_s=store.keep_s,
+            scope=scope_of(found[0].name, found[0].uuid, store.scopes),
+        )
+
+    def key_for(self, options: StoreOptions | None, asked: str) -> bytes:
+        """The key of what is stated to a source that asks for a scope; empty: nothing is.
+
+        Args:
+            options: of the migration, as this host sees it.
+            asked: the scope that the source names.
+        """
+        if options is None or not asked or asked != options.scope:
+            return b""
+        shelf = self.shelf()
+        return shelf.key(options.scope) if shelf is not None else b""
+
+    async def keep_tidy(self) -> None:
+        """Remove what expired, now and then, until cancelled."""
+        while True:
+            shelf = self.shelf()
+            if shelf is not None:
+                keep_s = self._config().store.keep_s
+                with contextlib.suppress(OSError):  # read-only or gone: the next migration says so
+                    await asyncio.to_thread(shelf.expire, keep_s, wall_clock())
+            await asyncio.sleep(EXPIRY_S)

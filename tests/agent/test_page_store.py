@@ -1,0 +1,41 @@
+"""Whose pages a migration's are is this host's word; a store that cannot be used costs a line in the log."""
+
+from pathlib import Path
+
+from dwcp_migrate.agent.page_store import PageStore
+from dwcp_migrate.config import Config, StoreConfig, StoreScopeConfig
+from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.units import MIB
+
+WEB, DB = DomainName("u-web", "web-1"), DomainName("u-db", "db-1")
+
+
+def store_of(directory: Path, bytes_max: int = 64 * MIB) -> PageStore:
+    scopes = (StoreScopeConfig(name="web", domains=("web-*",)),)
+    return PageStore(
+        lambda: Config(store=StoreConfig(bytes_max=bytes_max, directory=str(directory / "store"), scopes=scopes))
+    )
+
+
+def test_the_scope_is_that_of_the_one_domain_that_it_may_be(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    found = [store.options([WEB]), store.options([DB]), store.options([WEB, DB], "u-db")]
+    assert [options.scope for options in found if options is not None] == ["web", "domain:u-db", "domain:u-db"]
+    assert [store.options(*unknown) for unknown in (([WEB, DB],), ([],), ([WEB], "u-db"))] == [None, None, None]
+
+
+def test_nothing_is_stated_to_who_asks_for_another_scope_or_for_none(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    options = store.options([WEB])
+    assert [len(store.key_for(options, asked)) for asked in ("web", "", "domain:u-db")] == [32, 0, 0]
+    assert store.key_for(None, "web") == b""
+    assert store.key_for(store.options([DB]), "domain:u-db") != store.key_for(options, "web")
+
+
+def test_a_store_that_is_off_or_cannot_be_used_states_nothing(tmp_path: Path) -> None:
+    assert store_of(tmp_path, 0).options([WEB]) is None
+    assert store_of(tmp_path, 0).shelf() is None
+    (tmp_path / "store").write_text("no directory")
+    broken = store_of(tmp_path)
+    assert broken.shelf() is None
+    assert broken.key_for(broken.options([WEB]), "web") == b""
