@@ -226,13 +226,16 @@ class Connection:
         self._leave(endpoint)
 
     def _write(self, endpoint: Endpoint) -> None:
+        in_hand: list[Arrival] = []
         try:
             while (arrival := self._inbox.get()) is not None:
+                in_hand = [arrival]
                 if arrival.raw:
                     endpoint.write(arrival.raw)
                     self.written_bytes += len(arrival.raw)
                 if arrival.flags & FIN:
                     endpoint.finish_writing()
+                in_hand = []
                 self._acknowledge(self.number, arrival.sequence)
                 if arrival.flags & FIN:
                     break
@@ -240,6 +243,7 @@ class Connection:
             pass
         except OSError:
             self.break_off(tell=True)
+        self._discard(in_hand)
         self._leave(endpoint)
 
     def break_off(self, *, tell: bool) -> None:
