@@ -27,6 +27,7 @@ Modules:
     refusals: catalogue of refusals, with text and remedy
     state: ASS
     store: pages that a host keeps of guests that migrated
+    tasks: tasks with an owner, and what becomes of their exceptions
     transport: AMST
     units: units and the few numbers that several packages share
 """

@@ -102,3 +102,12 @@ def test_class_name_is_unique_over_packages() -> None:
     doubled = {name for name, folders in homes.items() if len(folders) > 1}
     assert sorted(doubled - SHARED_NAMES.keys()) == []
     assert sorted(SHARED_NAMES.keys() - doubled) == [], "unique by now: take it off the list"
+
+
+def test_tasks_are_begun_where_their_failures_are_seen() -> None:
+    def begins(path: Path) -> bool:
+        calls = (node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute))
+        return not {"create_task", "ensure_future"}.isdisjoint(calls)
+
+    ours = [path for path in SOURCES if path.is_relative_to(REPOSITORY / "dwcp_migrate")]
+    assert [name_of(path) for path in ours if begins(path)] == ["dwcp_migrate/tasks.py"]

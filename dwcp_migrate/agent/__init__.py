@@ -1,6 +1,6 @@
 """The agent: takes redirected connections, authorises migrations, supervises data processes, serves the control API.
 
-    daemon, context, systemd, tasks   start, reload and stop; what all rooms share; readiness; supervised tasks
+    daemon, context, systemd          start, reload and stop; what all rooms share; readiness
     shared_parts     what all rooms share, made once
     accept_loop      a listening socket whose connections are accepted on the event loop
     disk_thread      one thread for all that is written durably

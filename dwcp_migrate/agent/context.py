@@ -14,7 +14,6 @@ from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
@@ -25,6 +24,7 @@ from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import SessionOptions, StoreOptions
+from dwcp_migrate.tasks import Tasks
 
 
 @dataclass(frozen=True, slots=True)

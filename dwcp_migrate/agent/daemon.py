@@ -65,6 +65,7 @@ from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.protocol.load import FleetLoad
+from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.tls import ContextCache
 
 STOP_S_MAX: Final = 20.0
@@ -107,8 +108,7 @@ class Agent:
         self._notifier = notifier
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._ticker: asyncio.Task[None] | None = None
-        self._loops: list[asyncio.Task[None]] = []
+        self._loops = Tasks()
         self._listeners: dict[str, AcceptLoop] = {}
         self._http: dict[str, HttpServer] = {}
         self._foreign = ForeignServices(mount_point())
@@ -223,10 +223,11 @@ class Agent:
         self._addresses.start()
         self._listen_for_connections()
         await self._listen_for_metrics()
-        loop = asyncio.get_running_loop()
-        self._ticker = loop.create_task(self._tick())
-        work = (self._planner.run, self._loads.run, self._carrier.run, self.runtime.store.keep_tidy)
-        self._loops = [loop.create_task(each()) for each in work]
+        self._loops.keep_running("tick", self._tick)
+        self._loops.keep_running("forecasts", self._planner.run)
+        self._loops.keep_running("loads", self._loads.run)
+        self._loops.keep_running("plans", self._carrier.run)
+        self._loops.keep_running("store", self.runtime.store.keep_tidy)
         self._uncaught.start()
 
     def _listen_for_connections(self) -> None:
@@ -319,13 +320,8 @@ class Agent:
     async def close(self) -> None:
         """Free everything; data processes that carry a migration go on."""
         self._redirection.close()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
-        for task in self._loops:
-            task.cancel()
-        if self._loops:
-            await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._loops.count:
+            await self._loops.cancel()
             await self._planner.close()
             await self._loads.close()
         await self._adoption.close()

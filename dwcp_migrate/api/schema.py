@@ -314,6 +314,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         migrations: those that run now, oldest first.
         links: forecasts, of the peers to which migrations were measured.
         load: what this host uses, without its guests.
+        faults: unforeseen exceptions since the agent started, by part; each is in its log.
     """
 
     name: str
@@ -335,6 +336,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     links: list[LinkForecast] = []
     memory: MemoryUse = MemoryUse()
     load: HostLoad = HostLoad()
+    faults: dict[str, int] = {}
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from dwcp_migrate.hypervisor.base import (
 from dwcp_migrate.hypervisor.libvirt_calls import OPEN_S_MAX, LibvirtCalls
 from dwcp_migrate.hypervisor.load_counters import HostCounters, busy_s, guest_counters, held_bytes
 from dwcp_migrate.hypervisor.speed_limits import SpeedLimits
+from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.units import KIB
 
 RECONNECT_S_MIN: Final = 1.0
@@ -81,7 +82,7 @@ class LibvirtWatcher:
     def __init__(self, uri: str, state: Path | None = None) -> None:
         self._calls = {purpose: LibvirtCalls(uri, purpose, count) for purpose, count in THREADS.items()}
         self._lost = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._listener: Listener | None = None
         self._state = WatcherState(connected=False, error="not connected yet")
         self._incoming: set[str] = set()
@@ -96,14 +97,12 @@ class LibvirtWatcher:
         libvirt.registerErrorHandler(_ignore_error, None)  # it writes to stderr otherwise
         if libvirtaio.getCurrentImpl() is None:  # once a process; libvirt has no way to take it back
             libvirtaio.virEventRegisterAsyncIOImpl(loop=asyncio.get_running_loop())
-        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        self._tasks.keep_running("libvirt", self._keep_connected)
 
     async def close(self) -> None:
         """See `base.DomainWatcher.close`."""
         self._listener = None
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.cancel()
         await self._disconnect()
         await asyncio.gather(*(calls.close() for calls in self._calls.values()))
 
@@ -114,6 +113,7 @@ class LibvirtWatcher:
     # -- the connection
 
     async def _keep_connected(self) -> None:
+        await self._disconnect()  # a fault may have ended this loop before, and left a connection
         delay_s = RECONNECT_S_MIN
         while True:
             self._lost.clear()

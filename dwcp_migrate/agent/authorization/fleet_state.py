@@ -27,6 +27,7 @@ from dwcp_migrate.state.raft.engine import RaftEngine
 from dwcp_migrate.state.raft.peer_connections import PeerIdentity
 from dwcp_migrate.state.raft.replica import RaftSettings
 from dwcp_migrate.state.raft.restore import FLEET_DIRECTORY
+from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0
@@ -73,7 +74,7 @@ class ClusterStateClient:
         self._context = context
         self._rejected = rejected
         self._engine: Engine | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
         self.is_known = False
         self._marker = Path(runtime.config.state_directory) / DRAINING_FILE
         self.latest = EngineStatus(engine=runtime.config.coordination.engine, state="stopped", error="not started")
@@ -90,8 +91,8 @@ class ClusterStateClient:
             log.error("no shared state", error=str(error), hint=error.hint)  # noqa: TRY400 - no bug, no trace
             return
         self._engine = engine
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._say_alive()), loop.create_task(self._look_on())]
+        self._tasks.keep_running("heartbeat", self._say_alive)
+        self._tasks.keep_running("cluster state", self._look_on)
 
     def _configured(self) -> Engine:
         runtime = self._runtime
@@ -146,9 +147,7 @@ class ClusterStateClient:
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         if self._engine is not None:
             await self._engine.close()
             self._engine = None
@@ -246,8 +245,8 @@ class ClusterStateClient:
     def change_draining(self, *, draining: bool) -> None:
         """Begin `set_draining`; whoever drains does not wait for the fleet."""
         with contextlib.suppress(RuntimeError):  # no loop: nothing was started
-            task = asyncio.get_running_loop().create_task(self.set_draining(draining=draining))
-            self._tasks.append(task)
+            asyncio.get_running_loop()
+            self._tasks.begin(self.set_draining(draining=draining))
 
 
 def _etcd_context(configured: EtcdConfig) -> ssl.SSLContext:

@@ -20,6 +20,7 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Ask, Runs
 from dwcp_migrate.state.fleet.commands import ForgetDomain, HandOver, PutDomain, Resolve
 from dwcp_migrate.state.fleet.model import Ticket
+from dwcp_migrate.tasks import Tasks
 
 EVERY_S: Final = 5.0
 """Between two looks for what is open."""
@@ -44,20 +45,18 @@ class TicketReconciler:
         self._coordination = coordination
         self._permits = permits
         self._absent = AbsentDomains()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def start(self) -> None:
         """Begin to look, if there is a fleet: a host by itself has nothing to settle with anybody."""
         coordination = self._runtime.config.coordination
         if not coordination.is_shared and not coordination.pbft.is_used:
             return
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.keep_running("reconciler", self._run)
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.cancel()
 
     async def _run(self) -> None:
         while True:

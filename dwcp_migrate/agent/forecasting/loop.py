@@ -24,7 +24,6 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.forecasting.predictions import DOWNTIME_S_MAX, Predictions, Subject
 from dwcp_migrate.agent.forecasting.rate_control import RateController
 from dwcp_migrate.agent.forecasting.series import Forecasts
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -32,6 +31,7 @@ from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.worker import MigrationCounters
+from dwcp_migrate.tasks import Tasks
 
 TICK_S: Final = 1.0
 """A step of the panel."""

@@ -145,6 +145,12 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_data_process_crashes_total", "counter", (), "Data processes that died without a word."),
     Family("dwcp_migrate_postcopy_failed_total", "counter", (), "Postcopies that broke off: a guest waits for memory."),
     Family("dwcp_migrate_adopted_total", "counter", (), "Migrations taken over from the agent before this one."),
+    Family(
+        "dwcp_migrate_faults_total",
+        "counter",
+        ("part",),
+        "Faults in the agent itself: exceptions that nobody foresaw, each in the log; the part began anew.",
+    ),
     Family("dwcp_migrate_duration_seconds", "summary", ROLE, "How long migrations took."),
     Family("dwcp_migrate_downtime_seconds", "summary", ROLE, "Downtime of migrations, as libvirt measured it."),
     Family(

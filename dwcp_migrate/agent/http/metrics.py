@@ -101,6 +101,7 @@ def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
         "redirected_connections_total": caught,
         "libvirt_connected": {(): status.libvirt.connected},
         "certificate_expiry_timestamp_seconds": {(one.use,): one.not_after for one in status.certificates},
+        "faults_total": {(part,): count for part, count in status.faults.items()},
     }
 
 

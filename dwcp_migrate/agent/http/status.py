@@ -40,6 +40,7 @@ from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.tasks import faults
 
 SPARE_FAILURES_MAX: Final = 3
 """Starts of a data process in a row that may fail before the redirect is given up, until one succeeds again."""
@@ -119,6 +120,7 @@ class StatusViews:
             links=self._sources.links(),
             memory=runtime.memory.use(),
             load=replace(self._sources.load(), guests=[]),
+            faults=dict(faults),
         )
 
     def _intercept(self) -> RedirectStatus:

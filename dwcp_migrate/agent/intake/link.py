@@ -16,12 +16,12 @@ from typing import Final
 from dwcp_migrate.agent.intake.admission import Admission, AdmissionLimits, SourceRegistry
 from dwcp_migrate.agent.log_budget import LogBudget
 from dwcp_migrate.agent.peers.server import ControlServer
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.errors import DwcpError, ProtocolError, VersionMismatchError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION
+from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.core.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
 
 PREAMBLE_S_MAX: Final = 10.0

@@ -24,7 +24,6 @@ from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.migrations.incoming import Incoming
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore
 from dwcp_migrate.api.migration import MigrationEvent, finished, happened, note
 from dwcp_migrate.clocks import wall_clock
@@ -39,6 +38,7 @@ from dwcp_migrate.protocol.worker import (
     Reunited,
     decode_from_worker,
 )
+from dwcp_migrate.tasks import Tasks
 
 REUNION_S_MAX: Final = 3.0
 """For data processes to come before this agent serves peers and catches connections. They look every 0.25 s."""

@@ -56,6 +56,7 @@ from dwcp_migrate.protocol.control import (
 )
 from dwcp_migrate.protocol.session_memory import NO_MEMORY, SessionMemory
 from dwcp_migrate.protocol.worker import AddChannel, StartDestination, StoreOptions
+from dwcp_migrate.tasks import begin_task
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""
@@ -435,7 +436,7 @@ class Incoming:
     def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
         vigil = PeerLivenessMonitor(runtime, session.peer, "", session_id, session.outlives, carriage.abort)
-        return asyncio.get_running_loop().create_task(vigil.keep())
+        return begin_task(vigil.keep())
 
     async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:
         """Without this the source would wait for channels to come back, and its guest with it."""

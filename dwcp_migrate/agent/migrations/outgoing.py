@@ -45,6 +45,7 @@ from dwcp_migrate.protocol.worker import (
     StartSource,
     StoreOptions,
 )
+from dwcp_migrate.tasks import begin_task
 
 CONNECTIONS_MAX: Final = 1024
 """QEMU's connections of one migration: main, up to 255 multifd channels, preempt, disks."""
@@ -168,7 +169,7 @@ class OutgoingMigration:
         carriage = self._carriage = DataProcessHandle(self._id, process, self._runtime.ledger)
         self._follow(kept)
         feed = self._feed_source if self._accelerated else self._feed_relay
-        return await self._carried(carriage, asyncio.get_running_loop().create_task(feed(carriage, connections)))
+        return await self._carried(carriage, begin_task(feed(carriage, connections)))
 
     async def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End the record of one that has no data process any more."""
@@ -211,10 +212,9 @@ class OutgoingMigration:
         return [*carriage.returned, *self._waiting()]
 
     def _keep_vigil(self) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
         if not self._accelerated or self.peer is None:
-            return loop.create_future()
-        return loop.create_task(
+            return asyncio.get_running_loop().create_future()
+        return begin_task(
             PeerLivenessMonitor(
                 self._runtime,
                 self.peer,
@@ -371,7 +371,7 @@ class OutgoingMigration:
             return None
         self._accelerated = True
         log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
-        return asyncio.get_running_loop().create_task(self._feed_source(carriage, 0))
+        return begin_task(self._feed_source(carriage, 0))
 
     async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
         """Carry it without the peer after all: nothing of QEMU's has been read yet."""
@@ -398,7 +398,7 @@ class OutgoingMigration:
                 continue
             relay = self._carriage = await self._relay()
             relay.send(AddConnection(connection=0), pair)
-            return asyncio.get_running_loop().create_task(self._feed_relay(relay, 1))
+            return begin_task(self._feed_relay(relay, 1))
         return None
 
     async def _relay(self) -> DataProcessHandle | LocalRelay:

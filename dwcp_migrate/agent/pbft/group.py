@@ -34,6 +34,7 @@ from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, encode_members
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Follow, Successor
+from dwcp_migrate.tasks import Tasks
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
@@ -69,7 +70,7 @@ class PbftGroup:
         self._took_ms: deque[float] = deque(maxlen=KEPT)
         self._failed = 0
         self._decided = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._changed = asyncio.Event()
         if self._configured.is_used:
             self._open(context)
@@ -118,9 +119,7 @@ class PbftGroup:
         if self._memberships is None:
             return
         await self._follower.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._part.close()
 
     def adopt(self, sock: socket.socket) -> None:
@@ -248,9 +247,7 @@ class PbftGroup:
             ) from None
 
     def _settle_soon(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._settle())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(self._settle())
 
     async def _settle(self) -> None:
         if self._identity is not None:

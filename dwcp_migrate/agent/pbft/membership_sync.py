@@ -18,6 +18,7 @@ from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, LINKS_M
 from dwcp_migrate.errors import DwcpError, EpochError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Follow, Successor
+from dwcp_migrate.tasks import Tasks
 
 FOLLOW_S: Final = 5.0
 """A host that hears nothing else is that far behind; 100 hosts ask all members together 20 times a second."""
@@ -61,21 +62,19 @@ class MembershipSync:
         self._woken = asyncio.Event()
         self._asking = asyncio.Lock()
         self._turn = 0
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def start(self) -> None:
         """Begin to ask now and then."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.keep_running("membership", self._run)
 
     async def close(self) -> None:
         """Ask no more; what is being asked is given `CLOSE_S_MAX` to end in order."""
-        if self._task is not None:
+        if self._tasks.count:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S_MAX):
                     await self._asking.acquire()
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+            await self._tasks.cancel()
 
     def wake(self) -> None:
         """There is reason to believe that the members changed."""

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory, host_names
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.config_rules import canonical
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.tasks import Tasks
 
 RESOLVE_EVERY_S: Final = 30.0
 """Also how long a change of a name takes at most to reach the redirect, the resolver's own caches apart."""

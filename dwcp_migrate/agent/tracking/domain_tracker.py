@@ -23,6 +23,7 @@ from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher,
 from dwcp_migrate.hypervisor.load_counters import HostCounters
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
+from dwcp_migrate.tasks import Tasks
 
 LEAVING_S_MAX: Final = 0.3
 """For libvirt to say which domains leave, before the peer is asked: 1 ms for each four of them, 0.25 s for a thousand.
@@ -97,20 +98,18 @@ class DomainTracker:
         self._announced: dict[str, DomainName] = {}
         self._jobs = OutgoingJobs()
         self._memory_bytes: dict[str, int] = {}
-        self._poller: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._look_now = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to listen to libvirt."""
         if self._watcher is not None:
             await self._watcher.start(self.heard)
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
+            self._tasks.keep_running("domains", self._poll)
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
+        await self._tasks.cancel()
         if self._watcher is not None:
             await self._watcher.close()
 

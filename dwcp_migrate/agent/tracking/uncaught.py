@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
@@ -23,6 +22,7 @@ from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, established
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.worker import SESSION_ID_BYTES
+from dwcp_migrate.tasks import Tasks
 
 NOT_CAUGHT: Final = "not-caught"
 """The reason in the record of why it ran unaccelerated."""

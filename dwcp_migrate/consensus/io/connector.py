@@ -5,10 +5,12 @@ Rule: who is reached changes at any time, `reach` makes it so; a channel that is
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from dwcp_migrate.consensus.io.channel import ChannelOwner, MemberChannel, Route, dial, only
 from dwcp_migrate.consensus.pbft.model.messages import Hello
+from dwcp_migrate.tasks import begin_task, run_again
 
 REDIAL_S: Final = 0.3
 """A replica that restarts is back in the group within a second."""
@@ -36,7 +38,7 @@ class Dialling:
         for name in self._tasks.keys() - addresses.keys():
             self._tasks.pop(name).cancel()
         for name in addresses.keys() - self._tasks.keys():
-            self._tasks[name] = asyncio.get_running_loop().create_task(self._stay(name))
+            self._tasks[name] = begin_task(run_again("pbft", partial(self._stay, name)))
 
     async def _stay(self, name: str) -> None:
         while True:

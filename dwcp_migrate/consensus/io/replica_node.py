@@ -31,6 +31,7 @@ from dwcp_migrate.consensus.pbft.replica import PbftReplica
 from dwcp_migrate.errors import ConsensusError, RemoteProtocolError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.net import family_of
+from dwcp_migrate.tasks import begin_task
 
 if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.records import Entry
@@ -182,7 +183,7 @@ class Node:
             return
         sock.setblocking(False)
         channel = MemberChannel(self, self._hello, self._identify)
-        task = self._loop.create_task(accept(sock, self._options.server_context, channel))
+        task = begin_task(accept(sock, self._options.server_context, channel))
         self._adopting[task] = sock
         task.add_done_callback(self._adopting.pop)
 

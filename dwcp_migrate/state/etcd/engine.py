@@ -35,6 +35,7 @@ from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.fleet_clock import FleetClock
 from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
+from dwcp_migrate.tasks import Tasks
 
 PREFIX: Final = "/dwcp-migrate"
 
@@ -109,7 +110,7 @@ class EtcdEngine:
         self._asked: list[_Asked] = []
         self._barriers: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._latencies_ms: list[float] = []
         self._confirmed = self._failed = 0
         self._error = ""
@@ -119,13 +120,11 @@ class EtcdEngine:
     async def start(self) -> None:
         """See `engine.Engine`."""
         await self._gateway.start()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.keep_running("etcd", self._run)
 
     async def close(self) -> None:
         """See `engine.Engine`."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.cancel()
         await self._gateway.close()
 
     def adopt(self, sock: socket) -> None:

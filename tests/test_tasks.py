@@ -3,9 +3,10 @@
 import asyncio
 import socket
 
+import pytest
 from structlog.testing import capture_logs
 
-from dwcp_migrate.agent.tasks import Tasks
+from dwcp_migrate.tasks import ONCE, Tasks, faults
 
 
 async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
@@ -77,3 +78,47 @@ async def test_what_a_task_took_over_is_closed_when_it_is_cancelled_before_it_ra
     await tasks.cancel()
     assert theirs.recv(1) == b""
     theirs.close()
+
+
+async def test_loop_that_raises_is_logged_counted_and_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwcp_migrate.tasks.RESTART_S", 0.0)
+    faults.clear()
+    tasks, ran, again = Tasks(), [], asyncio.Event()
+
+    async def work() -> None:
+        ran.append(True)
+        if len(ran) == 1:
+            raise KeyError("nobody foresaw this")
+        again.set()
+        await asyncio.Event().wait()
+
+    with capture_logs() as said:
+        tasks.keep_running("tick", work)
+        await again.wait()
+    assert (len(ran), faults["tick"], tasks.count) == (2, 1, 1)
+    assert [(line["event"], line["part"]) for line in said] == [("a part of the agent failed and begins anew", "tick")]
+    await tasks.cancel()
+    assert tasks.count == 0
+
+
+async def test_loop_that_returns_is_not_begun_anew() -> None:
+    tasks, ran = Tasks(), []
+
+    async def work() -> None:
+        ran.append(True)
+
+    tasks.keep_running("heartbeat", work)
+    await tasks.drained()
+    assert ran == [True]
+
+
+async def test_failure_of_a_task_that_runs_once_is_counted() -> None:
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    faults.clear()
+    tasks = Tasks()
+    tasks.begin(fail())
+    await tasks.drained()
+    await asyncio.sleep(0)
+    assert faults[ONCE] == 1
