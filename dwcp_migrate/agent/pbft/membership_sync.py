@@ -14,7 +14,8 @@ from dwcp_migrate.agent.pbft.membership_store import MembershipStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, LINKS_MAX, decode_link
+from dwcp_migrate.consensus.pbft.membership_chain import LINK_BYTES_MAX, decode_link
+from dwcp_migrate.consensus.pbft.model.epoch_links import LINKS_MAX
 from dwcp_migrate.errors import DwcpError, EpochError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Follow, Successor

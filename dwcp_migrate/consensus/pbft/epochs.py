@@ -9,18 +9,17 @@ everything that lies between. Each replica keeps the last `LINKS_MAX` links; one
 a later membership by its operator.
 """
 
+from contextlib import suppress
 from typing import Final
 
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.epoch_links import LINKS_MAX, read_successor, verify_link
 from dwcp_migrate.consensus.pbft.model.membership import Group
-from dwcp_migrate.consensus.pbft.model.messages import BROKEN, EpochLink, ReplicaStatus, StableProof
-from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, manifest_digest, read_header
+from dwcp_migrate.consensus.pbft.model.messages import EpochLink, ReplicaStatus, StableProof
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header
+from dwcp_migrate.errors import EpochError
 
-LINKS_MAX: Final = 64
-"""Membership changes; a fleet makes a few a year."""
 LINKS_SENT_MAX: Final = 4
 
 
@@ -39,7 +38,9 @@ class Epochs:
     def record(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
         """Keep the link that a stable checkpoint makes, if it is the last one of an epoch."""
         if proof.sequence and proof.epoch not in self._core.links:
-            self._keep(EpochLink(proof, snapshot.parts, snapshot.header))
+            link = EpochLink(proof, snapshot.parts, snapshot.header)
+            with suppress(EpochError):  # most checkpoints end no epoch
+                self._keep(link, read_successor(link))
 
     def learn(self, link: EpochLink) -> bool:
         """Follow a link from a membership that is known; returns whether it holds and was new."""
@@ -47,21 +48,17 @@ class Epochs:
         group = core.known.get(link.proof.epoch)
         if group is None or link.proof.epoch in core.links:
             return False
-        holds = manifest_digest(link.parts) == link.proof.digest and digest(link.header) == link.parts[0]
-        if not holds or not is_proven(link.proof, (group,)):
+        try:
+            header = verify_link(link, group)
+        except EpochError:
             core.counters.refused += 1
             return False
-        return self._keep(link)
+        self._keep(link, header)
+        return True
 
-    def _keep(self, link: EpochLink) -> bool:
+    def _keep(self, link: EpochLink, header: Header) -> None:
         core = self._core
-        try:
-            header = read_header(link.header)
-            if not _begins_epoch(header, link.proof):
-                return False
-            new = Group(header.membership, header.since)
-        except (*BROKEN, ValueError):
-            return False
+        new = Group(header.membership, header.since)
         old = core.known.get(link.proof.epoch)
         if old is not None:
             self.succeed(old, new)
@@ -70,7 +67,6 @@ class Epochs:
         core.write(records.Linked(link), sync=False)
         for epoch in sorted(core.links)[:-LINKS_MAX]:
             del core.links[epoch]
-        return True
 
     def help(self, sender: str, status: ReplicaStatus) -> None:
         """Send the links that another replica lacks."""
@@ -84,7 +80,3 @@ class Epochs:
         """The groups whose checkpoints this replica may take over: the current one and those that follow it."""
         core = self._core
         return tuple(group for epoch, group in core.known.items() if epoch >= core.group.epoch)
-
-
-def _begins_epoch(header: Header, proof: StableProof) -> bool:
-    return header.membership.epoch == proof.epoch + 1 and header.since == header.sequence == proof.sequence

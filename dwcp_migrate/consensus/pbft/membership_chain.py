@@ -16,16 +16,11 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate
-from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.epoch_links import LINKS_MAX, verify_link
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN, Counter, EpochLink
-from dwcp_migrate.consensus.pbft.model.snapshot import Header, manifest_digest, read_header
 from dwcp_migrate.errors import EpochError
 from dwcp_migrate.units import KIB
-
-LINKS_MAX: Final = 64
-"""Links kept, as by a replica (`epochs.LINKS_MAX`); past that the oldest goes and its successor is the origin."""
 
 LINK_BYTES_MAX: Final = 112 * KIB
 """An encoded link: a header of 64 KiB, `STATE_PARTS_MAX` digests of 34 bytes, a proof of 31 signatures."""
@@ -53,7 +48,7 @@ _written = msgspec.msgpack.Decoder(Written)
 
 
 class Lineage:
-    """The chain.
+    """The chain; past `LINKS_MAX` links the oldest goes and its successor is the origin.
 
     Args:
         origin: a membership that is believed.
@@ -97,7 +92,7 @@ class Lineage:
                 f"link from epoch {epoch}, this host knows {self.origin.epoch} to {old.epoch}",
                 hint="each link must follow the newest epoch that is known",
             )
-        header = _proven(link, old)
+        header = verify_link(link, old)
         new = Group(header.membership, header.since)
         old.until = new.since
         self._groups[new.epoch] = new
@@ -183,21 +178,3 @@ def decode_written(data: bytes) -> Written:
         return _written.decode(data)
     except BROKEN as error:
         raise EpochError(f"not the memberships that were written: {error}") from error
-
-
-def _proven(link: EpochLink, old: Group) -> Header:
-    """Read the header of a link, if the old group's members signed it and it says who follows them."""
-    if manifest_digest(link.parts) != link.proof.digest or digest(link.header) != link.parts[0]:
-        raise EpochError(f"link from epoch {old.epoch}: its header is not what the proof is about")
-    if not link.proof.sequence or not is_proven(link.proof, (old,)):
-        raise EpochError(f"link from epoch {old.epoch}: no quorum of its members signed it")
-    try:
-        header = read_header(link.header)
-        new = Group(header.membership, header.since)
-    except (*BROKEN, ValueError) as error:
-        raise EpochError(f"link from epoch {old.epoch}: its header is none: {error}") from error
-    if new.epoch != old.epoch + 1 or new.cluster != old.cluster:
-        raise EpochError(f"link from epoch {old.epoch}: it names no next epoch of this cluster")
-    if not header.since == header.sequence == link.proof.sequence:
-        raise EpochError(f"link from epoch {old.epoch}: its state is not the epoch's last")
-    return header

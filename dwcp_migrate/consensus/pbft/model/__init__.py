@@ -3,6 +3,7 @@
 Modules:
     checkpoints: checkpoints
     client_table: client table
+    epoch_links: verification of links between memberships
     keys: digests, request authenticators and signatures
     log: window of sequence numbers under way
     membership: membership
