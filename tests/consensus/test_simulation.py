@@ -34,6 +34,11 @@ def test_a_batch_that_only_one_honest_replica_can_vouch_for_reaches_all() -> Non
     run(71956)
 
 
+def test_a_request_that_waits_through_two_changes_of_members_stops_nobody() -> None:
+    """A hostile client's, signed in an epoch that no batch may name any more (seed 117 before that was mended)."""
+    run(117)
+
+
 @pytest.mark.parametrize("replicas", [4, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_honest_request_completes_beside_as_many_liars_as_a_group_bears(kind: str, replicas: int) -> None:
@@ -41,7 +46,9 @@ def test_every_honest_request_completes_beside_as_many_liars_as_a_group_bears(ki
     base = plan(1)
     liars: dict[str, tuple[str, ...]] = {f"r{place}": (kind,) for place in range(quorum_of(replicas).faulty)}
     for seed in range(2):
-        scenario = replace(base, seed=seed, replicas=replicas, liars=liars, faults=(), reconfigure_s=0.0)
+        scenario = replace(
+            base, seed=seed, replicas=replicas, liars=liars, harsh=(), faults=(), reconfigure_s=0.0, changes=0
+        )
         done = Run(scenario)
         done.run()
         asked = sum(scenario.operations.values())

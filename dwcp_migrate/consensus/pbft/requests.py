@@ -60,6 +60,11 @@ class HeldRequest(dict[Key, T]):
         return self._counts.get(client, 0)
 
 
+def _epoch_of(request: Request) -> int:
+    body = decode_request_body(request.body)
+    return -1 if body is None else body.epoch
+
+
 class PendingRequests:
     """PendingRequests that this replica knows of and that are not executed."""
 
@@ -100,10 +105,13 @@ class PendingRequests:
             self.queue.put(key, (request, body))
 
     def _await(self, sender: str, key: Key, request: Request) -> None:
-        """Expect the primary to see to a signed request in time."""
+        """Expect the primary to see to a signed request in time; the same one of a later epoch takes its place."""
         core = self._core
-        if key not in self.waiting:
+        held = self.waiting.get(key)
+        if held is None:
             self.waiting.put(key, (core.now, request))
+        elif held[1].body != request.body and _epoch_of(request) > _epoch_of(held[1]):
+            self.waiting.put(key, (held[0], request))
         if sender == key[0] and core.active and core.is_voter and not core.is_primary:
             core.send(core.primary, request)
 
@@ -217,6 +225,9 @@ class PendingRequests:
         clients = self._core.group.clients
         self._keys.clear()
         self._suspects.clear()
-        for key in [held for held in self.waiting if held[0] not in clients]:
-            self.waiting.drop(key)
+        for key, (_, request) in list(self.waiting.items()):
+            body = decode_request_body(request.body)
+            assert body is not None, "it was decoded when it came"
+            if key[0] not in clients or not self._is_of_now(body):
+                self.waiting.drop(key)  # the others would refuse any batch with it, and depose whoever proposes it
         self.enter_view(set())

@@ -126,6 +126,36 @@ def test_a_request_of_two_epochs_ago_is_not_executed_again() -> None:
     assert (proposals(primary), primary.counters.refused) == (0, 3)
 
 
+def change_members(of: PbftReplica, epoch: int) -> None:
+    group = Group(membership(4, epoch=epoch))
+    of.core.known[epoch] = of.core.group = group
+    for told in of.core.on_epoch:
+        told()
+
+
+def test_a_request_that_waits_through_two_changes_of_members_is_proposed_no_more() -> None:
+    """The others would refuse its batch, and depose one primary after the other, for ever."""
+    backup = replica("r1")
+    backup.step("c0", signed("c0", 1), 0.0)
+    change_members(backup, 1)
+    assert list(backup._requests.waiting) == [("c0", 1)]
+    change_members(backup, 2)
+    assert list(backup._requests.waiting) == []
+    assert not backup._requests.overdue(0.0)
+
+
+def test_a_request_that_is_asked_for_again_in_a_later_epoch_takes_the_place_of_the_old_one() -> None:
+    backup = replica("r1")
+    backup.step("c0", signed("c0", 1), 0.0)
+    change_members(backup, 1)
+    again = signed("c0", 1, epoch=1)
+    backup.step("c0", again, 1.0)
+    assert [request for _, request in backup._requests.waiting.values()] == [again]
+    backup.step("r2", signed("c0", 1), 2.0)  # somebody still forwards the old one
+    change_members(backup, 2)
+    assert [request for _, request in backup._requests.waiting.values()] == [again]
+
+
 def test_what_a_client_has_under_way_is_asked_for_in_the_epoch_of_now() -> None:
     asking = client()
     asking.submit(b"x", 0.0)

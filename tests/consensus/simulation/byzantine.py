@@ -38,6 +38,9 @@ from dwcp_migrate.consensus.pbft.model.messages import (
 from tests.consensus.members import identity
 from tests.consensus.simulation.world import Node, World
 
+MOOD_S = (0.05, 0.8)
+"""For how long a liar that times its lies keeps to one way."""
+
 Mutation = Callable[["Liar", str, Message], list[Message]]
 
 
@@ -48,6 +51,7 @@ class Liar(Node):
         self.kinds = kinds
         self.rng = random.Random(world.rng.random())
         self.past: list[Message] = []
+        self._mood_until_s = 0.0
         self.favoured = set(self.rng.sample(world.replicas, len(world.replicas) // 2))
         super().__init__(world, name, membership)
 
@@ -58,7 +62,14 @@ class Liar(Node):
                 return
         super().deliver(sender, message)
 
+    def _change_mind(self) -> None:
+        """Lie in another way for a while, or not at all."""
+        self._mood_until_s = self.world.now + self.rng.uniform(*MOOD_S)
+        self.kinds = tuple(self.rng.sample([kind for kind in KINDS if kind != "twins"], self.rng.randint(0, 2)))
+
     def emit(self, to: str, message: Message) -> None:
+        if self.world.is_moody and self.world.now >= self._mood_until_s:
+            self._change_mind()
         messages = [message]
         for kind in self.kinds:
             if kind in MUTATIONS:

@@ -10,6 +10,7 @@ from tests.consensus.members import member, membership
 from tests.consensus.simulation.byzantine import KINDS, Liar, Twins
 from tests.consensus.simulation.checks import Invariants
 from tests.consensus.simulation.harsh import AimedLoss, HostileClient
+from tests.consensus.simulation.ticket_book import TicketBook, next_operation
 from tests.consensus.simulation.world import OPTIONS, ClientNode, Network, Node, World
 
 HEAL_S_MAX = 3.0
@@ -53,6 +54,7 @@ class Plan:
     through_codec: bool
     reconfigure_s: float
     harsh: tuple[str, ...] = ()
+    changes: int = 0
     faults: tuple[Fault, ...] = field(default=())
 
     def __str__(self) -> str:
@@ -60,13 +62,15 @@ class Plan:
         head = (
             f"seed {self.seed}: {self.replicas} replicas, liars: {liars}; operations {self.operations}, "
             f"{self.ahead} ahead; loss {self.loss:.2f}, doubling {self.doubling:.2f}, delay {self.delay_s * 1e3:.1f} ms"
-            f"{f'; one replica more from {self.reconfigure_s:.2f} s on' if self.reconfigure_s else ''}"
+            f"{f'; {self.changes} changes of members from {self.reconfigure_s:.2f} s on' if self.reconfigure_s else ''}"
             f"{'; '.join(('', *self.harsh))}"
         )
         return "\n  ".join([head, *map(str, self.faults)])
 
 
-HARSH = ("hostile client", "aimed loss", "lost disk", "gone for good")
+BROKEN = ("lost disk", "gone for good", "bit rot")
+"""What may happen to a replica that counts as one of the liars."""
+HARSH = ("hostile client", "aimed loss", *BROKEN, "timed lies", "tickets", "members in a row")
 
 
 def plan(seed: int) -> Plan:
@@ -80,14 +84,18 @@ def _harsher(drawn: Plan) -> Plan:
     kinds = [kind for kind in HARSH if rng.random() < 0.5]
     liars, honest = dict(drawn.liars), [f"r{place}" for place in range(drawn.replicas)]
     honest = [name for name in honest if name not in liars]
-    for kind in ("lost disk", "gone for good"):
+    for kind in BROKEN:
         if kind in kinds and len(liars) < quorum_of(drawn.replicas).faulty:
             name = honest.pop(rng.randrange(len(honest)))
             liars[name] = (kind,)
         elif kind in kinds:
             kinds.remove(kind)
     faults = tuple(fault for fault in drawn.faults if fault.kind == "part" or fault.node in honest)
-    return replace(drawn, liars=liars, harsh=tuple(kinds), faults=faults)
+    changes = drawn.changes
+    if "members in a row" in kinds:
+        changes = rng.randint(2, 4)
+    reconfigure_s = (drawn.reconfigure_s or rng.random() * HEAL_S_MAX) if changes else 0.0
+    return replace(drawn, liars=liars, harsh=tuple(kinds), faults=faults, reconfigure_s=reconfigure_s, changes=changes)
 
 
 def _plan(seed: int) -> Plan:
@@ -100,7 +108,7 @@ def _plan(seed: int) -> Plan:
         liars[name] = ("twins",) if "twins" in kinds else tuple(kinds)
     honest = [name for name in names if name not in liars]
     faults = tuple(sorted((_fault(rng, names, honest) for _ in range(rng.randint(0, 5))), key=lambda fault: fault.at_s))
-    return Plan(
+    drawn = Plan(
         seed=seed,
         replicas=size,
         liars=liars,
@@ -115,6 +123,7 @@ def _plan(seed: int) -> Plan:
         reconfigure_s=rng.random() * HEAL_S_MAX if rng.random() < 0.2 else 0.0,
         faults=faults,
     )
+    return replace(drawn, changes=1) if drawn.reconfigure_s else drawn
 
 
 def _fault(rng: random.Random, names: list[str], honest: list[str]) -> Fault:
@@ -140,12 +149,18 @@ class Run:
         members = membership(scenario.replicas)
         world.replicas = [member.name for member in members.replicas]
         self.honest = set(world.replicas) - scenario.liars.keys()
-        self.next_members = members
+        self.memberships = [members]
+        self.epoch_asked = 0
         self.invariants = world.watcher = Invariants(self.honest)
         self._set_network(world.network)
+        world.is_moody = "timed lies" in scenario.harsh
+        if "tickets" in scenario.harsh:
+            wishes = random.Random(f"tickets {scenario.seed}")
+            world.make_application = TicketBook
+            world.operation = lambda name, _: next_operation(world, name, wishes)
         for name in world.replicas:
             kinds = scenario.liars.get(name)
-            if kinds is None or kinds[0] in HARSH:
+            if kinds is None or kinds[0] in BROKEN:
                 world.nodes[name] = Node(world, name, members)
             elif "twins" in kinds:
                 world.nodes[name] = Twins(world, name, members)
@@ -157,7 +172,7 @@ class Run:
             world.clients[name] = client
         self._be_harsh(scenario)
         if scenario.reconfigure_s:
-            self._prepare_epoch(members)
+            self._prepare_epochs(members)
         for fault in scenario.faults:
             world.at(fault.at_s, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
             world.at(fault.until_s, lambda fault=fault: self._end(fault))  # type: ignore[misc]
@@ -172,6 +187,8 @@ class Run:
         for name, (kind, *_) in scenario.liars.items():
             if kind == "lost disk":
                 world.at(rng.random() * HEAL_S_MAX, world.nodes[name].lose_disk)
+            elif kind == "bit rot":
+                world.at(rng.random() * HEAL_S_MAX, world.nodes[name].rot)
             elif kind == "gone for good":
                 world.at(rng.random() * HEAL_S_MAX, lambda name=name: self._go_away(name))  # type: ignore[misc]
 
@@ -180,30 +197,46 @@ class Run:
         node.crash(power=True)
         node.is_gone = True
 
-    def _prepare_epoch(self, members: Membership) -> None:
-        """Let one replica follow, and an operator ask for it as a member."""
-        world = self.world
-        name = f"r{self.plan.replicas}"
-        world.replicas.append(name)
-        self.honest.add(name)
-        world.nodes[name] = Node(world, name, members)
-        world.clients["op"] = ClientNode(world, "op", members, operations=0, ahead=1)
-        replicas = (*members.replicas, member(name))
-        self.next_members = Membership(members.cluster, 1, replicas, members.clients)
-        operation = encode_membership(self.next_members)
-        world.at(self.plan.reconfigure_s, lambda: self._ask_operator(operation))
+    def _prepare_epochs(self, members: Membership) -> None:
+        """Let those follow who are to come, and an operator ask for one change after the other.
 
-    def _ask_operator(self, operation: bytes) -> None:
+        Members come and go in turns, so that the group is never smaller than at first.
+        """
+        world, rng = self.world, random.Random(f"members {self.plan.seed}")
+        world.clients["op"] = ClientNode(world, "op", members, operations=0, ahead=1)
+        replicas = list(members.replicas)
+        for epoch in range(1, self.plan.changes + 1):
+            if epoch % 2:
+                name = f"r{self.plan.replicas + epoch // 2}"
+                world.replicas.append(name)
+                self.honest.add(name)
+                world.nodes[name] = Node(world, name, members)
+                replicas.append(member(name))
+            else:
+                replicas.remove(rng.choice(replicas))
+            self.memberships.append(Membership(members.cluster, epoch, tuple(replicas), members.clients))
+        world.at(self.plan.reconfigure_s, self._ask_operator)
+
+    def _ask_operator(self) -> None:
+        self.epoch_asked += 1
+        operation = encode_membership(self.memberships[self.epoch_asked])
         self.world.clients["op"].ask(operation, reconfigure=True)
         self.world.at(POLL_S, self._follow_epoch)
 
     def _follow_epoch(self) -> None:
-        """Tell the clients of the new members, as their operator does."""
-        if self.world.clients["op"].decisions:
-            for client in self.world.clients.values():
-                client.client.update(self.next_members)
-        else:
+        """Tell the clients of the new members, as their operator does, and ask for the next ones at once."""
+        if len(self.world.clients["op"].decisions) < self.epoch_asked:
             self.world.at(POLL_S, self._follow_epoch)
+            return
+        for client in self.world.clients.values():
+            client.client.update(self.memberships[self.epoch_asked])
+        if self.epoch_asked < self.plan.changes:
+            self._ask_operator()
+
+    @property
+    def _level(self) -> set[str]:
+        """Honest members of now; a removed one is told nothing any more."""
+        return self.honest & {each.name for each in self.memberships[self.epoch_asked].replicas}
 
     def _set_network(self, network: Network) -> None:
         network.loss, network.doubling = self.plan.loss, self.plan.doubling
@@ -255,8 +288,8 @@ class Run:
         world = self.world
         if not all(client.is_done for client in world.clients.values()):
             return False
-        executed = {world.nodes[name].replica.executed for name in self.honest}
-        return len(executed) == 1
+        executed = {world.nodes[name].replica.executed for name in self._level}
+        return len(executed) == 1 and self.epoch_asked == self.plan.changes
 
     def run(self) -> None:
         """Let everything happen; raises AssertionError with the plan if something does not hold."""
@@ -265,7 +298,7 @@ class Run:
             self.heal()
             healed = self.world.run(LIVE_S_MAX, self._is_level)
             assert healed, f"not level {LIVE_S_MAX} s after healing: {self._standing()}"
-            values = {self.world.nodes[name].application.value for name in self.honest}
+            values = {self.world.nodes[name].application.value for name in self._level}
             assert len(values) == 1, "honest replicas differ"
         except Exception as error:
             raise AssertionError(f"{self.plan}\nreplay: make sim SEEDS=1 SEED={self.plan.seed}\n{error!r}") from error

@@ -7,11 +7,12 @@ sent when what it promises is synced; a crash loses what was not, whole or torn.
 import heapq
 import random
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from dwcp_migrate.consensus import Decision, Membership, Options, PbftClient, PbftReplica, ReplicaOutput
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode, encode_frame
+from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import Chain, identity
 from tests.consensus.simulation.harsh import AimedLoss, wipe
 from tests.consensus.simulation.promises import Promises
@@ -97,7 +98,7 @@ class Node:
         self.wall_skew_s = 0.0
         self.slowness_s = 0.0
         self.sync_s = 0.001
-        self.application = Chain()
+        self.application = world.make_application()
         self.replica: PbftReplica
         self._held: list[ReplicaOutput] = []
         self._covered = 0
@@ -108,7 +109,7 @@ class Node:
         if self.up or self.is_gone:
             return
         entries = self.disk.read()
-        self.application = Chain()
+        self.application = self.world.make_application()
         self.replica = PbftReplica(
             self.name, identity(self.name), self.membership, self.application, self.world.options
         )
@@ -179,6 +180,19 @@ class Node:
         self.promises = Promises()
         self.start()
 
+    def rot(self) -> None:
+        """Lose one bit of what was synced, and start again: a replica that notices stays away."""
+        self.crash(power=True)
+        self.promises = Promises()
+        if self.disk.synced:
+            rotten = bytearray(self.disk.synced)
+            rotten[self.world.rng.randrange(len(rotten))] ^= 1 << self.world.rng.randrange(8)
+            self.disk.synced = bytes(rotten)
+        try:
+            self.start()
+        except ConsensusError:
+            self.is_gone = True
+
     def _send(self, ready: ReplicaOutput) -> None:
         self.promises.made(self.replica.core, ready.entries)
         for to, message in ready.messages:
@@ -239,7 +253,7 @@ class ClientNode:
                 self.world.network.send(self.name, name, request, 0.0)
         while self.left and self.under_way < self.ahead and self.client.has_room:
             self.left -= 1
-            self.ask(f"{self.name} {self.left}".encode(), certify=self.certify)
+            self.ask(self.world.operation(self.name, self.left), certify=self.certify)
 
 
 class Network:
@@ -292,6 +306,9 @@ class World:
         self.clients: dict[str, ClientNode] = {}
         self.replicas: list[str] = []
         self.asked: set[tuple[str, bytes]] = set()
+        self.make_application: Callable[[], Any] = Chain
+        self.operation: Callable[[str, int], bytes] = lambda name, left: f"{name} {left}".encode()
+        self.is_moody = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
 
