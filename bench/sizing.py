@@ -3,7 +3,7 @@
     python -m bench.sizing [--guest-mib 256] [--out bench/results/sizing.json]
 
 A made-up guest (text, structure, noise; a third of its pages zero) is sent twice, the second time with a third of its
-pages changed a little, through two real data processes over loopback; `SetRate` holds the source to the link's rate.
+pages changed a little, with zstd through two real data processes over loopback; `SetRate` holds the source to a rate.
 Memory is the most that a process did not share with others, less what it had idle; CPU is its own, over both passes.
 """
 
@@ -47,7 +47,7 @@ def measure(stream: bytes, guest_bytes: int, grant: int, rate: float) -> dict[st
     grant = grant or need_bytes(GIB, guest_bytes, has_table=True)
     theirs = divide(grant, GIB, has_table=False)
     memory = agree(divide(grant, GIB, guest_bytes, has_table=True), theirs.cache_bytes, theirs.window_bytes)
-    with tempfile.TemporaryDirectory() as directory, pair(Path(directory), memory=memory, codec="auto") as made:
+    with tempfile.TemporaryDirectory() as directory, pair(Path(directory), memory=memory) as made:
         sides = {"source": made.source, "destination": made.destination}
         idle = {side: private_bytes(one.process.pid) for side, one in sides.items()}
         most = dict(idle)
@@ -80,6 +80,8 @@ def _begin(made: Pair, stream: bytes) -> list[threading.Thread]:
     def receive() -> None:
         while theirs.recv(MIB):
             pass
+        theirs.close()
+        ours.close()
 
     threads = [threading.Thread(target=send), threading.Thread(target=receive)]
     for thread in threads:

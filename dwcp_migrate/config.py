@@ -20,6 +20,7 @@ DEFAULT_PATH = Path("/etc/dwcp-migrate/agent.toml")
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
+NamePattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$", max_length=253)]
 Label = Annotated[str, Meta(max_length=256)]
 
 
@@ -251,6 +252,11 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             point, with both ends agreeing, and says so in its record. `across` refuses only those between trust domains
             that have no certificate; `auto` is `across` where a PBFT group is configured, else false.
         voters: names of the hosts with a vote at the first start, the same list everywhere; empty: this host by itself.
+        discover: names of hosts found by the fleet's state and need no `[[peers]]` entry; `*.hv.example.net` is
+            each with one label before that domain. Who has a certificate of the fleet's CA with such a name may send
+            and receive migrations. Empty: only those that are listed.
+        addresses: that this host publishes to the fleet; empty takes those that its name resolves to here, and those
+            that it reaches its listed peers from.
         trust_domain: hosts of one trust domain believe each other; across, a migration needs a certificate.
         labels: what the fleet should know of this host; placement takes `rack`, `datacentre` and `region` from here
             where its own settings name none.
@@ -266,6 +272,8 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     engine: Literal["raft", "etcd"] = "raft"
     require: bool | Literal["across", "auto"] = "auto"
     voters: tuple[str, ...] = ()
+    discover: Annotated[tuple[NamePattern, ...], Meta(max_length=64)] = ()
+    addresses: Annotated[tuple[Label, ...], Meta(max_length=16)] = ()
     trust_domain: Annotated[str, Meta(max_length=256)] = ""
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = {}
     cpus: Annotated[int, Meta(ge=0, le=65536)] = 0

@@ -160,12 +160,22 @@ def _coordination(config: "Config") -> Iterator[ConfigFault]:
             yield ConfigFault(key, name, "it is no peer", "add it to [[peers]]")
         if name in coordination.voters[:place]:
             yield ConfigFault(key, name, "it is named twice")
+    for place, address in enumerate(coordination.addresses):
+        if not is_ip_address(address):
+            yield ConfigFault(f"coordination.addresses[{place}]", address, "it is no IP address")
     if coordination.require == "across" and not coordination.pbft.is_used:
         yield ConfigFault(
             "coordination.require",
             coordination.require,
             "it needs a PBFT group",
             "name its members in [coordination.pbft], the same on every host",
+        )
+    if coordination.discover and not coordination.is_shared:
+        yield ConfigFault(
+            "coordination.discover",
+            ", ".join(coordination.discover),
+            "hosts are found by the fleet's state, and there is none",
+            "name coordination.voters, or use etcd",
         )
     if coordination.require is True and not coordination.is_shared:
         yield ConfigFault(

@@ -23,6 +23,7 @@ from typing import Final
 from dwcp_migrate import __version__
 from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
+from dwcp_migrate.agent.authorization.fleet_members import FleetMembers
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
@@ -120,6 +121,7 @@ class Agent:
         self.coordination = ClusterStateClient(
             self.runtime, lambda side: tls_context(side, self.runtime.config), self._rejected("state")
         )
+        self._members = FleetMembers(self.runtime, self.coordination, self._peers_found)
         self.group = PbftGroup(self.runtime, lambda side: tls_context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
         self.cluster_api = self._cluster_handlers()
@@ -219,6 +221,7 @@ class Agent:
         await self.coordination.start()
         await self.group.start()
         self._recovery.start()
+        self._members.start()
         self.runtime.directory = self._addresses.use(config.peers)
         self._addresses.start()
         self._listen_for_connections()
@@ -290,6 +293,9 @@ class Agent:
             intercept, runtime.directory, self._loopback.families, wanted=self._views.redirect_wanted()
         )
 
+    def _peers_found(self, peers: tuple[PeerConfig, ...]) -> None:
+        self._addresses.follow([*self.runtime.config.peers, *peers])
+
     def _addresses_changed(self, directory: PeerDirectory) -> None:
         self.runtime.directory = directory
         self._hold_redirect()
@@ -332,6 +338,7 @@ class Agent:
         for listener in self._listeners.values():
             listener.close()
         await self._link.close()
+        await self._members.close()
         await self._recovery.close()
         await self.group.close()
         await self.coordination.close()
@@ -396,7 +403,7 @@ class Agent:
             raise
         runtime = self.runtime
         runtime.config = keeping_listeners(config, runtime.config)
-        runtime.directory = self._addresses.use(config.peers)
+        runtime.directory = self._addresses.use([*config.peers, *self._members.peers])
         runtime.silent = SilentPeers(config.link.negative_cache_s)
         runtime.announcements.lifetime_s = config.policy.announcement_s_max
         runtime.control.connect_timeout_s = config.link.connect_timeout_s

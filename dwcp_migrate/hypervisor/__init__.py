@@ -8,6 +8,7 @@
     speed_limits                    limits of the agent's on domains' migrations, put back whatever happens
     intercept, network              the redirect of migration connections, and the host's addresses
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
+    qemu_conf                       settings of qemu.conf that migrations depend on
     hook, announcements             what libvirt's hook says of incoming migrations
     netlink, cgroups                tables and rules of the kernel, and services that these leave alone
 

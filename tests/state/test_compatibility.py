@@ -65,6 +65,7 @@ BODIES: dict[str, do.Body] = {
 }
 
 NEW: dict[str, do.Body] = {
+    "PutReach": do.PutReach(name="hv1", reach=model.HostReach(addresses=("192.0.2.1",))),
     "ForgetHost": do.ForgetHost(name="hv1"),
     "DropDomain": do.DropDomain(uuid="u1"),
     "AssignDomain": do.AssignDomain(uuid="u1", owner="hv2"),
@@ -76,6 +77,9 @@ NEW: dict[str, do.Body] = {
 }
 
 NEW_GOLDEN = {
+    "PutReach": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fa87075747265616368a46e616d65a3687631a57265616368"
+    "85a961646472657373657391a93139322e302e322e31b16d6967726174696f6e5f61646472657373a0a4706f7274cd1e7a"
+    "a8706f72745f6d696ecdc000a8706f72745f6d6178cdc03f",
     "ForgetHost": "9502a572756e2d31a3687631cb41daac4ee000000082a2646faa666f72676574686f7374a46e616d65a3687631",
     "DropDomain": "9502a572756e2d31a3687631cb41daac4ee000000082a2646faa64726f70646f6d61696ea475756964a27531",
     "AssignDomain": "9502a572756e2d31a3687631cb41daac4ee000000083a2646fac61737369676e646f6d61696e"

@@ -4,6 +4,7 @@ Modules:
     absent_domains: schedule of questions for domains that do not run where the record says
     certificates: certificates of migrations
     engine_choice: choice of the engine that authorises a migration
+    fleet_members: publishes where this host is, and finds the fleet's others
     fleet_state: agent's side of the fleet's state
     permits: authorisation of a migration
     reconciler: settles what a crash or a lost quorum left open, by what libvirt says on the hosts themselves

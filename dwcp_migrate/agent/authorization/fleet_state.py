@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.peers.fleet_peers import is_allowed
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import EtcdConfig
 from dwcp_migrate.config_rules import is_ip_address
@@ -136,8 +137,12 @@ class ClusterStateClient:
         log.warning("state connection closed", why=reason)
 
     def _identify(self, names: list[str]) -> str | None:
+        """The host of a certificate: a peer, or one that is still to be found; its first word makes it known."""
         peer = self._runtime.directory.by_names(names)
-        return peer.name if peer else None
+        if peer is not None:
+            return peer.name
+        coordination = self._runtime.config.coordination
+        return next((name for name in names if is_allowed(name, coordination.discover)), None)
 
     def _address(self, name: str) -> tuple[str, int] | None:
         peer = self._runtime.directory.by_name(name)

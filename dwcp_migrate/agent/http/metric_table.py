@@ -37,7 +37,7 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_build_info", "gauge", ("version",), "Always 1; the version of the agent."),
     Family("dwcp_migrate_start_time_seconds", "gauge", (), "When the agent started, seconds since the epoch."),
     Family("dwcp_migrate_state", "gauge", ("state",), "1 for the state that the agent is in: running, draining, ..."),
-    Family("dwcp_migrate_peers", "gauge", (), "Configured peers."),
+    Family("dwcp_migrate_peers", "gauge", (), "Peers, configured or found by the fleet's state."),
     Family("dwcp_migrate_data_process_ready", "gauge", (), "1 while a warm data process waits for a migration."),
     Family("dwcp_migrate_memory_budget_bytes", "gauge", (), "What all sessions together may occupy on this host now."),
     Family("dwcp_migrate_memory_granted_bytes", "gauge", (), "What sessions that run were granted of it."),

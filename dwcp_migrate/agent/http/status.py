@@ -42,6 +42,9 @@ from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
 from dwcp_migrate.tasks import faults
 
+PEERS_AT_ONCE: Final = 32
+"""Peers asked at the same time: a thousand handshakes at once would hold up the event loop."""
+
 SPARE_FAILURES_MAX: Final = 3
 """Starts of a data process in a row that may fail before the redirect is given up, until one succeeds again."""
 
@@ -148,8 +151,13 @@ class StatusViews:
 
     async def peers(self) -> Peers:
         """See `api.Peers`."""
-        views = [self._peer(peer) for peer in self._runtime.directory.all()]
-        return Peers(peers=list(await asyncio.gather(*views)))
+        turns = asyncio.Semaphore(PEERS_AT_ONCE)
+
+        async def view(peer: PeerConfig) -> PeerView:
+            async with turns:
+                return await self._peer(peer)
+
+        return Peers(peers=list(await asyncio.gather(*map(view, self._runtime.directory.all()))))
 
     async def _peer(self, peer: PeerConfig) -> PeerView:
         """Look at every address of a peer, and ask at the first that answers."""

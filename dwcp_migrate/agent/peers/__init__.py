@@ -4,6 +4,8 @@ Modules:
     addresses: addresses of the peers as they are now, names resolved
     client: asking side of control connections, kept for reuse
     directory: directory of the peers
+    fleet_peers: hosts of the fleet's state as peers
+    own_reach: this host as it publishes itself to the fleet
     reach: the address at which a peer's agent answers
     server: answering side of control connections
 """

@@ -71,6 +71,11 @@ class PeerAddresses:
         self._wake.set()
         return self._now
 
+    def follow(self, peers: Iterable[PeerConfig]) -> None:
+        """Take other peers as `use` does, beside the event loop: there may be a thousand; `changed` hears of them."""
+        self._peers = tuple(peers)
+        self._wake.set()
+
     def start(self) -> None:
         """Begin to resolve, and to listen to the kernel for addresses of this host."""
         self._tasks.begin(self._run())

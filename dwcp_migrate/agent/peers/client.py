@@ -50,6 +50,9 @@ KEPT_S: Final = 300.0
 KEPT_EACH_MAX: Final = 4
 """Idle connections kept to one address; migrations that begin in the same instant each use one."""
 
+KEPT_MAX: Final = 64
+"""Idle connections kept in all: a fleet of a thousand hosts is no mesh of them."""
+
 ANSWER_S_MAX: Final = 10.0
 """An `Open` waits for a data process that may still be starting."""
 
@@ -122,10 +125,17 @@ class ControlClient:
         while kept:
             connection = kept.pop()
             if now - connection.used_at < KEPT_S and not connection.reader.at_eof():
+                if not kept:
+                    del self._kept[key]
                 return connection
             connection.close()
         self._kept.pop(key, None)
         return None
+
+    @property
+    def kept(self) -> int:
+        """Idle connections, to all peers."""
+        return sum(map(len, self._kept.values()))
 
     async def _connect(self, peer: PeerConfig, address: str) -> _Connection:
         where = f"{peer.name} ({address}, port {peer.port})"
@@ -194,6 +204,14 @@ class ControlClient:
         kept.append(connection)
         while len(kept) > KEPT_EACH_MAX:
             kept.pop(0).close()
+        while self.kept > KEPT_MAX:
+            self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        oldest = min(self._kept, key=lambda each: self._kept[each][0].used_at)
+        self._kept[oldest].pop(0).close()
+        if not self._kept[oldest]:
+            del self._kept[oldest]
 
     def forget(self) -> None:
         """Close all kept connections: the next request proves this host's certificate anew."""

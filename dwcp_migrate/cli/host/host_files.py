@@ -5,7 +5,6 @@ The rule: read, never change, never judge (`checks` judges); what cannot be read
 
 import contextlib
 import ctypes
-import re
 import socket
 import stat
 import threading
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, setting, text_setting
+
 HOOK: Final = Path("etc/libvirt/hooks/qemu.d/50-dwcp-migrate")
-QEMU_CONF: Final = Path("etc/libvirt/qemu.conf")
 DAEMONS: Final = ("libvirtd.conf", "virtqemud.conf", "virtproxyd.conf")
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_COUNT: Final = 5
@@ -117,18 +117,6 @@ def hook_problem(path: Path) -> str:
     if found.st_mode & stat.S_IWOTH:
         return "everyone may write it"
     return ""
-
-
-def setting(text: str, key: str) -> int | None:
-    """Find an integer setting of a libvirt configuration file."""
-    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*(-?\d+)", text, re.MULTILINE)
-    return int(found.group(1)) if found else None
-
-
-def text_setting(text: str, key: str) -> str:
-    """Find a quoted setting of a libvirt configuration file; empty where it is not set."""
-    found = re.search(rf"^\s*{re.escape(key)}\s*=\s*[\"']([^\"'\n]*)[\"']", text, re.MULTILINE)
-    return found.group(1) if found else ""
 
 
 def resolved(names: Iterable[str]) -> dict[str, frozenset[str]]:

@@ -23,6 +23,7 @@ from dwcp_migrate.state.fleet.model import (
     Certificate,
     Count,
     HostCapacity,
+    HostReach,
     HostState,
     Labels,
     Lifetime,
@@ -68,6 +69,14 @@ class PutHost(_Body, frozen=True, kw_only=True):
     labels: Labels = {}
     capacity: HostCapacity = HostCapacity()
     reads: Count = FIRST_VERSION
+
+
+class PutReach(_Body, frozen=True, kw_only=True):
+    """A host says where it is reached."""
+
+    since: ClassVar[int] = 2
+    name: Name
+    reach: HostReach
 
 
 class SetHostState(_Body, frozen=True, kw_only=True):
@@ -273,6 +282,7 @@ class Barrier(_Body, frozen=True, kw_only=True):
 
 Body = (
     PutHost
+    | PutReach
     | SetHostState
     | RemoveHost
     | PutDomain

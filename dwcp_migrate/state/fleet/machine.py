@@ -17,6 +17,7 @@ from dwcp_migrate.state.fleet.model import (
     RULES_MAX,
     DomainRecord,
     FleetState,
+    HostReach,
     HostRecord,
     TicketOutcome,
     domains_max,
@@ -75,7 +76,19 @@ def _put_host(fleet: FleetState, command: do.Command) -> TicketOutcome:
         state=known.state if known is not None and known.state == "draining" else "up",
         heard_at=command.at,
         reads=body.reads,
+        reach=known.reach if known is not None else HostReach(),
     )
+    return DONE
+
+
+def _put_reach(fleet: FleetState, command: do.Command) -> TicketOutcome:
+    body = _as(do.PutReach, command)
+    if body.name != command.by:
+        return TicketOutcome("stranger")
+    known = fleet.hosts.get(body.name)
+    if known is None:
+        return TicketOutcome("unknown-host")
+    fleet.hosts[body.name] = replace(known, reach=body.reach)
     return DONE
 
 
@@ -155,6 +168,7 @@ def _as(kind: type[B], command: do.Command) -> B:
 
 _HANDLERS: Final[dict[type[Any], Handler]] = {
     do.PutHost: _put_host,
+    do.PutReach: _put_reach,
     do.SetHostState: _set_host_state,
     do.RemoveHost: _remove_host,
     do.PutDomain: _put_domain,

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.placement_rule import PlacementRule
+from dwcp_migrate.units import PORT_MAX, PORT_MIN
 
 VERSION: Final = 2
 """The newest version of commands and states that this software reads; a replica that meets a newer one stops."""
@@ -25,6 +26,8 @@ FIRST_VERSION: Final = 1
 """That of release 0.1.0; a fleet stays at it until an operator raises it (`SetVersion`)."""
 
 HOSTS_MAX: Final = 1024
+REACH_ADDRESSES_MAX: Final = 16
+"""That one host publishes."""
 DOMAINS_MAX: Final = {FIRST_VERSION: 65536, VERSION: 262144}
 """By the version that the fleet is at: all of its replicas must come to a full table at the same command."""
 OPEN_TICKETS_MAX: Final = 4096
@@ -50,6 +53,7 @@ RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 Seconds = Annotated[float, Meta(ge=0, le=1e11)]
 Lifetime = Annotated[float, Meta(gt=0, le=LIFETIME_S_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 Labels = Annotated[dict[Text, Text], Meta(max_length=LABELS_MAX)]
 Certificate = Annotated[bytes, Meta(max_length=CERTIFICATE_BYTES_MAX)]
 
@@ -68,6 +72,24 @@ class HostCapacity(msgspec.Struct, frozen=True):
     memory_bytes: Count = 0
 
 
+class HostReach(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host is reached, as it says itself.
+
+    Attributes:
+        addresses: that migrations to it dial.
+        migration_address: at which its QEMU listens, of its qemu.conf; empty is everywhere.
+        port: of its agent's link.
+        port_min: of the range that its libvirt takes ports for migrations from, and
+        port_max: the last one.
+    """
+
+    addresses: Annotated[tuple[Text, ...], Meta(max_length=REACH_ADDRESSES_MAX)] = ()
+    migration_address: Text = ""
+    port: PortNumber = 7802
+    port_min: PortNumber = PORT_MIN
+    port_max: PortNumber = PORT_MAX
+
+
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A hypervisor.
 
@@ -75,6 +97,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
         trust_domain: hosts of one trust domain believe each other; a migration across needs a certificate.
         heard_at: when it last said that it lives, seconds since the epoch by its own clock.
         reads: newest version that its software reads. No outcome may depend on it: release 0.1.0 does not keep it.
+        reach: where it is reached, with the same reservation.
     """
 
     name: Name
@@ -84,6 +107,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: HostState = "up"
     heard_at: Seconds = 0.0
     reads: Count = FIRST_VERSION
+    reach: HostReach = HostReach()
 
 
 class DomainRecord(msgspec.Struct, frozen=True, kw_only=True):

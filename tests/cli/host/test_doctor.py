@@ -12,6 +12,7 @@ from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.check import Check
 from dwcp_migrate.cli.host.checks import Findings
 from dwcp_migrate.config import Config, InterceptConfig, parse
+from dwcp_migrate.hypervisor import qemu_conf
 
 Make = Callable[..., Any]
 NOW = 1_790_000_100.0
@@ -205,7 +206,7 @@ def test_the_host_is_read_from_files(tmp_path: Path) -> None:
     assert host_files.examine(tmp_path).hook_problem == "it is not there"
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o644)
-    (tmp_path / host_files.QEMU_CONF).write_text("# migration_port_min = 1\n  migration_port_min = 50000\n")
+    (tmp_path / qemu_conf.QEMU_CONF).write_text("# migration_port_min = 1\n  migration_port_min = 50000\n")
     (tmp_path / host_files.CONNTRACK).mkdir(parents=True)
     (tmp_path / host_files.CONNTRACK / "nf_conntrack_count").write_text("7\n")
     found = host_files.examine(tmp_path)
@@ -273,9 +274,9 @@ def test_where_qemu_conf_sends_migrations_must_be_where_qemu_listens(
 
 def test_settings_of_qemu_conf_are_read_as_libvirt_reads_them() -> None:
     text = '#migration_host = "old"\nmigration_host = "hv1-mig.example.net"\n  migration_address="::"\n'
-    assert host_files.text_setting(text, "migration_host") == "hv1-mig.example.net"
-    assert host_files.text_setting(text, "migration_address") == "::"
-    assert host_files.text_setting(text, "migration_port_min") == ""
+    assert qemu_conf.text_setting(text, "migration_host") == "hv1-mig.example.net"
+    assert qemu_conf.text_setting(text, "migration_address") == "::"
+    assert qemu_conf.text_setting(text, "migration_port_min") == ""
 
 
 def test_names_are_resolved_as_far_as_they_can_be() -> None:
