@@ -59,6 +59,12 @@ def configure(
     )
 
 
+def set_level(level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Write lines from this level on, from now on; in a process that has not configured logging it changes nothing."""
+    if structlog.is_configured():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
+
+
 def get_logger(**context: str) -> FilteringBoundLogger:
     """Return a logger that adds `context` to each line, for instance `component="agent"`."""
     logger: FilteringBoundLogger = structlog.get_logger(**context)

@@ -86,3 +86,18 @@ def test_an_exception_is_one_line() -> None:
         log.exception("failed")
     assert stream.getvalue().count("\n") == 1
     assert "ValueError: invalid literal" in json.loads(stream.getvalue())["exception"]
+
+
+def test_a_level_that_is_set_later_counts_for_loggers_that_are_there() -> None:
+    stream, log = lines()
+    log.debug("not yet")
+    logs.set_level("debug")
+    log.debug("now")
+    logs.set_level("error")
+    log.info("no more")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["now"]
+
+
+def test_a_level_changes_nothing_where_logging_is_not_configured() -> None:
+    logs.set_level("debug")
+    assert not structlog.is_configured()

@@ -63,7 +63,7 @@ from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.cgroups import ForeignServices, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
-from dwcp_migrate.logs import get_logger
+from dwcp_migrate.logs import get_logger, set_level
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.tasks import Tasks
@@ -180,7 +180,12 @@ class Agent:
 
     def _sources(self) -> StatusSources:
         return StatusSources(
-            self._listening, lambda: self.coordination.latest, self.group.status, self._prospect.links, self._loads.own
+            self._listening,
+            lambda: self.coordination.latest,
+            self.group.status,
+            self._prospect.links,
+            self._loads.own,
+            lambda: self._members.ports_not_redirected,
         )
 
     def _identify(self, names: list[str]) -> PeerConfig | None:
@@ -403,6 +408,7 @@ class Agent:
             raise
         runtime = self.runtime
         runtime.config = keeping_listeners(config, runtime.config)
+        set_level(config.log_level)
         runtime.directory = self._addresses.use([*config.peers, *self._members.peers])
         runtime.silent = SilentPeers(config.link.negative_cache_s)
         runtime.announcements.lifetime_s = config.policy.announcement_s_max

@@ -400,6 +400,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         open_descriptors: of the agent, with the limit on them.
         group: the PBFT group.
         foreign: ADDRESS port PORT of connections that are relayed though they are none of a migration.
+        ports_not_redirected: hosts of the fleet whose migration ports are not all redirected here, and why.
     """
 
     name: str
@@ -421,6 +422,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_descriptors_max: int
     group: GroupStatus = GroupStatus()
     foreign: list[str] = []
+    ports_not_redirected: list[str] = []
     memory: MemoryUse = MemoryUse()
 
 

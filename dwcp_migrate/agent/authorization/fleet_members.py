@@ -14,14 +14,14 @@ from typing import Final
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.addresses import in_background
-from dwcp_migrate.agent.peers.fleet_peers import fleet_peers
+from dwcp_migrate.agent.peers.fleet_peers import fleet_peers, ports_that_differ
 from dwcp_migrate.agent.peers.own_reach import own_reach
-from dwcp_migrate.agent.tasks import Tasks
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.state.fleet.commands import PutReach
 from dwcp_migrate.state.fleet.model import FleetState, HostRecord
+from dwcp_migrate.tasks import Tasks
 
 LOOK_S: Final = 5.0
 """Between two looks; how long a host that joined or moved is not caught here at most, its publishing apart."""
@@ -36,6 +36,10 @@ class FleetMembers:
         runtime: the shared parts.
         coordination: the fleet's state.
         found: takes the peers whenever they are others than before.
+
+    Attributes:
+        peers: that were found.
+        ports_not_redirected: hosts whose published migration ports are not all redirected here, and why.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class FleetMembers:
         self._problem = ""
         self._tasks = Tasks()
         self.peers: tuple[PeerConfig, ...] = ()
+        self.ports_not_redirected: list[str] = []
 
     def start(self) -> None:
         """Begin, where hosts are to be found at all."""
@@ -86,6 +91,11 @@ class FleetMembers:
         config, name = self._runtime.config, self._runtime.name
         hosts = await self._coordination.look(_hosts)
         self._take(fleet_peers(hosts, name, config))
+        self.ports_not_redirected = [
+            f"{host}: {why}"
+            for host, record in hosts.items()
+            if host != name and record.reach.addresses and (why := ports_that_differ(record.reach, config))
+        ]
         own = hosts.get(name)
         if own is None:  # it says that it lives first
             return

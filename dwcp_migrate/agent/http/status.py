@@ -69,6 +69,7 @@ class StatusSources:
     group: Callable[[], GroupStatus]
     links: Callable[[], list[LinkForecast]]
     load: Callable[[], HostLoad]
+    ports_not_redirected: Callable[[], list[str]]
 
 
 class StatusViews:
@@ -251,6 +252,7 @@ class StatusViews:
                 if record.passthrough_reason == FOREIGN
             ],
             memory=runtime.memory.use(),
+            ports_not_redirected=self._sources.ports_not_redirected(),
         )
 
     def _hook(self) -> Hook:

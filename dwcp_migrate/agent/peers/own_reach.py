@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.agent.peers.directory import family_of, numeric
+from dwcp_migrate.agent.peers.directory import numeric
 from dwcp_migrate.agent.peers.fleet_peers import usable_addresses
 from dwcp_migrate.config import Config
 from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, setting, text_setting
+from dwcp_migrate.net import family_of
 from dwcp_migrate.state.fleet.model import REACH_ADDRESSES_MAX, HostReach
 
 SEEDS_MAX: Final = 16

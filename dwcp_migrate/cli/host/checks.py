@@ -137,6 +137,18 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield _group(facts.group)
     yield from _process(facts)
     yield memory(facts.memory)
+    if facts.ports_not_redirected:
+        yield _ports_of_others(facts.ports_not_redirected)
+
+
+def _ports_of_others(which: list[str]) -> Check:
+    return should(
+        "peer-ports",
+        hold=False,
+        what="; ".join(which),
+        why="a migration that dials a port outside of the redirected range never reaches the agent",
+        remedy="set intercept.port_min and port_max here so that they hold every host's range of qemu.conf",
+    )
 
 
 def _redirect(intercept: schema.RedirectStatus) -> Check:

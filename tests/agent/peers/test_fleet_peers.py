@@ -123,11 +123,12 @@ async def test_a_host_tells_the_fleet_once_every_host_reads_it_and_finds_who_tol
     await world.hosts["b"].engine.submit(do.PutHost(name="b", reads=VERSION), 1.0)
     await members.look()
     assert await here.look(lambda fleet: fleet.hosts["a"].reach.addresses) == ("192.0.2.1",)
-    told = HostReach(addresses=("192.0.2.2",), port=7900)
+    told = HostReach(addresses=("192.0.2.2",), port=7900, port_max=50000)
     await world.hosts["b"].engine.submit(do.PutReach(name="b", reach=told), 1.0)
     await members.look()
     await members.look()  # nothing new: nobody is told again
     assert heard == [(PeerConfig("b", ["192.0.2.2"], 7900),)]
+    assert members.ports_not_redirected == ["b: it migrates at 49152 to 50000, here 49152 to 49215 are redirected"]
     await here.close()
 
 

@@ -74,6 +74,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed"),
         memory=schema.MemoryUse(budget_bytes=1024),
+        ports_not_redirected=["hv3: it migrates at 50000 to 50100, here 49152 to 49215 are redirected"],
     )
     sick = host_files.HostFiles(
         hook_path="/h",
