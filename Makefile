@@ -31,7 +31,7 @@ UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix sim long etcd mutants fuzz demo lab bench soak restarts fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd mutants fuzz demo lab bench soak restarts fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -104,6 +104,9 @@ bench: setup  ## the benchmark suites; JSON into build/bench/
 	    echo "bench: $$suite"
 	    $(BIN)/python -m bench $$suite --json > build/bench/$$suite.json
 	done
+
+matrix-bench: setup  ## all ways to migrate, ONLY=slice by slice or the default ones; bench/results/matrix.json, .md, .svg (root)
+	$(BIN)/python -m bench matrix $(if $(ONLY),--only $(ONLY)) --json > /dev/null
 
 soak: setup  ## N=100 migrations in a row, channels killed and the link cut as SEED=1 draws it; build/bench/soak.json
 	mkdir -p build/bench

@@ -27,6 +27,8 @@ SUITES: Final = {
     "predict": "predictions against migrations over varied links and guests in the lab (root)",
     "itp": "placement: latencies, local optima, accuracy against proven and planted optima",
     "restarts": "migrations in a row in the lab while agents are killed and stopped (root)",
+    "plane": "parts of the data plane: the gate of many connections, classification, leaving the link",
+    "matrix": "all ways to migrate over links from slow to none, slice by slice, in the lab (root)",
     "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
 }
 """Name of the module and what it measures."""

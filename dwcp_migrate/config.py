@@ -107,7 +107,8 @@ class EncodingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cache_bytes: last versions sent, kept on both hosts for deltas; the smaller of both ends' values counts.
-        workers: threads that compress (source) or decompress (destination); 0 is the number of usable cores.
+        workers: threads of a migration that compress (source) or decompress (destination); 0 is a quarter of the
+            host's cores, at least two: the rest is the guests'.
         codec: `auto` follows the link (none, lz4, zstd by level), the others pin it.
         level: zstd level when the codec is pinned to zstd.
         level_max: ceiling of `auto`; beyond 6 CPU grows much faster than the gain.
@@ -130,7 +131,8 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sessions_max: migrations at once, each side counted.
         memory_bytes_max: what all migrations at once may occupy on this host, beside a fifth of what it has to spare at
             the moment; 0 is no further bound. One that there is no memory for runs unaccelerated.
-        step_aside: leave a migration to QEMU alone, unencrypted between hosts, where the link outruns this host.
+        step_aside: `auto` lets bytes that QEMU itself sends in clear go in clear where the link outruns the agents;
+            `never` keeps all of them encrypted, and slower there than without agents.
     """
 
     require_announcement: bool = True
@@ -138,7 +140,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
     memory_bytes_max: Annotated[int, Meta(ge=0)] = 0
-    step_aside: bool = False
+    step_aside: Literal["auto", "never"] = "auto"
 
 
 class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,10 +11,12 @@ Modules:
     itp: suite `itp`
     itp_accuracy: accuracy suites of `itp`
     live: suite `live`
+    matrix: suite `matrix`
     pba: suite `pba`
     pba_accuracy: accuracy of each forecaster, on synthetic classes of series and on traces that the operator has
     pba_cost: cost of forecasting
     pba_sharing: allocator in virtual time
+    plane: suite `plane`
     predict: suite `predict`
     replica: one replica in a process of its own, told what to do by lines of JSON
     restarts: suite `restarts`

@@ -89,6 +89,12 @@ class _Receiver:
     def on_link_lost(self) -> None:
         """Shows as a slower run."""
 
+    def on_detached(self, connection: int, sock: socket.socket) -> None:
+        """No channel is asked to leave."""
+
+    def on_detach_failed(self, connection: int) -> None:
+        """No channel is asked to leave."""
+
     def on_link_restored(self, milliseconds: int) -> None:
         """Shows as a slower run."""
 

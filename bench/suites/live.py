@@ -32,11 +32,11 @@ WRITE_BYTES: Final = 128 * KIB
 STREAM_BYTES: Final = 512 * MIB
 PASSES: Final = 3
 RUNS: Final = 3
-CODECS: Final = ("auto", "none", "lz4", "zstd")
+CODECS: Final = ("auto-aside", "auto", "none", "lz4", "zstd")
 WAIT_S: Final = 180.0
 METHOD: Final = "seeded guest memory, loopback, from the first byte written to the answer of the reading end"
 
-_fork = multiprocessing.get_context("fork")
+fork = multiprocessing.get_context("fork")
 
 
 class Carried(NamedTuple):
@@ -98,7 +98,8 @@ def _carry(way: str, stream: bytes) -> Carried:
     if way == "relay":
         return _relay(stream)
     with tempfile.TemporaryDirectory() as name:
-        pair = Pair(Path(name), channels=0, codec=way, cache_bytes=1024 * MIB)
+        codec, _, aside = way.partition("-")
+        pair = Pair(Path(name), channels=0, codec=codec, cache_bytes=1024 * MIB, may_stand_aside=bool(aside))
         try:
             return _accelerate(stream, pair)
         finally:
@@ -111,7 +112,7 @@ def _relay(stream: bytes) -> Carried:
         onward = socket.create_connection(server.getsockname())
         process.tell(StartRelay(reason="bench"))
         process.tell(AddConnection(connection=0), inner, onward)
-        before_s = _cpu_s(process)
+        before_s = cpu_s(process)
         seconds = _send(stream, ours, server.accept()[0])
         finished = process.wait(Finished)
         return Carried(seconds, finished.counters.cpu_s - before_s, len(stream))
@@ -119,14 +120,14 @@ def _relay(stream: bytes) -> Carried:
 
 def _accelerate(stream: bytes, pair: Pair) -> Carried:
     source, destination = pair.connect()
-    before_s = _cpu_s(pair.source) + _cpu_s(pair.destination)
+    before_s = cpu_s(pair.source) + cpu_s(pair.destination)
     seconds = _send(stream, source, destination)
     ends = pair.source.wait(Finished, WAIT_S), pair.destination.wait(Finished, WAIT_S)
     assert all(end.result == "carried" for end in ends), ends
     return Carried(seconds, sum(end.counters.cpu_s for end in ends) - before_s, ends[0].counters.wire_bytes)
 
 
-def _cpu_s(process: DataProcess) -> float:
+def cpu_s(process: DataProcess) -> float:
     """CPU time of a process so far: its imports are no part of a migration."""
     fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -151,8 +152,7 @@ def _send(stream: bytes, source: socket.socket, destination: socket.socket) -> f
     for sock in (source, destination):
         sock.settimeout(None)
     ends = [
-        _fork.Process(target=target, args=args)
-        for target, args in ((_drain, (destination,)), (_feed, (source, stream)))
+        fork.Process(target=target, args=args) for target, args in ((drain, (destination,)), (feed, (source, stream)))
     ]
     began = time.perf_counter()
     for end in ends:
@@ -166,15 +166,18 @@ def _send(stream: bytes, source: socket.socket, destination: socket.socket) -> f
     return seconds
 
 
-def _feed(source: socket.socket, stream: bytes) -> None:
+def feed(source: socket.socket, stream: bytes, repeats: int = 1) -> None:
+    """Write a stream as QEMU does, so many times, and wait for the answer."""
     view = memoryview(stream)
-    for begin in range(0, len(view), WRITE_BYTES):
-        source.sendall(view[begin : begin + WRITE_BYTES])
+    for _ in range(repeats):
+        for begin in range(0, len(view), WRITE_BYTES):
+            source.sendall(view[begin : begin + WRITE_BYTES])
     source.shutdown(socket.SHUT_WR)
     assert source.recv(1) == b"."
 
 
-def _drain(destination: socket.socket) -> None:
+def drain(destination: socket.socket) -> None:
+    """Read to the end, and answer."""
     buffer = bytearray(WRITE_BYTES)
     while destination.recv_into(buffer):
         pass

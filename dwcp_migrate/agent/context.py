@@ -4,7 +4,6 @@ The rule: only `daemon` makes it and only a reload changes it, by replacing `con
 began with the old ones goes on with them.
 """
 
-import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,8 +16,9 @@ from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.config import Config
+from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
+from dwcp_migrate.dataplane.worker_threads import workers_here
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
@@ -68,10 +68,22 @@ class Runtime:
         self.recording = None
         return armed.directory
 
+    def may_stand_aside(self, peer: PeerConfig) -> bool:
+        """Whether bytes may go past the channels, unencrypted as QEMU sends them; never to hosts in other hands."""
+        coordination = self.config.coordination
+        is_foreign = coordination.crosses(peer) or coordination.needs_certificate(peer)
+        return self.config.policy.step_aside == "auto" and not is_foreign
+
     def session_options(
-        self, memory: SessionMemory, channels_max: int, record_directory: str, store: StoreOptions | None
+        self,
+        memory: SessionMemory,
+        channels_max: int,
+        record_directory: str,
+        store: StoreOptions | None,
+        *,
+        may_stand_aside: bool,
     ) -> SessionOptions:
-        """Options of a data process; sizes are those that both agents agreed to."""
+        """Options of a data process: sizes that both agents agreed to, and whether bytes may go past the link."""
         config = self.config
         channels_max = min(channels_max, memory.channels_max)
         return SessionOptions(
@@ -89,13 +101,14 @@ class Runtime:
             connect_timeout_s=config.link.connect_timeout_s,
             loss_s_max=config.link.loss_s_max,
             in_flight_ms_max=config.link.in_flight_ms_max,
-            workers=min(config.encoding.workers or len(os.sched_getaffinity(0)), memory.workers_max),
+            workers=min(workers_here(config.encoding.workers), memory.workers_max),
             codec=config.encoding.codec,
             level=config.encoding.level,
             level_max=config.encoding.level_max,
             record_directory=record_directory,
             record_bytes_max=config.record.bytes_max,
             store=store,
+            may_stand_aside=may_stand_aside,
         )
 
 

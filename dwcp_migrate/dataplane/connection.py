@@ -5,6 +5,7 @@
 
 Rules:
 - The end of the stream, a reset and a broken socket each cross to the other side as a FIN or RESET segment.
+- Where the link is outrun, MOVED marks where a direction goes on over a path of its own (`plain.path`).
 - A segment is acknowledged when QEMU's socket took its bytes, never earlier.
 - The socket is closed by the last of the two threads to leave; the connection has ended when, besides, the other
   side acknowledged our FIN or RESET (or sent its own RESET).
@@ -19,9 +20,10 @@ from typing import Protocol
 
 from dwcp_migrate.dataplane.buffers import BufferLease
 from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.plain.path import PlainPath
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.delta.payload import Slots
-from dwcp_migrate.transport import FIN, OPEN, RESET, URGENT, Reassembly, Segment
+from dwcp_migrate.transport import FIN, MOVED, OPEN, RESET, URGENT, Reassembly, Segment
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Outlet:
             return next((kept for kept in self._retained if kept.sequence == sequence), None)
 
     def signal(self, flags: int) -> None:
-        """Send OPEN, FIN or RESET; of FIN and RESET only the first counts, but RESET still follows FIN."""
+        """Send OPEN, FIN, MOVED or RESET; of the last three only the first counts, but RESET still follows."""
         with self._lock:
             if flags & OPEN == 0:
                 if self._end_sequence is not None and not flags & RESET:
@@ -160,6 +162,8 @@ class Connection:
 
     Args:
         outlet: its outgoing half.
+        watch: looks at what is given to QEMU, in order.
+        path: takes over where the link is outrun.
         acknowledge: tells the other side that QEMU took a segment.
         closed: called once, when the connection has ended; True means by a reset.
 
@@ -168,13 +172,20 @@ class Connection:
     """
 
     def __init__(
-        self, outlet: Outlet, acknowledge: Callable[[int, int], None], closed: Callable[["Connection", bool], None]
+        self,
+        outlet: Outlet,
+        path: PlainPath,
+        acknowledge: Callable[[int, int], None],
+        closed: Callable[["Connection", bool], None],
+        watch: Callable[[memoryview | bytes], None] = lambda _: None,
     ) -> None:
         self.number = outlet.connection
         self.written_bytes = 0
         self.outlet = outlet
+        self.path = path
         self._acknowledge = acknowledge
         self._closed = closed
+        self._watch = watch
         self._lock = threading.Lock()
         self._order: Reassembly[Arrival] = Reassembly()
         self._inbox: SimpleQueue[Arrival | None] = SimpleQueue()
@@ -231,13 +242,16 @@ class Connection:
             while (arrival := self._inbox.get()) is not None:
                 in_hand = [arrival]
                 if arrival.raw:
+                    self._watch(arrival.raw)
                     endpoint.write(arrival.raw)
                     self.written_bytes += len(arrival.raw)
                 if arrival.flags & FIN:
                     endpoint.finish_writing()
                 in_hand = []
                 self._acknowledge(self.number, arrival.sequence)
-                if arrival.flags & FIN:
+                if arrival.flags & MOVED:
+                    self.path.receive_into(endpoint)
+                if arrival.flags & (FIN | MOVED):
                     break
         except CancelledError:
             pass
@@ -264,6 +278,7 @@ class Connection:
         self._inbox.put(None)
         if endpoint is not None:
             endpoint.cancel()
+        self.path.cancel()
         if not running:
             self._discard(self._waiting())
         self.check_closed()
@@ -279,6 +294,7 @@ class Connection:
             last = self._threads_left == 0
         if last:
             endpoint.close(reset=self._broken)
+            self.path.close(reset=self._broken)
             self._discard(self._waiting())
         self.check_closed()
 

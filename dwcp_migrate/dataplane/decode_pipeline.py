@@ -9,12 +9,16 @@ before anybody may write it.
 
 What fails until that next one arrives, since it refers to what was skipped, is rejected in the same way. The transport
 bounds how often one segment may be rejected.
+
+A segment that refers to nothing, as most of a first pass, is delivered at once; only what it stores waits for its turn.
+So no connection waits for another one's segments, unless its own refer to them.
 """
 
 import heapq
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import xxhash
 
@@ -22,6 +26,10 @@ from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Decompressor, PageDecoder, PreparedSegment, state_sequence
 from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.transport import URGENT, Segment
+from dwcp_migrate.units import MIB
+
+EARLY_BYTES_MAX: Final = 16 * MIB
+"""Of segments that were delivered before their turn and hold their bytes until then; others wait, undelivered."""
 
 
 @dataclass(order=True, slots=True)
@@ -31,6 +39,7 @@ class _Waiting:
     state_sequence: int
     prepared: PreparedSegment | None = field(compare=False)
     segment: Segment = field(compare=False)
+    is_delivered: bool = field(compare=False, default=False)
 
 
 class Rebuild:
@@ -41,6 +50,7 @@ class Rebuild:
         pool: decompresses.
         deliver: takes a segment and its verified raw bytes, from any thread.
         reject: takes a segment that cannot be rebuilt, or whose rebuilt bytes are wrong.
+        early_bytes_max: of segments that were delivered before their turn.
     """
 
     def __init__(
@@ -49,7 +59,9 @@ class Rebuild:
         pool: WorkPool,
         deliver: Callable[[Segment, memoryview], None],
         reject: Callable[[Segment], None],
+        early_bytes_max: int = EARLY_BYTES_MAX,
     ) -> None:
+        self._early_bytes_max = early_bytes_max
         self._decoder = decoder
         self._pool = pool
         self._deliver = deliver
@@ -58,6 +70,7 @@ class Rebuild:
         self._waiting: list[_Waiting] = []
         self._next_state = 0
         self._applying = False
+        self._early_bytes = 0
         self._thread = threading.local()
 
     def take(self, segment: Segment) -> None:
@@ -70,14 +83,27 @@ class Rebuild:
         if sequence is None:
             self._finish(segment, prepared)
             return
+        item = _Waiting(sequence, prepared, segment, self._may_go_early(segment, prepared, sequence))
+        if item.is_delivered and prepared is not None:
+            self._deliver(segment, prepared.raw.data)
         with self._lock:
             if sequence < self._next_state:
                 raise RemoteProtocolError(f"state {sequence} came twice")
-            heapq.heappush(self._waiting, _Waiting(sequence, prepared, segment))
+            heapq.heappush(self._waiting, item)
             if self._applying:
                 return
             self._applying = True
         self._apply_ready()
+
+    def _may_go_early(self, segment: Segment, prepared: PreparedSegment | None, sequence: int) -> bool:
+        """Whether a segment's bytes are right as they are, and its turn is not now; reserves room for them."""
+        if prepared is None or not prepared.is_whole or not _is_right(segment, prepared.raw.data):
+            return False
+        with self._lock:
+            if sequence <= self._next_state or self._early_bytes + segment.raw_size > self._early_bytes_max:
+                return False
+            self._early_bytes += segment.raw_size
+        return True
 
     def _prepared(self, segment: Segment) -> tuple[PreparedSegment | None, int | None]:
         """The prepared payload, None where it cannot be prepared; and the segment's turn."""
@@ -102,6 +128,11 @@ class Rebuild:
                     return
                 item = heapq.heappop(self._waiting)
                 self._next_state += 1
+            if item.is_delivered and item.prepared is not None:
+                self._decoder.apply(item.prepared)
+                with self._lock:
+                    self._early_bytes -= item.segment.raw_size
+                continue
             if item.prepared is None:
                 self._decoder.skip(item.state_sequence)
             self._finish(item.segment, item.prepared)
@@ -116,7 +147,11 @@ class Rebuild:
         except RemoteProtocolError:
             self._reject(segment)
             return
-        if xxhash.xxh3_64_intdigest(raw) == segment.checksum and len(raw) == segment.raw_size:
+        if _is_right(segment, raw):
             self._deliver(segment, raw)
         else:
             self._reject(segment)
+
+
+def _is_right(segment: Segment, raw: memoryview) -> bool:
+    return xxhash.xxh3_64_intdigest(raw) == segment.checksum and len(raw) == segment.raw_size

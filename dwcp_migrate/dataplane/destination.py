@@ -15,17 +15,16 @@ from queue import SimpleQueue
 from typing import Final
 
 from dwcp_migrate.dataplane.connection import Arrival, Connection, Retained
-from dwcp_migrate.dataplane.decode_pipeline import Rebuild
+from dwcp_migrate.dataplane.decode_pipeline import EARLY_BYTES_MAX, Rebuild
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate, PendingBytes, reverse_window_bytes
 from dwcp_migrate.dataplane.known.stating import StateOfStore
 from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
 from dwcp_migrate.dataplane.session import LinkSession, link_options
-from dwcp_migrate.dataplane.source import usable_cores
-from dwcp_migrate.dataplane.worker_threads import WorkPool
+from dwcp_migrate.dataplane.worker_threads import WorkPool, workers_here
 from dwcp_migrate.delta import PageDecoder
-from dwcp_migrate.errors import LimitExceededError
+from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.hypervisor.listening import listening_addresses
 from dwcp_migrate.protocol.session_memory import incoming_bytes_max
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartDestination
@@ -62,10 +61,12 @@ class DestinationSession(LinkSession):
         self._target = start.target_address
         options = start.options
         keep_freed_memory(options.granted_bytes // KEPT_SHARE)
-        self._pool = WorkPool(options.workers or usable_cores(), "decode", self.fail)
+        self._pool = WorkPool(workers_here(options.workers), "decode", self.fail)
         self._decoder = PageDecoder(options.cache_bytes)
         self._store: StateOfStore | None = None
-        self._rebuild = Rebuild(self._decoder, self._pool, self._deliver, self._reject)
+        self._rebuild = Rebuild(
+            self._decoder, self._pool, self._deliver, self._reject, min(EARLY_BYTES_MAX, options.window_bytes)
+        )
         self._gate = Gate(FixedWindow(reverse_window_bytes(options)))
         self._pending = PendingBytes()
         self._to_dial: dict[int, Connection] = {}
@@ -95,6 +96,16 @@ class DestinationSession(LinkSession):
             return
         self._rebuild.take(segment)
 
+    def on_detached(self, connection: int, sock: socket.socket) -> None:
+        """See `LinkSession.on_detached`; the connection's first segment may be still under way."""
+        if not self._start.options.may_stand_aside:
+            sock.close()
+            self.fail(RemoteProtocolError("the peer went past the link, which was not agreed on"))
+            return
+        with self._lock:
+            known = self._connections.get(connection) or self._new_connection(connection, self._gate)
+        known.path.offer(sock)
+
     def _connection(self, segment: Segment) -> Connection:
         """The segment's connection, made when its first segment comes, which need not be its OPEN."""
         number = segment.connection
@@ -120,7 +131,7 @@ class DestinationSession(LinkSession):
             connection.break_off(tell=True)
             return
         self.report(Happened(event="connection-opened", connection=connection.number))
-        connection.attach(Endpoint(sock), ReverseReader(connection.outlet, self._gate, self.link.send))
+        connection.attach(Endpoint(sock), ReverseReader(connection.outlet, connection.path, self._gate, self.link.send))
 
     def _connect(self) -> socket.socket:
         """Connect to QEMU where it was dialled; where it does not listen there, at this host's address where it does.
@@ -189,9 +200,10 @@ class DestinationSession(LinkSession):
         super()._end(result, detail)
 
     def _totals(self, counters: MigrationCounters) -> None:
-        counters.raw_bytes = self._pending.delivered_bytes
-        counters.in_flight_bytes = self._pending.total_bytes
         counters.stated_pages = self._store.stated_pages if self._store is not None else 0
         with self._lock:
             connections = list(self._connections.values())
-        counters.reverse_bytes = sum(connection.outlet.sent_bytes for connection in connections)
+        past_bytes = sum(connection.path.received_bytes for connection in connections)
+        counters.raw_bytes = self._pending.delivered_bytes + past_bytes
+        counters.in_flight_bytes = self._pending.total_bytes
+        counters.reverse_bytes = sum(one.outlet.sent_bytes + one.path.sent_bytes for one in connections)

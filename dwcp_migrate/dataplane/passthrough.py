@@ -3,15 +3,13 @@
 Rule: nothing is looked at. Half-close and reset cross to the other side; the session ends with its last connection.
 """
 
-import contextlib
-import fcntl
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from dwcp_migrate.dataplane.plain.splicing import splice_to_end
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.net import reset_and_close
 from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
@@ -37,35 +35,12 @@ class _Direction(threading.Thread):
 
     def run(self) -> None:
         try:
-            outlet, inlet = os.pipe2(os.O_CLOEXEC)
-        except OSError:  # no descriptor is left: this connection breaks, the others go on
+            splice_to_end(self._source, self._sink, self._pipe_bytes, self._moved)
+        except (OSError, CancelledError):  # where no descriptor is left this connection breaks, the others go on
             self._broken()
-            return
-        try:
-            with contextlib.suppress(OSError):  # the size is a wish: this user may have too much in pipes already
-                fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, self._pipe_bytes)
-            while taken := self._splice(self._source.fileno(), inlet, self._pipe_bytes, self._readable):
-                while taken:
-                    moved = self._splice(outlet, self._sink.fileno(), taken, self._sink.wait_writable)
-                    taken -= moved
-                    self.moved_bytes += moved
-            self._sink.finish_writing()
-        except (OSError, CancelledError):
-            self._broken()
-        finally:
-            os.close(outlet)
-            os.close(inlet)
 
-    def _readable(self) -> None:
-        self._source.wait_readable(None)
-
-    @staticmethod
-    def _splice(taken_from: int, put_into: int, count: int, wait: Callable[[], None]) -> int:
-        while True:
-            try:
-                return os.splice(taken_from, put_into, count, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
-            except BlockingIOError:
-                wait()
+    def _moved(self, count: int) -> None:
+        self.moved_bytes += count
 
 
 class _Pair(threading.Thread):

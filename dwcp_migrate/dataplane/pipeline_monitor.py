@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dwcp_migrate.delta import CodecChoice, Coding, Observation, pinned
+from dwcp_migrate.delta import LINK_IDLE, QEMU_HELD, CodecChoice, Coding, Observation, pinned
 
 MEASURE_S: Final = 0.1
 """Span of one measurement: a few round trips, and short against a change of the link."""
@@ -27,6 +27,10 @@ CAPACITY_S: Final = 2.0
 """The link's capacity is the best rate of this span: a link that QEMU does not fill must not look slow."""
 BUSY_RATES_S: Final = 10.0
 """For so long a rate at which the link was busy tells what it can carry: after a stall it idles while we catch up."""
+OUTRUN_LOOKS: Final = 2
+"""More measurements than not, by which the link idled while segments went as they are, before it is left."""
+SETTLE_ROUND_TRIPS: Final = 10
+"""From the first byte: so long slow start makes a long path look idle, and nothing is decided by that."""
 NEAR_S: Final = 0.005
 """Round trip up to which what the path holds is small beside the window: a full one tells of the destination then.
 On longer paths a lost packet keeps the same bytes waiting there for their order."""
@@ -141,8 +145,12 @@ class PipelineMonitor:
         level: for a pinned codec.
         level_max: for `auto`.
         workers: compressors.
+        may_stand_aside: going past the link altogether is allowed.
 
     Attributes:
+        stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
+        departure: why, for people; empty before.
+        window_holds_up: the window of bytes in flight is what all wait for, and the link would take more.
         link_waiting_s: time in which something waited for the link, as far as anybody looked.
         path_waiting_s: time in which the path was what all waited for: the same, and the time in which the window was
             full of what is under way. A slow or lossy path keeps that in TCP, and nothing waits before the channels.
@@ -150,10 +158,16 @@ class PipelineMonitor:
         decision: the last change of the coding and its reason, for people; empty before the first.
     """
 
-    def __init__(self, codec: str, level: int, level_max: int, workers: int) -> None:
+    def __init__(self, codec: str, level: int, level_max: int, workers: int, *, may_stand_aside: bool = False) -> None:
         self.link_waiting_s = self.path_waiting_s = 0.0
         self.held_up_s: dict[Stage, float] = {}
         self.decision = ""
+        self.departure = ""
+        self.window_holds_up = False
+        self.stands_aside = False
+        self._may_stand_aside = may_stand_aside
+        self._outrun = 0
+        self._first_at = 0.0
         self._pinned = pinned(codec, level)
         self._choice = CodecChoice(level_max)
         self._workers = workers
@@ -179,6 +193,9 @@ class PipelineMonitor:
         """Evaluate the measurement under way when its time is over, and begin the next."""
         if self._began is None:
             self._began = now, seen
+            self._first_at = now
+            if 0 < seen.rtt_s <= NEAR_S:
+                self._choice.begin_raw()
             return
         then, before = self._began
         elapsed = now - then
@@ -191,12 +208,16 @@ class PipelineMonitor:
         _add(self._busy_rates, now, rate if shares.link >= SHORT else 0.0, BUSY_RATES_S)
         self.link_waiting_s += min(elapsed * shares.link, max(0.0, seen.blocked_s - before.blocked_s))
         self.path_waiting_s += elapsed * shares.link
+        held, blocked = seen.held_s - before.held_s, seen.blocked_s - before.blocked_s
+        self.window_holds_up = held >= SHORT * elapsed and blocked <= LINK_IDLE * elapsed
         stage = shares.held_up_by()
         self.held_up_s[stage] = self.held_up_s.get(stage, 0.0) + elapsed
-        self._decide(shares, stage)
+        if seen.rtt_s <= NEAR_S or now - self._first_at >= SETTLE_ROUND_TRIPS * seen.rtt_s:
+            self._decide(shares, stage)
 
     def _decide(self, shares: Shares, stage: Stage) -> None:
         before = self._choice.coding
+        self._look_aside(shares, stage)
         self._choice.observe(
             Observation(
                 link_bytes_per_s=_best(self._busy_rates),
@@ -210,6 +231,18 @@ class PipelineMonitor:
                 f"{self._choice.coding} after {before}: held up by {stage} (link {shares.link:.0%}, "
                 f"compressors {shares.compressors:.0%}, classifier {shares.classifier:.0%}, "
                 f"encryption {shares.encryption:.0%} busy; QEMU idle {shares.qemu:.0%})"
+            )
+
+    def _look_aside(self, shares: Shares, stage: Stage) -> None:
+        """Go past the link once it idles beside us for a while though segments go as they are already."""
+        is_raw = self._pinned is None and not self._choice.coding.classified
+        outrun = is_raw and shares.link <= LINK_IDLE and shares.qemu <= QEMU_HELD
+        self._outrun = self._outrun + 1 if outrun else max(0, self._outrun - 1)
+        if self._may_stand_aside and not self.stands_aside and self._outrun >= OUTRUN_LOOKS:
+            self.stands_aside = True
+            self.departure = (
+                f"past the link, as QEMU sends it: held up by {stage} (link {shares.link:.0%}, encryption "
+                f"{shares.encryption:.0%} busy; QEMU idle {shares.qemu:.0%})"
             )
 
 

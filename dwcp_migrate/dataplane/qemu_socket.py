@@ -27,12 +27,14 @@ class Endpoint:
 
     Args:
         sock: connected; owned from now on.
+        is_local: the other end is a process of this host, so that the kernel's buffers are all that is between.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, is_local: bool = True) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             send_at_once(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and is_local:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         self._sock = sock
         self._cancelled = os.eventfd(0, os.EFD_CLOEXEC)

@@ -10,8 +10,9 @@ import xxhash
 
 from dwcp_migrate.dataplane.connection import Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.plain.path import PlainPath
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
-from dwcp_migrate.transport import URGENT, Segment
+from dwcp_migrate.transport import MOVED, URGENT, Segment
 from dwcp_migrate.units import KIB
 
 READ_BYTES: Final = 64 * KIB
@@ -26,11 +27,13 @@ class ReverseReader:
     """Reads what the destination's QEMU answers (see `connection.Reader`).
 
     Args:
+        path: takes over once the forward direction has moved there.
         send: gives a segment to the link.
     """
 
-    def __init__(self, outlet: Outlet, gate: Gate, send: Callable[[Segment], None]) -> None:
+    def __init__(self, outlet: Outlet, path: PlainPath, gate: Gate, send: Callable[[Segment], None]) -> None:
         self._outlet = outlet
+        self._path = path
         self._gate = gate
         self._send = send
 
@@ -39,6 +42,10 @@ class ReverseReader:
         buffer = memoryview(bytearray(READ_BYTES))
         while True:
             endpoint.wait_readable(None)
+            if self._path.committed:
+                self._outlet.signal(MOVED)
+                self._path.send_from(endpoint)
+                return
             room = self._gate.wait(self._outlet.connection)
             count = endpoint.read_into(buffer[:room])
             if count == 0:

@@ -8,6 +8,7 @@ The source alone decides that no further connection comes; the destination stays
 cannot say it any more. Otherwise a connection that QEMU opens as the last one ends would meet a closed link.
 """
 
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from typing import Final
 
 from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, Gate
+from dwcp_migrate.dataplane.plain.path import PlainPath
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
 from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX, incoming_bytes_max
 from dwcp_migrate.protocol.worker import (
@@ -27,7 +29,7 @@ from dwcp_migrate.protocol.worker import (
     StartDestination,
     StartSource,
 )
-from dwcp_migrate.transport import PARTIAL_BYTES_MAX, Link, LinkOptions, Role, Segment
+from dwcp_migrate.transport import PARTIAL_BYTES_MAX, Link, LinkOptions, RateLimiter, Role, Segment
 
 ABORT_S_MAX: Final = 1.0
 """Time in which an aborted session tries to tell the other side before it goes."""
@@ -82,6 +84,7 @@ class LinkSession(ABC):
         self._was_reset = False
         self._repaired = 0
         self._link_down = False
+        self._past_link = RateLimiter()
         self._result: tuple[str, str] | None = None
         self._idle = threading.Condition(self._lock)
         self.link = Link(role, options, self)
@@ -94,13 +97,22 @@ class LinkSession(ABC):
     def _totals(self, counters: MigrationCounters) -> None:
         """Fill in what only this side counts."""
 
-    def _new_connection(self, number: int, gate: Gate) -> Connection:
+    def _new_connection(
+        self, number: int, gate: Gate, watch: Callable[[memoryview | bytes], None] = lambda _: None
+    ) -> Connection:
         """Make and register a connection. Call with the lock held."""
         outlet = Outlet(number, self.link.send, gate)
-        connection = Connection(outlet, self._acknowledge, self._connection_closed)
+        path = PlainPath(lambda: self.link.detach(number), self._hold_s)
+        connection = Connection(outlet, path, self._acknowledge, self._connection_closed, watch)
         self._connections[number] = connection
         self._open.add(number)
         return connection
+
+    def _hold_s(self, count: int) -> float:
+        """How long what goes past the link has to wait after so many bytes more."""
+        with self._lock:
+            self._past_link.took(count)
+            return self._past_link.wait_s(time.monotonic())
 
     def _known(self, number: int) -> Connection:
         """A connection of this session, open or ended: late segments of an ended one are still acknowledged.
@@ -174,6 +186,17 @@ class LinkSession(ABC):
         self._link_down = False
         self.report(Happened(event="link-restored", number=milliseconds))
 
+    @abstractmethod
+    def on_detached(self, connection: int, sock: socket.socket) -> None:
+        """A channel became the plain path of a connection."""
+
+    def on_detach_failed(self, connection: int) -> None:
+        """It did not; what was on it goes again over others."""
+        with self._lock:
+            known = self._connections.get(connection)
+        if known is not None:
+            known.path.fail()
+
     def on_closed(self) -> None:  # noqa: B027 - nothing to do is the source's answer
         """The other side has ended in order: everything was acknowledged, so our connections are ending too."""
 
@@ -181,9 +204,16 @@ class LinkSession(ABC):
         """The link gave up."""
         self.fail(error)
 
+    @property
+    def is_paced(self) -> bool:
+        """Bulk is held to a rate."""
+        return self._past_link.bytes_per_s > 0
+
     def pace(self, bytes_per_s: float) -> None:
-        """Hold the link's bulk to a rate; 0 for none."""
+        """Hold bulk to a rate, of the link and of each plain path; 0 for none."""
         self.link.pace(bytes_per_s)
+        with self._lock:
+            self._past_link.set(time.monotonic(), bytes_per_s)
 
     def fail(self, error: BaseException) -> None:
         """End the session for a fault: every connection of QEMU's is reset."""
@@ -215,8 +245,12 @@ class LinkSession(ABC):
     def counters(self) -> MigrationCounters:
         """Totals so far."""
         link = self.link.counters()
+        with self._lock:
+            paths = [connection.path for connection in self._connections.values()]
+        past_bytes = sum(path.sent_bytes + path.received_bytes for path in paths)
         counters = MigrationCounters(
-            wire_bytes=link.sent_bytes + link.received_bytes,
+            wire_bytes=link.sent_bytes + link.received_bytes + past_bytes,
+            plain_bytes=past_bytes,
             resent_segments=link.resent_pieces,
             repaired_segments=self._repaired,
             channels_lost=link.channels_lost,

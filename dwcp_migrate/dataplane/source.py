@@ -6,7 +6,6 @@
 The channels are dialled by the link. All that QEMU sees of the network is the window of bytes in flight.
 """
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -32,23 +31,17 @@ from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.recording.recorder import Recorder
 from dwcp_migrate.dataplane.session import LinkSession, link_options
 from dwcp_migrate.dataplane.source_reader import ForwardReader, PostcopyProgress, SharedPipeline, Stage
-from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
+from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool, workers_here
 from dwcp_migrate.delta import Coding, PageEncoder, raw_payload
 from dwcp_migrate.errors import LimitExceededError, RemoteProtocolError
 from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
 from dwcp_migrate.protocol.worker import Happened, MigrationCounters, SessionOptions, StartSource
-from dwcp_migrate.qemu import RamBlocks, StreamParser, events
+from dwcp_migrate.qemu import RamBlocks, ReturnPath, StreamParser, events
 from dwcp_migrate.qemu.events import Event, GuestUuid, Iteration, Opaque, RamTotal, Switchover
 from dwcp_migrate.qemu.layout import Words
 from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.transport import REMARKS, URGENT, InFlightWindow, Segment
 from dwcp_migrate.units import KIB
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
 
 PEER_FLOOR_BYTES: Final = 256 * KIB
 """Bytes that a peer of version 0.1.0 lets each connection have in flight at any time; later ones less."""
@@ -109,9 +102,11 @@ class SourceSession(LinkSession):
         self._start = start
         options = start.options
         keep_freed_memory(options.granted_bytes // KEPT_SHARE)
-        workers = options.workers or usable_cores()
+        workers = workers_here(options.workers)
         self._pool = WorkPool(workers, "encode", self.fail)
-        self._pace = PipelineMonitor(options.codec, options.level, options.level_max, workers)
+        self._pace = PipelineMonitor(
+            options.codec, options.level, options.level_max, workers, may_stand_aside=options.may_stand_aside
+        )
         self._window = InFlightWindow(options.in_flight_ms_max, options.window_bytes)
         self._gate = Gate(
             self._window, self._ahead_s, options.in_flight_ms_max / 1000, min(URGENT_BYTES, options.window_bytes)
@@ -121,8 +116,10 @@ class SourceSession(LinkSession):
         stage = Stage(self._encoder, self._pool, self.link.send, self._choose, self._stated)
         self._qemu_idle = IdleClock()
         buffers = BufferPool(options.window_bytes)
-        self._shared = SharedPipeline(self._gate, stage, buffers, self._qemu_idle, PostcopyProgress())
-        self._told = ""
+        self._shared = SharedPipeline(
+            self._gate, stage, buffers, self._qemu_idle, PostcopyProgress(), self._stands_aside
+        )
+        self._told, self._told_aside = "", False
         self._reverse = PendingBytes()
         self._was_linked = False
         self._blocks = RamBlocks()
@@ -144,23 +141,48 @@ class SourceSession(LinkSession):
             number: in the order in which the connections were accepted, from 0.
             sock: connected; owned from now on.
         """
+        parser = StreamParser(self._blocks)
         with self._lock:
-            connection = self._new_connection(number, self._gate)
-            parser = self._parsers[number] = StreamParser(self._blocks)
+            connection = self._new_connection(number, self._gate, self._return_path_watch(parser))
+            self._parsers[number] = parser
         reader = ForwardReader(
             connection.outlet,
             parser,
             self._shared,
             _Observer(number, self.report).look,
             self._recorder.connection(number) if self._recorder is not None else None,
+            connection.path if self._start.options.may_stand_aside and self._recorder is None else None,
         )
         connection.attach(Endpoint(sock), reader)
+
+    def _return_path_watch(self, parser: StreamParser) -> Callable[[memoryview | bytes], None]:
+        """Notice by the first page request that the guest runs there, where a section hides it from the parser."""
+        returned = ReturnPath()
+
+        def watch(raw: memoryview | bytes) -> None:
+            if parser.kind is StreamKind.MAIN and not self._shared.postcopy.begun and returned.feed(raw):
+                self._shared.postcopy.begun = True
+                parser.note_page_request()
+
+        return watch
 
     def on_channels(self, up: int) -> None:
         """See `LinkSession.on_channels`; the first channel is what the agent waits for before it hands QEMU over."""
         if up and not self._was_linked:
             self._was_linked = True
             self.report(Happened(event="link-up"))
+
+    def on_detached(self, connection: int, sock: socket.socket) -> None:
+        """See `LinkSession.on_detached`; only what was asked for is taken."""
+        path = self._known(connection).path
+        if path.is_asked:
+            path.offer(sock)
+        else:
+            sock.close()
+            self.fail(RemoteProtocolError("the peer detached a channel unasked"))
+
+    def _stands_aside(self) -> bool:
+        return self._pace.stands_aside and not self.is_paced
 
     def on_segment(self, segment: Segment) -> None:
         """A piece of a return path came, or of what the destination has in its store."""
@@ -206,6 +228,9 @@ class SourceSession(LinkSession):
         if (decision := self._pace.decision) != self._told:
             self._told = decision
             self.report(Happened(event="coding", detail=decision))
+        if self._stands_aside() and not self._told_aside:
+            self._told_aside = True
+            self.report(Happened(event="stands-aside", detail=self._pace.departure))
         return coding
 
     def _ahead_s(self) -> float:
@@ -215,6 +240,7 @@ class SourceSession(LinkSession):
     def _seen(self, now: float) -> PipelineSample:
         link = self.link.counters()
         self._window.rtt_s = link.rtt_s
+        self._window.holds_up = self._pace.window_holds_up
         return PipelineSample(
             sent_bytes=link.sent_bytes,
             queued_bytes=link.queued_bytes,
@@ -245,11 +271,12 @@ class SourceSession(LinkSession):
         return False
 
     def _totals(self, counters: MigrationCounters) -> None:
-        self._shared.stage.count(counters)
         with self._lock:
             connections = list(self._connections.values())
-        counters.raw_bytes = sum(connection.outlet.sent_bytes for connection in connections)
-        counters.reverse_bytes = sum(connection.written_bytes for connection in connections)
+        self._shared.stage.count(counters)
+        counters.unclassified_bytes += sum(connection.path.sent_bytes for connection in connections)
+        counters.raw_bytes = sum(one.outlet.sent_bytes + one.path.sent_bytes for one in connections)
+        counters.reverse_bytes = sum(one.written_bytes + one.path.received_bytes for one in connections)
         counters.in_flight_bytes = self._gate.in_flight_bytes
         counters.link_waiting_s = self._pace.link_waiting_s
         counters.path_waiting_s = self._pace.path_waiting_s

@@ -16,13 +16,14 @@ from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.known.stated import StatedPages
+from dwcp_migrate.dataplane.plain.path import PlainPath
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.qemu import Cut, StreamParser
 from dwcp_migrate.qemu.sniff import StreamKind
-from dwcp_migrate.transport import OPEN, URGENT, Segment
+from dwcp_migrate.transport import MOVED, OPEN, URGENT, Segment
 from dwcp_migrate.units import KIB
 
 COLLECT_S: Final = 0.005
@@ -194,6 +195,7 @@ class SharedPipeline:
     buffers: BufferPool
     qemu_idle: IdleClock
     postcopy: PostcopyProgress
+    stands_aside: Callable[[], bool]
 
 
 class ForwardReader:
@@ -201,6 +203,7 @@ class ForwardReader:
 
     Args:
         record: takes the raw bytes as they come, or None.
+        path: takes over where the link outruns the pipeline; None where there is none.
         observe: called after each cut with the parser, to report what it saw.
     """
 
@@ -211,8 +214,11 @@ class ForwardReader:
         shared: "SharedPipeline",
         observe: Callable[[StreamParser], None],
         record: Callable[[memoryview], None] | None = None,
+        path: PlainPath | None = None,
     ) -> None:
         self._outlet = outlet
+        self._path = path
+        self._stands_aside = shared.stands_aside
         self._parser = parser
         self._gate = shared.gate
         self._stage = shared.stage
@@ -229,10 +235,11 @@ class ForwardReader:
         """See `connection.Reader`."""
         self._outlet.signal(OPEN)
         connection = self._outlet.connection
+        path = None
         try:
             ended = False
             with self._idle.member():
-                while not ended:
+                while not ended and (path := self._way_past()) is None:
                     if self._begin == self._end:  # what is reserved at the gate is not slept on
                         self._wait_readable(endpoint, None)
                     room = self._gate.wait(connection, urgent=self._postcopy.asks(self._parser))
@@ -242,6 +249,20 @@ class ForwardReader:
         finally:
             self._gate.settle(connection)
             self._lease.release()
+        if path is not None:
+            self._outlet.signal(MOVED)
+            path.send_from(endpoint)
+
+    def _way_past(self) -> PlainPath | None:
+        """The path that takes over now, all before it cut and sent; None as long as the link carries this."""
+        path = self._path
+        if path is None or not self._stands_aside():
+            return None
+        path.ask()
+        if not path.is_there:
+            return None
+        self._cut(flush=True)
+        return path
 
     def _wait_readable(self, endpoint: Endpoint, timeout_s: float | None) -> bool:
         with self._idle.waiting():

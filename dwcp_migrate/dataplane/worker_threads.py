@@ -6,12 +6,35 @@ The compressors free the GIL; a queue hand-over costs 16 us against about 1 ms o
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Final
+
+HOST_SHARE: Final = 4
+"""Guests first: one migration's compressors take this part of the host's cores,"""
+WORKERS_MIN: Final = 2
+"""but at least two, where there are two."""
+
+
+def worker_count(configured: int, usable_cores: int, host_cores: int) -> int:
+    """Threads that compress or decompress.
+
+    Args:
+        configured: `encoding.workers`, 0 leaves it to this.
+        usable_cores: that this process may run on.
+        host_cores: of the whole host.
+    """
+    return configured or min(usable_cores, max(WORKERS_MIN, -(-host_cores // HOST_SHARE)))
+
+
+def workers_here(configured: int) -> int:
+    """`worker_count` of this process on this host."""
+    return worker_count(configured, len(os.sched_getaffinity(0)), os.cpu_count() or 1)
 
 
 class WorkPool:

@@ -9,7 +9,7 @@ Modules:
     codec, choice: lz4, zstd or none; the choice among them from measurements
 """
 
-from dwcp_migrate.delta.choice import CodecChoice, Observation, pinned
+from dwcp_migrate.delta.choice import LINK_IDLE, QEMU_HELD, CodecChoice, Observation, pinned
 from dwcp_migrate.delta.codec import LEVEL_MAX, NO_CODING, RAW, Codec, Coding, Compressor, Decompressor
 from dwcp_migrate.delta.decoder import PageDecoder, PreparedSegment
 from dwcp_migrate.delta.encoder import KnownPages, PageEncoder, raw_payload
@@ -19,7 +19,9 @@ from dwcp_migrate.delta.payload import DIGEST_BYTES, RAW_BYTES_MAX, state_sequen
 __all__ = [
     "DIGEST_BYTES",
     "LEVEL_MAX",
+    "LINK_IDLE",
     "NO_CODING",
+    "QEMU_HELD",
     "RAW",
     "RAW_BYTES_MAX",
     "Codec",

@@ -28,6 +28,8 @@ LINK_IDLE: Final = 0.2
 COMPRESSORS_SATURATED: Final = 0.85
 COMPRESSORS_FREE: Final = 0.6
 """Shares of the compressors' time; waiting for a core counts as work: cores are then what is short."""
+TRIED_BUSY: Final = 0.5
+"""The same, from which on a link that was tried with pages as they are is not outrunning us."""
 QEMU_HELD: Final = 0.2
 """Share of the time in which QEMU had nothing for us, up to which it is us that QEMU waits for."""
 PATIENCE: Final = 3
@@ -72,6 +74,9 @@ def pinned(codec: str, level: int) -> Coding | None:
 class CodecChoice:
     """Walks the ladder. Begins at zstd level 1: right for most links up to a few Gbit/s.
 
+    On a path that is near it may begin as far down as it goes: a link that then turns out to be busy is met at level 1
+    a tenth of a second later, while one that outruns the pipeline would have idled for half a second on the way down.
+
     Attributes:
         coding: the rung it stands on.
     """
@@ -80,6 +85,11 @@ class CodecChoice:
         self._rungs = ladder(level_max)
         self._rung = self._rungs.index(Coding(Codec.ZSTD, 1))
         self._pressure = 0
+        self._is_trying = False
+
+    def begin_raw(self) -> None:
+        """Find out first whether the link outruns the pipeline."""
+        self._rung, self._is_trying = 0, True
 
     @property
     def coding(self) -> Coding:
@@ -88,6 +98,8 @@ class CodecChoice:
 
     def observe(self, seen: Observation) -> None:
         """Take one measurement; `coding` may be another one after it."""
+        if self._is_trying and seen.link_busy >= TRIED_BUSY:
+            self._rung, self._is_trying = self._rungs.index(Coding(Codec.ZSTD, 1)), False
         direction = _direction(seen)
         self._pressure = self._pressure + direction if direction * self._pressure >= 0 and direction else direction
         if self._pressure >= PATIENCE or self._pressure <= -PATIENCE_DOWN:

@@ -49,6 +49,11 @@ class PreparedSegment:
     raw: Bytes
     plan: PagePlan | InPlace | None
 
+    @property
+    def is_whole(self) -> bool:
+        """Its bytes are there already: it refers to nothing, and only what it stores has a turn."""
+        return isinstance(self.plan, InPlace) and self.plan.holes is None
+
 
 class PageDecoder:
     """Decoder of one migration, all its connections.

@@ -183,6 +183,25 @@ def set_congestion_control(namespace: Namespace, name: str) -> None:
     run(namespace.inside(["ip", "route", "replace", NETWORK, "dev", DEVICE, "congctl", name]))
 
 
+def join_directly(first: tuple[Namespace, str], second: tuple[Namespace, str]) -> None:
+    """Lead the way between two hosts over a veth pair instead of the relay, both ways, for new connections.
+
+    Args:
+        first: namespaces and IPv4 address of one host.
+        second: of the other.
+
+    Raises:
+        LabError: the kernel has no veth pairs.
+    """
+    pids = [str(namespace.holder.pid) for namespace, _ in (first, second)]
+    ends = [f"direct-{pid}"[:15] for pid in pids]
+    run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]])
+    for (namespace, address), (_, peer), end, pid in zip((first, second), (second, first), ends, pids, strict=True):
+        run(["ip", "link", "set", end, "netns", pid])
+        run(namespace.inside(["ip", "link", "set", end, "up"]))
+        run(namespace.inside(["ip", "route", "replace", f"{peer}/32", "dev", end, "src", address]))
+
+
 def relay_program() -> Path:
     """Return the compiled relay, compiling it first where this machine has none.
 

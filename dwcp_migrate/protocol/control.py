@@ -103,6 +103,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         permit: what the fleet, or the source alone, says of this migration; None from one that knows no domain.
         outlives: the source's data process outlives its agent: while that is away the migration goes on.
         scope: whose pages the destination may say it has; empty does not ask.
+        may_stand_aside: the source lets bytes past the link, unencrypted, where the link outruns the pipeline.
     """
 
     versions: _Versions
@@ -117,6 +118,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     outlives: bool = False
     window_bytes: Annotated[int, Meta(ge=0)] = 0
     scope: _Text = ""
+    may_stand_aside: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         remark: what the destination noticed about the permit and let pass: clocks or names that differ.
         outlives: as in `Open`, of the destination.
         store_key: of the names under which the destination will state pages; empty: it states none.
+        may_stand_aside: both hosts do.
     """
 
     version: int
@@ -143,6 +146,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     outlives: bool = False
     window_bytes: Annotated[int, Meta(ge=0)] = 0
     store_key: Annotated[bytes, Meta(max_length=64)] = b""
+    may_stand_aside: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,9 +70,10 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
         table_bytes: page table of a source.
         is_window_agreed: the peer keeps to the window, too; one of an older version has a fixed one.
         channels: 0 is adaptive.
-        workers: 0 is the number of usable cores.
+        workers: 0 is a quarter of the host's cores, at least two.
         codec: auto, none, lz4 or zstd.
         store: where pages are kept when it is over; None keeps none.
+        may_stand_aside: both hosts let bytes past the link, unencrypted, where it outruns the pipeline.
     """
 
     ca: str
@@ -96,6 +97,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     table_bytes: int = GIB
     is_window_agreed: bool = True
     store: StoreOptions | None = None
+    may_stand_aside: bool = False
 
 
 class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -229,6 +231,7 @@ EVENTS: Final = frozenset(
         "link-lost",  # all channels are gone; waiting
         "link-restored",  # number: milliseconds it took
         "coding",  # detail: what segments are coded with from here on, and what held the migration up
+        "stands-aside",  # detail: why QEMU's bytes go past the link from here on, unencrypted
         "record-full",  # the recording reached its limit
         "store",  # detail: what was wrong with this host's page store, or with what the peer said of its own
     }
@@ -253,6 +256,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         unclassified_bytes: raw bytes of pages sent as they are, because the pipeline was what held QEMU up.
         stated_pages: that the destination said it has.
         missed_segments: that named a page which was not there after all (source).
+        plain_bytes: both directions, went past the channels, unencrypted (in raw_bytes, reverse_bytes, wire_bytes too).
     """
 
     raw_bytes: int = 0
@@ -276,6 +280,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     unclassified_bytes: int = 0
     stated_pages: int = 0
     missed_segments: int = 0
+    plain_bytes: int = 0
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -123,6 +123,12 @@ class MainChannel:
         events, self._events = self._events, []
         return events
 
+    def note_page_request(self) -> None:
+        """The other QEMU asked for a page: the guest runs there, whatever hid the switch in this direction."""
+        if not self._postcopy:
+            self._postcopy = self.urgent = self.background = True
+            self._events.append(Postcopy())
+
     def _file_header(self, window: ParseWindow, position: int) -> int:
         return self._literal(window, position, FILE_HEADER_BYTES)
 

@@ -99,6 +99,11 @@ class StreamParser:
         if is_nbd_greeting(self._reverse):
             self._end_parsing(StreamKind.NBD, "a disk copy")
 
+    def note_page_request(self) -> None:
+        """Say that the return path asked for a page: this connection's guest runs at the destination."""
+        if isinstance(self._machine, MainChannel):
+            self._machine.note_page_request()
+
     def feed(self, data: memoryview | bytes, *, flush: bool = False) -> Fed:
         """Cut `data`, which begins where the last call's `consumed` ended.
 

@@ -9,10 +9,12 @@ Modules:
 """
 
 from dwcp_migrate.transport.core.options import LinkCounters, LinkOptions, LinkReceiver, Role
+from dwcp_migrate.transport.core.rate_limiter import RateLimiter
 from dwcp_migrate.transport.core.reassembly import Reassembly
 from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX
 from dwcp_migrate.transport.core.segment import (
     FIN,
+    MOVED,
     OPEN,
     PAYLOAD_BYTES_MAX,
     RAW_BYTES_MAX,
@@ -26,6 +28,7 @@ from dwcp_migrate.transport.io.link import Link
 
 __all__ = [
     "FIN",
+    "MOVED",
     "OPEN",
     "PARTIAL_BYTES_MAX",
     "PAYLOAD_BYTES_MAX",
@@ -38,6 +41,7 @@ __all__ = [
     "LinkCounters",
     "LinkOptions",
     "LinkReceiver",
+    "RateLimiter",
     "Reassembly",
     "Role",
     "Segment",

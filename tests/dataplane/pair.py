@@ -125,6 +125,7 @@ class Pair:
         source_store: StoreOptions | None = None,
         destination_store: StoreOptions | None = None,
         stated_key: bytes | None = None,
+        may_stand_aside: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         create_authority(directory)
@@ -136,6 +137,7 @@ class Pair:
             "loss_s_max": loss_s_max,
             "cache_bytes": cache_bytes,
             "codec": codec,
+            "may_stand_aside": may_stand_aside,
         }
         if memory is not None:
             self._settings |= {

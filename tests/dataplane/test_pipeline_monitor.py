@@ -10,6 +10,7 @@ from dwcp_migrate.dataplane.flow_control import GRANT_BYTES_MIN, FixedWindow, Ga
 from dwcp_migrate.dataplane.pipeline_monitor import (
     MEASURE_S,
     NEAR_S,
+    SETTLE_ROUND_TRIPS,
     PipelineMonitor,
     PipelineSample,
     Shares,
@@ -166,3 +167,53 @@ def test_a_slow_path_that_holds_all_in_tcp_gets_the_stronger_codec() -> None:
     pace = one()
     watch(pace, 5, held=0.9)
     assert pace.choose(5.0, look(5.0, held=0.9, busy=0.1)) == Coding(Codec.ZSTD, 6)
+
+
+def aside() -> PipelineMonitor:
+    return PipelineMonitor("auto", 1, 6, workers=1, may_stand_aside=True)
+
+
+def test_a_link_that_idles_beside_segments_as_they_are_is_left() -> None:
+    pace = aside()
+    watch(pace, 1, encryption=0.95, qemu_idle=0.0, rtt_s=NEAR_S)
+    assert pace.stands_aside
+    assert pace.departure.startswith("past the link")
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"blocked": 0.3, "encryption": 0.6, "qemu_idle": 0.0}, {"encryption": 0.5, "qemu_idle": 0.5}],
+    ids=["the link is used", "QEMU has nothing more"],
+)
+def test_a_link_is_not_left_while_it_or_qemu_is_what_all_wait_for(shares: dict[str, float]) -> None:
+    pace = aside()
+    watch(pace, 5, rtt_s=NEAR_S, **shares)
+    assert not pace.stands_aside
+
+
+def test_no_link_is_left_where_that_is_not_allowed() -> None:
+    pace = one()
+    watch(pace, 5, encryption=0.95, qemu_idle=0.0, rtt_s=NEAR_S)
+    assert not pace.stands_aside
+
+
+def test_a_near_link_that_turns_out_to_be_slow_is_met_at_level_1_after_one_measurement() -> None:
+    pace = one()
+    watch(pace, 2.5 * MEASURE_S, blocked=1.0, qemu_idle=0.0, rtt_s=NEAR_S)
+    coding = pace.choose(2.5 * MEASURE_S, look(2.5 * MEASURE_S, rtt_s=NEAR_S))
+    assert coding == Coding(Codec.ZSTD, 1)
+
+
+def test_slow_start_on_a_long_path_lowers_no_level() -> None:
+    pace = one()
+    watch(pace, SETTLE_ROUND_TRIPS * FAR_S - 0.01, busy=1.0, qemu_idle=0.0)
+    assert pace.choose(0.0, look(0.0)) == Coding(Codec.ZSTD, 1)
+    watch(pace, SETTLE_ROUND_TRIPS * FAR_S + 1, busy=1.0, qemu_idle=0.0)
+    assert pace.choose(0.0, look(0.0)) != Coding(Codec.ZSTD, 1)
+
+
+@pytest.mark.parametrize(("blocked", "holds_up"), [(0.0, True), (0.5, False)])
+def test_a_full_window_beside_an_idle_link_is_what_holds_up(blocked: float, *, holds_up: bool) -> None:
+    pace = one()
+    watch(pace, 1, held=0.9, blocked=blocked)
+    assert pace.window_holds_up is holds_up

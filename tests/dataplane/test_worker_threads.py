@@ -2,7 +2,7 @@
 
 import threading
 
-from dwcp_migrate.dataplane.worker_threads import WorkPool
+from dwcp_migrate.dataplane.worker_threads import WORKERS_MIN, WorkPool, worker_count
 
 
 def test_urgent_tasks_go_before_those_that_wait() -> None:
@@ -29,3 +29,11 @@ def test_a_fault_is_told_and_the_next_task_runs() -> None:
     pool.submit(done.set)
     assert done.wait(10)
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
+
+
+def test_compressors_take_a_quarter_of_the_host_and_at_least_two_cores() -> None:
+    assert worker_count(0, 64, 64) == 16
+    assert worker_count(0, 4, 64) == 4
+    assert worker_count(0, 4, 4) == WORKERS_MIN
+    assert worker_count(0, 1, 1) == 1
+    assert worker_count(7, 4, 4) == 7

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dwcp_migrate.qemu import Opaque, RamBlocks, ReturnPath, StreamKind, StreamParser
 from dwcp_migrate.qemu.blocks import BLOCKS_MAX
+from dwcp_migrate.qemu.events import Postcopy
 from dwcp_migrate.qemu.stream import SEGMENT_BYTES_MIN
 from tests.vectors.load import read
 
@@ -141,3 +142,17 @@ def test_a_return_path_that_makes_no_sense_is_left_alone() -> None:
     assert path.feed(b"\0\x09\0\0") == 0
     assert path.lost
     assert path.feed(b"\0\4\0\0") == 0
+
+
+def test_a_page_request_tells_of_the_postcopy_that_another_section_hides() -> None:
+    parser = StreamParser(RamBlocks())
+    hidden = b"\x03\0\0\0\x63" + b"a device of which nothing is known" * 100
+    parser.feed(HEADER + CONFIG + SETUP, flush=True)
+    parser.take_events()
+    parser.feed(hidden, flush=True)
+    before = parser.urgent
+    parser.note_page_request()
+    parser.note_page_request()
+    assert (before, parser.urgent, parser.background) == (False, True, True)
+    assert parser.feed(hidden, flush=True).cuts[0].background
+    assert parser.take_events() == [Postcopy()]

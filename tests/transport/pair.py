@@ -29,6 +29,7 @@ class Recorder:
         self.data: dict[int, bytearray] = {}
         self.acknowledged: dict[int, int] = {}
         self.events: list[str] = []
+        self.detached: dict[int, socket.socket] = {}
         self.errors: list[DwcpError] = []
         self.reject_next = 0
         self.rejected: list[tuple[int, int]] = []
@@ -93,6 +94,13 @@ class Recorder:
     def on_link_restored(self, milliseconds: int) -> None:
         self._note(f"link-restored {milliseconds}")
 
+    def on_detached(self, connection: int, sock: socket.socket) -> None:
+        self.detached[connection] = sock
+        self._note(f"detached {connection}")
+
+    def on_detach_failed(self, connection: int) -> None:
+        self._note(f"detach-failed {connection}")
+
     def on_closed(self) -> None:
         self._note("closed")
 
@@ -146,6 +154,8 @@ class Proxy:
         self.flowing = threading.Event()
         self.flowing.set()
         self.refusing = False
+        self.closed = threading.Event()
+        self._stalled: set[socket.socket] = set()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._socket.getsockname()[1]
         self._start(self._accept)
@@ -179,6 +189,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := reader.recv(65536):
                 self.flowing.wait()
+                while reader in self._stalled or writer in self._stalled:
+                    if self.closed.wait(0.05):
+                        return
                 writer.sendall(data)
             writer.shutdown(socket.SHUT_WR)
 
@@ -196,6 +209,12 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
+    def stall(self, count: int) -> None:
+        """Let nothing more through the oldest `count` connections, without a word."""
+        with self._lock:
+            for pair in self._pairs[:count]:
+                self._stalled.update(pair)
+
     def half_close(self) -> None:
         """End the direction from the dialling side of the oldest connection."""
         with self._lock:
@@ -204,6 +223,7 @@ class Proxy:
 
     def close(self) -> None:
         self.flowing.set()
+        self.closed.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -254,6 +274,9 @@ class Pair:
         self.destination_link.close()
         self.proxy.close()
         self.listener.close()
+        for recorder in (self.source, self.destination):
+            for sock in recorder.detached.values():
+                sock.close()
 
 
 def wait_channels(recorder: Recorder, count: int) -> None:

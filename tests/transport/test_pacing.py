@@ -81,6 +81,23 @@ def test_lost_packets_that_hold_up_what_is_behind_them_do_not_starve_the_link(rt
     assert path.rate_over(20) >= 0.9 * path.rate
 
 
+@pytest.mark.parametrize(("holds_up", "least", "most"), [(False, 0.0, 0.3), (True, 0.95, 1.1)])
+def test_a_passage_that_a_busy_host_stretches_starves_no_link_that_idles(
+    holds_up: bool,  # noqa: FBT001 - a parameter of the test
+    least: float,
+    most: float,
+) -> None:
+    path = Path(25e6, 0.30)  # the passage, of which the link takes a part
+    path.window.rtt_s = 0.04
+    path.window.holds_up = holds_up
+    path.run(30)
+    assert least * path.rate <= path.rate_over(20) <= most * path.rate
+    path.window.holds_up = False
+    path.window.rtt_s = path.rtt_s = 0.04
+    path.run(20)
+    assert path.window.limit_bytes <= 1.1 * path.rate * (PASSAGES * 0.04 + 0.05)
+
+
 def test_the_window_follows_a_link_that_becomes_slower_and_longer() -> None:
     path = Path(25e6, 0.04)
     path.run(10)
@@ -354,3 +371,17 @@ def test_reassembly_refuses_a_second_coming() -> None:
     reassembly.pop()
     with pytest.raises(LocalProtocolError):
         reassembly.put(0, "a", 1)
+
+
+def test_a_path_that_never_answered_is_given_longer_each_time_and_one_that_did_is_not() -> None:
+    dialer = Dialer(0.0)
+    waits = []
+    for _ in range(5):
+        waits.append(dialer.connect_s(5.0))
+        dialer.failed(0.0, 0.0)
+    assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
+    dialer.succeeded(0.0)
+    dialer.link_lost(0.0)
+    dialer.failed(0.0, 0.0)
+    assert dialer.connect_s(5.0) == 1.0
+    assert dialer.connect_s(0.5) == 0.5

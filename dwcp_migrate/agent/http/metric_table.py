@@ -133,6 +133,12 @@ _FAMILIES: Final = (
         (),
         "Raw bytes of pages sent as they are, because the pipeline was slower than the link.",
     ),
+    Family(
+        "dwcp_migrate_plain_bytes_total",
+        "counter",
+        (),
+        "Bytes that went past the channels, unencrypted as QEMU sends them (`policy.step_aside`).",
+    ),
     Family("dwcp_migrate_segments_resent_total", "counter", (), "Segments sent again after a channel was lost."),
     Family(
         "dwcp_migrate_segments_repaired_total",

@@ -276,6 +276,7 @@ class Incoming:
             remark=judged.remark[:REMARK_CHARACTERS_MAX],
             outlives=True,
             store_key=session.store_key,
+            may_stand_aside=request.may_stand_aside and runtime.may_stand_aside(peer),
         )
 
     def _take_back(self, session_id: bytes, session: _Session, now: float) -> None:
@@ -349,7 +350,11 @@ class Incoming:
                 target_address=request.address,
                 target_port=request.port,
                 options=runtime.session_options(
-                    memory, self._channels_max(request), runtime.config.record.directory, session.store
+                    memory,
+                    self._channels_max(request),
+                    runtime.config.record.directory,
+                    session.store,
+                    may_stand_aside=request.may_stand_aside and runtime.may_stand_aside(peer),
                 ),
                 states=bool(session.store_key),
             )

@@ -264,7 +264,7 @@ class OutgoingMigration:
         accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
         if len(accelerated) > runtime.config.policy.sessions_max:
             return "sessions", "this agent carries policy.sessions_max migrations"
-        if not runtime.config.policy.step_aside or self._permits.requires(
+        if not runtime.may_stand_aside(self.peer) or self._permits.requires(
             self.peer
         ):  # that is carried, with its ticket
             return "", ""
@@ -296,6 +296,7 @@ class OutgoingMigration:
             permit=agreement.permit,
             outlives=True,
             scope=self._store.scope if self._store else "",
+            may_stand_aside=runtime.may_stand_aside(peer),
         )
         try:
             opened = await runtime.control.ask(peer, link, request, Opened)
@@ -358,7 +359,11 @@ class OutgoingMigration:
                 peer_address=self._link_address,
                 peer_port=self.peer.port,
                 options=runtime.session_options(
-                    self._memory, opened.channels_max, runtime.take_recording(opened.candidates), self._store
+                    self._memory,
+                    opened.channels_max,
+                    runtime.take_recording(opened.candidates),
+                    self._store,
+                    may_stand_aside=opened.may_stand_aside and runtime.may_stand_aside(self.peer),
                 ),
                 stated_key=opened.store_key if self._store else b"",
             ),

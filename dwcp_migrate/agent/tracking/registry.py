@@ -26,7 +26,14 @@ UPDATES_WAITING_MAX: Final = 1000
 
 SUBSCRIBERS_MAX: Final = 32
 
-_SUMMED: Final = ("unclassified_bytes", "resent_segments", "repaired_segments", "channels_lost", "link_losses")
+_SUMMED: Final = (
+    "unclassified_bytes",
+    "plain_bytes",
+    "resent_segments",
+    "repaired_segments",
+    "channels_lost",
+    "link_losses",
+)
 _BY_ROLE: Final = ("raw_bytes", "wire_bytes", "reverse_bytes", "opaque_bytes")
 
 

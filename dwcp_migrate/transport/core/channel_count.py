@@ -121,6 +121,10 @@ class Controller:
             self._since = None
             self._judge(now, bytes_per_s, measured_s, look.rtt_s)
 
+    def detached(self) -> None:
+        """A channel left the link for good, and its load with it."""
+        self.count = max(self.count - 1, min(CHANNELS_MIN, self._max))
+
     def _judge(self, now: float, bytes_per_s: float, measured_s: float, rtt_s: float) -> None:
         is_busy, is_standing = (spent >= BUSY_MIN * measured_s for spent in (self._waiting_s, self._standing_s))
         if self._fewest is None and (is_busy or is_standing):

@@ -36,6 +36,9 @@ class ChannelHealth:
         retire_sent: we promised to send nothing more on it.
         retire_received: the peer did.
         close_sent: CLOSE went out on it.
+        detaching: the connection that it is to carry as it is, once both sides said so; None for a channel of frames.
+        detach_sent: we promised to send no frame more on it.
+        detach_received: the peer did.
         farewell: acknowledgements still to be said before CLOSE; None before the closing began.
     """
 
@@ -45,6 +48,9 @@ class ChannelHealth:
         self.retire_sent = False
         self.retire_received = False
         self.close_sent = False
+        self.detaching: int | None = None
+        self.detach_sent = False
+        self.detach_received = False
         self.farewell: list[tuple[int, int]] | None = None
         self._progress_at = now
         self._delivered_bytes = 0

@@ -10,6 +10,7 @@ DIALS_MAX: Final = 32
 """Handshakes under way; the peer's listener has a backlog of 128 and other sessions."""
 CONNECT_S_MAX: Final = 1.0
 """A TCP connect; the kernel repeats a SYN after 1 s, so a new try is as good."""
+CONNECT_DOUBLINGS_MAX: Final = 6
 PROBE_S_MIN: Final = 0.05
 PROBE_S_MAX: Final = 0.5
 """Pause between two dials that fail at once (refused), doubling from the former."""
@@ -20,7 +21,16 @@ class Dialer:
 
     def __init__(self, now: float) -> None:
         self._failures = 0
+        self._has_answered = False
         self._not_before = now
+
+    def connect_s(self, timeout_s: float) -> float:
+        """How long the next TCP connects may take: longer each time until one came through, at most `timeout_s`.
+
+        A path that once answered is tried anew soon; one that never did may have a round trip of more than a second.
+        """
+        tries = 0 if self._has_answered else min(self._failures, CONNECT_DOUBLINGS_MAX)
+        return min(timeout_s, CONNECT_S_MAX * (1 << tries))
 
     def count(self, now: float, *, up: int, pending: int, wanted: int) -> int:
         """Number of channels to dial now.
@@ -55,5 +65,6 @@ class Dialer:
 
     def succeeded(self, now: float) -> None:
         """A channel came up: the peer answers."""
+        self._has_answered = True
         self._failures = 0
         self._not_before = now

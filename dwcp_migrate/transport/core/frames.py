@@ -11,6 +11,7 @@ Rule: every field is checked against its named limit before a byte is allocated 
 
     HELLO  -> <- WELCOME | REFUSE          once a channel, after TLS
     SEGMENT  ACK  REJECT  PING  PONG  RETIRE  CLOSE    then, both ways
+    DETACH -> <- DETACH                    the channel leaves the link and carries one connection as it is
 
 A segment may come in several frames (pieces: offset and length within total), on several channels.
 The whole table and an annotated dump: docs/wire-protocol.md.
@@ -64,6 +65,7 @@ class FrameKind(IntEnum):
     PONG = 8
     RETIRE = 9
     CLOSE = 10
+    DETACH = 11
 
 
 class Code(IntEnum):
@@ -88,6 +90,7 @@ _PAYLOAD_LIMITS: Final = {
     FrameKind.PONG: (0, 0),
     FrameKind.RETIRE: (0, 0),
     FrameKind.CLOSE: (0, DETAIL_BYTES_MAX),
+    FrameKind.DETACH: (0, 0),
 }
 """Smallest and largest payload of each kind."""
 
@@ -97,7 +100,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         kind: see `FrameKind`; decides which other fields count.
-        connection: SEGMENT, ACK, REJECT.
+        connection: SEGMENT, ACK, REJECT, DETACH.
         sequence: of the segment; PING and PONG: the sender's number of the ping.
         flags: of the segment.
         attempt: 0, then one more each time that the segment was replaced after a REJECT.

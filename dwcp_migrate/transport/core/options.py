@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.transport.core.receive_queue import PARTIAL_BYTES_MAX
@@ -27,7 +27,7 @@ class LinkOptions:
         channels: 0 is adaptive.
         channels_max: bound of the adaptive count, and of what a destination takes.
         congestion_control: empty keeps the kernel's default.
-        connect_timeout_s: of one TCP connect, itself bounded by `dialer.CONNECT_S_MAX`.
+        connect_timeout_s: of one TCP connect; the first ones are given up sooner (`Dialer.connect_s`).
         loss_s_max: how long a link without a channel lives.
         partial_bytes_max: of segments of which pieces are missing.
     """
@@ -61,6 +61,7 @@ class LinkCounters:
         channels_lost: died; those retired are not counted.
         link_losses: times that the last channel died.
         resent_pieces: frames sent again because their channel died.
+        hedged_pieces: frames sent again because their channel did not bring them in time.
         duplicate_pieces: frames received that had come before.
         retained_segments: sent and not acknowledged (gauge).
         retained_bytes: their encoded bytes (gauge).
@@ -81,6 +82,7 @@ class LinkCounters:
     channels_lost: int = 0
     link_losses: int = 0
     resent_pieces: int = 0
+    hedged_pieces: int = 0
     duplicate_pieces: int = 0
     retained_segments: int = 0
     retained_bytes: int = 0
@@ -115,6 +117,12 @@ class LinkReceiver(Protocol):
 
     def on_link_restored(self, milliseconds: int) -> None:
         """A channel is there again, so long after the last one died."""
+
+    def on_detached(self, connection: int, sock: Any) -> None:
+        """A channel left the link: plain TCP from here on, for one connection's bytes. Owned by the receiver."""
+
+    def on_detach_failed(self, connection: int) -> None:
+        """The channel that was to leave for this connection died; what was sent on it goes again on others."""
 
     def on_closed(self) -> None:
         """The peer closed the link in order: everything was acknowledged. The link is finished."""

@@ -29,6 +29,11 @@ from dwcp_migrate.transport.core.send_queue import Outbox
 
 STALL_S: Final = 1.0
 """Between two ticks; longer means that this process was stopped, not that the peer is silent."""
+CHANNELS_KEPT: Final = 2
+"""Channels of frames that `detach` leaves: what is still to be said goes there."""
+HEDGE_ROUND_TRIPS: Final = 3
+HEDGE_S: Final = 0.25
+"""A piece is late after three round trips and Linux's least retransmission time-out: TCP has had its try at it."""
 RTT_SAMPLES_MAX: Final = 64
 """Over which the smallest round trip is taken."""
 
@@ -99,6 +104,8 @@ class LinkState:
         self._channels: dict[int, ChannelHealth] = {}
         self._acknowledgements: dict[int, int] = {}
         self._rejections: dict[tuple[int, int], int] = {}
+        self._said: dict[int, tuple[int, int]] = {}
+        self._say_again: dict[int, tuple[int, int]] = {}
         self._lost_since: float | None = now
         self._ticked_at = now
         self._rtts: list[float] = []
@@ -153,7 +160,9 @@ class LinkState:
     @property
     def close_sent(self) -> bool:
         """Whether CLOSE went out on every channel that is up."""
-        return self._close is not None and all(health.close_sent for health in self._channels.values())
+        return self._close is not None and all(
+            health.close_sent or health.detach_sent for health in self._channels.values()
+        )
 
     def channel_up(self, now: float, channel: int) -> float | None:
         """A channel is ready. Returns how long the link was lost when this one ends that, else None."""
@@ -197,6 +206,35 @@ class LinkState:
         for channel in in_use[count:]:
             self.retire(channel)
 
+    def detach(self, connection: int) -> int | None:
+        """Let a channel leave the link to carry a connection as it is. Returns which, None when none can be spared.
+
+        It leaves once both sides have said DETACH on it (`detached`), with nothing of it lost or doubled.
+        """
+        in_use = [
+            channel for channel, health in self._channels.items() if not health.retiring and health.detaching is None
+        ]
+        if len(in_use) <= CHANNELS_KEPT or self.is_closing:
+            return None
+        self._channels[in_use[-1]].detaching = connection
+        return in_use[-1]
+
+    def detached(self, channel: int) -> int | None:
+        """The connection that a channel is to carry as it is, once both sides have sent their last frame on it."""
+        health = self._channels.get(channel)
+        return health.detaching if health is not None and health.detach_sent and health.detach_received else None
+
+    def leaving(self, channel: int) -> int | None:
+        """The connection that a channel is to carry, as soon as either side wants it to."""
+        health = self._channels.get(channel)
+        return None if health is None else health.detaching
+
+    def channel_detached(self, channel: int) -> None:
+        """The peer ended TLS on a channel that left: all frames on it have arrived, both ways."""
+        del self._channels[channel]
+        self.outbox.received(channel, self.outbox.ledger_length(channel))
+        self.outbox.channel_lost(channel)
+
     def progress(self, now: float, channel: int, delivered_bytes: int) -> None:
         """The kernel says that the peer's kernel has acknowledged so many bytes on this channel."""
         if channel in self._channels:
@@ -205,7 +243,7 @@ class LinkState:
     def pull(self, now: float, channel: int) -> Frame | None:
         """The next frame for a channel that can take bytes; None when there is none."""
         health = self._channels.get(channel)
-        if health is None or health.close_sent:
+        if health is None or health.close_sent or health.detach_sent:
             return None
         control = self._pull_control(now, channel, health)
         if control is not None:
@@ -217,7 +255,9 @@ class LinkState:
                 return None
             health.retire_sent = True
             return Frame(FrameKind.RETIRE)
-        frame = self.outbox.pull(channel, health.quantum(now), bulk=not self.pacer.wait_s(now))
+        frame = self.outbox.pull(channel, health.quantum(now), bulk=not self.pacer.wait_s(now), now=now)
+        if frame is None and self._rtts and not self.outbox.waiting:
+            frame = self.outbox.hedge(channel, now, HEDGE_ROUND_TRIPS * self.rtt_s + HEDGE_S)
         if frame is not None:
             health.took(len(frame.payload))
             self.pacer.took(len(frame.payload))
@@ -250,6 +290,8 @@ class LinkState:
             case FrameKind.RETIRE:
                 health.retiring = health.retire_received = True
                 return Retired() if health.retire_sent else None
+            case FrameKind.DETACH:
+                self._receive_detach(health, frame)
             case FrameKind.CLOSE:
                 return Closed(self._closing_error(frame))
             case _:
@@ -258,6 +300,8 @@ class LinkState:
 
     def tick(self, now: float) -> list[ChannelDead | LinkFailed]:
         """Advance the time; call it at least every `STALL_S`."""
+        self._say_again.update(self._said)
+        self._said.clear()
         stalled = now - self._ticked_at
         self._ticked_at = now
         if stalled > STALL_S:
@@ -280,18 +324,37 @@ class LinkState:
             self._rejections.pop((frame.connection, frame.sequence), None)
         return segment
 
+    @staticmethod
+    def _receive_detach(health: ChannelHealth, frame: Frame) -> None:
+        if health.detach_received or (health.detach_sent and health.detaching != frame.connection):
+            raise RemoteProtocolError(f"DETACH for connection {frame.connection} out of place")
+        health.detaching, health.detach_received = frame.connection, True
+
     def _pull_control(self, now: float, channel: int, health: ChannelHealth) -> Frame | None:
+        if health.detaching is not None:
+            health.detach_sent = True
+            return Frame(FrameKind.DETACH, health.detaching)
         number = health.answer()
         if number is not None:
             return Frame(FrameKind.PONG, sequence=number)
         if self._acknowledgements:
             connection, sequence = self._acknowledgements.popitem()
+            self._said[connection] = sequence, channel
+            self._say_again.pop(connection, None)
             return Frame(FrameKind.ACK, connection, sequence)
         if self._rejections:
             (connection, sequence), attempt = self._rejections.popitem()
             return Frame(FrameKind.REJECT, connection, sequence, attempt=attempt)
         if health.is_ping_due(now):
             return Frame(FrameKind.PING, sequence=health.ping(now, self.outbox.ledger_length(channel)))
+        return self._pull_again(channel)
+
+    def _pull_again(self, channel: int) -> Frame | None:
+        """An acknowledgement once more, on another channel than the one that it was said on and may be stuck in."""
+        for connection, (sequence, said_on) in self._say_again.items():
+            if said_on != channel:
+                del self._say_again[connection]
+                return Frame(FrameKind.ACK, connection, sequence)
         return None
 
     def _pull_farewell(self, health: ChannelHealth, close: Frame) -> Frame:

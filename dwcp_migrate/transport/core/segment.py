@@ -1,7 +1,7 @@
 """The unit that the transport carries: a run of one connection's bytes, as the session encoded it.
 
-Rule: a segment is named by (direction, connection, sequence) and by nothing else. OPEN, FIN and RESET are segments
-without bytes, so that they are ordered, acknowledged and re-sent as all others are.
+Rule: a segment is named by (direction, connection, sequence) and by nothing else. OPEN, FIN, RESET and MOVED
+are segments without bytes, so that they are ordered, acknowledged and re-sent as all others are.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ RESET: Final = 0x04
 """The sender's QEMU reset the connection."""
 URGENT: Final = 0x08
 """Goes ahead of everything that is not urgent: return path, page requests, the tail of switchover."""
-SEGMENT_FLAGS: Final = OPEN | FIN | RESET | URGENT
+MOVED: Final = 0x10
+"""The rest of this direction goes as it is over a detached channel (`FrameKind.DETACH`); only a RESET may follow."""
+SEGMENT_FLAGS: Final = OPEN | FIN | RESET | URGENT | MOVED
 
 PAYLOAD_BYTES_MAX: Final = 4 * MIB
 """Encoded bytes of one segment, and so of one frame."""
@@ -39,7 +41,7 @@ class Segment:
     Attributes:
         connection: which of QEMU's connections, below `CONNECTIONS_MAX`.
         sequence: 0, 1, 2... for each connection and direction, without gaps.
-        flags: of OPEN, FIN, RESET, URGENT.
+        flags: of OPEN, FIN, RESET, URGENT, MOVED.
         raw_size: bytes that it stands for, at most `RAW_BYTES_MAX`.
         checksum: xxh3_64 of those bytes; the transport carries it and never checks it.
         payload: the encoded bytes, at most `PAYLOAD_BYTES_MAX`. They must not change until acknowledged.

@@ -9,7 +9,8 @@ and only that.
 
 A channel that can take bytes pulls a piece: at most `quantum` bytes of the segment at the head. So slow and fast
 channels share one segment, and none waits long for another. What of a connection is queued as bulk when the connection
-turns urgent goes first, since the other QEMU can take nothing behind it before.
+turns urgent goes first, since the other QEMU can take nothing behind it before. A piece that the other QEMU waits for
+and that a crawling channel does not bring goes once more on one that has nothing else to do; the receiver merges.
 """
 
 from collections import deque
@@ -28,6 +29,8 @@ from dwcp_migrate.transport.core.segment import (
     Segment,
 )
 
+HEDGE_LOOK_S: Final = 0.02
+"""Between two looks for a piece that is late."""
 RETAINED_SEGMENTS_MAX: Final = 65536
 """Segments not acknowledged. With the window's charge for small ones a session stays far below."""
 
@@ -35,7 +38,7 @@ RETAINED_SEGMENTS_MAX: Final = 65536
 class _Retained:
     """A segment that is not acknowledged yet."""
 
-    __slots__ = ("attempt", "done", "order", "payload", "refused", "segment")
+    __slots__ = ("attempt", "done", "order", "payload", "refused", "segment", "sent")
 
     def __init__(self, segment: Segment, order: int) -> None:
         self.segment = segment
@@ -44,18 +47,22 @@ class _Retained:
         self.attempt = 0
         self.refused = -1
         self.done = False
+        self.sent: list[_Piece] = []
 
 
 class _Piece:
     """A run of a retained segment's payload: waiting in a lane or sent on a channel."""
 
-    __slots__ = ("attempt", "begin", "end", "retained")
+    __slots__ = ("attempt", "begin", "channel", "end", "hedged", "retained", "sent_at")
 
     def __init__(self, retained: _Retained, attempt: int, begin: int, end: int) -> None:
         self.retained = retained
         self.attempt = attempt
         self.begin = begin
         self.end = end
+        self.channel = 0
+        self.sent_at = 0.0
+        self.hedged = False
 
     @property
     def wanted(self) -> bool:
@@ -72,6 +79,7 @@ class Outbox:
         retained_bytes: their payload bytes.
         acknowledged_bytes: payload bytes acknowledged since the start.
         resent_pieces: sent a second time because their channel died.
+        hedged_pieces: sent a second time because their channel did not bring them.
     """
 
     def __init__(self) -> None:
@@ -80,6 +88,8 @@ class Outbox:
         self.retained_bytes = 0
         self.acknowledged_bytes = 0
         self.resent_pieces = 0
+        self.hedged_pieces = 0
+        self._hedge_at = 0.0
         self._urgent: deque[_Piece] = deque()
         self._bulk: deque[_Piece] = deque()
         self._retained: dict[int, dict[int, _Retained]] = {}
@@ -154,9 +164,10 @@ class Outbox:
         retained.attempt += 1
         retained.segment = segment
         retained.payload = memoryview(segment.payload)
+        retained.sent = []
         self._queue(self._urgent, [_Piece(retained, retained.attempt, 0, len(retained.payload))])
 
-    def pull(self, channel: int, quantum: int, *, bulk: bool = True) -> Frame | None:
+    def pull(self, channel: int, quantum: int, *, bulk: bool = True, now: float = 0.0) -> Frame | None:
         """Give a channel its next frame, urgent before bulk (if that may go); None when nothing waits."""
         for lane in (self._urgent, self._bulk) if bulk else (self._urgent,):
             while lane:
@@ -165,7 +176,28 @@ class Outbox:
                     self.queued_bytes -= piece.end - piece.begin
                     lane.popleft()
                     continue
-                return self._take(lane, piece, channel, quantum)
+                return self._take(lane, piece, channel, quantum, now)
+        return None
+
+    def hedge(self, channel: int, now: float, late_s: float) -> Frame | None:
+        """Give a channel that has nothing else to do a piece that is late elsewhere, once; None when there is none.
+
+        Args:
+            channel: which.
+            now: the clock.
+            late_s: so long after it was sent a piece is late, if its connection can go on with nothing before it.
+        """
+        if now < self._hedge_at:
+            return None
+        self._hedge_at = now + HEDGE_LOOK_S
+        for connection, segments in self._retained.items():
+            retained = segments.get(self._acknowledged.get(connection, -1) + 1)
+            for piece in retained.sent if retained is not None else ():
+                if piece.channel != channel and not piece.hedged and now - piece.sent_at > late_s and piece.wanted:
+                    piece.hedged = True
+                    self.hedged_pieces += 1
+                    self._hedge_at = now
+                    return self._note(_Piece(piece.retained, piece.attempt, piece.begin, piece.end), channel, now)
         return None
 
     def acknowledge(self, connection: int, sequence: int) -> bool:
@@ -229,7 +261,7 @@ class Outbox:
             lane.append(piece)
             self.queued_bytes += piece.end - piece.begin
 
-    def _take(self, lane: deque[_Piece], piece: _Piece, channel: int, quantum: int) -> Frame:
+    def _take(self, lane: deque[_Piece], piece: _Piece, channel: int, quantum: int, now: float) -> Frame:
         begin, end = piece.begin, min(piece.end, piece.begin + quantum)
         if end == piece.end:
             taken = lane.popleft()
@@ -237,8 +269,13 @@ class Outbox:
             taken = _Piece(piece.retained, piece.attempt, begin, end)
             piece.begin = end
         self.queued_bytes -= end - begin
-        ledger = self._ledgers.setdefault(channel, deque())
-        ledger.append(taken)
+        taken.retained.sent.append(taken)
+        return self._note(taken, channel, now)
+
+    def _note(self, taken: _Piece, channel: int, now: float) -> Frame:
+        """Write a piece down in its channel's ledger."""
+        taken.channel, taken.sent_at = channel, now
+        self._ledgers.setdefault(channel, deque()).append(taken)
         return _frame(taken)
 
     def _release(self, of_connection: dict[int, _Retained], connection: int, sequence: int) -> None:
@@ -251,6 +288,7 @@ class Outbox:
         self.retained_bytes -= len(retained.payload)
         self.acknowledged_bytes += len(retained.payload)
         retained.done = True
+        retained.sent = []
         retained.payload = memoryview(b"")
         retained.segment = Segment(connection, sequence)
 

@@ -10,6 +10,10 @@ it until its retransmission. At 200 Mbit/s, 40 ms and 0.1 % loss some 17 packets
 is missing nearly always; a bound of one passage then starves the link, its rate falls, and the bound with it (measured:
 200 Mbit/s decayed to 50). What this bound lets in beyond one passage does not queue before the link: that is bounded
 where it happens, before the channels (`session.gate`), and beyond them by TCP.
+
+Where the passage takes longer than that although the link idles (a busy host takes its time, loss keeps bytes waiting
+for their order), the same decay would set in: rate and bound would sink together to the floor. So while the session
+says that this bound alone is what holds the link up, it widens step by step, and narrows again afterwards.
 """
 
 from collections import deque
@@ -30,6 +34,11 @@ PASSAGES: Final = 4
 200 Mbit/s with 0.1 % loss carried 7 % less, at 5 no more, with 0.1 to 0.2 s more downtime."""
 PASSAGES_S_MIN: Final = 0.15
 """Of the same order as Linux's least retransmission time-out, 0.2 s."""
+WIDEN: Final = 1.25
+NARROW: Final = 0.9
+"""By how much the bound in time changes with each sample of the rate."""
+WIDTH_MAX: Final = 2.5
+"""Most that it widens to."""
 SAMPLE_S: Final = 0.25
 """Span of a rate sample: longer than a stall for one lost packet, so that the burst after it is no high rate."""
 RATE_WINDOW_S: Final = 4.0
@@ -47,6 +56,7 @@ class InFlightWindow:
         in_flight_bytes: sent and not acknowledged.
         rate_bytes_per_s: best rate of delivery lately, 0 before the first sample.
         rtt_s: the link's round trip, told by the session; 0 while unknown.
+        holds_up: told by the session: this window is full while the link would take more.
     """
 
     def __init__(self, in_flight_ms_max: float, bytes_max: int = LIMIT_BYTES_MAX) -> None:
@@ -54,6 +64,8 @@ class InFlightWindow:
         self.in_flight_bytes = 0
         self.rate_bytes_per_s = 0.0
         self.rtt_s = 0.0
+        self.holds_up = False
+        self._width = 1.0
         self._in_flight_s = in_flight_ms_max / 1000
         self._samples: deque[tuple[float, float]] = deque()
         self._sampled_at: float | None = None
@@ -66,7 +78,7 @@ class InFlightWindow:
         if not self.rate_bytes_per_s:
             return min(LIMIT_BYTES_START, self._bytes_max)
         span_s = max(PASSAGES * self.rtt_s, PASSAGES_S_MIN) + self._in_flight_s
-        return int(min(max(self.rate_bytes_per_s * span_s, LIMIT_BYTES_MIN), self._bytes_max))
+        return int(min(max(self.rate_bytes_per_s * span_s * self._width, LIMIT_BYTES_MIN), self._bytes_max))
 
     def allowed(self, now: float) -> int:
         """Bytes that may be sent now, 0 at the limit. One segment may overshoot it."""
@@ -96,6 +108,7 @@ class InFlightWindow:
         if elapsed < SAMPLE_S and not (first and elapsed > 0):
             return
         self._samples.append((now, delivered / elapsed))
+        self._width = min(self._width * WIDEN, WIDTH_MAX) if self.holds_up else max(self._width * NARROW, 1.0)
         self._sampled_at, self._sampled_bytes = now, self._delivered_bytes
         while now - self._samples[0][0] > RATE_WINDOW_S:
             self._samples.popleft()

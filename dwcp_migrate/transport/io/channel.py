@@ -4,6 +4,7 @@ Rule: never blocks, and never holds more unsent than one pull gave it, so whatev
 
     dialled:   CONNECTING ─> HANDSHAKING ─> GREETING (HELLO sent) ─> UP
     accepted:                HANDSHAKING ─> GREETING (HELLO awaited) ─> UP
+                                  ├─ both sides said DETACH ─> DETACHING: TLS ends, TCP goes to the session
                                   └─ refused ─> LINGERING: our alert or REFUSE is out, the peer's bytes are discarded
                                                 until it hangs up, since closing at once would destroy what we said
 """
@@ -30,7 +31,6 @@ from dwcp_migrate.errors import (
 from dwcp_migrate.net import open_tcp_socket, send_at_once, wrap_in_tls
 from dwcp_migrate.transport import tls
 from dwcp_migrate.transport.core import frames
-from dwcp_migrate.transport.core.dial_policy import CONNECT_S_MAX
 from dwcp_migrate.transport.core.frames import Code, Frame, FrameKind, FrameReader, Preamble
 from dwcp_migrate.transport.core.options import LinkOptions
 from dwcp_migrate.transport.io import tcp_info
@@ -59,6 +59,7 @@ class ChannelPhase(Enum):
     HANDSHAKING = auto()
     GREETING = auto()
     UP = auto()
+    DETACHING = auto()
     LINGERING = auto()
 
 
@@ -72,6 +73,10 @@ class ChannelEnd(Exception):  # noqa: N818 - an end is no error when it is in or
     def __init__(self, reason: str, *, in_order: bool = False) -> None:
         super().__init__(reason)
         self.in_order = in_order
+
+
+_Tcp = socket.socket
+_WITHOUT_FRAMES: Final = (ChannelPhase.DETACHING, ChannelPhase.LINGERING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,9 @@ class Channel:
         receiver_limited_s: of that, time in which the peer's kernel had no room, as of the last look.
     """
 
-    def __init__(self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool, connect_s: float = 0.0
+    ) -> None:
         self.number = number
         self.dialled = dialled
         self.since = now
@@ -160,7 +167,7 @@ class Channel:
         self._open: bytearray | None = None
         self._raw = sock
         self._tls: ssl.SSLSocket | None = None
-        self._deadline = now + (min(terms.options.connect_timeout_s, CONNECT_S_MAX) if dialled else HANDSHAKE_S)
+        self._deadline = now + (connect_s or terms.options.connect_timeout_s if dialled else HANDSHAKE_S)
         if not dialled:
             self._begin_tls()
 
@@ -172,7 +179,7 @@ class Channel:
     @property
     def has_buffered(self) -> bool:
         """Whether TLS holds decrypted bytes of which epoll knows nothing."""
-        return self._tls is not None and self.phase is not ChannelPhase.LINGERING and self._tls.pending() > 0
+        return self._tls is not None and self.phase not in _WITHOUT_FRAMES and self._tls.pending() > 0
 
     def is_late(self, now: float) -> bool:
         """Whether it took too long to come up, or to go."""
@@ -198,6 +205,7 @@ class Channel:
             return []
         if self.phase is ChannelPhase.LINGERING:
             self._discard()
+        if self.phase in _WITHOUT_FRAMES:
             return []
         received = self._read(budget)
         while self.phase is ChannelPhase.GREETING and received:
@@ -265,6 +273,33 @@ class Channel:
             with contextlib.suppress(OSError, ValueError):  # the peer may be gone, or has not ended its half yet
                 self._tls.unwrap()
         self.socket.close()
+
+    def detach(self, now: float) -> _Tcp | None:
+        """End TLS on both sides and keep TCP, once both have sent their last frame. None: not yet, ask again.
+
+        TLS reads no byte behind the peer's end of it, so what follows is read plainly by whoever gets the socket.
+
+        Raises:
+            ChannelEnd: the connection is over.
+        """
+        if self.phase is not ChannelPhase.DETACHING:
+            self.phase, self._deadline = ChannelPhase.DETACHING, now + HANDSHAKE_S
+        self.flush()
+        if self._out or self._tls is None:
+            return None
+        try:
+            ended = self._tls.unwrap()
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLWantWriteError:
+            self.blocked = True
+            return None
+        except (OSError, ValueError) as error:
+            raise ChannelEnd(f"connection lost as its TLS ended: {error}") from error
+        self._tls, self._raw = None, socket.socket(fileno=ended.detach())
+        with contextlib.suppress(OSError):  # bulk, not frames: the kernel's own bound again
+            self._raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
+        return self._raw
 
     # --- steps
 

@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -36,6 +36,7 @@ from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.core.usage import Leaves, LinkUsage
 from dwcp_migrate.transport.io import channel as channels
 from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, ChannelPhase, Terms
+from dwcp_migrate.transport.io.totals import CarriedFrames, ChannelTotals
 from dwcp_migrate.units import KIB
 
 TICK_S: Final = 0.25
@@ -74,10 +75,10 @@ class LinkThread:
         self._by_fd: dict[int, Channel] = {}
         self._again: dict[int, Channel] = {}
         self._owing: set[int] = set()
+        self._called: deque[int] = deque()
         self._accepted: deque[socket.socket] = deque()
         self._numbers = 0
-        self._errors: Counter[str] = Counter()
-        self._gone_sent = self._gone_received = self._gone_retransmits = 0
+        self._totals = ChannelTotals()
         self.usage = LinkUsage(now)
         self._ticked_at = now
         self._asleep = False
@@ -122,6 +123,16 @@ class LinkThread:
         if asleep:
             self.wake()
 
+    def detach(self, connection: int) -> None:
+        """Let a channel leave the link for a connection, if one can be spared; the receiver hears of it."""
+        with self.lock:
+            channel = self.state.detach(connection)
+        if channel is None:
+            self._receiver.on_detach_failed(connection)
+        else:
+            self._called.append(channel)
+            self.wake()
+
     def close(self, reason: str) -> None:
         """Send CLOSE, wait at most `CLOSE_S` for the peer to take it, then be gone. Any thread, any number of times."""
         with self.lock:
@@ -132,17 +143,9 @@ class LinkThread:
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(CLOSE_S + 1)
 
-    @property
-    def retransmits(self) -> int:
-        """Packets that the kernel sent again, on all channels that there ever were."""
-        return self._gone_retransmits + sum(channel.retransmits for channel in list(self._channels.values()))
-
-    def totals(self) -> tuple[int, int, dict[str, int]]:
-        """Frame bytes sent and received, and errors by class name."""
-        open_now = list(self._channels.values())
-        sent = self._gone_sent + sum(channel.sent_bytes for channel in open_now)
-        received = self._gone_received + sum(channel.received_bytes for channel in open_now)
-        return sent, received, dict(self._errors)
+    def carried(self) -> CarriedFrames:
+        """What all channels that there ever were have carried."""
+        return self._totals.carried(list(self._channels.values()))
 
     # --- the thread
 
@@ -209,7 +212,7 @@ class LinkThread:
                     event = self.state.receive(now, channel.number, frame)
                 if event is not None and not self._delivered(channel, event):
                     return
-            if channel.number in self._channels:
+            if channel.number in self._channels and not self._detach_if_due(channel, now):
                 self._settle(channel, heard=not writable)
         except ChannelEnd as end:
             self._lose(channel, str(end), in_order=end.in_order)
@@ -261,6 +264,8 @@ class LinkThread:
     def _write(self) -> None:
         """Let channels say what is theirs (answers, pings), then all pull in turn while something waits."""
         owing, self._owing = self._owing, set()
+        while self._called:
+            owing.add(self._called.popleft())
         for number in owing & self._ready.keys():
             self._write_one(self._ready.pop(number))
         for _ in range(len(self._ready)):
@@ -274,6 +279,8 @@ class LinkThread:
         try:
             self._fill(channel)
             channel.flush()
+            if self._detach_if_due(channel, monotonic()):
+                return
         except ChannelEnd as end:
             self._lose(channel, str(end))
             return
@@ -290,14 +297,37 @@ class LinkThread:
             channel.queue(frame)
             filled += len(frame.payload) + HEADER_BYTES
 
+    def _detach_if_due(self, channel: Channel, now: float) -> bool:
+        """Take a channel out of the link once both sides have sent their last frame on it and ended TLS.
+
+        Raises:
+            ChannelEnd: the connection is over.
+        """
+        connection = self.state.detached(channel.number)
+        if connection is None:
+            return False
+        sock = channel.detach(now)
+        if sock is None:
+            return False
+        self._forget(channel, keep=True)
+        with self.lock:
+            self.state.channel_detached(channel.number)
+            up = self.state.up
+        if self._controller is not None:
+            self._controller.detached()
+        self._receiver.on_detached(connection, sock)
+        self._receiver.on_channels(up)
+        return True
+
     # --- channels come and go
 
     def _adopt(self, sock: socket.socket, *, dialled: bool) -> None:
         self._numbers += 1
         try:
-            channel = Channel(self._numbers, sock, self._terms, monotonic(), dialled=dialled)
+            connect_s = self._dialer.connect_s(self._terms.options.connect_timeout_s)
+            channel = Channel(self._numbers, sock, self._terms, monotonic(), dialled=dialled, connect_s=connect_s)
         except (ChannelEnd, OSError):
-            self._errors[PeerUnreachableError.__name__] += 1
+            self._totals.count_error(PeerUnreachableError)
             sock.close()
             return
         channel.events = select.EPOLLIN | (select.EPOLLOUT if dialled else 0)
@@ -315,7 +345,7 @@ class LinkThread:
                     sock, options.congestion_control, channels.unsent_bytes(options.channels or options.channels_max)
                 )
             except OSError:
-                self._errors[PeerUnreachableError.__name__] += 1
+                self._totals.count_error(PeerUnreachableError)
                 sock.close()
                 continue
             self._adopt(sock, dialled=False)
@@ -336,7 +366,7 @@ class LinkThread:
             try:
                 sock = channels.dial(self._terms, channels.unsent_bytes(wanted))
             except PeerUnreachableError as error:
-                self._errors[type(error).__name__] += 1
+                self._totals.count_error(type(error))
                 self._dialer.failed(now, now)
                 return
             self._adopt(sock, dialled=True)
@@ -352,17 +382,16 @@ class LinkThread:
             self._receiver.on_link_restored(round(restored_s * 1000))
         self._receiver.on_channels(up)
 
-    def _forget(self, channel: Channel, *, in_order: bool = False) -> None:
+    def _forget(self, channel: Channel, *, in_order: bool = False, keep: bool = False) -> None:
         self._channels.pop(channel.number, None)
         self._ready.pop(channel.number, None)
         self._again.pop(channel.number, None)
         descriptor = channel.socket.fileno()
         if self._by_fd.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
-        self._gone_sent += channel.sent_bytes
-        self._gone_received += channel.received_bytes
-        self._gone_retransmits += channel.retransmits
-        channel.close(in_order=in_order)
+        self._totals.left(channel)
+        if not keep:
+            channel.close(in_order=in_order)
 
     def _lose(self, channel: Channel, reason: str, *, in_order: bool = False) -> None:
         """A channel is over, whatever the phase."""
@@ -370,12 +399,13 @@ class LinkThread:
             return
         self._forget(channel, in_order=in_order)
         now = monotonic()
-        if channel.phase is not ChannelPhase.UP:
+        if channel.phase not in (ChannelPhase.UP, ChannelPhase.DETACHING):
             if channel.dialled:
-                self._errors[PeerUnreachableError.__name__] += 1
+                self._totals.count_error(PeerUnreachableError)
                 self._dialer.failed(now, channel.since)
             return
         with self.lock:
+            leaving = self.state.leaving(channel.number)
             lost_before = self.state.channels_lost
             last = self.state.channel_down(now, channel.number, in_order=in_order)
             counted = self.state.channels_lost > lost_before
@@ -385,13 +415,15 @@ class LinkThread:
         if counted:
             self._receiver.on_channel_lost(reason)
         self._receiver.on_channels(up)
+        if leaving is not None:
+            self._receiver.on_detach_failed(leaving)
         if last:
             self._dialer.link_lost(now)
             self._receiver.on_link_lost()
 
     def _reject(self, channel: Channel, error: DwcpError, now: float) -> None:
         """The peer on this channel is not who or what it should be: close it; the others go on."""
-        self._errors[type(error).__name__] += 1
+        self._totals.count_error(type(error))
         if channel.refused(now, error):
             self._settle(channel, heard=False)
             return
@@ -433,12 +465,9 @@ class LinkThread:
                 self._finish(verdict.error)
             elif verdict.channel in self._channels:
                 self._lose(self._channels[verdict.channel], "no progress")
-        if self._closing_until is not None and (now > self._closing_until or self._closed_all()):
+        hung_up = self.state.close_sent and not self.state.up
+        if self._closing_until is not None and (now > self._closing_until or hung_up):
             self._finish(None)
-
-    def _closed_all(self) -> bool:
-        """Whether CLOSE went out everywhere and the peers hung up."""
-        return self.state.close_sent and not self.state.up
 
     def _peer_closed(self, error: DwcpError | None) -> None:
         if self._closing_until is None:

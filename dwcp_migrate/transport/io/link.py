@@ -93,6 +93,10 @@ class Link:
         """Hold what is not urgent to a rate on the wire, all channels together; 0 for none."""
         self._carrier.pace(bytes_per_s)
 
+    def detach(self, connection: int) -> None:
+        """Let a channel become the plain carrier of a connection; `on_detached` or `on_detach_failed` tells."""
+        self._carrier.detach(connection)
+
     def close(self, reason: str = "") -> None:
         """End the link and wait a few seconds at most for the peer to take it (not on the link's own thread).
 
@@ -103,18 +107,19 @@ class Link:
 
     def counters(self) -> LinkCounters:
         """Totals and gauges now."""
-        sent_bytes, received_bytes, errors = self._carrier.totals()
+        carried = self._carrier.carried()
         with self._carrier.lock:
             state = self._state
             return LinkCounters(
-                sent_bytes=sent_bytes,
-                received_bytes=received_bytes,
+                sent_bytes=carried.sent_bytes,
+                received_bytes=carried.received_bytes,
                 channels=state.up,
                 rtt_s=state.rtt_s,
-                retransmits=self._carrier.retransmits,
+                retransmits=carried.retransmits,
                 channels_lost=state.channels_lost,
                 link_losses=state.link_losses,
                 resent_pieces=state.outbox.resent_pieces,
+                hedged_pieces=state.outbox.hedged_pieces,
                 duplicate_pieces=state.inbox.duplicates,
                 retained_segments=state.outbox.retained_segments,
                 retained_bytes=state.outbox.retained_bytes,
@@ -123,7 +128,7 @@ class Link:
                 thread_busy_s=self._carrier.usage.spent_s(monotonic(), Leaves.BUSY),
                 blocked_s=self._carrier.usage.spent_s(monotonic(), Leaves.BLOCKED),
                 receiver_limited=self._carrier.usage.receiver_limited,
-                channel_errors=errors,
+                channel_errors=carried.errors,
             )
 
     def _has_room(self) -> bool:

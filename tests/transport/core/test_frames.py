@@ -89,8 +89,8 @@ def header(**fields: int) -> bytes:
     ("fields", "error"),
     [
         ({"kind": 0}, RemoteProtocolError),
-        ({"kind": 11}, RemoteProtocolError),
-        ({"flags": 0x10}, RemoteProtocolError),
+        ({"kind": 12}, RemoteProtocolError),
+        ({"flags": 0x20}, RemoteProtocolError),
         ({"length": PAYLOAD_BYTES_MAX + 1, "total": PAYLOAD_BYTES_MAX + 1}, LimitExceededError),
         ({"total": PAYLOAD_BYTES_MAX + 1, "length": 1}, LimitExceededError),
         ({"raw_size": RAW_BYTES_MAX + 1}, LimitExceededError),

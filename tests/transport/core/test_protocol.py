@@ -213,6 +213,26 @@ def test_only_what_the_dead_channel_may_have_lost_is_sent_again() -> None:
     assert outbox.resent_pieces == 2
 
 
+def test_a_piece_that_its_channel_does_not_bring_goes_once_more_on_an_idle_one() -> None:
+    outbox = Outbox()
+    for sequence in range(3):
+        outbox.send(Segment(0, sequence, 0, 100, 0, b"x" * 100))
+        assert outbox.pull(1 + sequence % 2, 2**18, now=0.0) is not None
+    assert outbox.hedge(3, 0.4, late_s=0.5) is None
+    again = outbox.hedge(3, 0.6, late_s=0.5)
+    assert again is not None
+    assert (again.sequence, again.offset, len(again.payload)) == (0, 0, 100)
+    assert outbox.hedge(3, 0.7, late_s=0.5) is None, "once, and nothing that only waits for it"
+    outbox.acknowledge(0, 0)
+    assert outbox.hedge(2, 0.8, late_s=0.5) is None, "not on the channel that has it"
+    following = outbox.hedge(3, 0.9, late_s=0.5)
+    assert following is not None
+    assert following.sequence == 1
+    outbox.channel_lost(3)
+    assert [frame and frame.sequence for frame in (outbox.pull(4, 2**18), outbox.pull(4, 2**18))] == [1, None]
+    assert outbox.hedged_pieces == 2
+
+
 def test_a_pong_frees_the_ledger_so_that_the_channel_may_die() -> None:
     state = one_channel()
     state.outbox.send(Segment(0, 0, 0, 3, 0, b"abc"))

@@ -1,0 +1,6 @@
+"""Bytes that go as QEMU sends them, past the link or without one.
+
+Modules:
+    path: a connection's own way past the link, where that is outrun
+    splicing: bytes from one socket to another inside the kernel
+"""

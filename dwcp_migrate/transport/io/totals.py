@@ -1,0 +1,47 @@
+"""Totals over a link's channels, those that are gone included (other threads may read them at any time)."""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
+
+from dwcp_migrate.transport.io.channel import Channel
+
+
+class CarriedFrames(NamedTuple):
+    """Frame bytes both ways, packets that the kernel sent again, errors by class name."""
+
+    sent_bytes: int
+    received_bytes: int
+    retransmits: int
+    errors: dict[str, int]
+
+
+class ChannelTotals:
+    """Bytes, retransmissions and errors of all channels that there ever were.
+
+    Attributes:
+        errors: by class name, of channels that never came up or broke the protocol.
+    """
+
+    def __init__(self) -> None:
+        self.errors: Counter[str] = Counter()
+        self._sent_bytes = self._received_bytes = self._retransmits = 0
+
+    def count_error(self, kind: type[BaseException]) -> None:
+        """A channel came to nothing."""
+        self.errors[kind.__name__] += 1
+
+    def left(self, channel: Channel) -> None:
+        """A channel is gone from the link."""
+        self._sent_bytes += channel.sent_bytes
+        self._received_bytes += channel.received_bytes
+        self._retransmits += channel.retransmits
+
+    def carried(self, channels: Collection[Channel]) -> CarriedFrames:
+        """All, with what the channels that are there have carried so far."""
+        return CarriedFrames(
+            self._sent_bytes + sum(channel.sent_bytes for channel in channels),
+            self._received_bytes + sum(channel.received_bytes for channel in channels),
+            self._retransmits + sum(channel.retransmits for channel in channels),
+            dict(self.errors),
+        )
