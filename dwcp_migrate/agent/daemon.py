@@ -139,7 +139,7 @@ class Agent:
             lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
         )
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
-        self._prospect = PredictionHandlers(self.runtime, self._planner)
+        self._predictions = PredictionHandlers(self.runtime, self._planner)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = LinkIntake(
@@ -183,7 +183,7 @@ class Agent:
             self._listening,
             lambda: self.coordination.latest,
             self.group.status,
-            self._prospect.links,
+            self._predictions.links,
             self._loads.own,
             lambda: self._members.ports_not_redirected,
         )
@@ -420,20 +420,20 @@ class Agent:
         return Done(state=self.ledger.state, message=f"{len(runtime.directory.all())} peers")
 
     async def measured(self) -> Measured:
-        """See `prospect.Prospect.measured`."""
-        return await self._prospect.measured()
+        """See `PredictionHandlers.measured`."""
+        return await self._predictions.measured()
 
     async def load(self) -> FleetLoad:
         """See `LoadWatch.fleet`."""
         return await self._loads.fleet()
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
-        """See `prospect.Prospect.predict`."""
-        return await self._prospect.predict(domain, peer, deadline_s)
+        """See `PredictionHandlers.predict`."""
+        return await self._predictions.predict(domain, peer, deadline_s)
 
     def share(self, domain: str, weight: float, deadline_s: float) -> Done:
-        """See `prospect.Prospect.share`."""
-        return self._prospect.share(domain, weight, deadline_s)
+        """See `PredictionHandlers.share`."""
+        return self._predictions.share(domain, weight, deadline_s)
 
     def record(self, directory: str, domain: str) -> Done:
         """Record the next migration from here, of `domain` if that is given; an empty directory disarms it.

@@ -15,30 +15,30 @@ from dwcp_migrate.state.fleet.model import HostRecord as Known
 from dwcp_migrate.units import MIB
 
 
-def rules_of(standing: PlacementConstraints) -> list[Rule]:
+def rules_of(constraints: PlacementConstraints) -> list[Rule]:
     """The fleet's rules as placement has them; one without domains is about nobody."""
-    return [rule for rule in standing.rules if rule.domains]
+    return [rule for rule in constraints.rules if rule.domains]
 
 
-def under(fleet: Fleet, standing: PlacementConstraints) -> Fleet:
+def constrain_fleet(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
     """The fleet as placement must take it.
 
     Raises:
         PlacementError: a rule names a zone that is not there.
     """
-    flights = {one.domain: one for one in standing.flights if one.domain}
+    flights = {one.domain: one for one in constraints.flights if one.domain}
     hosts = {host.name for host in fleet.hosts}
     domains = [_flying(one, flights.get(one.name), hosts) for one in fleet.domains]
     there = {one.name for one in domains}
     rules = [
         msgspec.structs.replace(rule, domains=kept)
-        for rule in rules_of(standing)
+        for rule in rules_of(constraints)
         if (kept := [name for name in rule.domains if name in there])
     ]
-    known = {one.name: one for one in standing.hosts}
+    known = {one.name: one for one in constraints.hosts}
     described = [_described(host, known.get(host.name)) for host in fleet.hosts]
     found = msgspec.structs.replace(
-        fleet, hosts=described, domains=domains, rules=[*rules, *_closed(domains, standing, hosts)]
+        fleet, hosts=described, domains=domains, rules=[*rules, *_closed(domains, constraints, hosts)]
     )
     check(found)
     return found
@@ -63,10 +63,10 @@ def _described(host: Host, known: Known | None) -> Host:
     )
 
 
-def for_new(fleet: Fleet, standing: PlacementConstraints) -> Fleet:
+def fleet_for_placement(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
     """The fleet for placing new domains, which moves nothing: hosts that drain are closed to all."""
     hosts = [
-        msgspec.structs.replace(host, state="maintenance") if host.name in standing.draining else host
+        msgspec.structs.replace(host, state="maintenance") if host.name in constraints.draining else host
         for host in fleet.hosts
     ]
     return msgspec.structs.replace(fleet, hosts=hosts)
@@ -81,20 +81,20 @@ def _flying(domain: Domain, flight: InFlightMigration | None, hosts: set[str]) -
     return msgspec.structs.replace(domain, arriving=arriving, movable=False)
 
 
-def _closed(domains: Sequence[Domain], standing: PlacementConstraints, hosts: set[str]) -> list[Rule]:
+def _closed(domains: Sequence[Domain], constraints: PlacementConstraints, hosts: set[str]) -> list[Rule]:
     """A rule for each host that drains: nothing goes there that is not there, or on its way."""
     rules = []
-    for name in standing.draining:
+    for name in constraints.draining:
         others = [one.name for one in domains if name not in {one.host, one.arriving}]
         if name in hosts and others:
             rules.append(Rule(name=f"{name} drains", kind="exclude", domains=others, zones=[name]))
     return rules
 
 
-def within(policy: PlacementPolicy, standing: PlacementConstraints) -> PlacementPolicy:
+def limit_policy(policy: PlacementPolicy, constraints: PlacementConstraints) -> PlacementPolicy:
     """The policy within the fleet's limits, of which migrations under way have taken their part; one always may run."""
-    limits = standing.limits
-    left = max(1, limits.fleet - len(standing.flights)) if limits.fleet else policy.running_max
+    limits = constraints.limits
+    left = max(1, limits.fleet - len(constraints.flights)) if limits.fleet else policy.running_max
     return msgspec.structs.replace(
         policy,
         running_max=min(policy.running_max, left),

@@ -16,7 +16,7 @@ from dwcp_migrate.api.client import TIMEOUT_S, ApiClient
 from dwcp_migrate.api.cluster import Changed, HeldLease, PlacementConstraints
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError
-from dwcp_migrate.orchestration.fleet_constraints import under
+from dwcp_migrate.orchestration.fleet_constraints import constrain_fleet
 from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.placement.fleet import Fleet, Rule
 
@@ -42,7 +42,7 @@ class SharedState:
     client: ApiClient
     lease_s: float = LEASE_S
 
-    def standing(self) -> PlacementConstraints:
+    def read_constraints(self) -> PlacementConstraints:
         """The part of the cluster state that placement must respect.
 
         Raises:
@@ -124,5 +124,5 @@ class SharedFleet:
 
     def snapshot(self) -> Fleet:
         """See `FleetSource.snapshot`."""
-        standing = self.shared.standing()
-        return under(self.inner.snapshot(), standing)
+        constraints = self.shared.read_constraints()
+        return constrain_fleet(self.inner.snapshot(), constraints)

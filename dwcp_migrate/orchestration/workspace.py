@@ -23,7 +23,7 @@ from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import LibvirtHypervisors
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.executor import PlanExecutor, Watcher
-from dwcp_migrate.orchestration.fleet_constraints import for_new, rules_of, within
+from dwcp_migrate.orchestration.fleet_constraints import fleet_for_placement, limit_policy, rules_of
 from dwcp_migrate.orchestration.fleet_source import (
     SETTINGS_NAME,
     FleetFile,
@@ -96,12 +96,12 @@ class Workspace:
 
     def rules(self) -> list[Rule]:
         """The rules: the fleet's where it has a shared state, else those of the settings."""
-        return self.settings().rules if self.shared is None else rules_of(self.shared.standing())
+        return self.settings().rules if self.shared is None else rules_of(self.shared.read_constraints())
 
-    def for_new(self) -> Fleet:
+    def fleet_for_placement(self) -> Fleet:
         """The fleet as new domains find it."""
         fleet = self.source.snapshot()
-        return fleet if self.shared is None else for_new(fleet, self.shared.standing())
+        return fleet if self.shared is None else fleet_for_placement(fleet, self.shared.read_constraints())
 
     def policy(self) -> PlacementPolicy:
         """The policy of the settings, within the fleet's limits."""
@@ -110,7 +110,7 @@ class Workspace:
             policy = msgspec.structs.replace(
                 policy, outgoing_max=self.at_once, incoming_max=self.at_once, running_max=self.at_once
             )
-        return policy if self.shared is None else within(policy, self.shared.standing())
+        return policy if self.shared is None else limit_policy(policy, self.shared.read_constraints())
 
     def plan_rebalance(self, whole: Fleet) -> Plan:
         """Plan to even the fleet out, on all cores."""

@@ -73,7 +73,7 @@ async def test_what_is_owed_is_on_the_disk_before_the_group_hears_of_it_and_the_
     owed = RetryQueue(ask, path, DiskThread())
     async with unstalled():
         owed.add(Forget(UUID))
-        await owed.tell()
+        await owed.send_pending()
     assert on_disk == [True]
 
 

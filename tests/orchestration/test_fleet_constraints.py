@@ -11,7 +11,7 @@ from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, PlacementHan
 from dwcp_migrate.api.cluster import HeldLease, InFlightMigration, PlacementConstraints
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError
-from dwcp_migrate.orchestration.fleet_constraints import for_new, under, within
+from dwcp_migrate.orchestration.fleet_constraints import constrain_fleet, fleet_for_placement, limit_policy
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Rule as PlacementRule
 from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebalance
@@ -34,17 +34,17 @@ def asked(world: World, name: str, path: str, body: bytes = b"", /, **query: str
     return PlacementHandlers(world.hosts[name].coordination).changes()[path](query, body)
 
 
-async def standing(world: World, name: str) -> PlacementConstraints:
-    return await PlacementHandlers(world.hosts[name].coordination).standing()
+async def constraints_of(world: World, name: str) -> PlacementConstraints:
+    return await PlacementHandlers(world.hosts[name].coordination).read_constraints()
 
 
 async def test_rules_are_one_set_for_all_hosts(world: World) -> None:
     rule = PlacementRule(name="web", kind="spread", domains=["x", "y"], level="rack", hard=False, weight=2.0)
     await asked(world, "a", "rules/put", msgspec.json.encode(rule))
-    found = (await standing(world, "b")).rules
+    found = (await constraints_of(world, "b")).rules
     assert msgspec.convert(msgspec.to_builtins(found), list[PlacementRule]) == [rule]
     await asked(world, "c", "rules/remove", name="web")
-    assert (await standing(world, "a")).rules == []
+    assert (await constraints_of(world, "a")).rules == []
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -57,7 +57,7 @@ async def test_a_rule_has_so_many_domains_at_most(world: World, more: int) -> No
             await asked(world, "a", "rules/put", body)
     else:
         await asked(world, "a", "rules/put", body)
-        assert len((await standing(world, "a")).rules[0].domains) == RULE_NAMES_MAX
+        assert len((await constraints_of(world, "a")).rules[0].domains) == RULE_NAMES_MAX
 
 
 async def test_a_rule_larger_than_a_command_is_refused(world: World) -> None:
@@ -94,9 +94,9 @@ async def test_what_is_no_lifetime_is_refused(world: World, lifetime_s: str) -> 
 
 async def test_a_host_is_marked_by_another_and_freed(world: World) -> None:
     await asked(world, "a", "cluster/drain", name="b")
-    assert (await standing(world, "c")).draining == ["b"]
+    assert (await constraints_of(world, "c")).draining == ["b"]
     await asked(world, "c", "cluster/undrain", name="b")
-    assert (await standing(world, "a")).draining == []
+    assert (await constraints_of(world, "a")).draining == []
     assert "does not know" in str(await asked(world, "a", "cluster/drain", name="ghost"))
 
 
@@ -104,16 +104,16 @@ async def test_tickets_are_flights_until_they_end_or_expire(world: World) -> Non
     coordination = world.hosts["a"].coordination
     await coordination.submit(PutDomain(uuid=UUID, name="web1"))
     await coordination.submit(Propose(uuid=UUID, source="a", destination="b", lifetime_s=60))
-    assert (await standing(world, "c")).flights == [InFlightMigration(domain="web1", source="a", destination="b")]
+    assert (await constraints_of(world, "c")).flights == [InFlightMigration(domain="web1", source="a", destination="b")]
     world.now += 61
     await asked(world, "a", "cluster/undrain", name="a")  # it brings the time
-    assert (await standing(world, "c")).flights == []
+    assert (await constraints_of(world, "c")).flights == []
 
 
 async def test_an_old_answer_is_said_to_be_one(world: World) -> None:
     world.hosts["a"].engine.has_quorum = False
-    assert not (await standing(world, "a")).is_fresh
-    assert (await standing(world, "b")).is_fresh
+    assert not (await constraints_of(world, "a")).is_fresh
+    assert (await constraints_of(world, "b")).is_fresh
 
 
 FLEET = fleet([host("a"), host("b"), host("c")], [domain(f"x{number}", "a", vcpus=2) for number in range(6)])
@@ -122,13 +122,13 @@ FLEET = fleet([host("a"), host("b"), host("c")], [domain(f"x{number}", "a", vcpu
 def test_a_host_that_drains_takes_nothing_and_keeps_what_it_has() -> None:
     closed = PlacementConstraints(is_fresh=True, draining=["b", "elsewhere"])
     kept = msgspec.structs.replace(FLEET, domains=[*FLEET.domains, domain("y", "b")])
-    for plan in (plan_rebalance(under(kept, closed)), plan_drain(under(kept, closed), "a")):
+    for plan in (plan_rebalance(constrain_fleet(kept, closed)), plan_drain(constrain_fleet(kept, closed), "a")):
         assert plan.steps
         assert {step.destination for step in plan.steps} == {"c"}
         assert plan.left == []
     with pytest.raises(PlacementError, match="b does not take x0"):
-        plan_migrate(under(kept, closed), "x0", "b")
-    assert [one.name for one in for_new(kept, closed).hosts if one.state == "maintenance"] == ["b"]
+        plan_migrate(constrain_fleet(kept, closed), "x0", "b")
+    assert [one.name for one in fleet_for_placement(kept, closed).hosts if one.state == "maintenance"] == ["b"]
 
 
 def test_a_domain_with_a_ticket_counts_on_both_hosts_and_stays_out_of_plans() -> None:
@@ -136,21 +136,23 @@ def test_a_domain_with_a_ticket_counts_on_both_hosts_and_stays_out_of_plans() ->
         InFlightMigration(domain="x0", source="a", destination="b"),
         InFlightMigration(domain="x1", source="c", destination="a"),
     ]
-    found = {one.name: one for one in under(FLEET, PlacementConstraints(is_fresh=True, flights=flights)).domains}
+    found = {
+        one.name: one for one in constrain_fleet(FLEET, PlacementConstraints(is_fresh=True, flights=flights)).domains
+    }
     assert (found["x0"].arriving, found["x0"].movable) == ("b", False)
     assert (found["x1"].arriving, found["x1"].movable) == ("", False)  # it has arrived; the ticket is not closed yet
     assert (found["x2"].arriving, found["x2"].movable) == ("", True)
-    plan = plan_rebalance(under(FLEET, PlacementConstraints(is_fresh=True, flights=flights)))
+    plan = plan_rebalance(constrain_fleet(FLEET, PlacementConstraints(is_fresh=True, flights=flights)))
     assert not {"x0", "x1"} & {step.domain for step in plan.steps}
 
 
 def test_the_fleets_rules_hold_instead_of_the_files() -> None:
     old = msgspec.structs.replace(FLEET, rules=[PlacementRule(name="old", kind="apart", domains=["x0", "x1"])])
     rules = [RuleRecord(name="r", kind="pin", domains=["x0", "gone"], zones=["a"]), RuleRecord(name="s", kind="apart")]
-    found = under(old, PlacementConstraints(is_fresh=True, rules=rules))
+    found = constrain_fleet(old, PlacementConstraints(is_fresh=True, rules=rules))
     assert found.rules == [PlacementRule(name="r", kind="pin", domains=["x0"], zones=["a"])]
     with pytest.raises(PlacementError, match="names ghost"):
-        under(
+        constrain_fleet(
             old,
             PlacementConstraints(
                 is_fresh=True, rules=[RuleRecord(name="r", kind="pin", domains=["x0"], zones=["ghost"])]
@@ -166,7 +168,7 @@ def test_limits_of_the_fleet_bound_the_policy() -> None:
         (Limits(fleet=5, outgoing=1), 2, 1),
         (Limits(fleet=3, outgoing=0), 1, 2),
     ):
-        found = within(policy, PlacementConstraints(is_fresh=True, flights=flights, limits=limits))
+        found = limit_policy(policy, PlacementConstraints(is_fresh=True, flights=flights, limits=limits))
         assert (found.running_max, found.outgoing_max, found.incoming_max) == (running, outgoing, 2)
 
 
@@ -184,14 +186,16 @@ async def test_limits_that_cannot_be_read_are_refused(world: World) -> None:
     with pytest.raises(ConfigError, match="limits"):
         await asked(world, "a", "cluster/limits", b'{"fleet": -1}')
     await asked(world, "a", "cluster/limits", b'{"fleet": 3}')
-    assert (await standing(world, "b")).limits.fleet == 3
+    assert (await constraints_of(world, "b")).limits.fleet == 3
 
 
 def test_a_host_stands_where_its_labels_say_and_offers_what_it_says() -> None:
     one = msgspec.structs.replace(host("a"), rack="", capacity={"vcpus": 32.0, "memory_mib": 1024.0})
     known = Known(name="a", labels={"rack": "r7", "region": "eu"}, capacity=HostCapacity(cpus=8))
-    found = under(fleet([one], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0]
+    found = constrain_fleet(fleet([one], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0]
     assert (found.rack, found.region) == ("r7", "eu")
     assert found.capacity == {"vcpus": 8.0, "memory_mib": 1024.0}
     placed = msgspec.structs.replace(one, rack="r1")
-    assert under(fleet([placed], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"
+    assert (
+        constrain_fleet(fleet([placed], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"
+    )

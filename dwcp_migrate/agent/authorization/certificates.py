@@ -91,7 +91,7 @@ class CertificateIssuer:
         self._permits = CertificateVerifier(self._held.used)
         self._shown: dict[str, bytes] = {}
         self._running: dict[str, str] = {}
-        self._owed = RetryQueue(self._ask, self._path.with_name("owed"), runtime.disk)
+        self._retry_queue = RetryQueue(self._ask, self._path.with_name("owed"), runtime.disk)
         self._observed: dict[str, tuple[bool, float]] = {}
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
@@ -251,7 +251,7 @@ class CertificateIssuer:
             result = await self._ask(begin)
         except NoQuorumError as error:
             self.failed(EngineName.PBFT, str(error))
-            self._owed.add(begin)
+            self._retry_queue.add(begin)
             raise
         self.worked(EngineName.PBFT)
         return "" if isinstance(result, Ticket) else str(_refusal(result))
@@ -300,13 +300,13 @@ class CertificateIssuer:
             await self._tell(Forget(uuid))
 
     async def _tell(self, operation: Operation) -> None:
-        self._owed.add(operation)
+        self._retry_queue.add(operation)
         if isinstance(operation, ResumeTicket | FailTicket):
             self._settled(operation.domain, operation.token)
-        await self._owed.tell()
+        await self._retry_queue.send_pending()
 
     def _settled(self, uuid: str, token: int) -> None:
-        """What is owed is on disk before this; so its migration need not be settled after a crash any more."""
+        """The notification is on disk before this; so its migration need not be settled after a crash any more."""
         self._observed.pop(uuid, None)
         if self._held.admitted.get(uuid) == token:  # what is not written is settled again, in vain
             self._keep({domain: held for domain, held in self._held.admitted.items() if domain != uuid})
@@ -335,7 +335,7 @@ class CertificateIssuer:
                 self._observed[uuid] = is_here, now
             elif now - since >= SETTLED_S and not self._is_running(uuid):
                 await self._tell(_end(uuid, token, is_here=is_here))
-        await self._owed.tell()
+        await self._retry_queue.send_pending()
 
 
 def _ticket_of(certificate: bytes) -> Ticket | None:

@@ -55,7 +55,7 @@ class RetryQueue:
         except FileNotFoundError:
             return []
         except (OSError, msgspec.DecodeError) as error:
-            log.error("what is owed to the group cannot be read", path=str(self._path), error=str(error))  # noqa: TRY400
+            log.error("notifications to the PBFT group cannot be read", path=str(self._path), error=str(error))  # noqa: TRY400
             return []
 
     def _write(self) -> None:
@@ -67,7 +67,7 @@ class RetryQueue:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_whole(path, data)
             except OSError as error:
-                log.error("what is owed to the group is not on disk", path=str(path), error=error.strerror)  # noqa: TRY400
+                log.error("notifications to the PBFT group are not on disk", path=str(path), error=error.strerror)  # noqa: TRY400
 
         self._disk.begin(write)
 
@@ -76,8 +76,8 @@ class RetryQueue:
         self._waiting.append(operation)
         self._write()
 
-    async def tell(self) -> None:
-        """Tell what is owed, until the group does not decide."""
+    async def send_pending(self) -> None:
+        """Send what is pending, until the group does not decide."""
         if self._is_telling:
             return
         self._is_telling = True

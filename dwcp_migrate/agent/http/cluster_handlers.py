@@ -72,9 +72,9 @@ class ClusterHandlers:
         for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
             app.router.add_post(f"/v1/cluster/{verb}", _acting(act))
         app.router.add_post("/v1/pbft/propose", _changing(self._propose))
-        standing = PlacementHandlers(self._coordination)
-        app.router.add_get("/v1/standing", _answering(standing.standing))
-        for path, change in {**standing.changes(), **RepairHandlers(self._coordination).changes()}.items():
+        placement = PlacementHandlers(self._coordination)
+        app.router.add_get("/v1/standing", _answering(placement.read_constraints))
+        for path, change in {**placement.changes(), **RepairHandlers(self._coordination).changes()}.items():
             app.router.add_post(f"/v1/{path}", _changing(change))
 
     async def cluster(self) -> Cluster:

@@ -59,7 +59,7 @@ class PlacementHandlers:
             "cluster/limits": lambda _, body: self._set_limits(body),
         }
 
-    async def standing(self) -> PlacementConstraints:
+    async def read_constraints(self) -> PlacementConstraints:
         """See `PlacementConstraints`."""
         try:
             found, is_fresh = await self._coordination.look(standing_of, fresh=True), True

@@ -19,7 +19,7 @@ from dwcp_migrate.agent.intake.loopback import LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.outgoing import FOREIGN
 from dwcp_migrate.agent.peers.client import code_of
-from dwcp_migrate.agent.peers.reach import ways
+from dwcp_migrate.agent.peers.reach import candidate_addresses
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
     AgentStatus,
@@ -162,7 +162,7 @@ class StatusViews:
 
     async def _peer(self, peer: PeerConfig) -> PeerView:
         """Look at every address of a peer, and ask at the first that answers."""
-        runtime, addresses = self._runtime, ways(peer)
+        runtime, addresses = self._runtime, candidate_addresses(peer)
         pinged = await asyncio.gather(*(self._ping(peer, address) for address in addresses), return_exceptions=True)
         errors = {
             address: error for address, error in zip(addresses, pinged, strict=True) if isinstance(error, DwcpError)

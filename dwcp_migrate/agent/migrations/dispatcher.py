@@ -74,12 +74,12 @@ class Outgoing:
             self._dispatch(connection, migration.key, migration.peer, again)
         await migration.settle()
 
-    def closed(self, peer: PeerConfig, word: Close) -> bool:
+    def closed(self, peer: PeerConfig, message: Close) -> bool:
         """The peer's agent says that its side is over; True if that is a migration which runs here."""
         for migration in self._live.values():
-            if migration.session_id == word.session_id and migration.peer is not None:
+            if migration.session_id == message.session_id and migration.peer is not None:
                 if migration.peer.name == peer.name:
-                    migration.abort(f"the destination ended it: {word.reason}")
+                    migration.abort(f"the destination ended it: {message.reason}")
                 return True
         return False
 

@@ -18,7 +18,7 @@ from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
-from dwcp_migrate.agent.peers.reach import reach, ways
+from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.peers.server import refused
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
 from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close, note
@@ -75,12 +75,12 @@ class _Session:
     peer: PeerConfig
     announced: str
     began_at: float
-    carriage: DataProcessHandle | None = None
+    handle: DataProcessHandle | None = None
     memory: SessionMemory = NO_MEMORY
     outlives: bool = False
     is_adopted: bool = False
     has_channel: bool = False
-    word: Close | None = None
+    peer_close: Close | None = None
     is_withdrawn: bool = False
     store: StoreOptions | None = None
     store_key: bytes = b""
@@ -89,7 +89,7 @@ class _Session:
 class OutgoingSide(Protocol):
     """The source side of this agent, as far as the destinations of its migrations speak to it."""
 
-    def closed(self, peer: PeerConfig, word: Close) -> bool:
+    def closed(self, peer: PeerConfig, message: Close) -> bool:
         """A destination ended a migration; False if this host has none of that id."""
 
     def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
@@ -138,23 +138,23 @@ class Incoming:
         self._outgoing = outgoing
         self._about = about
         self._sessions: dict[bytes, _Session] = {}
-        self._words: dict[bytes, asyncio.Event] = {}
+        self._close_arrived: dict[bytes, asyncio.Event] = {}
 
     @property
     def carried(self) -> int:
         """Sessions that have a data process that runs."""
-        return sum(session.carriage is not None and session.carriage.is_running for session in self._sessions.values())
+        return sum(session.handle is not None and session.handle.is_running for session in self._sessions.values())
 
     def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
         """Take over a session whose data process runs."""
         record = kept.record
         session_id = bytes.fromhex(record.id)
-        carriage = DataProcessHandle(record.id, process, self._runtime.ledger)
+        handle = DataProcessHandle(record.id, process, self._runtime.ledger)
         outlives = kept.facts.peer_outlives
-        session = _Session(self._peer_of(kept), "", steady_clock(), carriage, outlives=outlives, is_adopted=True)
+        session = _Session(self._peer_of(kept), "", steady_clock(), handle, outlives=outlives, is_adopted=True)
         session.has_channel = record.counters.wire_bytes > 0
         self._take_over(kept, session)
-        self._runtime.migrations.begin(self._run(session_id, session, carriage))
+        self._runtime.migrations.begin(self._run(session_id, session, handle))
 
     def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End a session whose data process is no more; `reason` is why it failed, empty where its record knows."""
@@ -171,7 +171,7 @@ class Incoming:
         record = kept.record
         session_id = bytes.fromhex(record.id)
         self._sessions[session_id] = session
-        self._words[session_id] = asyncio.Event()
+        self._close_arrived[session_id] = asyncio.Event()
         self._runtime.domains.follow(record.id, "destination", kept.facts.candidates)
         self._runtime.domains.tell(record.id, record.uuid, record.domain)
 
@@ -323,14 +323,14 @@ class Incoming:
         peer: PeerConfig,
         request: Open,
         session: _Session,
-        carriage: DataProcessHandle,
+        handle: DataProcessHandle,
         names: tuple[DomainName, ...],
     ) -> None:
         runtime = self._runtime
-        session.carriage = carriage
+        session.handle = handle
         runtime.ledger.put(
             Migration(
-                id=carriage.identity,
+                id=handle.identity,
                 role="destination",
                 peer=peer.name,
                 address=request.address,
@@ -340,9 +340,9 @@ class Incoming:
         )
         memory = session.memory
         facts = SessionFacts(candidates=names, peer_outlives=request.outlives, memory_bytes=memory.granted_bytes)
-        runtime.ledger.learn(carriage.identity, self._permits.facts(carriage.identity, facts))
-        runtime.domains.follow(carriage.identity, "destination", names)
-        carriage.send(
+        runtime.ledger.learn(handle.identity, self._permits.facts(handle.identity, facts))
+        runtime.domains.follow(handle.identity, "destination", names)
+        handle.send(
             StartDestination(
                 session_id=request.session_id,
                 token=request.token,
@@ -359,46 +359,46 @@ class Incoming:
                 states=bool(session.store_key),
             )
         )
-        self._words[request.session_id] = asyncio.Event()
-        runtime.migrations.begin(self._run(request.session_id, session, carriage))
-        log.info("migration arrives", migration=carriage.identity, peer=peer.name, pid=carriage.pid)
+        self._close_arrived[request.session_id] = asyncio.Event()
+        runtime.migrations.begin(self._run(request.session_id, session, handle))
+        log.info("migration arrives", migration=handle.identity, peer=peer.name, pid=handle.pid)
 
     def channel(self, session_id: bytes, sock: socket.socket) -> bool:
         """Hand a channel to its session's data process; False (socket closed) if there is none."""
         session = self._sessions.get(session_id)
-        if session is None or session.carriage is None:
+        if session is None or session.handle is None:
             sock.close()
             return False
         session.has_channel = True
-        session.carriage.send(AddChannel(), [sock])
+        session.handle.send(AddChannel(), [sock])
         return True
 
-    async def _run(self, session_id: bytes, session: _Session, carriage: DataProcessHandle) -> None:
+    async def _run(self, session_id: bytes, session: _Session, handle: DataProcessHandle) -> None:
         runtime = self._runtime
 
         def expire() -> None:
             if not session.has_channel:
-                carriage.abort("no channel came from the source")
+                handle.abort("no channel came from the source")
 
         timer = asyncio.get_running_loop().call_later(FIRST_CHANNEL_S_MAX, expire)
-        vigil = self._keep_vigil(session, session_id, carriage)
+        liveness = self._watch_peer(session, session_id, handle)
         try:
-            outcome = await carriage.finish()
+            outcome = await handle.finish()
         except asyncio.CancelledError:
-            carriage.leave()
+            handle.leave()
             raise
         finally:
-            vigil.cancel()
+            liveness.cancel()
             timer.cancel()
         reason = ""
         if isinstance(outcome, Crash):
             runtime.ledger.count_one("data_process_crashes")
             reason = outcome.reason
-            log.error("data process crashed", migration=carriage.identity, code=outcome.code)
+            log.error("data process crashed", migration=handle.identity, code=outcome.code)
             await self._tell_source(session, session_id, reason)
-        await carriage.gone()
+        await handle.gone()
         if session.is_withdrawn:
-            self._withdraw(session_id, session, carriage.identity)
+            self._withdraw(session_id, session, handle.identity)
             return
         await self._end(session_id, session, reason)
 
@@ -414,51 +414,52 @@ class Incoming:
         if record is not None:
             if result and record.uuid:
                 runtime.announcements.over(record.uuid, session.began_at)
-            said = verdict.reason or (session.word.reason if session.word else "")
+            said = verdict.reason or (session.peer_close.reason if session.peer_close else "")
             ended = close(replace(record, reason=reason or record.reason), wall_clock(), libvirt=result, reason=said)
             await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
             heard = await self._heard_of_source(session_id, session)
         # The session goes in the moment in which the record comes: the source's word finds one or the other.
-        del self._sessions[session_id], self._words[session_id]
+        del self._sessions[session_id], self._close_arrived[session_id]
         runtime.announcements.ended(session.announced, steady_clock())
         runtime.domains.forget(identity)
         if ended is None:
             return
-        ended = replace(ended, peer_result=session.word.result if session.word is not None else heard)
+        ended = replace(ended, peer_result=session.peer_close.result if session.peer_close is not None else heard)
         runtime.ledger.put(ended)
         log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
 
     def _withdraw(self, session_id: bytes, session: _Session, identity: str) -> None:
         """Forget a migration that the source carries by itself after all; its announcement is good again."""
         runtime = self._runtime
-        del self._sessions[session_id], self._words[session_id]
+        del self._sessions[session_id], self._close_arrived[session_id]
         runtime.announcements.returned(session.announced, steady_clock())
         runtime.domains.forget(identity)
         runtime.memory.release(identity)
         runtime.ledger.discard(identity)
-        log.warning("migration withdrawn", migration=identity, why=session.word.reason if session.word else "")
+        why = session.peer_close.reason if session.peer_close else ""
+        log.warning("migration withdrawn", migration=identity, why=why)
 
-    def _keep_vigil(self, session: _Session, session_id: bytes, carriage: DataProcessHandle) -> asyncio.Task[None]:
+    def _watch_peer(self, session: _Session, session_id: bytes, handle: DataProcessHandle) -> asyncio.Task[None]:
         runtime = self._runtime
-        vigil = PeerLivenessMonitor(runtime, session.peer, "", session_id, session.outlives, carriage.abort)
-        return begin_task(vigil.keep())
+        liveness = PeerLivenessMonitor(runtime, session.peer, "", session_id, session.outlives, handle.abort)
+        return begin_task(liveness.run())
 
     async def _tell_source(self, session: _Session, session_id: bytes, reason: str) -> None:
         """Without this the source would wait for channels to come back, and its guest with it."""
         peer = session.peer
-        word = Close(session_id=session_id, result="failed", reason=reason)
+        message = Close(session_id=session_id, result="failed", reason=reason)
         with contextlib.suppress(DwcpError):
             control = self._runtime.control
-            address = await reach(control, peer, ways(peer))
-            await control.ask(peer, address, word, Closed)
+            address = await find_address(control, peer, candidate_addresses(peer))
+            await control.ask(peer, address, message, Closed)
 
     async def _heard_of_source(self, session_id: bytes, session: _Session) -> str:
         """Ask what the source recorded, where it may have said so while no agent was here to hear it."""
-        if session.word is not None or not session.is_adopted:
+        if session.peer_close is not None or not session.is_adopted:
             return ""
         control, peer = self._runtime.control, session.peer
         try:
-            address = await reach(control, peer, ways(peer))
+            address = await find_address(control, peer, candidate_addresses(peer))
             pong = await control.ask(peer, address, Ping(versions=VERSIONS, session_id=session_id), Pong)
             if pong.carries is not False:
                 return ""  # its own word comes, and finds this side's record
@@ -470,25 +471,25 @@ class Incoming:
 
     async def _source_word(self, session_id: bytes, session: _Session) -> Result:
         """The result as the source reports it, if libvirt told it there."""
-        if session.word is None:
+        if session.peer_close is None:
             try:
-                await asyncio.wait_for(self._words[session_id].wait(), SOURCE_WORD_S_MAX)
+                await asyncio.wait_for(self._close_arrived[session_id].wait(), SOURCE_WORD_S_MAX)
             except TimeoutError:
                 return ""
-        word = session.word
-        if word is None or not word.certain:
+        message = session.peer_close
+        if message is None or not message.certain:
             return ""
-        return "completed" if word.result == "completed" else "failed"
+        return "completed" if message.result == "completed" else "failed"
 
     def _close(self, peer: PeerConfig, request: Close) -> Closed | Refused:
         session = self._sessions.get(request.session_id)
         if session is not None and session.peer.name == peer.name:
-            session.word = request
+            session.peer_close = request
             session.is_withdrawn = request.result == WITHDRAWN
-            if request.result != "completed" and session.carriage is not None:
-                session.carriage.abort(f"the source ended it: {request.reason}")
+            if request.result != "completed" and session.handle is not None:
+                session.handle.abort(f"the source ended it: {request.reason}")
             self._runtime.domains.tell(request.session_id.hex(), request.uuid, request.domain)
-            self._words[request.session_id].set()
+            self._close_arrived[request.session_id].set()
             return Closed(result="")
         if self._outgoing.closed(peer, request):
             return Closed(result="")

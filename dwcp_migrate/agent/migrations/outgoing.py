@@ -25,7 +25,7 @@ from dwcp_migrate.agent.migrations.onward import dial_onward
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
-from dwcp_migrate.agent.peers.reach import reach, ways
+from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
 from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -106,7 +106,7 @@ class OutgoingMigration:
         self._runtime = runtime
         self._id = self.session_id.hex()
         self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
-        self._carriage: DataProcessHandle | LocalRelay | None = None
+        self._handle: DataProcessHandle | LocalRelay | None = None
         self._reason = ""
         self._accelerated = self._is_fed = False
         self._store: StoreOptions | None = None
@@ -135,19 +135,19 @@ class OutgoingMigration:
     def abort(self, reason: str) -> None:
         """Have its data process reset everything."""
         self._reason = self._reason or reason
-        if self._carriage is not None:
-            self._carriage.abort(reason)
+        if self._handle is not None:
+            self._handle.abort(reason)
 
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
-        if isinstance(self._carriage, DataProcessHandle) and self._accelerated:
+        if isinstance(self._handle, DataProcessHandle) and self._accelerated:
             alone = self._runtime.config.bandwidth.link_bytes_per_s_max
-            self._carriage.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
+            self._handle.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
 
     @property
     def is_carried(self) -> bool:
         """It has a data process that runs and gets its connections."""
-        return self._is_fed and isinstance(self._carriage, DataProcessHandle) and self._carriage.is_running
+        return self._is_fed and isinstance(self._handle, DataProcessHandle) and self._handle.is_running
 
     async def run(self) -> list[Connection]:
         """Carry it to its end; returns connections that came too late to belong to it."""
@@ -160,16 +160,16 @@ class OutgoingMigration:
             log.error("migration refused", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
             self._reset_waiting()
             return []
-        if feed is None or self._carriage is None:
+        if feed is None or self._handle is None:
             return []
-        return await self._carried(self._carriage, feed)
+        return await self._carried(self._handle, feed)
 
     async def resume(self, kept: KeptMigration, process: DataProcess, connections: int) -> list[Connection]:
         """Carry on what the agent before this one began; see `run`."""
-        carriage = self._carriage = DataProcessHandle(self._id, process, self._runtime.ledger)
+        handle = self._handle = DataProcessHandle(self._id, process, self._runtime.ledger)
         self._follow(kept)
         feed = self._feed_source if self._accelerated else self._feed_relay
-        return await self._carried(carriage, begin_task(feed(carriage, connections)))
+        return await self._carried(handle, begin_task(feed(handle, connections)))
 
     async def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End the record of one that has no data process any more."""
@@ -192,26 +192,26 @@ class OutgoingMigration:
             facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives, memory_bytes=granted)
         self._runtime.ledger.learn(self._id, self._permits.facts(self._id, facts))
 
-    async def _carried(self, carriage: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
+    async def _carried(self, handle: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
         """Wait for its end; returns connections that came too late to belong to it."""
-        vigil = self._keep_vigil()
+        liveness = self._watch_peer()
         self._is_fed = True
         try:
-            outcome = await carriage.finish()
+            outcome = await handle.finish()
         except asyncio.CancelledError:
-            carriage.leave()
+            handle.leave()
             raise
         finally:
-            vigil.cancel()
+            liveness.cancel()
             feed.cancel()
         if isinstance(outcome, Crash):
             self._runtime.ledger.count_one("data_process_crashes")
             self._reason = outcome.reason
             log.error("data process crashed", migration=self._id, code=outcome.code)
-        await carriage.gone()
-        return [*carriage.returned, *self._waiting()]
+        await handle.gone()
+        return [*handle.returned, *self._waiting()]
 
-    def _keep_vigil(self) -> asyncio.Future[None]:
+    def _watch_peer(self) -> asyncio.Future[None]:
         if not self._accelerated or self.peer is None:
             return asyncio.get_running_loop().create_future()
         return begin_task(
@@ -222,7 +222,7 @@ class OutgoingMigration:
                 self.session_id,
                 self._runtime.ledger.facts(self._id).peer_outlives,
                 self.abort,
-            ).keep()
+            ).run()
         )
 
     def _waiting(self) -> list[Connection]:
@@ -250,7 +250,7 @@ class OutgoingMigration:
             except DwcpError as error:
                 code, message = code_of(error), str(error)
                 if isinstance(error.__cause__, TimeoutError):  # an agent that hangs does so at every address
-                    for address in ways(self.peer, self.key[0]):
+                    for address in candidate_addresses(self.peer, self.key[0]):
                         runtime.silent.add(self.peer.name, address, code, message, steady_clock())
         self._pass_through(code, message)
         return None
@@ -274,7 +274,9 @@ class OutgoingMigration:
     async def _open(self, peer: PeerConfig) -> Opened:
         runtime = self._runtime
         address, port = self.key
-        link = self._link_address = await reach(runtime.control, peer, ways(peer, address), runtime.silent)
+        link = self._link_address = await find_address(
+            runtime.control, peer, candidate_addresses(peer, address), runtime.silent
+        )
         leaving = await runtime.domains.leaving()
         agreement = await self._permits.obtain(self._id, peer, link, leaving)
         self._note("agreement", agreement.note)
@@ -345,13 +347,11 @@ class OutgoingMigration:
         self._candidates = opened.candidates
         runtime.domains.follow(self._id, "source", opened.candidates)
         try:
-            carriage = self._carriage = DataProcessHandle(
-                self._id, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger
-            )
+            handle = self._handle = DataProcessHandle(self._id, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger)
         except SessionError as error:
             await self._withdraw(self.peer, "no-data-process", str(error))
             return None
-        carriage.send(
+        handle.send(
             StartSource(
                 session_id=self.session_id,
                 token=self._token,
@@ -369,27 +369,27 @@ class OutgoingMigration:
             ),
             runtime.keep_translation(),
         )
-        if problem := await carriage.link(LINK_S_MAX):
-            carriage.kill()
-            await carriage.gone()
+        if problem := await handle.link(LINK_S_MAX):
+            handle.kill()
+            await handle.gone()
             await self._withdraw(self.peer, "no-link", problem)
             return None
         self._accelerated = True
-        log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=carriage.pid)
-        return begin_task(self._feed_source(carriage, 0))
+        log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=handle.pid)
+        return begin_task(self._feed_source(handle, 0))
 
     async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
         """Carry it without the peer after all: nothing of QEMU's has been read yet."""
-        word = Close(session_id=self.session_id, result=WITHDRAWN, reason=message)
+        ending = Close(session_id=self.session_id, result=WITHDRAWN, reason=message)
         with contextlib.suppress(DwcpError):
             control = self._runtime.control
-            await control.ask(peer, self._link_address, word, Closed, control.connect_timeout_s)
+            await control.ask(peer, self._link_address, ending, Closed, control.connect_timeout_s)
         self._pass_through(code, message)
 
-    async def _feed_source(self, carriage: DataProcessHandle, number: int) -> None:
+    async def _feed_source(self, handle: DataProcessHandle, number: int) -> None:
         while True:
             sock, _ = await self._connections.get()
-            carriage.send(AddConnection(connection=number), [sock])
+            handle.send(AddConnection(connection=number), [sock])
             number += 1
 
     async def _start_relay(self) -> "asyncio.Task[None] | None":
@@ -401,7 +401,7 @@ class OutgoingMigration:
             pair = await self._dial_onward(self._connections.get_nowait())
             if pair is None:
                 continue
-            relay = self._carriage = await self._relay()
+            relay = self._handle = await self._relay()
             relay.send(AddConnection(connection=0), pair)
             return begin_task(self._feed_relay(relay, 1))
         return None
@@ -419,11 +419,11 @@ class OutgoingMigration:
         relay.send(StartRelay(session_id=self.session_id, reason=self.passthrough), held)
         return relay
 
-    async def _feed_relay(self, carriage: DataProcessHandle | LocalRelay, number: int) -> None:
+    async def _feed_relay(self, handle: DataProcessHandle | LocalRelay, number: int) -> None:
         while True:
             pair = await self._dial_onward(await self._connections.get())
             if pair is not None:
-                carriage.send(AddConnection(connection=number), pair)
+                handle.send(AddConnection(connection=number), pair)
                 number += 1
 
     async def _dial_onward(self, connection: Connection) -> tuple[socket.socket, socket.socket] | None:
@@ -433,7 +433,7 @@ class OutgoingMigration:
             return sock, known
         try:
             onward, address = await dial_onward(
-                ways(self.peer, self._onward_address), self.key[1], self._runtime.config.intercept.mark
+                candidate_addresses(self.peer, self._onward_address), self.key[1], self._runtime.config.intercept.mark
             )
         except SessionError as error:
             reset_and_close(sock)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.peers.reach import reach, ways
+from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError
@@ -28,7 +28,7 @@ LOOK_S: Final = 1.0
 REFUSED_S_MAX: Final = 10.0
 """A service manager has its agent up again sooner, and that agent says it at once."""
 
-log = get_logger(component="vigil")
+log = get_logger(component="peer-liveness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PeerLivenessMonitor:
     outlives: bool
     gone: Callable[[str], None]
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Look until the other side is gone or the record has ended; to be cancelled when the data process ends."""
         lost = False
         refused_since: float | None = None
@@ -76,7 +76,7 @@ class PeerLivenessMonitor:
         """True: it is there or may be; False: it is not; None: its host refuses connections at every address."""
         request = Ping(versions=VERSIONS, session_id=self.session_id)
         try:
-            address = await reach(self.runtime.control, self.peer, ways(self.peer, self.address))
+            address = await find_address(self.runtime.control, self.peer, candidate_addresses(self.peer, self.address))
             pong = await self.runtime.control.ask(self.peer, address, request, Pong)
         except DwcpError as error:
             return None if isinstance(error.__cause__, ConnectionRefusedError) else True

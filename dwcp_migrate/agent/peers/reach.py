@@ -20,13 +20,13 @@ HEAD_START_S: Final = 1.0
 """Of one address before the next is tried beside it: two round trips of any usual link."""
 
 
-def ways(peer: PeerConfig | None, dialled: str = "") -> list[str]:
+def candidate_addresses(peer: PeerConfig | None, dialled: str = "") -> list[str]:
     """Return the ways to a host: the dialled address, then the peer's others, names only where it has nothing else."""
     others = (numeric(peer.addresses) or peer.addresses) if peer is not None else []
     return [*([dialled] if dialled else []), *(address for address in others if address != dialled)]
 
 
-async def reach(
+async def find_address(
     control: ControlClient, peer: PeerConfig, addresses: Sequence[str], silent: SilentPeers | None = None
 ) -> str:
     """Return the first of these addresses at which the peer's agent answers; a connection to it is kept for requests.

@@ -51,7 +51,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     from dwcp_migrate.placement.fleet import Rule
 
     with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
-        whole = ours.for_new()
+        whole = ours.fleet_for_placement()
         known = {one.name for one in whole.domains}
         new = [Domain(name=one, demand={VCPUS: vcpus, MEMORY: memory_mib}) for one in domains if one not in known]
         if running := [one.name for one in whole.domains if one.host and one.name in domains]:

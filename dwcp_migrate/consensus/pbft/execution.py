@@ -64,7 +64,7 @@ class BatchExecutor:
         results: list[tuple[str, int, bytes]] = []
         for _, body in content.requests:
             client, number = body.client, body.number
-            if core.clients.standing(client, number) is ClientProgress.NEW and client in core.group.clients:
+            if core.clients.progress_of(client, number) is ClientProgress.NEW and client in core.group.clients:
                 outcome = RequestOutcome(slot.sequence, self._apply(body, slot.sequence))
                 core.clients.record(client, number, outcome)
                 results.append((client, number, outcome.result))

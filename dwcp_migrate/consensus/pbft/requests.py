@@ -84,9 +84,9 @@ class PendingRequests:
         if body is None or body.client not in core.group.clients:
             core.counters.refused += 1
             return
-        standing = core.clients.standing(body.client, body.number)
-        if standing is not ClientProgress.NEW:
-            if standing is ClientProgress.DONE and sender == body.client:
+        progress = core.clients.progress_of(body.client, body.number)
+        if progress is not ClientProgress.NEW:
+            if progress is ClientProgress.DONE and sender == body.client:
                 self.reply(body)
             return
         key = (body.client, body.number)
@@ -174,7 +174,7 @@ class PendingRequests:
     def prune(self) -> None:
         """Forget what was executed elsewhere: the state was fetched."""
         for key in [*self.queue, *self.proposed, *self.waiting]:
-            if self._core.clients.standing(*key) is not ClientProgress.NEW:
+            if self._core.clients.progress_of(*key) is not ClientProgress.NEW:
                 self.done(key)
 
     def overdue(self, timeout_s: float) -> bool:
@@ -182,7 +182,7 @@ class PendingRequests:
         core = self._core
         while self.waiting:
             key, (since, _) = next(iter(self.waiting.items()))
-            if core.clients.standing(*key) is ClientProgress.NEW:
+            if core.clients.progress_of(*key) is ClientProgress.NEW:
                 return core.now - since > timeout_s
             self.waiting.drop(key)
         return False

@@ -38,11 +38,11 @@ async def test_it_is_told_in_order_once_the_group_decides_again(tmp_path: Path) 
     group = Group(tmp_path)
     for operation in OWED:
         group.owed.add(operation)
-        await group.owed.tell()
+        await group.owed.send_pending()
     assert (len(group.owed), group.told) == (3, [])
     group.is_up = True
-    await group.owed.tell()
-    await group.owed.tell()
+    await group.owed.send_pending()
+    await group.owed.send_pending()
     assert (len(group.owed), group.told) == (0, OWED)
 
 
@@ -53,7 +53,7 @@ async def test_a_crash_forgets_nothing_that_is_owed_and_repeats_nothing_that_was
         await group.disk.settled()
     back = Group(tmp_path)
     back.is_up = True
-    await back.owed.tell()
+    await back.owed.send_pending()
     assert back.told == OWED
     assert len(Group(tmp_path).owed) == 0
 
@@ -64,7 +64,7 @@ async def test_damage_costs_what_was_owed_and_nothing_else(tmp_path: Path) -> No
     group = Group(tmp_path)
     group.owed.add(OWED[0])
     group.is_up = True
-    await group.owed.tell()
+    await group.owed.send_pending()
     assert group.told == OWED[:1]
 
 
@@ -73,7 +73,7 @@ async def test_a_disk_that_refuses_keeps_nothing_from_being_told(tmp_path: Path)
     group = Group(tmp_path)
     group.owed.add(OWED[0])
     group.is_up = True
-    await group.owed.tell()
+    await group.owed.send_pending()
     assert group.told == OWED[:1]
 
 
@@ -82,5 +82,5 @@ async def test_so_many_are_kept_the_newest(tmp_path: Path) -> None:
     for domain in DOMAINS:
         group.owed._waiting.append(Forget(domain))
     group.is_up = True
-    await group.owed.tell()
+    await group.owed.send_pending()
     assert (len(group.told), group.told[0]) == (OWED_MAX, Forget(DOMAINS[1]))

@@ -189,9 +189,9 @@ async def test_what_the_interfaces_carry_beside_migrations_is_other_traffic(
 
 
 async def test_a_prediction_is_asked_for_by_name_or_uuid_and_measures_the_dirty_rate(world: World) -> None:
-    prospect = PredictionHandlers(world.runtime, world.planner)
+    handlers = PredictionHandlers(world.runtime, world.planner)
     for name in ("web1", UUID):
-        said = await prospect.predict(name, "hv2", 0.0)
+        said = await handlers.predict(name, "hv2", 0.0)
         assert said.domain == "web1"
         assert said.dirty_bytes_per_s[1] == 8 * MIB
         assert not said.link_known
@@ -201,34 +201,34 @@ async def test_a_prediction_is_asked_for_by_name_or_uuid_and_measures_the_dirty_
 
 
 async def test_who_is_unknown_is_said(world: World) -> None:
-    prospect = PredictionHandlers(world.runtime, world.planner)
+    handlers = PredictionHandlers(world.runtime, world.planner)
     with pytest.raises(NotFoundError, match="no domain"):
-        await prospect.predict("web9", "hv2", 0.0)
+        await handlers.predict("web9", "hv2", 0.0)
     with pytest.raises(NotFoundError, match="no peer"):
-        await prospect.predict("web1", "hv9", 0.0)
+        await handlers.predict("web1", "hv9", 0.0)
     await finish(world)
 
 
 async def test_links_are_shown_once_they_were_measured_and_wishes_are_taken(world: World) -> None:
-    prospect = PredictionHandlers(world.runtime, world.planner)
-    assert prospect.links() == []
+    handlers = PredictionHandlers(world.runtime, world.planner)
+    assert handlers.links() == []
     await world.carry(5, busy=1.0)
-    (link,) = prospect.links()
+    (link,) = handlers.links()
     assert link.peer == "hv2"
     assert link.next_minute[0] <= link.next_minute[1] <= link.next_minute[2]
-    done = prospect.share("web1", 2.0, 60.0)
+    done = handlers.share("web1", 2.0, 60.0)
     assert "weight 2" in done.message
     assert world.planner.sharing.wished("web1").due_at > 0
     await finish(world)
 
 
 async def test_what_was_measured_is_told_and_nothing_is_measured_for_it(world: World) -> None:
-    prospect = PredictionHandlers(world.runtime, world.planner)
-    assert (await prospect.measured()).guests == []
+    handlers = PredictionHandlers(world.runtime, world.planner)
+    assert (await handlers.measured()).guests == []
     for rate in (1e6, 9e6, 2e6):
         world.planner.forecasts.note(Key("domain", "dirty", UUID), rate, 1000.0)
     await world.carry(20, busy=0.95)
-    told = await prospect.measured()
+    told = await handlers.measured()
     assert [one.domain for one in told.guests] == ["web1"]
     assert 1e6 <= told.guests[0].dirty_bytes_per_s <= 9e6
     assert [link.peer for link in told.links] == ["hv2"]

@@ -5,7 +5,7 @@ import ssl
 import pytest
 
 from dwcp_migrate.agent.peers.client import ControlClient
-from dwcp_migrate.agent.peers.reach import reach, ways
+from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import PeerUnreachableError
 
@@ -14,4 +14,4 @@ async def test_a_peer_that_the_configuration_no_longer_names_is_unreachable_and_
     gone = PeerConfig(name="hv2", addresses=[])  # of a migration that the agent before this one began
     client = ControlClient(lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), 1.0, 0)
     with pytest.raises(PeerUnreachableError, match="hv2 has no address"):
-        await reach(client, gone, ways(gone))
+        await find_address(client, gone, candidate_addresses(gone))

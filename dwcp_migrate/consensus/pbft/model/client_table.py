@@ -44,7 +44,7 @@ class ClientTable:
         self._rows: _Rows = {}
         self._highest: dict[str, int] = {}
 
-    def standing(self, client: str, number: int) -> ClientProgress:
+    def progress_of(self, client: str, number: int) -> ClientProgress:
         """Tell whether a request is to be executed."""
         row = self._rows.get(client)
         if row is None:

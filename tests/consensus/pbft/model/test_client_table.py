@@ -12,14 +12,14 @@ class Naive:
     def __init__(self) -> None:
         self.done: dict[str, dict[int, RequestOutcome]] = {}
 
-    def standing(self, client: str, number: int) -> ClientProgress:
+    def progress_of(self, client: str, number: int) -> ClientProgress:
         row = self.done.get(client, {})
         if row and number <= max(row) - CLIENT_WINDOW:
             return ClientProgress.STALE
         return ClientProgress.DONE if number in row else ClientProgress.NEW
 
     def outcome(self, client: str, number: int) -> RequestOutcome | None:
-        known = self.standing(client, number) is ClientProgress.DONE
+        known = self.progress_of(client, number) is ClientProgress.DONE
         return self.done[client][number] if known else None
 
 
@@ -27,24 +27,24 @@ class Naive:
 def test_the_table_answers_as_one_that_forgets_nothing(asked: list[tuple[str, int]]) -> None:
     table, naive = ClientTable(), Naive()
     for sequence, (client, number) in enumerate(asked):
-        assert table.standing(client, number) is naive.standing(client, number)
+        assert table.progress_of(client, number) is naive.progress_of(client, number)
         assert table.outcome(client, number) == naive.outcome(client, number)
-        if table.standing(client, number) is ClientProgress.NEW:
+        if table.progress_of(client, number) is ClientProgress.NEW:
             outcome = RequestOutcome(sequence, b"")
             table.record(client, number, outcome)
             naive.done.setdefault(client, {})[number] = outcome
         again = ClientTable.load(table.dump())
         for probe in (number, number + 1, number - CLIENT_WINDOW, number - CLIENT_WINDOW + 1):
-            assert table.standing(client, probe) is naive.standing(client, probe)
-            assert again.standing(client, probe) is naive.standing(client, probe)
+            assert table.progress_of(client, probe) is naive.progress_of(client, probe)
+            assert again.progress_of(client, probe) is naive.progress_of(client, probe)
     assert all(len(rows) <= CLIENT_WINDOW for _, rows in table.dump())
 
 
 def test_the_window_ends_where_it_says() -> None:
     table = ClientTable()
     table.record("c", 1000, RequestOutcome(1, b""))
-    assert table.standing("c", 1000 - CLIENT_WINDOW + 1) is ClientProgress.NEW
-    assert table.standing("c", 1000 - CLIENT_WINDOW) is ClientProgress.STALE
+    assert table.progress_of("c", 1000 - CLIENT_WINDOW + 1) is ClientProgress.NEW
+    assert table.progress_of("c", 1000 - CLIENT_WINDOW) is ClientProgress.STALE
 
 
 def test_a_far_jump_forgets_everything_before_it() -> None:
@@ -61,4 +61,4 @@ def test_who_is_no_member_any_more_is_forgotten() -> None:
     table.record("b", 1, RequestOutcome(1, b""))
     table.forget({"a", "unknown"})
     assert [client for client, _ in table.dump()] == ["b"]
-    assert table.standing("a", 1) is ClientProgress.NEW
+    assert table.progress_of("a", 1) is ClientProgress.NEW
