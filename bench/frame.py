@@ -19,6 +19,7 @@ SUITES: Final = {
     "amst": "channels, set-up, segment sizes over loopback mTLS, and pass-through beside it",
     "ass": "commits, elections and broadcast of the shared state, each replica a process of its own",
     "live": "a stream through two data processes on loopback, beside a plain connection and a relay",
+    "known": "what a page store at the destination spares, in the lab; its index and statement at 64 GiB (root)",
     "hde": "codecs on zeros, text, guest memory and a mix",
     "acp": "the PBFT group: latency and throughput, conflicts, certificates, quorum checks",
     "pba": "forecasts on synthetic series and traces, their cost, the allocator in virtual time",

@@ -10,6 +10,7 @@ Modules:
     hde: suite `hde`
     itp: suite `itp`
     itp_accuracy: accuracy suites of `itp`
+    known: suite `known`
     live: suite `live`
     matrix: suite `matrix`
     pba: suite `pba`

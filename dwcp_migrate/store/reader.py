@@ -77,6 +77,9 @@ class _OpenVolume:
 class PageReader:
     """The pages of one scope, as they were when it was made; `fetch` from any thread.
 
+    Attributes:
+        key: of the scope's names.
+
     Args:
         shelf: of this host.
         scope: nobody else's pages are looked at.
@@ -85,7 +88,8 @@ class PageReader:
 
     def __init__(self, shelf: Shelf, scope: str, complain: Callable[[str], None]) -> None:
         self._shelf, self._complain = shelf, complain
-        self._digest = PageDigest(shelf.key(scope))
+        self.key = shelf.key(scope)
+        self._digest = PageDigest(self.key)
         self._open: list[_OpenVolume] = []
         self._hashes: list[Words] = []
         columns = []

@@ -17,7 +17,7 @@ Rules:
 import contextlib
 import fcntl
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ from dwcp_migrate.store.volume import HEAD_BYTES_MAX, VolumeHead, VolumeIndex, r
 INDEX: Final = ".index"
 PAGES: Final = ".pages"
 PART: Final = ".part"
+FOLDER: Final = re.compile("[0-9a-f]{32}")
+"""Names of the scopes' directories."""
 FREE_SHARE_MIN: Final = 1 / 8
 """Of the file system, left free: below the runtime directory there is more than the store."""
 
@@ -165,7 +167,7 @@ class Shelf:
         """All volumes, or a scope's, the last used first. What cannot be read is discarded."""
         folder = folder_of(self._secret, scope) if scope is not None else "*"
         found = []
-        for path in self.root.glob(f"{folder}/*{INDEX}"):
+        for path in self._files(f"{folder}/*{INDEX}"):
             try:
                 found.append(_volume(path))
             except FileNotFoundError:
@@ -173,6 +175,10 @@ class Shelf:
             except (StoreError, OSError):
                 self._unlink(path)
         return sorted(found, key=lambda each: (-each.used_at, each.name))
+
+    def _files(self, pattern: str) -> list[Path]:
+        """Files of the store: what lies in directories with other names is none of its own."""
+        return [path for path in self.root.glob(pattern) if FOLDER.fullmatch(path.parent.name)]
 
     def touch(self, volumes: Iterable[StoredVolume], now: float) -> None:
         """Note that these were of use."""
@@ -193,7 +199,7 @@ class Shelf:
     def held_bytes(self) -> int:
         """Of everything on the shelf, what is being written too."""
         total = 0
-        for path in self.root.glob("*/*"):
+        for path in self._files("*/*"):
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
         return total
@@ -231,14 +237,14 @@ class Shelf:
 
     def _tidy(self) -> None:
         """Remove what has no index and no writer. Call with the lock held."""
-        for path in self.root.glob(f"*/*{PAGES}"):
+        for path in self._files(f"*/*{PAGES}"):
             if not path.with_suffix(INDEX).exists():
                 path.unlink(missing_ok=True)
-        for path in self.root.glob(f"*/*{PART}"):
+        for path in self._files(f"*/*{PART}"):
             with contextlib.suppress(OSError), path.open("rb") as part:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer would hold it
                 path.unlink(missing_ok=True)
-        for path in self.root.glob("*/.*"):  # an index that never got its name
+        for path in self._files(f"*/.*{INDEX}.*"):  # an index that never got its name
             path.unlink(missing_ok=True)
 
     def remove(self, *, scope: str = "", image: str = "") -> int:
@@ -269,9 +275,15 @@ class Shelf:
         return count
 
     def _remove_all(self) -> None:
-        for path in self.root.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+        """Remove all volumes, and nothing that is none of the store's, whatever directory the operator named."""
+        for folder in self.root.iterdir():
+            if not FOLDER.fullmatch(folder.name) or folder.is_symlink():
+                continue
+            for path in folder.iterdir():
+                if path.suffix in (INDEX, PAGES, PART):
+                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else is in it
+                folder.rmdir()
 
 
 def _volume(path: Path) -> StoredVolume:

@@ -213,3 +213,23 @@ def test_a_page_already_there_counts_as_use(tmp_path: Path) -> None:
     StoreFiller(shelf, "a", "received").fill(pages, NOW + 9)
     (volume,) = shelf.volumes("a")
     assert volume.used_at == NOW + 9
+
+
+def test_nothing_is_removed_that_is_none_of_the_stores(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    for name in ("images", "0" * 32):
+        (root / name).mkdir(parents=True, mode=0o700)
+        (root / name / "disk.qcow2").write_text("a disk")
+    (root / "images" / "old.index").write_text("of somebody else")
+    root.chmod(0o700)
+    shelf = shelf_in(tmp_path)
+    filled(shelf, "a", some_pages(10))
+    shelf.expire(0, NOW + 1)
+    shelf.wipe()
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()) == [
+        f"{'0' * 32}/disk.qcow2",
+        "images/disk.qcow2",
+        "images/old.index",
+        "lock",
+        "secret",
+    ]

@@ -1,0 +1,198 @@
+"""Migrations of the suite `known` in the lab, over 200 Mbit/s and 40 ms (root).
+
+Cases `known/<guest>/<case>`, each beside `cold` in one run; the guest changes its memory all the time.
+
+    cold      agents without a store
+    first     a store at both hosts, empty: nothing is there yet
+    return    the way back, after what was sent was put away
+    retry     a migration that was cancelled after most of it, and the next one
+    nothing   a store full of another guest's pages at the destination, for a guest that shares none
+
+Bytes are what passed the WAN, headers included, and the agents' channels (`channel_bytes`); CPU is the source's data
+process; what a child puts away after a migration is not in it, see docs/known-pages.md.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from bench.frame import Options, Row
+from bench.suites.known.simulated import STORED_PAGES, simulated
+from bench.suites.known.stream import stream_rows
+from dwcp_migrate.errors import LabError
+from dwcp_migrate.lab.guest import GuestOptions, LabGuest
+from dwcp_migrate.lab.lab import Lab, LabOptions
+from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record
+from dwcp_migrate.lab.wan import WanLink
+from dwcp_migrate.store.digests import DOMAIN_SCOPE
+from dwcp_migrate.store.shelf import Shelf
+from dwcp_migrate.store.writer import StoreFiller
+from dwcp_migrate.units import GIB, MIB, PAGE_BYTES
+
+LINK: Final = WanLink(rate_bytes_per_s=25e6, delay_s=0.020)
+"""200 Mbit/s, 40 ms there and back."""
+STORE: Final[dict[str, Any]] = {"store": {"bytes_max": GIB}}
+CANCEL_SHARE: Final = 0.8
+"""Of the first try's memory that had left when it is cancelled."""
+SETTLE_S_MAX: Final = 90.0
+"""For what was sent to be put away."""
+
+
+class Passage(NamedTuple):
+    """A migration as it is measured."""
+
+    wire_bytes: float
+    channel_bytes: float
+    time_s: float
+    cpu_s_per_gb: float
+    known_share: float
+    missed: float
+
+
+def rows(options: Options) -> list[Row]:
+    """Run the cases.
+
+    Raises:
+        LabError: not root, the lab does not come up, or a guest's memory is not what it was.
+    """
+    found: list[Row] = []
+    if "simulated".startswith(options.only):
+        found += simulated(STORED_PAGES // 64 if options.quick else STORED_PAGES)
+    if "stream".startswith(options.only):
+        found += stream_rows((16 if options.quick else 128) * MIB)
+    guests: tuple[GuestOptions, ...] = (
+        GuestOptions(name="pages", memory_mib=256, fill_mib=160, dirty_pages_per_s=100),
+        GuestOptions(name="programs", memory_mib=512, fill_mib=300, dirty_pages_per_s=20, workload="programs"),
+    )
+    for guest in guests[:1] if options.quick else guests:
+        if guest.name.startswith(options.only):
+            found += _guest(guest, options.seed)
+    return found
+
+
+def _guest(guest: GuestOptions, seed: int) -> list[Row]:
+    with Lab.up(LabOptions(name=f"known-{seed}", link=LINK, seed=seed, owned=True)) as lab:
+        measured: dict[str, Passage] = {}
+        shuttle = Shuttle(lab, LabGuest(guest))
+        _agents(lab, {})
+        shuttle.guest.start(lab.hypervisors[0])
+        shuttle.guest.wait_report(lab.hypervisors[0])
+        measured["cold"] = _move(shuttle)
+        _move(shuttle)
+        _other_pages(shuttle)
+        measured["nothing"] = _move(shuttle)
+        _wipe(lab)
+        measured["first"] = _move(shuttle)
+        measured["return"] = _move(shuttle)
+        _wipe(lab)
+        measured["cancelled"] = _cancelled(shuttle)
+        measured["retry"] = _move(shuttle)
+        shuttle.check()
+    return [row for case, passage in measured.items() for row in _rows(guest.name, case, passage, measured["cold"])]
+
+
+def _agents(lab: Lab, changes: dict[str, Any]) -> None:
+    lab.stop_agents()
+    for host in lab.hypervisors[:2]:
+        lab.start_agent(host.name, changes)
+
+
+def _shelf(lab: Lab, number: int) -> Shelf:
+    host = lab.hypervisors[number]
+    return Shelf(host.run_directory / "store", GIB)
+
+
+def _wipe(lab: Lab) -> None:
+    """Restart the agents with empty stores: a wipe gives a new secret."""
+    _agents(lab, STORE)
+    for number in (0, 1):
+        _shelf(lab, number).wipe()
+
+
+def _other_pages(shuttle: Shuttle) -> None:
+    """Fill both stores with pages that the guest never had, in its own scope."""
+    lab = shuttle.lab
+    _wipe(lab)
+    uuid = shuttle.source.virsh("domuuid", shuttle.guest.name).stdout.strip()
+    pages = np.random.default_rng(9).integers(1, 1 << 62, (60_000, PAGE_BYTES // 8), np.uint64)
+    pages[:, 100:] = 5
+    for number in (0, 1):
+        StoreFiller(_shelf(lab, number), f"{DOMAIN_SCOPE}{uuid}", "sent").fill(pages, time.time())
+
+
+def _move(shuttle: Shuttle) -> Passage:
+    """Migrate to the other host, and wait until both have put away what they keep."""
+    source, destination = shuttle.source, shuttle.destination
+    began, wire = time.time(), shuttle.lab.wan.wire_bytes()
+    outcome = shuttle.move()
+    if not outcome.succeeded:
+        raise LabError(outcome.said)
+    wire = shuttle.lab.wan.wire_bytes() - wire
+    record = newest_record(shuttle.lab.agents[source.name], "source", after=began)
+    _settle(shuttle)
+    counters = record.counters
+    pages = sum(count for kind, count in counters.pages.items() if kind != "zero")
+    print(f"known: {source.name} to {destination.name}: {outcome.time_s:.1f} s, {wire} bytes", file=sys.stderr)
+    return Passage(
+        wire,
+        counters.wire_bytes,
+        outcome.time_s,
+        counters.cpu_s / max(counters.raw_bytes, 1) * 1e9,
+        counters.pages.get("known", 0) / max(pages, 1),
+        counters.missed_segments,
+    )
+
+
+def _cancelled(shuttle: Shuttle) -> Passage:
+    """Begin a migration and cancel it once most of its memory has left."""
+    source = shuttle.source
+    memory_bytes = shuttle.guest.options.fill_mib * MIB
+    wire = shuttle.lab.wan.wire_bytes()
+    began = time.time()
+    with Watch(shuttle.lab.agents[source.name]) as watch:
+        move = shuttle.begin()
+        watch.until(lambda record: record.counters.raw_bytes >= CANCEL_SHARE * memory_bytes)
+        source.virsh("domjobabort", shuttle.guest.name)
+    outcome = move.wait()
+    if outcome.succeeded:
+        raise LabError("it was over before it was cancelled")
+    record = newest_record(shuttle.lab.agents[source.name], "source", after=began)
+    _settle(shuttle)
+    counters = record.counters
+    sent = shuttle.lab.wan.wire_bytes() - wire
+    return Passage(sent, counters.wire_bytes, outcome.time_s, 0.0, 0.0, counters.missed_segments)
+
+
+def _settle(shuttle: Shuttle) -> None:
+    """Wait until nothing is written to either store any more."""
+    deadline = time.monotonic() + SETTLE_S_MAX
+    before, since = -1, time.monotonic()
+    while time.monotonic() < deadline:
+        held = 0
+        for host in shuttle.lab.hypervisors[:2]:
+            root = host.run_directory / "store"
+            held += sum(path.stat().st_size for path in root.glob("*/*.index")) if root.exists() else 0
+            since = time.monotonic() if [*root.glob("*/*.part")] else since
+        if held != before:
+            before, since = held, time.monotonic()
+        if time.monotonic() - since > 5.0:  # noqa: PLR2004 - five quiet seconds
+            return
+        time.sleep(0.25)
+
+
+def _rows(guest: str, case: str, passage: Passage, cold: Passage) -> Iterator[Row]:
+    method = "one migration over the lab's WAN, beside cold in the same run"
+    values = [
+        ("wire_bytes", passage.wire_bytes, "B"),
+        ("channel_bytes", passage.channel_bytes, "B"),
+        ("time_s", passage.time_s, "s"),
+        ("cpu_s_per_gb", passage.cpu_s_per_gb, "s/GB"),
+        ("known_share", passage.known_share, "1"),
+        ("missed_segments", passage.missed, "1"),
+        ("fewer_bytes_than_cold", cold.wire_bytes / max(passage.wire_bytes, 1), "1"),
+    ]
+    for metric, value, unit in values:
+        yield Row(case=f"known/{guest}/{case}", metric=metric, value=value, unit=unit, n=1, method=method)
