@@ -182,7 +182,7 @@ class Agent:
         return StatusSources(
             self._listening,
             lambda: self.coordination.latest,
-            self.group.status,
+            self.certifying.group_status,
             self._predictions.links,
             self._loads.own,
             lambda: self._members.ports_not_redirected,

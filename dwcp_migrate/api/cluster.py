@@ -87,6 +87,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         decisions_failed: that it did not get in time.
         decision_ms_p50: of this host's last decisions; -1 before the first.
         decision_ms_max: likewise.
+        owed: words of this host on how migrations ended that the group has not confirmed yet.
         error: why it takes no part.
     """
 
@@ -111,6 +112,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     decisions_failed: int = 0
     decision_ms_p50: float = -1.0
     decision_ms_max: float = -1.0
+    owed: int = 0
     error: str = ""
 
 

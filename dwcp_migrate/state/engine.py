@@ -42,6 +42,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: of this host in it; `stopped` with the reason in `error`.
         commit_ms_p50: of this host's last requests, from asking to applied here; -1 before the first.
         requests: of this host since the start: those confirmed, and those that no majority confirmed in time.
+        time_ahead_s: of the fleet's time before this host's clock; 0 where it is not ahead.
     """
 
     engine: str
@@ -57,6 +58,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests_failed: int = 0
     commit_ms_p50: float = -1.0
     commit_ms_p99: float = -1.0
+    time_ahead_s: float = 0.0
     error: str = ""
 
 

@@ -23,7 +23,7 @@ from dwcp_migrate.agent.authorization.engine_choice import EngineChoice, EngineH
 from dwcp_migrate.agent.authorization.retry_queue import RetryQueue
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.pbft.group import PbftGroup
-from dwcp_migrate.api.cluster import Chosen, EngineEvent, PbftView
+from dwcp_migrate.api.cluster import Chosen, EngineEvent, GroupStatus, PbftView
 from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
@@ -95,6 +95,10 @@ class CertificateIssuer:
         self._observed: dict[str, tuple[bool, float]] = {}
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
+    def group_status(self) -> GroupStatus:
+        """Say where the group stands, and what it is owed."""
+        return msgspec.structs.replace(self._group.status(), owed=len(self._retry_queue))
+
     # -- who decides
 
     def choose(self, source: tuple[str, str], destination: tuple[str, str], peer: PeerConfig) -> EngineChoice:
@@ -136,7 +140,7 @@ class CertificateIssuer:
         ]
         return PbftView(
             mode=self._runtime.config.coordination.pbft.mode,
-            group=self._group.status(),
+            group=self.group_status(),
             cluster=self._runtime.config.coordination.pbft.cluster,
             seats=self._group.seats(),
             choices=list(reversed(self.choices)),

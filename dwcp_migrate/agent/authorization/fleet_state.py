@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.fleet_peers import is_allowed
 from dwcp_migrate.clocks import wall_clock
@@ -221,7 +223,13 @@ class ClusterStateClient:
 
     async def status(self) -> EngineStatus:
         """Say where the engine stands, now."""
-        return self.latest if self._engine is None else await self._engine.status()
+        if self._engine is None:
+            return self.latest
+        status = await self._engine.status()
+        with contextlib.suppress(NoQuorumError):
+            ahead_s = await self.look(lambda fleet: fleet.now) - wall_clock()
+            return replace(status, time_ahead_s=max(0.0, ahead_s))
+        return status
 
     async def set_draining(self, *, draining: bool) -> None:
         """Tell the fleet that this host takes no domains; a leader hands over. What fails is logged, drains go on.

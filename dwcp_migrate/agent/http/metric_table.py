@@ -63,6 +63,12 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_coordination_commit_index", "gauge", (), "Last entry of the log that is committed."),
     Family("dwcp_migrate_coordination_applied_index", "gauge", (), "Last entry of the log that is applied here."),
     Family("dwcp_migrate_coordination_log_bytes", "gauge", (), "Size of the log on disk."),
+    Family(
+        "dwcp_migrate_coordination_time_ahead_seconds",
+        "gauge",
+        (),
+        "How far the fleet's time is before this host's clock; 0 where it is not.",
+    ),
     Family("dwcp_migrate_coordination_elections_total", "counter", (), "Terms that began while this agent ran."),
     Family(
         "dwcp_migrate_coordination_requests_total",
@@ -86,6 +92,9 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_pbft_view_changes_total", "counter", (), "Views that the replica here entered."),
     Family(
         "dwcp_migrate_pbft_batch_requests", "summary", (), "Requests in the batches that the replica here executed."
+    ),
+    Family(
+        "dwcp_migrate_pbft_owed", "gauge", (), "Ends of migrations that the group has not confirmed to this host yet."
     ),
     Family(
         "dwcp_migrate_pbft_decisions_total",

@@ -150,6 +150,7 @@ def _coordination(view: EngineStatus) -> dict[str, dict[Labels, float]]:
         "coordination_commit_index": {(): view.commit_index},
         "coordination_applied_index": {(): view.applied_index},
         "coordination_log_bytes": {(): view.log_bytes},
+        "coordination_time_ahead_seconds": {(): view.time_ahead_s},
         "coordination_elections_total": {(): view.elections},
         "coordination_requests_total": {("confirmed",): view.requests, ("failed",): view.requests_failed},
         "coordination_commit_seconds": {labels: value for labels, value in latencies.items() if value >= 0},
@@ -167,6 +168,7 @@ def _group(view: GroupStatus) -> dict[str, dict[Labels, float]]:
         "pbft_view_changes_total": {(): view.view_changes},
         "pbft_batch_requests_sum": {(): view.batched_requests},
         "pbft_batch_requests_count": {(): view.batches},
+        "pbft_owed": {(): view.owed},
         "pbft_decisions_total": {("decided",): view.decisions, ("failed",): view.decisions_failed},
         "pbft_decision_seconds": {labels: value for labels, value in took.items() if value >= 0},
     }

@@ -12,6 +12,7 @@ from dwcp_migrate.cli.fleet import backup, repairs
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from dwcp_migrate.state.fleet.model import Limits
 from dwcp_migrate.units import format_bytes, format_rate
 
@@ -158,6 +159,7 @@ def summary(cluster: api.Cluster) -> list[tuple[str, str]]:
         ("Log", f"{engine.commit_index} committed, {engine.applied_index} applied, {format_bytes(engine.log_bytes)}"),
         ("Commit", latency(engine.commit_ms_p50, engine.commit_ms_p99)),
         ("Requests", f"{engine.requests} confirmed, {engine.requests_failed} not"),
+        ("Time", f"{engine.time_ahead_s:.0f} s ahead of this host's clock" if engine.time_ahead_s > SKEW_S else ""),
         ("Required", "yes: migrations need the fleet's word" if cluster.is_required else "no"),
         ("PBFT", policy(cluster)),
         ("Error", engine.error),

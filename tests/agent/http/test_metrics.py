@@ -82,6 +82,7 @@ def test_the_group_is_exported(status: Make) -> None:
     group = GroupStatus(
         role="replica", connected=["hv1", "hv2"], epoch=2, view=3, sequence=90, view_changes=2,
         batches=10, batched_requests=45, decisions=7, decisions_failed=1, decision_ms_p50=2.0, decision_ms_max=9.0,
+        owed=4,
     )  # fmt: skip
     found = samples(render(status(group=group)))
     assert found[key("pbft_role", role="replica")] == 1
@@ -93,6 +94,7 @@ def test_the_group_is_exported(status: Make) -> None:
     assert found[key("pbft_view_changes_total")] == 2
     assert found[key("pbft_batch_requests_sum")] == 45
     assert found[key("pbft_batch_requests_count")] == 10
+    assert found[key("pbft_owed")] == 4
     assert found[key("pbft_decisions_total", result="decided")] == 7
     assert found[key("pbft_decisions_total", result="failed")] == 1
     assert found[key("pbft_decision_seconds", quantile="0.5")] == 0.002
