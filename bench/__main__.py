@@ -53,7 +53,7 @@ def _standard_output_kept() -> Iterator[None]:
 @click.option("--only", default="", help="Cases whose names begin so (acp, ass, cuts).")
 @json_option
 def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **lab: Any) -> None:
-    """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, known, pba, predict, restarts or soak.
+    """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, known, pba, predict, restarts, soak or watch.
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
     """

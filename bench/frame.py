@@ -27,6 +27,7 @@ SUITES: Final = {
     "cuts": "migrations in the lab whose link is cut for 10 to 120 s, by phase and libvirt's keepalive (root)",
     "predict": "predictions against migrations over varied links and guests in the lab (root)",
     "itp": "placement: latencies, local optima, accuracy against proven and planted optima",
+    "watch": "a month of a fleet under the service that relieves it, and loads out of libvirt's bulk statistics",
     "restarts": "migrations in a row in the lab while agents are killed and stopped (root)",
     "plane": "parts of the data plane: the gate of many connections, classification, leaving the link",
     "matrix": "all ways to migrate over links from slow to none, slice by slice, in the lab (root)",

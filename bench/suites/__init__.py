@@ -22,4 +22,5 @@ Modules:
     replica: one replica in a process of its own, told what to do by lines of JSON
     restarts: suite `restarts`
     soak: suite `soak`
+    watch: suite `watch`
 """

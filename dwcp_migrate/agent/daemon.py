@@ -37,6 +37,7 @@ from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
+from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
 from dwcp_migrate.agent.instance_lock import InstanceLock
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.link import LinkIntake
@@ -52,6 +53,8 @@ from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.agent.plans.book import PlanBook
 from dwcp_migrate.agent.plans.carrier import PlanCarrier
+from dwcp_migrate.agent.plans.fleet_watcher import FleetWatcher
+from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
@@ -125,8 +128,9 @@ class Agent:
         self.group = PbftGroup(self.runtime, lambda side: tls_context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
         self.cluster_api = self._cluster_handlers()
-        book = self._plan_book()
-        self.plans_api, self._carrier = PlanHandlers(book), PlanCarrier(book, path, lambda: self.ledger.state)
+        plans, watch = self._books()
+        self.plans_api, self._carrier = PlanHandlers(plans), PlanCarrier(plans, path, lambda: self.ledger.state)
+        self.watch_api, self._watch = WatchHandlers(watch), FleetWatcher(watch, path, lambda: self.ledger.state)
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
@@ -161,14 +165,11 @@ class Agent:
             self.group.propose,
         )
 
-    def _plan_book(self) -> PlanBook:
-        config = self.runtime.config
-        return PlanBook(
-            self.coordination,
-            lambda: self.runtime.config.coordination.is_shared,
-            config.state_directory,
-            self.runtime.name,
-        )
+    def _books(self) -> tuple[PlanBook, WatchBook]:
+        runtime = self.runtime
+        own = (runtime.config.state_directory, runtime.name)
+        is_shared = partial(lambda: runtime.config.coordination.is_shared)
+        return PlanBook(self.coordination, is_shared, *own), WatchBook(self.coordination, is_shared, *own)
 
     def _redirect_listeners(self, port: int) -> LoopbackListeners:
         rejected = self._rejected("redirect")
@@ -235,6 +236,7 @@ class Agent:
         self._loops.keep_running("forecasts", self._planner.run)
         self._loops.keep_running("loads", self._loads.run)
         self._loops.keep_running("plans", self._carrier.run)
+        self._loops.keep_running("watch", self._watch.run)
         self._loops.keep_running("store", self.runtime.store.keep_tidy)
         self._uncaught.start()
 

@@ -6,4 +6,5 @@ Modules:
     migration: migration's record
     plans: plans that agents carry out
     schema: answers of the control API
+    watch: the service that relieves the fleet by itself
 """

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
+from dwcp_migrate.placement.contention import WatchSettings
 from dwcp_migrate.placement.plan import Goal, Unfinished
 from dwcp_migrate.units import KIB
 
@@ -40,12 +41,17 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         options: of its migrations.
         at_once: migrations at once; 0 is the policy's.
         reached: hosts whose libvirtds the asker reached: a carrier that does not reach them refuses the plan.
+        relieve: hosts that are hot, which is all that the plan is about; `resting` domains stay.
+        watch: settings of the service that asked.
     """
 
     goal: Goal
     options: MigrationOptions = MigrationOptions()
     at_once: Annotated[int, Meta(ge=0)] = 0
     reached: list[str] = []
+    relieve: list[str] = []
+    resting: list[str] = []
+    watch: WatchSettings | None = None
 
 
 class PlanEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,13 +131,19 @@ class PlanList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_record(record: PlanRecord) -> bytes:
-    """Write a record; one that is too large loses the oldest entries of its longest list until it fits."""
+    """Write a record; one that is too large loses the oldest entries of its longest list until it fits.
+
+    Raises:
+        PlacementError: what was asked for is too large by itself.
+    """
     while len(data := msgspec.json.encode(record)) > RECORD_BYTES_MAX:
         sizes = {
             name: len(msgspec.json.encode(getattr(record, name))) for name in ("moved", "failed", "left", "events")
         }
         name = max(sizes, key=lambda one: sizes[one])
         entries = getattr(record, name)
+        if not entries:
+            raise PlacementError(f"what is asked for takes {len(data)} bytes, more than {RECORD_BYTES_MAX}")
         gone = (len(entries) + 1) // 2
         kept = dict(list(entries.items())[gone:]) if isinstance(entries, dict) else entries[gone:]
         record = msgspec.structs.replace(record, cut=record.cut + gone, **{name: kept})

@@ -72,7 +72,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found in section.items()}
 """Sub-command (and module) name; the room that its module is in, and its line in `dwcp-migrate --help`."""
 
-HIDDEN: Final = {"bench": "develop", "carry": "plans"}
+HIDDEN: Final = {"bench": "develop", "carry": "plans", "lookout": "plans"}
 """Old spellings, which work for one release more and say so, and what agents start; and the room of its module."""
 
 EXIT_INTERNAL: Final = 70

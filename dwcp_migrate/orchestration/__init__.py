@@ -14,6 +14,7 @@ Modules:
     plan_store: plans that are kept, by way of the local agent
     shared_state: the cluster state as placement reads it, through the local agent
     storage: storage that hosts share
+    watch_round: one look of the service that relieves the fleet
     watched_migration: one migration, with a bound on its time
     workspace: fleet, rules, forecasts and journal of one command
 """

@@ -14,17 +14,18 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dwcp_migrate.api.plans import PlanRecord
+from dwcp_migrate.api.plans import PlanRecord, PlanRequest
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError, HypervisorError, PlacementError
 from dwcp_migrate.orchestration import plan_progress
 from dwcp_migrate.orchestration.executor import PlanExecutor
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.orchestration.plan_store import PlanStore, change_plan, find_plan
+from dwcp_migrate.orchestration.watch_round import relieving
 from dwcp_migrate.orchestration.watched_migration import guest_of
 from dwcp_migrate.orchestration.workspace import Workspace, executor_of
 from dwcp_migrate.placement.fleet import Fleet
-from dwcp_migrate.placement.plan import Goal, Plan, Step, Unfinished
+from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_drain
 
 NOTE_S: Final = 0.5
@@ -104,6 +105,8 @@ class CarriedPlan:
         executor.known_failures = plan_progress.failures_of(record)
         notes = PlanProgressNotes(self, executor, record)
         executor.watcher = notes
+        if record.request.relieve:
+            executor.again = lambda _, fleet: relieving(self.ours, fleet, record.request)
         path = journal_of(self.ours.config.state_directory, self.number)
         journal = PlanJournal.resume(path)
         if journal is not None:
@@ -113,7 +116,7 @@ class CarriedPlan:
         whole = self.ours.source.snapshot()
         if words := unreached(whole, record.request.reached):
             raise PlacementError(words)
-        plan = plan_for(self.ours, whole, record.request.goal)
+        plan = plan_for(self.ours, whole, record.request)
         notes.planned(plan)
         return executor, PlanJournal.begin(path, plan), notes
 
@@ -136,13 +139,16 @@ def _words(error: DwcpError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)
 
 
-def plan_for(ours: Workspace, whole: Fleet, goal: Goal) -> Plan:
-    """Plan for a goal.
+def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
+    """Plan for what was asked.
 
     Raises:
         PlacementError: it cannot be reached.
         HypervisorError: the host to be emptied does not answer.
     """
+    goal = request.goal
+    if request.relieve:
+        return relieving(ours, whole, request)
     if goal.purpose == "drain":
         return plan_drain(whole, goal.host, ours.policy(), ours.cost)
     if goal.purpose == "rebalance":

@@ -24,6 +24,7 @@ from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.orchestration.watched_migration import POLL_S, Hosts, WatchedMigration
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
+from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_again
 
@@ -64,6 +65,7 @@ class PlanExecutor:
         stop: set it to begin nothing more.
         leave: set it to wait no longer for what runs either.
         clock: seconds since the epoch, for the journal.
+        again: plans for the same goal in the fleet as it is now.
         known_failures: of migrations that another carrier of the same goal met.
     """
 
@@ -76,6 +78,7 @@ class PlanExecutor:
     stop: Event = field(default_factory=Event)
     leave: Event = field(default_factory=Event)
     clock: Callable[[], float] = wall_clock
+    again: Callable[[Plan, Fleet], Plan] | None = None
     known_failures: Mapping[str, Sequence[MigrationFailure]] = field(default_factory=dict)
 
     def run(self, journal: PlanJournal) -> list[Unfinished]:
@@ -131,7 +134,9 @@ class PlanExecutor:
             failures = merged_failures(self.known_failures, journal.progress.failures)
             fleet = remembering(self.source.snapshot(), failures)
             try:
-                plan = plan_again(journal.progress.plan, fleet, self.policy, self.cost)
+                last = journal.progress.plan
+                again = self.again or (lambda plan, now: plan_again(plan, now, self.policy, self.cost))
+                plan = again(last, fleet)
             except PlacementError:
                 journal.end("stopped")
                 raise

@@ -26,6 +26,13 @@ def test_a_record_that_grows_loses_its_oldest_entries_and_says_how_many(monkeypa
         decode_record(b" " * 4097)
 
 
+def test_what_is_asked_for_must_fit_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "RECORD_BYTES_MAX", 400)
+    large = PlanRequest(goal=Goal(purpose="rebalance"), reached=[f"host{number}" for number in range(100)])
+    with pytest.raises(PlacementError, match="more than 400"):
+        encode_record(PlanRecord(request=large, moved={"vm1": 1.0}))
+
+
 def test_events_are_numbered_and_the_oldest_make_room() -> None:
     record = RECORD
     for _ in range(EVENTS_MAX + 1):

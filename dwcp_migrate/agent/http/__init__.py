@@ -11,4 +11,5 @@ Modules:
     repair_handlers: control API of operators' repairs
     server: control API and the metrics over HTTP
     status: read-only views of the agent
+    watch_handlers: control API of the service that relieves the fleet
 """

@@ -36,31 +36,38 @@ class PlanHandlers:
 
     async def _all(self, _: web.Request) -> web.StreamResponse:
         try:
-            return _told(PlanList(plans=await self._book.all()))
+            return told(PlanList(plans=await self._book.all()))
         except DwcpError as error:
-            return _refused(error)
+            return refused_by(error)
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         try:
             record = decode_record(await request.read())
-            number, revision = _number(request.query, "id"), _number(request.query, "revision")
-            return _told(await self._book.put(msgspec.structs.replace(record, id=number), revision))
+            number, revision = number_of(request.query, "id"), number_of(request.query, "revision")
+            return told(await self._book.put(msgspec.structs.replace(record, id=number), revision))
         except DwcpError as error:
-            return _refused(error)
+            return refused_by(error)
 
 
-def _number(query: Mapping[str, str], name: str) -> int:
+def number_of(query: Mapping[str, str], name: str) -> int:
+    """A number of a query.
+
+    Raises:
+        PlacementError: it is none.
+    """
     text = query.get(name, "")
     if not text.isdecimal() or int(text) > NUMBER_MAX:
         raise PlacementError(f"{name} must be a number")
     return int(text)
 
 
-def _told(value: msgspec.Struct) -> web.Response:
+def told(value: msgspec.Struct) -> web.Response:
+    """An answer."""
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def _refused(error: DwcpError) -> web.Response:
+def refused_by(error: DwcpError) -> web.Response:
+    """A refusal, with the status that stands for its kind."""
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
     body = msgspec.json.encode(Failure(error=str(error), hint=error.hint))
     return web.Response(body=body, status=status, content_type="application/json")

@@ -16,6 +16,7 @@ from aiohttp import web
 from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
+from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,
@@ -51,6 +52,7 @@ class Served(Protocol):
     ledger: MigrationRegistry
     cluster_api: ClusterHandlers
     plans_api: PlanHandlers
+    watch_api: WatchHandlers
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -145,6 +147,7 @@ class Api:
         app.router.add_post("/v1/record", self._record)
         self._served.cluster_api.add_to(app)
         self._served.plans_api.add_to(app)
+        self._served.watch_api.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:

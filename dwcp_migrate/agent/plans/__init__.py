@@ -3,4 +3,6 @@
 Modules:
     book: plans as they are kept, in the fleet's state or in this host's
     carrier: the helper process that carries a plan out, started wherever its lease is free
+    fleet_watcher: the service that relieves the fleet by itself
+    watch_book: its record
 """

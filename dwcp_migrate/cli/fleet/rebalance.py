@@ -5,13 +5,16 @@ from typing import Any
 
 import click
 
+from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import planning
-from dwcp_migrate.cli.plans import attached
+from dwcp_migrate.cli.plans import attached, watching
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import exact_option, json_option
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
+from dwcp_migrate.orchestration.watch_round import AgentWatch
 from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
+from dwcp_migrate.placement.contention import WatchMode
 from dwcp_migrate.placement.plan import Goal
 
 
@@ -20,6 +23,14 @@ from dwcp_migrate.placement.plan import Goal
 @planning.at_once_option
 @planning.here_option
 @planning.measure_option
+@click.option(
+    "--watch",
+    "watch_mode",
+    type=click.Choice(["off", "observe", "on"]),
+    help="Set the service that relieves hot hosts by itself; with --set NAME=VALUE, see docs/placement.md.",
+)
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --watch: a setting of the service.")
+@click.option("--report", is_flag=True, help="What that service saw, did or would have done, and what came of it.")
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
 @exact_option
 @migration_options
@@ -34,6 +45,9 @@ def command(  # noqa: PLR0913 - one parameter an option
     at_once: int,
     here: bool,
     measure_s: float,
+    watch_mode: WatchMode | None,
+    changes: tuple[str, ...],
+    report: bool,
     abandon: bool,
     exact_s: float | None,
     as_json: bool,
@@ -42,6 +56,9 @@ def command(  # noqa: PLR0913 - one parameter an option
     **words: Any,
 ) -> None:
     """Show, or with --apply carry out, the migrations that even out the fleet. An even fleet is left alone."""
+    if watch_mode is not None or report or changes:
+        _watch(config_path, watch_mode, changes, as_json=as_json)
+        return
     goal, options = Goal(purpose="rebalance"), options_of(words)
     with open_workspace(
         config_path, fleet_path, at_once, copies_storage=options.copies_storage, measure_s=measure_s
@@ -60,6 +77,15 @@ def command(  # noqa: PLR0913 - one parameter an option
             return
         here = here or exact_s is not None or measure_s > 0  # what agents plan for the same goal would be another plan
         context.exit(attached.carry(ours, plan, options, here=here, as_json=as_json))
+
+
+def _watch(config_path: Path | None, mode: WatchMode | None, changes: tuple[str, ...], *, as_json: bool) -> None:
+    """Set the service, or report on it."""
+    if changes and mode is None:
+        raise click.UsageError("--set needs --watch off|observe|on")
+    store = AgentWatch(ApiClient(control_socket(config_path, None)))
+    record = store.read().record if mode is None else watching.set_watch(store, mode, changes)
+    watching.say_watch(record, as_json=as_json)
 
 
 def _abandon(ours: Workspace) -> bool:

@@ -3,6 +3,8 @@
 Modules:
     attached: a terminal and a kept plan
     carry: `dwcp-migrate carry`, the helper process of an agent
+    lookout: `dwcp-migrate lookout`, one look of the service that relieves the fleet
     plan: `dwcp-migrate plan`
     plans: `dwcp-migrate plans`
+    watching: that service, set and reported on
 """

@@ -19,7 +19,7 @@ from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPla
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError, UnfinishedError
+from dwcp_migrate.errors import AgentUnreachableError, CoordinationError, DwcpError, NotFoundError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration import plan_progress
 from dwcp_migrate.orchestration.plan_journal import goal_words
@@ -53,7 +53,7 @@ def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool,
     store = AgentPlans(ours.client)
     try:
         stored = store.put(PlanRecord(request=request, asked_at=wall_clock()), 0)
-    except (AgentUnreachableError, NotFoundError):  # no agent, or one of an older release
+    except (AgentUnreachableError, NotFoundError, CoordinationError):  # no agent, or older ones that keep no plans
         return planning.carry_out(ours, plan, options, as_json=as_json)
     if not as_json:
         count = output.counted(len(plan.steps), "migration", "migrations")

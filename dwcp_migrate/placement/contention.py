@@ -1,0 +1,215 @@
+"""Contention: which hosts have been too hot for too long, and the few moves that relieve them. No IO, no clock.
+
+The rule: what decides is use that lasts, never a promise and never a moment. A host is due once its level was above the
+threshold in every look for `hold_s`; a move is worth it only if it leaves its own host lower by `margin` and no other
+above threshold less margin; who moved rests for `cool_down_s`. A fleet in which nothing lasts is left alone.
+
+    level = what is used of the scarcest resource / what the host has of it
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
+
+from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
+from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.plan import Goal, Plan, Step
+from dwcp_migrate.placement.planner import plan_rebalance, rested
+
+WINDOWS_MAX: Final = 32
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY_MINUTES: Final = 24 * 60
+
+WatchMode = Literal["off", "observe", "on"]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=31 * 86400)]
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a fleet is relieved by itself.
+
+    Attributes:
+        mode: `observe` notes what `on` would do.
+        threshold: level above which a host is hot.
+        margin: by which a move must lower it, and by which its destination stays below the threshold.
+        hold_s: for which a host must have been hot in every look.
+        every_s: between two looks.
+        cool_down_s: for which a domain that moved stays.
+        windows: when moves may begin, as `mon-fri 22:00-06:00` in UTC; none is always.
+        moves_max: of one round.
+        at_once: moves that run at the same time.
+    """
+
+    mode: WatchMode = "off"
+    threshold: Share = 0.8
+    margin: Share = 0.05
+    hold_s: Seconds = 900.0
+    every_s: Annotated[float, Meta(ge=10, le=86400)] = 300.0
+    cool_down_s: Seconds = 6 * 3600.0
+    windows: Annotated[list[str], Meta(max_length=WINDOWS_MAX)] = []
+    moves_max: Annotated[int, Meta(ge=1, le=64)] = 4
+    at_once: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+def levels_by_use(fleet: Fleet, resources: Collection[str]) -> dict[str, float]:
+    """The level of each host that is up, by what its domains use of some resources."""
+    used: dict[tuple[str, str], float] = {}
+    for domain in fleet.domains:
+        for resource in resources:
+            key = (domain.host, resource)
+            used[key] = used.get(key, 0.0) + domain.load.get(resource, 0.0)
+    return {
+        host.name: max(
+            (used.get((host.name, one), 0.0) / host.capacity[one] for one in resources if host.capacity.get(one)),
+            default=0.0,
+        )
+        for host in fleet.hosts
+        if host.state == "up"
+    }
+
+
+def hot_since(
+    before: Mapping[str, float], levels: Mapping[str, float], settings: WatchSettings, now: float
+) -> dict[str, float]:
+    """Since when each hot host is hot without a break.
+
+    Args:
+        before: the same at the look before.
+        levels: of the hosts now; one without a level is not hot.
+        settings: see there.
+        now: seconds since the epoch.
+    """
+    return {host: before.get(host, now) for host, level in levels.items() if level > settings.threshold}
+
+
+def due_hosts(since: Mapping[str, float], settings: WatchSettings, now: float) -> list[str]:
+    """Hosts that have been hot for long enough, by their names."""
+    return sorted(host for host, at in since.items() if now - at >= settings.hold_s)
+
+
+def relief(  # noqa: PLR0913 - each a value of its own
+    fleet: Fleet,
+    hosts: Collection[str],
+    resting: Collection[str],
+    settings: WatchSettings,
+    resources: Collection[str],
+    *,
+    policy: PlacementPolicy | None = None,
+    cost: MoveCost = default_cost,
+) -> Plan:
+    """Plan the few moves that relieve some hosts; no steps where none is worth it.
+
+    Args:
+        fleet: with what its domains use.
+        hosts: that are due.
+        resting: domains that moved lately.
+        settings: see there.
+        resources: whose use decides.
+        policy: of placement.
+        cost: forecasts.
+    """
+    policy = replace(policy or PlacementPolicy(), moves_max=settings.moves_max)
+    stays = [
+        one if one.host in hosts else replace(one, movable=False, stays=one.stays or "its host is not hot")
+        for one in fleet.domains
+    ]
+    asked = rested(replace(fleet, domains=stays, balance=dict.fromkeys(resources, 1.0)), set(resting))
+    plan = plan_rebalance(asked, policy, cost)
+    kept = worth(fleet, plan.steps, hosts, settings, resources)
+    return replace(plan, goal=Goal(purpose="rebalance"), steps=kept, left=[])
+
+
+def worth(
+    fleet: Fleet,
+    steps: Iterable[Step],
+    hosts: Collection[str],
+    settings: WatchSettings,
+    resources: Collection[str],
+) -> list[Step]:
+    """The steps that pay: each leaves a hot host and keeps its destination cool; none where they lower too little."""
+    load = {one.name: one.load for one in fleet.domains}
+    has = {one.name: one.capacity for one in fleet.hosts}
+    level = levels_by_use(fleet, resources)
+    used = {
+        (host.name, one): sum(domain.load.get(one, 0.0) for domain in fleet.domains if domain.host == host.name)
+        for host in fleet.hosts
+        for one in resources
+    }
+    kept: list[Step] = []
+    for step in sorted(steps, key=lambda one: one.number):
+        if step.source not in hosts or step.after:
+            continue
+        if _level(used, has, step.source, resources) <= settings.threshold - settings.margin:
+            continue  # it is cool by now
+        there = {one: used[step.destination, one] + load[step.domain].get(one, 0.0) for one in resources}
+        after = _level(
+            {(step.destination, one): value for one, value in there.items()}, has, step.destination, resources
+        )
+        if after > settings.threshold - settings.margin or len(kept) >= settings.moves_max:
+            continue
+        for one in resources:
+            used[step.destination, one] = there[one]
+            used[step.source, one] -= load[step.domain].get(one, 0.0)
+        kept.append(step)
+    lowered = {host: level.get(host, 0.0) - _level(used, has, host, resources) for host in hosts if host in has}
+    paying = [step for step in kept if lowered.get(step.source, 0.0) >= settings.margin]
+    return [replace(step, number=number) for number, step in enumerate(paying)]
+
+
+def _level(
+    used: Mapping[tuple[str, str], float], has: Mapping[str, Mapping[str, float]], host: str, resources: Collection[str]
+) -> float:
+    return max((used[host, one] / has[host][one] for one in resources if has[host].get(one)), default=0.0)
+
+
+def in_window(windows: Iterable[str], weekday: int, minute: int) -> bool:
+    """Whether moves may begin now.
+
+    Args:
+        windows: as in `WatchSettings`; none is always.
+        weekday: 0 is Monday.
+        minute: of the day.
+
+    Raises:
+        ValueError: a window cannot be read.
+    """
+    chosen = [parse_window(one) for one in windows]
+    return not chosen or any(_holds(one, weekday, minute) for one in chosen)
+
+
+def parse_window(text: str) -> tuple[frozenset[int], int, int]:
+    """Read a window: its days, and its first and last minute of the day.
+
+    Raises:
+        ValueError: it is none.
+    """
+    days, _, hours = text.strip().lower().partition(" ")
+    first, _, last = days.partition("-")
+    if first not in DAYS or (last and last not in DAYS):
+        raise ValueError(f"{text!r} is no window: write `mon-fri 22:00-06:00`")
+    begin, end = DAYS.index(first), DAYS.index(last or first)
+    count = (end - begin) % len(DAYS) + 1
+    return frozenset((begin + one) % len(DAYS) for one in range(count)), *_minutes(text, hours)
+
+
+def _minutes(text: str, hours: str) -> tuple[int, int]:
+    found = []
+    for part in hours.split("-"):
+        hour, _, minute = part.partition(":")
+        if not (hour.isdecimal() and minute.isdecimal() and int(minute) < 60 and int(hour) * 60 <= DAY_MINUTES):  # noqa: PLR2004
+            raise ValueError(f"{text!r} is no window: write `mon-fri 22:00-06:00`")
+        found.append(min(DAY_MINUTES, int(hour) * 60 + int(minute)))
+    if len(found) != 2:  # noqa: PLR2004
+        raise ValueError(f"{text!r} is no window: write `mon-fri 22:00-06:00`")
+    return found[0], found[1]
+
+
+def _holds(window: tuple[frozenset[int], int, int], weekday: int, minute: int) -> bool:
+    """Whether a moment is within a window; one past midnight belongs to the day on which it began."""
+    days, begin, end = window
+    if begin <= end:
+        return weekday in days and begin <= minute < end
+    return (weekday in days and minute >= begin) or ((weekday - 1) % len(DAYS) in days and minute < end)
