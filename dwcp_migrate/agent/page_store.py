@@ -13,13 +13,16 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config
 from dwcp_migrate.errors import StoreError
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.control import DomainName, Open
 from dwcp_migrate.protocol.worker import StoreOptions
 from dwcp_migrate.store.digests import scope_of
 from dwcp_migrate.store.shelf import Shelf
 
 EXPIRY_S: Final = 600.0
 """Between two looks for what was of no use for `store.keep_s`."""
+
+KEY_S_MAX: Final = 1.0
+"""For the store's directory to answer a migration that waits: it is memory, or a disk that hangs."""
 
 log = get_logger(component="agent")
 
@@ -80,12 +83,33 @@ class PageStore:
         shelf = self.shelf()
         return shelf.key(options.scope) if shelf is not None else b""
 
+    async def offer(self, domains: Iterable[DomainName], request: Open) -> tuple[StoreOptions | None, bytes]:
+        """The store for a migration that a peer brings, and the key of what is stated to it; empty: nothing is.
+
+        Args:
+            domains: announced here, that it may be of.
+            request: the peer's.
+        """
+        options = self.options(domains, request.permit.uuid if request.permit else "")
+        return options, await self.key_in_time(options, request.scope)
+
+    async def key_in_time(self, options: StoreOptions | None, asked: str) -> bytes:
+        """As `key_for`, beside the event loop; empty where the directory does not answer within `KEY_S_MAX`."""
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self.key_for, options, asked), KEY_S_MAX)
+        except TimeoutError:
+            log.warning("the page store does not answer", directory=str(self._config().store_directory))
+            return b""
+
     async def keep_tidy(self) -> None:
         """Remove what expired, now and then, until cancelled."""
         while True:
-            shelf = self.shelf()
-            if shelf is not None:
-                keep_s = self._config().store.keep_s
-                with contextlib.suppress(OSError):  # read-only or gone: the next migration says so
-                    await asyncio.to_thread(shelf.expire, keep_s, wall_clock())
+            if self._config().store.bytes_max:
+                await asyncio.to_thread(self._expire)
             await asyncio.sleep(EXPIRY_S)
+
+    def _expire(self) -> None:
+        shelf = self.shelf()
+        if shelf is not None:
+            with contextlib.suppress(OSError):  # read-only or gone: the next migration says so
+                shelf.expire(self._config().store.keep_s, wall_clock())

@@ -1,7 +1,11 @@
 """Whose pages a migration's are is this host's word; a store that cannot be used costs a line in the log."""
 
+import threading
 from pathlib import Path
 
+import pytest
+
+from dwcp_migrate.agent import page_store
 from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.config import Config, StoreConfig, StoreScopeConfig
 from dwcp_migrate.protocol.control import DomainName
@@ -39,3 +43,15 @@ def test_a_store_that_is_off_or_cannot_be_used_states_nothing(tmp_path: Path) ->
     broken = store_of(tmp_path)
     assert broken.shelf() is None
     assert broken.key_for(broken.options([WEB]), "web") == b""
+
+
+async def test_a_directory_that_hangs_states_nothing_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, let_go = store_of(tmp_path), threading.Event()
+    options = store.options([WEB])
+    assert len(await store.key_in_time(options, "web")) == 32
+    monkeypatch.setattr(page_store, "KEY_S_MAX", 0.05)
+    monkeypatch.setattr(store, "shelf", let_go.wait)
+    assert await store.key_in_time(options, "web") == b""
+    let_go.set()

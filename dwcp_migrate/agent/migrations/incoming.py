@@ -239,6 +239,7 @@ class Incoming:
             await self._ask_libvirt()
             if not self._candidates(request):
                 return refused("not-announced")
+        store, store_key = await runtime.store.offer(self._names(self._candidates(request)), request)
         judged = await self._permits.judge(request.session_id.hex(), peer, request.permit)
         code = judged.code or self._objection(request)  # others were answered meanwhile
         now = steady_clock()
@@ -249,7 +250,7 @@ class Incoming:
         if code:
             self._permits.forget(request.session_id.hex())
             return refused(code, required=bool(judged.code) and self._permits.requires(peer))
-        session = _Session(peer, announced, now, outlives=request.outlives)
+        session = _Session(peer, announced, now, outlives=request.outlives, store=store, store_key=store_key)
         self._sessions[request.session_id] = session
         try:
             session.memory = runtime.memory.for_destination(
@@ -260,8 +261,6 @@ class Incoming:
             self._take_back(request.session_id, session, now)
             return refused("memory" if isinstance(error, NoMemoryError) else "no-data-process", str(error)[:200])
         names = self._names(candidates)
-        session.store = runtime.store.options(names, request.permit.uuid if request.permit else "")
-        session.store_key = runtime.store.key_for(session.store, request.scope)
         self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
         if judged.remark:
             event = MigrationEvent(at=wall_clock(), event="remark", detail=judged.remark)
