@@ -7,7 +7,6 @@ Modules:
     cli: command line
     clocks: two clocks of the agent
     config: agent's configuration
-    config_rules: rules that the types of the configuration cannot express
     consensus: ACP
     dataplane: data plane
     delta: HDE, hierarchical delta encoding

@@ -34,7 +34,7 @@ A `ProtocolError` about QEMU's own stream does not exist: a surprise there only 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class DwcpError(Exception):
@@ -52,6 +52,10 @@ class DwcpError(Exception):
         self.hint = hint
 
 
+VALUE_CHARACTERS_MAX: Final = 80
+"""Of a wrong value in a message."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigFault:
     """Something that is wrong with one key.
@@ -61,15 +65,19 @@ class ConfigFault:
         value: what stands there.
         why: what is wrong with it.
         hint: what to do about it, or empty.
+        line: where in the file, from 1; 0 where it stands in none.
     """
 
     key: str
     value: object
     why: str
     hint: str = ""
+    line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value!r}: {self.why}"
+        shown = repr(self.value)
+        short = shown if len(shown) <= VALUE_CHARACTERS_MAX else f"{shown[:VALUE_CHARACTERS_MAX]}..."
+        return f"{self.key}: {self.why}" if self.value is None else f"{self.key} = {short}: {self.why}"
 
 
 class ConfigError(DwcpError):

@@ -9,6 +9,7 @@ KILO: Final = 1000
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+TIB: Final = 1024 * GIB
 
 PAGE_BYTES: Final = 4096
 """Target page size of x86-64 guests. QEMU never sends it in a precopy stream (exec/target_page.h)."""

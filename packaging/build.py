@@ -155,6 +155,8 @@ def stage(root: Path, wheels: list[Path], version: str) -> None:
     _man_pages(root / "usr/share/man/man1", version)
     documents = root / f"usr/share/doc/{NAME}"
     documents.mkdir(parents=True)
+    for page in (HERE.parent / "docs").glob("*.md"):  # alerts name their sections there
+        (documents / page.name).write_text(page.read_text())
     (documents / "copyright").write_text((HERE / "debian/copyright").read_text())
     for path in root.rglob("*"):
         if path.is_dir():

@@ -28,14 +28,15 @@ from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Recording, is_own_address
-from dwcp_migrate.agent.effective import exempted, keeping_listeners
+from dwcp_migrate.agent.effective import ConfigurationInForce, exempted
 from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.metrics_server import listen_for_metrics, metrics_application
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
-from dwcp_migrate.agent.http.server import Api, HttpServer, metrics_application
+from dwcp_migrate.agent.http.server import Api, HttpServer
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
 from dwcp_migrate.agent.instance_lock import InstanceLock
@@ -50,7 +51,9 @@ from dwcp_migrate.agent.migrations.incoming import AboutHost, Incoming
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
+from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.peers.server import ControlServer
+from dwcp_migrate.agent.peers.watch import PeerWatch
 from dwcp_migrate.agent.plans.book import PlanBook
 from dwcp_migrate.agent.plans.carrier import PlanCarrier
 from dwcp_migrate.agent.plans.fleet_watcher import FleetWatcher
@@ -58,11 +61,12 @@ from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
-from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted
-from dwcp_migrate.clocks import steady_clock
+from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted, RunningConfig
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, PeerConfig, load
+from dwcp_migrate.config.compare import keeping_listeners
 from dwcp_migrate.dataplane.process_pool import COMMAND
-from dwcp_migrate.errors import ConfigError, HypervisorError
+from dwcp_migrate.errors import ConfigError
 from dwcp_migrate.hypervisor.base import DomainWatcher, Interceptor, WatcherState
 from dwcp_migrate.hypervisor.cgroups import ForeignServices, mount_point
 from dwcp_migrate.hypervisor.hook import Announce
@@ -107,6 +111,7 @@ class Agent:
         notifier: Notifier,
         worker: Sequence[str] = COMMAND,
     ) -> None:
+        self._configured = ConfigurationInForce(str(path), config, wall_clock())
         config, exempt = exempted(config)
         self._path = path
         self._notifier = notifier
@@ -142,6 +147,7 @@ class Agent:
         self._uncaught = UncaughtMigrations(
             lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
         )
+        self._peer_watch = PeerWatch(lambda: [peer.name for peer in self.runtime.directory.all()], self._answers)
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
@@ -187,7 +193,13 @@ class Agent:
             self._predictions.links,
             self._loads.own,
             lambda: self._members.ports_not_redirected,
+            self._configured.status,
+            lambda: self._peer_watch.up,
         )
+
+    async def _answers(self, name: str) -> bool:
+        peer = self.runtime.directory.by_name(name)
+        return peer is not None and bool(await find_address(self.runtime.control, peer, candidate_addresses(peer)))
 
     def _identify(self, names: list[str]) -> PeerConfig | None:
         return self.runtime.directory.by_names(names)  # the directory of now: a reload replaces it
@@ -231,10 +243,13 @@ class Agent:
         self.runtime.directory = self._addresses.use(config.peers)
         self._addresses.start()
         self._listen_for_connections()
-        await self._listen_for_metrics()
+        if config.metrics_listen:
+            server = self._http["metrics"] = HttpServer(metrics_application(self.status, config.metrics))
+            self._views.metrics_error = await listen_for_metrics(server, config.metrics_listen, config.metrics)
         self._loops.keep_running("tick", self._tick)
         self._loops.keep_running("forecasts", self._planner.run)
         self._loops.keep_running("loads", self._loads.run)
+        self._loops.keep_running("peers", self._peer_watch.run)
         self._loops.keep_running("plans", self._carrier.run)
         self._loops.keep_running("watch", self._watch.run)
         self._loops.keep_running("store", self.runtime.store.keep_tidy)
@@ -252,19 +267,6 @@ class Agent:
 
     def _accept(self, use: str, address: str, port: int, take: Callable[[socket.socket], None]) -> None:
         self._listeners[use] = AcceptLoop(listen(address, port, late=True), take, self._rejected(use)).start()
-
-    async def _listen_for_metrics(self) -> None:
-        """Metrics are no reason not to start: a port that is taken is said and nothing more."""
-        where = self.runtime.config.metrics_listen
-        if not where:
-            return
-        address, _, port = where.rpartition(":")
-        server = self._http["metrics"] = HttpServer(metrics_application(self.status))
-        try:
-            await server.listen_tcp(address.strip("[]"), int(port))
-        except (HypervisorError, ValueError) as error:
-            self._views.metrics_error = str(error)
-            log.error("no metrics", error=str(error))  # noqa: TRY400 - no bug, no trace
 
     def _redirected(self, sock: socket.socket, address: str, port: int, foreign: bool) -> None:  # noqa: FBT001 - told
         self.outgoing.accepted(sock, address, port, self.runtime.directory.by_address(address), foreign=foreign)
@@ -405,7 +407,7 @@ class Agent:
         try:
             config = load(self._path)
         except ConfigError as error:
-            self._views.configuration_error = str(error)
+            self._configured.error = str(error)
             log.error("reload refused", error=str(error))  # noqa: TRY400 - no bug, no trace
             raise
         runtime = self.runtime
@@ -416,10 +418,16 @@ class Agent:
         runtime.announcements.lifetime_s = config.policy.announcement_s_max
         runtime.control.connect_timeout_s = config.link.connect_timeout_s
         runtime.control.forget()
-        self._views.configuration_error = ""
         self._hold_redirect()
-        log.info("configuration reloaded", peers=len(runtime.directory.all()))
-        return Done(state=self.ledger.state, message=f"{len(runtime.directory.all())} peers")
+        pending = self._configured.take(config, wall_clock())
+        count = len(runtime.directory.all())
+        log.info("configuration reloaded", peers=count, pending_restart=pending)
+        waiting = f"; {', '.join(pending)} will change with a restart" if pending else ""
+        return Done(state=self.ledger.state, message=f"{count} {'peer' if count == 1 else 'peers'}{waiting}")
+
+    def configuration(self) -> RunningConfig:
+        """See `api.RunningConfig`."""
+        return self._configured.view()
 
     async def measured(self) -> Measured:
         """See `PredictionHandlers.measured`."""

@@ -1,43 +1,53 @@
 """The configuration in force: the file's, less what only a restart changes, with what the agent fills in."""
 
 import os
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.intake.redirect import exemption
+from dwcp_migrate.api.schema import ConfigurationStatus, RunningConfig
 from dwcp_migrate.config import Config
+from dwcp_migrate.config.compare import as_builtins, differences, keeping_listeners
 from dwcp_migrate.hypervisor.base import Exemption
+
+
+@dataclass
+class ConfigurationInForce:
+    """The file as it was read last, and what of it is in force.
+
+    Attributes:
+        path: of the file.
+        running: what is in force, as the file would say it.
+        read_at: when it was read last without error, seconds since the epoch.
+        error: why the last reading was refused; empty when it was not.
+    """
+
+    path: str
+    running: Config
+    read_at: float
+    error: str = ""
+    _pending: list[str] = field(default_factory=list)
+
+    def take(self, new: Config, now: float) -> list[str]:
+        """Take what a reload read; returns the keys that wait for a restart."""
+        self.running = keeping_listeners(new, self.running)
+        self._pending = [changed.key for changed in differences(self.running, new)]
+        self.read_at, self.error = now, ""
+        return self._pending
+
+    def status(self) -> ConfigurationStatus:
+        """See `api.ConfigurationStatus`."""
+        return ConfigurationStatus(
+            path=self.path, read_at=self.read_at, error=self.error, pending_restart=list(self._pending)
+        )
+
+    def view(self) -> RunningConfig:
+        """See `api.RunningConfig`."""
+        return RunningConfig(status=self.status(), values=as_builtins(self.running))
 
 
 def exempted(config: Config) -> tuple[Config, Exemption]:
     """Whom the redirect lets pass, and the configuration with the mark that follows: whoever dials reads it there."""
     exempt = exemption(config.intercept.mark, os.geteuid())
     return replace(config, intercept=replace(config.intercept, mark=exempt.mark)), exempt
-
-
-def keeping_listeners(new: Config, old: Config) -> Config:
-    """Take the new configuration but for what is bound already: a restart changes that."""
-    intercept = replace(
-        new.intercept,
-        port=old.intercept.port,
-        explicit_port=old.intercept.explicit_port,
-        mark=old.intercept.mark,
-    )
-    link = replace(new.link, listen=old.link.listen, port=old.link.port)
-    return replace(
-        new,
-        name=old.name,
-        libvirt_uri=old.libvirt_uri,
-        runtime_directory=old.runtime_directory,
-        state_directory=old.state_directory,
-        metrics_listen=old.metrics_listen,
-        coordination=replace(
-            new.coordination,
-            engine=old.coordination.engine,
-            voters=old.coordination.voters,
-            election_ms=old.coordination.election_ms,
-            endpoints=old.coordination.endpoints,
-        ),
-        intercept=intercept,
-        link=link,
-    )

@@ -75,6 +75,10 @@ class ApiClient:
         """The facts that `doctor` judges."""
         return self._get("/v1/doctor", schema.Facts)
 
+    def running_config(self) -> schema.RunningConfig:
+        """The configuration in force."""
+        return self._get("/v1/config", schema.RunningConfig)
+
     def migrations(self) -> schema.Migrations:
         """Migrations that run now."""
         return self._get("/v1/migrations", schema.Migrations)

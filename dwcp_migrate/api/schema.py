@@ -8,6 +8,7 @@ Fields are added, never renamed or removed within a version of the path.
     GET  /v1/migrations/{id}     Migration      running or ended; any unique prefix of the id
     GET  /v1/history?limit=N     Migrations     those that ended, newest first (N defaults to HISTORY_LIMIT_DEFAULT)
     GET  /v1/peers               Peers          asks every peer now, each within `link.connect_timeout_s`
+    GET  /v1/config              RunningConfig  the configuration in force
     GET  /v1/doctor              Facts          raw facts; `dwcp-migrate doctor` explains them
     GET  /v1/predict?domain=D&peer=P&deadline_s=S   Predicted   time, downtime and bytes of a migration of D to P, and
                                  what is advised; measures D's dirty rate first, about a second
@@ -28,7 +29,7 @@ Errors: status 400 (bad request), 404 (no such migration), 409 (two match the pr
 wrong), 500, each with the body Failure.
 """
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,12 +39,14 @@ from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
 
 __all__ = [
+    "BUCKETS",
     "HISTORY_LIMIT_DEFAULT",
     "HISTORY_LIMIT_MAX",
     "WEIGHT_MAX",
     "AgentState",
     "AgentStatus",
     "CertificateExpiry",
+    "ConfigurationStatus",
     "Done",
     "ExpectedMigration",
     "Facts",
@@ -65,6 +68,7 @@ __all__ = [
     "RedirectStatus",
     "Result",
     "Role",
+    "RunningConfig",
     "State",
     "Totals",
     "Update",
@@ -81,6 +85,14 @@ AgentState = Literal["running", "draining", "stopping"]
 NOT_CAUGHT_CAUSES: Final = ("draining", "other-address", "not-redirected", "other-port", "unseen")
 """Causes of a migration that was not caught: no peer's address, a peer's but not redirected, a port outside of the
 range, or a way that shows no connection."""
+
+
+BUCKETS: Final = {
+    "duration_seconds": (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+    "downtime_seconds": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
+    "prediction_error_ratio": (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
+}
+"""Upper bounds of what is counted by size, in the metric's unit; what is larger than the last is in none."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +124,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         duration_s: sum over ended migrations, by role.
         predictions: migrations that were predicted and completed, `inside` or `outside` of the interval of their time.
         prediction_error: sum of the relative errors of their times, unsigned.
+        buckets: ended migrations by size, by `NAME [ROLE] BOUND` of `BUCKETS`, each in the first that holds it.
         downtime_ms: sum over those of them that libvirt told a downtime of, by role, with `downtime_count`.
     """
 
@@ -142,6 +155,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: dict[str, float] = {}
     downtime_ms: dict[str, int] = {}
     downtime_count: dict[str, int] = {}
+    buckets: dict[str, int] = {}
 
 
 class RedirectRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,10 +316,35 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
     sessions_max: int = 0
 
 
+class ConfigurationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the configuration file was read last.
+
+    Attributes:
+        path: of the file.
+        read_at: when it was read last without error, seconds since the epoch.
+        error: why the last reading was refused; empty when it was not.
+        pending_restart: keys whose new values wait for a restart of the agent.
+    """
+
+    path: str = ""
+    read_at: float = 0.0
+    error: str = ""
+    pending_restart: list[str] = []
+
+
+class RunningConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force: `values` are its keys as the file would say them, defaults included."""
+
+    status: ConfigurationStatus
+    values: dict[str, Any]
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at a glance, and all that the metrics need.
 
     Attributes:
+        configuration: how the file was read last.
+        peers_up: whether each peer's agent answered when it was last asked, about once a minute.
         name: this host's name as peers know it.
         version: of this software.
         pid: the agent's.
@@ -339,6 +378,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryUse = MemoryUse()
     load: HostLoad = HostLoad()
     faults: dict[str, int] = {}
+    configuration: ConfigurationStatus = ConfigurationStatus()
+    peers_up: dict[str, bool] = {}
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):
@@ -401,6 +442,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         configuration_error: why the last reload was refused; empty when it was taken.
         open_descriptors: of the agent, with the limit on them.
         group: the PBFT group.
+        pending_restart: keys whose new values wait for a restart.
+        tls_error: why the agent cannot use certificate, key and CA together; empty when it can.
         foreign: ADDRESS port PORT of connections that are relayed though they are none of a migration.
         ports_not_redirected: hosts of the fleet whose migration ports are not all redirected here, and why.
     """
@@ -426,6 +469,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     foreign: list[str] = []
     ports_not_redirected: list[str] = []
     memory: MemoryUse = MemoryUse()
+    pending_restart: list[str] = []
+    tls_error: str = ""
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

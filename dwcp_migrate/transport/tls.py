@@ -44,9 +44,22 @@ def make_context(side: Literal["client", "server"], ca: Path, certificate: Path,
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            f"TLS files {ca}, {certificate}, {key}: {error}", hint="make them with `dwcp-migrate cert`"
+            _files_fault(error, ca, certificate, key), hint="make them with `dwcp-migrate cert`"
         ) from error
     return context
+
+
+def _files_fault(error: OSError, ca: Path, certificate: Path, key: Path) -> str:
+    """Say which of the files is wrong, as far as that can be seen: OpenSSL names none."""
+    for path in (ca, certificate, key):
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as unreadable:
+            return f"TLS file {path}: {unreadable.strerror}"
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        return f"TLS file {key} is not the key of {certificate}"
+    return f"TLS files {ca}, {certificate}, {key}: {error}"
 
 
 class ContextCache:

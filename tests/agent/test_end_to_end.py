@@ -4,16 +4,22 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dwcp_migrate.api import schema
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from tests.agent.hosts import (
     DESTINATION_ADDRESS,
     EXPLICIT_PORT,
     PORT,
+    WAIT_S,
     Host,
     announce,
     echoing,
@@ -224,7 +230,27 @@ def test_a_wrong_configuration_is_refused_and_the_old_one_stays(pair: Pair) -> N
     source.tables["policy"] = {"nonsense": True}
     assert source.reload() == 422
     assert "nonsense" in source.facts().configuration_error
+    assert "nonsense" in source.status().configuration.error
     assert source.status().peers == 1
+
+
+def test_a_reload_says_what_waits_for_a_restart_and_changes_the_rest(pair: Pair) -> None:
+    source, _ = pair
+    source.settings |= {"log_level": "debug", "log_format": "json"}
+    source.tables["link"] = {**source.tables["link"], "port": 7911, "channels": 4}
+    before = source.status().configuration.read_at
+    assert source.reload() == 200
+    status = source.status().configuration
+    assert sorted(status.pending_restart) == ["link.port", "log_format"]
+    assert status.read_at > before
+    assert source.facts().pending_restart == status.pending_restart
+    values = msgspec.json.decode(source.get("/v1/config")[1], type=schema.RunningConfig).values
+    assert (values["log_level"], values["link"]["channels"], values["link"]["port"]) == ("debug", 4, 7802)
+    source.tables["link"] = {key: value for key, value in source.tables["link"].items() if key != "port"}
+    source.settings.pop("log_format")
+    source.settings["log_format"] = "text"
+    assert source.reload() == 200
+    assert source.status().configuration.pending_restart == []
 
 
 @pytest.mark.parametrize(
@@ -242,3 +268,20 @@ def test_wrong_requests_get_a_typed_failure(pair: Pair, path: str, status: int) 
     code, body = pair[0].get(path)
     assert code == status
     assert b'"error":' in body
+
+
+def test_a_live_agents_metrics_please_promtool_and_tell_that_its_peer_answers(pair: Pair) -> None:
+    source, _ = pair
+    source.wait(lambda status: status.peers_up == {"destination.lab": True})
+    text = source.namespace.call(_metrics)
+    assert b'dwcp_migrate_peer_up{peer="destination.lab"} 1.0' in text
+    assert b"process_open_fds" in text
+    promtool = Path(sys.executable).with_name("promtool")
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def _metrics() -> bytes:
+    with urllib.request.urlopen("http://127.0.0.1:7803/metrics", timeout=WAIT_S) as answer:
+        found: bytes = answer.read()
+    return found

@@ -10,6 +10,7 @@ from dwcp_migrate import config
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 TABLES: dict[str, type[msgspec.Struct]] = {
+    "metrics": config.MetricsConfig,
     "tls": config.TlsConfig,
     "intercept": config.InterceptConfig,
     "link": config.LinkConfig,

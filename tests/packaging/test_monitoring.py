@@ -15,16 +15,14 @@ REPOSITORY = Path(__file__).parents[2]
 PROMTOOL = str(Path(sys.executable).with_name("promtool"))
 MONITORING = REPOSITORY / "monitoring"
 RULES = [MONITORING / "alerts.yml", MONITORING / "recording.yml"]
-SUMMARY_SUFFIXES = ("_sum", "_count")
+SUFFIXES = {"summary": ("_sum", "_count"), "histogram": ("_sum", "_count", "_bucket")}
 
 
 def exported() -> set[str]:
     return {
         name
         for family in TABLE.values()
-        for name in (
-            [family.name + suffix for suffix in SUMMARY_SUFFIXES] if family.kind == "summary" else [family.name]
-        )
+        for name in [family.name + suffix for suffix in SUFFIXES.get(family.kind, ("",))]
     }
 
 
@@ -43,11 +41,16 @@ def dashboard() -> dict[str, Any]:
 
 
 def expressions() -> list[str]:
-    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in panels() for target in panel["targets"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    """Those that show something; rows are headings."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=200)
 
 
 def test_promtool_accepts_the_rules() -> None:
@@ -66,7 +69,7 @@ def test_every_alert_is_tested_and_has_its_section_in_the_operations_page() -> N
     page = (REPOSITORY / "docs/operations.md").read_text()
     assert sorted(alerts) == sorted(tested)
     assert not [alert for alert in alerts if f"### {alert}\n" not in page]
-    runbooks = re.findall(r"runbook: docs/operations.md#(\w+)", RULES[0].read_text())
+    runbooks = re.findall(r"runbook_url: file:///usr/share/doc/dwcp-migrate/operations.md#(\w+)", RULES[0].read_text())
     assert runbooks == [alert.lower() for alert in alerts]
 
 
@@ -82,13 +85,13 @@ def test_the_check_itself_finds_an_unknown_name() -> None:
 
 
 def test_the_dashboard_asks_only_for_metrics_that_exist() -> None:
-    assert len(expressions()) >= len(dashboard()["panels"])
+    assert len(expressions()) >= len(panels())
     assert not unknown_names("\n".join(expressions()))
 
 
 def test_promtool_parses_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
-        {"record": f"dashboard:expression:{number}", "expr": expr.replace("$instance", ".*")}
+        {"record": f"dashboard:expression:{number}", "expr": expr.replace("$instance", ".*").replace("$__range", "1h")}
         for number, expr in enumerate(expressions())
     ]
     file = tmp_path / "rules.yml"
@@ -98,11 +101,11 @@ def test_promtool_parses_every_expression_of_the_dashboard(tmp_path: Path) -> No
 
 
 def test_panels_have_their_own_ids_and_places() -> None:
-    panels = dashboard()["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
+    everything = dashboard()["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
     cells = [
         (column, row)
-        for panel in panels
+        for panel in everything
         for column in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
         for row in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
     ]
@@ -111,4 +114,38 @@ def test_panels_have_their_own_ids_and_places() -> None:
 
 
 def test_the_dashboard_takes_its_datasource_from_a_variable() -> None:
-    assert {panel["datasource"]["uid"] for panel in dashboard()["panels"]} == {"${datasource}"}
+    assert {panel["datasource"]["uid"] for panel in panels()} == {"${datasource}"}
+
+
+UNITS = {"none", "s", "bytes", "Bps", "pps", "reqps", "percentunit"}
+"""Of Grafana's names of units, those that are used here."""
+
+
+def test_the_dashboard_is_what_grafanas_schema_demands() -> None:
+    found = dashboard()
+    assert found["schemaVersion"] >= 39
+    assert {"title", "uid", "time", "timezone", "templating", "panels", "refresh"} <= found.keys()
+    for panel in panels():
+        assert {"id", "type", "title", "gridPos", "datasource", "targets", "fieldConfig", "options"} <= panel.keys()
+        assert panel["type"] in {"stat", "table", "timeseries"}
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        assert all(isinstance(override["properties"], list) for override in panel["fieldConfig"]["overrides"])
+    for row in (panel for panel in found["panels"] if panel["type"] == "row"):
+        assert row["gridPos"]["w"] == 24
+        assert row["panels"] == []  # what an open row holds stands behind it
+
+
+def test_every_panel_has_a_description_and_a_unit_and_every_number_its_thresholds() -> None:
+    for panel in panels():
+        assert panel.get("description"), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+        if panel["type"] == "stat":
+            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            assert steps[0]["value"] is None, panel["title"]
+            assert len(steps) > 1, panel["title"]
+
+
+def test_values_of_the_table_have_names_and_units() -> None:
+    (table,) = [panel for panel in panels() if panel["type"] == "table"]
+    named = {override["matcher"]["options"] for override in table["fieldConfig"]["overrides"]}
+    assert named == {f"Value #{target['refId']}" for target in table["targets"]}

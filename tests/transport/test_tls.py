@@ -29,7 +29,7 @@ def test_files_that_are_not_there_are_said_each_time_and_read_once_they_are(tmp_
     cache = ContextCache("server")
     files = (tmp_path / "ca.pem", tmp_path / "hv1.pem", tmp_path / "hv1.key")
     for _ in range(2):
-        with pytest.raises(ConfigError, match="TLS files"):
+        with pytest.raises(ConfigError, match="TLS file"):
             cache.get(*files)
     create_authority(tmp_path)
     issue(tmp_path, "hv1")

@@ -19,7 +19,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.fleet_peers import is_allowed
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import EtcdConfig
-from dwcp_migrate.config_rules import is_ip_address
+from dwcp_migrate.config.addresses import is_ip_address
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION

@@ -4,6 +4,7 @@ Modules:
     cluster_handlers: handlers of the control API's part about the fleet's shared state
     host_facts: facts about this host that `doctor` judges
     metric_table: every metric that the agent exports, in one table
+    metrics_server: listener of the metrics, over TLS and behind a password where configured
     metrics: agent's status as Prometheus text
     placement_handlers: control API of the shared constraints
     plan_handlers: control API of the plans that are kept

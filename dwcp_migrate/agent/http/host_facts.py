@@ -9,6 +9,8 @@ from cryptography import x509
 
 from dwcp_migrate.api.schema import CertificateExpiry
 from dwcp_migrate.config import TlsConfig
+from dwcp_migrate.errors import ConfigError
+from dwcp_migrate.transport.tls import make_context
 from dwcp_migrate.units import MIB
 
 PEM_BYTES_MAX: Final = MIB
@@ -43,6 +45,15 @@ def certificate(use: Literal["ca", "host"], path: Path) -> CertificateExpiry:
         not_before=found.not_valid_before_utc.timestamp(),
         not_after=found.not_valid_after_utc.timestamp(),
     )
+
+
+def tls_error(tls: TlsConfig) -> str:
+    """Say why the files of the `tls` table are good for nothing together; empty when they are."""
+    try:
+        make_context("server", tls.ca, tls.certificate, tls.key)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def own_name(tls: TlsConfig, host_name: str) -> str:

@@ -7,7 +7,7 @@ from fixed sets or the configuration. Only the gauges of a migration under way n
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["counter", "gauge", "summary"]
+Kind = Literal["counter", "gauge", "summary", "histogram"]
 
 ROLE: Final = ("role",)
 MIGRATION: Final = ("migration", "domain", "role", "kind", "peer")
@@ -22,7 +22,7 @@ class Family:
 
     Attributes:
         name: as Prometheus shows it, a counter with its `_total`.
-        kind: counter, gauge, or summary (`_sum` and `_count`, no quantiles).
+        kind: counter, gauge, summary (`_sum` and `_count`, no quantiles) or histogram (`_bucket` besides).
         labels: their names, in order.
         help: one line.
     """
@@ -37,6 +37,14 @@ _FAMILIES: Final = (
     Family("dwcp_migrate_build_info", "gauge", ("version",), "Always 1; the version of the agent."),
     Family("dwcp_migrate_start_time_seconds", "gauge", (), "When the agent started, seconds since the epoch."),
     Family("dwcp_migrate_state", "gauge", ("state",), "1 for the state that the agent is in: running, draining, ..."),
+    Family("dwcp_migrate_config_last_reload_successful", "gauge", (), "1 unless the last reload was refused."),
+    Family(
+        "dwcp_migrate_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "When the configuration was last read without error, seconds since the epoch.",
+    ),
+    Family("dwcp_migrate_config_pending_restart", "gauge", (), "Keys of the configuration that wait for a restart."),
     Family("dwcp_migrate_peers", "gauge", (), "Peers, configured or found by the fleet's state."),
     Family("dwcp_migrate_data_process_ready", "gauge", (), "1 while a warm data process waits for a migration."),
     Family("dwcp_migrate_memory_budget_bytes", "gauge", (), "What all sessions together may occupy on this host now."),
@@ -51,6 +59,13 @@ _FAMILIES: Final = (
         ("use",),
         "When a certificate ends, seconds since the epoch; 0 when it cannot be read.",
     ),
+    Family(
+        "dwcp_migrate_certificate_renewal_due_timestamp_seconds",
+        "gauge",
+        ("use",),
+        "When a third of a certificate's life is left, seconds since the epoch.",
+    ),
+    Family("dwcp_migrate_peer_up", "gauge", ("peer",), "1 while a peer's agent answers; asked about once a minute."),
     Family("dwcp_migrate_announcements_total", "counter", (), "Incoming migrations announced by libvirt's hook."),
     Family(
         "dwcp_migrate_coordination_state",
@@ -79,8 +94,8 @@ _FAMILIES: Final = (
     Family(
         "dwcp_migrate_coordination_commit_seconds",
         "gauge",
-        ("quantile",),
-        "How long this host's last requests took until they were committed.",
+        ("statistic",),
+        "How long this host's last requests took until they were committed: p50 and p99.",
     ),
     Family(
         "dwcp_migrate_pbft_role", "gauge", ("role",), "1 for this host's part in the PBFT group: replica, client, none."
@@ -105,8 +120,8 @@ _FAMILIES: Final = (
     Family(
         "dwcp_migrate_pbft_decision_seconds",
         "gauge",
-        ("quantile",),
-        "How long this host's last requests took until the group had decided; quantile 1 is the longest.",
+        ("statistic",),
+        "How long this host's last requests took until the group had decided: p50 and max.",
     ),
     Family("dwcp_migrate_migrations_total", "counter", ("role", "result"), "Migrations that ended."),
     Family("dwcp_migrate_accelerated_total", "counter", ROLE, "Migrations that ended and were accelerated."),
@@ -166,31 +181,33 @@ _FAMILIES: Final = (
         ("part",),
         "Faults in the agent itself: exceptions that nobody foresaw, each in the log; the part began anew.",
     ),
-    Family("dwcp_migrate_duration_seconds", "summary", ROLE, "How long migrations took."),
-    Family("dwcp_migrate_downtime_seconds", "summary", ROLE, "Downtime of migrations, as libvirt measured it."),
+    Family("dwcp_migrate_duration_seconds", "histogram", ROLE, "How long migrations took."),
+    Family("dwcp_migrate_downtime_seconds", "histogram", ROLE, "Downtime of migrations, as libvirt measured it."),
     Family(
         "dwcp_migrate_predictions_total",
         "counter",
         ("interval",),
         "Completed migrations that were predicted: their time lay inside or outside of the predicted interval.",
     ),
-    Family("dwcp_migrate_prediction_error_ratio", "summary", (), "Relative error of predicted times, unsigned."),
+    Family("dwcp_migrate_prediction_error_ratio", "histogram", (), "Relative error of predicted times, unsigned."),
     Family(
         "dwcp_migrate_link_forecast_bytes_per_second",
         "gauge",
-        ("peer", "quantile"),
-        "What the link to a peer will carry over the next minute.",
+        ("peer", "statistic"),
+        "What the link to a peer will carry over the next minute: p10, p50 and p90.",
     ),
     Family("dwcp_migrate_in_progress", "gauge", ("role", "state"), "Migrations under way."),
     Family("dwcp_migrate_migration_raw_bytes", "gauge", MIGRATION, "Bytes taken from or written into QEMU so far."),
     Family("dwcp_migrate_migration_wire_bytes", "gauge", MIGRATION, "Bytes on the channels so far."),
     Family("dwcp_migrate_migration_memory_bytes", "gauge", MIGRATION, "Guest memory."),
     Family("dwcp_migrate_migration_remaining_bytes", "gauge", MIGRATION, "Still to be sent, by libvirt's measure."),
-    Family("dwcp_migrate_host_cpu_cores", "gauge", ("quantile",), "Busy cores of the last hour's minutes."),
-    Family("dwcp_migrate_host_memory_bytes", "gauge", ("quantile",), "Memory in use, likewise."),
-    Family("dwcp_migrate_host_memory_stalled_ratio", "gauge", ("quantile",), "Time in which memory was waited for."),
-    Family("dwcp_migrate_guests_disk_bytes_per_second", "gauge", ("quantile",), "All guests' disks, likewise."),
-    Family("dwcp_migrate_guests_network_bytes_per_second", "gauge", ("quantile",), "All guests' networks, likewise."),
+    Family(
+        "dwcp_migrate_host_cpu_cores", "gauge", ("statistic",), "Busy cores of the last hour's minutes: p50 and p90."
+    ),
+    Family("dwcp_migrate_host_memory_bytes", "gauge", ("statistic",), "Memory in use, likewise."),
+    Family("dwcp_migrate_host_memory_stalled_ratio", "gauge", ("statistic",), "Time in which memory was waited for."),
+    Family("dwcp_migrate_guests_disk_bytes_per_second", "gauge", ("statistic",), "All guests' disks, likewise."),
+    Family("dwcp_migrate_guests_network_bytes_per_second", "gauge", ("statistic",), "All guests' networks, likewise."),
     Family("dwcp_migrate_migration_raw_bytes_per_second", "gauge", MIGRATION, "Guest memory sent lately, per second."),
     Family("dwcp_migrate_migration_dirty_bytes_per_second", "gauge", MIGRATION, "What the guest writes, per second."),
     Family("dwcp_migrate_migration_iteration", "gauge", MIGRATION, "Passes over memory so far."),

@@ -11,13 +11,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.api.cluster import GroupStatus
-from dwcp_migrate.api.schema import NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
+from dwcp_migrate.api.schema import BUCKETS, NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
 from dwcp_migrate.protocol.load import HostLoad, LoadRange
 from dwcp_migrate.state.engine import EngineStatus
 
@@ -44,10 +50,17 @@ Values = Mapping[str, Mapping[Labels, float]]
 """Family name (a summary's `_sum` and `_count` apart) to label values to number."""
 
 
-def render(status: AgentStatus) -> bytes:
-    """Write all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
+def render(status: AgentStatus, *, process: bool = False) -> bytes:
+    """Write all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`.
+
+    Args:
+        status: the agent's.
+        process: add this process's own: CPU, memory and descriptors, as every exporter names them.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(values(status)))
+    registry.register(_Collected(values(status), status.totals.buckets))
+    if process:
+        ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
@@ -58,11 +71,11 @@ def values(status: AgentStatus) -> Values:
     for short, by_labels in shorts.items():
         found[f"dwcp_migrate_{short}"].update(by_labels)
     for link in status.links:
-        for quantile, number in zip(("0.1", "0.5", "0.9"), link.next_minute, strict=True):
-            found["dwcp_migrate_link_forecast_bytes_per_second"][(link.peer, quantile)] = number
+        for statistic, number in zip(("p10", "p50", "p90"), link.next_minute, strict=True):
+            found["dwcp_migrate_link_forecast_bytes_per_second"][(link.peer, statistic)] = number
     for family, usage in _load(status.load).items():
-        for quantile, number in zip(("0.5", "0.9"), (usage.median, usage.high), strict=True):
-            found[family][(quantile,)] = number
+        for statistic, number in zip(("p50", "p90"), (usage.median, usage.high), strict=True):
+            found[family][(statistic,)] = number
     for migration in status.migrations:
         here = (migration.role, migration.state)
         found["dwcp_migrate_in_progress"][here] = found["dwcp_migrate_in_progress"].get(here, 0) + 1
@@ -92,6 +105,9 @@ def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
         "build_info": {(status.version,): 1},
         "start_time_seconds": {(): status.started_at},
         "state": {(state,): float(state == status.state) for state in STATES},
+        "config_last_reload_successful": {(): float(not status.configuration.error)},
+        "config_last_reload_success_timestamp_seconds": {(): status.configuration.read_at},
+        "config_pending_restart": {(): len(status.configuration.pending_restart)},
         "peers": {(): status.peers},
         "data_process_ready": {(): status.spare_ready},
         "memory_budget_bytes": {(): status.memory.budget_bytes},
@@ -102,6 +118,12 @@ def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
         "libvirt_connected": {(): status.libvirt.connected},
         "certificate_expiry_timestamp_seconds": {(one.use,): one.not_after for one in status.certificates},
         "faults_total": {(part,): count for part, count in status.faults.items()},
+        "certificate_renewal_due_timestamp_seconds": {
+            (one.use,): one.not_after - (one.not_after - one.not_before) / 3
+            for one in status.certificates
+            if one.not_before
+        },
+        "peer_up": {(peer,): float(up) for peer, up in status.peers_up.items()},
     }
 
 
@@ -142,7 +164,7 @@ def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
 
 
 def _coordination(view: EngineStatus) -> dict[str, dict[Labels, float]]:
-    latencies = {("0.5",): view.commit_ms_p50 / 1000, ("0.99",): view.commit_ms_p99 / 1000}
+    latencies = {("p50",): view.commit_ms_p50 / 1000, ("p99",): view.commit_ms_p99 / 1000}
     return {
         "coordination_state": {(state,): float(state == view.state) for state in COORDINATION_STATES},
         "coordination_has_leader": {(): float(bool(view.leader))},
@@ -158,7 +180,7 @@ def _coordination(view: EngineStatus) -> dict[str, dict[Labels, float]]:
 
 
 def _group(view: GroupStatus) -> dict[str, dict[Labels, float]]:
-    took = {("0.5",): view.decision_ms_p50 / 1000, ("1",): view.decision_ms_max / 1000}
+    took = {("p50",): view.decision_ms_p50 / 1000, ("max",): view.decision_ms_max / 1000}
     return {
         "pbft_role": {(role,): float(role == view.role) for role in GROUP_ROLES},
         "pbft_connected_members": {(): len(view.connected)},
@@ -202,13 +224,17 @@ def _migration(migration: Migration) -> dict[str, float]:
 class _Collected(Collector):
     """Hands prometheus_client the families of one answer."""
 
-    def __init__(self, found: Values) -> None:
+    def __init__(self, found: Values, buckets: Mapping[str, int]) -> None:
         self._found = found
+        self._buckets = buckets
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families in the order of the table."""
         for family in TABLE.values():
-            yield self._summary(family) if family.kind == "summary" else self._plain(family)
+            if family.kind == "histogram":
+                yield self._histogram(family)
+            else:
+                yield self._summary(family) if family.kind == "summary" else self._plain(family)
 
     def _plain(self, family: Family) -> Metric:
         made = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
@@ -222,4 +248,16 @@ class _Collected(Collector):
         sums = self._found.get(f"{family.name}_sum", {})
         for labels, count in self._found.get(f"{family.name}_count", {}).items():
             metric.add_metric(labels, count_value=int(count), sum_value=sums.get(labels, 0.0))
+        return metric
+
+    def _histogram(self, family: Family) -> Metric:
+        metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        short = family.name.removeprefix("dwcp_migrate_")
+        sums = self._found.get(f"{family.name}_sum", {})
+        for labels, count in self._found.get(f"{family.name}_count", {}).items():
+            below, buckets = 0, []
+            for bound in BUCKETS[short]:
+                below += self._buckets.get(" ".join((short, *labels, f"{bound:g}")), 0)
+                buckets.append((f"{bound:g}", below))
+            metric.add_metric(labels, buckets=[*buckets, ("+Inf", int(count))], sum_value=sums.get(labels, 0.0))
         return metric

@@ -6,6 +6,7 @@ is read: every verb is in the path and its query.
 
 import asyncio
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -13,7 +14,6 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
@@ -30,6 +30,7 @@ from dwcp_migrate.api.schema import (
     Migrations,
     Peers,
     Predicted,
+    RunningConfig,
 )
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
@@ -62,6 +63,9 @@ class Served(Protocol):
 
     async def facts(self) -> Facts:
         """See `api.Facts`."""
+
+    def configuration(self) -> RunningConfig:
+        """See `api.RunningConfig`."""
 
     def drain(self) -> Done:
         """No new migrations."""
@@ -135,6 +139,7 @@ class Api:
         app.router.add_get("/v1/migrations/{id}", self._migration)
         app.router.add_get("/v1/history", self._history)
         app.router.add_get("/v1/peers", self._peers)
+        app.router.add_get("/v1/config", self._config)
         app.router.add_get("/v1/doctor", self._doctor)
         app.router.add_get("/v1/events", self._events)
         app.router.add_get("/v1/predict", self._predict)
@@ -167,6 +172,9 @@ class Api:
 
     async def _peers(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._served.peers())
+
+    async def _config(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._served.configuration())
 
     async def _doctor(self, _: web.Request) -> web.StreamResponse:
         return _json(await self._served.facts())
@@ -227,21 +235,6 @@ class Api:
             await response.write(b"data: " + msgspec.json.encode(update) + b"\n\n")
 
 
-def metrics_application(status: Callable[[], AgentStatus]) -> web.Application:
-    """Make the application of the metrics listener: `/metrics` and `/healthz`."""
-
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=metrics.render(status()), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def healthy(_: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok\n")
-
-    app = web.Application(client_max_size=1024)
-    app.router.add_get("/metrics", answer)
-    app.router.add_get("/healthz", healthy)
-    return app
-
-
 class HttpServer:
     """An application that listens."""
 
@@ -263,15 +256,15 @@ class HttpServer:
         finally:
             os.umask(before)
 
-    async def listen_tcp(self, address: str, port: int) -> None:
-        """Listen on a TCP port.
+    async def listen_tcp(self, address: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        """Listen on a TCP port, over TLS where a context is given.
 
         Raises:
             HypervisorError: the port cannot be listened on.
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, address, port).start()
+            await web.TCPSite(self._runner, address, port, ssl_context=context).start()
         except OSError as error:
             raise HypervisorError(f"cannot listen on {address} port {port}: {error.strerror}") from error
 

@@ -24,6 +24,7 @@ from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import (
     AgentStatus,
     CertificateExpiry,
+    ConfigurationStatus,
     Facts,
     Hook,
     Libvirt,
@@ -62,6 +63,8 @@ class StatusSources:
         group: this host in the PBFT group.
         links: what the links to the peers will carry.
         load: what this host uses.
+        configuration: how the configuration file was read last.
+        peers_up: whether each peer answered lately.
     """
 
     listening: Callable[[], dict[str, bool]]
@@ -70,6 +73,8 @@ class StatusSources:
     links: Callable[[], list[LinkForecast]]
     load: Callable[[], HostLoad]
     ports_not_redirected: Callable[[], list[str]]
+    configuration: Callable[[], ConfigurationStatus]
+    peers_up: Callable[[], dict[str, bool]]
 
 
 class StatusViews:
@@ -77,7 +82,6 @@ class StatusViews:
 
     Attributes:
         metrics_error: why the metrics listener is not.
-        configuration_error: why the last reload was refused.
     """
 
     def __init__(
@@ -91,7 +95,6 @@ class StatusViews:
         self._hook_last_at = 0.0
         self._certificates: tuple[float, list[CertificateExpiry]] = (-CERTIFICATES_KEPT_S, [])
         self.metrics_error = ""
-        self.configuration_error = ""
 
     def hook_heard(self) -> None:
         """The hook announced a migration just now."""
@@ -125,6 +128,8 @@ class StatusViews:
             memory=runtime.memory.use(),
             load=replace(self._sources.load(), guests=[]),
             faults=dict(faults),
+            configuration=self._sources.configuration(),
+            peers_up=self._sources.peers_up(),
         )
 
     def _intercept(self) -> RedirectStatus:
@@ -235,6 +240,7 @@ class StatusViews:
             libvirt=self._libvirt(),
             hook=self._hook(),
             certificates=certificates,
+            tls_error=facts.tls_error(runtime.config.tls),
             name_in_certificate=runtime.name.lower() in names,
             listeners=self._listeners(),
             peers=(await self.peers()).peers,
@@ -242,7 +248,8 @@ class StatusViews:
             explicit_peer=runtime.config.intercept.explicit_peer if runtime.config.intercept.explicit_port else "",
             history_error=runtime.ledger.history_error,
             core_dumps_off=facts.core_dumps_off(),
-            configuration_error=self.configuration_error,
+            configuration_error=self._sources.configuration().error,
+            pending_restart=self._sources.configuration().pending_restart,
             open_descriptors=descriptors,
             open_descriptors_max=descriptors_max,
             group=self._sources.group(),

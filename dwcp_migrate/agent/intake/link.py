@@ -17,7 +17,7 @@ from dwcp_migrate.agent.intake.admission import Admission, AdmissionLimits, Sour
 from dwcp_migrate.agent.log_budget import LogBudget
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.config_rules import canonical
+from dwcp_migrate.config.addresses import canonical
 from dwcp_migrate.errors import DwcpError, ProtocolError, VersionMismatchError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION

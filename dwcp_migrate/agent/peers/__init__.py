@@ -7,5 +7,6 @@ Modules:
     fleet_peers: hosts of the fleet's state as peers
     own_reach: this host as it publishes itself to the fleet
     reach: the address at which a peer's agent answers
+    watch: whether each peer answers, asked again and again
     server: answering side of control connections
 """

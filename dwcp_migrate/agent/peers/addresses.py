@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory, host_names
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.config_rules import canonical
+from dwcp_migrate.config.addresses import canonical
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.tasks import Tasks
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.config_rules import canonical, is_ip_address
+from dwcp_migrate.config.addresses import canonical, is_ip_address
 from dwcp_migrate.net import family_of
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from dwcp_migrate.config import Config, PeerConfig
-from dwcp_migrate.config_rules import canonical, is_ip_address
+from dwcp_migrate.config.addresses import canonical, is_ip_address
 from dwcp_migrate.state.fleet.model import HostReach, HostRecord
 
 WILDCARD: Final = "*."

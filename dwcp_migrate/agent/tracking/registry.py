@@ -17,7 +17,7 @@ from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore, SessionFacts
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.schema import AgentState, Totals, Update
+from dwcp_migrate.api.schema import BUCKETS, AgentState, Totals, Update
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.protocol.worker import MigrationCounters
 
@@ -203,8 +203,10 @@ class MigrationRegistry:
         if not record.passthrough_reason:
             self.count("accelerated", role)
         self._duration_s[role] = self._duration_s.get(role, 0.0) + record.duration_s(record.ended_at)
+        self._count_size("duration_seconds", record.duration_s(record.ended_at), role)
         self._count_prediction(record)
         if record.downtime_ms >= 0:
+            self._count_size("downtime_seconds", record.downtime_ms / 1000, role)
             self.count("downtime_count", role)
             self._counts.setdefault("downtime_ms", Counter())[role] += record.downtime_ms
         _add(self._ended, self._counts, role, record.counters)
@@ -216,7 +218,14 @@ class MigrationRegistry:
         low, median, high = record.expected.time_s
         actual = record.duration_s(record.ended_at)
         self.count("predictions", "inside" if low <= actual <= high else "outside")
-        self._prediction_error += abs(actual / median - 1) if median > 0 else 0.0
+        error = abs(actual / median - 1) if median > 0 else 0.0
+        self._prediction_error += error
+        self._count_size("prediction_error_ratio", error)
+
+    def _count_size(self, name: str, size: float, *labels: str) -> None:
+        bound = next((bound for bound in BUCKETS[name] if size <= bound), None)
+        if bound is not None:
+            self.count("buckets", " ".join((name, *labels, f"{bound:g}")))
 
     def totals(self) -> Totals:
         """Sum up everything since the agent started, running migrations included."""

@@ -7,6 +7,7 @@ Modules:
     checks: judgements of `dwcp-migrate doctor`
     config: `dwcp-migrate config`
     cordon: `dwcp-migrate cordon`
+    deep: what a configuration leads to, tried from this host
     doctor: `dwcp-migrate doctor`
     host_files: facts that `doctor` reads without the agent
     keepalive_check: judgement about libvirt's keepalive

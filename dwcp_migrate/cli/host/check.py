@@ -1,10 +1,17 @@
 """One judgement of `dwcp-migrate doctor`, and how it is made."""
 
-from typing import Literal
+from typing import Final, Literal
 
+import click
 import msgspec
 
+from dwcp_migrate.cli.support import output
+
 Verdict = Literal["ok", "warn", "fail"]
+
+EXIT_FAILED: Final = 1
+
+MARKS: Final = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +39,20 @@ def must(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
 def should(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
     """Judge something without which migrations work, but not as well as they could."""
     return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
+
+
+def worst(checks: list[Check]) -> Verdict:
+    """Return the gravest verdict."""
+    verdicts = {check.verdict for check in checks}
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
+
+
+def render(check: Check) -> str:
+    """Lay one check out; what is not ok also says why it matters and what to do."""
+    mark, colour = MARKS[check.verdict]
+    lines = [f"{click.style(mark, fg=colour) if output.in_colour() else mark}  {check.id}: {check.what}"]
+    if check.verdict != "ok":
+        lines.append(f"        why: {check.why}")
+    if check.remedy:
+        lines.append(f"        do:  {check.remedy}")
+    return "\n".join(lines)

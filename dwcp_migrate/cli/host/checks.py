@@ -13,13 +13,13 @@ import msgspec
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
-from dwcp_migrate.cli.host.check import Check, Verdict, must, should
+from dwcp_migrate.cli.host.check import Check, must, should
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
-from dwcp_migrate.config_rules import canonical
+from dwcp_migrate.config.addresses import canonical
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
 
 DAY_S: Final = 86400.0
@@ -70,12 +70,6 @@ def examine(found: Findings) -> list[Check]:
     return [*checks, *_host(found)]
 
 
-def worst(checks: list[Check]) -> Verdict:
-    """Return the gravest verdict."""
-    verdicts = {check.verdict for check in checks}
-    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
-
-
 def _agent_down(error: str) -> Check:
     return Check(
         id="agent",
@@ -111,6 +105,15 @@ def _configuration(found: Findings) -> Iterator[Check]:
         )
     else:
         yield Check(id="configuration", verdict="ok", what="readable and valid", why=why)
+    pending = found.facts.pending_restart if found.facts else []
+    if pending:
+        yield Check(
+            id="pending-restart",
+            verdict="warn",
+            what=f"changed in the file, and not in force: {', '.join(pending)}",
+            why="what listens, and how this host takes part in the fleet's state, is read at the start only",
+            remedy="systemctl restart dwcp-migrate: migrations that run go on (`dwcp-migrate config diff` shows both)",
+        )
 
 
 def _hook_installed(host: HostFiles) -> Check:
@@ -128,6 +131,8 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield _libvirt(facts.libvirt)
     yield _hook(facts.hook)
     yield from (_certificate(one, now) for one in facts.certificates)
+    if facts.tls_error:
+        yield _tls(facts.tls_error)
     yield _name(facts)
     yield from (_listener(one) for one in facts.listeners)
     yield from (_addresses(peer) for peer in facts.peers if peer.not_redirected)
@@ -216,6 +221,16 @@ def _certificate(certificate: schema.CertificateExpiry, now: float) -> Check:
         what=what,
         why="agents prove who they are to each other with it; without it migrations run unaccelerated",
         remedy=remedy,
+    )
+
+
+def _tls(error: str) -> Check:
+    return Check(
+        id="tls-key",
+        verdict="fail",
+        what=error,
+        why="the agent can prove to no peer who it is: migrations run unaccelerated",
+        remedy="the agent's user has to read certificate and key: install -o root -g dwcp-migrate -m 0640 KEY",
     )
 
 

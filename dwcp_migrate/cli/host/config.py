@@ -1,16 +1,24 @@
-"""`dwcp-migrate config`: check the configuration file, show what is in force."""
+"""`dwcp-migrate config`: check the configuration file, show what is in force, and what a reload would change."""
 
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
+from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render, worst
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.options import json_option
-from dwcp_migrate.config import DEFAULT_PATH, Config, load
+from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.config import DEFAULT_PATH, Config, load, parse
+from dwcp_migrate.config.compare import as_builtins, differences, keeping_listeners
+from dwcp_migrate.errors import AgentUnreachableError, ConfigError, ConfigFault
 
 FILE = click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_PATH, required=False)
+
+STANDARD_INPUT: Final = "-"
 
 
 @click.group()
@@ -19,18 +27,67 @@ def command() -> None:
 
 
 @command.command()
-@FILE
+@click.argument("files", metavar="[FILE]...", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--deep", is_flag=True, help="Try the files, names, ports and peers that it leads to as well.")
 @json_option
-def check(*, file: Path, as_json: bool) -> None:
-    """Read FILE as the agent would; exit 2 and name the key if something is wrong with it.
+def check(*, files: tuple[Path, ...], deep: bool, as_json: bool) -> int:
+    """Read each FILE (`-` is standard input) as the agent would; exit 2 and say all that is wrong with it.
 
-    It opens no other file: certificates and addresses are `doctor`'s matter.
+    Each fault has its line, its key and what to do. Without --deep it opens no other file and no connection; with it
+    exit 1 says that something of those is wrong.
     """
-    config = load(file)
-    if as_json:
-        click.echo(output.as_json({"file": str(file), "ok": True, "peers": len(config.peers)}))
-    else:
-        click.echo(f"{file}: ok, {output.counted(len(config.peers), 'peer', 'peers')}")
+    code = 0
+    for file in files or (DEFAULT_PATH,):
+        try:
+            config = _read(file)
+        except ConfigError as error:
+            code = error.exit_code
+            _tell_refusal(file, error, as_json=as_json)
+            continue
+        checks = _deep(config) if deep else []
+        failed = worst(checks) == "fail"
+        code = code or (EXIT_FAILED if failed else 0)
+        if as_json:
+            told = {"file": str(file), "ok": not failed, "peers": len(config.peers), "faults": []}
+            click.echo(output.as_json({**told, "checks": checks} if deep else told))
+            continue
+        peers = output.counted(len(config.peers), "peer", "peers")
+        click.echo("\n".join([*map(render, checks), f"{file}: ok, {peers}"]))
+    return code
+
+
+def _deep(config: Config) -> list[Check]:
+    from dwcp_migrate.cli.host.deep.files import judge_files
+    from dwcp_migrate.cli.host.deep.network import judge_network
+
+    try:
+        runs = bool(ApiClient(config.control_socket).status().pid)
+    except AgentUnreachableError:
+        runs = False
+    return [*judge_files(config, time.time()), *judge_network(config, agent_runs=runs)]
+
+
+def _read(file: Path) -> Config:
+    return parse(sys.stdin.read(), "standard input") if str(file) == STANDARD_INPUT else load(file)
+
+
+def _tell_refusal(file: Path, error: ConfigError, *, as_json: bool) -> None:
+    if not as_json:
+        click.echo(f"error: {error}", err=True)
+        click.echo(f"hint: {error.hint}", err=True)
+        return
+    told = {"file": str(file), "ok": False, "error": str(error), "hint": error.hint}
+    click.echo(output.as_json({**told, "faults": [_fault(fault) for fault in error.faults]}))
+
+
+def _fault(fault: ConfigFault) -> dict[str, Any]:
+    return {
+        "key": fault.key,
+        "value": "" if fault.value is None else str(fault.value),
+        "why": fault.why,
+        "hint": fault.hint,
+        "line": fault.line,
+    }
 
 
 @command.command()
@@ -38,15 +95,59 @@ def check(*, file: Path, as_json: bool) -> None:
 @click.option("--defaults", is_flag=True, help="Show the defaults, reading no file.")
 @json_option
 def show(*, file: Path, defaults: bool, as_json: bool) -> None:
-    """Show every key with the value in force, defaults included, as TOML."""
+    """Show every key with the value in force, defaults included, as TOML that `config check` takes."""
     config = Config() if defaults else load(file)
-    click.echo(output.as_json(plain(config)) if as_json else as_toml(plain(config)), nl=as_json)
+    click.echo(output.as_json(as_builtins(config)) if as_json else as_toml(as_builtins(config)), nl=as_json)
 
 
-def plain(config: Config) -> dict[str, Any]:
-    """Turn a configuration into dicts, lists and scalars."""
-    found: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
-    return found
+@command.command()
+@json_option
+@agent_options
+def diff(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> int:
+    """Compare what the agent runs with the file; exit 1 where they differ.
+
+    Each key that differs is shown with both values and whether a reload is enough or a restart is needed.
+    """
+    file = load(config_path or DEFAULT_PATH)
+    view = ApiClient(control_socket(config_path, socket_path)).running_config()
+    running = in_force(view.values)
+    after_reload = {changed.key for changed in differences(running, keeping_listeners(file, running))}
+    rows = [
+        ChangedRow(changed.key, changed.before, changed.after, "reload" if changed.key in after_reload else "restart")
+        for changed in differences(running, file)
+    ]
+    if as_json:
+        click.echo(output.as_json({"file": view.status.path, "read_at": view.status.read_at, "changes": rows}))
+    elif rows:
+        cells = [(row.key, *map(output.as_line, (row.running, row.file)), row.takes) for row in rows]
+        click.echo(output.table(("Key", "Running", "File", "Takes a"), cells))
+    else:
+        click.echo("the agent runs what the file says")
+    return 1 if rows else 0
+
+
+class ChangedRow(msgspec.Struct, frozen=True):
+    """A key that differs: what the agent runs, what the file says, and what makes them one: reload or restart."""
+
+    key: str
+    running: Any
+    file: Any
+    takes: str
+
+
+def in_force(values: dict[str, Any]) -> Config:
+    """Read the configuration that an agent says it runs.
+
+    Raises:
+        ConfigError: it is one of another release.
+    """
+    try:
+        return msgspec.convert(values, Config, dec_hook=lambda kind, raw: kind(raw))
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"the agent runs another release, whose configuration is not this one's: {error}",
+            hint="after an upgrade: systemctl restart dwcp-migrate",
+        ) from error
 
 
 def as_toml(values: dict[str, Any]) -> str:

@@ -7,15 +7,11 @@ import click
 
 from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli.host import checks, host_files
-from dwcp_migrate.cli.host.check import Check
+from dwcp_migrate.cli.host.check import EXIT_FAILED, MARKS, Check, render, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError
-
-EXIT_FAILED = 1
-
-MARKS: dict[str, tuple[str, str]] = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 @click.command()
@@ -30,7 +26,12 @@ def command(*, quiet: bool, root: Path, as_json: bool, config_path: Path | None,
     """
     found = gather(config_path, socket_path, root)
     judged = checks.examine(found)
-    verdict = checks.worst(judged)
+    if found.facts is None and found.config is not None:
+        from dwcp_migrate.cli.host.deep.files import judge_files
+        from dwcp_migrate.cli.host.deep.network import judge_network
+
+        judged += [*judge_files(found.config, found.now), *judge_network(found.config, agent_runs=False)]
+    verdict = worst(judged)
     shown = [check for check in judged if not quiet or check.verdict != "ok"]
     if as_json:
         click.echo(output.as_json({"verdict": verdict, "checks": shown}))
@@ -67,17 +68,6 @@ def _configuration(path: Path) -> tuple[Config | None, str]:
         return load(path), ""
     except ConfigError as error:
         return None, str(error)
-
-
-def render(check: Check) -> str:
-    """Lay one check out; what is not ok also says why it matters and what to do."""
-    mark, colour = MARKS[check.verdict]
-    lines = [f"{click.style(mark, fg=colour) if output.in_colour() else mark}  {check.id}: {check.what}"]
-    if check.verdict != "ok":
-        lines.append(f"        why: {check.why}")
-    if check.remedy:
-        lines.append(f"        do:  {check.remedy}")
-    return "\n".join(lines)
 
 
 def summary(judged: list[Check]) -> str:

@@ -60,12 +60,20 @@ def summary(status: schema.AgentStatus) -> list[tuple[str, str]]:
     return [
         ("Agent", f"{status.name}, {status.state}, up {output.duration(status.now - status.started_at)}"),
         ("Version", f"{status.version}, pid {status.pid}"),
+        ("Configuration", configuration(status.configuration)),
         ("Redirect", redirect(status.intercept)),
         ("libvirt", f"{libvirt.uri} {libvirt.version}".strip() if libvirt.connected else _not_connected(libvirt)),
         ("Fleet", fleet(status)),
         ("Carried", carried(status.totals)),
         ("Memory", memory(status.memory)),
     ]
+
+
+def configuration(read: schema.ConfigurationStatus) -> str:
+    """Say what of the configuration file is not in force; empty when all of it is."""
+    if read.error:
+        return "the last reload was REFUSED (see dwcp-migrate doctor)"
+    return f"{', '.join(read.pending_restart)} changed: pending a restart" if read.pending_restart else ""
 
 
 def redirect(intercept: schema.RedirectStatus) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import json
 import re
@@ -5,11 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,12 +21,15 @@ from dwcp_migrate.agent.http.metric_table import TABLE, as_markdown
 from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.state.engine import EngineStatus
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[3]
 PROMTOOL = str(Path(sys.executable).with_name("promtool"))
 PROMETHEUS = str(Path(sys.executable).with_name("prometheus"))
 
+
+STARTING = 503
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -68,7 +75,7 @@ def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make)
     link = schema.LinkForecast(peer="hv2", next_minute=(1.0, 2.0, 3.0))
     totals = schema.Totals(predictions={"inside": 3, "outside": 1}, prediction_error=0.4)
     found = samples(render(status(migrations=[held], links=[link], totals=totals)))
-    assert found[key("link_forecast_bytes_per_second", peer="hv2", quantile="0.1")] == 1
+    assert found[key("link_forecast_bytes_per_second", peer="hv2", statistic="p10")] == 1
     assert found[key("predictions_total", interval="inside")] == 3
     assert found[key("prediction_error_ratio_sum")] == 0.4
     assert found[key("prediction_error_ratio_count")] == 4
@@ -97,8 +104,8 @@ def test_the_group_is_exported(status: Make) -> None:
     assert found[key("pbft_owed")] == 4
     assert found[key("pbft_decisions_total", result="decided")] == 7
     assert found[key("pbft_decisions_total", result="failed")] == 1
-    assert found[key("pbft_decision_seconds", quantile="0.5")] == 0.002
-    assert found[key("pbft_decision_seconds", quantile="1")] == 0.009
+    assert found[key("pbft_decision_seconds", statistic="p50")] == 0.002
+    assert found[key("pbft_decision_seconds", statistic="max")] == 0.009
     assert not [name for name, _ in samples(render(status())) if name == "dwcp_migrate_pbft_decision_seconds"]
 
 
@@ -186,6 +193,115 @@ def test_a_real_prometheus_scrapes_it(status: Make, tmp_path: Path) -> None:
     assert found == "15"
 
 
+def test_every_expression_of_the_dashboard_answers_over_what_an_agent_exports(status: Make, tmp_path: Path) -> None:
+    """A real Prometheus evaluates them, recording rules included, over metrics that grow from scrape to scrape."""
+    dashboard = json.loads((REPOSITORY / "monitoring/dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    count = 0
+
+    def growing() -> bytes:
+        nonlocal count
+        count += 1
+        return render(moved(status, count), process=True)
+
+    with exporter_of(growing) as port, prometheus(tmp_path, port) as answers:
+        assert len(expressions) > 25
+        empty = {expr: answers(expr.replace("$instance", ".*").replace("$__range", "1h")) for expr in expressions}
+    assert [expr for expr, result in empty.items() if not result] == []
+
+
+def moved(status: Make, count: int) -> schema.AgentStatus:
+    """A busy agent, later and later."""
+    grown = count * 1000
+    totals = schema.Totals(
+        migrations={"source completed": count, "source failed": count},
+        accelerated={"source": count},
+        passthrough={"unreachable": count},
+        raw_bytes={"source": 10 * grown},
+        wire_bytes={"source": grown},
+        pages={"source zero": grown},
+        held_up_s={"link": float(count)},
+        duration_s={"source": 2.0 * count},
+        downtime_ms={"source": 100 * count},
+        downtime_count={"source": count},
+        predictions={"inside": count, "outside": count},
+        prediction_error=0.1 * count,
+        buckets={
+            "duration_seconds source 2": count,
+            "downtime_seconds source 0.1": count,
+            "prediction_error_ratio 0.1": count,
+        },
+    )
+    busy = status().migrations[0]
+    found: schema.AgentStatus = status(
+        totals=totals,
+        migrations=[msgspec.structs.replace(busy, granted_bytes_per_s=1e6, eta_range_s=(1.0, 2.0))],
+        peers_up={"hv2": False},
+        links=[schema.LinkForecast(peer="hv2", next_minute=(1.0, 2.0, 3.0))],
+        coordination=EngineStatus(engine="raft", state="leader", leader="hv1", commit_ms_p50=1.0, commit_ms_p99=2.0),
+    )
+    return found
+
+
+@contextlib.contextmanager
+def exporter_of(answer: Callable[[], bytes]) -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.end_headers()
+            self.wfile.write(answer())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as exporter:
+        thread = threading.Thread(target=exporter.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield exporter.server_port
+        exporter.shutdown()
+        thread.join()
+
+
+@contextlib.contextmanager
+def prometheus(tmp_path: Path, exporter_port: int) -> Iterator[Callable[[str], list[Any]]]:
+    """A Prometheus with our rules; gives a function that asks it until something is answered, for 30 s in all."""
+    port, deadline = free_port(), time.monotonic() + 60
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(REPOSITORY / "monitoring/recording.yml")],
+        "scrape_configs": [
+            {"job_name": "dwcp-migrate", "static_configs": [{"targets": [f"127.0.0.1:{exporter_port}"]}]}
+        ],
+    }
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = [PROMETHEUS, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+
+    def answers(expr: str) -> list[Any]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': expr})}"
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    result: list[Any] = json.load(answer)["data"]["result"]
+            except urllib.error.HTTPError as error:
+                if error.code != STARTING:
+                    raise AssertionError(f"{expr}: {error.read().decode()}") from error
+                result = []
+            except OSError:
+                result = []  # it is still starting
+            if result or time.monotonic() > deadline:
+                return result
+            time.sleep(0.5)  # its API has nothing to wait on
+
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        try:
+            yield answers
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
 def scrape_with_prometheus(tmp_path: Path, exporter_port: int, scraped: threading.Event) -> str:
     """Run Prometheus on a port of the kernel's choice; return the value of one series as it stored it."""
     port = free_port()
@@ -229,4 +345,22 @@ def free_port() -> int:
 @pytest.mark.parametrize("count", [1, 32, 256])
 def test_the_answer_grows_with_running_migrations_only(status: Make, migration: Make, count: int) -> None:
     many = [migration(id=f"{number:032x}"[::-1]) for number in range(count)]
-    assert len(render(status(migrations=many))) < 15_000 + 2500 * count
+    assert len(render(status(migrations=many))) < 24_000 + 2500 * count
+
+
+def test_sizes_are_counted_in_buckets_that_add_up(status: Make) -> None:
+    totals = schema.Totals(
+        migrations={"source completed": 4},
+        duration_s={"source": 9999.0},
+        buckets={"duration_seconds source 2": 2, "duration_seconds source 60": 1},
+    )
+    found = samples(render(status(totals=totals)))
+    counts = [found[key("duration_seconds_bucket", role="source", le=le)] for le in ("1", "2", "30", "60", "+Inf")]
+    assert counts == [0, 2, 2, 3, 4]
+    assert found[key("duration_seconds_count", role="source")] == 4
+
+
+def test_promtool_finds_nothing_to_complain_about_in_a_busy_agent(status: Make) -> None:
+    text = render(moved(status, 3), process=True)
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -9,7 +9,7 @@ import pytest
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host import checks, host_files
-from dwcp_migrate.cli.host.check import Check
+from dwcp_migrate.cli.host.check import Check, worst
 from dwcp_migrate.cli.host.checks import Findings
 from dwcp_migrate.config import Config, InterceptConfig, parse
 from dwcp_migrate.hypervisor import qemu_conf
@@ -70,6 +70,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         history_error="disk full",
         core_dumps_off=False,
         configuration_error="$.x",
+        pending_restart=["link.port"],
         open_descriptors=90,
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed"),
@@ -126,7 +127,7 @@ def test_without_an_agent_the_host_is_still_looked_at() -> None:
     judged = judge(None)
     assert judged["agent"].verdict == "fail"
     assert judged["ports"].verdict == "ok"
-    assert checks.worst(list(judged.values())) == "fail"
+    assert worst(list(judged.values())) == "fail"
 
 
 @pytest.mark.parametrize(

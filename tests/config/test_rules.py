@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.config import load, parse
-from dwcp_migrate.config_rules import NAME_LENGTH_MAX, address_fault, canonical
+from dwcp_migrate.config.addresses import NAME_LENGTH_MAX, address_fault, canonical
 from dwcp_migrate.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def test_addresses_and_host_names_are_accepted(address: str) -> None:
 )
 def test_what_is_no_address_of_a_host_is_refused_with_file_key_and_value(address: str, why: str) -> None:
     error = refusal(peers(["192.0.2.2"], ["192.0.2.1", address]))
-    assert str(error).startswith(f"agent.toml: peers[1].addresses[1] = {address!r}: ")
+    assert str(error).startswith(f"agent.toml:7: peers[1].addresses[1] = {address!r}: ")
     assert why in str(error)
     assert error.hint
     assert [(fault.key, fault.value) for fault in error.faults] == [("peers[1].addresses[1]", address)]

@@ -1,25 +1,24 @@
-"""The agent's configuration: one typed TOML file, every default argued here and nowhere else.
+"""The keys of the agent's configuration: one typed file, every default argued here and nowhere else.
 
-Unknown keys, wrong types and broken rules are refused with the file, the key and the value. Nothing reads the file at
-import.
+A key's suffix is its unit (`_bytes`, `_bytes_per_s`, `_s`, `_ms`, each with `_max` behind it or not); in the file
+a value may be written with one (`quantities`).
 """
 
-import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.config_rules import faults
-from dwcp_migrate.errors import ConfigError, ConfigFault
-from dwcp_migrate.units import GIB, MIB, PORT_MAX, PORT_MIN
+from dwcp_migrate.units import GIB, MIB, PORT_MAX, PORT_MIN, TIB
 
 DEFAULT_PATH = Path("/etc/dwcp-migrate/agent.toml")
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-PositiveSeconds = Annotated[float, Meta(gt=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=2_592_000)]
+"""Up to thirty days: what is longer is a slip."""
+Rate = Annotated[float, Meta(ge=0, le=1e12)]
+"""Bytes a second, up to 8 Tbit/s."""
 NamePattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$", max_length=253)]
 Label = Annotated[str, Meta(max_length=256)]
 
@@ -114,7 +113,7 @@ class EncodingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         level_max: ceiling of `auto`; beyond 6 CPU grows much faster than the gain.
     """
 
-    cache_bytes: Annotated[int, Meta(ge=0)] = 1 * GIB
+    cache_bytes: Annotated[int, Meta(ge=0, le=TIB)] = 1 * GIB
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
     codec: Literal["auto", "none", "lz4", "zstd"] = "auto"
     level: Annotated[int, Meta(ge=1, le=19)] = 1
@@ -164,8 +163,8 @@ class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: bool = True
     running_max: Annotated[int, Meta(ge=1, le=256)] = 1
     headroom_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    reserved_bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
-    link_bytes_per_s_max: Annotated[float, Meta(ge=0)] = 0.0
+    reserved_bytes_per_s: Rate = 0.0
+    link_bytes_per_s_max: Rate = 0.0
     dirty_rate_interval_s: Annotated[float, Meta(ge=0)] = 0.0
     load_interval_s: Annotated[float, Meta(ge=0)] = 10.0
     learn_interval_s: Annotated[float, Meta(ge=0)] = 0.0
@@ -180,7 +179,7 @@ class RecordConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     directory: str = ""
-    bytes_max: Annotated[int, Meta(ge=MIB)] = 8 * GIB
+    bytes_max: Annotated[int, Meta(ge=MIB, le=2**53)] = 8 * GIB
 
 
 class PbftMemberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -347,6 +346,22 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scopes: Annotated[tuple[StoreScopeConfig, ...], Meta(max_length=1024)] = ()
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may read the metrics; where `metrics_listen` is not on loopback both are advisable.
+
+    Attributes:
+        certificate: PEM file; with it the listener speaks HTTPS. Read at the start.
+        key: its key.
+        username: demanded by HTTP's basic authentication; empty lets everyone read.
+        password_file: the password; the first line, read at each request.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    username: str = ""
+    password_file: str = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -366,6 +381,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_listen: str = "127.0.0.1:7803"
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics: MetricsConfig = MetricsConfig()
     peers: list[PeerConfig] = []
     tls: TlsConfig = TlsConfig()
     intercept: InterceptConfig = InterceptConfig()
@@ -397,82 +413,3 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def same_name(one: str, other: str) -> bool:
     """Whether two spellings are one host's DNS name, as certificates compare them."""
     return one.rstrip(".").lower() == other.rstrip(".").lower()
-
-
-def _path_in_toml(value: type, raw: object) -> object:
-    if value is Path and isinstance(raw, str):
-        return Path(raw)
-    raise TypeError(f"unsupported type {value}")
-
-
-def parse(text: str, source: str = "configuration") -> Config:
-    """Read a configuration from TOML text.
-
-    Args:
-        text: the file's.
-        source: the file, named in errors.
-
-    Raises:
-        ConfigError: not TOML, an unknown key, a wrong type, a value out of range or one that breaks a rule; it names
-            the key and the value.
-    """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: no TOML: {error}", hint="see docs/configuration.md") from error
-    try:
-        config = msgspec.convert(raw, Config, dec_hook=_path_in_toml)
-    except msgspec.ValidationError as error:
-        raise _refused(source, [_type_fault(str(error), raw)]) from error
-    if found := faults(config):
-        raise _refused(source, found)
-    return config
-
-
-def load(path: Path) -> Config:
-    """Read the configuration file.
-
-    Raises:
-        ConfigError: unreadable, or as `parse` says.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or "") if isinstance(error, OSError) else "it is no UTF-8"
-        raise ConfigError(
-            f"cannot read {path}: {why}",
-            hint="name another file: --config FILE, or `dwcp-migrate config check FILE`",
-        ) from error
-    return parse(text, str(path))
-
-
-def _refused(source: str, found: list[ConfigFault]) -> ConfigError:
-    if len(found) == 1:
-        return ConfigError(f"{source}: {found[0]}", hint=found[0].hint or _SEE, faults=found)
-    each = [f"{fault} ({fault.hint})" if fault.hint else str(fault) for fault in found]
-    return ConfigError("\n  ".join([f"{source}: {len(found)} keys are wrong", *each]), hint=_SEE, faults=found)
-
-
-def _type_fault(message: str, raw: dict[str, Any]) -> ConfigFault:
-    """Read msgspec's message, which ends in the key's path: `Expected `int`, got `str` - at `$.link.port``."""
-    why, _, path = message.partition(" - at `$")
-    key = path.removesuffix("`").removeprefix(".")
-    if unknown := _UNKNOWN.fullmatch(why):
-        key, why = f"{key}.{unknown[1]}".removeprefix("."), "there is no such key"
-    return ConfigFault(key or "the file", _value_at(raw, key), why)
-
-
-_SEE = "see docs/configuration.md"
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
-
-
-def _value_at(raw: object, key: str) -> object:
-    """Find the value of a key; None where msgspec does not tell the place in a list or a table (`[...]`)."""
-    for step in re.findall(r"[^.\[\]]+|\.\.\.", key):
-        if isinstance(raw, dict) and step in raw:
-            raw = raw[step]
-        elif isinstance(raw, list) and step.isdecimal() and int(step) < len(raw):
-            raw = raw[int(step)]
-        else:
-            return None
-    return raw

@@ -1,0 +1,116 @@
+"""The metrics' own listener: `/metrics`, `/healthz` and a page at `/`, over TLS and behind a password where configured.
+
+It answers readers on the network, the control socket those on this host: nothing can be changed here.
+"""
+
+import base64
+import binascii
+import hmac
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from dwcp_migrate.agent.http import metrics
+from dwcp_migrate.agent.http.server import HttpServer
+from dwcp_migrate.api.schema import AgentStatus
+from dwcp_migrate.config import MetricsConfig
+from dwcp_migrate.errors import ConfigError, HypervisorError
+from dwcp_migrate.logs import get_logger
+
+PASSWORD_BYTES_MAX: Final = 1024
+
+log = get_logger(component="metrics")
+
+LANDING: Final = """<!doctype html>
+<html lang="en"><title>dwcp-migrate</title>
+<h1>dwcp-migrate</h1>
+<p>Agent of {name}, version {version}.</p>
+<ul><li><a href="metrics">Metrics</a></li><li><a href="healthz">Health</a></li></ul>
+</html>
+"""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def metrics_application(status: Callable[[], AgentStatus], access: MetricsConfig) -> web.Application:
+    """Make the application of the metrics listener.
+
+    Args:
+        status: the agent's.
+        access: who may read.
+    """
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        body = metrics.render(status(), process=True)
+        return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def healthy(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def landing(_: web.Request) -> web.StreamResponse:
+        now = status()
+        return web.Response(text=LANDING.format(name=now.name, version=now.version), content_type="text/html")
+
+    app = web.Application(client_max_size=1024, middlewares=[_behind_password(access)] if access.username else [])
+    app.router.add_get("/", landing)
+    app.router.add_get("/metrics", answer)
+    app.router.add_get("/healthz", healthy)
+    return app
+
+
+def _behind_password(access: MetricsConfig) -> Middleware:
+    @web.middleware
+    async def demand(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if is_authorised(request.headers.get("Authorization", ""), access):
+            return await handler(request)
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="dwcp-migrate"'}, text="password\n")
+
+    return demand
+
+
+def is_authorised(header: str, access: MetricsConfig) -> bool:
+    """Whether a request's `Authorization` is that of the configured user; the password's file is read each time."""
+    scheme, _, coded = header.partition(" ")
+    try:
+        given = base64.b64decode(coded, validate=True)
+        with Path(access.password_file).open("rb") as file:
+            password = file.read(PASSWORD_BYTES_MAX).split(b"\n", 1)[0].rstrip(b"\r")
+    except (OSError, ValueError, binascii.Error):
+        return False
+    wanted = access.username.encode() + b":" + password
+    return scheme.lower() == "basic" and bool(password) and hmac.compare_digest(given, wanted)
+
+
+async def listen_for_metrics(server: HttpServer, where: str, access: MetricsConfig) -> str:
+    """Listen on `ADDRESS:PORT`; returns why not: a port that is taken is no reason for an agent not to start."""
+    address, _, port = where.rpartition(":")
+    try:
+        await server.listen_tcp(address.strip("[]"), int(port), server_context(access))
+    except (HypervisorError, ConfigError) as error:
+        log.error("no metrics", error=str(error))  # noqa: TRY400 - no bug, no trace
+        return str(error)
+    return ""
+
+
+def server_context(access: MetricsConfig) -> ssl.SSLContext | None:
+    """Read the listener's certificate; None where it speaks plain HTTP.
+
+    Raises:
+        ConfigError: a file is missing or not what it should be.
+    """
+    if not access.certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(access.certificate, access.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"metrics.certificate {access.certificate}, metrics.key {access.key}: {error}",
+            hint="name a PEM certificate and its key that the agent's user can read",
+        ) from error
+    return context

@@ -1,0 +1,61 @@
+"""The agent's configuration: one typed TOML file, and one validation for everyone who reads it.
+
+Nothing reads the file at import.
+
+Modules:
+    addresses: spellings of addresses and host names
+    compare: differences of two configurations, key by key; what only a restart brings into force
+    model: the keys, their types and defaults
+    places: lines of the keys in the file
+    quantities: sizes, rates and times with units
+    reading: the file read, or refused
+    rules: what types cannot express
+    shape: types, what is allowed, the nearest known key
+"""
+
+from dwcp_migrate.config.model import (
+    DEFAULT_PATH,
+    BandwidthConfig,
+    Config,
+    CoordinationConfig,
+    EncodingConfig,
+    EtcdConfig,
+    InterceptConfig,
+    LinkConfig,
+    MetricsConfig,
+    MigrationPolicy,
+    PbftConfig,
+    PbftMemberConfig,
+    PeerConfig,
+    PlacementConfig,
+    RecordConfig,
+    StoreConfig,
+    StoreScopeConfig,
+    TlsConfig,
+    same_name,
+)
+from dwcp_migrate.config.reading import load, parse
+
+__all__ = [
+    "DEFAULT_PATH",
+    "BandwidthConfig",
+    "Config",
+    "CoordinationConfig",
+    "EncodingConfig",
+    "EtcdConfig",
+    "InterceptConfig",
+    "LinkConfig",
+    "MetricsConfig",
+    "MigrationPolicy",
+    "PbftConfig",
+    "PbftMemberConfig",
+    "PeerConfig",
+    "PlacementConfig",
+    "RecordConfig",
+    "StoreConfig",
+    "StoreScopeConfig",
+    "TlsConfig",
+    "load",
+    "parse",
+    "same_name",
+]
