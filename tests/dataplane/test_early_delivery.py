@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import xxhash
 
@@ -89,3 +90,12 @@ def test_no_more_is_delivered_early_than_the_bound() -> None:
     assert side.delivered == []
     side.take(first)
     assert side.delivered == [0, 1]
+
+
+def test_wrong_bytes_are_not_delivered_early_and_are_asked_for_again_in_their_turn() -> None:
+    side = Side()
+    first, second, _ = side.segments(*parts())
+    side.take(replace(second, checksum=second.checksum ^ 1))
+    assert (side.delivered, side.rejected) == ([], [])
+    side.take(first)
+    assert (side.delivered, side.rejected) == ([0], [1])

@@ -103,6 +103,7 @@ def sessions(directory: Path, faults: Faults) -> Iterator[tuple[SourceSession, D
             events.append,
         )
         destination._rebuild._decoder = LyingDecoder(32 * MIB, faults)
+        destination._rebuild._early_bytes_max = 0  # what is delivered before its turn is checked before, too
 
         def route() -> None:
             for _ in range(3):
