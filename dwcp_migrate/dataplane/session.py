@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
-from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, Gate
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, URGENT_BYTES, Gate
 from dwcp_migrate.dataplane.plain.path import PlainPath
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
-from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX, incoming_bytes_max
+from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
 from dwcp_migrate.protocol.worker import (
     Finished,
     Happened,
@@ -60,10 +60,11 @@ def link_options(start: StartSource | StartDestination) -> LinkOptions:
 
 
 def _partial_bytes_max(options: SessionOptions) -> int:
-    """Most that segments of which pieces are missing may take: no more than what may be in flight at all."""
+    """Most that segments of which pieces are missing may take: no more than an honest peer has in flight at all."""
     if not options.is_window_agreed:
         return PARTIAL_BYTES_MAX
-    return incoming_bytes_max(options.window_bytes, FLOORS_COUNTED_MAX, FLOOR_BYTES)
+    urgent = min(URGENT_BYTES, options.window_bytes)
+    return options.window_bytes + urgent + FLOORS_COUNTED_MAX * FLOOR_BYTES
 
 
 class LinkSession(ABC):

@@ -7,15 +7,19 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import xxhash
 
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, REVERSE_BYTES_MAX, PendingBytes
+from dwcp_migrate.dataplane.session import link_options
 from dwcp_migrate.dataplane.source import SourceSession, reverse_bytes_max
 from dwcp_migrate.delta.payload import HEAD, PAGES, PAGES_HEAD, STATE
 from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.pki import create_authority, issue
+from dwcp_migrate.protocol.session_memory import FLOOR_BYTES as SMALLEST_GRANT
+from dwcp_migrate.protocol.session_memory import divide
 from dwcp_migrate.protocol.worker import Happened, SessionOptions, StartDestination, StartSource
 from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.transport.core.frames import Frame, FrameKind
@@ -68,17 +72,19 @@ def cost() -> int:
     return tracemalloc.get_traced_memory()[1]
 
 
-def destination_of(options: SessionOptions, silent: socket.socket) -> DestinationSession:
-    address, port = silent.getsockname()
-    start = StartDestination(
+def destination_start(options: SessionOptions, target: tuple[str, int]) -> StartDestination:
+    return StartDestination(
         session_id=os.urandom(16),
         token=os.urandom(32),
         peer_name="b.test",
-        target_address=address,
-        target_port=port,
+        target_address=target[0],
+        target_port=target[1],
         options=options,
     )
-    return DestinationSession(start, lambda _: None)
+
+
+def destination_of(options: SessionOptions, silent: socket.socket) -> DestinationSession:
+    return DestinationSession(destination_start(options, silent.getsockname()), lambda _: None)
 
 
 @pytest.mark.usefixtures("traced")
@@ -148,6 +154,44 @@ def test_answers_that_the_sources_qemu_does_not_read_end_the_session_at_their_bo
     assert cost() < COST_MAX
     session.close()
     qemu.close()
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("grant", [SMALLEST_GRANT, 512 * MIB])
+def test_segments_of_which_pieces_are_missing_cost_less_than_the_grant(options: SessionOptions, grant: int) -> None:
+    link = link_options(destination_start(small(options, grant), ("127.0.0.1", 1)))
+    inbox = Inbox(link.partial_bytes_max)
+    pieces = (
+        Frame(FrameKind.SEGMENT, number % 8, 1 + number // 8, payload=b"x", total=PAYLOAD_BYTES_MAX, raw_size=1)
+        for number in range(400)
+    )
+    with pytest.raises(LimitExceededError, match="incomplete segments"):
+        list(map(inbox.receive, pieces))
+    assert cost() < min(grant, COST_MAX)
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_waits_for_qemu_costs_less_than_the_smallest_grant(options: SessionOptions, silent: socket.socket) -> None:
+    session = destination_of(small(options, SMALLEST_GRANT), silent)
+    for sequence in range(200):
+        payload = unreadable(turn=(1 << 40) + sequence, size=PAYLOAD_BYTES_MAX)
+        session.on_segment(Segment(0, sequence, OPEN if sequence == 0 else 0, 1, 0, payload))
+        if session.finished():
+            break
+        settled(session)
+    finished = session.finished()
+    assert finished is not None
+    assert "wait for QEMU" in finished.detail
+    assert cost() < SMALLEST_GRANT
+    session.close()
+
+
+def small(options: SessionOptions, grant: int) -> SessionOptions:
+    """The same with what a grant leaves room for."""
+    memory = divide(grant, 0, has_table=False)
+    return msgspec.structs.replace(
+        options, granted_bytes=memory.granted_bytes, cache_bytes=memory.cache_bytes, window_bytes=memory.window_bytes
+    )
 
 
 @pytest.mark.usefixtures("traced")
