@@ -62,7 +62,7 @@ test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, 
 	echo "test: lab; a third of the matrix, drawn by MATRIX_SEED=$$MATRIX_SEED"
 	$(BIN)/pytest -q $(LAB)
 
-matrix: setup  ## one fault after the other beside a plain migration, each of which has to succeed; 20 minutes
+matrix: setup  ## one fault after the other beside a plain migration, each of which has to succeed; half an hour
 	$(BIN)/pytest -q -m matrix
 
 long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many random cuts, cores by themselves
