@@ -12,7 +12,7 @@ from typing import Final, Literal
 import pytest
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.lab.shuttle import Move, ShuttleOutcome
+from dwcp_migrate.lab.shuttle import Move, ShuttleOutcome, Watch
 from dwcp_migrate.lab.wan import WanLink
 from tests.e2e.world import GUEST, Journey, World, completed, journey, migrate
 
@@ -30,13 +30,20 @@ RESUME: Final = ("--postcopy", "--postcopy-resume")
 
 @contextmanager
 def in_postcopy(world: World) -> Iterator[Journey]:
-    """Begin a migration and yield it once the guest runs at the destination and most of its memory is still to come."""
-    with journey(world, "--postcopy") as going:
+    """Begin a migration and yield it once the guest runs at the destination and most of its memory is still to come.
+
+    Until then the destination's QEMU has nothing to go on with: a connection that broke would cost the guest.
+    """
+    with Watch(world.agent(world.shuttle.destination)) as arriving, journey(world, "--postcopy") as going:
         going.reach()
         world.lab.wan.set(SLOWER)
         going.source.virsh("migrate-postcopy", GUEST.name)
-        going.watch.until(lambda record: record.state == "postcopy" and record.counters.reverse_bytes > 0)
+        arriving.until(runs_there)
         yield going
+
+
+def runs_there(record: Migration) -> bool:
+    return record.role == "destination" and any(event.event == "libvirt-postcopy" for event in record.events)
 
 
 def resume(going: Journey) -> ShuttleOutcome:
