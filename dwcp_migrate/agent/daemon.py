@@ -168,7 +168,7 @@ class Agent:
             lambda: self.runtime.config.coordination,
             self.coordination,
             self.certifying.view,
-            self.group.propose,
+            self.group,
         )
 
     def _books(self) -> tuple[PlanBook, WatchBook]:

@@ -5,6 +5,7 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     GET  /v1/cluster                        Cluster
     GET  /v1/pbft                           PbftView
     POST /v1/pbft/propose                   Changed      the body is a `proposing.Change` as JSON; returns when it holds
+    POST /v1/pbft/assign?uuid=U&owner=N     Changed      N owns U for the group; nobody if N is empty
     GET  /v1/tickets                        TicketList      open ones first, then those that ended, newest first
     GET  /v1/locks                          Locks
     GET  /v1/export                         FleetBackup     the record, as a majority confirms it or as it is known here

@@ -13,12 +13,12 @@ from aiohttp import web
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.http.placement_handlers import PlacementHandlers
 from dwcp_migrate.agent.http.repair_handlers import RepairHandlers
+from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, TicketList
 from dwcp_migrate.api.schema import Failure
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import CoordinationConfig
-from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.errors import ConfigError, CoordinationError, NoQuorumError
 from dwcp_migrate.state.fleet import model
 from dwcp_migrate.state.fleet.backup import FleetBackup
@@ -41,7 +41,7 @@ class ClusterHandlers:
         configured: says what is configured now.
         coordination: the fleet's state.
         pbft: says where the PBFT group stands.
-        propose: has the PBFT group change its members.
+        group: changes its members and its domains' owners on request.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class ClusterHandlers:
         configured: Callable[[], CoordinationConfig],
         coordination: ClusterStateClient,
         pbft: Callable[[], PbftView],
-        propose: Callable[[Change], Awaitable[Membership]],
+        group: PbftGroup,
     ) -> None:
         self._pbft = pbft
-        self._propose_change = propose
+        self._group = group
         self._name = name
         self._configured = configured
         self._coordination = coordination
@@ -72,6 +72,7 @@ class ClusterHandlers:
         for verb, act in (("add", self._add), ("remove", self._remove), ("transfer-leader", self._transfer)):
             app.router.add_post(f"/v1/cluster/{verb}", _acting(act))
         app.router.add_post("/v1/pbft/propose", _changing(self._propose))
+        app.router.add_post("/v1/pbft/assign", _changing(lambda query, _: self._assign(query)))
         placement = PlacementHandlers(self._coordination)
         app.router.add_get("/v1/standing", _answering(placement.read_constraints))
         for path, change in {**placement.changes(), **RepairHandlers(self._coordination).changes()}.items():
@@ -151,9 +152,15 @@ class ClusterHandlers:
             change = msgspec.json.decode(body, type=Change)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"not a change of members: {error}") from error
-        membership = await self._propose_change(change)
+        membership = await self._group.propose(change)
         members = ", ".join(member.name for member in membership.replicas)
         return Changed(message=f"epoch {membership.epoch} is in force, its members are {members}")
+
+    async def _assign(self, query: Mapping[str, str]) -> Changed:
+        uuid, owner = query.get("uuid", ""), query.get("owner", "")
+        found = await self._group.assign(uuid, owner)
+        whose = f"{found.owner} owns {uuid}" if found.owner else f"nobody owns {uuid}"
+        return Changed(message=f"{whose} for the group, generation {found.generation}")
 
     async def _transfer(self, name: str) -> Changed:
         leader = await self._coordination.engine.transfer_leader(name, CHANGE_S_MAX)

@@ -31,9 +31,18 @@ from dwcp_migrate.consensus.pbft.core import ReplicaOutput
 from dwcp_migrate.consensus.pbft.membership_chain import Lineage
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
 from dwcp_migrate.consensus.pbft.reconfiguration import ACCEPTED, encode_membership
+from dwcp_migrate.consensus.tickets.operations import (
+    NOBODY,
+    Assign,
+    Ownership,
+    Refusal,
+    decode_result,
+    encode,
+)
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import Follow, Successor
+from dwcp_migrate.refusals import BY_PBFT_GROUP, explain_code
 from dwcp_migrate.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -197,6 +206,25 @@ class PbftGroup:
             )
         await self._in_force(membership)
         return membership
+
+    async def assign(self, domain: str, owner: str) -> Ownership:
+        """As an operator, say who runs a domain, or with `NOBODY` that nobody does; a ticket for it ends.
+
+        Raises:
+            ConfigError: this host is no operator, or `owner` is none of the group's hosts.
+            NoQuorumError: the group did not decide in time; it may still do so.
+            CoordinationError: the group refuses it.
+        """
+        group = self._may_propose()
+        if owner != NOBODY and owner not in group.clients and owner not in group.keys:
+            raise ConfigError(f"{owner} has no part in the group", hint="`dwcp-migrate cluster pbft` lists who has")
+        decision = await self._ask(encode(Assign(domain, owner)))
+        result = decode_result(decision.result)
+        if not isinstance(result, Ownership):
+            code = result.code if isinstance(result, Refusal) else "malformed"
+            words = explain_code(BY_PBFT_GROUP, code).text
+            raise CoordinationError(f"the PBFT group refuses it: {words}", hint="see `dwcp-migrate cluster pbft`")
+        return result
 
     def _may_propose(self) -> Group:
         name, group = self._runtime.name, self.group

@@ -8,6 +8,7 @@ import msgspec
 
 from dwcp_migrate.api import cluster as api
 from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.cli.fleet.repairs import yes_option
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
@@ -61,6 +62,28 @@ def propose(
     }
     asked = ApiClient(control_socket(config_path, socket_path))
     done = asked.change("pbft/propose", api.Changed, msgspec.json.encode(body))
+    click.echo(output.as_json(done) if as_json else done.message)
+
+
+@command.command("assign")
+@click.argument("uuid")
+@click.argument("host", default="")
+@yes_option
+@json_option
+@agent_options
+def assign_owner(
+    *, uuid: str, host: str, yes: bool, as_json: bool, config_path: Path | None, socket_path: Path | None
+) -> None:
+    """Let the domain UUID be HOST's for the group, or nobody's without one; run it on an operator's host.
+
+    A certificate for it that is out counts no more. For a domain whose host is gone for good, or whose migrations the
+    group refuses because it was never told where it went.
+    """
+    if not yes:
+        where = f"nowhere but on {host}, or is its last host off (fenced)" if host else "nowhere"
+        click.confirm(f"Does {uuid} run {where}?", abort=True, err=True)
+    asked = ApiClient(control_socket(config_path, socket_path))
+    done = asked.change("pbft/assign", api.Changed, uuid=uuid, owner=host)
     click.echo(output.as_json(done) if as_json else done.message)
 
 

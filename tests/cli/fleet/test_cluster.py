@@ -176,6 +176,15 @@ def test_a_change_of_members_is_proposed(call: Call, agent: Any) -> None:
     )
 
 
+def test_a_domain_is_given_to_a_host_for_the_group_after_a_question(call: Call, agent: Any) -> None:
+    agent.more["/v1/pbft/assign"] = Changed(message="hv2 owns it for the group, generation 3")
+    assert call("cluster", "pbft", "assign", "1-2", "hv2", "--yes")[:2] == (
+        0,
+        "hv2 owns it for the group, generation 3\n",
+    )
+    assert call("cluster", "pbft", "assign", "1-2", "hv2")[0] != 0  # nobody answers the question
+
+
 def test_a_host_outside_of_any_group_says_so(call: Call, agent: Any) -> None:
     agent.more["/v1/pbft"] = PbftView(mode="auto", group=GroupStatus(error="no group is configured"))
     out = call("cluster", "pbft")[1]
