@@ -5,12 +5,10 @@ Minutes are kept on disk beside the forecasters' series, so that an agent that s
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from dwcp_migrate.bandwidth.storage.series import Key, Kind
 from dwcp_migrate.bandwidth.storage.series_store import Store
@@ -46,8 +44,8 @@ class _Series:
         values = [*self.minutes, self.total / self.count] if self.count else list(self.minutes)
         if not values:
             return None
-        median, high = np.quantile(values, (0.5, HIGH)).tolist()
-        return LoadRange(median, high, values[-1])
+        ordered = sorted(values)
+        return LoadRange(quantile(ordered, 0.5), quantile(ordered, HIGH), values[-1])
 
 
 class LoadMeter:
@@ -149,6 +147,13 @@ class LoadMeter:
     def _usage(self, subject: str, name: str) -> LoadRange | None:
         series = self._series.get((subject, name))
         return None if series is None else series.usage()
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """A quantile of sorted values, linear between two; an hour's minutes are too few for numpy to be worth its call."""
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    return ordered[low] + (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]) * (at - low)
 
 
 def _key(subject: str, name: str) -> Key:
