@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,14 @@ SHARED_NAMES: Final = {
 """Class names that two packages define, and why; the list may only become shorter."""
 
 QUESTION: Final = re.compile(r"(What|Who|Whose|Whether|How|When|Where|Which|Why)\b")
+RIDDLE: Final = re.compile(r"(What|Who|Whose|How|When|Where|Which|Why)\b")
+"""As `QUESTION`, without "Whether": that is how the docstring of a truth value begins."""
+
+QUESTION_DOCSTRINGS_MAX: Final = 20
+ONE_WORD_FUNCTIONS_MAX: Final = 84
+WITHOUT_ARGS_MAX: Final = 690
+"""Counts of today: they may only fall."""
+
 PLACEHOLDER: Final = re.compile(r"\b(To be writte[n]|TOD[O]|FIXM[E]|XX[X])\b")
 """The brackets keep this line itself from being one."""
 
@@ -111,3 +120,80 @@ def test_tasks_are_begun_where_their_failures_are_seen() -> None:
 
     ours = [path for path in SOURCES if path.is_relative_to(REPOSITORY / "dwcp_migrate")]
     assert [name_of(path) for path in ours if begins(path)] == ["dwcp_migrate/tasks.py"]
+
+
+def docstrings(path: Path) -> list[str]:
+    """Docstrings of classes, functions and constants."""
+    found = []
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.append(ast.get_docstring(node) or "")
+        if isinstance(node, ast.Module | ast.ClassDef):
+            found += [
+                after.value.value
+                for before, after in pairwise(node.body)
+                if isinstance(before, ast.Assign | ast.AnnAssign)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ]
+    return found
+
+
+def test_docstrings_name_the_thing_instead_of_asking_a_question() -> None:
+    ours = [path for path in SOURCES if path.is_relative_to(REPOSITORY / "dwcp_migrate")]
+    riddles = [(name_of(path), text) for path in ours for text in docstrings(path) if RIDDLE.match(text)]
+    assert len(riddles) <= QUESTION_DOCSTRINGS_MAX, riddles
+
+
+def public_functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Public functions of a module, and public methods of its public classes."""
+    bodies = [parsed(path).body]
+    bodies += [node.body for node in parsed(path).body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+    return [
+        node
+        for body in bodies
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def test_functions_that_cross_packages_are_verb_and_object() -> None:
+    homes = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path
+        for path in SOURCES
+        if path.is_relative_to(REPOSITORY / "dwcp_migrate")
+    }
+    crossing = {
+        (node.module, alias.name)
+        for path in homes.values()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.module in homes and homes[node.module].parent != path.parent
+        for alias in node.names
+        if "_" not in alias.name
+    }
+    defined = {
+        (module, node.name)
+        for module, path in homes.items()
+        for node in parsed(path).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    one_word = sorted(crossing & defined)
+    assert len(one_word) <= ONE_WORD_FUNCTIONS_MAX, one_word
+
+
+def test_public_functions_of_several_parameters_explain_them() -> None:
+    def is_unexplained(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        text = ast.get_docstring(node) or ""
+        several = len([one for one in every if one.arg not in {"self", "cls"}]) > 1
+        return several and "Args:" not in text and not text.startswith("See ")
+
+    bare = [
+        f"{name_of(path)}:{node.name}"
+        for path in SOURCES
+        if path.is_relative_to(REPOSITORY / "dwcp_migrate")
+        for node in public_functions(path)
+        if is_unexplained(node)
+    ]
+    assert len(bare) <= WITHOUT_ARGS_MAX, len(bare)

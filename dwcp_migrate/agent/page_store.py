@@ -54,7 +54,7 @@ class PageStore:
         return shelf
 
     def options(self, domains: Iterable[DomainName], uuid: str = "") -> StoreOptions | None:
-        """What a migration's data process needs of the store; None where there is none, or the domain is not known.
+        """Options of the store for a data process; None where there is no store, or the domain is not known.
 
         Args:
             domains: that it may be of.

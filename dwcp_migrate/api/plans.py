@@ -34,7 +34,7 @@ OPEN: Final = frozenset({"waiting", "running", "paused"})
 
 
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for.
+    """The request behind a plan.
 
     Attributes:
         goal: what the plan is for.

@@ -146,7 +146,7 @@ class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Forecasts, predictions, and how migrations share a link.
 
     Attributes:
-        share: hold migrations of several domains that share a link to rates; off lets TCP share it by luck.
+        share: hold migrations of several domains that share a link to rates; off leaves that to TCP.
         running_max: migrations on one link that get more than a trickle at once. One after the other they are done
             soonest in all.
         headroom_share: of a link's forecast, left for other traffic. Above 0 single migrations are held to a rate too.
@@ -396,7 +396,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def store_directory(self) -> Path:
-        """Where the page store is, if it is on."""
+        """Directory of the page store, if it is on."""
         return Path(self.store.directory) if self.store.directory else self.runtime_directory / "store"
 
     @property

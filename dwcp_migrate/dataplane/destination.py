@@ -36,7 +36,7 @@ DIAL_S: Final = 5.0
 """QEMU listens on this very host: longer than this it is not there."""
 
 PENDING_BYTES_MAX: Final = 256 * MIB
-"""What came from a peer of version 0.1 and is not in QEMU yet: its windows (64 MiB, and a little for each connection)
+"""Bytes from a peer of version 0.1 that are not in QEMU yet: its windows (64 MiB, and a little for each connection)
 stay far below. Of later ones the window that both agreed on bounds it."""
 
 

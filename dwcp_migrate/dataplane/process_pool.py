@@ -93,7 +93,7 @@ class DataProcess:
 
     @classmethod
     def start(cls, command: Sequence[str] = COMMAND, runtime_directory: Path | None = None) -> "DataProcess":
-        """Start one.
+        """Start a data process.
 
         Args:
             command: how.

@@ -73,7 +73,7 @@ class PageCache:
         self.table.clear_slots()
 
     def forget(self, slots: Slots) -> None:
-        """What is in these slots is not what the destination has there."""
+        """Note that the destination has other content in these slots."""
         slots = slots[slots < self.used]
         owners = self._owner[slots]
         current = self.table.get(owners) == slots

@@ -66,7 +66,7 @@ class KnownPages(Protocol):
     """Pages that the destination said it has in its store."""
 
     def likely(self, hashes: Words) -> NDArray[np.bool_]:
-        """Which of the pages with these hashes (`cache.hash_pages`) it has, but for a few that only seem so."""
+        """Pages with these hashes (`cache.hash_pages`) that it has, but for a few that only seem so."""
 
     def digests(self, pages: Words) -> Bytes:
         """The names uint8[n, 16] of pages uint64[n, 512] there; from any thread."""

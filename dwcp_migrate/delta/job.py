@@ -68,7 +68,7 @@ class PageCounts:
 
     @property
     def total(self) -> int:
-        """All pages."""
+        """Number of all pages."""
         return self.zero + self.duplicate + self.same + self.delta + self.new + self.known + self.listed_zero
 
 

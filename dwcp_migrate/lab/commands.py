@@ -14,7 +14,7 @@ TIMEOUT_S: Final = 120.0
 """Default bound of one command: the slowest that the lab runs without a bound of its own (virsh) answers in seconds."""
 
 OUTPUT_CHARACTERS_MAX: Final = 4000
-"""How much of a failing program's output is put into the error: its end, where the reason stands."""
+"""Part of a failing program's output that the error holds: its end, where the reason stands."""
 
 
 def run(

@@ -37,7 +37,7 @@ from dwcp_migrate.lab.images.tree import tree
 from dwcp_migrate.lab.wan import Wan, WanLink
 
 HOSTS_MAX: Final = 16
-"""What the relay connects."""
+"""Ends that the relay connects."""
 
 PROGRAMS: Final = ("ip", "nsenter", "unshare")
 

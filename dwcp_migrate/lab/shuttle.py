@@ -198,7 +198,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Unsubscribe."""
         self._socket.close()
 
     def _head(self) -> bytes:

@@ -112,7 +112,7 @@ def broken(record: PlanRecord, words: str, exit_code: int, now: float, *, is_ref
 
 
 def failures_of(record: PlanRecord) -> dict[str, list[MigrationFailure]]:
-    """What `failures.remembering` remembers of a record."""
+    """Facts of a record that `failures.remembering` keeps."""
     return {domain: [MigrationFailure(one.host, one.error) for one in moves] for domain, moves in record.failed.items()}
 
 

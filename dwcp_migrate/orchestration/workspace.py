@@ -74,7 +74,7 @@ class Workspace:
     known: Mapping[str, HostFacts] = field(default_factory=dict)
 
     def load(self) -> FleetLoad:
-        """What hosts and guests use, as the agents know it; nothing where this host has none."""
+        """Load of hosts and guests, as the agents know it; nothing where this host has none."""
         if self.client is not None:
             with contextlib.suppress(DwcpError):
                 return self.client.ask("load", FleetLoad)

@@ -35,7 +35,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One migration.
+    """One migration of a plan.
 
     Attributes:
         number: of the step, from 0.

@@ -90,7 +90,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True):
-    """May I bring a migration?
+    """Request to begin a migration.
 
     Attributes:
         versions: protocol versions that the source speaks.
@@ -186,7 +186,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True):
-    """Are you there, and who are you?
+    """Request: is the agent there, and what is it called.
 
     Attributes:
         session_id: and do you carry this migration? Empty does not ask.
@@ -197,7 +197,7 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True):
-    """I am.
+    """Answer to `Ping`.
 
     Attributes:
         version: the highest common one, 0 if there is none.
@@ -225,13 +225,13 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """These."""
+    """Answer to `Expect`: the announced domains."""
 
     candidates: _Domains = ()
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """Does this domain run at your end?"""
+    """Request: does this domain run at the receiver's host."""
 
     uuid: _Uuid
 
@@ -267,7 +267,7 @@ class Successor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weigh(msgspec.Struct, frozen=True, kw_only=True):
-    """What do you and your guests use? Guests are told from this one on, in the order of their UUIDs."""
+    """Request: the load of the host and its guests, from this guest on in the order of UUIDs."""
 
     offset: Annotated[int, Meta(ge=0, le=2**20)] = 0
 

@@ -24,7 +24,7 @@ class LoadRange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GuestLoad(msgspec.Struct, frozen=True, array_like=True):
-    """What a guest uses.
+    """Load of a guest.
 
     Attributes:
         uuid: of it.
@@ -43,7 +43,7 @@ class GuestLoad(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host uses, with its guests.
+    """Load of a host, with its guests.
 
     Attributes:
         at: when it was measured last, seconds since the epoch; 0 is never.

@@ -46,7 +46,7 @@ INDEX_BYTES_A_PAGE: Final = 40
 """Beside each page of the cache: hash, owner, and twice to four times a slot number."""
 
 GUEST_BYTES_UNKNOWN: Final = 64 * GIB
-"""What a guest is taken for whose size nobody said."""
+"""Size that is assumed of a guest when nobody told it."""
 
 LEGACY_WINDOW_BYTES: Final = 64 * MIB
 LEGACY_BYTES: Final = OVERHEAD_BYTES + WINDOW_COPIES * LEGACY_WINDOW_BYTES

@@ -43,7 +43,7 @@ ReadAt = Callable[[int, int], bytes]
 
 
 def extents(read: ReadAt, image_bytes: int) -> Iterator[Extent]:
-    """Where the guest's blocks are.
+    """Positions of the guest's blocks.
 
     Raises:
         StoreError: a qcow2 image that cannot be read in this way, and why.

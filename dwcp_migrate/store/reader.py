@@ -127,7 +127,7 @@ class PageReader:
         return self._index.nbytes
 
     def statement(self) -> StatementTable:
-        """What is here, for the other side; once."""
+        """Statement of the pages that are here, for the other side; once."""
         hashes, self._hashes = self._hashes, []
         table = StatementTable(bits_for(sum(map(len, hashes))))
         for column in hashes:

@@ -85,7 +85,7 @@ class StatementTable:
         self.stated += int(np.count_nonzero(fits))
 
     def likely(self, hashes: Words) -> NDArray[np.bool_]:
-        """Which of these pages were stated, or seem so."""
+        """Pages among these that were stated, or seem so."""
         buckets, marks = _places(hashes, self.bits)
         found: NDArray[np.bool_] = (self._rows[buckets] == marks[:, None]).any(axis=1)
         return found

@@ -16,7 +16,7 @@ AT_ONCE_MAX: Final = 16
 
 
 class AbsentDomains:
-    """What was asked for, and when it is to be again."""
+    """Absent domains that were asked for, and the time of the next request."""
 
     def __init__(self) -> None:
         self._due: dict[str, tuple[float, float]] = {}

@@ -66,7 +66,7 @@ class LoadMeter:
 
     @property
     def error(self) -> str:
-        """Why nothing is kept on disk; empty while it is."""
+        """Reason for which nothing is kept on disk; empty while it is."""
         return "" if self._store is None else self._store.error
 
     def take(self, now: float, counters: HostCounters) -> None:
@@ -162,7 +162,7 @@ def _key(subject: str, name: str) -> Key:
 
 
 def guest_rates(before: GuestCounters | None, after: GuestCounters, seconds: float) -> dict[str, float]:
-    """What a guest used between two looks, by quantity; what is held is as of now.
+    """A guest's use between two samples, by quantity; what is held is as of now.
 
     Args:
         before: its counters then; None where it was not there.
@@ -178,7 +178,7 @@ def guest_rates(before: GuestCounters | None, after: GuestCounters, seconds: flo
 
 
 def host_rates(before: HostCounters, after: HostCounters, seconds: float) -> dict[str, float]:
-    """What a host used between two looks, by quantity, as `guest_rates`."""
+    """A host's use between two samples, by quantity, as `guest_rates`."""
     found = {
         "cpu": _rate(before.busy_s, after.busy_s, seconds),
         "memory": after.memory_bytes,

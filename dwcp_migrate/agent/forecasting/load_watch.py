@@ -87,7 +87,7 @@ class LoadWatch:
         self._thread.shutdown()
 
     def own(self) -> HostLoad:
-        """This host's."""
+        """This host's load."""
         return self.meter.load(self._every_s)
 
     def part(self, request: Weigh) -> Weighed:

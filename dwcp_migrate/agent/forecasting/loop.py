@@ -85,7 +85,7 @@ class _Shown:
 
 
 class ForecastLoop:
-    """The loop.
+    """Samples rates, updates forecasts and divides links, once a second.
 
     Args:
         runtime: the shared parts.

@@ -250,7 +250,7 @@ def _size(grant: Grant) -> tuple[float, str]:
 
 
 def _domain(record: Migration) -> str:
-    """Whose it is; empty where that cannot be told: what passes through shows no kind, and disks are some domain's."""
+    """The domain of a migration; empty where it cannot be told: passed through, or the disks of some domain."""
     unread = record.kind == "disk" or record.passthrough_reason
     return record.domain or record.uuid or ("" if unread else record.id)
 

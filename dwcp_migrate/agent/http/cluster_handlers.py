@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class ClusterHandlers:
-    """The handlers.
+    """Handlers of the cluster state.
 
     Args:
         name: of this host.

@@ -172,7 +172,7 @@ _FAMILIES: Final = (
     ),
     Family("dwcp_migrate_channels_lost_total", "counter", (), "Channels that broke under a running migration."),
     Family("dwcp_migrate_link_losses_total", "counter", (), "Times that a migration lost all of its channels."),
-    Family("dwcp_migrate_data_process_crashes_total", "counter", (), "Data processes that died without a word."),
+    Family("dwcp_migrate_data_process_crashes_total", "counter", (), "Data processes that exited unexpectedly."),
     Family("dwcp_migrate_postcopy_failed_total", "counter", (), "Postcopies that broke off: a guest waits for memory."),
     Family("dwcp_migrate_adopted_total", "counter", (), "Migrations taken over from the agent before this one."),
     Family(

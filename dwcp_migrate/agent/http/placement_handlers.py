@@ -36,7 +36,7 @@ Change = Callable[[Mapping[str, str], bytes], Awaitable[msgspec.Struct]]
 
 
 class PlacementHandlers:
-    """The handlers.
+    """Handlers of placement rules, limits, leases and reservations.
 
     Args:
         coordination: the fleet's state.

@@ -20,7 +20,7 @@ NUMBER_MAX: Final = 2**53
 
 
 class PlanHandlers:
-    """The handlers.
+    """Handlers of plans.
 
     Args:
         book: the plans.

@@ -24,7 +24,7 @@ Change = Callable[[Mapping[str, str], bytes], Awaitable[Changed]]
 
 
 class RepairHandlers:
-    """The handlers.
+    """Handlers that repair the fleet's record.
 
     Args:
         coordination: the fleet's state.

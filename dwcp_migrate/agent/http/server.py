@@ -83,7 +83,7 @@ class Served(Protocol):
         """See `api.Measured`."""
 
     async def load(self) -> FleetLoad:
-        """What the hosts and their guests use, asked of the peers now."""
+        """Load of the hosts and their guests, asked of the peers now."""
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
         """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""

@@ -78,7 +78,7 @@ class LinkIntake:
         self._log_budget = LogBudget()
 
     def take(self, sock: socket.socket) -> None:
-        """Take one."""
+        """Take a connection that was accepted."""
         sock.setblocking(False)
         source = _source(sock)
         leave = self._greetings.enter(source, is_peer=self._sources.is_peer(source, steady_clock()))

@@ -34,7 +34,7 @@ class RedirectIntake:
         self._rejected = rejected
 
     def take(self, sock: socket.socket) -> None:
-        """Take one."""
+        """Take a connection that was accepted."""
         sock.setblocking(False)
         destination = original_destination(sock)
         if destination is None:

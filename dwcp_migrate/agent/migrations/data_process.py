@@ -31,7 +31,7 @@ class Crash:
     def reason(self) -> str:
         """For the record."""
         if self.code is None:
-            return "the data process ended without a word"
+            return "the data process exited without a message"
         how = f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
         return f"the data process crashed ({how})"
 

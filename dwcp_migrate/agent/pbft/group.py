@@ -61,7 +61,7 @@ log = get_logger(component="group")
 
 
 class PbftGroup:
-    """The group.
+    """The PBFT group, as far as this agent has to do with it.
 
     Args:
         runtime: the shared parts; what is configured is read at the start.

@@ -35,7 +35,7 @@ log = get_logger(component="group")
 
 
 class LocalMember:
-    """The part.
+    """This host's member of the group.
 
     Args:
         runtime: the shared parts.

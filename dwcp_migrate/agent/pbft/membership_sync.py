@@ -40,7 +40,7 @@ log = get_logger(component="group")
 
 
 class MembershipSync:
-    """Asks.
+    """Asks the group's members for links to newer epochs.
 
     Args:
         control: how peers are asked.

@@ -141,7 +141,7 @@ class PlanBook:
         self._own = plans
 
     async def standing(self) -> "PlanStanding":
-        """What decides who carries the next plan out; by this host's copy of the state, which costs nothing."""
+        """Facts that decide which host carries the next plan out, from this host's copy of the state."""
         if not self.is_shared:
             return PlanStanding(self._file(), "", 0.0, 0.0, [self.name])
         return await self._coordination.look(_standing_of)

@@ -188,7 +188,7 @@ class DomainTracker:
             return None
 
     async def counters(self) -> HostCounters | None:
-        """What the host and its guests used so far; None without a libvirt. Raises NoAnswerError."""
+        """Counters of the host and its guests; None without a libvirt. Raises NoAnswerError."""
         return await self._watcher.counters() if self._watcher is not None else None
 
     async def downtime_limit(self, uuid: str) -> float | None:

@@ -251,7 +251,7 @@ class MigrationRegistry:
         return queue
 
     def unsubscribe(self, queue: "asyncio.Queue[Update | None]") -> None:
-        """Hear no more."""
+        """Unsubscribe."""
         self._subscribers.discard(queue)
 
     def _publish(self, update: Update) -> None:
@@ -264,7 +264,7 @@ class MigrationRegistry:
                 queue.put_nowait(update)
 
     def close(self) -> None:
-        """Let every subscriber go."""
+        """End all subscriptions."""
         for queue in self._subscribers:
             if queue.full():
                 queue.get_nowait()

@@ -63,7 +63,7 @@ class KeptMigration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunningStore:
-    """The files.
+    """Files of the running migrations.
 
     Args:
         runtime_directory: they lie in a directory of it, which is made when the first is written.

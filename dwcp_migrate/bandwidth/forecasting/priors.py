@@ -132,7 +132,7 @@ def _lost(said: Said) -> Floats:
 
 
 def _stretch(said: Said) -> Floats:
-    """What the mix's bands lacked although they were corrected as they live: (targets, 2)."""
+    """Width that the mix's bands lacked although they were corrected as they live: (targets, 2)."""
     found = np.zeros((len(TARGETS), 2))
     for column, (truth, target) in enumerate(zip(said.truths, TARGETS, strict=True)):
         if len(truth):

@@ -39,7 +39,7 @@ class Advice:
 def advise(
     guest: GuestFacts, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
 ) -> Advice:
-    """Choose.
+    """Choose what to recommend.
 
     Args:
         guest: as predicted from.

@@ -17,7 +17,7 @@ from dwcp_migrate.state.fleet.backup import BACKUP_BYTES_MAX, FleetBackup, decod
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds, for `--json`."""
+    """Content of a backup, for `--json`."""
 
     file: str
     host: str
@@ -32,7 +32,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restored directory begins with, for `--json`."""
+    """Begin of a restored directory, for `--json`."""
 
     directory: str
     old_directory: str

@@ -60,7 +60,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(found: Findings) -> list[Check]:
-    """Judge everything."""
+    """Judge all facts of a host."""
     checks = [*_configuration(found), _hook_installed(found.host)]
     if found.facts is None:
         checks.insert(0, _agent_down(found.agent_error))

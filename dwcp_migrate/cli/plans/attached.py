@@ -189,5 +189,5 @@ def goal_of(record: PlanRecord) -> str:
 
 
 def age(at: float) -> str:
-    """How long ago that was."""
+    """Time since then, in words."""
     return output.duration(max(0.0, time.time() - at)) if at else output.UNKNOWN

@@ -39,7 +39,7 @@ class ChannelOwner(Protocol):
 
 
 class MemberChannel:
-    """The connection.
+    """A connection to a member or client.
 
     Args:
         owner: gets its messages.

@@ -51,7 +51,7 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A host.
+    """Facts of a host, from its capabilities.
 
     Attributes:
         cpus: it has, and `cpu_numbers` are what the kernel calls them; empty where libvirt does not say.

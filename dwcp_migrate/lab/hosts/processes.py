@@ -22,7 +22,7 @@ MARK: Final = "DWCP_LAB_ID"
 """Environment variable that holds the identity of the lab that a process belongs to."""
 
 END_S: Final = 5.0
-"""How long a process has after SIGTERM before it gets SIGKILL."""
+"""Time that a process has after SIGTERM before it gets SIGKILL."""
 
 LAUNCH_QUIET: Final = '"$@" < /dev/null >> "$0" 2>&1 & echo $!'
 LAUNCH_ANNOUNCED: Final = """sh -c 'echo $$; exec "$@" < /dev/null 2>> "$0"' "$0" "$@" &"""

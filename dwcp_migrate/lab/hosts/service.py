@@ -24,7 +24,7 @@ USER_FIRST: Final = 61700
 a user has (pipes, processes) over all its processes."""
 
 HIDDEN: Final = {"ProtectHome": ("/home", "/root", "/run/user"), "PrivateTmp": ("/tmp", "/var/tmp")}  # noqa: S108
-"""What a setting of the unit takes out of the agent's sight."""
+"""Paths that a setting of the unit hides from the agent."""
 
 LIMITS: Final = {"LimitNOFILE": "nofile", "LimitCORE": "core", "LimitNICE": "nice"}
 """A setting of the unit, and what prlimit(1) calls it."""
@@ -75,7 +75,7 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class UnitSettings:
-    """What the unit says, as the kernel's tools take it.
+    """Settings of the unit, as the kernel's tools take them.
 
     Attributes:
         capabilities: that the agent has.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LIBVIRT_GROUP: str = "libvirt"
-"""Whose members may use libvirt's socket, as Debian ships it; agents are."""
+"""Group whose members may use libvirt's socket, as Debian ships it; agents are."""
 
 LIBVIRTD: str = """\
 listen_tls = 0

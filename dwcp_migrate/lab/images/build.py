@@ -30,7 +30,7 @@ USERLAND: Final = (
     "usr/lib64",
     "etc/alternatives",
 )
-"""What of the tree the programs' guest gets; the same paths are its page cache."""
+"""Part of the tree that the programs' guest gets; the same paths are its page cache."""
 
 LEFT_OUT: Final = ("qemu", "libvirt", "virt")
 """Parts of names of what no guest needs: half of the bytes."""

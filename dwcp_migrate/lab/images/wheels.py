@@ -22,7 +22,7 @@ FROM_DEBIAN: Final = "libvirt-python"
 FROM_SOURCE: Final = "pysyncobj"
 """Published as source only; it is plain Python, so that a wheel made by any Python fits every other."""
 BUILD: Final = "setuptools>=77"
-"""What builds the project's own wheel, as pyproject.toml has it."""
+"""Requirements for building the project's own wheel, as pyproject.toml has them."""
 
 FETCH_S_MAX: Final = 600.0
 """Ten seconds with a near index."""

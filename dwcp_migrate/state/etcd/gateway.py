@@ -87,7 +87,7 @@ class EtcdGateway:
         self._session = aiohttp.ClientSession(connector=connector)
 
     async def close(self) -> None:
-        """End."""
+        """Close the connections to etcd."""
         if self._session is not None:
             await self._session.close()
             self._session = None

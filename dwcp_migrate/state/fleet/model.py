@@ -73,7 +73,7 @@ class HostCapacity(msgspec.Struct, frozen=True):
 
 
 class HostReach(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a host is reached, as it says itself.
+    """Addresses of a host, as it publishes them.
 
     Attributes:
         addresses: that migrations to it dial.

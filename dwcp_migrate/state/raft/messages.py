@@ -60,7 +60,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class PreVote(_Message, frozen=True, kw_only=True, tag=1):
-    """Would you vote for me in the term after `term`?"""
+    """Request: would the receiver vote for the sender in the term after `term`."""
 
     last_index: _Index
     last_term: _Index
@@ -80,7 +80,7 @@ class RequestVote(_Message, frozen=True, kw_only=True, tag=3):
 
 
 class Vote(_Message, frozen=True, kw_only=True, tag=4):
-    """I do."""
+    """Answer to `RequestVote`: the vote is the candidate's."""
 
 
 class Append(_Message, frozen=True, kw_only=True, tag=5):
@@ -148,8 +148,8 @@ Message = (
 )
 
 OBSERVER_MAY: Final = (Ack, Submit, Stale)
-"""What a host without a vote may say. A PreVote of one that does not know yet is answered with who has a vote; anything
-else from it ends its connection."""
+"""Messages of a host without a vote. A PreVote of one that does not know yet is answered with who has a vote; any other
+message from it ends its connection."""
 
 
 class RaftMembership(msgspec.Struct, frozen=True, array_like=True):

@@ -65,7 +65,7 @@ class Poller(Protocol):
         """Call back when the descriptor is ready."""
 
     def unwatch(self, descriptor: int) -> None:
-        """Do so no more."""
+        """Stop watching a descriptor."""
 
 
 @dataclass(frozen=True, slots=True)

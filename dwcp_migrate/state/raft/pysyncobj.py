@@ -295,7 +295,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._poller.subscribe(descriptor, callback, events)
 
     def unwatch(self, descriptor: int) -> None:
-        """Do so no more."""
+        """Stop watching a descriptor."""
         self._poller.unsubscribe(descriptor)
 
     @property

@@ -23,7 +23,7 @@ _RECEIVER_LIMITED_AT: Final = 176
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """One look.
+    """The kernel's figures of one connection.
 
     Attributes:
         rtt_s: smoothed round trip.

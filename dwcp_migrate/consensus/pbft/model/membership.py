@@ -22,7 +22,7 @@ PublicKey = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """A host.
+    """A member or client of a group.
 
     Attributes:
         name: the DNS name in its certificate.
