@@ -12,8 +12,8 @@ SHELL := /bin/bash
 PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
             ca-certificates debian-archive-keyring debootstrap iproute2 mount nftables procps util-linux zstd \
             openssh-client systemd
-# To build and judge packages.
-PACKAGING := lintian rpm
+# To build and judge packages, and to make disk images that tests read.
+PACKAGING := lintian rpm qemu-utils
 
 SECONDS ?= 60
 N ?= 100
@@ -26,7 +26,7 @@ ACCOUNT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
-TOOLS := $(STAMPS)/venv $(BIN)/prometheus $(BIN)/etcd
+TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries"
 LAB := -m lab
@@ -38,7 +38,7 @@ help:  ## this list
 	    printf '  make %-8s %s\n' "$$target" "$$text"
 	done
 
-setup: $(TOOLS) $(STAMPS)/packaging  ## everything that the other targets need; again: two seconds, offline
+setup: $(TOOLS)  ## everything that the other targets need; again: two seconds, offline
 	$(BIN)/dwcp-migrate lab prepare
 
 check: $(TOOLS)  ## format, lint, types, import contracts, unit tests
