@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dwcp_migrate.placement.check import violations
-from dwcp_migrate.placement.contention import WatchSettings, due_hosts, hot_since, relief
+from dwcp_migrate.placement.contention import due_hosts, hot_since, relief
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule
 from dwcp_migrate.placement.planner import plan_rebalance
+from dwcp_migrate.placement.watch_settings import WatchSettings
 
 STEP_S: Final = 300.0
 STEPS_A_DAY: Final = 288

@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
-from dwcp_migrate.placement.contention import WatchSettings
 from dwcp_migrate.placement.plan import Goal, Unfinished
+from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.units import KIB
 
 RECORD_BYTES_MAX: Final = 96 * KIB

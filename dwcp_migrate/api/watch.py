@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement.contention import WatchSettings
+from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.units import KIB
 
 ROUNDS_KEPT: Final = 100

@@ -19,9 +19,10 @@ from dwcp_migrate.orchestration.measured_load import CPU_USED
 from dwcp_migrate.orchestration.plan_progress import moved_since, way
 from dwcp_migrate.orchestration.plan_store import PlanStore
 from dwcp_migrate.orchestration.workspace import Workspace
-from dwcp_migrate.placement.contention import due_hosts, hot_since, in_window, levels_by_use, relief
+from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, relief
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Goal, Plan
+from dwcp_migrate.placement.watch_settings import in_window
 
 WATCHED: Final = (CPU_USED,)
 """Resources whose use decides."""

@@ -8,6 +8,7 @@ Modules:
     kernel, kernels: searches over the arrays, compiled where numba is installed
     online: a place for one domain or a batch, with reservations
     balance, schedule, planner: where everything should be, in which order, as a plan
+    watch_settings: settings of the watch over a fleet
     contention: hosts that are hot for long, and the few moves that relieve them
     solver: exact optimum of small plans
     check, explain: an independent check of an assignment; the reasons of a plan in words

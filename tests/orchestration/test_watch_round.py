@@ -17,8 +17,8 @@ from dwcp_migrate.orchestration.fleet_source import FleetSettings, FleetSource
 from dwcp_migrate.orchestration.measured_load import loaded
 from dwcp_migrate.orchestration.watch_round import FleetLook
 from dwcp_migrate.orchestration.workspace import Workspace
-from dwcp_migrate.placement.contention import WatchMode, WatchSettings
 from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.watch_settings import WatchMode, WatchSettings
 from dwcp_migrate.units import GIB
 from tests.orchestration.plan_shelf import PlanShelf
 from tests.orchestration.world import World, facts_of

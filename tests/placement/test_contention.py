@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from bench.fleets.month import Month
-from dwcp_migrate.placement.contention import (
-    WatchSettings,
-    due_hosts,
-    hot_since,
-    in_window,
-    levels_by_use,
-    parse_window,
-    relief,
-)
+from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, relief
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule
+from dwcp_migrate.placement.watch_settings import WatchSettings, in_window, parse_window
 
 CPU = ("cpu_used",)
 ON = WatchSettings(mode="on")

@@ -17,8 +17,8 @@ from bench.frame import Options, Row
 from dwcp_migrate.agent.forecasting.load_meter import LoadMeter, merged
 from dwcp_migrate.hypervisor.load_counters import HostCounters, guest_counters
 from dwcp_migrate.orchestration.measured_load import by_agents
-from dwcp_migrate.placement.contention import WatchSettings
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host
+from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.protocol.load import FleetLoad, GuestLoad, HostLoad
 
 SEED: Final = 14

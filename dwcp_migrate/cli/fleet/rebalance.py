@@ -14,8 +14,8 @@ from dwcp_migrate.cli.support.options import exact_option, json_option
 from dwcp_migrate.orchestration.plan_journal import PlanJournal
 from dwcp_migrate.orchestration.watch_round import AgentWatch
 from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
-from dwcp_migrate.placement.contention import WatchMode
 from dwcp_migrate.placement.plan import Goal
+from dwcp_migrate.placement.watch_settings import WatchMode
 
 
 @click.command()

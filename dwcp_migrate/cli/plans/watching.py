@@ -10,7 +10,7 @@ from dwcp_migrate.api.watch import WatchRecord, WatchRound
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.orchestration.watch_round import WatchStore
-from dwcp_migrate.placement.contention import WatchMode, WatchSettings, parse_window
+from dwcp_migrate.placement.watch_settings import WatchMode, WatchSettings, parse_window
 
 HEADER = ("At", "Hot", "Long enough", "Moves", "Plan", "What came of it")
 

@@ -11,7 +11,7 @@ from dwcp_migrate.agent.plans.watch_book import WATCH_NAME, WatchBook
 from dwcp_migrate.api.watch import WatchRecord
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import StalePlanError
-from dwcp_migrate.placement.contention import WatchSettings
+from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.state.fleet.commands import PutHost
 from dwcp_migrate.state.fleet.model import VERSION
 from tests.agent.authorization.test_permits import NAMES, world_of
