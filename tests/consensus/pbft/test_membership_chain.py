@@ -81,8 +81,8 @@ SWAPPED = {**ONE.proof.signatures, "r2": ONE.proof.signatures["r1"]}
         (msgspec.structs.replace(ONE, header=link(FIRST, STRANGERS, 10).header), "not what the proof is about"),
         (msgspec.structs.replace(ONE, parts=link(FIRST, STRANGERS, 10).parts), "not what the proof is about"),
         (EpochLink(StableProof(0, 0, ONE.proof.digest), ONE.parts, ONE.header), "no quorum"),
-        (link(FIRST, membership(4), 10), "no next epoch"),
-        (link(FIRST, THIRD, 10), "no next epoch"),
+        (link(FIRST, membership(4), 10), "not the next one"),
+        (link(FIRST, THIRD, 10), "not the next one"),
         (link(FIRST, SECOND, 10, since=9), "not the epoch's last"),
         (link(FIRST, msgspec.structs.replace(SECOND, replicas=(member("a"), member("a"))), 10), "header is none"),
     ],
@@ -111,7 +111,7 @@ def test_a_link_of_another_cluster_is_refused() -> None:
     with pytest.raises(EpochError, match="no quorum"):
         Lineage(FIRST).follow(theirs)
     renamed = link(FIRST, msgspec.structs.replace(SECOND, cluster=foreign), 10)
-    with pytest.raises(EpochError, match="no next epoch of this cluster"):
+    with pytest.raises(EpochError, match="membership of another cluster"):
         Lineage(FIRST).follow(renamed)
 
 
