@@ -28,10 +28,10 @@ BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
-LONG := -m long -k "not 100000_entries"
+LONG := -m long -k "not 100000_entries and not 64_sessions"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd mutants fuzz demo lab bench soak restarts fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd sessions mutants fuzz demo lab bench soak restarts fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -71,6 +71,9 @@ long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many ra
 
 etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a real etcd; five minutes
 	$(BIN)/pytest -q -m long tests/state/etcd
+
+sessions: $(TOOLS)  ## 64 migrations at once on a host with 2 GiB for them; some minutes
+	$(BIN)/pytest -q -m long tests/dataplane/test_memory_of_sessions.py
 
 sim: $(STAMPS)/venv  ## SEEDS=2000 simulated PBFT groups, RAFT_SEEDS=200 Raft ones, from SEED=1 on; prints the seed that fails
 	echo "sim: $(SEEDS) scenarios from seed $(SEED)"
