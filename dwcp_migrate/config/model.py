@@ -139,7 +139,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
     memory_bytes_max: Annotated[int, Meta(ge=0)] = 0
-    step_aside: Literal["auto", "never"] = "auto"
+    step_aside: Literal["auto", "never"] = "never"
 
 
 class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
