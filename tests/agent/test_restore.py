@@ -40,7 +40,7 @@ def run(host: Host, line: str, file: Path) -> str:
             host.spawn()
         return ""
     assert command[0] == "dwcp-migrate"
-    words = [str(file) if word.startswith("/root/") else word for word in command[1:]]
+    words = [str(file) if word.startswith("/var/backups/") else word for word in command[1:]]
     where = [sys.executable, "-m", "dwcp_migrate", *words, "--config", str(host.config)]
     done = subprocess.run(where, input="y\n", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
