@@ -17,6 +17,9 @@ from dwcp_migrate.state.fleet.replicated import FleetMachine
 
 T = TypeVar("T")
 
+_requests = count()
+"""Of all engines: a state knows a request that it has seen by its name."""
+
 
 class FakeEngine:
     """See `engine.Engine`.
@@ -34,7 +37,6 @@ class FakeEngine:
         self._name = name
         self._machine = machine
         self._clock = clock
-        self._ids = count()
         self._members = {name}
         self._latency_ms = -1.0
         self._confirmed = 0
@@ -53,7 +55,7 @@ class FakeEngine:
     async def submit(self, body: commands.Body, timeout_s: float) -> TicketOutcome:
         """See `engine.Engine`."""
         readers.check_readers(self._machine.fleet, body)
-        request = f"{id(self)}-{next(self._ids)}"
+        request = f"{self._name}-{next(_requests)}"
         command = commands.Command(request=request, by=self._name, at=self._clock(), body=body)
         data = commands.encode(command)
         await self.barrier(timeout_s)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.protocol.worker import Finished, SetRate
-from dwcp_migrate.units import MIB
+from dwcp_migrate.units import GIB, MIB
 from tests.dataplane.pair import Pair, pair
 from tests.dataplane.test_sessions import RESET_ON_CLOSE
 
@@ -103,15 +103,16 @@ def test_a_reset_past_the_link_crosses_to_the_other_qemu(tmp_path: Path, end: st
         broken.shutdown(socket.SHUT_RD)
         broken.close()
         ends = made.source.wait(Finished), made.destination.wait(Finished)
-        assert [one.result for one in ends] == ["reset", "reset"]
+        near, far = ends if end == "source" else ends[::-1]
+        assert near.result == "reset"
+        assert far.result in {"reset", "link-lost"}  # by the reset, or by the link that ended with it
         assert stream.broken
 
 
 def test_what_was_not_agreed_on_never_leaves_the_link(tmp_path: Path) -> None:
     with pair(tmp_path, channels=0, codec="auto") as made:
         stream = Stream(made)
-        made.source.wait_event("coding", MOVE_S_MAX)
-        time.sleep(1.0)  # ten measurements: the absence of something has no event
+        made.source.wait_counters(lambda counters: counters.raw_bytes > GIB)  # others have left long before
         stream.finish()
         stream.destination.close()
         finished = made.source.wait(Finished)

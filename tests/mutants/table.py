@@ -205,7 +205,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a link of strangers",
-        f"{PBFT}/membership_chain.py",
+        f"{PBFT}/model/epoch_links.py",
         "if not link.proof.sequence or not is_proven(link.proof, (old,)):",
         "if False:",
     ),
