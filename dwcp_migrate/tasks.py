@@ -16,6 +16,9 @@ from dwcp_migrate.logs import get_logger
 RESTART_S: Final = 1.0
 """Before a loop that failed begins anew: one that fails each time costs a line of the log a second, and no core."""
 
+FIRST_STEPS_S: Final = 0.1
+"""After which an abandoned transport is ended: until its first steps were taken asyncio itself would lose it."""
+
 ONCE: Final = "task"
 """Part under which the failure of a task that runs once is counted."""
 
@@ -98,3 +101,22 @@ async def run_again(part: str, work: Callable[[], Coroutine[object, object, obje
         else:
             return
         await asyncio.sleep(RESTART_S)
+
+
+async def make_transport(making: Coroutine[object, object, T], discard: Callable[[T], None]) -> T:
+    """Make a transport of a socket, and leave the socket to nobody where its maker is cancelled.
+
+    asyncio loses a TLS transport whose making is cancelled before its first steps: the handshake goes on, on a
+    descriptor that somebody else may get. So the making goes on for a moment, and is ended then.
+
+    Args:
+        making: of asyncio; it closes the socket when it fails.
+        discard: ends what was made after all.
+    """
+    task = begin_task(making)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else discard(done.result()))
+        asyncio.get_running_loop().call_later(FIRST_STEPS_S, task.cancel)
+        raise

@@ -40,6 +40,7 @@ from dwcp_migrate.protocol.control import (
     encode,
 )
 from dwcp_migrate.refusals import BY_PEER, Explanation
+from dwcp_migrate.tasks import make_transport
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from dwcp_migrate.transport.tls import as_typed
 from dwcp_migrate.units import KIB
@@ -170,11 +171,12 @@ class ControlClient:
 
     async def _secure(self, sock: socket.socket, peer: PeerConfig) -> _Connection:
         try:
-            reader, writer = await asyncio.open_connection(sock=sock, ssl=self._context(), server_hostname=peer.name)
+            context = self._context()
         except BaseException:
             sock.close()
             raise
-        return _Connection(reader, writer)
+        making = asyncio.open_connection(sock=sock, ssl=context, server_hostname=peer.name)
+        return _Connection(*await make_transport(making, lambda made: made[1].transport.abort()))
 
     async def _converse(
         self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M], timeout_s: float
