@@ -46,7 +46,8 @@ def test_both_agents_keep_to_the_poorer_ones_sizes_and_have_all_of_it_back_after
     migrate(hosts)
     (record,) = source.ended()
     assert record.passthrough_reason == ""
-    assert "32.0 MiB granted: cache" in next(one.detail for one in record.events if one.event == "memory")
+    agreed = next(one.detail for one in record.events if one.event == "memory")
+    assert agreed.endswith("cache 13.9 MiB, window 2.0 MiB")  # of the 32 MiB that the destination has for it
     destination.ended()
     for host in hosts:
         assert host.wait(lambda status: not status.memory.granted_bytes)
