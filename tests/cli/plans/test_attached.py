@@ -89,13 +89,14 @@ def test_ctrl_c_pauses_and_a_second_one_ends_the_command_and_says_what_runs_on(
         lambda: None,
         press,
     ]
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(UnfinishedError, match="left plan 1, which is paused") as caught:
         follow(shelf, 1, as_json=False)
     assert "running on: vm1: hv1 -> hv2" in str(caught.value)
     assert "plan resume 1" in caught.value.hint
     assert shelf.record().wish == "pause"
     assert "once more ends this command" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_plan_that_is_paused_ends_the_command_with_how_to_go_on(
