@@ -155,7 +155,9 @@ def confined(argv: Sequence[str], unit: UnitSettings, directory: Path, user: int
         user: that it runs as; its group has the same number.
         groups: that it is in besides.
     """
-    needed = [directory, *map(Path, sorted({*sys.path, sys.prefix, sys.base_prefix} - {""}))]
+    # The checkout itself too: an editable installation may find it by a hook instead of `sys.path`.
+    places = {*sys.path, sys.prefix, sys.base_prefix, str(UNIT.parents[1])} - {""}
+    needed = [directory, *map(Path, sorted(places))]
     hidden = [path for path in unit.hidden if not directory.is_relative_to(path)]
     shown = outermost(path for path in needed if path.exists() and any(path.is_relative_to(top) for top in hidden))
     capabilities = [*unit.capabilities, *([] if is_readable(needed, hidden) else [READ_ALL])]
