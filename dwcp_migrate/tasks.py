@@ -17,7 +17,7 @@ RESTART_S: Final = 1.0
 """Before a loop that failed begins anew: one that fails each time costs a line of the log a second, and no core."""
 
 FIRST_STEPS_S: Final = 0.1
-"""After which an abandoned transport is ended: until its first steps were taken asyncio itself would lose it."""
+"""After which the making of a transport that nobody waits for any more is ended."""
 
 ONCE: Final = "task"
 """Part under which the failure of a task that runs once is counted."""
@@ -106,8 +106,8 @@ async def run_again(part: str, work: Callable[[], Coroutine[object, object, obje
 async def make_transport(making: Coroutine[object, object, T], discard: Callable[[T], None]) -> T:
     """Make a transport of a socket, and leave the socket to nobody where its maker is cancelled.
 
-    asyncio loses a TLS transport whose making is cancelled before its first steps: the handshake goes on, on a
-    descriptor that somebody else may get. So the making goes on for a moment, and is ended then.
+    A TLS transport whose making is cancelled may still hold its descriptor for a while, say to end TLS. Who closes the
+    socket under it gives the descriptor to somebody else. So the transport alone closes it, and is ended soon.
 
     Args:
         making: of asyncio; it closes the socket when it fails.
