@@ -1,16 +1,16 @@
 """dwcp_migrate: an agent that makes libvirt live migration faster over real networks.
 
 Modules:
-    agent: agent
+    agent: the daemon on each host
     api: contract of the agent's control API
     bandwidth: PBA, predictive bandwidth allocation
     cli: command line
     clocks: two clocks of the agent
     config: agent's configuration
-    consensus: ACP
+    consensus: ACP, certificates of a PBFT group across trust domains
     dataplane: data plane
     delta: HDE, hierarchical delta encoding
-    durable: files that survive the power
+    durable: atomic, durable replacement of files
     errors: every error that this project raises on purpose, with what the operator can do about it
     framing: length-prefixed frames
     hypervisor: host as the agent needs it
@@ -24,10 +24,10 @@ Modules:
     protocol: messages between two agents
     qemu: QEMU's migration stream, sans-IO
     refusals: catalogue of refusals, with text and remedy
-    state: ASS
+    state: ASS, the fleet's replicated state
     store: pages that a host keeps of guests that migrated
-    tasks: tasks with an owner, and what becomes of their exceptions
-    transport: AMST
+    tasks: tasks with an owner, and the handling of unforeseen exceptions in them
+    transport: AMST, multi-stream transport
     units: units and the few numbers that several packages share
 """
 

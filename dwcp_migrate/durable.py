@@ -1,7 +1,7 @@
-"""Files that survive the power.
+"""Atomic, durable replacement of files.
 
-The rule: what replaces a file is written beside it, synced, and renamed over it; then the directory is synced, because
-it is the directory that holds the name.
+The rule: the new content is written to a file beside the old one, synced, and renamed over it; then the directory is
+synced, because the directory holds the name.
 """
 
 import os
@@ -15,8 +15,8 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True
     Args:
         path: of the file, in a directory that is there.
         data: all of it.
-        mode: its final one, from the moment that the file has its name.
-        sync: off only where losing the file with the power is no harm.
+        mode: permissions, set before the file gets its name.
+        sync: wait for the disk; off only where a power failure may lose the file without harm.
 
     Raises:
         OSError: it cannot be written; the old file is as it was, and nothing lies beside it.

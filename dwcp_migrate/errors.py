@@ -5,7 +5,7 @@
     ├── NotFoundError              exit 3   no such migration, lab, file
     ├── AgentUnreachableError      exit 4   the CLI cannot reach the local agent
     ├── HypervisorError            exit 5   libvirt, nftables or the hook socket
-    │   ├── NoAnswerError                   libvirt did not say: neither yes nor no
+    │   ├── NoAnswerError                   libvirt did not answer, so nothing is known
     │   └── NoMemoryError                   this host has none to spare for a further migration
     ├── PeerError                  exit 6   the other agent
     │   ├── PeerUnreachableError            no answer in time: migrations pass through
@@ -16,7 +16,7 @@
     │   ├── LocalProtocolError              we broke the rules: a bug here
     │   └── RemoteProtocolError             the peer broke them: the link is closed
     │       └── LimitExceededError          a size or a count past its named limit
-    ├── LinkLostError              exit 8   no channel came back within `link_loss_s_max`
+    ├── LinkLostError              exit 8   no channel came back within `link.loss_s_max`
     ├── SessionError               exit 9   this migration cannot go on
     ├── LabError                   exit 10  the lab's set-up or its guests
     ├── CoordinationError          exit 11  the fleet's shared state
@@ -24,7 +24,7 @@
     │   ├── FleetRefusedError               it answers, and does not agree to this migration (`code`)
     │   └── JournalError                    the log or the snapshot on this host's disk
     ├── ConsensusError             exit 12  no agreement, or a proof of one that does not hold
-    │   └── EpochError                      of members that do not decide now, or are not proven to
+    │   └── EpochError                      from an epoch that is not current, or whose members are not verified
     ├── PlacementError             exit 13  no host, no plan, or a fleet file that contradicts itself
     ├── UnfinishedError            exit 14  a plan was carried out in part
     └── StoreError                 exit 15  the page store, or an image that it is to read
@@ -53,7 +53,7 @@ class DwcpError(Exception):
 
 
 VALUE_CHARACTERS_MAX: Final = 80
-"""Of a wrong value in a message."""
+"""Longest part of a wrong value that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class ConsensusError(DwcpError):
 
 
 class EpochError(ConsensusError):
-    """A certificate or a link of an epoch that does not count, or whose members nobody who is believed named."""
+    """A certificate or a membership link from an epoch that is not current, or whose members are not verified."""
 
 
 class PlacementError(DwcpError):

@@ -60,7 +60,7 @@ def configure(
 
 
 def set_level(level: Literal["debug", "info", "warning", "error"]) -> None:
-    """Write lines from this level on, from now on; in a process that has not configured logging it changes nothing."""
+    """Set the lowest level that is written; without effect in a process that has not configured logging."""
     if structlog.is_configured():
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
 
@@ -79,7 +79,16 @@ def bound(**context: str) -> Iterator[None]:
 
 
 def redact(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Replace bytes by their length and cut long strings: nothing of a guest reaches a log by mistake."""
+    """Replace bytes by their length and cut long strings: nothing of a guest reaches a log by mistake.
+
+    Args:
+        logger: not used; structlog passes it to every processor.
+        name: of the method that logs; not used either.
+        event: fields of the line.
+
+    Returns:
+        The same fields, with strings of at most `VALUE_CHARACTERS_MAX` characters.
+    """
     del logger, name
     return {key: _redacted(value) for key, value in event.items()}
 

@@ -2,7 +2,7 @@
 
 The four kinds of connection differ in who drives them: a link's thread (`transport.io`), the replica's poller
 (`state.raft`), the event loop by hand (`consensus.io`) and asyncio's streams (`agent.peers`); each says why. What they
-have in common is here: which family, which options, whose certificate, and how to break off.
+have in common is here: the family, the socket options, the names in a certificate, and the reset.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def open_tcp_socket(address: str, mark: int = 0) -> socket.socket:
         mark: SO_MARK, 0 for none.
 
     Raises:
-        OSError: the kernel gives none, or does not let this process set marks.
+        OSError: the kernel has no socket left, or this process may not set marks.
     """
     sock = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -49,12 +49,23 @@ def send_at_once(sock: socket.socket) -> None:
 
 
 def end_when_unacknowledged(sock: socket.socket, timeout_ms: int) -> None:
-    """Let the kernel end the connection when bytes stay unacknowledged for so long: the other host is dead or away."""
+    """Let the kernel end a connection whose bytes stay unacknowledged: the other host is dead or out of reach.
+
+    Args:
+        sock: a TCP socket, connected or not.
+        timeout_ms: TCP_USER_TIMEOUT, counted from the first byte that is not acknowledged; 0 is the kernel's own limit.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def probe_when_idle(sock: socket.socket, interval_s: int, probes: int) -> None:
-    """Let the kernel probe an idle connection, and end it when so many probes in a row stay without an answer."""
+    """Let the kernel probe an idle connection, and end it when no probe is answered.
+
+    Args:
+        sock: a TCP socket, connected or not.
+        interval_s: silence before the first probe, and time between two.
+        probes: unanswered in a row before the connection ends.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)

@@ -56,7 +56,16 @@ class CertificateFacts:
 def create_authority(
     directory: Path, *, name: str = "dwcp-migrate fleet CA", days: int = AUTHORITY_DAYS, force: bool = False
 ) -> tuple[Path, Path]:
-    """Make `ca.pem` and `ca.key` in `directory`; returns their paths. Keep the key off the hosts.
+    """Make `ca.pem` and `ca.key`; the key is to be kept off the hosts.
+
+    Args:
+        directory: where they are written; made if it is not there.
+        name: common name of the authority, for people.
+        days: lifetime from now, at most `DAYS_MAX`.
+        force: replace an authority that is there.
+
+    Returns:
+        Paths of the certificate and of the key.
 
     Raises:
         ConfigError: they exist and `force` is not set, or cannot be written.

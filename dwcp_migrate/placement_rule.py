@@ -1,6 +1,6 @@
 """A placement rule: what operators write, the cluster state keeps and placement respects.
 
-Each of these has its own limits; meaning, names and defaults are here.
+Operators' files, cluster state and placement add limits of their own; meaning, names and defaults are here.
 """
 
 from typing import Annotated, Final, Literal

@@ -1,7 +1,8 @@
 """Catalogue of refusals: the code that programs read, a text for people, and a remedy where there is one.
 
 A code is part of the contract: it stands in messages, records, metrics and `--json`, and keeps its meaning. Each table
-belongs to one who refuses; the same code may have another text there, as each knows other things.
+belongs to one side that refuses; the same code may have a different text in each, because the sides know different
+facts.
 """
 
 from collections.abc import Mapping
@@ -133,5 +134,10 @@ BY_PBFT_GROUP: Final[Catalogue] = {
 
 
 def explain_code(catalogue: Catalogue, code: str) -> Explanation:
-    """Put a code into words; that of a newer release, which is not in the catalogue, stands for itself."""
+    """Put a code into words.
+
+    Args:
+        catalogue: the table of the side that refused.
+        code: machine-readable reason; one of a newer release, which the table does not have, is its own text.
+    """
     return catalogue.get(code, Explanation(code))

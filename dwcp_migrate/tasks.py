@@ -1,8 +1,8 @@
-"""Tasks that have an owner, and what becomes of an exception that nobody foresaw in one.
+"""Tasks with an owner, and the handling of unforeseen exceptions in them.
 
-The rule: the event loop by itself keeps no task alive. Whoever begins one holds it until it is done, and can wait for
-all of its own or end them. None fails in silence: the exception is logged with its trace and counted, and a loop that
-has to run as long as its owner begins anew.
+The rule: the event loop by itself keeps no task alive, so the owner of a task holds it until it is done, and can wait
+for all of its tasks or end them. No task fails in silence: the exception is logged with its trace and counted, and a
+loop that has to run as long as its owner begins anew.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from typing import Final, TypeVar
 from dwcp_migrate.logs import get_logger
 
 RESTART_S: Final = 1.0
-"""Before a loop that failed begins anew: one that fails each time costs a line of the log a second, and no core."""
+"""Pause before a loop that failed begins anew: one that always fails costs one log line a second, and no core."""
 
 FIRST_STEPS_S: Final = 0.1
-"""After which the making of a transport that nobody waits for any more is ended."""
+"""Time that a transport's making still gets after its caller was cancelled, before it is cancelled too."""
 
 ONCE: Final = "task"
 """Part under which the failure of a task that runs once is counted."""
@@ -55,7 +55,12 @@ class Tasks:
             task.add_done_callback(lambda ended: owned.close() if ended.cancelled() else None)
 
     def keep_running(self, part: str, work: Callable[[], Coroutine[object, object, object]]) -> None:
-        """Begin a loop that has to run as long as its owner; see `run_again`."""
+        """Begin a loop that has to run as long as its owner.
+
+        Args:
+            part: of the agent, as the log and `dwcp_migrate_faults_total` name it.
+            work: makes the loop's coroutine; called again each time that the loop raised, see `run_again`.
+        """
         self.begin(run_again(part, work))
 
     async def drained(self) -> None:
@@ -72,7 +77,7 @@ class Tasks:
 
 
 def begin_task(work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-    """Begin a task that its caller holds until it is done; a failure is logged and counted, whoever looks at it."""
+    """Begin a task that its caller holds until it is done; a failure is logged and counted in any case."""
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(_note_failure)
     return task
@@ -104,14 +109,17 @@ async def run_again(part: str, work: Callable[[], Coroutine[object, object, obje
 
 
 async def make_transport(making: Coroutine[object, object, T], discard: Callable[[T], None]) -> T:
-    """Make a transport of a socket, and leave the socket to nobody where its maker is cancelled.
+    """Make a transport of a socket; only the transport closes that socket, also where the caller is cancelled.
 
-    A TLS transport whose making is cancelled may still hold its descriptor for a while, say to end TLS. Who closes the
-    socket under it gives the descriptor to somebody else. So the transport alone closes it, and is ended soon.
+    A TLS transport whose making is cancelled may hold its descriptor for a while, for instance to end TLS. If the
+    socket were closed meanwhile, the kernel could give the same descriptor to another connection.
 
     Args:
-        making: of asyncio; it closes the socket when it fails.
-        discard: ends what was made after all.
+        making: asyncio's coroutine that makes it; it closes the socket when it fails.
+        discard: ends a transport that was made although the caller had been cancelled.
+
+    Returns:
+        The transport, or whatever `making` returns.
     """
     task = begin_task(making)
     try:

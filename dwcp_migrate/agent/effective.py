@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.intake.redirect import exemption
 from dwcp_migrate.api.schema import ConfigurationStatus, RunningConfig
 from dwcp_migrate.config import Config
-from dwcp_migrate.config.compare import as_builtins, differences, keeping_listeners
+from dwcp_migrate.config.compare import as_builtins, find_differences, keeping_listeners
 from dwcp_migrate.hypervisor.base import Exemption
 
 
@@ -32,7 +32,7 @@ class ConfigurationInForce:
     def take(self, new: Config, now: float) -> list[str]:
         """Take what a reload read; returns the keys that wait for a restart."""
         self.running = keeping_listeners(new, self.running)
-        self._pending = [changed.key for changed in differences(self.running, new)]
+        self._pending = [changed.key for changed in find_differences(self.running, new)]
         self.read_at, self.error = now, ""
         return self._pending
 

@@ -1,6 +1,6 @@
 """The CLI's side of the control API: HTTP over the agent's unix socket, answers as typed structs.
 
-The rule: an answer is the struct that `agent.api` promises or a typed error that says what to do. Standard library
+The rule: an answer is the struct that `api.schema` promises or a typed error that says what to do. Standard library
 only, because `status` must answer in a fraction of a second and aiohttp alone takes longer to import.
 """
 
@@ -88,12 +88,27 @@ class ApiClient:
         return self._get(f"/v1/history?limit={limit}", schema.Migrations)
 
     def predict(self, domain: str, peer: str, deadline_s: float) -> schema.Predicted:
-        """Predict a migration of a domain to a peer."""
+        """Predict a migration; the agent measures the domain's dirty rate first, which takes about a second.
+
+        Args:
+            domain: libvirt's name of one that runs here.
+            peer: name of the destination.
+            deadline_s: from now until it should be over; 0 is no deadline.
+
+        Raises:
+            NotFoundError: no such domain or peer.
+        """
         query = urlencode({"domain": domain, "peer": peer, "deadline_s": deadline_s})
         return self._get(f"/v1/predict?{query}", schema.Predicted)
 
     def share(self, domain: str, weight: float, deadline_s: float) -> schema.Done:
-        """Set how a domain's migration shares its link."""
+        """Set how a domain's running or next migration shares its link.
+
+        Args:
+            domain: libvirt's name.
+            weight: share relative to the other migrations', above 0 and at most `schema.WEIGHT_MAX`.
+            deadline_s: from now until it should be over; 0 is no deadline.
+        """
         return self.post("share", domain=domain, weight=str(weight), deadline_s=str(deadline_s))
 
     def migration(self, prefix: str) -> schema.Migration:
@@ -131,15 +146,30 @@ class ApiClient:
         raise AgentUnreachableError(f"the agent on {self.path} stopped", hint="follow again when it is back")
 
     def ask(self, view: str, kind: type[Answer]) -> Answer:
-        """Any other view by its name.
+        """Ask for a view by its name.
+
+        Args:
+            view: path below `/v1/`, with its query.
+            kind: struct of the answer.
 
         Raises:
-            CoordinationError: it is about the fleet's state, which cannot be asked.
+            CoordinationError: it needs the fleet's state, which does not answer.
         """
         return self._get(f"/v1/{view}", kind)
 
     def change(self, action: str, kind: type[Answer], body: bytes = b"", **query: str) -> Answer:
-        """Ask for a change of the fleet's state; raises as `ask`."""
+        """Ask for a change of the fleet's state.
+
+        Args:
+            action: path below `/v1/`.
+            kind: struct of the answer.
+            body: JSON of the request; empty for none.
+            **query: parameters, as the heads of `api.cluster`, `api.plans` and `api.watch` list them.
+
+        Raises:
+            CoordinationError: the fleet does not answer, or says no.
+            StalePlanError: somebody else changed the record meanwhile.
+        """
         return self._ask("POST", f"/v1/{action}?{urlencode(query)}", kind, body)
 
     def _get(self, target: str, kind: type[Answer]) -> Answer:
@@ -193,6 +223,10 @@ def _refusal(status: int, failure: schema.Failure) -> DwcpError:
 
 def control_socket(config_path: Path | None, given: Path | None) -> Path:
     """Find the control socket: as given, else from the configuration file, else where it is by default.
+
+    Args:
+        config_path: configuration that the operator named; None reads the default one, if this user may.
+        given: socket that the operator named; it wins over any configuration.
 
     Raises:
         ConfigError: the operator named a configuration file that cannot be used.

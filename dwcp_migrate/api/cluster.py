@@ -4,7 +4,8 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
 
     GET  /v1/cluster                        Cluster
     GET  /v1/pbft                           PbftView
-    POST /v1/pbft/propose                   Changed      the body is a `proposing.Change` as JSON; returns when it holds
+    POST /v1/pbft/propose                   Changed      the body is an `agent.pbft.membership_change.Change` as JSON;
+                                                         returns when the change is in force
     POST /v1/pbft/assign?uuid=U&owner=N     Changed      N owns U for the group; nobody if N is empty
     GET  /v1/tickets                        TicketList      open ones first, then those that ended, newest first
     GET  /v1/locks                          Locks
@@ -21,16 +22,18 @@ The rule: as in `api`: these structs are the contract; fields are added, never r
     POST /v1/cluster/set-time               Changed      the fleet's time goes back to this host's clock
     POST /v1/cluster/raise-version          Changed      the fleet uses what only this release reads
     POST /v1/tickets/fail?token=T           Changed
-    POST /v1/rules/put                      Changed      the body is a `state.model.Rule` as JSON, new or replaced
+    POST /v1/rules/put                      Changed      the body is a `state.fleet.model.RuleRecord` as JSON, new or
+                                                         replaced
     POST /v1/rules/remove?name=N            Changed
-    POST /v1/cluster/limits                 Changed      the body is a `state.model.Limits` as JSON
+    POST /v1/cluster/limits                 Changed      the body is a `state.fleet.model.Limits` as JSON
     POST /v1/locks/acquire?name=N&lifetime_s=S  HeldLease     this host takes the lease N, or prolongs it
     POST /v1/locks/release?name=N&token=T   Changed
     POST /v1/locks/reserve?name=N&source=A&destination=B&bytes_per_s=R&lifetime_s=S
                                             HeldLease         this host takes a share of the link, or changes it
     POST /v1/locks/unreserve?name=N&token=T Changed
 
-Errors: status 400 for what cannot be read, 503 when the fleet cannot be asked or says no, with the body `api.Failure`.
+Errors: status 400 for a request that cannot be read, 503 when the fleet does not answer or says no, with the body
+`api.schema.Failure`.
 """
 
 from typing import Final, Literal
@@ -88,8 +91,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         decisions_failed: that it did not get in time.
         decision_ms_p50: of this host's last decisions; -1 before the first.
         decision_ms_max: likewise.
-        owed: words of this host on how migrations ended that the group has not confirmed yet.
-        error: why it takes no part.
+        owed: reports of this host on ended migrations that the group has not confirmed yet.
+        error: why this host takes no part.
     """
 
     role: Literal["replica", "client", "none"] = "none"
@@ -118,7 +121,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision: who was to decide it, and why."""
+    """One choice of the engine that is to decide a migration, and the reason."""
 
     at: float
     source: str
@@ -163,7 +166,7 @@ class PbftView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TicketList(msgspec.Struct, frozen=True, kw_only=True):
-    """TicketList; `is_fresh` is False when the fleet could not be asked and this is what this host knows."""
+    """Tickets; `is_fresh` is False where the fleet did not answer and they are what this host knows."""
 
     is_fresh: bool
     tickets: list[Ticket]
@@ -192,7 +195,7 @@ class PlacementConstraints(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         is_fresh: see `TicketList`.
         draining: hosts that take no domains.
-        hosts: what each says of itself; labels and capacity.
+        hosts: labels and capacity that each host reports of itself.
         flights: migrations under way or about to begin.
     """
 
@@ -212,6 +215,6 @@ class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """It is done; `message` is for people."""
+    """A change that took effect; `message` is for people."""
 
     message: str

@@ -1,8 +1,8 @@
 """A migration's record: what happened, told by both data processes, libvirt and the agents.
 
 The rule: a record only moves along `TRANSITIONS`, every time is an argument, and a fact that arrives late or twice
-changes nothing that is already known better. Where the tellers disagree on the result, libvirt's word counts, because
-it alone knows where the guest runs.
+changes nothing that is already known better. Where the sources disagree on the result, libvirt's report counts, because
+only libvirt knows where the guest runs.
 
     opening ──> precopy ──> switchover ──> ended
        │          │  ^  └──> postcopy ──────^
@@ -34,7 +34,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 """Successors of each state. `waiting` returns to the state that it interrupted."""
 
 EVENTS_MAX: Final = 256
-"""Events kept in a record; the first ones and the newest are the telling ones, so the middle goes."""
+"""Events kept in a record; the first and the newest ones matter most, so the middle is dropped."""
 
 DETAIL_CHARACTERS_MAX: Final = 500
 """Length of any text that came from another process."""
@@ -48,7 +48,7 @@ NO_ETA: Final = (LINK_CUT, NO_CONVERGENCE)
 POSTCOPY_BROKE: Final = (
     "postcopy broke off: the destination has the guest, if it still has the domain, and not all memory"
 )
-"""Said only where libvirt says so: then neither host has the whole guest, and neither domain may be destroyed."""
+"""Used only where libvirt reports it: then neither host has the whole guest, and neither domain may be destroyed."""
 
 POSTCOPY_MAY_HAVE_BROKEN: Final = (
     "it ended in postcopy: `virsh domstate --reason` on both hosts says where the guest is"
@@ -64,7 +64,7 @@ _POSTCOPY_WORDS: Final = frozenset({"postcopy-failed", "postcopy", "left", "arri
 
 
 class MigrationEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened, as `session.messages.Happened` says it or libvirt does (`libvirt-...`).
+    """One event of a migration, reported as `protocol.worker.Happened` or by libvirt (`libvirt-...`).
 
     Attributes:
         at: seconds since the epoch.
@@ -180,13 +180,13 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_delivered(self) -> bool:
-        """Everything of QEMU's has crossed: what is still to come is libvirt's word on it."""
+        """Whether all of QEMU's bytes have crossed; only libvirt's report of the result is to come."""
         closed = sum(event.event == "connection-closed" for event in self.events)
         return 0 < sum(self.connections.values()) <= closed
 
     @property
     def is_split(self) -> bool:
-        """Libvirt's last word is that postcopy broke off: neither host has the whole guest."""
+        """Whether libvirt reported last that postcopy broke off: then neither host has the whole guest."""
         words = (event.event.removeprefix("libvirt-") for event in reversed(self.events) if "libvirt-" in event.event)
         return next((word for word in words if word in _POSTCOPY_WORDS), "") == "postcopy-failed"
 
@@ -195,8 +195,14 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, (self.ended_at or now) - self.started_at)
 
 
-def enter(record: Migration, state: State, now: float) -> Migration:
-    """Move to a state; a move that `TRANSITIONS` does not know leaves the record as it is."""
+def enter_state(record: Migration, state: State, now: float) -> Migration:
+    """Move a record to a state; a move that `TRANSITIONS` does not have leaves it as it is.
+
+    Args:
+        record: as it is.
+        state: next one.
+        now: seconds since the epoch.
+    """
     if state not in TRANSITIONS[record.state]:
         return record
     record = replace(record, state=state, phases=(*record.phases, MigrationPhase(state=state, at=now)))
@@ -204,23 +210,40 @@ def enter(record: Migration, state: State, now: float) -> Migration:
 
 
 _NEW_ETA: Final[frozenset[State]] = frozenset({"precopy", "waiting", "postcopy"})
-"""States with which an estimate of before does not hold any more."""
+"""States whose beginning makes an earlier estimate invalid."""
 
 
 def without_eta(record: Migration, note: str) -> Migration:
-    """Take the estimate down; `note` says why there is none, if that is known."""
+    """Remove the estimate of the end.
+
+    Args:
+        record: as it is.
+        note: why there is none, one of `NO_ETA`; empty if that is not known.
+    """
     if record.eta_s < 0 and record.eta_range_s is None and record.eta_note == note:
         return record
     return replace(record, eta_s=-1.0, eta_range_s=None, eta_note=note)
 
 
 def with_eta(record: Migration, eta_s: float, low_s: float, high_s: float) -> Migration:
-    """Take an estimate with its quantiles 0.1 and 0.9."""
+    """Set the estimate of the end.
+
+    Args:
+        record: as it is.
+        eta_s: median time from now to the end.
+        low_s: quantile 0.1 of it.
+        high_s: quantile 0.9.
+    """
     return replace(record, eta_s=eta_s, eta_range_s=(low_s, high_s), eta_note="")
 
 
-def note(record: Migration, event: MigrationEvent) -> Migration:
-    """Append an event, bounded by `EVENTS_MAX`: the oldest of the newer half makes room."""
+def append_event(record: Migration, event: MigrationEvent) -> Migration:
+    """Append an event; of `EVENTS_MAX` that are there the oldest of the newer half makes room.
+
+    Args:
+        record: as it is.
+        event: its detail is cut to `DETAIL_CHARACTERS_MAX`.
+    """
     event = replace(event, detail=event.detail[:DETAIL_CHARACTERS_MAX])
     events = record.events
     if len(events) >= EVENTS_MAX:
@@ -229,8 +252,14 @@ def note(record: Migration, event: MigrationEvent) -> Migration:
     return replace(record, events=(*events, event))
 
 
-def happened(record: Migration, message: Happened, now: float) -> Migration:
-    """Take in what a data process says; `now` counts where it does not say when."""
+def apply_happened(record: Migration, message: Happened, now: float) -> Migration:
+    """Apply an event that a data process reports.
+
+    Args:
+        record: as it is.
+        message: the report.
+        now: time of an event that carries none, seconds since the epoch.
+    """
     now = message.at or now
     known = MigrationEvent(
         at=now,
@@ -240,10 +269,10 @@ def happened(record: Migration, message: Happened, now: float) -> Migration:
         number=message.number,
         serial=message.serial,
     )
-    record = note(record, known)
+    record = append_event(record, known)
     follow = _STATE_OF_EVENT.get(message.event)
     if follow is not None:
-        return enter(record, follow, now)
+        return enter_state(record, follow, now)
     match message.event:
         case "connection-opened":
             record = _connection_opened(record, message.detail, now)
@@ -252,7 +281,7 @@ def happened(record: Migration, message: Happened, now: float) -> Migration:
         case "ram-total":
             record = replace(record, memory_bytes=message.number)
         case "link-restored" if record.state == "waiting":
-            record = enter(record, _interrupted(record), now)
+            record = enter_state(record, _interrupted(record), now)
     return record
 
 
@@ -267,7 +296,7 @@ def _connection_opened(record: Migration, kind: str, now: float) -> Migration:
     kind = kind[:DETAIL_CHARACTERS_MAX]
     connections = {**record.connections, kind: record.connections.get(kind, 0) + 1}
     if record.state == "opening":
-        record = enter(record, "precopy", now)
+        record = enter_state(record, "precopy", now)
     if kind == "nbd":
         record = replace(record, kind="disk")
     return replace(record, connections=connections)
@@ -282,8 +311,14 @@ RATE_WEIGHT: Final = 0.4
 """Weight of the newest sample in the smoothed rates: about the last two seconds at a sample every 0.5 s."""
 
 
-def progressed(record: Migration, counters: MigrationCounters, elapsed_s: float) -> Migration:
-    """Take in new totals, `elapsed_s` seconds after the ones before, and smooth the rates."""
+def apply_counters(record: Migration, counters: MigrationCounters, elapsed_s: float) -> Migration:
+    """Apply new totals of a data process, and smooth the rates.
+
+    Args:
+        record: with the totals before.
+        counters: totals since the migration began.
+        elapsed_s: between both; at 0 or less the rates stay as they are.
+    """
     if elapsed_s <= 0:
         return replace(record, counters=counters)
     before = record.counters
@@ -311,8 +346,13 @@ def _eta_s(record: Migration) -> float:
     return record.remaining_bytes / net
 
 
-def finished(record: Migration, message: Finished) -> Migration:
-    """Take in a data process's last message. The result is preliminary until `close`."""
+def apply_finished(record: Migration, message: Finished) -> Migration:
+    """Apply a data process's last message; the result is preliminary until `close_record`.
+
+    Args:
+        record: as it is.
+        message: how it ended; a reason that the record has already is kept.
+    """
     record = replace(record, counters=message.counters)
     if message.result == "carried":
         return record
@@ -330,20 +370,20 @@ def _reason(message: Finished) -> str:
     return f"{said}: {detail}" if detail else said
 
 
-def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = "") -> Migration:
-    """End it.
+def close_record(record: Migration, now: float, *, libvirt: Result = "", reason: str = "") -> Migration:
+    """End a record; one that has ended stays as it is.
 
     Args:
         record: what is known.
         now: seconds since the epoch.
-        libvirt: libvirt's own word on the result, empty when it said nothing.
-        reason: why it failed, if that is known better than the record knows it.
+        libvirt: the result that libvirt reported, empty if it reported none.
+        reason: why it failed; empty takes the record's own reason.
     """
     if record.state == "ended":
         return record
     result = libvirt or _own_result(record)
     why = "" if result == "completed" else _why(record, reason or record.reason)
-    record = enter(record, "ended", now)
+    record = enter_state(record, "ended", now)
     return replace(
         record,
         ended_at=now,
@@ -359,7 +399,7 @@ def close(record: Migration, now: float, *, libvirt: Result = "", reason: str = 
 
 
 def _own_result(record: Migration) -> Result:
-    """Without libvirt: complete is what broke nowhere and, where the stream was read, got past the switchover."""
+    """Result without libvirt's report: completed if nothing broke and a stream that was read passed the switchover."""
     if record.reason:
         return "failed"
     seen = {phase.state for phase in record.phases}
@@ -368,7 +408,7 @@ def _own_result(record: Migration) -> Result:
 
 
 def _why(record: Migration, known: str) -> str:
-    """Say why it failed, and where the guest is if that may be neither host."""
+    """Say why it failed, and, after postcopy, where to look for the guest."""
     is_lost = any(event.event == "libvirt-gone" for event in record.events)
     if not any(phase.state == "postcopy" for phase in record.phases) and not record.is_split:
         return known or _default_reason(record)

@@ -23,7 +23,7 @@ Fields are added, never renamed or removed within a version of the path.
                                  recorded into the existing directory P; without a query: disarmed
     GET  /v1/events              server-sent events; each `data:` line is one Update
 
-The fleet's shared state has views of its own: `cluster_api`.
+The fleet's shared state has views of its own: `api.cluster`.
 
 Errors: status 400 (bad request), 404 (no such migration), 409 (two match the prefix), 422 (the new configuration is
 wrong), 500, each with the body Failure.
@@ -83,16 +83,15 @@ AgentState = Literal["running", "draining", "stopping"]
 
 
 NOT_CAUGHT_CAUSES: Final = ("draining", "other-address", "not-redirected", "other-port", "unseen")
-"""Causes of a migration that was not caught: no peer's address, a peer's but not redirected, a port outside of the
-range, or a way that shows no connection."""
-
+"""Causes of a migration that was not caught: the agent drained, the address is no peer's, it is a peer's but was not
+redirected, the port is outside of the range, or no connection was seen."""
 
 BUCKETS: Final = {
     "duration_seconds": (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
     "downtime_seconds": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
     "prediction_error_ratio": (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
 }
-"""Upper bounds of what is counted by size, in the metric's unit; what is larger than the last is in none."""
+"""Upper bounds of the histograms' buckets, in the metric's unit; a value above the last bound is in none."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +99,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         migrations: ended, by `ROLE RESULT`: `source completed`, `destination failed` ...
-        not_caught: migrations that left this host past the agent, by one of `NOT_CAUGHT_CAUSES`.
         accelerated: of these, by role.
+        not_caught: migrations that left this host past the agent, by one of `NOT_CAUGHT_CAUSES`.
         passthrough: migrations that ran unaccelerated, by reason: a code of `refusals.UNACCELERATED`,
             `unreachable`, `certificate`, `version`, `no-peer`, `foreign`, `draining`, `stopping`, `busy`, `limit`,
             `no-data-process`.
@@ -306,8 +305,8 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         budget_bytes: what they may occupy now, beside their idle data processes.
         granted_bytes: to those that run, accelerated.
-        sessions: how many these are, and
-        sessions_max: how many there could be now.
+        sessions: number of those that run, accelerated.
+        sessions_max: number for which the budget suffices now.
     """
 
     budget_bytes: int = 0
@@ -317,7 +316,7 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigurationStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How the configuration file was read last.
+    """The last reading of the configuration file.
 
     Attributes:
         path: of the file.
@@ -343,7 +342,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The agent at a glance, and all that the metrics need.
 
     Attributes:
-        configuration: how the file was read last.
+        configuration: last reading of the configuration file.
         peers_up: whether each peer's agent answered when it was last asked, about once a minute.
         name: this host's name as peers know it.
         version: of this software.
@@ -432,7 +431,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts that `dwcp-migrate doctor` judges; the agent states, it does not judge.
+    """Facts that `dwcp-migrate doctor` judges; the agent itself judges nothing.
 
     Attributes:
         name_in_certificate: the host certificate carries this host's name.
@@ -444,7 +443,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         group: the PBFT group.
         pending_restart: keys whose new values wait for a restart.
         tls_error: why the agent cannot use certificate, key and CA together; empty when it can.
-        foreign: ADDRESS port PORT of connections that are relayed though they are none of a migration.
+        foreign: `ADDRESS port PORT` of connections that are relayed although they belong to no migration.
         ports_not_redirected: hosts of the fleet whose migration ports are not all redirected here, and why.
     """
 
@@ -476,7 +475,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Update(msgspec.Struct, frozen=True, kw_only=True):
     """One server-sent event: a migration's new record, or the agent's new state.
 
-    A reader that falls behind by `agent.server.UPDATES_WAITING_MAX` updates is cut off and asks anew.
+    A reader that falls behind by `agent.tracking.registry.UPDATES_WAITING_MAX` updates is cut off and has to ask anew.
     """
 
     at: float
@@ -492,7 +491,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A request did not. `hint` says what to do about it."""
+    """A request failed. `hint` says what to do about it."""
 
     error: str
     hint: str = ""

@@ -4,13 +4,13 @@ Nothing reads the file at import.
 
 Modules:
     addresses: spellings of addresses and host names
-    compare: differences of two configurations, key by key; what only a restart brings into force
+    compare: differences of two configurations, key by key; keys that wait for a restart
     model: the keys, their types and defaults
     places: lines of the keys in the file
     quantities: sizes, rates and times with units
-    reading: the file read, or refused
-    rules: what types cannot express
-    shape: types, what is allowed, the nearest known key
+    reading: reader of the file
+    rules: rules that types cannot express
+    shape: types of the keys, their allowed values, the nearest known key
 """
 
 from dwcp_migrate.config.model import (

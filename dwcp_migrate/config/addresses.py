@@ -10,7 +10,7 @@ _NUMERIC: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 _WITH_PORT: Final = re.compile(r"[^:]+:[0-9]+|\[.*\](:[0-9]+)?")
 
 
-def canonical(address: str) -> str:
+def normalise_address(address: str) -> str:
     """One spelling for each IP address, IPv4 mapped into IPv6 included; a name in lower case without a last dot."""
     try:
         parsed = ipaddress.ip_address(address)

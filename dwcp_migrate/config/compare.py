@@ -1,4 +1,4 @@
-"""Differences of two configurations, key by key, and what of a new one only a restart brings into force."""
+"""Differences of two configurations, key by key, and the keys that only a restart brings into force."""
 
 from typing import Any
 
@@ -22,8 +22,16 @@ def as_builtins(config: Config) -> dict[str, Any]:
     return found
 
 
-def differences(before: Config, after: Config) -> list[ChangedKey]:
-    """Find the keys whose values differ, in the order of the configuration; lists of tables by element."""
+def find_differences(before: Config, after: Config) -> list[ChangedKey]:
+    """Find the keys whose values differ; lists of tables are compared element by element.
+
+    Args:
+        before: configuration on the left of the comparison, normally the one in force.
+        after: the other one.
+
+    Returns:
+        The keys in the order of the configuration; None stands for a key that one side does not have.
+    """
     one, other = _flat(as_builtins(before), ""), _flat(as_builtins(after), "")
     keys = list(dict.fromkeys([*one, *other]))
     return [
@@ -45,7 +53,12 @@ def _flat(value: Any, path: str) -> dict[str, Any]:
 
 
 def keeping_listeners(new: Config, old: Config) -> Config:
-    """Take the new configuration but for what is bound already: a restart changes that."""
+    """Build the configuration that a reload brings into force: the new one without what only a restart can change.
+
+    Args:
+        new: as the file says now.
+        old: in force; its sockets, paths, name and group stay.
+    """
     intercept = replace(
         new.intercept,
         port=old.intercept.port,

@@ -16,7 +16,7 @@ DEFAULT_PATH = Path("/etc/dwcp-migrate/agent.toml")
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=2_592_000)]
-"""Up to thirty days: what is longer is a slip."""
+"""At most thirty days: a longer time is taken for a mistake."""
 Rate = Annotated[float, Meta(ge=0, le=1e12)]
 """Bytes a second, up to 8 Tbit/s."""
 NamePattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$", max_length=253)]
@@ -30,8 +30,8 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: the DNS name in its certificate; the only name that it may prove.
         addresses: its addresses as migrations dial them, or names that resolve to them here.
         port: its agent's link port.
-        trust_domain: in whose hands it is; where that is not `coordination.trust_domain`, and a PBFT group is
-            configured, migrations to and from it need a certificate. What it says of itself does not count.
+        trust_domain: who operates it; where that differs from `coordination.trust_domain`, and a PBFT group is
+            configured, migrations to and from it need a certificate. The peer's own statement does not count.
     """
 
     name: str
@@ -188,7 +188,7 @@ class PbftMemberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: the DNS name in its certificate.
         key: its public key, 64 hexadecimal digits, as `dwcp-migrate cluster key` shows it.
-        operator: may change the members; who holds that host may take the group over.
+        operator: may change the members: whoever controls that host can take over the group.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=253)]
@@ -249,22 +249,22 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     Attributes:
         engine: `raft` among the agents, or `etcd` for a fleet that runs one.
-        require: refuse a migration that the fleet has not agreed to; otherwise one that lacks a quorum goes point to
-            point, with both ends agreeing, and says so in its record. `across` refuses only those between trust domains
-            that have no certificate; `auto` is `across` where a PBFT group is configured, else false.
-        voters: names of the hosts with a vote at the first start, the same list everywhere; empty: this host by itself.
-        discover: names of hosts found by the fleet's state and need no `[[peers]]` entry; `*.hv.example.net` is
-            each with one label before that domain. Who has a certificate of the fleet's CA with such a name may send
-            and receive migrations. Empty: only those that are listed.
+        require: refuse a migration that the fleet has not agreed to; otherwise, without a quorum, the two hosts agree
+            by themselves, and the record says so. `across` refuses only migrations between trust domains that have no
+            certificate; `auto` is `across` where a PBFT group is configured, else false.
+        voters: names of the hosts with a vote at the first start, the same list on every host; empty: this host alone.
+        discover: names of hosts that are found by the fleet's state and need no `[[peers]]` entry; `*.hv.example.net`
+            stands for each name with one label before that domain. A host with such a name in a certificate of the
+            fleet's CA may send and receive migrations. Empty: only hosts that are listed.
         addresses: that this host publishes to the fleet; empty takes those that its name resolves to here, and those
             that it reaches its listed peers from.
         trust_domain: hosts of one trust domain believe each other; across, a migration needs a certificate.
         labels: what the fleet should know of this host; placement takes `rack`, `datacentre` and `region` from here
             where its own settings name none.
         cpus: what this host offers to the fleet, `memory_bytes` likewise; 0 is all that it has.
-        timeout_s: how long a migration waits for the fleet's word.
-        ticket_s_max: from the fleet's yes to the first byte; then the ticket is void.
-        election_ms: without a leader's word for this long, voters elect another; up to twice that.
+        timeout_s: longest wait of a migration for the fleet's answer.
+        ticket_s_max: longest time from the fleet's agreement to the first byte; then the ticket is void.
+        election_ms: silence of the leader after which voters elect another one; each waits this long to twice as long.
         endpoints: of etcd's gateway, tried in turn.
         etcd: how it is reached.
         pbft: the group that decides across trust domains.
@@ -292,7 +292,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         return self.engine == "etcd" or bool(self.voters)
 
     def crosses(self, peer: PeerConfig) -> bool:
-        """Whether a peer is in other hands than this host, as this host's configuration says."""
+        """Whether a peer is of another trust domain than this host, by this host's configuration."""
         return peer.trust_domain != self.trust_domain
 
     def needs_certificate(self, peer: PeerConfig) -> bool:
@@ -300,7 +300,7 @@ class CoordinationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         return self.pbft.is_used and (self.pbft.mode == "pbft" or self.crosses(peer))
 
     def requires(self, peer: PeerConfig) -> bool:
-        """Whether a migration to or from a peer is refused if nobody but the two hosts agreed to it."""
+        """Whether a migration to or from a peer is refused if only the two hosts agreed to it."""
         return self.require is True or (self.require is not False and self.needs_certificate(peer))
 
 
@@ -336,8 +336,8 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bytes_max: for all of them; 0 is off: nothing is kept, and nothing is stated to other hosts.
         directory: where; empty is `store` in the runtime directory, which is memory. On a disk guests' memory lies in
             clear.
-        keep_s: what was of no use for so long is removed.
-        scopes: each guest is one of its own where no scope names it.
+        keep_s: pages that were not used for so long are removed.
+        scopes: a guest that no scope names is in a scope of its own.
     """
 
     bytes_max: Annotated[int, Meta(ge=0)] = 0
@@ -347,11 +347,11 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may read the metrics; where `metrics_listen` is not on loopback both are advisable.
+    """Access to the metrics; where `metrics_listen` is not on loopback, HTTPS and a password are advisable.
 
     Attributes:
         certificate: PEM file; with it the listener speaks HTTPS. Read at the start.
-        key: its key.
+        key: PEM file of the certificate's key.
         username: demanded by HTTP's basic authentication; empty lets everyone read.
         password_file: the password; the first line, read at each request.
     """
@@ -411,5 +411,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two spellings are one host's DNS name, as certificates compare them."""
+    """Whether two spellings are one host's DNS name, as certificates compare them.
+
+    Args:
+        one: a DNS name; case and a last dot do not count.
+        other: another spelling.
+    """
     return one.rstrip(".").lower() == other.rstrip(".").lower()

@@ -1,4 +1,4 @@
-"""Lines of the keys in a TOML file, for errors: its library tells none, so each statement is read alone.
+"""Lines of the keys in a TOML file, for errors; tomllib tells no lines, so each statement is parsed by itself.
 
 key_lines(text) == {"link": 3, "link.port": 4, "peers[0]": 6, "peers[0].name": 7}
 """
@@ -9,14 +9,14 @@ from collections import defaultdict
 from typing import Any, Final
 
 STATEMENT_LINES_MAX: Final = 500
-"""A list that is spread over more lines is placed no more; each line more costs one more reading."""
+"""Longest statement whose keys get a line; each further line costs one more parse."""
 
 
 def key_lines(text: str) -> dict[str, int]:
     """Find on which line each key and table of a file begins.
 
     Args:
-        text: TOML as a whole file; one that is none gives the lines up to what is wrong.
+        text: the whole file; where it stops being TOML, only the lines before that are found.
 
     Returns:
         Lines from 1, by the paths that errors name: `peers[1].addresses`.
@@ -38,7 +38,15 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def line_of(path: str, lines: dict[str, int]) -> int:
-    """Return the line of a key, or of the nearest thing around it that the file has; 0 where there is none."""
+    """Find the line of a key, or of the nearest table around it that the file has.
+
+    Args:
+        path: of a key, as `peers[1].addresses`.
+        lines: of the file's keys, as `key_lines` returns them.
+
+    Returns:
+        A line from 1; 0 where the file has neither the key nor a table around it.
+    """
     while path and path not in lines:
         path = re.sub(r"(\.[^.\[]*|\[[^\]]*\]|^[^.\[]*)$", "", path)
     return lines.get(path, 0)

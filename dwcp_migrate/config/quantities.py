@@ -55,7 +55,16 @@ def unit_of(key: str) -> Unit | None:
 
 
 def number_of(text: str, unit: Unit) -> float | int | None:
-    """Read a quantity in the unit of its key; an int where it is whole, None where the text is none."""
+    """Read a quantity in the unit of its key.
+
+    Args:
+        text: as `1GiB` or `90 s`; a unit is needed.
+        unit: kind of quantity that the key holds; units of other kinds are refused.
+
+    Returns:
+        Bytes, bytes a second, seconds or milliseconds, an int where it is whole; None where the text is no such
+        quantity.
+    """
     found = _QUANTITY.fullmatch(text.strip())
     factor = UNITS[unit].get(found[2]) if found else None
     if found is None or factor is None:
@@ -65,4 +74,4 @@ def number_of(text: str, unit: Unit) -> float | int | None:
 
 
 _ROUNDING: Final = 1e-12
-"""Relative; 0.3 of a second is 300 of its thousandths, whatever binary fractions make of it."""
+"""Relative distance from a whole number that counts as rounding: 0.3 s is 300 ms, though 0.3 is no binary fraction."""

@@ -1,6 +1,6 @@
-"""The configuration file read: `config check`, the agent's start, a reload and the role all refuse the same, here.
+"""Reader of the configuration file, one for `config check`, the agent's start, its reload and the Ansible role.
 
-All that is wrong is told at once, each with file, line, key, value and what to do.
+All faults are reported at once, each with file, line, key, value and remedy.
 """
 
 import re
@@ -18,7 +18,7 @@ from dwcp_migrate.config.shape import checked
 from dwcp_migrate.errors import ConfigError, ConfigFault
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""More than 10,000 peers take a tenth of it."""
+"""Largest file; 10,000 peers take about a tenth of it."""
 
 _SEE: Final = "see docs/configuration.md"
 

@@ -10,12 +10,12 @@ from string import Formatter
 from typing import Final
 from urllib.parse import urlsplit
 
-from dwcp_migrate.config.addresses import address_fault, canonical, is_host_name, is_ip_address
+from dwcp_migrate.config.addresses import address_fault, is_host_name, is_ip_address, normalise_address
 from dwcp_migrate.config.model import Config, CoordinationConfig, EtcdConfig, MetricsConfig, PbftConfig, PeerConfig
 from dwcp_migrate.errors import ConfigFault
 
 SOCKET_PATH_BYTES_MAX: Final = 107
-"""What a Unix socket's address holds (unix(7))."""
+"""Longest path in a Unix socket's address (unix(7))."""
 
 
 def faults(config: Config) -> list[ConfigFault]:
@@ -95,7 +95,7 @@ def _addresses(peers: list[PeerConfig]) -> Iterator[ConfigFault]:
             if why:
                 yield ConfigFault(key, address, why, hint)
                 continue
-            first = seen.setdefault(canonical(address), key)
+            first = seen.setdefault(normalise_address(address), key)
             if first != key:
                 yield ConfigFault(key, address, f"{first} is the same address", "leave one of them out")
 

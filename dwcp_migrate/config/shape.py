@@ -1,4 +1,4 @@
-"""Types of the configuration's keys: all that is wrong at once, each with what is allowed and the nearest known key.
+"""Types of the configuration's keys: all faults at once, each with the allowed values and the nearest known key.
 
 checked(raw) -> (raw with quantities as numbers, [ConfigFault])
 """
@@ -24,8 +24,7 @@ def checked(raw: dict[str, Any]) -> tuple[dict[str, Any], list[ConfigFault]]:
     """Judge the types of a whole file.
 
     Returns:
-        The file with quantities as numbers in their keys' units, and what is wrong with it; with faults the first is
-        good for nothing.
+        The file with quantities as numbers in their keys' units, and its faults; use the first only without faults.
     """
     faults: list[ConfigFault] = []
     plain = _Walk(faults).value(raw, inspect.type_info(Config), "")
@@ -105,7 +104,12 @@ class _Walk:
 
 
 def allowed(kind: inspect.Type, path: str = "") -> str:
-    """Say what may stand at a key of a type."""
+    """Say which values a key of a type may have, for the message of a fault.
+
+    Args:
+        kind: type of the key, as msgspec inspects it.
+        path: of the key, by whose suffix examples with units are shown; empty shows none.
+    """
     if isinstance(kind, inspect.BoolType):
         return "true or false"
     if isinstance(kind, inspect.LiteralType):
@@ -134,7 +138,7 @@ _FORMS: Final = {
     "^([0-9a-f]{32})?$": " of 32 hexadecimal digits in lower case",
     "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$": " of letters, digits and ./_- that begins with a slash and ends in none",
 }
-"""What the model's patterns mean."""
+"""Meaning of the model's patterns, for messages."""
 
 
 def _form(kind: inspect.StrType) -> str:
@@ -178,7 +182,7 @@ def _spelt(value: str, kind: inspect.StrType) -> bool:
 
 
 def _nearest(path: str, name: str, here: list[str]) -> str:
-    """Say which key was probably meant: one alike here, the same or one alike elsewhere, or which there are."""
+    """Suggest a key: a similar one of this table, the same or a similar one of another, or all of this table."""
     if alike := get_close_matches(name, here, n=1, cutoff=ALIKE_MIN):
         return f"did you mean {_joined(path, alike[0])}?"
     places = _tables()

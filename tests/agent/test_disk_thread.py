@@ -16,7 +16,7 @@ from dwcp_migrate.agent.pbft.membership_store import FILE, MembershipStore
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.agent.tracking.running_store import RunningStore
-from dwcp_migrate.api.migration import close
+from dwcp_migrate.api.migration import close_record
 from dwcp_migrate.consensus.tickets.operations import Forget, Operation, Ownership, Result
 from tests.agent.pbft.test_membership_store import FIRST, SECOND, configured
 from tests.agent.records import make_migration
@@ -96,7 +96,7 @@ async def test_a_migration_that_ended_is_kept_for_the_next_agent_until_its_line_
     registry.put(record)
     kept = tmp_path / "run" / "sessions" / f"{record.id}.json"
     disk.begin(lambda: _wait(freed.wait))
-    registry.put(close(record, 1.0, libvirt="completed"))
+    registry.put(close_record(record, 1.0, libvirt="completed"))
     assert [one.id for one in registry.recent()] == [record.id]
     assert (kept.exists(), (tmp_path / "history.jsonl").exists()) == (True, False)
     freed.set()

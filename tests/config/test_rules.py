@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.config import load, parse
-from dwcp_migrate.config.addresses import NAME_LENGTH_MAX, address_fault, canonical
+from dwcp_migrate.config.addresses import NAME_LENGTH_MAX, address_fault, normalise_address
 from dwcp_migrate.errors import ConfigError
 
 
@@ -75,7 +75,7 @@ def test_a_name_may_be_as_long_as_dns_allows_and_no_longer() -> None:
     [("2001:db8::12", "2001:0db8:0:0::12"), ("192.0.2.1", "::ffff:192.0.2.1"), ("hv2.example", "HV2.example.")],
 )
 def test_one_address_in_two_spellings_is_refused(one: str, other: str) -> None:
-    assert canonical(one) == canonical(other)
+    assert normalise_address(one) == normalise_address(other)
     error = refusal(peers([one], [other]))
     assert "peers[1].addresses[0]" in str(error)
     assert "peers[0].addresses[0] is the same address" in str(error)

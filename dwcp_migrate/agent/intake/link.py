@@ -17,7 +17,7 @@ from dwcp_migrate.agent.intake.admission import Admission, AdmissionLimits, Sour
 from dwcp_migrate.agent.log_budget import LogBudget
 from dwcp_migrate.agent.peers.server import ControlServer
 from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.config.addresses import canonical
+from dwcp_migrate.config.addresses import normalise_address
 from dwcp_migrate.errors import DwcpError, ProtocolError, VersionMismatchError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION
@@ -196,5 +196,5 @@ def _source(sock: socket.socket) -> str:
     """Source address of a connection; empty if it ended already."""
     with contextlib.suppress(OSError):
         where = sock.getpeername()
-        return canonical(str(where[0])) if isinstance(where, tuple) else ""
+        return normalise_address(str(where[0])) if isinstance(where, tuple) else ""
     return ""

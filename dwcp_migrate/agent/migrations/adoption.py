@@ -25,7 +25,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore
-from dwcp_migrate.api.migration import MigrationEvent, finished, happened, note
+from dwcp_migrate.api.migration import MigrationEvent, append_event, apply_finished, apply_happened
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import HypervisorError
@@ -175,8 +175,8 @@ class Adoption:
         if farewell is not None:
             for event in farewell.events:
                 if event.serial > kept.heard:
-                    ledger.change(identity, partial(happened, message=event, now=wall_clock()))
-            ledger.change(identity, partial(finished, message=farewell.finished))
+                    ledger.change(identity, partial(apply_happened, message=event, now=wall_clock()))
+            ledger.change(identity, partial(apply_finished, message=farewell.finished))
         elif not kept.is_over:
             reason = "the agent ended before it was carried, or its data process ended while there was no agent"
         self._note(identity, "its data process has ended")
@@ -188,7 +188,7 @@ class Adoption:
 
     def _note(self, identity: str, detail: str) -> None:
         event = MigrationEvent(at=wall_clock(), event="adopted", detail=detail)
-        self._runtime.ledger.change(identity, lambda record: note(record, event))
+        self._runtime.ledger.change(identity, lambda record: append_event(record, event))
 
 
 def _listen(path: Path) -> socket.socket:

@@ -11,7 +11,7 @@ from socket import socket
 from typing import Any, Final
 
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.api.migration import MigrationEvent, finished, happened, note, progressed
+from dwcp_migrate.api.migration import MigrationEvent, append_event, apply_counters, apply_finished, apply_happened
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import SessionError
@@ -77,7 +77,7 @@ class DataProcessHandle:
             detail = str(error)
             self._ledger.change(
                 self.identity,
-                lambda record: note(record, MigrationEvent(at=wall_clock(), event="not-taken", detail=detail)),
+                lambda record: append_event(record, MigrationEvent(at=wall_clock(), event="not-taken", detail=detail)),
             )
 
     def abort(self, reason: str) -> None:
@@ -98,11 +98,11 @@ class DataProcessHandle:
             case Happened():
                 if message.event == "link-up" and not self._linked.done():
                     self._linked.set_result(None)
-                self._ledger.change(self.identity, lambda record: happened(record, message, wall_clock()))
+                self._ledger.change(self.identity, lambda record: apply_happened(record, message, wall_clock()))
             case WorkerProgress(counters=counters):
                 now = steady_clock()
                 elapsed_s, self._progress_at = now - self._progress_at, now
-                self._ledger.change(self.identity, lambda record: progressed(record, counters, elapsed_s))
+                self._ledger.change(self.identity, lambda record: apply_counters(record, counters, elapsed_s))
             case Finished() if not self._finished.done():
                 self._finished.set_result(message)
             case _:
@@ -128,7 +128,7 @@ class DataProcessHandle:
         if not self._finished.done():
             return Crash(exited.result())
         message = self._finished.result()
-        self._ledger.change(self.identity, lambda record: finished(record, message))
+        self._ledger.change(self.identity, lambda record: apply_finished(record, message))
         self._ledger.is_over(self.identity)
         self.send(Noted())
         self._process.finish_sending()

@@ -21,7 +21,7 @@ from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.peers.server import refused
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
-from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, close, note
+from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, append_event, close_record
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
@@ -264,7 +264,7 @@ class Incoming:
         self._begin(peer, request, session, DataProcessHandle(request.session_id.hex(), process, runtime.ledger), names)
         if judged.remark:
             event = MigrationEvent(at=wall_clock(), event="remark", detail=judged.remark)
-            runtime.ledger.change(request.session_id.hex(), lambda record: note(record, event))
+            runtime.ledger.change(request.session_id.hex(), lambda record: append_event(record, event))
         return Opened(
             version=common_version(request.versions),
             cache_bytes=session.memory.cache_bytes,
@@ -414,7 +414,8 @@ class Incoming:
             if result and record.uuid:
                 runtime.announcements.over(record.uuid, session.began_at)
             said = verdict.reason or (session.peer_close.reason if session.peer_close else "")
-            ended = close(replace(record, reason=reason or record.reason), wall_clock(), libvirt=result, reason=said)
+            known = replace(record, reason=reason or record.reason)
+            ended = close_record(known, wall_clock(), libvirt=result, reason=said)
             await self._permits.ended(ended.id, "destination", ended.result, certain=bool(result))
             heard = await self._heard_of_source(session_id, session)
         # The session goes in the moment in which the record comes: the source's word finds one or the other.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from socket import socket
 
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.api.migration import finished, happened
+from dwcp_migrate.api.migration import apply_finished, apply_happened
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.dataplane.passthrough import RelaySession
 from dwcp_migrate.protocol.worker import AddConnection, Finished, Happened
@@ -49,7 +49,7 @@ class LocalRelay:
     async def finish(self) -> Finished:
         """Wait for the last connection's end, and take it into the record."""
         message = await self._finished
-        self._ledger.change(self._identity, lambda record: finished(record, message))
+        self._ledger.change(self._identity, lambda record: apply_finished(record, message))
         return message
 
     async def gone(self) -> None:
@@ -62,7 +62,7 @@ class LocalRelay:
         self._loop.call_soon_threadsafe(self._take, event)
 
     def _take(self, event: Happened) -> None:
-        self._ledger.change(self._identity, lambda record: happened(record, event, wall_clock()))
+        self._ledger.change(self._identity, lambda record: apply_happened(record, event, wall_clock()))
         self._look()
 
     def _look(self) -> None:

@@ -27,7 +27,7 @@ from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
-from dwcp_migrate.api.migration import Migration, MigrationEvent, close, enter, note
+from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
@@ -316,7 +316,8 @@ class OutgoingMigration:
     def _note(self, event: str, detail: str) -> None:
         if detail:
             self._runtime.ledger.change(
-                self._id, lambda record: note(record, MigrationEvent(at=wall_clock(), event=event, detail=detail))
+                self._id,
+                lambda record: append_event(record, MigrationEvent(at=wall_clock(), event=event, detail=detail)),
             )
 
     def _pass_through(self, code: str, message: str) -> None:
@@ -334,8 +335,8 @@ class OutgoingMigration:
         now = wall_clock()
 
         def change(record: Migration) -> Migration:
-            record = note(record, MigrationEvent(at=now, event="passthrough", detail=f"{code}: {message}"))
-            return enter(_with_passthrough(record, code), "passthrough", now)
+            record = append_event(record, MigrationEvent(at=now, event="passthrough", detail=f"{code}: {message}"))
+            return enter_state(_with_passthrough(record, code), "passthrough", now)
 
         self._runtime.ledger.change(self._id, change)
         log.warning("migration passes through", migration=self._id, code=code, why=message)
@@ -455,7 +456,7 @@ class OutgoingMigration:
         if record is None:
             return
         record = replace(record, reason=self._reason or record.reason)
-        ended = close(record, wall_clock(), libvirt=verdict.result, reason=verdict.reason)
+        ended = close_record(record, wall_clock(), libvirt=verdict.result, reason=verdict.reason)
         if self._accelerated and self.peer is not None:
             ended = _with_peer_result(ended, await self._tell_peer(self.peer, ended, certain=bool(verdict.result)))
         await self._permits.ended(self._id, "source", ended.result, certain=bool(verdict.result))

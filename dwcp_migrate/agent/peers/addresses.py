@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory, host_names
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.config.addresses import canonical
+from dwcp_migrate.config.addresses import normalise_address
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.tasks import Tasks
 
@@ -169,6 +169,6 @@ def _look_up(name: str) -> tuple[list[str], str]:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return [], str(error)
-    found = dict.fromkeys(canonical(str(where[0]).partition("%")[0]) for *_, where in answers)
+    found = dict.fromkeys(normalise_address(str(where[0]).partition("%")[0]) for *_, where in answers)
     usable = [address for address in found if not ipaddress.ip_address(address).is_loopback]
     return usable[:ADDRESSES_MAX], "" if usable else "only loopback addresses"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.config.addresses import canonical, is_ip_address
+from dwcp_migrate.config.addresses import is_ip_address, normalise_address
 from dwcp_migrate.net import family_of
 
 
@@ -79,7 +79,7 @@ class PeerDirectory:
 
     def by_address(self, address: str) -> PeerConfig | None:
         """The peer that owns an address."""
-        return self._by_address.get(canonical(address))
+        return self._by_address.get(normalise_address(address))
 
     def by_name(self, name: str) -> PeerConfig | None:
         """The peer of a name."""
@@ -100,7 +100,7 @@ class PeerDirectory:
 
 def host_names(peers: Iterable[PeerConfig]) -> frozenset[str]:
     """The host names among the peers' addresses, in lower case."""
-    return frozenset(canonical(found) for peer in peers for found in peer.addresses if not is_ip_address(found))
+    return frozenset(normalise_address(found) for peer in peers for found in peer.addresses if not is_ip_address(found))
 
 
 def numeric(addresses: Iterable[str]) -> list[str]:
@@ -111,8 +111,8 @@ def numeric(addresses: Iterable[str]) -> list[str]:
 def _ip_addresses(peer: PeerConfig, resolved: Mapping[str, Sequence[str]]) -> list[str]:
     found: dict[str, None] = {}
     for address in peer.addresses:
-        known = [address] if is_ip_address(address) else resolved.get(canonical(address), [])
-        found |= dict.fromkeys(canonical(one) for one in known)
+        known = [address] if is_ip_address(address) else resolved.get(normalise_address(address), [])
+        found |= dict.fromkeys(normalise_address(one) for one in known)
     return list(found)
 
 

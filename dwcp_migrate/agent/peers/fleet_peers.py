@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from dwcp_migrate.config import Config, PeerConfig
-from dwcp_migrate.config.addresses import canonical, is_ip_address
+from dwcp_migrate.config.addresses import is_ip_address, normalise_address
 from dwcp_migrate.state.fleet.model import HostReach, HostRecord
 
 WILDCARD: Final = "*."
@@ -35,7 +35,7 @@ def is_allowed(name: str, patterns: Iterable[str]) -> bool:
 
 def usable_addresses(addresses: Iterable[str]) -> list[str]:
     """Those that another host can dial, each once: no names, loopback, link-local or multicast addresses."""
-    found = dict.fromkeys(canonical(one) for one in addresses if is_ip_address(one))
+    found = dict.fromkeys(normalise_address(one) for one in addresses if is_ip_address(one))
     return [one for one in found if _is_usable(ipaddress.ip_address(one))]
 
 

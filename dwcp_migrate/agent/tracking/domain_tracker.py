@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.tracking.domain_matching import KnownDomain, UnmatchedMigration, bind
 from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob, OutgoingJobs
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, Role, note
+from dwcp_migrate.api.migration import Migration, MigrationEvent, Result, Role, append_event
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import NoAnswerError
 from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher, JobStatistics, WatcherState
@@ -342,7 +342,7 @@ class DomainTracker:
         for followed in self._meant(event):
             self._ledger.change(
                 followed.identity,
-                lambda record: note(
+                lambda record: append_event(
                     record, MigrationEvent(at=wall_clock(), event=f"libvirt-{event.kind}", number=event.number)
                 ),
             )

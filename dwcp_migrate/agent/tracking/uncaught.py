@@ -15,7 +15,7 @@ from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.api.migration import Migration, MigrationEvent, MigrationPhase, Result, close
+from dwcp_migrate.api.migration import Migration, MigrationEvent, MigrationPhase, Result, close_record
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config
 from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, established
@@ -212,4 +212,4 @@ class UncaughtMigrations:
     def _end(self, identity: str, result: Result, reason: str) -> None:
         record = self._ledger.get(identity)
         if record is not None:
-            self._ledger.put(close(record, wall_clock(), libvirt=result, reason=reason))
+            self._ledger.put(close_record(record, wall_clock(), libvirt=result, reason=reason))

@@ -11,7 +11,7 @@ from dwcp_migrate.errors import NotFoundError
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
-    """Run a benchmark suite of the checkout that this is installed from (deprecated: `python -m bench`).
+    """Run `python -m bench ARGUMENTS` in the checkout that this is installed from (deprecated).
 
     Raises:
         NotFoundError: this is no checkout, or no such suite.

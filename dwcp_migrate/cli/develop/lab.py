@@ -144,7 +144,7 @@ def _become(argv: list[str]) -> NoReturn:
 @click.argument("host", default="hv1")
 @name_option
 def shell(host: str, name: str) -> None:
-    """Open a shell on a hypervisor; `virsh` works there as on any other."""
+    """Open a shell on the hypervisor HOST; `virsh` works there as on any other."""
     from dwcp_migrate.lab.lab import Lab
 
     _become(Lab.load(name)[host].namespace.inside(["bash", "-i"]))
@@ -155,7 +155,7 @@ def shell(host: str, name: str) -> None:
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 @name_option
 def run(host: str, argv: tuple[str, ...], name: str) -> None:
-    """Run a program on a hypervisor: `lab run hv1 -- virsh list`."""
+    """Run the program ARGV on the hypervisor HOST: `lab run hv1 -- virsh list`."""
     from dwcp_migrate.lab.lab import Lab
 
     _become(Lab.load(name)[host].namespace.inside(argv))
@@ -166,7 +166,7 @@ def run(host: str, argv: tuple[str, ...], name: str) -> None:
 @click.argument("view", nargs=-1, required=True, type=click.UNPROCESSED)
 @name_option
 def ask(host: str, view: tuple[str, ...], name: str) -> None:
-    """Ask a hypervisor's agent: `lab ask hv1 top`, `lab ask hv1 show guest`."""
+    """Show a VIEW of the agent on the hypervisor HOST: `lab ask hv1 top`, `lab ask hv1 show guest`."""
     from dwcp_migrate.lab.lab import Lab
 
     lab = Lab.load(name)
@@ -192,7 +192,7 @@ def ask(host: str, view: tuple[str, ...], name: str) -> None:
     help="Checked pages, or real programs (give it 512 MiB or more).",
 )
 def guest(host: str, name: str, guest_name: str, workload: Literal["pages", "programs"], **sizes: int) -> None:
-    """Start a guest that fills, changes and checks its memory."""
+    """Start a guest on HOST that fills, changes and checks its memory."""
     from dwcp_migrate.lab.guest import GuestOptions, LabGuest
     from dwcp_migrate.lab.lab import Lab
 
@@ -245,7 +245,7 @@ def set_link(name: str, hosts: tuple[str, ...], **link: str) -> None:
 @name_option
 @click.argument("hosts", nargs=-1)
 def cut(name: str, hosts: tuple[str, ...]) -> None:
-    """Let nothing pass from or to these hosts, or anywhere."""
+    """Cut these HOSTS off from all others; without HOSTS, cut all of them off."""
     from dwcp_migrate.lab.lab import Lab
 
     Lab.load(name).wan.cut(*hosts)
@@ -255,7 +255,7 @@ def cut(name: str, hosts: tuple[str, ...]) -> None:
 @name_option
 @click.argument("hosts", nargs=-1)
 def heal(name: str, hosts: tuple[str, ...]) -> None:
-    """Undo `cut`."""
+    """Undo `cut` for these HOSTS, or for all."""
     from dwcp_migrate.lab.lab import Lab
 
     Lab.load(name).wan.heal(*hosts)

@@ -24,7 +24,7 @@ from dwcp_migrate.units import MIB, format_bytes
 def command(  # one argument for each option
     files: tuple[Path, ...], codec: str, level: int, cache_mb: int, *, prefault: bool, in_json: bool
 ) -> None:
-    """Replay recorded connections of one migration, the main channel's FILE first, multifd's after it."""
+    """Replay the FILES that were recorded of one migration, the main channel's first, multifd's after it."""
     coding = pinned(codec, level)
     assert coding is not None
     keep_freed_memory()

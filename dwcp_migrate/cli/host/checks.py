@@ -19,7 +19,7 @@ from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
-from dwcp_migrate.config.addresses import canonical
+from dwcp_migrate.config.addresses import normalise_address
 from dwcp_migrate.units import PORT_MAX, PORT_MIN
 
 DAY_S: Final = 86400.0
@@ -435,8 +435,8 @@ def _ports(host: HostFiles, config: Config) -> Check:
 def _peer_names(peers: list[schema.PeerView], resolved: dict[str, frozenset[str]]) -> Iterator[Check]:
     """Judge whether a migration to a peer's name goes to an address that is caught."""
     for peer in peers:
-        listed = {canonical(address) for address in peer.addresses}
-        missed = sorted({canonical(address) for address in resolved.get(peer.name, frozenset())} - listed)
+        listed = {normalise_address(address) for address in peer.addresses}
+        missed = sorted({normalise_address(address) for address in resolved.get(peer.name, frozenset())} - listed)
         found = f"{peer.name} resolves to {', '.join(missed)}, not in its addresses"
         yield should(
             f"name-{peer.name}",
@@ -451,11 +451,10 @@ def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Che
     """Judge what this host's qemu.conf tells others: where they migrate to, and where QEMU listens."""
     named, listens = host.migration_host, host.migration_address
     everywhere = listens in {"", "0.0.0.0", "::"}  # noqa: S104 - what libvirt calls all addresses
-    addresses = {canonical(named), *map(canonical, resolved.get(named, frozenset()))} if named else set()
-    apart = bool(named) and not everywhere and canonical(listens) not in addresses
-    where = (
-        f"migration_host {named} ({', '.join(sorted(addresses - {canonical(named)})) or 'as it is'})" if named else ""
-    )
+    own = normalise_address(named)
+    others = {normalise_address(address) for address in resolved.get(named, frozenset())} if named else set()
+    apart = bool(named) and not everywhere and normalise_address(listens) not in {own, *others}
+    where = f"migration_host {named} ({', '.join(sorted(others - {own})) or 'as it is'})" if named else ""
     what = "; ".join(filter(None, [where, "" if everywhere else f"QEMU listens on {listens} only"]))
     return should(
         "migration-host",

@@ -13,7 +13,7 @@ from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load, parse
-from dwcp_migrate.config.compare import as_builtins, differences, keeping_listeners
+from dwcp_migrate.config.compare import as_builtins, find_differences, keeping_listeners
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError, ConfigFault
 
 FILE = click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_PATH, required=False)
@@ -111,10 +111,10 @@ def diff(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -
     file = load(config_path or DEFAULT_PATH)
     view = ApiClient(control_socket(config_path, socket_path)).running_config()
     running = in_force(view.values)
-    after_reload = {changed.key for changed in differences(running, keeping_listeners(file, running))}
+    after_reload = {changed.key for changed in find_differences(running, keeping_listeners(file, running))}
     rows = [
         ChangedRow(changed.key, changed.before, changed.after, "reload" if changed.key in after_reload else "restart")
-        for changed in differences(running, file)
+        for changed in find_differences(running, file)
     ]
     if as_json:
         click.echo(output.as_json({"file": view.status.path, "read_at": view.status.read_at, "changes": rows}))

@@ -21,7 +21,7 @@ from dwcp_migrate.units import format_rate
 @json_option
 @agent_options
 def command(*, which: str, events: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
-    """Show one migration: by its id, the start of it, or its domain (the latest one of that domain)."""
+    """Show one migration, by its ID or the start of it, or the latest one of a DOMAIN."""
     client = ApiClient(control_socket(config_path, socket_path))
     migration = find(client, which)
     if as_json:

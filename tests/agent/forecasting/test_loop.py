@@ -10,7 +10,7 @@ from dwcp_migrate.agent.forecasting.loop import LOOK_S, ForecastLoop
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.shared_parts import make_runtime
-from dwcp_migrate.api.migration import Migration, MigrationEvent, close, note
+from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.errors import NotFoundError
@@ -165,7 +165,7 @@ async def test_an_ended_migration_is_learned_from(world: World) -> None:
     await world.carry(4, busy=1.0)
     ended = world.runtime.ledger.get(world.record.id)
     assert ended is not None
-    world.runtime.ledger.put(close(ended, 1005.0, libvirt="completed"))
+    world.runtime.ledger.put(close_record(ended, 1005.0, libvirt="completed"))
     await world.planner.tick(1006.0)
     assert world.planner.forecasts.known(Key("domain", "first_share", UUID), 1)
     assert world.runtime.ledger.totals().predictions
@@ -272,4 +272,4 @@ async def test_the_link_goes_to_the_next_at_once_and_not_at_the_next_tick(
 def _all_sent(record: Migration) -> Migration:
     """QEMU's connection is over, and libvirt has not said yet how it went."""
     record = replace(record, connections={"main": 1})
-    return note(record, MigrationEvent(at=1021.0, event="connection-closed", connection=0))
+    return append_event(record, MigrationEvent(at=1021.0, event="connection-closed", connection=0))

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
-from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, close, progressed
+from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, apply_counters, close_record
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.cli.support import output
@@ -45,7 +45,7 @@ def finished(seconds: float, **changes: object) -> Migration:
         model_downtime_s=0.1,
     )
     known = record(expected=expected, downtime_ms=300)
-    return replace(close(known, 1000.0 + seconds, libvirt="completed"), **changes)
+    return replace(close_record(known, 1000.0 + seconds, libvirt="completed"), **changes)
 
 
 def test_earlier_errors_of_a_peer_correct_what_is_said_of_it_and_of_nobody_else(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     for seconds, iteration, counters in stages:
         predictions.watch(record(iteration=iteration, counters=counters), 1000.0 + seconds)
     counters = MigrationCounters(raw_bytes=GIB + 41 * MIB, wire_bytes=260 * MIB + 100)
-    predictions.ended(close(record(iteration=3, counters=counters), 1014.0, libvirt="completed"))
+    predictions.ended(close_record(record(iteration=3, counters=counters), 1014.0, libvirt="completed"))
 
     def newest(quantity: str) -> float:
         return bench.forecasts.known(Key("domain", quantity, SUBJECT.uuid), 1)[0]
@@ -97,7 +97,7 @@ def test_a_cancelled_migration_teaches_by_its_passes_and_by_what_was_left_of_the
     counters = MigrationCounters(raw_bytes=GIB + 20 * MIB, wire_bytes=258 * MIB)
     cut = record(iteration=2, counters=counters, remaining_bytes=300 * MIB, dirty_bytes_per_s=900e6)
     predictions.watch(cut, 1011.5)
-    predictions.ended(close(cut, 1012.0, libvirt="failed"))
+    predictions.ended(close_record(cut, 1012.0, libvirt="failed"))
 
     def known(quantity: str) -> list[float]:
         return bench.forecasts.known(Key("domain", quantity, SUBJECT.uuid), 9)
@@ -120,7 +120,7 @@ def test_a_guest_that_writes_all_of_its_working_set_within_a_pass_does_not_seem_
         bench.forecasts.step(1040.0 + second)
     counters = MigrationCounters(raw_bytes=GIB + 20 * MIB, wire_bytes=82 * MIB)
     cut = record(iteration=2, counters=counters, remaining_bytes=108 * MIB, dirty_bytes_per_s=3.2 * MIB)
-    predictions.ended(close(cut, 1045.0, libvirt="failed"))
+    predictions.ended(close_record(cut, 1045.0, libvirt="failed"))
     told = predictions.tell(SUBJECT)
     assert told.guest.dirty_bytes_per_s.median == pytest.approx(60e6)
     assert told.guest.working_set_bytes.median == pytest.approx(128 * MIB, rel=0.05)
@@ -132,7 +132,7 @@ def test_a_migration_that_was_cancelled_in_its_first_pass_teaches_nothing_of_the
     predictions = Predictions(bench.forecasts, [])
     cut = record(iteration=1, counters=MigrationCounters(raw_bytes=MIB, wire_bytes=MIB), dirty_bytes_per_s=-1.0)
     predictions.watch(cut, 1001.0)
-    predictions.ended(close(cut, 1002.0, libvirt="failed"))
+    predictions.ended(close_record(cut, 1002.0, libvirt="failed"))
     assert bench.forecasts.known(Key("domain", "first_share", SUBJECT.uuid), 9) == []
 
 
@@ -157,7 +157,7 @@ def test_an_estimate_that_does_not_hold_any_more_is_taken_down_with_the_reason(t
     busy = replace(quiet, dirty_bytes_per_s=400e6, remaining_bytes=4 * GIB, iteration=3)
     for _ in range(3):  # and it stays down while the data process reports its rates
         busy = predictions.estimate(
-            progressed(busy, replace(busy.counters, raw_bytes=busy.counters.raw_bytes + GIB), 0.5)
+            apply_counters(busy, replace(busy.counters, raw_bytes=busy.counters.raw_bytes + GIB), 0.5)
         )
         assert (busy.eta_s, busy.eta_range_s, busy.eta_note) == (-1.0, None, NO_CONVERGENCE)
         assert output.eta(busy) == "does not converge"
@@ -215,7 +215,7 @@ def carried_out(predictions: Predictions, number: int, seconds: float) -> Migrat
     for _ in range(int(seconds)):
         predictions.carried(begun, wire_bytes / seconds)
     counters = MigrationCounters(raw_bytes=GIB, wire_bytes=int(wire_bytes), path_waiting_s=seconds, rtt_s=SUBJECT.rtt_s)
-    ended = close(replace(begun, counters=counters), begun.started_at + seconds, libvirt="completed")
+    ended = close_record(replace(begun, counters=counters), begun.started_at + seconds, libvirt="completed")
     predictions.ended(ended)
     return ended
 

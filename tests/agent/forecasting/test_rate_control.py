@@ -14,7 +14,7 @@ from dwcp_migrate.agent.forecasting.rate_control import (
     SharePreference,
 )
 from dwcp_migrate.agent.forecasting.series import REPLAY
-from dwcp_migrate.api.migration import MigrationEvent, close
+from dwcp_migrate.api.migration import MigrationEvent, close_record
 from dwcp_migrate.bandwidth.allocation.usage import LOOKS, ROOM
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
@@ -60,7 +60,7 @@ def test_the_held_one_is_let_go_when_it_is_alone(tmp_path: Path) -> None:
     for one in (short, long):
         bench.ledger.put(one)
     bench.share()
-    bench.ledger.put(close(short, bench.now, libvirt="completed"))
+    bench.ledger.put(close_record(short, bench.now, libvirt="completed"))
     bench.share()
     assert bench.paced[long.id] == 0
 
@@ -293,7 +293,7 @@ def test_a_speed_of_qemus_is_put_back_when_the_migration_is_alone_or_over(tmp_pa
     for one in (other, plain):
         bench.ledger.put(one)
     bench.share()
-    bench.ledger.put(close(other if who == "the other" else plain, bench.now, libvirt="failed"))
+    bench.ledger.put(close_record(other if who == "the other" else plain, bench.now, libvirt="failed"))
     bench.share()
     assert bench.speeds[plain.uuid] == 0
 
