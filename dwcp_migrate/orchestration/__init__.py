@@ -1,7 +1,7 @@
-"""Plans carried out: the fleet as it is, execution of moves, the journal that a plan resumes from.
+"""Execution of plans: the fleet as it is, moves of domains, and the journal from which a plan resumes.
 
 Modules:
-    carried_plan: a kept plan carried out, by whichever agent holds the lease
+    carried_plan: execution of a kept plan by the agent that holds the lease
     compatibility: hosts that cannot run a guest, and why
     executor: execution of a plan, step by step
     failures: refused migrations, as a plan remembers them
@@ -14,7 +14,7 @@ Modules:
     plan_store: plans that are kept, by way of the local agent
     shared_state: the cluster state as placement reads it, through the local agent
     storage: storage that hosts share
-    watch_round: one look of the service that relieves the fleet
+    watch_round: one look of the service that relieves hot hosts
     watched_migration: one migration, with a bound on its time
     workspace: fleet, rules, forecasts and journal of one command
 """

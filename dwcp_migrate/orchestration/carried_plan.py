@@ -1,8 +1,8 @@
-"""A kept plan carried out: by an agent's helper process, which may end at any time and be followed by another's.
+"""Execution of a kept plan, by an agent's helper process that may end at any time and be followed by another's.
 
-The rule here: the record is the plan's goal, the journal its carrier's memory. A carrier that comes back goes on by its
-journal; another plans for the same goal anew, and knows by the record what was refused where. Whoever loses the lease
-begins nothing more and writes nothing more.
+The rule here: the record holds the plan's goal, the journal what this carrier has done. A carrier that comes back
+resumes from its journal; another carrier plans for the same goal again, and reads in the record which migrations were
+refused. A carrier that loses the lease begins nothing more and writes nothing more.
 """
 
 import contextlib
@@ -29,13 +29,18 @@ from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_drain
 
 NOTE_S: Final = 0.5
-"""Between two looks at what operators wish; what happened meanwhile is noted then."""
+"""Pause between two looks at the operators' wish; events since the last look are written to the record then."""
 
 JOURNALS_KEPT: Final = 8
 
 
 def journal_of(directory: Path, number: int) -> Path:
-    """The journal of a kept plan on this host."""
+    """Return the path of a kept plan's journal on this host.
+
+    Args:
+        directory: the agent's state directory.
+        number: of the plan.
+    """
     return directory / f"plan-{number}.journal"
 
 
@@ -82,7 +87,7 @@ class CarriedPlan:
                 self.stop.set()
             try:
                 prepared = self._prepare(record)
-            except (PlacementError, HypervisorError) as error:  # nothing has begun: whoever asked may do it himself
+            except (PlacementError, HypervisorError) as error:  # nothing has begun: the asker's own host may do it
                 words, code = _words(error), error.exit_code
                 self.change(lambda one: plan_progress.broken(one, words, code, self.clock(), is_refused=True))
                 return
@@ -131,7 +136,7 @@ class CarriedPlan:
                 return
             stopped = self.stop.is_set()
             if stopped and find_plan(self.store, self.number).record.wish == "run":
-                raise CoordinationError("it was stopped here; whoever holds the lease next carries the plan on")
+                raise CoordinationError("stopped here; the next agent that holds the lease goes on with the plan")
             notes.end(lambda one: plan_progress.ended(one, left, self.clock(), is_stopped=stopped))
 
 
@@ -141,6 +146,11 @@ def _words(error: DwcpError) -> str:
 
 def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
     """Plan for what was asked.
+
+    Args:
+        ours: the fleet's workspace: policy, forecasts and what may be asked.
+        whole: the fleet as it is now.
+        request: goal of the plan; its `relieve` makes it one that relieves hot hosts.
 
     Raises:
         PlacementError: it cannot be reached.
@@ -157,7 +167,15 @@ def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
 
 
 def unreached(whole: Fleet, reached: list[str]) -> str:
-    """Say which hosts do not answer here although they answered whoever asked; empty where all do."""
+    """Say which hosts do not answer here although they answered the host where the plan was asked for.
+
+    Args:
+        whole: the fleet as this host sees it.
+        reached: names of the hosts that answered there.
+
+    Returns:
+        Text for people; empty where all of them answer.
+    """
     silent = [f"{one.name}: {one.note}" for one in whole.hosts if one.state == "down" and one.name in reached]
     return f"its agent does not reach {'; '.join(silent)}" if silent else ""
 
@@ -169,7 +187,7 @@ def _tidy_journals(directory: Path) -> None:
 
 
 class _Deaf:
-    """Hears nothing, until there is a record to note it in."""
+    """A `Watcher` that ignores all events, for the time before there is a record to note them in."""
 
     def begun(self, step: Step) -> None:
         """See `executor.Watcher.begun`."""
@@ -185,7 +203,7 @@ class _Deaf:
 
 
 class PlanProgressNotes:
-    """Notes in the record how the plan goes, and does what operators wish; a `Watcher`."""
+    """A `Watcher` that notes the plan's progress in its record, and follows the operators' wish."""
 
     def __init__(self, carried: CarriedPlan, executor: PlanExecutor, record: PlanRecord) -> None:
         self._carried, self._executor = carried, executor
@@ -213,14 +231,14 @@ class PlanProgressNotes:
             self._carried.change(lambda one: change(self._with_progress(one)))
 
     def adopted(self, steps: list[Step]) -> None:
-        """Migrations run that an earlier carrier began."""
+        """Note migrations that still run and that an earlier carrier began."""
         with self._lock:
             for step in steps:
                 self._running[step.domain, step.source] = step
             self._record = replace(self._record, running=[plan_progress.way(step) for step in steps])
 
     def planned(self, plan: Plan) -> None:
-        """A plan is there."""
+        """Note that there is a plan now."""
         now = self._carried.clock()
         with self._lock:
             self._record = replace(self._record, to_go=len(plan.steps), ends_at=now + plan.seconds)
@@ -256,7 +274,7 @@ class PlanProgressNotes:
 
     def _follow(self) -> None:
         while not self._over.wait(NOTE_S):
-            with contextlib.suppress(DwcpError), self._lock:  # the fleet cannot be asked: the next look
+            with contextlib.suppress(DwcpError), self._lock:  # the fleet does not answer: the next look asks again
                 self._look()
 
     def _look(self) -> None:
@@ -279,5 +297,5 @@ class PlanProgressNotes:
         for key, step in list(self._running.items()):
             if key not in self._aborted:
                 self._aborted.add(key)
-                with contextlib.suppress(HypervisorError):  # its end is waited for, and its bound still holds
+                with contextlib.suppress(HypervisorError):  # its end is awaited anyway, within its time limit
                     hosts.hypervisors.abort(hosts.addresses[step.source].ours, guest_of(step))

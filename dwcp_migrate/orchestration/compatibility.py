@@ -1,7 +1,7 @@
-"""The hosts that cannot run a guest, and why in words (pure): CPU, machine type, networks, media, pinned CPUs.
+"""Compatibility of guests and hosts (pure): CPU, machine type, networks, media, pinned CPUs.
 
-The rule here: what libvirt does not say forbids nothing; libvirt itself then judges as the migration begins. Guests
-that need the same are judged once.
+The rule here: a fact that libvirt does not tell forbids nothing; libvirt itself then judges when the migration begins.
+Guests with equal needs are judged once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,15 @@ class Compatibility:
                 self._defined.setdefault(name, []).append((host, uuid))
 
     def judge(self, host: str, guest: DomainFacts) -> str:
-        """The class of a guest that runs on `host`; its hosts are in `bars`. Empty when every host can run it."""
+        """Name the class of a guest by what it needs of a host; the hosts that cannot run it are entered in `bars`.
+
+        Args:
+            host: on which it runs; that one can run it, whatever the comparison says.
+            guest: as libvirt describes it.
+
+        Returns:
+            Key of `bars`; empty where every host can run the guest.
+        """
         needs = self._needs(host, guest)
         if needs not in self._names:
             barred = {name: why for name, facts in self.hosts.items() if (why := self._obstacle(needs, name, facts))}
@@ -70,14 +78,30 @@ class Compatibility:
         return name
 
     def copied(self, host: str, guest: DomainFacts) -> list[str]:
-        """Targets of the disks of a guest that its migration copies, where it copies any."""
+        """List the disks of a guest that its migration copies.
+
+        Args:
+            host: on which it runs.
+            guest: as libvirt describes it.
+
+        Returns:
+            Targets, as `vda`; none unless `copies` is set.
+        """
         if not self.copies:
             return []
         places = [(disk.target, self.storage.place(host, disk)) for disk in guest.disks if disk.copied]
         return [target for target, place in places if not self.storage.is_shared(place)]
 
     def clash(self, host: str, guest: DomainFacts) -> str:
-        """The name in `bars` of hosts on which another domain of a guest's name is defined; empty without one."""
+        """Find the hosts on which another domain of a guest's name is defined; they are entered in `bars`.
+
+        Args:
+            host: on which the guest runs.
+            guest: as libvirt describes it.
+
+        Returns:
+            Key of `bars`; empty where there is no such host.
+        """
         other = {
             name: f"another domain named {guest.name} is defined there"
             for name, uuid in self._defined.get(guest.name, ())
@@ -89,7 +113,15 @@ class Compatibility:
         return f"name {guest.name}"
 
     def ties(self, host: str, guest: DomainFacts) -> str:
-        """Reason that keeps a guest on its host whatever the others are, in words; empty when there is none."""
+        """Say what keeps a guest on its host, whatever the other hosts are.
+
+        Args:
+            host: on which it runs.
+            guest: as libvirt describes it.
+
+        Returns:
+            Text for people; empty where nothing does.
+        """
         if guest.ties:
             return f"it uses {', '.join(guest.ties)}"
         if media := local_words(self.storage, host, guest, copies=self.copies):

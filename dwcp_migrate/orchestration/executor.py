@@ -1,9 +1,9 @@
 """Carries plans out: libvirt's own migrations, as many at once as the policy lets, each step noted in the journal.
 
-The rule here: reality first. Before a step begins its domain must run where the plan says, and its destination must
-answer; a step that fails or does not hold keeps back only those that come after it. When nothing more can begin the
-fleet is read anew, and the same goal planned again, with what was refused remembered. A drained host is empty when its
-libvirtd says so at the end, and not before.
+The rule here: what the hosts say counts, not the plan. Before a step begins its domain must run where the plan says,
+and its destination must answer; a step that fails holds up only the steps that depend on it. When nothing more can
+begin, the fleet is read anew and the same goal planned again, without the moves that were refused. A drained host
+counts as empty only when its libvirtd says so at the end.
 
     begun, process killed ──> resume: a job still runs?  wait for its end
                                        runs at the destination?  done
@@ -29,26 +29,37 @@ from dwcp_migrate.placement.plan import Plan, Step, Unfinished
 from dwcp_migrate.placement.planner import plan_again
 
 FRUITLESS_MAX: Final = 20
-"""Plans in a row of which no step was begun; a fleet that changes faster than that is for its operator."""
+"""Plans in a row of which no step was begun; after that the operator has to look at a fleet that changes so fast."""
 
 OTHERS_POLL_S: Final = 2.0
 """Between two looks at the whole fleet while migrations that others began are waited for."""
 
 
 class Watcher(Protocol):
-    """Hears what happens."""
+    """Receives the events of a plan that is carried out."""
 
     def begun(self, step: Step) -> None:
         """A step begins."""
 
     def ended(self, step: Step, error: str, to_go: int) -> None:
-        """A step is done, or failed; so many of its plan have not ended."""
+        """A step is done, or failed.
+
+        Args:
+            step: that ended.
+            error: libvirt's words; empty where the domain arrived.
+            to_go: steps of its plan that have not ended.
+        """
 
     def planned_again(self, plan: Plan, why: str) -> None:
-        """The fleet was not as the plan took it for."""
+        """A new plan replaces the one before, because the fleet was not as that had taken it for.
+
+        Args:
+            plan: the new one.
+            why: for people.
+        """
 
     def waiting(self, left: list[Unfinished]) -> None:
-        """All is done but for migrations that others began."""
+        """All is done, but migrations that others began are still under way."""
 
 
 @dataclass(slots=True)
@@ -56,9 +67,9 @@ class PlanExecutor:
     """Carries one journal's plan out.
 
     Attributes:
-        hosts: the ways to them.
+        hosts: calls their libvirtds.
         source: reads the fleet anew.
-        watcher: hears what happens.
+        watcher: receives the events.
         policy: limits of migrations at once, and of their time.
         cost: forecasts.
         options: of the migrations.
@@ -66,7 +77,7 @@ class PlanExecutor:
         leave: set it to wait no longer for what runs either.
         clock: seconds since the epoch, for the journal.
         again: plans for the same goal in the fleet as it is now.
-        known_failures: of migrations that another carrier of the same goal met.
+        known_failures: failed migrations of another carrier of the same goal, by domain.
     """
 
     hosts: Hosts

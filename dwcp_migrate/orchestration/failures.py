@@ -1,7 +1,7 @@
-"""Failed migrations as a plan remembers them: whose fault each was, and where its domain is not tried again.
+"""Failed migrations as a plan remembers them: the cause of each, and the hosts that its domain is kept from.
 
-The rule here: one refusal closes one host to one domain, so that the next best host has its chance. What libvirt says
-of the domain itself closes all of them: it would be said again. A lost connection is tried once more.
+The rule here: one refusal closes one host to one domain, so that the next best host is tried. An error about the domain
+itself closes all hosts, because each would give the same. After a lost connection the same host is tried once more.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ import msgspec
 from dwcp_migrate.placement.fleet import Domain, Fleet
 
 FAILURES_MAX: Final = 3
-"""A domain whose migration failed so often, wherever to, is left where it is."""
+"""Failures after which a domain is left where it is, whatever their destinations."""
 
 LOST_MAX: Final = 2
-"""Tries of one domain towards one host where the connection was lost meanwhile."""
+"""Tries of one domain towards one host that end with a lost connection."""
 
 OWN_WORDS: Final = (
     "cannot migrate",
@@ -66,7 +66,7 @@ def is_lost_connection(error: str) -> bool:
 
 
 def remembering(fleet: Fleet, failures: Mapping[str, Sequence[MigrationFailure]]) -> Fleet:
-    """The fleet in which no domain goes where it was refused, and those stay that failed too often.
+    """Keep domains from the hosts that refused them, and leave those where they are that failed too often.
 
     Args:
         fleet: as it is now.
@@ -88,7 +88,12 @@ def remembering(fleet: Fleet, failures: Mapping[str, Sequence[MigrationFailure]]
 def merged_failures(
     one: Mapping[str, Sequence[MigrationFailure]], other: Mapping[str, Sequence[MigrationFailure]]
 ) -> dict[str, list[MigrationFailure]]:
-    """Failures that an earlier carrier met, and those since."""
+    """Join failures of migrations, by domain.
+
+    Args:
+        one: the earlier ones, of another carrier of the plan.
+        other: those since.
+    """
     return {domain: [*one.get(domain, ()), *other.get(domain, ())] for domain in {**one, **other}}
 
 

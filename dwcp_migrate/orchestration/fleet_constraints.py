@@ -1,7 +1,7 @@
-"""A fleet under what its shared state says: rules, hosts and their labels, migrations under way, limits. No IO.
+"""Constraints of the cluster state applied to a fleet: rules, labels, migrations under way, limits. No IO.
 
-The rule here: what others are about to do counts as done to capacity. A domain with an open ticket counts on both its
-hosts and stays out of plans; a host that drains takes nothing, and keeps what it has unless a plan is to empty it.
+The rule here: migrations that others have begun take capacity already. A domain with an open ticket counts on both its
+hosts and stays out of plans; a host that drains takes no domains, and keeps its own unless a plan is to empty it.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,16 @@ from dwcp_migrate.units import MIB
 
 
 def rules_of(constraints: PlacementConstraints) -> list[Rule]:
-    """The fleet's rules as placement has them; one without domains is about nobody."""
+    """The fleet's rules as placement has them, without those that name no domains."""
     return [rule for rule in constraints.rules if rule.domains]
 
 
 def constrain_fleet(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
-    """The fleet as placement must take it.
+    """Apply the cluster state's rules, limits and migrations under way to a fleet.
+
+    Args:
+        fleet: as its libvirtds or a file say.
+        constraints: of the cluster state; rules about domains that are not in the fleet are left out.
 
     Raises:
         PlacementError: a rule names a zone that is not there.
@@ -45,7 +49,7 @@ def constrain_fleet(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
 
 
 def _described(host: Host, known: Known | None) -> Host:
-    """A host with what it says of itself: its place where the settings name none, no more than it offers."""
+    """A host with its own report: its place where the settings name none, its capacity lowered to what it offers."""
     if known is None:
         return host
     offered = {VCPUS: float(known.capacity.cpus), MEMORY: known.capacity.memory_bytes / MIB}
@@ -64,7 +68,12 @@ def _described(host: Host, known: Known | None) -> Host:
 
 
 def fleet_for_placement(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
-    """The fleet for placing new domains, which moves nothing: hosts that drain are closed to all."""
+    """Close hosts that drain, for placing new domains, which moves none.
+
+    Args:
+        fleet: as it is.
+        constraints: of the cluster state.
+    """
     hosts = [
         msgspec.structs.replace(host, state="maintenance") if host.name in constraints.draining else host
         for host in fleet.hosts
@@ -92,7 +101,15 @@ def _closed(domains: Sequence[Domain], constraints: PlacementConstraints, hosts:
 
 
 def limit_policy(policy: PlacementPolicy, constraints: PlacementConstraints) -> PlacementPolicy:
-    """The policy within the fleet's limits, of which migrations under way have taken their part; one always may run."""
+    """Lower a policy to the fleet's limits, less the migrations that are under way.
+
+    Args:
+        policy: of the settings.
+        constraints: of the cluster state; a limit of 0 is none.
+
+    Returns:
+        A policy that lets at least one migration run.
+    """
     limits = constraints.limits
     left = max(1, limits.fleet - len(constraints.flights)) if limits.fleet else policy.running_max
     return msgspec.structs.replace(

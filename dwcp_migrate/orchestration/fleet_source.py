@@ -1,8 +1,8 @@
 """Sources of a fleet: a file, or the libvirtds of this host and its peers with the operator's settings.
 
-The rule here: placement sees one value, a `Fleet`, whoever made it. What libvirt knows (hosts, domains, CPUs, pools,
-networks) is asked anew each time; what it cannot know (racks, rules, maintenance) stands in the settings file,
-written whole or not at all.
+The rule here: placement sees one value, a `Fleet`, from any source. Facts of libvirt (hosts, domains, CPUs, pools,
+networks) are asked anew each time; the others (racks, rules, maintenance) are in the settings file, which is written
+whole or not at all.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ from dwcp_migrate.units import MIB
 
 SETTINGS_NAME: Final = "placement.json"
 ASKED_AT_ONCE: Final = 32
-"""libvirtds; one that does not answer takes its time, and the others need not wait for it."""
+"""libvirtds that are asked at the same time, so that one that does not answer holds up few others."""
 
 SETTINGS_BYTES_MAX: Final = 64 * MIB
 OVERCOMMIT: Final = 4.0
 """vCPUs to cores where the settings name none."""
 
 RESERVED_MIB_MIN: Final = 1024.0
-"""Of a host's memory, for itself, where the settings name none; of larger ones RESERVED_SHARE."""
+"""Memory that a host keeps for itself where the settings name none; on a larger host it is RESERVED_SHARE of all."""
 
 RESERVED_SHARE: Final = 0.02
 
@@ -96,7 +96,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class FleetSource(Protocol):
-    """Says how the fleet stands now."""
+    """Reads the fleet as it is now."""
 
     def snapshot(self) -> Fleet:
         """The fleet now.
@@ -108,7 +108,7 @@ class FleetSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FleetFile:
-    """A fleet that somebody wrote down."""
+    """A fleet described in a file."""
 
     path: Path
 
@@ -135,7 +135,12 @@ class HostAddress(NamedTuple):
 
 
 def addresses(config: Config, own_name: str) -> dict[str, HostAddress]:
-    """Addresses of this host and its configured peers, by name."""
+    """List the addresses of this host and its configured peers, by name.
+
+    Args:
+        config: of this host's agent.
+        own_name: this host's name in the fleet; a peer of that name is left out.
+    """
 
     def uri(name: str, address: str) -> str:
         return config.placement.uri.format(name=name, address=_in_uri(address))
@@ -225,7 +230,7 @@ class FleetFacts:
 
     Attributes:
         hosts: those that answered, by name; `domains` of each.
-        silent: the others, and what was heard instead of an answer.
+        silent: the others, and the error that came instead of an answer.
         known: facts of hosts as they last answered.
         copied: bytes of disks that migrations copy, by UUID of the domain.
     """
@@ -424,6 +429,10 @@ def read_settings(path: Path) -> FleetSettings:
 
 def write_settings(path: Path, settings: FleetSettings) -> None:
     """Write the settings, whole or not at all.
+
+    Args:
+        path: of the file; its directory is made if it is not there.
+        settings: all of them; on disk when this returns, owned by the directory's owner.
 
     Raises:
         PlacementError: they cannot be written.

@@ -1,8 +1,8 @@
-"""The load of guests: as their hosts' agents kept it over the last hour, or two looks at libvirt's counters now.
+"""The load of guests: as their hosts' agents kept it over the last hour, or by two readings of libvirt's counters.
 
-The rule here: what is used counts beside what is promised and never instead of it: a host has room by promises, and is
-hot by use. CPU that is used is judged against the cores that there are, whatever the over-commit of vCPUs. Where a host
-that is up tells nothing, use counts nowhere: it would seem idle, and be filled.
+The rule here: used resources count beside promised ones and never instead of them: promises decide whether a host has
+room, use decides whether it is hot. CPU use is compared with the physical cores, whatever the over-commit of vCPUs.
+Where one host that is up reports no use, use counts nowhere: that host would seem idle, and be filled.
 """
 
 import statistics
@@ -28,7 +28,7 @@ CPU_USED: Final = "cpu_used"
 MEASURE_S_MAX: Final = 600.0
 
 OLD_S: Final = 120.0
-"""A load that was measured before that says nothing of now; or three of its looks, where they are rarer."""
+"""Age from which a measured load is not used; three of its intervals, where these are longer."""
 
 Counters = dict[str, float]
 """Seconds of CPU time so far, by UUID of the guest."""
@@ -78,7 +78,7 @@ def _guessed(fleet: Fleet, cores: Mapping[str, float]) -> dict[str, float]:
 
 
 def by_agents(fleet: Fleet, told: FleetLoad, now: float) -> Fleet:
-    """The fleet with what its agents say that guests use: CPU is balanced, dirty rates count in forecasts.
+    """Add the use of guests that the agents report: CPU use is balanced, dirty rates count in forecasts.
 
     Args:
         fleet: by promises.
@@ -86,7 +86,7 @@ def by_agents(fleet: Fleet, told: FleetLoad, now: float) -> Fleet:
         now: seconds since the epoch; what is older than `OLD_S` does not count.
 
     Returns:
-        The fleet as it was, where a host that is up told nothing of now.
+        The fleet; as it was, where a host that is up reported nothing recent.
     """
     fresh = {name for name, load in told.hosts.items() if load.at > now - max(OLD_S, 3 * load.every_s)}
     if any(host.state != "down" and host.name not in fresh for host in fleet.hosts):

@@ -1,9 +1,9 @@
 """Cost of a move in a plan: what the local agent predicts or has measured, else the plain model.
 
-The rule here: an agent knows its own guests and the links from its own host. It is asked for a prediction once each
-where both ends are decided, and for no longer than `ASKING_S_MAX` in all; for what it has measured once, which costs
-nothing. Where it is silent, knows no such domain or has never measured that link, the plain model
-(`placement.cost.default_cost`) says what the operator configured.
+The rule here: an agent knows its own guests and the links from its own host. It is asked for a prediction once for
+each pair of domain and peer, and for no longer than `ASKING_S_MAX` in all; for its measurements it is asked once, which
+takes no time. Where it does not answer, knows no such domain or has never measured that link, the plain model
+(`placement.cost.default_cost`) computes with what the operator configured.
 
     source   destination              forecast
     own      a peer                   the agent's predictor; time is up: the plain model on measured rates

@@ -1,8 +1,8 @@
-"""A plan's journal: what was begun, what ended, and how; a process that dies is followed by one that goes on.
+"""A plan's journal: the steps that began and how they ended, from which another process can go on after a crash.
 
-The rule here: an entry is on disk (fsync) before what it says is done. The first line is the plan; the file appears
-with it, whole or not at all. A last line that was cut off by a crash is no entry. One process at a time holds the
-journal.
+The rule here: an entry is on disk (fsync) before the action that it announces. The first line is the plan; the file
+appears with it, whole or not at all. A last line that was cut off by a crash is no entry. One process at a time holds
+the journal.
 
     {"plan": {...}}
     {"step": 0, "state": "begun", "at": 1790000000.0}
@@ -45,11 +45,11 @@ class PlanEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
 @dataclass(slots=True)
 class PlanProgress:
-    """Progress of a plan, as its journal says.
+    """Progress of a plan, by its journal.
 
     Attributes:
         plan: the newest one.
-        states: of its steps; one that is not in it was not begun.
+        states: of its steps; a step without one was not begun.
         failures: of each domain's migrations, over all plans of the journal, the oldest first.
         moved_at: when each domain last arrived somewhere, likewise; seconds since the epoch.
         ended: how it ended, None while it has not.
@@ -80,6 +80,10 @@ class PlanJournal:
     @classmethod
     def begin(cls, path: Path, plan: Plan) -> Self:
         """Begin a journal; one that has ended is replaced.
+
+        Args:
+            path: of the file; its directory is made if it is not there.
+            plan: first line of the journal.
 
         Raises:
             PlacementError: one that has not ended is there, another process holds it, or it cannot be written.
@@ -120,7 +124,17 @@ class PlanJournal:
         return cls(path, descriptor, read(path) or progress)
 
     def step(self, number: int, state: StepState, at: float, error: str = "") -> None:
-        """Note what happens to a step."""
+        """Note what happens to a step; on disk when this returns.
+
+        Args:
+            number: of the step, from 0.
+            state: that it is in from now on.
+            at: seconds since the epoch.
+            error: libvirt's words, of a step that failed.
+
+        Raises:
+            PlacementError: the journal cannot be written, or its plan has no such step.
+        """
         self._write(PlanEntry(step=number, state=state, at=at, error=error))
         _apply(self.progress, PlanEntry(step=number, state=state, at=at, error=error))
 
@@ -204,7 +218,7 @@ def _apply(progress: PlanProgress, entry: PlanEntry) -> None:
 
 
 def goal_words(goal: Goal) -> str:
-    """A goal as the command that has it: `drain hv1`."""
+    """The command that has a goal, as `drain hv1`."""
     return " ".join(word for word in (goal.purpose, goal.domain, goal.host) if word)
 
 

@@ -1,4 +1,4 @@
-"""A plan's record as it changes (pure): what carriers note in it, and what operators wish of it.
+"""Changes of a plan's record (pure): notes of its carriers, and wishes of operators.
 
 waiting ──> running ──> completed, partly, failed, aborted          refused: its carrier does not reach the fleet
 ^           │
@@ -28,7 +28,11 @@ STOPPED: Final = frozenset({"pause", "abort"})
 
 
 def wished(record: PlanRecord, wish: PlanWish) -> PlanRecord:
-    """The record with an operator's wish.
+    """Note an operator's wish in a plan's record.
+
+    Args:
+        record: as it is kept.
+        wish: to be followed by its carrier; `run` also wakes a plan that is paused.
 
     Raises:
         PlacementError: the plan has ended.
@@ -40,13 +44,27 @@ def wished(record: PlanRecord, wish: PlanWish) -> PlanRecord:
 
 
 def taken(record: PlanRecord, carrier: str, now: float) -> PlanRecord:
-    """The record as an agent begins, or goes on, to carry it out."""
+    """Note that an agent begins, or goes on, to carry a plan out.
+
+    Args:
+        record: as it is kept.
+        carrier: name of that agent's host.
+        now: seconds since the epoch.
+    """
     words = "" if record.carrier in {"", carrier} else f"{record.carrier} carried it before"
     return noted(replace(record, carrier=carrier, state="running", running=[]), "carried", now, words=words)
 
 
 def noted(record: PlanRecord, event: EventKind, now: float, step: Step | None = None, words: str = "") -> PlanRecord:
-    """The record with one more event; the oldest make room."""
+    """Append an event to a plan's record; of more than `EVENTS_MAX` the oldest go.
+
+    Args:
+        record: as it is.
+        event: its kind.
+        now: seconds since the epoch.
+        step: migration that it is about; None for the plan as a whole.
+        words: for people, cut to `WORDS_MAX` characters.
+    """
     serial = record.events[-1].serial + 1 if record.events else 1
     one = PlanEvent(
         serial=serial,
@@ -61,12 +79,26 @@ def noted(record: PlanRecord, event: EventKind, now: float, step: Step | None = 
 
 
 def begun(record: PlanRecord, step: Step, now: float) -> PlanRecord:
-    """A migration begins."""
+    """Note that a migration begins.
+
+    Args:
+        record: as it is.
+        step: the migration.
+        now: seconds since the epoch.
+    """
     return noted(replace(record, running=[*record.running, way(step)]), "begun", now, step)
 
 
 def finished(record: PlanRecord, step: Step, error: str, to_go: int, now: float) -> PlanRecord:
-    """A migration ended; `error` is empty where it succeeded."""
+    """Note that a migration ended.
+
+    Args:
+        record: as it is.
+        step: the migration.
+        error: libvirt's words, cut to `WORDS_MAX` characters; empty where it succeeded.
+        to_go: steps of the plan that have not ended.
+        now: seconds since the epoch.
+    """
     running = [one for one in record.running if one != way(step)]
     moved, failed = dict(record.moved), dict(record.failed)
     if error:
@@ -106,7 +138,15 @@ def ended(record: PlanRecord, left: Sequence[Unfinished], now: float, *, is_stop
 
 
 def broken(record: PlanRecord, words: str, exit_code: int, now: float, *, is_refused: bool = False) -> PlanRecord:
-    """The record of a plan that cannot go on, and why."""
+    """Note that a plan cannot go on.
+
+    Args:
+        record: as it is.
+        words: why, for people; cut to twice `WORDS_MAX` characters.
+        exit_code: for the command that waits for the plan.
+        now: seconds since the epoch.
+        is_refused: nothing was begun, so that the host where it was asked for may carry it out itself.
+    """
     state: PlanState = "refused" if is_refused else "failed"
     return replace(record, state=state, ended_at=now, exit_code=exit_code, note=words[: 2 * WORDS_MAX], running=[])
 
@@ -117,7 +157,12 @@ def failures_of(record: PlanRecord) -> dict[str, list[MigrationFailure]]:
 
 
 def moved_since(records: Iterable[PlanRecord], since: float) -> set[str]:
-    """Domains that plans for balance moved since a time: they rest."""
+    """List the domains that rebalancing moved lately.
+
+    Args:
+        records: of plans; those for another purpose do not count.
+        since: seconds since the epoch.
+    """
     return {
         domain
         for record in records

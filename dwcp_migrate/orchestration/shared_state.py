@@ -1,7 +1,7 @@
 """The fleet's shared state as placement's commands use it, by way of the local agent.
 
-The rule here: where shared state is configured it is asked, and a command that cannot ask says so and ends: a plan
-without the fleet's rules, or beside another operator's, would be a wrong one.
+The rule here: where shared state is configured it must answer, or the command fails: a plan without the fleet's rules,
+or at the same time as another operator's, would be wrong.
 """
 
 import threading
@@ -21,7 +21,7 @@ from dwcp_migrate.orchestration.fleet_source import FleetSource
 from dwcp_migrate.placement.fleet import Fleet, Rule
 
 LEASE: Final = "placement"
-"""HeldLease by whoever carries a plan out: one in the fleet."""
+"""Name of the lease that the carrier of a plan holds; there is one carrier in the fleet."""
 
 LEASE_S: Final = 60.0
 """Life of the lease; it is prolonged three times within."""
@@ -65,7 +65,15 @@ class SharedState:
         self.client.change("rules/remove", Changed, name=name)
 
     def set_draining(self, host: str, *, draining: bool) -> None:
-        """Tell the fleet that a host takes no domains, or takes them again."""
+        """Tell the fleet that a host takes no domains, or takes them again.
+
+        Args:
+            host: its name.
+            draining: True from now on, False to end it.
+
+        Raises:
+            CoordinationError: the fleet cannot be asked, or says no.
+        """
         self.client.change("cluster/drain" if draining else "cluster/undrain", Changed, name=host)
 
     @contextmanager
@@ -109,7 +117,7 @@ class SharedState:
                     lost()  # the next try could end after the lease
                     return
                 continue
-            if again.token != held.token:  # it had run out, and another host may have moved domains since
+            if again.token != held.token:  # it had expired: another host may have moved domains
                 lost()
                 return
             since, wait_s = asked, self.lease_s / 3

@@ -1,4 +1,4 @@
-"""Storage that hosts share, found by what pools are and not by what they are called (pure).
+"""Storage that hosts share, identified by the sources of pools and not by their names (pure).
 
 The rule here: a pool on the network is known by its source. A directory is shared where two hosts see one of its files
 with the same change of its inode, or where the operator says so; every other one is its host's own.
@@ -13,7 +13,7 @@ from dwcp_migrate.hypervisor.inventory.domain_description import DiskFacts, Doma
 from dwcp_migrate.hypervisor.inventory.host_description import PATH_POOLS, HostFacts, PoolFacts
 
 EVERYWHERE: Final = ("/dev/disk/by-id/", "/dev/disk/by-path/ip-", "/dev/rbd/", "/dev/mapper/mpath")
-"""Block devices whose paths name what they are, so that a host that has them has the same."""
+"""Block devices whose paths identify them: the same path on two hosts is the same device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,12 @@ class StorageMap:
         self._reaching = Counter(way for ways in self._reached.values() for way in ways)
 
     def place(self, host: str, disk: DiskFacts) -> DiskPlace:
-        """Place of a disk of a domain on `host`."""
+        """Say on which storage a disk is.
+
+        Args:
+            host: on which its domain runs.
+            disk: as the domain's description has it.
+        """
         what = "the medium in" if disk.device in {"cdrom", "floppy"} else "disk"
         words = f"{what} {disk.target} ({disk.source or disk.kind})"
         pools = self._hosts[host].pools
@@ -65,7 +70,12 @@ class StorageMap:
         return DiskPlace(self._identity(host, pool), pool.path, words)
 
     def reaches(self, host: str, place: DiskPlace) -> bool:
-        """Whether a host reaches a disk where libvirt will look for it."""
+        """Whether a host reaches a disk where libvirt will look for it.
+
+        Args:
+            host: its name.
+            place: of the disk.
+        """
         return not place.storage or (place.storage, place.at) in self._reached[host]
 
     def is_shared(self, place: DiskPlace) -> bool:

@@ -1,9 +1,9 @@
-"""One migration on a thread of its own, and a bound on its time.
+"""One migration on a thread of its own, with a limit on its time.
 
-The rule here: nothing is waited for without end. A migration past its bound is aborted, switched to postcopy or lets
-its guest pause, as its options say; one that libvirt then does not end either is left to libvirt, and said so. Where
-the operator named no bound, the first pass over the guest's memory is never cut short: a large guest needs it, and only
-the passes behind it show whether the migration comes to its end.
+The rule here: every wait has an end. A migration past its limit is aborted, switched to postcopy, or its guest is
+paused, as its options say; a migration that libvirt does not end even then is left to libvirt, and reported. Where the
+operator set no limit, the first pass over the guest's memory is never cut short: a large guest needs it, and only the
+later passes show whether the migration converges.
 """
 
 import threading
@@ -28,12 +28,12 @@ POLL_S: Final = 0.5
 """Between two looks at migrations."""
 
 FAREWELL_S: Final = 60.0
-"""For libvirt to end a migration that was aborted; libvirt itself gives a QEMU that hangs 30 s."""
+"""Time that libvirt gets to end an aborted migration; libvirt itself waits 30 s for a QEMU that hangs."""
 
 
 @dataclass(slots=True)
 class Hosts:
-    """The ways to the hosts.
+    """Calls to the libvirtds of the hosts.
 
     Attributes:
         hypervisors: asks libvirtds.
@@ -46,6 +46,10 @@ class Hosts:
     def runs(self, step: Step, host: str) -> bool:
         """Whether a step's domain runs on a host and is not about to arrive there.
 
+        Args:
+            step: its UUID identifies the domain; its name does where it has none.
+            host: name of the host to ask.
+
         Raises:
             HypervisorError: the host does not answer.
         """
@@ -55,7 +59,11 @@ class Hosts:
         )
 
     def migrate(self, step: Step, options: MigrationOptions) -> None:
-        """Carry a step out.
+        """Carry a step out; blocks until libvirt's migration has ended.
+
+        Args:
+            step: names domain, source and destination.
+            options: of the migration; without an address of QEMU the destination's is filled in.
 
         Raises:
             HypervisorError: it failed.
@@ -83,11 +91,11 @@ class WatchedMigration:
     """See the module.
 
     Args:
-        hosts: the ways to them.
+        hosts: calls their libvirtds.
         step: what is migrated.
         options: of it.
-        bound_s: seconds until something is done about it, where the options name none.
-        ended: hears of it, once, when libvirt's call ends.
+        bound_s: time limit where the options set none, in seconds.
+        ended: receives this object, once, when libvirt's call ends.
         is_adopted: another process began it, so that its end is waited for and nothing begun.
     """
 
@@ -115,7 +123,7 @@ class WatchedMigration:
         threading.Thread(target=self._run, name=f"migrate-{step.domain}", daemon=True).start()
 
     def look(self) -> bool:
-        """Do what is due about a migration that takes too long; whether to wait no longer for libvirt's answer."""
+        """Act on a migration that takes too long; returns whether to wait no longer for libvirt's answer."""
         now = self._clock()
         if self._acted_at is not None:
             return now >= self._acted_at + FAREWELL_S
@@ -154,7 +162,7 @@ class WatchedMigration:
                 self._wait_for_job()
             else:
                 self._hosts.migrate(self.step, self._options)
-        except BaseException as error:  # noqa: BLE001 - whoever reads `failure` raises it
+        except BaseException as error:  # noqa: BLE001 - the reader of `failure` raises it
             self.failure = error
         self._over.set()
         self._ended.put(self)

@@ -55,8 +55,8 @@ class Workspace:
 
     Attributes:
         config: whose peers are the fleet.
-        source: says how the fleet stands.
-        hosts: the ways to them; None for a fleet from a file.
+        source: reads the fleet as it is now.
+        hosts: calls their libvirtds; None for a fleet from a file.
         shared: the fleet's state, where one is configured.
         cost: forecasts migrations.
         at_once: migrations at once, from and to each host and in all, instead of the policy's; 0 is the policy's.
@@ -119,12 +119,22 @@ class Workspace:
             return plan_rebalance(whole, self.policy(), self.cost, Workers(threads.map, cores))
 
     def plan_exactly(self, whole: Fleet, goal: Goal, seconds: float) -> Plan:
-        """Plan by the exact solver, on all cores."""
+        """Plan by the exact solver, on all cores.
+
+        Args:
+            whole: the fleet as it is.
+            goal: of the plan.
+            seconds: time limit of the solver.
+
+        Raises:
+            PlacementError: no such host, or the solver found no plan in time.
+            HypervisorError: the host to be emptied does not answer.
+        """
         effort = SolverEffort(seconds, workers=os.cpu_count() or 1)
         return plan_exactly(whole, goal, effort, self.policy(), self.cost)
 
     def rested(self, fleet: Fleet) -> Fleet:
-        """The fleet in which domains stay that the last rebalance moved lately; those of a drain may come back."""
+        """Fix the domains that were rebalanced lately to their hosts; domains of a drain may come back."""
         last = read(self.journal_path) if self.hosts is not None else None
         since = wall_clock() - self.settings().policy.cool_down_s
         tired: set[str] = set()
@@ -248,7 +258,12 @@ def carry_out(
 
 
 def executor_of(ours: Workspace, watcher: Watcher, options: MigrationOptions) -> PlanExecutor:
-    """The executor for a workspace's fleet.
+    """Make the executor for a workspace's fleet.
+
+    Args:
+        ours: the workspace; its policy and forecasts count.
+        watcher: hears what happens.
+        options: of each migration.
 
     Raises:
         PlacementError: the fleet is from a file.
