@@ -26,7 +26,6 @@ from dwcp_migrate.orchestration.watched_migration import guest_of
 from dwcp_migrate.orchestration.workspace import Workspace, executor_of
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Plan, Step, Unfinished
-from dwcp_migrate.placement.planner import plan_drain
 
 NOTE_S: Final = 0.5
 """Pause between two looks at the operators' wish; events since the last look are written to the record then."""
@@ -156,6 +155,8 @@ def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
         PlacementError: it cannot be reached.
         HypervisorError: the host to be emptied does not answer.
     """
+    from dwcp_migrate.placement.planner import plan_drain  # its kernels are loaded where there is a plan to make
+
     goal = request.goal
     if request.relieve:
         return relieving(ours, whole, request)

@@ -26,7 +26,6 @@ from dwcp_migrate.orchestration.watched_migration import POLL_S, Hosts, WatchedM
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Plan, Step, Unfinished
-from dwcp_migrate.placement.planner import plan_again
 
 FRUITLESS_MAX: Final = 20
 """Plans in a row of which no step was begun; after that the operator has to look at a fleet that changes so fast."""
@@ -139,6 +138,8 @@ class PlanExecutor:
 
     def _plan_again(self, journal: PlanJournal) -> Plan:
         """Plan for the same goal in the fleet as it is now; where only others' migrations are left, after their end."""
+        from dwcp_migrate.placement.planner import plan_again  # its kernels are loaded where there is a plan to make
+
         until = steady_clock() + self.policy.migration_s_max
         is_said = False
         while True:

@@ -1,13 +1,13 @@
 """The fleet, its rules and limits, forecasts and the journal: all that plans are made of and carried out with.
 
-The rule here: no text and no terminal. A fleet from a file is planned for, never touched.
+The rule here: no text and no terminal. A fleet from a file is planned for, never touched. The planner and its kernels
+are loaded where a plan is asked for: commands that only look must answer in a fraction of a second.
 """
 
 import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
-from dwcp_migrate.hypervisor.inventory.hypervisors import LibvirtHypervisors
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.executor import PlanExecutor, Watcher
 from dwcp_migrate.orchestration.fleet_constraints import fleet_for_placement, limit_policy, rules_of
@@ -40,12 +39,9 @@ from dwcp_migrate.orchestration.plan_progress import moved_since
 from dwcp_migrate.orchestration.plan_store import AgentPlans
 from dwcp_migrate.orchestration.shared_state import SharedFleet, SharedState
 from dwcp_migrate.orchestration.watched_migration import Hosts
-from dwcp_migrate.placement.balance import Workers
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.plan import Goal, Plan, Unfinished
-from dwcp_migrate.placement.planner import plan_exactly, plan_rebalance, rested
-from dwcp_migrate.placement.solver.exact import SolverEffort
 from dwcp_migrate.protocol.load import FleetLoad
 
 
@@ -114,6 +110,11 @@ class Workspace:
 
     def plan_rebalance(self, whole: Fleet) -> Plan:
         """Plan to even the fleet out, on all cores."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from dwcp_migrate.placement.balance import Workers
+        from dwcp_migrate.placement.planner import plan_rebalance
+
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as threads:
             return plan_rebalance(whole, self.policy(), self.cost, Workers(threads.map, cores))
@@ -130,11 +131,16 @@ class Workspace:
             PlacementError: no such host, or the solver found no plan in time.
             HypervisorError: the host to be emptied does not answer.
         """
+        from dwcp_migrate.placement.planner import plan_exactly
+        from dwcp_migrate.placement.solver.exact import SolverEffort
+
         effort = SolverEffort(seconds, workers=os.cpu_count() or 1)
         return plan_exactly(whole, goal, effort, self.policy(), self.cost)
 
     def rested(self, fleet: Fleet) -> Fleet:
         """Fix the domains that were rebalanced lately to their hosts; domains of a drain may come back."""
+        from dwcp_migrate.placement.planner import rested
+
         last = read(self.journal_path) if self.hosts is not None else None
         since = wall_clock() - self.settings().policy.cool_down_s
         tired: set[str] = set()
@@ -186,6 +192,8 @@ def open_workspace(
     if fleet_path is not None:
         yield Workspace(load(config_path) if config_path else Config(), FleetFile(fleet_path), None, at_once=at_once)
         return
+    from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import LibvirtHypervisors
+
     config = load(config_path or DEFAULT_PATH)
     own = config.name or socket.gethostname()
     found = addresses(config, own)

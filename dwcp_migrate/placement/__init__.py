@@ -5,6 +5,7 @@ Pure: a `Fleet` comes in, a `Plan` or a host goes out; no clock, no I/O, no rand
 Modules:
     fleet, cost, plan: the values: hosts, domains and rules; the price of a move; a plan and its steps
     model, arrays: a fleet as arrays that kernels work on
+    amounts: what hosts may promise and domains use
     kernel, kernels: searches over the arrays, compiled where numba is installed
     online: a place for one domain or a batch, with reservations
     balance, schedule, planner: where everything should be, in which order, as a plan

@@ -8,9 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from dwcp_migrate.placement.amounts import usable, used_amounts
 from dwcp_migrate.placement.arrays import EPSILON
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule, zone
-from dwcp_migrate.placement.model import refusal, usable, used_amounts
+from dwcp_migrate.placement.model import refusal
 
 
 def violations(fleet: Fleet, places: Mapping[str, str]) -> list[str]:

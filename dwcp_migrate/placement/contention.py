@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Goal, Plan, Step
-from dwcp_migrate.placement.planner import plan_rebalance, rested
 from dwcp_migrate.placement.watch_settings import WatchSettings
 
 
@@ -80,6 +79,8 @@ def relief(  # noqa: PLR0913 - each a value of its own
         one if one.host in hosts else replace(one, movable=False, stays=one.stays or "its host is not hot")
         for one in fleet.domains
     ]
+    from dwcp_migrate.placement.planner import plan_rebalance, rested  # not to find a fleet in which none is hot
+
     asked = rested(replace(fleet, domains=stays, balance=dict.fromkeys(resources, 1.0)), set(resting))
     plan = plan_rebalance(asked, policy, cost)
     kept = worth(fleet, plan.steps, hosts, settings, resources)

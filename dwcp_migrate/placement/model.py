@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.placement.amounts import usable, used_amounts
 from dwcp_migrate.placement.arrays import (
     APART,
     NOWHERE,
@@ -202,27 +203,6 @@ def _joined(fleet: Fleet, members: Iterable[int]) -> bool:
     """Whether they can move as one: all in one place, or none placed, and none in flight."""
     domains = [fleet.domains[member] for member in members]
     return len({domain.host for domain in domains}) == 1 and not any(domain.arriving for domain in domains)
-
-
-def usable(fleet: Fleet, resources: Sequence[str]) -> Floats:
-    """Capacity that may be promised (R, H): with over-commit, without reserves for the host and for failures."""
-    capacity = np.zeros((len(resources), len(fleet.hosts)))
-    for h, host in enumerate(fleet.hosts):
-        for r, name in enumerate(resources):
-            whole = host.capacity.get(name, 0.0) * host.overcommit.get(name, 1.0)
-            capacity[r, h] = max(0.0, whole - host.reserve.get(name, 0.0))
-    up = [h for h, host in enumerate(fleet.hosts) if host.state == "up"]
-    if fleet.reserve_hosts and up:
-        largest = np.sort(capacity[:, up], axis=1)[:, ::-1][:, : fleet.reserve_hosts].sum(axis=1)
-        total = capacity[:, up].sum(axis=1)
-        capacity *= np.where(total > 0, 1 - largest / np.where(total > 0, total, 1), 1)[:, None]
-    return capacity
-
-
-def used_amounts(domain: Domain, quantile: float) -> dict[str, float]:
-    """Resources that a domain uses: measured, else the quantile of its series, else what it is promised."""
-    series = {name: float(np.quantile(values, quantile)) for name, values in domain.series.items()}
-    return {**domain.demand, **series, **domain.load}
 
 
 def _amounts(fleet: Fleet, resources: list[str], items: list[list[int]]) -> tuple[Floats, Floats]:

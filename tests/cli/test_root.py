@@ -13,6 +13,10 @@ from dwcp_migrate.cli import COMMANDS, EXIT_INTERNAL, report, root, run
 
 HELP_CPU_S_MAX = 0.3
 MODULES_TOO_SLOW_FOR_HELP = ("numpy", "aiohttp", "libvirt", "pyroute2", "rich", "msgspec", "prometheus_client")
+CRUNCHING = ("replay",)
+"""Commands that are about numbers from their first line on."""
+
+HEAVY = ("numba", "numpy", "torch", "highspy", "libvirt", "aiohttp", "pyroute2", "dwcp_migrate.placement.kernels")
 HERE = Path(__file__)
 
 
@@ -41,6 +45,35 @@ def test_status_imports_nothing_heavy(agent: Any) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"imported for status: {done.stderr}"
+
+
+def test_no_command_loads_a_compiler_a_solver_or_numbers_before_it_runs() -> None:
+    program = f"""
+import sys
+from importlib import import_module
+from dwcp_migrate.cli import COMMANDS, HIDDEN
+rooms = {{name: room for name, (room, _) in COMMANDS.items()}} | HIDDEN
+for name, room in rooms.items():
+    if name not in {CRUNCHING!r}:
+        import_module(f"dwcp_migrate.cli.{{room}}.{{name}}")
+    for heavy in {HEAVY!r}:
+        if heavy in sys.modules:
+            sys.exit(f"{{name}} loads {{heavy}}")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long  # a bound in seconds holds on a machine that does nothing else
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in CRUNCHING])
+def test_a_command_starts_within_its_bound_of_cpu(name: str) -> None:
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "dwcp_migrate", name, "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < HELP_CPU_S_MAX
 
 
 @pytest.mark.parametrize("name", COMMANDS)

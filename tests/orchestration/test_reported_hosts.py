@@ -15,7 +15,7 @@ from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.inventory.domain_description import DomainFacts, domain_facts
 from dwcp_migrate.hypervisor.inventory.fake import FakeHypervisors
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts, PoolFacts
-from dwcp_migrate.hypervisor.inventory.hypervisors import read_domains
+from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import read_domains
 from dwcp_migrate.orchestration.fleet_source import FleetSettings, LibvirtFleet, addresses
 from dwcp_migrate.placement.plan import Plan
 from dwcp_migrate.placement.planner import plan_drain

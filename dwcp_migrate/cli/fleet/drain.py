@@ -22,7 +22,6 @@ from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration.fleet_source import FleetSettings, HostSettings, write_settings
 from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
 from dwcp_migrate.placement.plan import Goal, Plan
-from dwcp_migrate.placement.planner import plan_drain
 
 
 @click.command()
@@ -91,6 +90,8 @@ def _old_spelling(client: ApiClient, timeout_s: float | None, *, off: bool, wait
 
 
 def _plan(ours: Workspace, host: str, exact_s: float | None) -> Plan:
+    from dwcp_migrate.placement.planner import plan_drain
+
     whole = ours.source.snapshot()
     if exact_s is None:
         return plan_drain(whole, host, ours.policy(), ours.cost)

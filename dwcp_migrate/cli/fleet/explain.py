@@ -6,9 +6,6 @@ import click
 
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.orchestration.workspace import open_workspace
-from dwcp_migrate.placement.explain import explain_plan
-from dwcp_migrate.placement.model import build
-from dwcp_migrate.placement.planner import in_maintenance
 
 
 @click.command()
@@ -20,6 +17,10 @@ def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | Non
     The fleet must still be as it was planned for.
     """
     plan = planning.read_plan(plan_path)
+    from dwcp_migrate.placement.explain import explain_plan
+    from dwcp_migrate.placement.model import build
+    from dwcp_migrate.placement.planner import in_maintenance
+
     with open_workspace(config_path, fleet_path) as ours:
         whole = ours.source.snapshot()
         if plan.goal.purpose == "drain":

@@ -15,7 +15,6 @@ from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.orchestration.measured_load import CPU_USED
 from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Fleet
-from dwcp_migrate.placement.model import usable
 from dwcp_migrate.protocol.load import HostLoad, LoadRange
 from dwcp_migrate.units import MIB, format_bytes, format_rate
 
@@ -70,6 +69,8 @@ def host_rows(fleet: Fleet, loads: Mapping[str, HostLoad] = EMPTY) -> list[HostR
         fleet: as it is.
         loads: what agents told, by host.
     """
+    from dwcp_migrate.placement.amounts import usable
+
     room = usable(fleet, [VCPUS, MEMORY])
     count, promised, used = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     for one in fleet.domains:

@@ -10,10 +10,7 @@ from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.orchestration.workspace import open_workspace
-from dwcp_migrate.placement.explain import explain_item
-from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain
-from dwcp_migrate.placement.model import build
-from dwcp_migrate.placement.online import Placer
+from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Rule
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +45,9 @@ def command(  # noqa: PLR0913 - one parameter an option
 
     A domain of the fleet file that has no host is taken as it stands there; any other name is a new domain.
     """
-    from dwcp_migrate.placement.fleet import Rule
+    from dwcp_migrate.placement.explain import explain_item
+    from dwcp_migrate.placement.model import build
+    from dwcp_migrate.placement.online import Placer
 
     with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
         whole = ours.fleet_for_placement()

@@ -6,7 +6,7 @@ It works on the store's directory itself, as root or as the agent's user; the ag
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,21 +14,25 @@ from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import ConfigError
-from dwcp_migrate.store.shelf import Shelf
 from dwcp_migrate.units import format_bytes
+
+if TYPE_CHECKING:
+    from dwcp_migrate.store.shelf import Shelf
 
 config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), default=DEFAULT_PATH, help="Configuration file."
 )
 
 
-def opened(config: Config) -> Shelf:
+def opened(config: Config) -> "Shelf":
     """Open the store.
 
     Raises:
         ConfigError: it is off.
         StoreError: it cannot be used, or the agent has not made it yet.
     """
+    from dwcp_migrate.store.shelf import Shelf
+
     if not config.store.bytes_max:
         raise ConfigError("this host keeps no pages", hint="set store.bytes_max, see docs/known-pages.md")
     return Shelf(config.store_directory, config.store.bytes_max, make=False)

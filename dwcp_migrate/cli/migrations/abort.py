@@ -18,7 +18,8 @@ def command(*, migration: str, config_path: Path | None, socket_path: Path | Non
 
     The guest runs on at its source. In postcopy it cannot be ended: part of the guest is at the destination.
     """
-    from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, LibvirtHypervisors
+    from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId
+    from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import LibvirtHypervisors
 
     client = ApiClient(control_socket(config_path, socket_path))
     status = client.status()

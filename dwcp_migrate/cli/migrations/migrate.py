@@ -11,7 +11,6 @@ from dwcp_migrate.cli.support.migration_options import migration_options, option
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.plan import Goal
-from dwcp_migrate.placement.planner import plan_migrate
 
 
 @click.command()
@@ -44,6 +43,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     with open_workspace(config_path, fleet_path, copies_storage=options.copies_storage) as ours:
         if not dry_run and ours.unended(goal):
             context.exit(planning.carry_out(ours, None, options, as_json=as_json))
+        from dwcp_migrate.placement.planner import plan_migrate
+
         plan = plan_migrate(ours.source.snapshot(), domain, host or "", ours.policy(), ours.cost)
         if dry_run:
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))

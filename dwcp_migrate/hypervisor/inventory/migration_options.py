@@ -6,7 +6,6 @@ live, host to host, and a persistent domain stays persistent.
 
 from typing import Annotated, Any, Final, Literal
 
-import libvirt
 import msgspec
 from msgspec import Meta
 
@@ -64,6 +63,8 @@ def flags(options: MigrationOptions, *, persistent: bool) -> int:
         options: of the migration.
         persistent: whether the domain is defined on its source.
     """
+    import libvirt  # a fifth of a second that only who migrates has to wait
+
     chosen = {
         libvirt.VIR_MIGRATE_NON_SHARED_DISK: options.copy_storage == "all",
         libvirt.VIR_MIGRATE_NON_SHARED_INC: options.copy_storage == "inc",
@@ -85,6 +86,8 @@ def flags(options: MigrationOptions, *, persistent: bool) -> int:
 
 def parameters(options: MigrationOptions) -> dict[str, Any]:
     """Libvirt's typed parameters for `options`; what is left to libvirt is not among them."""
+    import libvirt
+
     given: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: options.migrate_uri,
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: options.bandwidth_mib_s,

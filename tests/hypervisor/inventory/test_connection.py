@@ -7,7 +7,7 @@ import pytest
 
 from dwcp_migrate.errors import HypervisorError
 from dwcp_migrate.hypervisor.inventory import connection
-from dwcp_migrate.hypervisor.inventory.hypervisors import LibvirtHypervisors
+from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import LibvirtHypervisors
 
 
 def test_a_libvirtd_that_accepts_and_says_nothing_is_given_up_after_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

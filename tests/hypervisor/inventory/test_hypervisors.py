@@ -4,11 +4,10 @@ import libvirt
 import pytest
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.inventory import hypervisors
+from dwcp_migrate.hypervisor.inventory import libvirt_hypervisors
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts
-from dwcp_migrate.hypervisor.inventory.hypervisors import (
-    GuestId,
-    JobFacts,
+from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, JobFacts
+from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import (
     LibvirtHypervisors,
     cpu_refusal,
     job_facts,
@@ -110,7 +109,7 @@ def test_a_domain_that_went_away_while_it_was_read_is_left_out() -> None:
 
 
 def test_more_domains_than_there_may_be_are_refused_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypervisors, "DOMAINS_MAX", 2)
+    monkeypatch.setattr(libvirt_hypervisors, "DOMAINS_MAX", 2)
     assert len(read_domains(Listing(ListedDomain(0), ListedDomain(0)))) == 2
     with pytest.raises(HypervisorError, match="3 domains on one host are more than 2"):
         read_domains(Listing(*[ListedDomain(0)] * 3))
