@@ -44,7 +44,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     Register,
     Ticket,
     decode_result,
-    encode,
+    encode_operation,
 )
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.pki import create_authority, issue
@@ -227,9 +227,9 @@ async def _contend(group: "_Group", count: int) -> tuple[list[float], list[float
     async with group.client(0) as c0, group.client(1) as c1, group.client(2) as c2, group.client(3) as c3:
         clients = (c0, c1, c2, c3)
         domains = [DOMAIN[:-1] + str(place) for place in range(len(clients))]
-        wanted = [encode(Issue(domain, "elsewhere.bench", 0, 0, 60_000)) for domain in domains]
+        wanted = [encode_operation(Issue(domain, "elsewhere.bench", 0, 0, 60_000)) for domain in domains]
         for client, domain in zip(clients, domains, strict=True):
-            await client.decide(encode(Register(domain)))
+            await client.decide(encode_operation(Register(domain)))
         for _ in range(count):
             began = time.perf_counter()
             asked = [client.decide(operation) for client, operation in zip(clients, wanted, strict=True)]
@@ -240,7 +240,7 @@ async def _contend(group: "_Group", count: int) -> tuple[list[float], list[float
             assert len(tickets) == 1, "one slot, one ticket"
             assert all(refusal == Refusal("slot-busy", tickets[0].token) for refusal in refusals)
             winner = clients[domains.index(tickets[0].domain)]
-            await winner.decide(encode(Cancel(tickets[0].domain, tickets[0].token)))
+            await winner.decide(encode_operation(Cancel(tickets[0].domain, tickets[0].token)))
         for _ in range(count):
             began = time.perf_counter()
             decision = await c0.decide(wanted[0], certify=True)
@@ -249,7 +249,7 @@ async def _contend(group: "_Group", count: int) -> tuple[list[float], list[float
             assert isinstance(ticket, Ticket)
             assert decision.certificate is not None
             verified.append(_time_verification(group, decision.certificate.verify))
-            await c0.decide(encode(Cancel(ticket.domain, ticket.token)))
+            await c0.decide(encode_operation(Cancel(ticket.domain, ticket.token)))
     return conflicts, certified, verified
 
 
@@ -266,7 +266,7 @@ def _time_verification(group: "_Group", verify: Callable[[dict[str, bytes], int,
 
 def _quorum_row(size: int) -> Row:
     """Time what a replica does for each vote: count the votes that name the digest."""
-    from dwcp_migrate.consensus.pbft.model.log import count
+    from dwcp_migrate.consensus.pbft.model.log import count_votes
 
     name = os.urandom(32)
     votes = {f"r{place}": name for place in range(size)}
@@ -275,7 +275,7 @@ def _quorum_row(size: int) -> Row:
     for _ in range(RUNS):
         began = time.perf_counter()
         for _ in range(20_000):
-            assert count(votes, name) >= needed
+            assert count_votes(votes, name) >= needed
         times.append((time.perf_counter() - began) / 20_000)
     method = "votes for a digest counted and compared with the quorum, as for each vote that arrives"
     return Row(case=f"quorum/{size}", metric="check_ns", value=median(times) * 1e9, unit="ns", n=RUNS, method=method)

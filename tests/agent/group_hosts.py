@@ -36,7 +36,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     Register,
     Ticket,
     decode_result,
-    encode,
+    encode_operation,
 )
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.pki import create_authority, issue
@@ -193,9 +193,11 @@ class GroupHosts:
         self.tickets += 1
         domain = f"00000000-0000-4000-8000-{self.tickets:012}"
         group = self[by].group
-        await group.decide(encode(Register(domain)))
+        await group.decide(encode_operation(Register(domain)))
         there = "b" if by == "a" else "a"
-        decision = await group.decide(encode(Issue(domain, there, self.tickets % 256, 0, 60_000)), certify=True)
+        decision = await group.decide(
+            encode_operation(Issue(domain, there, self.tickets % 256, 0, 60_000)), certify=True
+        )
         assert isinstance(decode_result(decision.result), Ticket)
         assert decision.certificate is not None
         return decision.certificate

@@ -7,7 +7,7 @@ from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
 from dwcp_migrate.consensus.pbft.model.client_table import ClientTable
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, StableProof
-from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take_snapshot
 from tests.consensus.members import Chain, identity
 
 ENDED_MS = 1_000_000
@@ -16,7 +16,7 @@ ENDED_MS = 1_000_000
 
 def state(new: Membership, sequence: int, *, since: int | None = None) -> GroupSnapshot:
     header = Header(sequence, ENDED_MS, new, sequence if since is None else since)
-    return take(header, ClientTable(), Chain().snapshot())
+    return take_snapshot(header, ClientTable(), Chain().snapshot())
 
 
 def link(

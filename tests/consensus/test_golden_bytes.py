@@ -37,7 +37,7 @@ def written() -> dict[str, dict[str, str]]:
     return {
         "messages": {type(one).__name__: wire.encode_frame(one).hex() for one in EXAMPLES},
         "records": {type(one).__name__: records.encode(one, 10, 5).hex() for one in ENTRIES},
-        "operations": {type(one).__name__: operations.encode(one).hex() for one in OPERATIONS},
+        "operations": {type(one).__name__: operations.encode_operation(one).hex() for one in OPERATIONS},
     }
 
 
@@ -59,4 +59,4 @@ def test_what_was_written_first_is_read() -> None:
         frame = bytes.fromhex(GOLDEN["messages"][type(message).__name__])
         assert wire.pbft_frames().feed(frame) == [message]
     for operation in OPERATIONS:
-        assert operations.decode(bytes.fromhex(GOLDEN["operations"][type(operation).__name__])) == operation
+        assert operations.decode_operation(bytes.fromhex(GOLDEN["operations"][type(operation).__name__])) == operation

@@ -20,7 +20,7 @@ import pytest
 
 from dwcp_migrate.api.cluster import Cluster, TicketList
 from dwcp_migrate.consensus.io.key_file import make_identity
-from dwcp_migrate.consensus.pbft.certificate import decode, encode
+from dwcp_migrate.consensus.pbft.certificate import decode_certificate, encode_certificate
 from dwcp_migrate.lab.guest import LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
@@ -280,14 +280,14 @@ def test_a_guest_sent_to_two_hosts_at_once_arrives_on_one(fleet: Fleet) -> None:
 def test_across_trust_domains_it_takes_a_certificate_and_no_forged_one_will_do(fleet: Fleet) -> None:
     source = fleet.host().name
     ticket = fleet.carry(STRANGER)
-    certificate = decode(ticket.certificate)
+    certificate = decode_certificate(ticket.certificate)
     assert len(certificate.signatures) >= 3  # 2 f + 1 of four
     first, second, third, *_ = certificate.signatures
     signatures = certificate.signatures
     too_few = {name: signatures[name] for name in (first, second)}
     forged = {**signatures, third: signatures[first]}
     for wrong, why in ((too_few, "signatures"), (forged, f"wrong signature of {third}"), (signatures, "used already")):
-        shown = encode(msgspec.structs.replace(certificate, signatures=wrong))
+        shown = encode_certificate(msgspec.structs.replace(certificate, signatures=wrong))
         before = fleet.agent(STRANGER).log.stat().st_size
         assert fleet.judged(source, STRANGER, permit_of(ticket, token=0, certificate=shown)) == "ticket"
         with fleet.agent(STRANGER).log.open() as log:
@@ -296,5 +296,5 @@ def test_across_trust_domains_it_takes_a_certificate_and_no_forged_one_will_do(f
     assert fleet.judged(source, STRANGER, permit_of(ticket, certificate=b"")) == "ticket"
     assert fleet.host().name == STRANGER
     back = fleet.carry(source)
-    assert decode(back.certificate).signatures
+    assert decode_certificate(back.certificate).signatures
     assert back.generation == ticket.generation + 1

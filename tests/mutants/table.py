@@ -63,14 +63,14 @@ MUTANTS: Final = (
     Mutant(
         "committed one vote early",
         f"{PBFT}/normal_case.py",
-        "count(slot.commits, name) >= quorum:",
-        "count(slot.commits, name) >= quorum - 1:",
+        "count_votes(slot.commits, name) >= quorum:",
+        "count_votes(slot.commits, name) >= quorum - 1:",
     ),
     Mutant(
         "one claim is believed",
         f"{PBFT}/state_transfer.py",
-        "count(slot.claims, name) < core.group.numbers.weak",
-        "count(slot.claims, name) < 1",
+        "count_votes(slot.claims, name) < core.group.numbers.weak",
+        "count_votes(slot.claims, name) < 1",
     ),
     Mutant(
         "a client believes one reply",
@@ -319,7 +319,7 @@ MUTANTS: Final = (
     Mutant(
         "parts of a state unchecked",
         f"{PBFT}/state_transfer.py",
-        "if digest(part.data) != transfer.digests[part.index]:",
+        "if compute_digest(part.data) != transfer.digests[part.index]:",
         "if False:",
     ),
     Mutant(

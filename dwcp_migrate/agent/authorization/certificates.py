@@ -27,7 +27,7 @@ from dwcp_migrate.api.cluster import Chosen, EngineEvent, GroupStatus, PbftView
 from dwcp_migrate.api.migration import Result as Ended
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.consensus.pbft.certificate import decode, encode
+from dwcp_migrate.consensus.pbft.certificate import decode_certificate, encode_certificate
 from dwcp_migrate.consensus.tickets.operations import (
     BeginTicket,
     FailTicket,
@@ -39,9 +39,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     ResumeTicket,
     Ticket,
     decode_result,
-)
-from dwcp_migrate.consensus.tickets.operations import (
-    encode as encode_operation,
+    encode_operation,
 )
 from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.durable import write_whole
@@ -175,7 +173,7 @@ class CertificateIssuer:
             self.worked(EngineName.PBFT)
             result = decode_result(decision.result)
             if isinstance(result, Ticket) and decision.certificate is not None:
-                self._shown[uuid] = encode(decision.certificate)
+                self._shown[uuid] = encode_certificate(decision.certificate)
                 return self._shown[uuid]
             is_busy = isinstance(result, Refusal) and result.code == "domain-busy"
             if not is_busy or self._is_running(uuid) or steady_clock() > deadline:
@@ -199,7 +197,7 @@ class CertificateIssuer:
         """Ask the source who followed, where its certificate is of later members than are known here."""
         lineage = self._group.lineage
         with contextlib.suppress(ConsensusError):  # no certificate at all: `verify` says so
-            if lineage is not None and decode(permit.certificate).epoch > lineage.newest.epoch:
+            if lineage is not None and decode_certificate(permit.certificate).epoch > lineage.newest.epoch:
                 await self._group.follow(peer)
 
     async def verify(self, permit: Permit) -> bool:
@@ -215,7 +213,7 @@ class CertificateIssuer:
             round(wall_clock() * 1000),
         )
         try:
-            certificate = decode(permit.certificate)
+            certificate = decode_certificate(permit.certificate)
             ticket = self._permits.admit(certificate, lineage.judge(certificate, now_ms), expected, now_ms)
             await self._keep({**self._held.admitted, ticket.domain: ticket.token})
         except ConsensusError as error:
@@ -346,7 +344,7 @@ def _ticket_of(certificate: bytes) -> Ticket | None:
     """Read the ticket of a certificate that was made or verified here; None if there is none."""
     if not certificate:
         return None
-    ticket = decode_result(decode(certificate).result)
+    ticket = decode_result(decode_certificate(certificate).result)
     return ticket if isinstance(ticket, Ticket) else None
 
 

@@ -37,7 +37,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     Ownership,
     Refusal,
     decode_result,
-    encode,
+    encode_operation,
 )
 from dwcp_migrate.errors import ConfigError, ConsensusError, CoordinationError, DwcpError, EpochError, NoQuorumError
 from dwcp_migrate.logs import get_logger
@@ -218,7 +218,7 @@ class PbftGroup:
         group = self._may_propose()
         if owner != NOBODY and owner not in group.clients and owner not in group.keys:
             raise ConfigError(f"{owner} has no part in the group", hint="`dwcp-migrate cluster pbft` lists who has")
-        decision = await self._ask(encode(Assign(domain, owner)))
+        decision = await self._ask(encode_operation(Assign(domain, owner)))
         result = decode_result(decision.result)
         if not isinstance(result, Ownership):
             code = result.code if isinstance(result, Refusal) else "malformed"

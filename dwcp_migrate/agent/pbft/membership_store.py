@@ -10,7 +10,7 @@ from typing import Final
 
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.config import PbftConfig, PbftMemberConfig
-from dwcp_migrate.consensus.pbft.membership_chain import Lineage, decode_written, restore
+from dwcp_migrate.consensus.pbft.membership_chain import Lineage, decode_written, restore_lineage
 from dwcp_migrate.consensus.pbft.model.membership import Group, Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import EpochLink, encode_body
 from dwcp_migrate.durable import write_whole
@@ -65,7 +65,7 @@ class MembershipStore:
     def _load(self) -> Lineage:
         configured = Lineage(self._configured)
         try:
-            kept = restore(decode_written(self._path.read_bytes()))
+            kept = restore_lineage(decode_written(self._path.read_bytes()))
         except FileNotFoundError:
             return configured
         except (OSError, ValueError, EpochError) as error:

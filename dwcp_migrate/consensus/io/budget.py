@@ -1,8 +1,8 @@
-"""Budget of signature checks for each peer: what one peer may make a replica's processor do.
+"""Budget of signature checks for each peer: the processor time that one peer may cost a replica.
 
-Rule: checking a signature takes 72 us, thirty times as long as anything else that a message asks for, and whoever may
-connect may send as many as it likes. So each peer has a budget that honest ones do not use up; what comes past it is
-dropped unread. The protocol says everything again.
+Rule: checking a signature takes 72 us, thirty times as long as anything else that a message asks for, and a peer that
+may connect can send as many messages as it likes. So each peer has a budget that honest ones do not use up; messages
+past it are dropped unread. The protocol repeats everything.
 """
 
 from typing import Final
@@ -41,7 +41,12 @@ class CheckBudget:
         self.dropped = 0
 
     def allows(self, message: Message, now: float) -> bool:
-        """Pay for a message; False if there is nothing left: it is to be dropped."""
+        """Pay for a message; False if there is nothing left: it is to be dropped.
+
+        Args:
+            message: from the peer, decoded and not yet looked at.
+            now: monotonic seconds, not less than in the call before.
+        """
         cost = self._cost(message)
         if not cost:
             return True

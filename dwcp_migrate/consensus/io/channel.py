@@ -32,7 +32,12 @@ class ChannelOwner(Protocol):
         """The peer said hello; `channel.peer` and `channel.hello` are known. A raised DwcpError closes the channel."""
 
     def received(self, channel: "MemberChannel", messages: list[Message]) -> None:
-        """Take messages; a raised DwcpError closes the channel."""
+        """Take messages; a raised DwcpError closes the channel.
+
+        Args:
+            channel: that they came on; it is open.
+            messages: in the order in which they came, at least one.
+        """
 
     def closed(self, channel: "MemberChannel") -> None:
         """An opened channel is gone."""
@@ -153,7 +158,14 @@ class Route(NamedTuple):
 async def dial(
     address: tuple[str, int], name: str, route: Route, factory: Callable[[], MemberChannel]
 ) -> MemberChannel | None:
-    """Connect to a replica; None if it is not there, not who it should be, or our certificate cannot be read now."""
+    """Connect to a replica; None if it is not there, not who it should be, or our certificate cannot be read now.
+
+    Args:
+        address: IP address and port of the replica.
+        name: that the certificate of the replica must prove.
+        route: settings for all connections that are dialled.
+        factory: makes the channel, once TLS is done.
+    """
     loop = asyncio.get_running_loop()
     try:
         sock = open_tcp_socket(address[0], route.mark)
@@ -176,7 +188,13 @@ async def dial(
 
 
 async def accept(sock: socket.socket, context: Callable[[], ssl.SSLContext], channel: MemberChannel) -> None:
-    """Start a channel on a connection that was accepted; closes it if the other side does not prove who it is."""
+    """Start a channel on a connection that was accepted; closes it if the other side does not prove who it is.
+
+    Args:
+        sock: connected and non-blocking, its greeting read.
+        context: makes the TLS context.
+        channel: to start; it learns the peer's name from the certificate.
+    """
     try:
         async with asyncio.timeout(HANDSHAKE_S_MAX):
             secured = await secure(sock, context, None)

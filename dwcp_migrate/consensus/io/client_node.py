@@ -79,6 +79,12 @@ class GroupClient:
     ) -> Decision:
         """Let the group decide.
 
+        Args:
+            operation: for the application, or an encoded membership; at most `OPERATION_BYTES_MAX`.
+            certify: gather a certificate too.
+            reconfigure: the operation is a membership.
+            timeout_s: seconds to wait for the decision.
+
         Raises:
             ConsensusError: no answer in time: it may be decided yet; or too many requests under way.
         """
@@ -93,6 +99,11 @@ class GroupClient:
 
     def submit(self, operation: bytes, *, certify: bool = False, reconfigure: bool = False) -> asyncio.Future[Decision]:
         """Ask and return at once; the future gets the decision, whenever that is.
+
+        Args:
+            operation: for the application, or an encoded membership; at most `OPERATION_BYTES_MAX`.
+            certify: gather a certificate too.
+            reconfigure: the operation is a membership.
 
         Raises:
             ConsensusError: too many requests under way, or too large an operation.
@@ -110,7 +121,7 @@ class GroupClient:
         self._client.update(membership)
 
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
-        """Go on with these replicas, at these addresses; who is left out is cut off."""
+        """Dial these replicas from now on; channels to replicas that are left out are closed."""
         self._dialling.reach(addresses)
         for name in [peer for peer in self._channels if peer not in addresses]:
             self._channels[name].close()
@@ -141,7 +152,7 @@ class GroupClient:
             del self._channels[channel.peer]
 
     def received(self, channel: MemberChannel, messages: list[Message]) -> None:
-        """Take replies."""
+        """See `ChannelOwner`; a message that is no reply closes the channel."""
         for message in messages:
             if not isinstance(message, Reply):
                 raise RemoteProtocolError(f"replica {channel.peer} sent a client a {type(message).__name__}")

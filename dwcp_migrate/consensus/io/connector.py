@@ -1,6 +1,7 @@
-"""Stays connected to replicas: dials each, and again when its channel is gone.
+"""Dialling: keeps one connection to each replica, and dials again when it ends.
 
-Rule: who is reached changes at any time, `reach` makes it so; a channel that is there already is its owner's to end.
+Rule: the set of replicas may change at any time through `reach`. A channel that is open already belongs to its owner,
+which ends it.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ class Dialling:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
-        """Go on with these replicas, at these addresses."""
+        """Dial these replicas, at these addresses, from now on."""
         self._addresses = addresses
         for name in self._tasks.keys() - addresses.keys():
             self._tasks.pop(name).cancel()

@@ -1,11 +1,11 @@
 """Greeting of a channel: a hello that binds the sender's signing key to the TLS connection that it came on.
 
-Rule: a name in a TLS certificate is the certificate authority's word. What a member says counts only if the key that
+Rule: a name in a TLS certificate is the certificate authority's word. A member's messages count only if the key that
 the membership has for it signed the hello: for this cluster, role and receiver, and for the very certificate that the
-connection showed. So who can issue certificates for all names speaks for nobody.
+connection showed. So an authority that can issue certificates for all names can still speak for no member.
 
 A hello also carries the random name of the sender's journal. A member that comes back with another one has lost what it
-promised: those who knew it turn it away until the membership has a new key for it.
+promised: replicas that knew the old one turn it away until the membership has a new key for it.
 """
 
 import ssl
@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.consensus.pbft.model.keys import HELLO, SigningIdentity, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.keys import HELLO, SigningIdentity, compute_digest, is_signed
 from dwcp_migrate.consensus.pbft.model.messages import VERSION, Hello, Role, encode_body
 from dwcp_migrate.errors import ConfigError
 
@@ -60,7 +60,7 @@ class Greeter:
         hello = msgspec.structs.replace(self._plain, highest=highest)
         try:
             text = self._certificate.read_text()
-            shown = digest(ssl.PEM_cert_to_DER_cert(text[: text.index(_END) + len(_END)]))
+            shown = compute_digest(ssl.PEM_cert_to_DER_cert(text[: text.index(_END) + len(_END)]))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self._certificate} is no certificate: {error}", hint="see [tls]") from error
         data = _statement(hello, self._name, peer, shown)

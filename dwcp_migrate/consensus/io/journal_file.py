@@ -80,6 +80,10 @@ class JournalFile:
     def append(self, entries: Iterable[records.Entry], *, sync: bool) -> None:
         """Add records.
 
+        Args:
+            entries: in the order in which they happened.
+            sync: make them durable before returning; without it, the next `sync` does.
+
         Raises:
             OSError: the disk is full or refuses: what was written in part is cut off again; it may be tried again.
             ConsensusError: a sync failed: what the disk holds is not known any more, the replica must stop.
@@ -162,7 +166,11 @@ class MetJournals:
             ) from error
 
     def is_same(self, key: bytes, name: bytes) -> bool:
-        """Tell whether a member has the journal that it had when it was first met; note it if that is now.
+        """Tell whether a member still has the journal that it had at the first meeting; the first one is noted.
+
+        Args:
+            key: the member's public key.
+            name: of its journal, from its hello.
 
         Raises:
             ConsensusError: the disk refuses.

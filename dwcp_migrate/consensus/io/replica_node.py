@@ -139,7 +139,7 @@ class Node:
         return port
 
     def reach(self, addresses: Mapping[str, tuple[str, int]]) -> None:
-        """Go on with other replicas than before, or the same ones elsewhere; who is left out is cut off."""
+        """Connect to these replicas, at these addresses, from now on; channels to others are closed."""
         self._options = msgspec.structs.replace(self._options, addresses=addresses)
         me = self.replica.core.name  # of two replicas the one with the lower name dials
         self._dialling.reach({name: address for name, address in addresses.items() if name > me})
@@ -296,7 +296,7 @@ class Node:
             del known[channel.peer]
 
     def received(self, channel: MemberChannel, messages: list[Message]) -> None:
-        """Step the replica; what it wants done is done once the loop has delivered what else is there."""
+        """See `ChannelOwner`; the replica's output is carried out once the loop has delivered what else is there."""
         if self._stopped or len(self._held) >= HELD_MAX:
             return
         now = self._loop.time()

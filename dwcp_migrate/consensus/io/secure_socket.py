@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
 from dwcp_migrate.net import dns_names, send_at_once
 from dwcp_migrate.units import KIB
 
@@ -81,7 +81,7 @@ class SecureSocket:
     @property
     def shown(self) -> bytes:
         """Digest of the peer's certificate."""
-        return digest(self._tls.getpeercert(binary_form=True) or b"")
+        return compute_digest(self._tls.getpeercert(binary_form=True) or b"")
 
     @property
     def unsent_bytes(self) -> int:
@@ -200,6 +200,11 @@ class SecureSocket:
 
 async def secure(sock: socket.socket, context: Callable[[], ssl.SSLContext], name: str | None) -> SecureSocket:
     """Put TLS on a connected socket; it is closed if that fails.
+
+    Args:
+        sock: connected and non-blocking.
+        context: makes the TLS context.
+        name: that the peer must prove; None where this host was dialled.
 
     Raises:
         OSError: as `SecureSocket.handshake`.

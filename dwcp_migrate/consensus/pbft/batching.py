@@ -28,7 +28,12 @@ class Batching:
         self._usual = 1.0
 
     def size(self, queued: int, under_way: int) -> int:
-        """Say how many of `queued` requests to propose now, with `under_way` proposals not yet decided; 0 is none."""
+        """Choose how many requests to propose now; 0 is none.
+
+        Args:
+            queued: requests that wait.
+            under_way: proposals that are not decided yet.
+        """
         if not queued or under_way >= self.pipeline:
             return 0
         if under_way and queued < min(self._usual, self.size_max):

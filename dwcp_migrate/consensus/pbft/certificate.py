@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.pbft.model.keys import DECISION, SigningIdentity, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, SigningIdentity, compute_digest, is_signed
 from dwcp_migrate.consensus.pbft.model.membership import Group, Name
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN, RESULT_BYTES_MAX, Counter, Signature, encode_body
 from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX, quorum_of
@@ -22,7 +22,7 @@ CERTIFICATE_BYTES_MAX: Final = RESULT_BYTES_MAX + 16 * KIB
 
 
 class DecisionCertificate(msgspec.Struct, frozen=True, array_like=True):
-    """A result and the quorum that stands for it.
+    """A result with the signatures of a quorum.
 
     Attributes:
         cluster: the group's random name.
@@ -72,12 +72,12 @@ class DecisionCertificate(msgspec.Struct, frozen=True, array_like=True):
 _decoder = msgspec.msgpack.Decoder(DecisionCertificate)
 
 
-def encode(certificate: DecisionCertificate) -> bytes:
+def encode_certificate(certificate: DecisionCertificate) -> bytes:
     """Serialise a certificate."""
     return encode_body(certificate)
 
 
-def decode(data: bytes) -> DecisionCertificate:
+def decode_certificate(data: bytes) -> DecisionCertificate:
     """Read a certificate; it still has to be verified.
 
     Raises:
@@ -92,13 +92,24 @@ def decode(data: bytes) -> DecisionCertificate:
 
 
 def statement(decision: DecisionCertificate) -> bytes:
-    """Lay out what a decision's signatures cover: everything but themselves."""
+    """Lay out the bytes that a decision's signatures cover: everything but the signatures."""
     numbers = decision.epoch, decision.sequence, decision.number
     return (
-        b"".join(number.to_bytes(8, "big") for number in numbers) + digest(decision.result) + decision.client.encode()
+        b"".join(number.to_bytes(8, "big") for number in numbers)
+        + compute_digest(decision.result)
+        + decision.client.encode()
     )
 
 
 def sign_decision(identity: SigningIdentity, group: Group, decision: DecisionCertificate) -> bytes:
-    """Stand for a result that this replica executed."""
+    """Sign a result that this replica executed.
+
+    Args:
+        identity: this replica's key.
+        group: members of the epoch that signs.
+        decision: the certificate to be, without signatures.
+
+    Returns:
+        The signature, `SIGNATURE_BYTES` long.
+    """
     return identity.sign(DECISION, group.cluster, statement(decision))

@@ -11,7 +11,7 @@ import msgspec
 
 from dwcp_migrate.consensus.pbft.certificate import DecisionCertificate, statement
 from dwcp_migrate.consensus.pbft.model.client_table import CLIENT_WINDOW
-from dwcp_migrate.consensus.pbft.model.keys import DECISION, REQUEST, SigningIdentity, is_signed, mac
+from dwcp_migrate.consensus.pbft.model.keys import DECISION, REQUEST, SigningIdentity, compute_mac, is_signed
 from dwcp_migrate.consensus.pbft.model.membership import Group, Membership
 from dwcp_migrate.consensus.pbft.model.messages import OPERATION_BYTES_MAX, Reply, Request, RequestBody, encode_body
 from dwcp_migrate.errors import ConsensusError
@@ -76,7 +76,7 @@ class PbftClient:
         self._shared = [self._identity.shared_key(member.key) for member in membership.replicas]
 
     def update(self, membership: Membership) -> None:
-        """Go on with the members of another epoch; what is under way is asked for in it, with the same numbers."""
+        """Go on with the members of another epoch; open requests are sent again in it, under the same numbers."""
         self._set(membership)
         self._view = 0
         for pending in self._pending.values():
@@ -128,12 +128,17 @@ class PbftClient:
             pending.next_attempt = now
             self.tick(now)
         else:
-            macs = b"".join([mac(key, self._group.cluster, pending.encoded) for key in self._shared])
+            macs = b"".join([compute_mac(key, self._group.cluster, pending.encoded) for key in self._shared])
             self._messages.append((self._group.primary(self._view), Request(pending.encoded, macs)))
         return number
 
     def step(self, sender: str, reply: Reply) -> None:
-        """Take a replica's answer."""
+        """Take a replica's answer; one of a stranger, or for a request that is settled, is ignored.
+
+        Args:
+            sender: the replica, as its channel proves.
+            reply: its answer.
+        """
         pending = self._pending.get(reply.number)
         if pending is None or sender not in self._group.keys:
             return

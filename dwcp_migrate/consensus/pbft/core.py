@@ -80,7 +80,15 @@ class Application(Protocol):
     """The deterministic state machine that a group replicates."""
 
     def apply(self, operation: bytes, context: Context) -> bytes:
-        """Execute one operation; returns at most `RESULT_BYTES_MAX`. Must not raise, whatever it is given."""
+        """Execute one operation. It must not raise, whatever it is given.
+
+        Args:
+            operation: as the client sent it: any bytes, at most `OPERATION_BYTES_MAX`.
+            context: the inputs that are the same on all replicas.
+
+        Returns:
+            The result, at most `RESULT_BYTES_MAX`.
+        """
 
     def snapshot(self) -> bytes:
         """Encode the state, the same bytes for the same state."""
@@ -111,7 +119,7 @@ class ReplicaOutput:
         sync: make them durable before anything below is sent.
         messages: to a replica, or to all others (None).
         replies: to clients, if they are connected.
-        executions: for whoever watches.
+        executions: for observers.
     """
 
     __slots__ = ("compacted", "entries", "executions", "messages", "replies", "sync")
@@ -208,7 +216,12 @@ class Core:
         return max(0, int((self.now + self.wall_offset_s) * 1000))
 
     def send(self, to: str, message: Message) -> None:
-        """Send to one replica once everything written so far is durable."""
+        """Send to one replica once everything written so far is durable.
+
+        Args:
+            to: name of the replica.
+            message: dropped while the journal is replayed.
+        """
         if not self.recovering:
             self.out.messages.append((to, message))
 
@@ -218,7 +231,12 @@ class Core:
             self.out.messages.append((None, message))
 
     def write(self, entry: records.Entry, *, sync: bool = True) -> None:
-        """Append to the journal."""
+        """Append to the journal.
+
+        Args:
+            entry: dropped while the journal is replayed: it is there already.
+            sync: make it durable before the next messages leave; not needed where no message promises it.
+        """
         if not self.recovering:
             self.out.entries.append(entry)
             self.out.sync = self.out.sync or sync

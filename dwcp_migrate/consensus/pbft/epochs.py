@@ -1,8 +1,8 @@
-"""From one membership to the next, for those who were there and for those who were not.
+"""Membership epochs: recording, serving and verifying the transitions from one membership to the next.
 
 Rule: the old members prove the new ones. The checkpoint at which an epoch begins is signed by the members of the one
 before it; its header names the new members. Until a quorum has signed it, everybody stays in the old epoch, so that
-those who have not executed so far find a quorum there.
+replicas that have not executed so far find a quorum there.
 
 Such links form a chain from the membership that a replica was started with to the present one, so that it can verify
 everything that lies between. Each replica keeps the last `LINKS_MAX` links; one that lags further is started anew with
@@ -30,13 +30,26 @@ class Epochs:
         self._core = core
 
     def succeed(self, old: Group, new: Group) -> Group:
-        """Note that one group follows another; from there on the old one signs nothing."""
+        """Note that one group follows another; from there on the old one signs nothing.
+
+        Args:
+            old: ends where `new` begins, if `new` is of the epoch after it.
+            new: the later group.
+
+        Returns:
+            The group that is known for the epoch of `new`: the first one that was noted.
+        """
         if old.epoch == new.epoch - 1:
             old.until = new.since
         return self._core.known.setdefault(new.epoch, new)
 
     def record(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
-        """Keep the link that a stable checkpoint makes, if it is the last one of an epoch."""
+        """Keep the link that a stable checkpoint makes, if it is the last one of an epoch.
+
+        Args:
+            proof: of the stable checkpoint.
+            snapshot: the state at it.
+        """
         if proof.sequence and proof.epoch not in self._core.links:
             link = EpochLink(proof, snapshot.parts, snapshot.header)
             with suppress(EpochError):  # most checkpoints end no epoch
@@ -69,7 +82,12 @@ class Epochs:
             del core.links[epoch]
 
     def help(self, sender: str, status: ReplicaStatus) -> None:
-        """Send the links that another replica lacks."""
+        """Send the links that another replica lacks.
+
+        Args:
+            sender: name of the replica that lags.
+            status: its last report; at most `LINKS_SENT_MAX` links from its epoch on are sent.
+        """
         core = self._core
         for epoch in range(status.epoch, min(status.epoch + LINKS_SENT_MAX, core.group.epoch)):
             if epoch in core.links:

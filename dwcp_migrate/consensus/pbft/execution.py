@@ -1,4 +1,4 @@
-"""Executes what is decided, in order, once; takes checkpoints; begins epochs.
+"""Execution: runs decided batches in order, once; takes checkpoints; begins epochs.
 
 Rule: the state after a sequence number depends on the batches up to it and on nothing else.
 """
@@ -11,7 +11,7 @@ from dwcp_migrate.consensus.pbft.model.client_table import ClientProgress, Clien
 from dwcp_migrate.consensus.pbft.model.log import Slot
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import Checkpoint, RequestBody, StableProof
-from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, read_body, read_header, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, read_body, read_header, take_snapshot
 from dwcp_migrate.consensus.pbft.reconfiguration import next_membership
 from dwcp_migrate.consensus.pbft.requests import PendingRequests
 from dwcp_migrate.errors import ConsensusError
@@ -100,15 +100,15 @@ class BatchExecutor:
         core.carried, core.carried_last = {}, core.executed
         for sequence in [later for later in core.log.slots if later > core.executed]:
             del core.log.slots[sequence]
-        for told in core.on_epoch:
-            told()
+        for begin in core.on_epoch:
+            begin()
 
     def _checkpoint(self, sequence: int) -> None:
         """Keep the state and vote for it."""
         core = self._core
         group = core.pending or core.group
         header = Header(sequence, core.time_ms, group.membership, group.since)
-        snapshot = take(header, core.clients, core.application.snapshot())
+        snapshot = take_snapshot(header, core.clients, core.application.snapshot())
         core.snapshots[sequence] = snapshot
         if core.is_voter:
             vote = sign_checkpoint(core.identity, core.group, sequence, snapshot.digest)
@@ -117,7 +117,12 @@ class BatchExecutor:
         self._try_stable(sequence)
 
     def on_checkpoint(self, sender: str, vote: Checkpoint) -> None:
-        """Count another replica's vote."""
+        """Count another replica's vote.
+
+        Args:
+            sender: the replica, as its channel proves.
+            vote: not yet checked.
+        """
         core = self._core
         if vote.sequence <= core.stable.sequence:
             return
@@ -154,7 +159,12 @@ class BatchExecutor:
             self._begin_epoch()
 
     def adopt(self, proof: StableProof, snapshot: GroupSnapshot) -> None:
-        """Replace the state by a proven one that was fetched."""
+        """Replace the state by a proven one that was fetched.
+
+        Args:
+            proof: checked, of a checkpoint that this replica has not reached.
+            snapshot: the state at it; its digest is the proof's.
+        """
         core = self._core
         header, body = read_header(snapshot.header), read_body(snapshot.body)
         core.application.restore(body.application)
@@ -166,7 +176,7 @@ class BatchExecutor:
             old = core.known.get(header.membership.epoch - 1, core.group)
             core.group = self._epochs.succeed(old, Group(header.membership, header.since))
             self._begin_epoch()
-        elif core.group.since != header.since:  # started with the membership of the day, which does not say since when
+        elif core.group.since != header.since:  # started with a membership that does not say since when it holds
             core.group.since = header.since
         self._epochs.record(proof, snapshot)
         self._settle(proof, snapshot)

@@ -141,7 +141,7 @@ class Lineage:
         return Written(self.origin.membership, self.origin.since, tuple(self.links.values()))
 
 
-def restore(written: Written) -> Lineage:
+def restore_lineage(written: Written) -> Lineage:
     """Build the chain anew, verifying each link.
 
     Raises:

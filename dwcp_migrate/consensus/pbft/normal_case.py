@@ -15,8 +15,8 @@ from dwcp_migrate.consensus.pbft.batching import Batching
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.consensus.pbft.model.keys import digest
-from dwcp_migrate.consensus.pbft.model.log import Content, Slot, count
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
+from dwcp_migrate.consensus.pbft.model.log import Content, Slot, count_votes
 from dwcp_migrate.consensus.pbft.model.messages import (
     BATCH_BYTES_MAX,
     NULL_BATCH,
@@ -67,7 +67,7 @@ class NormalCase:
         time_ms = max(core.time_ms, core.wall_ms)
         data = encode_body(Batch(time_ms, tuple(request for request, _ in taken)))
         content = Content(time_ms, tuple(taken), taken[0][1].reconfigure)
-        name = digest(data)
+        name = compute_digest(data)
         core.log.batches[name] = data
         self._batching.proposed(len(taken))
         self.proposed = sequence
@@ -79,7 +79,12 @@ class NormalCase:
     # --- all
 
     def on_pre_prepare(self, sender: str, message: PrePrepare) -> None:
-        """Judge the primary's proposal."""
+        """Judge the primary's proposal.
+
+        Args:
+            sender: the replica, as its channel proves.
+            message: of the current view.
+        """
         core = self._core
         sequence = message.sequence
         if sender != core.primary or not core.is_voter or not core.log.is_inside(sequence):
@@ -87,7 +92,7 @@ class NormalCase:
         slot = core.log.slot(sequence, core.now)
         if slot.digest is not None:
             return
-        name = digest(message.batch)
+        name = compute_digest(message.batch)
         known = name in core.log.batches
         if sequence <= core.carried_last:
             if core.carried.get(sequence) == name:
@@ -122,7 +127,13 @@ class NormalCase:
         return sequence == core.executed + 1 and all(slot.digest is None for slot in later)
 
     def carry(self, sequence: int, name: bytes, data: bytes | None) -> None:
-        """Accept what the new view carries on; no more questions: enough replicas vouched for it."""
+        """Accept a batch that the new view carries on. It is not judged again: enough replicas vouched for it.
+
+        Args:
+            sequence: its place.
+            name: its digest.
+            data: the encoded batch; None if the log has it.
+        """
         core = self._core
         if not core.log.is_inside(sequence):
             return
@@ -146,13 +157,18 @@ class NormalCase:
 
     def _prepare(self, slot: Slot, name: bytes) -> None:
         core = self._core
-        if core.is_voter:  # one who follows takes over what a new view carries on, and says nothing about it
+        if core.is_voter:  # a replica without a vote takes over what a new view carries on, and is silent
             slot.prepares[core.name] = name
             core.broadcast(Prepare(core.group.epoch, core.view, slot.sequence, name))
         self._advance(slot)
 
     def on_prepare(self, sender: str, message: Prepare) -> None:
-        """Count a backup's prepare."""
+        """Count a backup's prepare.
+
+        Args:
+            sender: the replica, as its channel proves.
+            message: of the current view.
+        """
         core = self._core
         if sender == core.primary or sender not in core.group.keys or not core.log.is_inside(message.sequence):
             return
@@ -161,7 +177,12 @@ class NormalCase:
             self._advance(slot)
 
     def on_commit(self, sender: str, message: Commit) -> None:
-        """Count a replica's commit."""
+        """Count a replica's commit.
+
+        Args:
+            sender: the replica, as its channel proves.
+            message: of the current view.
+        """
         core = self._core
         if sender not in core.group.keys or not core.log.is_inside(message.sequence):
             return
@@ -176,13 +197,13 @@ class NormalCase:
         if name is None:
             return
         quorum = core.group.numbers.quorum
-        if not slot.sent_commit and core.is_voter and count(slot.prepares, name) >= quorum - 1:
+        if not slot.sent_commit and core.is_voter and count_votes(slot.prepares, name) >= quorum - 1:
             slot.sent_commit = True
             slot.prepared = (core.view, name)
             core.write(records.WasPrepared(core.view, slot.sequence, name))
             slot.commits[core.name] = name
             core.broadcast(Commit(core.group.epoch, core.view, slot.sequence, name))
-        if slot.decided is None and count(slot.commits, name) >= quorum:
+        if slot.decided is None and count_votes(slot.commits, name) >= quorum:
             self._executor.decide(slot, name)
 
     # --- a new view, and those who lag
@@ -202,7 +223,7 @@ class NormalCase:
             self.carry(sequence, name, NULL_BATCH if name == NULL_DIGEST else fetched.get(name))
 
     def missing(self) -> list[tuple[int, bytes]]:
-        """List what the view carries on and this replica never saw."""
+        """List the batches that the view carries on and this replica lacks, by sequence number and digest."""
         core = self._core
         carried = core.carried.items()
         return [(n, name) for n, name in carried if name not in core.log.batches and core.log.is_inside(n)]
@@ -214,7 +235,12 @@ class NormalCase:
         return slot is not None and slot.digest is not None and core.now - slot.since > timeout_s
 
     def send_again(self, to: str, slot: Slot) -> None:
-        """Repeat what this replica said about a slot in this view."""
+        """Repeat what this replica said about a slot in this view.
+
+        Args:
+            to: name of the replica that lags.
+            slot: of the log; nothing is sent if no batch was accepted there.
+        """
         core = self._core
         if slot.digest is None:
             return

@@ -34,6 +34,10 @@ def encode_membership(membership: Membership) -> bytes:
 def next_membership(group: Group, body: RequestBody) -> tuple[Membership | None, bytes]:
     """Judge a proposal.
 
+    Args:
+        group: the present members.
+        body: the request, authenticated.
+
     Returns:
         The membership that follows, or None; and the answer to the operator.
     """

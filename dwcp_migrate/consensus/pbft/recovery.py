@@ -1,7 +1,7 @@
-"""From a replica to its journal and back.
+"""Recovery: the records that describe a replica for its journal, and the replica that is rebuilt from them.
 
-Rule: replaying the journal gives the replica that wrote it, as far as anyone was told. Records are in the order in
-which things happened; an epoch begins where its operation is decided, so compaction keeps that order too.
+Rule: replaying the journal gives the replica that wrote it, up to the last message that it sent. Records are in the
+order in which things happened; an epoch begins where its operation is decided, so compaction keeps that order too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ from dwcp_migrate.consensus.pbft.epochs import Epochs
 from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.log import Slot
-from dwcp_migrate.consensus.pbft.model.snapshot import decode
+from dwcp_migrate.consensus.pbft.model.snapshot import decode_snapshot
 from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 
 def compact(core: Core) -> list[records.Entry]:
-    """List the records that say where a replica stands, and nothing about how it got there."""
+    """List the records that describe a replica's present state, without its history."""
     entries: list[records.Entry] = []
     entries += [records.Linked(core.links[epoch]) for epoch in sorted(core.links)]
     if core.state is not None:
@@ -51,6 +51,13 @@ def replay(
 ) -> None:
     """Bring a fresh replica to where its journal says that it was.
 
+    Args:
+        core: of a fresh replica.
+        epochs: its chain of memberships.
+        executor: runs what is decided.
+        views: take up the view that the replica was in.
+        entries: of the journal, in their order.
+
     Raises:
         ConsensusError: the journal contradicts itself.
     """
@@ -60,7 +67,7 @@ def replay(
             case records.Linked(link):
                 epochs.learn(link)
             case records.Stable(proof, state):
-                executor.adopt(proof, decode(state))
+                executor.adopt(proof, decode_snapshot(state))
             case records.ViewLeft(view):
                 core.view, core.active, core.new_view = view, False, None
             case records.Entered(proof):

@@ -3,7 +3,7 @@
 Rule: the same calls give the same effects: no clock, no randomness, no threads. The shell calls `ready` after each
 `step` and `tick` (or after several), writes and syncs what it says, then sends what it says, in that order; it may go
 on stepping meanwhile. Messages may be lost, doubled, reordered and late; what matters is said again. A replica that
-does not take part in the membership follows: it learns what is decided and votes once a membership names it.
+is not in the membership follows: it learns what is decided and votes once a membership names it.
 
 The whole protocol with its diagram: docs/consensus.md.
 """
@@ -45,7 +45,7 @@ from dwcp_migrate.consensus.pbft.state_transfer import Catchup
 from dwcp_migrate.consensus.pbft.view_change import ViewChanges
 
 _VOTES: Final = frozenset((PrePrepare, Prepare, Commit))
-"""Messages that belong to a view, and count in it only."""
+"""Messages that count only in the view that they name."""
 
 
 class PbftReplica:
@@ -93,6 +93,10 @@ class PbftReplica:
     def recover(self, entries: Iterable[records.Entry], now: float) -> None:
         """Go on where the journal ends; once, before the first `step`.
 
+        Args:
+            entries: of the journal, in their order; none for a new one.
+            now: monotonic seconds.
+
         Raises:
             ConsensusError: the journal contradicts itself.
         """
@@ -100,11 +104,21 @@ class PbftReplica:
         replay(self.core, self._epochs, self._executor, self._views, entries)
 
     def set_clock(self, wall_s: float, now: float) -> None:
-        """Say what the wall clock shows; often enough that it is never off by a tenth of `clock_skew_ms`."""
+        """Set the wall clock; often enough that it is never off by a tenth of `clock_skew_ms`.
+
+        Args:
+            wall_s: Unix seconds.
+            now: monotonic seconds of the same moment.
+        """
         self.core.wall_offset_s = wall_s - now
 
     def step(self, sender: str, message: Message, now: float) -> None:
         """Take a message from `sender`, as its channel proves.
+
+        Args:
+            sender: name of the replica or client that the channel proves.
+            message: decoded, and otherwise unchecked.
+            now: monotonic seconds.
 
         Raises:
             ConsensusError: more replicas are faulty than the group can bear, or this one is: it must stop.
@@ -125,7 +139,7 @@ class PbftReplica:
         self._catchup.tick()
 
     def ready(self) -> ReplicaOutput:
-        """Take over what is to be done since the last call.
+        """Hand over the work that has come up since the last call.
 
         Proposals are made here and not in `step`: what came in one read goes into one.
         """
@@ -145,7 +159,7 @@ class PbftReplica:
         del sender, message
         self.core.counters.refused += 1
 
-    # --- for whoever watches
+    # --- for observers
 
     @property
     def view(self) -> int:

@@ -1,12 +1,12 @@
-"""PendingRequests before they are decided: who may ask, what waits for the primary, and how long.
+"""Requests before they are decided: which clients may ask, which requests wait for the primary, and how long.
 
 Rule: every request that counts is authentic to this replica. Sent for the first time it carries one authenticator a
 replica (2 us each). An authenticator convinces only its replica, so a client could make the group quarrel about it;
 therefore a request that is sent again carries a signature, which all replicas judge alike, and only signed requests
 make a replica suspect its primary. A client whose authenticator was wrong here must sign for a while.
 
-What was asked for two epochs ago or earlier counts no more, nor what was asked for in an epoch of which its client was
-not. Who is removed is forgotten with what it asked for: when it is back nobody can have that executed a second time.
+A request of two epochs ago or earlier no longer counts, nor one of an epoch to which its client did not belong. A
+client that is removed is forgotten with its requests: when it is back, no old one can be executed a second time.
 """
 
 from collections import Counter
@@ -21,24 +21,29 @@ from dwcp_migrate.consensus.pbft.model.messages import Reply, Request, RequestBo
 SUSPECT_S: Final = 60.0
 """Time in which a client signs everything after a wrong authenticator."""
 HELD_MAX: Final = 8192
-"""PendingRequests held for all clients together."""
+"""Requests held for all clients together."""
 
 CLIENT_HELD_MAX: Final = 2 * CLIENT_WINDOW
-"""PendingRequests held for one client."""
+"""Requests held for one client."""
 
 Key = tuple[str, int]
 T = TypeVar("T")
 
 
-class HeldRequest(dict[Key, T]):
-    """PendingRequests by key, in the order in which they came, and how many each client has here."""
+class HeldRequests(dict[Key, T]):
+    """Requests by key, in the order in which they came, with the number of each client's."""
 
     def __init__(self) -> None:
         super().__init__()
         self._counts: Counter[str] = Counter()
 
     def put(self, key: Key, value: T) -> None:
-        """Add a request, or replace it where it stands."""
+        """Add a request, or replace it where it stands.
+
+        Args:
+            key: client and number.
+            value: kept for it.
+        """
         if key not in self:
             self._counts[key[0]] += 1
         self[key] = value
@@ -66,19 +71,24 @@ def _epoch_of(request: Request) -> int:
 
 
 class PendingRequests:
-    """PendingRequests that this replica knows of and that are not executed."""
+    """Requests that this replica has and that are not executed yet."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.queue = HeldRequest[tuple[Request, RequestBody]]()
+        self.queue = HeldRequests[tuple[Request, RequestBody]]()
         self.proposed: set[Key] = set()
-        self.waiting = HeldRequest[tuple[float, Request]]()
+        self.waiting = HeldRequests[tuple[float, Request]]()
         self._suspects: dict[str, float] = {}
         self._keys: dict[str, bytes] = {}
         core.on_epoch.append(self._on_epoch)
 
     def on_request(self, sender: str, request: Request) -> None:
-        """Take a request from its client, or from a replica that forwards it."""
+        """Take a request from its client, or from a replica that forwards it.
+
+        Args:
+            sender: the client or the replica, as its channel proves.
+            request: not yet authenticated.
+        """
         core = self._core
         body = decode_request_body(request.body)
         if body is None or body.client not in core.group.clients:
@@ -128,7 +138,12 @@ class PendingRequests:
         return body.epoch == core.group.epoch - 1 and before is not None and body.client in before.clients
 
     def is_genuine(self, request: Request, body: RequestBody) -> bool:
-        """Tell whether the client that it names made this request, as far as this replica can know."""
+        """Tell whether the client named in a request made it, as far as this replica can know.
+
+        Args:
+            request: with authenticators or a signature.
+            body: its body, decoded.
+        """
         core = self._core
         member = core.group.clients.get(body.client)
         if member is None or not self._is_of_now(body):
@@ -149,7 +164,12 @@ class PendingRequests:
         return False
 
     def take(self, count: int, bytes_max: int) -> list[tuple[Request, RequestBody]]:
-        """Take the oldest requests off the queue for a proposal; a new membership is taken alone."""
+        """Take the oldest requests off the queue for a proposal; a new membership is taken alone.
+
+        Args:
+            count: requests at most.
+            bytes_max: of all together; the first is taken whatever its size.
+        """
         taken: list[tuple[Request, RequestBody]] = []
         size = 0
         for key, (request, body) in list(self.queue.items())[:count]:
@@ -204,13 +224,18 @@ class PendingRequests:
                 core.send(core.primary, request)
 
     def reply(self, body: RequestBody) -> None:
-        """Tell a client again what came of its request, if that is still known."""
+        """Tell a client the result of its request again, if it is still known."""
         outcome = self._core.clients.outcome(body.client, body.number)
         if outcome is not None:
             self.answer(body, outcome)
 
     def answer(self, body: RequestBody, outcome: RequestOutcome) -> None:
-        """Tell a client what came of its request."""
+        """Tell a client the result of its request.
+
+        Args:
+            body: the request's.
+            outcome: its result.
+        """
         core = self._core
         if core.recovering or not core.is_voter:
             return
@@ -229,5 +254,5 @@ class PendingRequests:
             body = decode_request_body(request.body)
             assert body is not None, "it was decoded when it came"
             if key[0] not in clients or not self._is_of_now(body):
-                self.waiting.drop(key)  # the others would refuse any batch with it, and depose whoever proposes it
+                self.waiting.drop(key)  # the others would refuse any batch with it, and depose its primary
         self.enter_view(set())

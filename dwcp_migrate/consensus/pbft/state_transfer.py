@@ -1,16 +1,16 @@
-"""Helps those who lag, and catches up when it is this replica that does.
+"""State transfer: helps replicas that lag, and fetches what this replica lacks.
 
 Rule: nothing is believed that is not proven. A batch proves itself by its digest; that it was decided takes `weak`
-replicas that say so; a state takes a quorum's signatures, and each of its parts is checked as it comes. Whoever sends
-something else, or nothing, or too slowly, is not asked again for a while. A state is handed out as it was when its
-fetching began, however many checkpoints follow meanwhile, and parts that are here already are not fetched.
+replicas that say so; a state takes a quorum's signatures, and each of its parts is checked as it comes. A replica that
+sends something else, or nothing, or too slowly, is not asked again for a while. A state is handed out as it was when
+its fetching began, however many checkpoints follow meanwhile, and parts that are here already are not fetched.
 
-Everybody says every `status_s` where it stands. Who is ahead answers with what the other lacks, at most `HELP_MAX`
-slots at a time: repeats its votes, tells what was decided, or points to its checkpoint.
+Each replica reports its progress every `status_s`. One that is ahead answers with what the other lacks, at most
+`HELP_MAX` slots at a time: it repeats its votes, tells what was decided, or points to its checkpoint.
 
-A batch may be decided and nobody who can be believed may know it but this replica: of those who voted some are gone to
-another view, or lie. With nothing else to decide that would stay so. Then this replica leaves the view: what it has
-decided is what the next one begins with.
+It may happen that only this replica knows of a decision, and is not believed: of the voters some are in another view by
+now, or lie. As long as nothing else is decided that would not change. Then this replica leaves the view, and the next
+view begins with what it has decided.
 """
 
 from collections import deque
@@ -20,8 +20,8 @@ from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.epochs import Epochs
 from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
-from dwcp_migrate.consensus.pbft.model.keys import digest
-from dwcp_migrate.consensus.pbft.model.log import count
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
+from dwcp_migrate.consensus.pbft.model.log import count_votes
 from dwcp_migrate.consensus.pbft.model.messages import (
     BatchContent,
     Decided,
@@ -43,7 +43,7 @@ HELP_MAX: Final = 16
 PARTS_AHEAD: Final = 8
 """Parts of a state asked for at once: 512 KiB on the way."""
 PARTS_IN_TIMEOUT: Final = 16
-"""Least pace of a state, in parts for each request timeout: 1 MiB/s. Who hands it out slower is not asked on."""
+"""Least pace of a state, in parts for each request timeout: 1 MiB/s. A slower source is given up."""
 SERVED_TIMEOUTS: Final = 8
 """Request timeouts for which a state is kept for a replica that asks for its parts, though a newer one is stable."""
 SERVED_MAX: Final = 8
@@ -51,7 +51,7 @@ SERVED_MAX: Final = 8
 SILENT_TIMEOUTS: Final = 2
 """Time in which a replica that did not answer is not asked for a state again, in request timeouts."""
 LIED_TIMEOUTS: Final = 60
-"""The same for one who sent what did not hold."""
+"""The same for a replica that sent something wrong."""
 STUCK_TIMEOUTS: Final = 4
 """Time that `weak` replicas may stand still behind this one before it leaves the view, in its timeouts. A liar alone
 cannot bring that about: one of them is honest, and asks for what it lacks all that time."""
@@ -96,7 +96,7 @@ class _Served(NamedTuple):
 
 
 class Catchup:
-    """ReplicaStatus, retransmission and state transfer."""
+    """Status reports, retransmission and state transfer."""
 
     def __init__(
         self, core: Core, epochs: Epochs, agreement: NormalCase, executor: BatchExecutor, views: ViewChanges
@@ -115,10 +115,10 @@ class Catchup:
         self._standings: dict[str, _Standing] = {}
         core.on_epoch.append(self._on_epoch)
 
-    # --- saying where this replica stands
+    # --- reporting this replica's progress
 
     def tick(self) -> None:
-        """Say where this replica stands, repeat what was not answered, leave a view in which others are stuck."""
+        """Report this replica's progress, repeat what was not answered, leave a view in which others are stuck."""
         core = self._core
         if core.now < self._next_status:
             return
@@ -160,7 +160,12 @@ class Catchup:
     # --- helping others
 
     def on_status(self, sender: str, status: ReplicaStatus) -> None:
-        """Send what the other lacks; fetch what this replica lacks. Who asks too often is not answered."""
+        """Send what the other replica lacks; fetch what this one lacks. Reports that come too often are not answered.
+
+        Args:
+            sender: the replica, as its channel proves.
+            status: its report.
+        """
         core = self._core
         if core.now - self._answered.get(sender, -1.0) < core.options.status_s / 2:
             return
@@ -188,13 +193,23 @@ class Catchup:
                 self._agreement.send_again(sender, slot)
 
     def on_fetch_batch(self, sender: str, fetch: FetchBatch) -> None:
-        """Hand out a batch."""
+        """Hand out a batch.
+
+        Args:
+            sender: the replica, as its channel proves.
+            fetch: the digest that it wants.
+        """
         data = self._core.log.batches.get(fetch.digest)
         if data is not None:
             self._core.send(sender, BatchContent(data))
 
     def on_fetch_state(self, sender: str, fetch: FetchState) -> None:
-        """Hand out the last stable state, or a part of the one that the sender began to fetch."""
+        """Hand out the last stable state, or a part of the one that the sender began to fetch.
+
+        Args:
+            sender: the replica, as its channel proves.
+            fetch: index -1 begins, the others go on; a part that is not there is not answered.
+        """
         core = self._core
         until = core.now + SERVED_TIMEOUTS * core.options.request_timeout_s
         if fetch.index < 0:
@@ -210,7 +225,12 @@ class Catchup:
     # --- catching up
 
     def on_decided(self, sender: str, message: Decided) -> None:
-        """Believe what `weak` replicas say was decided."""
+        """Believe a decision once `weak` replicas report the same one.
+
+        Args:
+            sender: the replica, as its channel proves.
+            message: its report.
+        """
         core = self._core
         if (
             sender not in core.group.keys
@@ -219,16 +239,16 @@ class Catchup:
         ):
             return
         slot = core.log.slot(message.sequence, core.now)
-        name = digest(message.batch)
+        name = compute_digest(message.batch)
         slot.claims.setdefault(sender, name)
-        if slot.decided is not None or count(slot.claims, name) < core.group.numbers.weak:
+        if slot.decided is not None or count_votes(slot.claims, name) < core.group.numbers.weak:
             return
         known = name in core.log.batches
         if core.log.keep(name, message.batch) is not None:
             self._executor.decide(slot, name, b"" if known else message.batch)
 
     def on_link(self, link: EpochLink) -> None:
-        """Learn who follows the members that are known."""
+        """Learn the members that follow the known ones."""
         if self._epochs.learn(link):
             self._executor.make_stable(link.proof)
 
@@ -245,7 +265,12 @@ class Catchup:
             core.send(source, FetchState(0, -1))
 
     def on_manifest(self, sender: str, manifest: StateManifest) -> None:
-        """Check the proof of a state and ask for its first parts."""
+        """Check the proof of a state and ask for its first parts.
+
+        Args:
+            sender: the replica; one that was not asked is ignored.
+            manifest: not yet checked.
+        """
         core = self._core
         transfer = self._transfer
         if transfer is None or transfer.source != sender or transfer.proof is not None:
@@ -266,14 +291,19 @@ class Catchup:
         self._go_on(transfer)
 
     def on_part(self, sender: str, part: StatePart) -> None:
-        """Check a part of a state; adopt the state when it is complete."""
+        """Check a part of a state; adopt the state when it is complete.
+
+        Args:
+            sender: the replica; one that was not asked is ignored.
+            part: not yet checked.
+        """
         core = self._core
         transfer = self._transfer
         if transfer is None or transfer.source != sender or transfer.proof is None:
             return
         if part.sequence != transfer.proof.sequence or part.index not in transfer.under_way:
             return
-        if digest(part.data) != transfer.digests[part.index]:
+        if compute_digest(part.data) != transfer.digests[part.index]:
             self._give_up(sender, LIED_TIMEOUTS)
             return
         transfer.under_way.discard(part.index)

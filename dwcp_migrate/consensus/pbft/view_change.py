@@ -9,7 +9,7 @@ view ahead, no more.
 
 A new view counts as its primary's vote for what it carries on. So a primary announces it only once it has all of that
 itself (TOCS 2002, section 4.4, condition A3): otherwise a batch could be prepared that too few honest replicas vouch
-for, and no later view could choose it or anything else. What it lacks it asks the others for.
+for, and no later view could choose it or anything else. It asks the others for what it lacks.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from typing import Final
 from dwcp_migrate.consensus.pbft.core import Core
 from dwcp_migrate.consensus.pbft.execution import BatchExecutor
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.consensus.pbft.model.keys import NEW_VIEW, VIEW_CHANGE, digest, is_signed
+from dwcp_migrate.consensus.pbft.model.keys import NEW_VIEW, VIEW_CHANGE, compute_digest, is_signed
 from dwcp_migrate.consensus.pbft.model.messages import (
     NULL_BATCH,
     NULL_DIGEST,
@@ -72,7 +72,7 @@ class ViewChanges:
         return self._core.options.request_timeout_s * factor
 
     def progressed(self) -> None:
-        """Something was executed: the view works, or the state was fetched that this replica's own view waits for."""
+        """Note that something was executed: the view works, or a state was fetched that this replica's view needs."""
         self._failures = 0
         self._try()
 
@@ -101,7 +101,7 @@ class ViewChanges:
         self._try()
 
     def announce(self) -> None:
-        """Sign and send what this replica knows; again, with what it has learned since, until the view begins."""
+        """Sign and send what this replica knows; repeated, with what was learned meanwhile, until the view begins."""
         core = self._core
         prepared, seen = core.log.prepared(), core.log.seen()
         body = ViewChangeBody(core.group.epoch, core.view, core.name, core.stable, prepared, seen)
@@ -111,7 +111,12 @@ class ViewChanges:
         core.broadcast(change)
 
     def on_view_change(self, sender: str, change: ViewChange) -> None:
-        """Take another replica's view change; join if `weak` replicas are ahead."""
+        """Take another replica's view change; join if `weak` replicas are ahead.
+
+        Args:
+            sender: the replica, as its channel proves.
+            change: not yet checked.
+        """
         core = self._core
         body = check(change, core.groups, core.options.window)
         if body is None or body.replica != sender:
@@ -172,7 +177,7 @@ class ViewChanges:
     def on_batch(self, message: BatchContent) -> None:
         """Take a batch that was missing."""
         core = self._core
-        name = digest(message.batch)
+        name = compute_digest(message.batch)
         if core.active:
             for sequence, missing in self._agreement.missing():
                 if missing == name:
@@ -235,10 +240,10 @@ class ViewChanges:
         self._requests.enter_view(keys)
 
     def resume(self) -> None:
-        """Go on after a restart: what was carried on counts as proposed.
+        """Go on after a restart: batches that were carried on count as proposed.
 
-        A crash may have left that the view was entered and lost what was accepted in it. That is made up for; a primary
-        that cannot has told nobody of its view yet, and leaves it.
+        A crash may have kept the record that the view was entered and lost those of batches accepted in it. They are
+        accepted again; a primary that lacks one has told nobody of its view yet, and leaves it.
         """
         core = self._core
         self._agreement.proposed = max([core.carried_last, core.executed, *core.log.slots])
@@ -250,7 +255,12 @@ class ViewChanges:
     # --- messages that overtake the proof of their view
 
     def is_current(self, sender: str, message: Vote) -> bool:
-        """Tell whether a message belongs to the view that this replica is in; keep it if to a later one."""
+        """Tell whether a message belongs to the view that this replica is in; one of a later view is kept.
+
+        Args:
+            sender: the replica, as its channel proves.
+            message: a vote of any view.
+        """
         core = self._core
         if message.view == core.view and core.active and message.epoch == core.group.epoch:
             return True
@@ -285,4 +295,4 @@ class ViewChanges:
 
 def _statement(epoch: int, view: int, changes: tuple[ViewChange, ...]) -> bytes:
     """Lay out what a new view's signature covers."""
-    return encode_body((epoch, view, [digest(change.body) for change in changes]))
+    return encode_body((epoch, view, [compute_digest(change.body) for change in changes]))

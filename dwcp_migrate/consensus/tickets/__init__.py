@@ -2,6 +2,6 @@
 
 Modules:
     machine: migration tickets as a replicated state machine
-    operations: what hosts ask the group about tickets, and are answered
+    operations: requests about tickets, and the group's answers
     verifier: verifier of a ticket's certificate
 """

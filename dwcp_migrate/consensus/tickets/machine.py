@@ -1,9 +1,9 @@
-"""Migration tickets as a replicated state machine: who may move which domain where, and who owns it.
+"""Migration tickets as a replicated state machine: the owner of each domain, and the one migration that it may make.
 
 Rule: a domain has one owner, a generation that grows by one with each move, and at most one ticket. The destination
 begins a ticket before bytes flow. Until then its source may replace or fail it; from then on only its destination can
 end it, or its expiry, so that no two tickets of a generation are ever begun. A begun ticket that expired still lets its
-destination take the domain over, until the source asks for another: a late word wedges nothing.
+destination take the domain over, until the source asks for another: a late message never blocks a domain.
 
     Propose ->  ticket                       by the source, for a domain that it owns or that nobody does
     Begin   ->  ticket                       by the destination, before bytes flow
@@ -13,7 +13,7 @@ destination take the domain over, until the source asks for another: a late word
     Assign  ->  owner                        by an operator, when a host is gone for good
 
 The clock is the group's (`Context.time_ms`). An expired ticket counts as none. Tickets are numbered as they are issued:
-the number is the fencing token. The operations of release 0.1.0 mean what they meant: they stand in journals.
+the number is the fencing token. The operations of release 0.1.0 keep their meaning: journals contain them.
 """
 
 from collections import Counter as Tally
@@ -41,7 +41,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     Result,
     ResumeTicket,
     Ticket,
-    decode,
+    decode_operation,
 )
 
 DOMAINS_MAX: Final = 65536
@@ -93,8 +93,8 @@ class Tickets:
         self._issued = 0
 
     def apply(self, operation: bytes, context: Context) -> bytes:
-        """Execute one operation; see `Application`."""
-        wanted = decode(operation)
+        """See `Application`; an operation that cannot be read is refused as `malformed`."""
+        wanted = decode_operation(operation)
         if wanted is None:
             return encode_body(Refusal("malformed"))
         result: Result
@@ -134,7 +134,7 @@ class Tickets:
         }
 
     def ownership(self, domain: str) -> Ownership | None:
-        """Tell who owns a domain, as far as this replica has executed."""
+        """Find the owner of a domain, as far as this replica has executed."""
         known = self._domains.get(domain)
         return None if known is None else Ownership(domain, known.owner, known.generation)
 
@@ -145,7 +145,7 @@ class Tickets:
             return Refusal("same-host")
         known = self._domains.get(wanted.domain)
         if known is not None and known.begun and self._is_destination(known, context.client):
-            self._move(wanted.domain, known)  # it runs here: its last move was not told yet
+            self._move(wanted.domain, known)  # the guest runs here: its last move was not reported yet
         if known is None:
             known = self._take_in(wanted.domain, context.client)
             if known is None:
@@ -303,7 +303,7 @@ class Tickets:
 
     def _move(self, domain: str, known: _Domain) -> Ownership:
         """Give a domain to its ticket's destination."""
-        assert known.ticket is not None, "it was looked at"
+        assert known.ticket is not None, "callers checked it"
         self._set_owner(known, known.ticket.destination)
         self._close(known)
         known.generation += 1

@@ -1,6 +1,6 @@
-"""Operations on migration tickets, and what they come to: what hosts ask the group and are answered.
+"""Operations on migration tickets, and their results: the requests of hosts, and the group's answers.
 
-What each of them does to the state: `machine.py`.
+Their effect on the state: `machine.py`.
 """
 
 from typing import Annotated, Final
@@ -16,7 +16,7 @@ NOBODY: Final = ""
 LIFETIME_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """A ticket may not outlive a week: the longest migration of a large guest over a thin link takes hours."""
 NO_SLOT: Final = 256
-"""Slot of a ticket that holds none: its destination's consent bounds what it takes in."""
+"""Slot of a ticket without one: the destination's own consent limits what it takes in."""
 
 Uuid = Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
@@ -171,13 +171,13 @@ _operation = msgspec.msgpack.Decoder(Operation)
 _result = msgspec.msgpack.Decoder(Result)
 
 
-def encode(operation: Operation) -> bytes:
+def encode_operation(operation: Operation) -> bytes:
     """Serialise an operation."""
     return encode_body(operation)
 
 
-def decode(data: bytes) -> Operation | None:
-    """Read an operation; None if it is none: its client is at fault, and told so."""
+def decode_operation(data: bytes) -> Operation | None:
+    """Read an operation; None if it is none: the client that sent it is at fault, and is told so."""
     try:
         operation: Operation = _operation.decode(data)
     except BROKEN:
@@ -186,7 +186,7 @@ def decode(data: bytes) -> Operation | None:
 
 
 def decode_result(data: bytes) -> Result:
-    """Read what an operation came to.
+    """Read the result of an operation.
 
     Raises:
         msgspec.ValidationError: it is none: the group runs another application.

@@ -16,13 +16,11 @@ from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.permits import Judgement, as_permit
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.config import CoordinationConfig, PbftConfig, PbftMemberConfig
-from dwcp_migrate.consensus.pbft.certificate import decode, encode
+from dwcp_migrate.consensus.pbft.certificate import decode_certificate, encode_certificate
 from dwcp_migrate.consensus.tickets.operations import (
     FailTicket,
     Ownership,
-)
-from dwcp_migrate.consensus.tickets.operations import (
-    encode as encode_operation,
+    encode_operation,
 )
 from dwcp_migrate.errors import NoQuorumError, SessionError
 from dwcp_migrate.protocol.control import Permit
@@ -98,7 +96,7 @@ def silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_across_trust_domains_the_destination_believes_the_members_and_becomes_the_owner(world: World) -> None:
     permit, answer = await world.agree()
     assert answer == Judgement("", "fleet")
-    assert decode(permit.certificate).signatures.keys() == {"r0", "r1", "r2"}
+    assert decode_certificate(permit.certificate).signatures.keys() == {"r0", "r1", "r2"}
     await world.hosts["b"].permits.ended("one", "destination", "completed", certain=True)
     await world.hosts["a"].permits.ended("one", "source", "completed", certain=True)
     assert owner(world) == Ownership(UUID, "b", 1)
@@ -113,9 +111,9 @@ async def test_a_forged_certificate_is_refused(world: World) -> None:
 
 async def test_a_signature_of_somebody_else_is_refused(world: World) -> None:
     permit = await obtained(world)
-    good = decode(permit.certificate)
+    good = decode_certificate(permit.certificate)
     bad = msgspec.structs.replace(good, signatures={**good.signatures, "r2": good.signatures["r1"]})
-    alone = msgspec.structs.replace(permit, token=0, certificate=encode(bad))
+    alone = msgspec.structs.replace(permit, token=0, certificate=encode_certificate(bad))
     assert await judged(world, alone) == "ticket"
     assert await judged(world, msgspec.structs.replace(alone, certificate=permit.certificate)) == ""
 
@@ -133,7 +131,7 @@ async def test_a_replayed_certificate_is_refused_also_after_a_restart(world: Wor
 async def test_a_certificate_of_later_members_counts_once_its_source_has_proven_them(world: World) -> None:
     deciders(world).change()
     permit, answer = await world.agree()
-    assert (decode(permit.certificate).epoch, answer) == (1, Judgement("", "fleet"))
+    assert (decode_certificate(permit.certificate).epoch, answer) == (1, Judgement("", "fleet"))
     lineage = world.hosts["b"].group.lineage
     assert lineage is not None
     assert lineage.newest.epoch == 1
@@ -188,7 +186,7 @@ async def nothing(_: str) -> bool | None:
 
 async def test_a_move_that_was_left_unsaid_is_said_when_the_domain_moves_on(world: World) -> None:
     await world.agree()
-    assert decode(await restarted(world).certify(UUID, "a"))
+    assert decode_certificate(await restarted(world).certify(UUID, "a"))
     assert owner(world) == Ownership(UUID, "b", 1)
 
 
@@ -258,9 +256,9 @@ async def test_once_the_destination_has_begun_the_source_gets_no_second_certific
 
 async def test_a_certificate_that_was_replaced_before_it_was_begun_lets_nothing_in(world: World) -> None:
     first = await obtained(world)
-    second = decode(await restarted(world, "a").certify(UUID, "b"))
+    second = decode_certificate(await restarted(world, "a").certify(UUID, "b"))
     assert await judged(world, msgspec.structs.replace(first, token=0)) == "ticket"
-    later = msgspec.structs.replace(first, token=0, certificate=encode(second))
+    later = msgspec.structs.replace(first, token=0, certificate=encode_certificate(second))
     assert await judged(world, later) == ""
 
 

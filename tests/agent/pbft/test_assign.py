@@ -7,7 +7,7 @@ from dwcp_migrate.consensus import Context
 from dwcp_migrate.consensus.pbft.client import Decision
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.tickets.machine import Tickets
-from dwcp_migrate.consensus.tickets.operations import Ownership, Register, encode
+from dwcp_migrate.consensus.tickets.operations import Ownership, Register, encode_operation
 from dwcp_migrate.errors import ConfigError, CoordinationError
 from tests.consensus.members import membership
 
@@ -18,7 +18,7 @@ DOMAIN = "00000000-0000-4000-8000-000000000001"
 def group(monkeypatch: pytest.MonkeyPatch) -> PbftGroup:
     """A group whose decisions are made here, on a domain of c0's."""
     tickets = Tickets()
-    tickets.apply(encode(Register(DOMAIN)), Context(client="c0", sequence=1, time_ms=1, is_operator=False))
+    tickets.apply(encode_operation(Register(DOMAIN)), Context(client="c0", sequence=1, time_ms=1, is_operator=False))
 
     async def ask(operation: bytes) -> Decision:
         context = Context(client="op", sequence=2, time_ms=2, is_operator=True)

@@ -45,7 +45,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     Register,
     Ticket,
     decode_result,
-    encode,
+    encode_operation,
 )
 from dwcp_migrate.consensus.tickets.verifier import CertificateVerifier, ExpectedTicket
 from dwcp_migrate.errors import ConsensusError
@@ -126,8 +126,8 @@ class Fleet:
 async def test_four_nodes_decide_and_their_certificate_convinces_a_destination(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 4)
     async with fleet.run(), fleet.client("c0") as client:
-        await client.decide(encode(Register(DOMAIN)))
-        decision = await client.decide(encode(Issue(DOMAIN, "c1", 0, 0, 60_000)), certify=True)
+        await client.decide(encode_operation(Register(DOMAIN)))
+        decision = await client.decide(encode_operation(Issue(DOMAIN, "c1", 0, 0, 60_000)), certify=True)
         ticket = decode_result(decision.result)
         assert isinstance(ticket, Ticket)
         assert isinstance(decision.certificate, DecisionCertificate)
@@ -140,11 +140,11 @@ async def test_of_two_hosts_that_ask_at_once_one_gets_the_slot(tmp_path: Path) -
     fleet = Fleet(tmp_path, 4)
     other = DOMAIN[:-1] + "2"
     async with fleet.run(), fleet.client("c0") as c0, fleet.client("c1") as c1:
-        await c0.decide(encode(Register(DOMAIN)))
-        await c1.decide(encode(Register(other)))
+        await c0.decide(encode_operation(Register(DOMAIN)))
+        await c1.decide(encode_operation(Register(other)))
         asked = (
-            c0.decide(encode(Issue(DOMAIN, "op", 0, 0, 60_000))),
-            c1.decide(encode(Issue(other, "op", 0, 0, 60_000))),
+            c0.decide(encode_operation(Issue(DOMAIN, "op", 0, 0, 60_000))),
+            c1.decide(encode_operation(Issue(other, "op", 0, 0, 60_000))),
         )
         answers = [decode_result(decision.result) for decision in await asyncio.gather(*asked)]
     assert sorted(type(answer).__name__ for answer in answers) == ["Refusal", "Ticket"]
@@ -154,7 +154,7 @@ async def test_of_two_hosts_that_ask_at_once_one_gets_the_slot(tmp_path: Path) -
 async def test_a_group_of_one_remembers_everything_over_a_restart(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 1)
     async with fleet.run(), fleet.client("c0") as client:
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
     async with fleet.run() as nodes:
         application = nodes["r0"].replica.core.application
         assert isinstance(application, Tickets)
@@ -169,7 +169,7 @@ async def test_a_group_without_a_quorum_says_so_in_time(tmp_path: Path) -> None:
         for name in ("r1", "r2"):
             await nodes.pop(name).stop()
         with pytest.raises(ConsensusError, match=r"did not decide within 0\.5 s"):
-            await client.decide(encode(Register(DOMAIN)), timeout_s=0.5)
+            await client.decide(encode_operation(Register(DOMAIN)), timeout_s=0.5)
 
 
 async def test_only_an_operator_changes_the_members(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_only_an_operator_changes_the_members(tmp_path: Path) -> None:
         accepted = await operator.decide(encode_membership(following), reconfigure=True)
         assert accepted.result == ACCEPTED
         c0.update(following)
-        decision = await c0.decide(encode(Register(DOMAIN)), certify=True)
+        decision = await c0.decide(encode_operation(Register(DOMAIN)), certify=True)
         assert decision.certificate is not None
         decision.certificate.verify(Group(following).keys, 1, CLUSTER)
         assert {node.replica.membership.epoch for node in nodes.values()} <= {0, 1}
@@ -205,7 +205,7 @@ async def test_a_full_disk_stops_the_replica_from_speaking_until_there_is_room(
 
         with monkeypatch.context() as full:
             full.setattr(journal, "append", refuse)
-            waiting = [asyncio.ensure_future(client.decide(encode(Register(DOMAIN)))) for _ in range(3)]
+            waiting = [asyncio.ensure_future(client.decide(encode_operation(Register(DOMAIN)))) for _ in range(3)]
             await asyncio.wait_for(tried.wait(), WAIT_S)
             assert not any(each.done() for each in waiting)
         await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
@@ -218,7 +218,7 @@ async def test_a_failed_sync_ends_the_replica(tmp_path: Path, monkeypatch: pytes
     fleet = Fleet(tmp_path, 1)
     async with fleet.run() as nodes, fleet.client("c0") as client:
         monkeypatch.setattr("os.fdatasync", fail)
-        asked = client.submit(encode(Register(DOMAIN)))
+        asked = client.submit(encode_operation(Register(DOMAIN)))
         error = await asyncio.wait_for(nodes["r0"].failed, WAIT_S)
         assert "cannot be synced" in str(error)
         assert not asked.done()
@@ -249,7 +249,7 @@ async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_in_place(
         monkeypatch.setattr(nodes["r0"]._journal, "sync", watched)
         nodes["r0"]._sync_s = before_s
         for _ in threads:
-            await client.decide(encode(Register(DOMAIN)))
+            await client.decide(encode_operation(Register(DOMAIN)))
         assert synced == threads
 
 
@@ -275,11 +275,11 @@ def unticked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unsynced:
 async def test_that_something_is_decided_is_written_before_what_follows_and_at_the_end(unticked: Unsynced) -> None:
     fleet = unticked
     async with fleet.run() as nodes, fleet.client("c0") as client:
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
         early = [fleet.records(name) for name, node in nodes.items() if node.replica.executed]
         assert len(early) >= 2
         assert all(records == [("Accepted", 1)] for records in early)
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
         executed = {name: node.replica.executed for name, node in nodes.items()}
     whole = [("Accepted", 1), ("Committed", 1), ("Accepted", 2), ("Committed", 2)]
     for name, sequence in executed.items():
@@ -290,7 +290,7 @@ async def test_that_something_is_decided_is_written_before_what_follows_and_at_t
 async def test_that_something_is_decided_is_written_by_the_next_tick(unticked: Unsynced) -> None:
     fleet = unticked
     async with fleet.run() as nodes, fleet.client("c0") as client:
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
         name = next(name for name, node in nodes.items() if node.replica.executed)
         assert fleet.records(name) == [("Accepted", 1)]
         nodes[name]._tick()
@@ -348,7 +348,7 @@ async def test_who_breaks_the_rules_is_cut_off_and_nobody_else(tmp_path: Path, n
         except (ConnectionError, ssl.SSLError):
             pass  # cut off without ceremony
         writer.transport.abort()
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
 
 
 async def test_a_later_version_is_spoken_with(tmp_path: Path) -> None:
@@ -367,11 +367,11 @@ async def test_a_member_that_lost_its_journal_is_turned_away_by_those_who_knew_i
     """Its disk was replaced, its key was not: it would vote anew on what it has voted on."""
     fleet = Fleet(tmp_path, 4)
     async with fleet.run() as nodes, fleet.client("c0") as client:
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
         await _until(lambda: all(len(node._peers) == 3 for node in nodes.values()))
     fleet.lose_disk("r3")
     async with fleet.run() as nodes, fleet.client("c0", connections=3) as client:
-        await client.decide(encode(Register(DOMAIN)))
+        await client.decide(encode_operation(Register(DOMAIN)))
         assert all("r3" not in nodes[name]._peers for name in ("r0", "r1", "r2"))
 
 
@@ -381,11 +381,11 @@ async def test_a_client_whose_clock_went_back_goes_on_behind_what_it_asked_for(
     fleet = Fleet(tmp_path, 4)
     async with fleet.run():
         async with fleet.client("c0") as client:
-            first = await client.decide(encode(Register(DOMAIN)))
+            first = await client.decide(encode_operation(Register(DOMAIN)))
         real = time.time_ns
         monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * 86400 * 10**9)
         async with fleet.client("c0") as client:
-            second = await client.decide(encode(Register(DOMAIN)))
+            second = await client.decide(encode_operation(Register(DOMAIN)))
     assert second.number == first.number + 1
 
 
@@ -467,7 +467,7 @@ async def test_members_come_and_go_while_nodes_and_clients_run(tmp_path: Path) -
         operator.reach(fleet.options("op").addresses)
         await nodes.pop("r3").stop()
         await nodes.pop("r1").stop()  # the three that are left all have to agree, the new one too
-        decision = await operator.decide(encode(Register(DOMAIN)), certify=True, timeout_s=WAIT_S)
+        decision = await operator.decide(encode_operation(Register(DOMAIN)), certify=True, timeout_s=WAIT_S)
         assert decision.certificate is not None
         assert decision.certificate.signatures.keys() == {"r0", "r2", "r4"}
         await _until(lambda: operator.connected == ["r0", "r2", "r4"])
@@ -499,10 +499,10 @@ async def test_a_client_hears_that_replicas_are_in_a_later_epoch(tmp_path: Path)
     async with fleet.run(), fleet.client("c0") as c0, fleet.client("op") as operator:
         heard = asyncio.Event()
         c0.on_later_epoch = heard.set
-        await c0.decide(encode(Register(DOMAIN)))
+        await c0.decide(encode_operation(Register(DOMAIN)))
         assert not heard.is_set()
         await operator.decide(encode_membership(membership(4, epoch=1)), reconfigure=True)
-        asked = c0.submit(encode(Register(DOMAIN)), certify=True)
+        asked = c0.submit(encode_operation(Register(DOMAIN)), certify=True)
         await asyncio.wait_for(heard.wait(), WAIT_S)
         c0.update(membership(4, epoch=1))
         decision = await asyncio.wait_for(asked, WAIT_S)

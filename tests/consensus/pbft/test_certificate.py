@@ -29,7 +29,7 @@ def verify(certificate: DecisionCertificate) -> None:
 def test_a_quorum_convinces_and_so_does_more() -> None:
     verify(GOOD)
     verify(signed("r0", "r1", "r2", "r3"))
-    verify(certificates.decode(certificates.encode(GOOD)))
+    verify(certificates.decode_certificate(certificates.encode_certificate(GOOD)))
 
 
 @pytest.mark.parametrize("field", ["epoch", "sequence", "client", "number", "result", "cluster"])
@@ -67,6 +67,11 @@ def test_another_cluster_of_the_same_hosts_is_another_cluster() -> None:
 
 
 def test_bytes_past_the_limit_or_of_something_else_are_refused() -> None:
-    for data in (b"", b"\xc1", certificates.encode(GOOD)[:-1], bytes(certificates.CERTIFICATE_BYTES_MAX + 1)):
+    for data in (
+        b"",
+        b"\xc1",
+        certificates.encode_certificate(GOOD)[:-1],
+        bytes(certificates.CERTIFICATE_BYTES_MAX + 1),
+    ):
         with pytest.raises(ConsensusError):
-            certificates.decode(data)
+            certificates.decode_certificate(data)

@@ -14,7 +14,7 @@ from dwcp_migrate.consensus.pbft.membership_chain import (
     Lineage,
     decode_link,
     decode_written,
-    restore,
+    restore_lineage,
 )
 from dwcp_migrate.consensus.pbft.model.membership import Member, Membership
 from dwcp_migrate.consensus.pbft.model.messages import (
@@ -59,12 +59,12 @@ def test_a_quorum_of_the_members_is_enough_and_one_less_is_not() -> None:
 
 def test_it_survives_the_disk_and_is_verified_again(followed: Lineage) -> None:
     written = decode_written(encode_body(followed.written()))
-    again = restore(written)
+    again = restore_lineage(written)
     assert (again.newest.membership, again.newest.since) == (THIRD, 20)
     assert again.links == followed.links
     forged = msgspec.structs.replace(TWO, proof=msgspec.structs.replace(TWO.proof, signatures={}))
     with pytest.raises(EpochError, match="no quorum"):
-        restore(msgspec.structs.replace(written, links=(ONE, forged)))
+        restore_lineage(msgspec.structs.replace(written, links=(ONE, forged)))
     with pytest.raises(EpochError, match="not the memberships"):
         decode_written(encode_body(followed.written())[:-1])
 
@@ -156,7 +156,7 @@ def test_past_the_limit_the_oldest_link_is_forgotten(monkeypatch: pytest.MonkeyP
     assert (lineage.origin.epoch, sorted(lineage.links)) == (0, [0, 1, 2])
     lineage.follow(link(members[3], members[4], 40))
     assert (lineage.origin.epoch, lineage.origin.since, sorted(lineage.links)) == (1, 10, [1, 2, 3])
-    assert restore(lineage.written()).newest.membership == members[4]
+    assert restore_lineage(lineage.written()).newest.membership == members[4]
 
 
 def test_the_largest_link_fits_its_limit_and_one_past_it_is_refused() -> None:

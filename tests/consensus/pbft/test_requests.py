@@ -213,7 +213,7 @@ def test_a_client_asks_no_further_ahead_than_replicas_remember() -> None:
 
 
 def test_held_requests_are_counted_by_client() -> None:
-    held = limits.HeldRequest[int]()
+    held = limits.HeldRequests[int]()
     held.put(("a", 1), 1)
     held.put(("a", 1), 2)
     held.put(("b", 1), 3)

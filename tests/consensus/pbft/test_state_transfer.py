@@ -13,7 +13,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     StateManifest,
     StatePart,
 )
-from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take_snapshot
 from dwcp_migrate.consensus.pbft.state_transfer import PARTS_AHEAD, PARTS_IN_TIMEOUT, SERVED_MAX, SERVED_TIMEOUTS
 from tests.consensus.members import identity, membership
 
@@ -46,7 +46,7 @@ def blob(changed: bytes = b"") -> bytes:
 
 
 def state(sequence: int, data: bytes) -> tuple[StableProof, GroupSnapshot]:
-    taken = take(Header(sequence, 0, MEMBERS, 0), ClientTable(), data)
+    taken = take_snapshot(Header(sequence, 0, MEMBERS, 0), ClientTable(), data)
     votes = {f"r{at}": sign_checkpoint(identity(f"r{at}"), Group(MEMBERS), sequence, taken.digest) for at in range(3)}
     return StableProof(0, sequence, taken.digest, {name: vote.signature for name, vote in votes.items()}), taken
 

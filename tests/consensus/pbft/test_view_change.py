@@ -2,7 +2,7 @@
 
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import sign_checkpoint
-from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, digest
+from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, compute_digest
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import (
     NULL_BATCH,
@@ -19,7 +19,7 @@ from dwcp_migrate.consensus.pbft.model.messages import (
     ViewEvidence,
     encode_body,
 )
-from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take
+from dwcp_migrate.consensus.pbft.model.snapshot import GroupSnapshot, Header, take_snapshot
 from tests.consensus.members import CLUSTER, Chain, identity
 from tests.consensus.pbft.by_hand import ByHand, everything, nothing
 
@@ -109,7 +109,7 @@ def test_a_group_goes_on_after_one_member_vouched_and_fell_silent() -> None:
 
 def next_primary(batch: bytes) -> ByHand:
     """R1 knows of a quorum's view changes that carry on a batch which it does not have."""
-    group, name = ByHand(), digest(batch)
+    group, name = ByHand(), compute_digest(batch)
     group.replicas["r1"]._views.leave(1)
     group.take("r1")
     for by in ("r0", "r2"):
@@ -124,12 +124,12 @@ def sent(group: ByHand, kind: type[Message]) -> list[Message]:
 def test_a_new_primary_fetches_what_it_carries_on_before_it_announces_the_view() -> None:
     batch = encode_body_of_one()
     group = next_primary(batch)
-    assert (sent(group, NewView), sent(group, FetchBatch)) == ([], [FetchBatch(digest(batch))])
+    assert (sent(group, NewView), sent(group, FetchBatch)) == ([], [FetchBatch(compute_digest(batch))])
     group.step("r3", "r1", BatchContent(NULL_BATCH))
     assert not group.replicas["r1"].core.active
     group.step("r3", "r1", BatchContent(batch))
     assert len(sent(group, NewView)) == 1
-    assert records.Accepted(1, 1, digest(batch), batch) in group.written["r1"]
+    assert records.Accepted(1, 1, compute_digest(batch), batch) in group.written["r1"]
 
 
 def test_a_new_primary_asks_again_for_what_it_lacks() -> None:
@@ -168,7 +168,7 @@ def test_a_new_primary_fetches_the_state_before_it_announces_the_view() -> None:
 
 def _state_at(sequence: int, group: ByHand) -> GroupSnapshot:
     core = group.replicas["r0"].core
-    return take(Header(sequence, 0, group.members, 0), core.clients, Chain().snapshot())
+    return take_snapshot(Header(sequence, 0, group.members, 0), core.clients, Chain().snapshot())
 
 
 def _proof(state: GroupSnapshot, sequence: int) -> StableProof:
@@ -198,5 +198,5 @@ def test_a_backup_that_lost_what_it_accepted_takes_it_up_after_the_crash() -> No
     group = next_primary(batch)
     group.step("r3", "r1", BatchContent(batch))
     (proof,) = sent(group, NewView)
-    backup = group.start("r2", [records.Accepted(0, 1, digest(batch), batch), records.Entered(proof)])  # type: ignore[arg-type]
-    assert Prepare(0, 1, 1, digest(batch)) in [message for _, message in backup.ready().messages]
+    backup = group.start("r2", [records.Accepted(0, 1, compute_digest(batch), batch), records.Entered(proof)])  # type: ignore[arg-type]
+    assert Prepare(0, 1, 1, compute_digest(batch)) in [message for _, message in backup.ready().messages]

@@ -5,7 +5,7 @@ import pytest
 
 from dwcp_migrate.consensus.pbft.model import records
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven, is_vote, sign_checkpoint
-from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, digest
+from dwcp_migrate.consensus.pbft.model.keys import VIEW_CHANGE, compute_digest
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import (
     Batch,
@@ -126,7 +126,7 @@ def test_a_new_view_counts_with_a_quorums_view_changes_for_it(
     for name, view in zip(names, views, strict=True):
         data = encode_body(ViewChangeBody(0, view, name, StableProof(0, 0), (), ()))
         changes.append(ViewChange(data, identity(name).sign(VIEW_CHANGE, CLUSTER, data)))
-    data = encode_body((0, 1, [digest(change.body) for change in changes]))
+    data = encode_body((0, 1, [compute_digest(change.body) for change in changes]))
     proof = NewView(0, 1, tuple(changes), identity("r1").sign(b"dwcp-new-view", CLUSTER, data))
     group = ByHand()
     group.step("r1", "r3", proof)

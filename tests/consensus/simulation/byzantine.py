@@ -10,7 +10,7 @@ import msgspec
 
 from dwcp_migrate.consensus import Membership
 from dwcp_migrate.consensus.pbft.model.checkpoints import statement
-from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, NEW_VIEW, VIEW_CHANGE, digest
+from dwcp_migrate.consensus.pbft.model.keys import CHECKPOINT, NEW_VIEW, VIEW_CHANGE, compute_digest
 from dwcp_migrate.consensus.pbft.model.messages import (
     Batch,
     BatchContent,
@@ -94,7 +94,7 @@ def _equivocate(liar: Liar, to: str, message: Message) -> list[Message]:
         if batch is None:  # another lie made it so
             return [message]
         other = encode_body(Batch(batch.time_ms + 1, batch.requests[::-1]))
-        return [msgspec.structs.replace(message, batch=other), *_votes(message, digest(other))]
+        return [msgspec.structs.replace(message, batch=other), *_votes(message, compute_digest(other))]
     return [message]
 
 
@@ -134,7 +134,7 @@ def _forge(liar: Liar, to: str, message: Message) -> list[Message]:
             changes[0] = msgspec.structs.replace(changes[0], signature=liar.rng.randbytes(64))
         else:
             changes[0] = _forged_change(liar, changes[0])
-        data = encode_body((message.epoch, message.view, [digest(change.body) for change in changes]))
+        data = encode_body((message.epoch, message.view, [compute_digest(change.body) for change in changes]))
         return [NewView(message.epoch, message.view, tuple(changes), liar.sign(NEW_VIEW, data))]
     return [message]
 

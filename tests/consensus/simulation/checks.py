@@ -1,7 +1,7 @@
 """What must hold after every event, on every honest replica, whatever the others do."""
 
 from dwcp_migrate.consensus import Decision, ReplicaOutput
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
 from dwcp_migrate.consensus.pbft.model.messages import Commit, Message, Prepare, PrePrepare
 from tests.consensus.simulation.world import ClientNode, Node
 
@@ -26,7 +26,7 @@ class Invariants:
         if node.name not in self.honest:
             return
         if isinstance(message, PrePrepare):
-            name = digest(message.batch)
+            name = compute_digest(message.batch)
         elif isinstance(message, Prepare | Commit):
             name = message.digest
         else:

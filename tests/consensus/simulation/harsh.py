@@ -7,7 +7,7 @@ or stays away counts as a liar: it is one of those that a group bears.
 import random
 from typing import TYPE_CHECKING, Final
 
-from dwcp_migrate.consensus.pbft.model.keys import REQUEST, mac
+from dwcp_migrate.consensus.pbft.model.keys import REQUEST, compute_mac
 from dwcp_migrate.consensus.pbft.model.messages import (
     BatchContent,
     Commit,
@@ -76,7 +76,9 @@ class HostileClient:
     def _authenticated(self, body: bytes, favoured: str) -> Request:
         members = self._world.nodes[favoured].membership
         key = identity(HOSTILE).shared_key(identity(favoured).public)
-        macs = [mac(key, members.cluster, body) if each.name == favoured else bytes(16) for each in members.replicas]
+        macs = [
+            compute_mac(key, members.cluster, body) if each.name == favoured else bytes(16) for each in members.replicas
+        ]
         return Request(body, b"".join(macs))
 
     def _signed(self, body: bytes) -> Request:

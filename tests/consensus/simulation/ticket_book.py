@@ -15,9 +15,9 @@ from dwcp_migrate.consensus.tickets.operations import (
     ProposeTicket,
     ResumeTicket,
     Ticket,
-    decode,
+    decode_operation,
     decode_result,
-    encode,
+    encode_operation,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TicketBook:
     def apply(self, operation: bytes, context: Context) -> bytes:
         self.fresh.append((context.client, operation))
         result = self._tickets.apply(operation, context)
-        wanted, found = decode(operation), decode_result(result)
+        wanted, found = decode_operation(operation), decode_result(result)
         match wanted, found:
             case BeginTicket(), Ticket():
                 assert context.client == found.destination, f"{context.client} began a ticket to {found.destination}"
@@ -83,4 +83,4 @@ def next_operation(world: "World", name: str, rng: random.Random) -> bytes:
     else:
         others = [other for other in MOVERS if other != name]
         operation = ProposeTicket(rng.choice(DOMAINS), rng.choice(others), LIFETIME_MS)
-    return encode(operation)
+    return encode_operation(operation)

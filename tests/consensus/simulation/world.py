@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from dwcp_migrate.consensus import Decision, Membership, Options, PbftClient, PbftReplica, ReplicaOutput
 from dwcp_migrate.consensus.pbft.model import records
-from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode, encode_frame
+from dwcp_migrate.consensus.pbft.model.messages import Message, Reply, Request, decode_message, encode_frame
 from dwcp_migrate.errors import ConsensusError
 from tests.consensus.members import Chain, identity
 from tests.consensus.simulation.harsh import AimedLoss, wipe
@@ -275,7 +275,7 @@ class Network:
         if self.aimed is not None and self.aimed.loses(to, message):
             return
         if self.through_codec:
-            message = decode(encode_frame(message)[4:])
+            message = decode_message(encode_frame(message)[4:])
         low, high = self.delay_s
         self._world.at(low + rng.random() * (high - low) + extra_s, lambda: self._arrive(source, to, message))
         if self.doubling and rng.random() < self.doubling:

@@ -33,7 +33,7 @@ from dwcp_migrate.consensus.tickets.operations import (
     ResumeTicket,
     Ticket,
     decode_result,
-    encode,
+    encode_operation,
 )
 from dwcp_migrate.refusals import BY_PBFT_GROUP
 
@@ -52,7 +52,7 @@ class Group:
         """Have an operation executed; the client `op` is an operator."""
         self.sequence += 1
         context = Context(client, self.sequence, self.time_ms, client == "op")
-        return decode_result(self.tickets.apply(encode(operation), context))
+        return decode_result(self.tickets.apply(encode_operation(operation), context))
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_either_end_may_cancel_and_the_domain_stays(group: Group, client: str) -
         b"",
         b"\xc1",
         b"\x92\xa8register\xa1x",
-        encode(Issue(D0, "b", 256, 0, 1)),
-        encode(Issue(D0, "b", 0, 0, LIFETIME_MS_MAX + 1)),
-        encode(Issue(D0, "b", 0, 0, 0)),
+        encode_operation(Issue(D0, "b", 256, 0, 1)),
+        encode_operation(Issue(D0, "b", 0, 0, LIFETIME_MS_MAX + 1)),
+        encode_operation(Issue(D0, "b", 0, 0, 0)),
         b"\x92\xa8register\xd9\x24" + b"\xff" * 36,
     ],
 )
@@ -345,9 +345,9 @@ def test_what_release_0_1_0_decided_comes_to_the_same_bytes_here() -> None:
     """Answers and states, after each operation: a replica that replays its journal must not differ from the others."""
     tickets, said = Tickets(), hashlib.blake2b(digest_size=16)
     for sequence, (client, operation, time_ms) in enumerate(FIRST_RELEASE, 1):
-        said.update(tickets.apply(encode(operation), Context(client, sequence, time_ms)))
+        said.update(tickets.apply(encode_operation(operation), Context(client, sequence, time_ms)))
         said.update(tickets.snapshot())
-    asked = hashlib.blake2b(b"".join(encode(operation) for _, operation, _ in FIRST_RELEASE), digest_size=16)
+    asked = hashlib.blake2b(b"".join(encode_operation(operation) for _, operation, _ in FIRST_RELEASE), digest_size=16)
     assert asked.hexdigest() == "8a00f71c6bdfed20badfffda56290d16"
     assert said.hexdigest() == "df62562e9d05774444106d70926c2cec"
 

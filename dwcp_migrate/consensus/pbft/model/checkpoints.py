@@ -1,8 +1,8 @@
-"""Checkpoints: who signed which state, and when a quorum makes one stable.
+"""Checkpoints: signed votes for a state, and the proof that makes one stable.
 
-Rule: what is proven stable was reached by an honest replica, so it may be adopted by anyone and the log below it
-dropped. The proof names its epoch: the last checkpoint of an epoch is signed by its members and taken over by the
-next one's.
+Rule: a state that is proven stable was reached by an honest replica, so any replica may adopt it and drop the log below
+it. The proof names its epoch: the last checkpoint of an epoch is signed by its members and taken over by those of the
+next one.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,37 @@ CHECKPOINTS_MAX = 4
 
 
 def statement(epoch: int, sequence: int, digest: bytes) -> bytes:
-    """Lay out what a checkpoint's signature covers."""
+    """Lay out the bytes that a checkpoint's signature covers.
+
+    Args:
+        epoch: of the members that sign.
+        sequence: last sequence number that the state includes.
+        digest: of the state, `snapshot.manifest_digest`.
+    """
     return epoch.to_bytes(8, "big") + sequence.to_bytes(8, "big") + digest
 
 
 def sign_checkpoint(identity: SigningIdentity, group: Group, sequence: int, digest: bytes) -> Checkpoint:
-    """Vote for a state."""
+    """Vote for a state.
+
+    Args:
+        identity: this replica's key.
+        group: members of its epoch.
+        sequence: last sequence number that the state includes.
+        digest: of the state, `snapshot.manifest_digest`.
+    """
     data = statement(group.epoch, sequence, digest)
     return Checkpoint(group.epoch, sequence, digest, identity.sign(CHECKPOINT, group.cluster, data))
 
 
 def is_vote(vote: Checkpoint, sender: str, group: Group) -> bool:
-    """Tell whether a vote is of this epoch and signed by the member `sender`."""
+    """Tell whether a vote is of this epoch and signed by the member `sender`.
+
+    Args:
+        vote: as it came.
+        sender: name of the replica that its channel proves.
+        group: members of the current epoch.
+    """
     key = group.keys.get(sender)
     if key is None or vote.epoch != group.epoch or not _may_sign(group, vote.sequence):
         return False
@@ -72,14 +91,28 @@ class Ballot:
         self._votes: dict[str, dict[int, Checkpoint]] = {}
 
     def add(self, sender: str, vote: Checkpoint) -> None:
-        """Count a checked vote; a replica's oldest ones make room, a second one for a sequence is not counted."""
+        """Count a checked vote; a replica's oldest ones make room, a second one for a sequence is not counted.
+
+        Args:
+            sender: name of the voter.
+            vote: for which `is_vote` is true.
+        """
         votes = self._votes.setdefault(sender, {})
         votes.setdefault(vote.sequence, vote)
         while len(votes) > CHECKPOINTS_MAX:
             del votes[min(votes)]
 
     def proof(self, sequence: int, digest: bytes, group: Group) -> StableProof | None:
-        """Make a proof if a quorum of the group voted for this state."""
+        """Make a proof if a quorum of the group voted for this state.
+
+        Args:
+            sequence: last sequence number that the state includes.
+            digest: of the state, `snapshot.manifest_digest`.
+            group: whose quorum counts; votes of another epoch do not.
+
+        Returns:
+            The proof; None as long as votes are missing.
+        """
         signatures = {}
         for name in group.names:
             vote = self._votes.get(name, {}).get(sequence)
@@ -90,7 +123,12 @@ class Ballot:
         return StableProof(group.epoch, sequence, digest, signatures)
 
     def vote_of(self, name: str, above: int) -> list[Checkpoint]:
-        """List a replica's votes above a sequence number."""
+        """List a replica's votes above a sequence number.
+
+        Args:
+            name: of the replica.
+            above: a sequence number; votes for it or lower ones are left out.
+        """
         return [vote for sequence, vote in self._votes.get(name, {}).items() if sequence > above]
 
     def drop(self, stable: int) -> None:

@@ -45,7 +45,12 @@ class ClientTable:
         self._highest: dict[str, int] = {}
 
     def progress_of(self, client: str, number: int) -> ClientProgress:
-        """Tell whether a request is to be executed."""
+        """Tell whether a request is to be executed.
+
+        Args:
+            client: its name.
+            number: of its request.
+        """
         row = self._rows.get(client)
         if row is None:
             return ClientProgress.NEW
@@ -54,15 +59,29 @@ class ClientTable:
         return ClientProgress.STALE if number <= self._highest[client] - CLIENT_WINDOW else ClientProgress.NEW
 
     def highest(self, client: str) -> int:
-        """Say which number of a client's is the highest that was executed; 0 if none was."""
+        """Find a client's highest number that was executed; 0 if none was."""
         return self._highest.get(client, 0)
 
     def outcome(self, client: str, number: int) -> RequestOutcome | None:
-        """Find the result of a request that was executed and is not forgotten."""
+        """Find the result of a request that was executed and is not forgotten.
+
+        Args:
+            client: its name.
+            number: of its request.
+
+        Returns:
+            None if it was not executed, or longer ago than `CLIENT_WINDOW` requests.
+        """
         return self._rows.get(client, {}).get(number)
 
     def record(self, client: str, number: int, outcome: RequestOutcome) -> None:
-        """Keep the result of a request that was just executed; forget those that are too old."""
+        """Keep the result of a request that was just executed; forget those that are too old.
+
+        Args:
+            client: its name.
+            number: of its request, which is new (`progress_of`).
+            outcome: the result.
+        """
         row = self._rows.setdefault(client, {})
         row[number] = outcome
         highest = self._highest.get(client, number - 1)
@@ -78,7 +97,7 @@ class ClientTable:
             self._highest.pop(client, None)
 
     def dump(self) -> list[tuple[str, list[tuple[int, RequestOutcome]]]]:
-        """List everything in an order that is the same on all replicas."""
+        """List everything, in an order that is the same on all replicas."""
         return [(client, sorted(self._rows[client].items())) for client in sorted(self._rows)]
 
     @staticmethod

@@ -8,7 +8,7 @@ ones has signed it.
 from typing import Final
 
 from dwcp_migrate.consensus.pbft.model.checkpoints import is_proven
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
 from dwcp_migrate.consensus.pbft.model.membership import Group
 from dwcp_migrate.consensus.pbft.model.messages import BROKEN, EpochLink
 from dwcp_migrate.consensus.pbft.model.snapshot import Header, manifest_digest, read_header
@@ -31,7 +31,7 @@ def verify_link(link: EpochLink, old: Group) -> Header:
     Raises:
         EpochError: it does not hold.
     """
-    if manifest_digest(link.parts) != link.proof.digest or digest(link.header) != link.parts[0]:
+    if manifest_digest(link.parts) != link.proof.digest or compute_digest(link.header) != link.parts[0]:
         raise EpochError(f"link from epoch {old.epoch}: its header is not what the proof is about")
     if not link.proof.sequence or not is_proven(link.proof, (old,)):
         raise EpochError(f"link from epoch {old.epoch}: no quorum of its members signed it")

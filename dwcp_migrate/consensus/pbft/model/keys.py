@@ -33,8 +33,8 @@ DECISION: Final = b"dwcp-decision"
 HELLO: Final = b"dwcp-hello"
 
 
-def digest(data: bytes) -> bytes:
-    """Hash to `DIGEST_BYTES`."""
+def compute_digest(data: bytes) -> bytes:
+    """Hash data to `DIGEST_BYTES`."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
@@ -50,7 +50,16 @@ class SigningIdentity:
         self._exchange = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
 
     def sign(self, purpose: bytes, cluster: bytes, data: bytes) -> bytes:
-        """Sign `data` for a purpose in a cluster."""
+        """Sign `data` for a purpose in a cluster.
+
+        Args:
+            purpose: one of the constants of this module, at most 16 bytes.
+            cluster: the group's random name, `CLUSTER_BYTES`.
+            data: to be signed; its hash is.
+
+        Returns:
+            The signature, `SIGNATURE_BYTES` long.
+        """
         return bindings.crypto_sign(_bound(purpose, cluster, data), self._secret)[:SIGNATURE_BYTES]
 
     def shared_key(self, public: bytes) -> bytes:
@@ -67,18 +76,42 @@ class SigningIdentity:
 
 
 def is_signed(public: bytes, purpose: bytes, cluster: bytes, data: bytes, signature: bytes) -> bool:
-    """Tell whether the owner of `public` signed `data` for this purpose in this cluster."""
+    """Tell whether the owner of `public` signed `data` for this purpose in this cluster.
+
+    Args:
+        public: the signer's Ed25519 key.
+        purpose: that the signature must be made for.
+        cluster: that it must be made in.
+        data: the signed bytes.
+        signature: as it came, of any length.
+    """
     return len(signature) == SIGNATURE_BYTES and _is_valid(public, _bound(purpose, cluster, data), signature)
 
 
-def mac(key: bytes, cluster: bytes, data: bytes) -> bytes:
-    """Authenticate a request in a cluster for the one replica that shares `key` with its client."""
+def compute_mac(key: bytes, cluster: bytes, data: bytes) -> bytes:
+    """Authenticate a request in a cluster for the one replica that shares `key` with its client.
+
+    Args:
+        key: of `SigningIdentity.shared_key`.
+        cluster: the group's random name.
+        data: the request's body.
+
+    Returns:
+        The authenticator, `MAC_BYTES` long.
+    """
     return hashlib.blake2b(data, digest_size=MAC_BYTES, key=key, person=REQUEST, salt=cluster).digest()
 
 
 def is_authentic(key: bytes, cluster: bytes, data: bytes, tag: bytes) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(mac(key, cluster, data), tag)
+    """Tell whether an authenticator fits a request; compares in constant time.
+
+    Args:
+        key: of `SigningIdentity.shared_key`.
+        cluster: the group's random name.
+        data: the request's body.
+        tag: the authenticator as it came.
+    """
+    return hmac.compare_digest(compute_mac(key, cluster, data), tag)
 
 
 def _bound(purpose: bytes, cluster: bytes, data: bytes) -> bytes:
@@ -96,5 +129,5 @@ def _is_valid(public: bytes, bound: bytes, signature: bytes) -> bool:
 
 
 def forget_verified() -> None:
-    """Verify everything anew; for measurements."""
+    """Empty the cache of verified signatures; for measurements."""
     _is_valid.cache_clear()

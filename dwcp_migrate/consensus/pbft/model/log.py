@@ -88,26 +88,47 @@ class Slot:
         self.sent_commit = False
 
     def accept(self, view: int, digest: bytes, content: Content, now: float) -> None:
-        """Take a proposal of this view."""
+        """Take a proposal of this view.
+
+        Args:
+            view: the current one.
+            digest: of the batch.
+            content: the batch, decoded.
+            now: the shell's monotonic seconds.
+        """
         self.since = now
         self.digest = digest
         self.content = content
         self.see(view, digest)
 
     def see(self, view: int, digest: bytes) -> None:
-        """Note that a batch was accepted in a view."""
+        """Note that a batch was accepted in a view.
+
+        Args:
+            view: in which it was accepted.
+            digest: of the batch; past `DIGESTS_MAX` the one of the lowest view goes.
+        """
         self.seen[digest] = view
         while len(self.seen) > DIGESTS_MAX:
             del self.seen[min(self.seen, key=self.seen.__getitem__)]
 
 
-def count(votes: dict[str, bytes], digest: bytes) -> int:
-    """Count who voted for `digest`."""
+def count_votes(votes: dict[str, bytes], digest: bytes) -> int:
+    """Count the votes for one batch.
+
+    Args:
+        votes: digest by replica.
+        digest: of the batch.
+    """
     return list(votes.values()).count(digest)
 
 
 def read(data: bytes) -> Content | None:
-    """Decode a batch; None if it is none, names a request twice, or mixes a new membership with anything else."""
+    """Decode a batch.
+
+    Returns:
+        None if it is no batch, names a request twice, or mixes a new membership with anything else.
+    """
     batch = decode_batch(data)
     if batch is None:
         return None
@@ -143,14 +164,27 @@ class Log:
         return self.stable < sequence <= self.stable + self.window
 
     def slot(self, sequence: int, now: float) -> Slot:
-        """Find or make a slot; `sequence` is inside."""
+        """Find or make a slot.
+
+        Args:
+            sequence: for which `is_inside` is true.
+            now: the shell's monotonic seconds, for a slot that is made.
+        """
         found = self.slots.get(sequence)
         if found is None:
             found = self.slots[sequence] = Slot(sequence, now)
         return found
 
     def keep(self, digest: bytes, data: bytes) -> Content | None:
-        """Keep an encoded batch, for execution and for those who ask for it; None if it cannot be read."""
+        """Keep an encoded batch, for execution and for replicas that ask for it.
+
+        Args:
+            digest: of `data`.
+            data: the encoded batch, as it came.
+
+        Returns:
+            The decoded batch; None, and nothing is kept, if it cannot be read.
+        """
         content = read(data)
         if content is not None:
             self.batches[digest] = data

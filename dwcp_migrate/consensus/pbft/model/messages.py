@@ -1,8 +1,8 @@
 """Messages between replicas and clients: msgpack arrays, each field with a limit, nothing trusted in size.
 
-Rule: a frame is decoded whole or refused. Who sent it is what the channel proves (mutual TLS); only what must
-convince a third party carries a signature. Content that is hashed or signed travels as the bytes that were hashed or
-signed, so that nobody has to encode it the same way again.
+Rule: a frame is decoded whole or refused. Its sender is the one that the channel proves (mutual TLS); only messages
+that must convince a third party carry a signature. Content that is hashed or signed travels as the bytes that were
+hashed or signed, so that nobody has to encode it the same way again.
 
     frame    u32 length, big-endian, at most FRAME_BYTES_MAX | msgpack [kind, field, ...]
 
@@ -12,7 +12,7 @@ signed, so that nobody has to encode it the same way again.
     all -> all                  Prepare, Commit, Checkpoint (signed), ReplicaStatus
     all -> client               Reply (signed where the client wants a certificate)
     all -> all, on suspicion    ViewChange (signed); new primary -> all: NewView (signed)
-    for those who lag           StableCheckpoint, Decided, FetchBatch, BatchContent,
+    for replicas that lag       StableCheckpoint, Decided, FetchBatch, BatchContent,
                                 FetchState, StateManifest, StatePart, EpochLink
 """
 
@@ -21,7 +21,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from dwcp_migrate.consensus.pbft.model.keys import CLUSTER_BYTES, DIGEST_BYTES, MAC_BYTES, SIGNATURE_BYTES, digest
+from dwcp_migrate.consensus.pbft.model.keys import (
+    CLUSTER_BYTES,
+    DIGEST_BYTES,
+    MAC_BYTES,
+    SIGNATURE_BYTES,
+    compute_digest,
+)
 from dwcp_migrate.consensus.pbft.model.membership import Name
 from dwcp_migrate.consensus.pbft.model.quorum import REPLICAS_MAX
 from dwcp_migrate.errors import RemoteProtocolError
@@ -40,7 +46,7 @@ REQUEST_BYTES_MAX: Final = OPERATION_BYTES_MAX + KIB
 BATCH_REQUESTS_MAX: Final = 256
 BATCH_BYTES_MAX: Final = 1 * MIB
 VIEW_CHANGE_BYTES_MAX: Final = FRAME_BYTES_MAX // (REPLICAS_MAX + 1)
-"""A new view carries one of each replica, whoever wrote it."""
+"""A new view carries one of each replica."""
 WINDOW_MAX: Final = 256
 """Sequence numbers between the watermarks."""
 DIGESTS_MAX: Final = 4
@@ -187,7 +193,7 @@ class StableProof(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StableCheckpoint(msgspec.Struct, frozen=True, array_like=True, tag="stable", gc=False):
-    """A proof for one who executed that far and did not hear enough votes."""
+    """A proof for a replica that executed that far and did not get enough votes."""
 
     proof: StableProof
 
@@ -226,7 +232,7 @@ class ViewChange(msgspec.Struct, frozen=True, array_like=True, tag="view-change"
 
 
 class NewView(msgspec.Struct, frozen=True, array_like=True, tag="new-view"):
-    """A quorum's view changes. What follows from them everybody works out alone (`view_change.select`)."""
+    """A quorum's view changes. Each replica works out alone what follows from them (`new_view.select`)."""
 
     epoch: Counter
     view: Counter
@@ -235,7 +241,7 @@ class NewView(msgspec.Struct, frozen=True, array_like=True, tag="new-view"):
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, array_like=True, tag="status", gc=False):
-    """A replica's progress; replicas that can help do."""
+    """A replica's progress; replicas that are ahead answer with what it lacks."""
 
     epoch: Counter
     view: Counter
@@ -245,14 +251,14 @@ class ReplicaStatus(msgspec.Struct, frozen=True, array_like=True, tag="status", 
 
 
 class Decided(msgspec.Struct, frozen=True, array_like=True, tag="decided", gc=False):
-    """The sender executed this batch there. Believed when `weak` replicas say so."""
+    """The sender executed this batch there. Believed when `weak` replicas say the same."""
 
     sequence: Counter
     batch: BatchBytes
 
 
 class FetchBatch(msgspec.Struct, frozen=True, array_like=True, tag="fetch-batch", gc=False):
-    """A new view carries on a batch that the sender never saw."""
+    """The new view carries on a batch that the sender never had."""
 
     digest: Digest
 
@@ -278,7 +284,7 @@ class StateManifest(msgspec.Struct, frozen=True, array_like=True, tag="state-man
 
 
 class EpochLink(msgspec.Struct, frozen=True, array_like=True, tag="epoch-link"):
-    """The members of one epoch signed who follows them: the header of the state at which the next epoch began."""
+    """The members of one epoch signed their successors: the header of the state at which the next epoch began."""
 
     proof: StableProof
     parts: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=STATE_PARTS_MAX)]
@@ -327,7 +333,7 @@ encode_body = _encoder.encode
 
 NULL_BATCH: Final = _encoder.encode(Batch(0, ()))
 """Fills a sequence number that a view change found empty."""
-NULL_DIGEST: Final = digest(NULL_BATCH)
+NULL_DIGEST: Final = compute_digest(NULL_BATCH)
 
 
 def encode_frame(message: Message) -> bytes:
@@ -339,7 +345,7 @@ def encode_frame(message: Message) -> bytes:
     return frame_payload(_encoder.encode(message), FRAME_BYTES_MAX)
 
 
-def decode(payload: bytes | memoryview) -> Message:
+def decode_message(payload: bytes | memoryview) -> Message:
     """Read a frame's payload.
 
     Raises:
@@ -377,5 +383,5 @@ def decode_view_change_body(data: bytes) -> ViewChangeBody | None:
 
 
 def pbft_frames() -> FrameSplitter[Message]:
-    """Make what cuts a channel's bytes into messages; it raises what `decode` raises, too."""
-    return FrameSplitter(decode, FRAME_BYTES_MAX)
+    """Make the splitter that cuts a channel's bytes into messages; it raises what `decode_message` raises, too."""
+    return FrameSplitter(decode_message, FRAME_BYTES_MAX)

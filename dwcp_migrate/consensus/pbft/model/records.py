@@ -1,9 +1,9 @@
 """Journal records: what a replica must find again after a crash, and how a torn tail is told from damage.
 
-Rule: a record is written and synced before the messages that promise it are sent. So what was not synced was told to
-nobody, and is cut off; what was synced and is damaged stops the replica. Each record carries its own offset and how
-much of the journal was durable when it was written. A whole record behind a damaged one, which says that the damaged
-one was durable, proves the damage, whatever else is broken between them.
+Rule: a record is written and synced before the messages that promise it are sent. So records that were not synced were
+promised to nobody, and are cut off; a damaged record that was synced stops the replica. Each record carries its own
+offset and how much of the journal was durable when it was written. A whole record behind a damaged one, which says that
+the damaged one was durable, proves the damage, whatever else is broken between them.
 
     record   u32 length, big-endian | u32 CRC-32 of the payload | msgpack [kind, field, ..., place]
     place    u64 offset of the record | u64 bytes that were durable
@@ -75,7 +75,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
 
 
 class WasPrepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
-    """A quorum accepted it."""
+    """A quorum accepted a batch."""
 
     view: Counter
     sequence: Counter
@@ -83,7 +83,7 @@ class WasPrepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True, tag="committed"):
-    """It is decided. Empty bytes as in `Accepted`."""
+    """A batch is decided. Empty bytes as in `Accepted`."""
 
     sequence: Counter
     digest: Digest
@@ -118,7 +118,13 @@ def encode(entry: Entry, at: int = 0, durable: int = 0) -> bytes:
 
 
 def encode_all(entries: Iterable[Entry], at: int, durable: int) -> bytes:
-    """Make records that follow each other; see `encode`."""
+    """Make records that follow each other; see `encode`.
+
+    Args:
+        entries: in the order in which they happened.
+        at: offset in the journal where the first will stand.
+        durable: bytes of the journal that are durable already.
+    """
     data = bytearray()
     for entry in entries:
         data += encode(entry, at + len(data), durable)

@@ -1,8 +1,9 @@
-"""The replicated state at a checkpoint, cut into parts that each prove themselves.
+"""The replicated state at a checkpoint, cut into parts that are each checked on their own.
 
-Rule: the digest that replicas sign covers the list of the parts' digests, so that one who fetches the state checks each
-part as it comes, and knows at once who lied. The first part is the header with the membership: it alone, with the list,
-proves who follows in the next epoch. The others are `STATE_PART_BYTES` of the body, at most `STATE_PARTS_MAX` in all.
+Rule: the digest that replicas sign covers the list of the parts' digests, so that a replica that fetches the state
+checks each part as it comes, and knows at once which sender lied. The first part is the header with the membership: it
+alone, with the list, proves the members of the next epoch. The others are `STATE_PART_BYTES` of the body, at most
+`STATE_PARTS_MAX` in all.
 """
 
 from typing import Annotated, Final
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from dwcp_migrate.consensus.pbft.model.client_table import ClientTable, Dump
-from dwcp_migrate.consensus.pbft.model.keys import digest
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
 from dwcp_migrate.consensus.pbft.model.membership import Membership
 from dwcp_migrate.consensus.pbft.model.messages import STATE_PART_BYTES, STATE_PARTS_MAX, Counter, encode_body
 
@@ -69,7 +70,7 @@ class GroupSnapshot:
         self.header = header
         self.body = body
         count = 1 + -(-len(body) // STATE_PART_BYTES)
-        self.parts = tuple(digest(self.part(index)) for index in range(count))
+        self.parts = tuple(compute_digest(self.part(index)) for index in range(count))
         self.digest = manifest_digest(self.parts)
 
     def part(self, index: int) -> bytes:
@@ -83,13 +84,22 @@ class GroupSnapshot:
         return encode_body(_Whole(self.header, self.body))
 
 
-def take(header: Header, clients: ClientTable, application: bytes) -> GroupSnapshot:
-    """Encode the state, the same on all replicas that executed the same."""
+def take_snapshot(header: Header, clients: ClientTable, application: bytes) -> GroupSnapshot:
+    """Encode the state: the same bytes on all replicas that executed the same.
+
+    Args:
+        header: place, clock and membership of the state.
+        clients: results that repeated requests are answered with.
+        application: its own snapshot.
+
+    Raises:
+        ValueError: past a limit of `GroupSnapshot`.
+    """
     return GroupSnapshot(encode_body(header), encode_body(Body(clients.dump(), application)))
 
 
-def decode(data: bytes) -> GroupSnapshot:
-    """Read what `GroupSnapshot.encode` wrote.
+def decode_snapshot(data: bytes) -> GroupSnapshot:
+    """Read the bytes that `GroupSnapshot.encode` wrote.
 
     Raises:
         msgspec.ValidationError: it is none.
@@ -99,8 +109,8 @@ def decode(data: bytes) -> GroupSnapshot:
 
 
 def manifest_digest(parts: tuple[bytes, ...]) -> bytes:
-    """Hash the list of parts: what a checkpoint signs."""
-    return digest(b"".join(parts))
+    """Hash the list of the parts' digests: the digest that a checkpoint signs."""
+    return compute_digest(b"".join(parts))
 
 
 def read_header(data: bytes) -> Header:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dwcp_migrate.consensus.pbft.model.keys import digest
-from dwcp_migrate.consensus.pbft.model.log import Log, Slot, count, read
+from dwcp_migrate.consensus.pbft.model.keys import compute_digest
+from dwcp_migrate.consensus.pbft.model.log import Log, Slot, count_votes, read
 from dwcp_migrate.consensus.pbft.model.messages import (
     DIGESTS_MAX,
     NULL_BATCH,
@@ -42,7 +42,7 @@ def test_a_batch_is_read_with_its_bodies() -> None:
 def test_a_batch_that_breaks_a_rule_is_none(data: bytes) -> None:
     assert read(data) is None
     log = Log(8)
-    assert log.keep(digest(data), data) is None
+    assert log.keep(compute_digest(data), data) is None
     assert not log.batches
 
 
@@ -61,12 +61,12 @@ def test_advancing_drops_slots_and_the_batches_that_nobody_names() -> None:
     log = Log(8)
     first, second = batch(ONE), batch(TWO)
     for sequence, data in ((1, first), (5, second)):
-        content = log.keep(digest(data), data)
+        content = log.keep(compute_digest(data), data)
         assert content is not None
-        log.slot(sequence, 0.0).accept(0, digest(data), content, 0.0)
+        log.slot(sequence, 0.0).accept(0, compute_digest(data), content, 0.0)
     log.advance(4)
     assert list(log.slots) == [5]
-    assert list(log.batches) == [digest(second)]
+    assert list(log.batches) == [compute_digest(second)]
 
 
 def test_what_was_prepared_and_accepted_outlives_views_and_votes_do_not() -> None:
@@ -93,5 +93,5 @@ def test_of_many_digests_the_latest_are_reported() -> None:
 
 
 def test_votes_are_counted_by_digest() -> None:
-    assert count({"a": b"x", "b": b"y", "c": b"x"}, b"x") == 2
-    assert count({}, b"x") == 0
+    assert count_votes({"a": b"x", "b": b"y", "c": b"x"}, b"x") == 2
+    assert count_votes({}, b"x") == 0

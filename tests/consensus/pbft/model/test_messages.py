@@ -58,13 +58,13 @@ def test_a_message_cut_short_is_refused(message: wire.Message) -> None:
     payload = wire.encode_frame(message)[4:]
     for end in range(len(payload)):
         with pytest.raises(RemoteProtocolError):
-            wire.decode(payload[:end])
+            wire.decode_message(payload[:end])
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_with_a_typed_error(data: bytes) -> None:
     try:
-        wire.decode(data)
+        wire.decode_message(data)
     except RemoteProtocolError:
         return
     pytest.fail("garbage was taken for a message")
@@ -78,10 +78,10 @@ def test_changed_bytes_are_refused_or_make_another_valid_message() -> None:
             changed = bytearray(payload)
             changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
             try:
-                message = wire.decode(bytes(changed))
+                message = wire.decode_message(bytes(changed))
             except RemoteProtocolError:
                 continue
-            assert wire.decode(wire.encode_frame(message)[4:]) == message
+            assert wire.decode_message(wire.encode_frame(message)[4:]) == message
 
 
 def test_a_length_past_the_limit_is_refused_before_its_bytes_come() -> None:
@@ -109,24 +109,24 @@ LIMITS = [
 @pytest.mark.parametrize(("make", "limit"), LIMITS, ids=lambda value: str(value) if isinstance(value, int) else "")
 def test_a_field_holds_its_limit_and_no_more(make: object, limit: int) -> None:
     assert callable(make)
-    assert wire.decode(wire.encode_frame(make(limit))[4:]) == make(limit)
+    assert wire.decode_message(wire.encode_frame(make(limit))[4:]) == make(limit)
     with pytest.raises(RemoteProtocolError):
-        wire.decode(wire.encode_frame(make(limit + 1))[4:])
+        wire.decode_message(wire.encode_frame(make(limit + 1))[4:])
 
 
 def test_digests_and_signatures_have_one_length() -> None:
     for wrong in (wire.Prepare(0, 0, 0, bytes(31)), wire.Commit(0, 0, 0, bytes(33)), wire.ViewChange(b"", bytes(63))):
         with pytest.raises(RemoteProtocolError):
-            wire.decode(wire.encode_frame(wrong)[4:])
+            wire.decode_message(wire.encode_frame(wrong)[4:])
 
 
 def test_counters_are_not_negative_and_fit_in_63_bits() -> None:
-    assert wire.decode(wire.encode_frame(wire.FetchBatch(NAME))[4:])
+    assert wire.decode_message(wire.encode_frame(wire.FetchBatch(NAME))[4:])
     top = wire.Prepare(0, 0, 2**63 - 1, NAME)
-    assert wire.decode(wire.encode_frame(top)[4:]) == top
+    assert wire.decode_message(wire.encode_frame(top)[4:]) == top
     for wrong in (-1, 2**63):
         with pytest.raises(RemoteProtocolError):
-            wire.decode(wire.encode_frame(wire.Prepare(0, 0, wrong, NAME))[4:])
+            wire.decode_message(wire.encode_frame(wire.Prepare(0, 0, wrong, NAME))[4:])
 
 
 def test_a_batch_holds_so_many_requests_and_no_more() -> None:
@@ -153,7 +153,7 @@ def test_the_largest_view_change_and_the_largest_new_view_fit() -> None:
     body = wire.encode_body(wire.ViewChangeBody(2**62, 2**62, names[0], proof, prepared, seen))
     change = wire.ViewChange(body, SIGNATURE)
     frame = wire.encode_frame(wire.NewView(2**62, 2**62, (change,) * REPLICAS_MAX, SIGNATURE))
-    assert wire.decode(frame[4:])
+    assert wire.decode_message(frame[4:])
 
 
 def test_a_message_past_the_frame_is_refused_at_its_sender() -> None:

@@ -13,8 +13,8 @@ HEADER = snapshot.Header(8, 1000, membership(4), 0)
 def test_a_state_survives() -> None:
     table = ClientTable()
     table.record("c0", 7, RequestOutcome(3, b"result"))
-    taken = snapshot.take(HEADER, table, b"state")
-    again = snapshot.decode(taken.encode())
+    taken = snapshot.take_snapshot(HEADER, table, b"state")
+    again = snapshot.decode_snapshot(taken.encode())
     assert again.digest == taken.digest
     assert snapshot.read_header(again.header) == HEADER
     assert snapshot.read_body(again.body) == snapshot.Body(table.dump(), b"state")
