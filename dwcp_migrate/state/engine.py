@@ -1,7 +1,7 @@
 """Interface of the engine that holds the cluster state; Raft and etcd implement it.
 
-The rule: the agent knows this Protocol and no engine. A change is confirmed when it is committed and applied here, a
-look is local and may be late, `barrier` before it makes it a look at everything that was confirmed to anybody.
+The rule: the agent knows this Protocol and no engine. A change is confirmed when it is committed and applied here. A
+look is local and may be late; after a `barrier` it includes everything that was confirmed to anybody.
 
     Engine      raft.engine.RaftEngine      etcd.engine.EtcdEngine    fake.FakeEngine (tests)
 """
@@ -18,15 +18,15 @@ from dwcp_migrate.state.fleet.model import REQUEST_WINDOW, FleetState, TicketOut
 T = TypeVar("T")
 
 SUBMITS_MAX: Final = REQUEST_WINDOW // 2
-"""RequestCounts of this host open at once."""
+"""Requests of this host open at once."""
 
 
 class EngineMember(msgspec.Struct, frozen=True, kw_only=True):
-    """One of those that keep the state.
+    """A host that keeps the state.
 
     Attributes:
         connected: to this host.
-        behind: entries that the leader has not seen it take; -1 where that is not known (only the leader knows).
+        behind: entries that it has not confirmed to the leader; -1 where that is not known (only the leader knows).
     """
 
     name: str
@@ -78,6 +78,13 @@ class Engine(Protocol):
     async def submit(self, body: Body, timeout_s: float) -> TicketOutcome:
         """Have a command committed and applied here.
 
+        Args:
+            body: of the command.
+            timeout_s: seconds to wait for the confirmation.
+
+        Returns:
+            The outcome; a refusal is one too, and raises nothing.
+
         Raises:
             NoQuorumError: not confirmed in time; it may still happen.
             LimitExceededError: it is too large.
@@ -85,7 +92,12 @@ class Engine(Protocol):
         """
 
     async def beat(self, body: PutHost, timeout_s: float) -> TicketOutcome:
-        """Say that this host lives, and what it is, in the way that costs this engine least; raises as `submit`."""
+        """Report that this host lives, and its facts, in the way that costs this engine least; raises as `submit`.
+
+        Args:
+            body: of the command that says so.
+            timeout_s: seconds to wait.
+        """
 
     async def barrier(self, timeout_s: float) -> None:
         """Wait until everything that was confirmed to anybody is applied here.
@@ -95,17 +107,21 @@ class Engine(Protocol):
         """
 
     async def look(self, at: Callable[[FleetState], T]) -> T:
-        """Look at the state as it is here; `at` must not keep or change what it sees.
+        """Read the state as it is here; `at` must not keep or change what it is given.
 
         Raises:
             NoQuorumError: the engine is stopped.
         """
 
     async def status(self) -> EngineStatus:
-        """Say where it stands."""
+        """Report the state of this engine."""
 
     async def add_member(self, name: str, timeout_s: float) -> None:
         """Give a host a vote.
+
+        Args:
+            name: of the host.
+            timeout_s: seconds to wait for the confirmation.
 
         Raises:
             NoQuorumError: not confirmed in time.
@@ -113,16 +129,29 @@ class Engine(Protocol):
         """
 
     async def remove_member(self, name: str, timeout_s: float) -> None:
-        """Take a host's vote; raises as `add_member`."""
+        """Take a host's vote; raises as `add_member`.
+
+        Args:
+            name: of the host.
+            timeout_s: seconds to wait for the confirmation.
+        """
 
     async def transfer_leader(self, name: str, timeout_s: float) -> str:
-        """Have another voter lead, the one furthest along if `name` is empty; returns its name. Raises as above."""
+        """Have another voter lead; raises as `add_member`.
+
+        Args:
+            name: of the voter; empty for the one that is furthest along.
+            timeout_s: seconds to wait until it leads.
+
+        Returns:
+            The name of the new leader.
+        """
 
     def adopt(self, sock: socket) -> None:
         """Take a connection that another host's engine opened."""
 
 
-class RequestCounts:
+class RequestNumbers:
     """Numbers this host's requests so that a repeated one always finds its outcome.
 
     The state remembers the last `REQUEST_WINDOW` outcomes of each host, so a request is only begun while it is less
@@ -139,7 +168,7 @@ class RequestCounts:
 
     @property
     def may_begin(self) -> bool:
-        """Whether another may be begun now."""
+        """Tell whether another may be begun now."""
         oldest = next(iter(self._open), self._next)
         return len(self._open) < SUBMITS_MAX and self._next - oldest < SUBMITS_MAX
 
@@ -152,5 +181,5 @@ class RequestCounts:
         return number, f"{self._run}-{number}"
 
     def end(self, number: int) -> None:
-        """It is answered, or given up for good."""
+        """Close a request that is answered, or given up for good."""
         del self._open[number]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.errors import CoordinationError, LimitExceededError, NoQuorumError
-from dwcp_migrate.state.engine import SUBMITS_MAX, Engine, RequestCounts
+from dwcp_migrate.state.engine import SUBMITS_MAX, Engine, RequestNumbers
 from dwcp_migrate.state.fake import FakeEngine
 from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX, Acquire, Barrier, Propose, PutHost, Resume
 from dwcp_migrate.state.fleet.model import REQUEST_WINDOW
@@ -145,7 +145,7 @@ async def test_membership_of_etcd_is_left_to_etcd(server: EtcdServer) -> None:
 
 
 def test_a_request_is_never_so_late_that_its_outcome_is_forgotten() -> None:
-    requests = RequestCounts("run")
+    requests = RequestNumbers("run")
     oldest, _ = requests.begin()
     while requests.may_begin:
         number, _ = requests.begin()
@@ -156,7 +156,7 @@ def test_a_request_is_never_so_late_that_its_outcome_is_forgotten() -> None:
 
 
 def test_no_more_requests_are_open_than_may() -> None:
-    requests = RequestCounts("run")
+    requests = RequestNumbers("run")
     names = {requests.begin()[1] for _ in range(SUBMITS_MAX)}
     assert len(names) == SUBMITS_MAX
     assert not requests.may_begin

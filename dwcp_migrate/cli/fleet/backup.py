@@ -64,7 +64,7 @@ def import_(*, file: Path, yes: bool, as_json: bool, config_path: Path | None) -
     host's agent must be stopped. What was here is kept beside it.
     """
     from dwcp_migrate.agent.instance_lock import InstanceLock
-    from dwcp_migrate.state.raft.restore import FLEET_DIRECTORY, restore
+    from dwcp_migrate.state.raft.restore import FLEET_DIRECTORY, restore_replica
 
     config = load(config_path or DEFAULT_PATH)
     voters = _voters(config)
@@ -79,7 +79,7 @@ def import_(*, file: Path, yes: bool, as_json: bool, config_path: Path | None) -
     lock = InstanceLock([Path(config.state_directory)])
     try:
         directory = Path(config.state_directory) / FLEET_DIRECTORY
-        old = restore(directory, backup, voters)
+        old = restore_replica(directory, backup, voters)
     finally:
         lock.close()
     done = Imported(directory=str(directory), old_directory=str(old or ""), voters=voters, backup=found)

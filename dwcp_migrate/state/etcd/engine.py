@@ -27,7 +27,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
+from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestNumbers
 from dwcp_migrate.state.etcd.gateway import EtcdGateway, EtcdLogin, decode, encode
 from dwcp_migrate.state.etcd.liveness import EtcdLiveness
 from dwcp_migrate.state.etcd.snapshots import EtcdSnapshots
@@ -105,7 +105,7 @@ class EtcdEngine:
         self._machine = FleetMachine()
         self._applied = 0
         self._has_caught_up = False
-        self._requests = RequestCounts(token_hex(8))
+        self._requests = RequestNumbers(token_hex(8))
         self._ended = asyncio.Event()
         self._asked: list[_Asked] = []
         self._barriers: list[asyncio.Future[None]] = []
@@ -128,7 +128,7 @@ class EtcdEngine:
         await self._gateway.close()
 
     def adopt(self, sock: socket) -> None:
-        """See `engine.Engine`; replicas of Raft have no business here."""
+        """See `engine.Engine`; etcd has no connections between replicas."""
         sock.close()
 
     async def _run(self) -> None:

@@ -42,11 +42,11 @@ class EtcdLiveness:
         self.heard: dict[str, float] = {}
 
     def may_stand_for(self, body: PutHost) -> bool:
-        """Say whether the lease says as much as this would."""
+        """Tell whether the lease says as much as this command would."""
         return body == self._said and monotonic() - self._said_at < ENTRY_S
 
     def was_said(self, body: PutHost) -> None:
-        """An entry with it was written."""
+        """Note that an entry with this command was written."""
         self._said, self._said_at = body, monotonic()
 
     async def beat(self) -> None:

@@ -2,8 +2,8 @@
 
     file    "DWCPBACKUP1" | crc32 u32 | msgpack of FleetBackup
 
-What the lost majority confirmed after the backup nobody knows any more. So the new cluster numbers its commands from
-far behind: no token that the old one gave, whenever that was, is given again, and each new one is larger.
+Nobody knows any more what the lost majority confirmed after the backup. So the new cluster numbers its commands from
+far behind: it gives no token that the old one can have given, and each new one is larger.
 """
 
 import struct
@@ -96,7 +96,7 @@ def state_of(backup: FleetBackup) -> FleetState:
 
 
 def carry_on(backup: FleetBackup) -> FleetState:
-    """The state that a new cluster begins with: the backup's, its numbers `LEAP` further on.
+    """Make the state that a new cluster begins with: the backup's, its numbers `LEAP` further on.
 
     Raises:
         JournalError: as `state_of`.

@@ -1,9 +1,9 @@
 """Commands that change the cluster state, and their form in the log. No IO.
 
-A command is all that its outcome depends on, the time included; one that breaks a limit is refused where it is decoded,
-before it reaches the log or the state. Each carries the lowest version that reads it, so that hosts of an older release
-go on as long as nobody uses what is new. The bytes of each are held by tests: a body whose meaning or fields change
-gets a version of its own.
+A command holds everything that its outcome depends on, the time included; one that breaks a limit is refused where it
+is decoded, before it reaches the log or the state. Each carries the lowest version that reads it, so that hosts of an
+older release go on as long as nobody uses what is new. The bytes of each are held by tests: a body whose meaning or
+fields change gets a version of its own.
 
     log entry   msgpack array of commands, each a msgpack byte string (one submitted batch)
     command     version | request | by | at | body (tagged by its type)
@@ -58,7 +58,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag=str.l
 
 
 class PutHost(_Body, frozen=True, kw_only=True):
-    """A host says what it is and that it lives.
+    """A host reports its facts, and that it lives.
 
     Attributes:
         reads: newest version that its software reads.
@@ -72,7 +72,7 @@ class PutHost(_Body, frozen=True, kw_only=True):
 
 
 class PutReach(_Body, frozen=True, kw_only=True):
-    """A host says where it is reached."""
+    """A host publishes its addresses."""
 
     since: ClassVar[int] = 2
     name: Name
@@ -119,13 +119,13 @@ class PutRule(_Body, frozen=True, kw_only=True):
 
 
 class DropRule(_Body, frozen=True, kw_only=True):
-    """No such rule any more; there being none is fine."""
+    """A placement rule is dropped; an unknown name is fine."""
 
     name: Name
 
 
 class Propose(_Body, frozen=True, kw_only=True):
-    """May this domain go from here to there? The source asks.
+    """The source asks to move a domain.
 
     Attributes:
         generation: that the asker believes in, 0 for any.
@@ -271,7 +271,7 @@ class DropDocument(_Body, frozen=True, kw_only=True):
 
 
 class Barrier(_Body, frozen=True, kw_only=True):
-    """Nothing; who sees it applied has seen all before it.
+    """No change: a host that sees it applied has seen everything before it.
 
     Attributes:
         padding: makes it as large as a measurement wants.
@@ -313,13 +313,13 @@ Body = (
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A body and where it comes from.
+    """A body and its origin.
 
     Attributes:
         request: names this request among those of `by`; the same one again changes nothing and gets the same outcome.
         by: the host that asks, as its certificate says.
         at: its clock, seconds since the epoch.
-        version: the lowest that reads the body; `encode` sees to it.
+        version: the lowest that reads the body; `encode` sets it.
     """
 
     version: Annotated[int, Meta(ge=1, le=2**31)] = FIRST_VERSION
@@ -410,8 +410,8 @@ def decode_batch(data: bytes) -> list[bytes]:
     return batch
 
 
-def author(data: bytes) -> str:
-    """Say who a command claims to be by.
+def read_author(data: bytes) -> str:
+    """Read the name of the host that a command claims to be by.
 
     Raises:
         RemoteProtocolError: it is no command.
@@ -424,7 +424,7 @@ def author(data: bytes) -> str:
 
 
 def times(batch: list[bytes]) -> list[tuple[str, float]]:
-    """Say who is the author of each command and what the time is by it; leaves out what is no command."""
+    """List author and time of each command; bytes that are no command are left out."""
     found = []
     for data in batch:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
@@ -434,7 +434,7 @@ def times(batch: list[bytes]) -> list[tuple[str, float]]:
 
 
 def held_back(batch: list[bytes], latest: float) -> list[bytes]:
-    """Return the commands with no time later than this one; what is no command stays as it is.
+    """Return the commands with no time later than `latest`; bytes that are no command stay as they are.
 
     Args:
         batch: as `decode_batch` returns it.

@@ -1,7 +1,7 @@
 """Documents: small texts that the fleet keeps for its agents, opaque here. Pure functions over the fleet.
 
-The rule: who changes one names the revision that he read; one that somebody else changed meanwhile stays as it is. So
-two carriers of a plan cannot write over each other, and a wish is never lost.
+The rule: a change names the revision that its author read; a document that was changed meanwhile stays as it is. So two
+carriers of a plan cannot write over each other, and no wish is lost.
 """
 
 from dwcp_migrate.state.fleet import commands as do
@@ -9,7 +9,16 @@ from dwcp_migrate.state.fleet.model import DOCUMENTS_MAX, Document, FleetState, 
 
 
 def put(fleet: FleetState, by: str, body: do.PutDocument) -> TicketOutcome:
-    """Make one, or replace the revision that is named; the outcome's token is the new revision."""
+    """Make a document, or replace the revision that is named.
+
+    Args:
+        fleet: changed in place.
+        by: the host that writes.
+        body: name, revision (0 for a new document) and text.
+
+    Returns:
+        The new revision as the token, or `stale` with the present one, or `full`.
+    """
     known = fleet.documents.get(body.name)
     if (known.revision if known is not None else 0) != body.revision:
         return TicketOutcome("stale", known.revision if known is not None else 0)
@@ -22,7 +31,15 @@ def put(fleet: FleetState, by: str, body: do.PutDocument) -> TicketOutcome:
 
 
 def drop(fleet: FleetState, body: do.DropDocument) -> TicketOutcome:
-    """Take out the revision that is named; there being none is fine."""
+    """Remove the revision that is named; an unknown name is fine.
+
+    Args:
+        fleet: changed in place.
+        body: name and revision.
+
+    Returns:
+        Done, or `stale` with the present revision.
+    """
     known = fleet.documents.get(body.name)
     if known is None:
         return TicketOutcome()

@@ -1,11 +1,11 @@
 """The time that may be written into the log: a bound drawn from several hosts' clocks. No IO, no clock of its own.
 
-The fleet's time never goes back by itself, so that one command with a clock far ahead would freeze it. Whoever appends
-to the log (Raft's leader; with etcd the host itself) lets no command bring a time later than this bound.
+The fleet's time never goes back by itself, so that one command with a clock far ahead would freeze it. The host that
+appends to the log (Raft's leader; with etcd the host itself) lets no command bring a time later than this bound.
 
-    samples    what each host's commands said lately, as a distance to this host's monotonic clock
+    samples    the clocks in each host's latest commands, as a distance to this host's monotonic clock
     bound      the lower median of the samples, and a few seconds: one wrong clock of three moves it by nothing
-    too few    the fleet's time when this host began to append, plus what has passed here since
+    too few    the fleet's time when this host began to append, plus the time that has passed here since
 """
 
 from typing import Final
@@ -21,19 +21,30 @@ SAMPLES_MAX: Final = 1024
 
 
 class FleetClock:
-    """The clocks of a fleet as one host hears them; all times are seconds, `monotonic` those of this host's clock."""
+    """The clocks of a fleet as one host receives them; times are in seconds, `monotonic` is this host's clock."""
 
     def __init__(self) -> None:
         self._samples: dict[str, tuple[float, float]] = {}
         self._anchor: tuple[float, float] | None = None
 
     def anchor(self, fleet_now: float, monotonic: float) -> None:
-        """Say what the fleet's time is when this host begins to append; samples of before count no more."""
+        """Note the fleet's time when this host begins to append; earlier samples no longer count.
+
+        Args:
+            fleet_now: seconds since the epoch.
+            monotonic: of the same moment, on this host's clock.
+        """
         self._samples.clear()
         self._anchor = (fleet_now, monotonic)
 
     def hear(self, host: str, at: float, monotonic: float) -> None:
-        """Take a sample of a host's clock."""
+        """Take a sample of a host's clock.
+
+        Args:
+            host: whose clock it is; its last sample is replaced.
+            at: by that clock, seconds since the epoch.
+            monotonic: of the same moment, on this host's clock.
+        """
         self._samples.pop(host, None)
         self._samples[host] = (at - monotonic, monotonic)
         if len(self._samples) > SAMPLES_MAX:

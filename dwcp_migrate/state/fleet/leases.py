@@ -1,7 +1,7 @@
-"""Leases and reservations: what is held for a time. Pure functions over the fleet.
+"""Leases and reservations: locks and shares of links, each with an end. Pure functions over the fleet.
 
-The rule: a hold that ran out is nobody's, whoever still believes in it; its token tells a late holder from the next.
-A host whose clock runs ahead can shorten holds of others, never share them.
+The rule: a hold that ran out is nobody's, even if its last holder still believes in it; its token tells a late holder
+from the next one. A host whose clock runs ahead can shorten holds of others, never share them.
 """
 
 from typing import TypeVar
@@ -20,7 +20,16 @@ Hold = TypeVar("Hold", Lease, LinkReservation)
 
 
 def acquire(fleet: FleetState, by: str, body: do.Acquire) -> TicketOutcome:
-    """Take a free lease with a new token, or prolong one's own and keep its token."""
+    """Take a free lease with a new token, or prolong one's own and keep its token.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks.
+        body: name and lifetime of the lease.
+
+    Returns:
+        The token, or `held` with the holder's, or `full`.
+    """
     held = fleet.leases.get(body.name)
     token = fleet.index
     if held is not None and held.expires_at > fleet.now:
@@ -36,12 +45,30 @@ def acquire(fleet: FleetState, by: str, body: do.Acquire) -> TicketOutcome:
 
 
 def release(fleet: FleetState, by: str, body: do.Release) -> TicketOutcome:
-    """Give it back; one that ran out or is another's is left alone."""
+    """Give a lease back; one that ran out is left alone.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks.
+        body: name and token of the lease.
+
+    Returns:
+        Done, or `stranger` where another host holds it.
+    """
     return _give_back(fleet.leases, by, body)
 
 
 def reserve(fleet: FleetState, by: str, body: do.Reserve) -> TicketOutcome:
-    """Take a share of a link, or change one's own; refused when the link has not that much left."""
+    """Take a share of a link, or change one's own; refused when the link has not that much left.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks.
+        body: name, link, rate and lifetime of the reservation.
+
+    Returns:
+        The token, or `held` with the holder's, or `full`, or `link`.
+    """
     held = fleet.reservations.get(body.name)
     alive = held is not None and held.expires_at > fleet.now
     if held is not None and alive and held.holder != by:
@@ -67,7 +94,17 @@ def reserve(fleet: FleetState, by: str, body: do.Reserve) -> TicketOutcome:
 
 
 def reserved(fleet: FleetState, source: str, destination: str, without: str = "") -> int:
-    """Say how many bytes/s of a link are reserved now, leaving out the reservation `without`."""
+    """Sum up the reservations of a link that are alive.
+
+    Args:
+        fleet: the state.
+        source: host at which the link begins.
+        destination: host at which it ends; the other direction is another link.
+        without: name of a reservation that is left out; empty for none.
+
+    Returns:
+        Bytes a second.
+    """
     return sum(
         held.bytes_per_s
         for held in fleet.reservations.values()
@@ -78,7 +115,16 @@ def reserved(fleet: FleetState, source: str, destination: str, without: str = ""
 
 
 def unreserve(fleet: FleetState, by: str, body: do.Unreserve) -> TicketOutcome:
-    """Give a share back; one that ran out or is another's is left alone."""
+    """Give a share back; one that ran out is left alone.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks.
+        body: name and token of the reservation.
+
+    Returns:
+        Done, or `stranger` where another host holds it.
+    """
     return _give_back(fleet.reservations, by, body)
 
 

@@ -144,7 +144,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A lock with an end; `token` goes with every act that it covers, so that a late holder is told apart."""
+    """A lock with an end; `token` goes with every act that it covers, so that a late holder is recognised."""
 
     name: Name
     holder: Name
@@ -177,8 +177,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A text that the fleet keeps for its agents, opaque here: a plan that is carried out, a setting of a service.
 
     Attributes:
-        revision: the number of the command that wrote it; whoever changes it names the one that he read.
-        by: the host that did.
+        revision: number of the command that wrote it; a change names the revision that its author read.
+        by: the host that wrote it.
     """
 
     name: Name
@@ -205,7 +205,7 @@ class TicketOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """Outcome of a command.
 
     Attributes:
-        code: empty when it was done, else why not: a key of `refusals.BY_CLUSTER_STATE`.
+        code: empty when it was done, else the reason: a key of `refusals.BY_CLUSTER_STATE`.
         token: of the ticket, lease or reservation that it gave or is about; 0 for none.
     """
 
@@ -246,7 +246,7 @@ class FleetState(msgspec.Struct, kw_only=True):
 
 
 def domains_max(fleet: FleetState) -> int:
-    """Say how many domains a fleet may know, at the version that it is at."""
+    """Return how many domains a fleet may know, at the version that it is at."""
     return DOMAINS_MAX[min(fleet.version, VERSION)]
 
 

@@ -1,6 +1,7 @@
-"""Hosts whose software does not read a command: it is not proposed while there is one, or they would stop.
+"""Hosts whose software does not read a command. It is not proposed while there is one: such hosts would stop.
 
-Every host publishes what it reads (`PutHost`). A host of release 0.1.0 publishes nothing and reads the first version.
+Every host publishes the newest version that it reads (`PutHost`). A host of release 0.1.0 publishes nothing and reads
+the first version.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ NAMES_SHOWN_MAX = 5
 
 
 def version_of(body: Body) -> int:
-    """Say the lowest version that reads a command, and what it leads to."""
+    """Return the lowest version that reads a command and the state that follows from it."""
     return max(body.since, body.version if isinstance(body, SetVersion) else FIRST_VERSION)
 
 

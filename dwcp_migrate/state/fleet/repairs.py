@@ -1,7 +1,7 @@
 """Operators' repairs of the state: hosts and domains that are gone, tickets that nobody ends, a clock, the version.
 
-Pure functions over the fleet. Nobody but an operator knows what they say, so that each is asked back where it is typed.
-What a repair gives away by mistake a token still tells apart: generations and tokens only grow.
+Pure functions over the fleet. Only an operator can know whether they are right, so the command line asks back before
+each. Even a mistaken repair leaves old and new holders distinguishable: generations and tokens only grow.
 """
 
 from msgspec.structs import replace
@@ -14,7 +14,12 @@ DONE = TicketOutcome()
 
 
 def forget_host(fleet: FleetState, body: do.ForgetHost) -> TicketOutcome:
-    """Forget a host with all that is its own; tickets to or from it end."""
+    """Forget a host with its domains, leases and reservations; tickets to or from it end.
+
+    Args:
+        fleet: changed in place.
+        body: the host's name.
+    """
     if body.name not in fleet.hosts:
         return TicketOutcome("unknown-host")
     for ticket in [found for found in fleet.open_tickets.values() if body.name in (found.source, found.destination)]:
@@ -33,7 +38,15 @@ def forget_host(fleet: FleetState, body: do.ForgetHost) -> TicketOutcome:
 
 
 def drop_domain(fleet: FleetState, body: do.DropDomain) -> TicketOutcome:
-    """Forget a domain that has no ticket."""
+    """Forget a domain that has no ticket.
+
+    Args:
+        fleet: changed in place.
+        body: the domain's UUID.
+
+    Returns:
+        Done, `unknown-domain`, or `busy` with the open ticket.
+    """
     if body.uuid not in fleet.domains:
         return TicketOutcome("unknown-domain")
     tickets.sweep(fleet)
@@ -44,7 +57,12 @@ def drop_domain(fleet: FleetState, body: do.DropDomain) -> TicketOutcome:
 
 
 def assign(fleet: FleetState, body: do.AssignDomain) -> TicketOutcome:
-    """Give a domain to a host; its generation grows, so that whoever held it or a ticket for it holds nothing."""
+    """Give a domain to a host. Its generation grows, so that earlier tickets for it are void.
+
+    Args:
+        fleet: changed in place.
+        body: the domain's UUID and its new owner.
+    """
     domain = fleet.domains.get(body.uuid)
     if domain is None:
         return TicketOutcome("unknown-domain")
@@ -58,7 +76,12 @@ def assign(fleet: FleetState, body: do.AssignDomain) -> TicketOutcome:
 
 
 def end_ticket(fleet: FleetState, body: do.EndTicket) -> TicketOutcome:
-    """End an open ticket, in whatever state it is."""
+    """End an open ticket, in whatever state it is.
+
+    Args:
+        fleet: changed in place.
+        body: the ticket's token and a reason.
+    """
     ticket = next((found for found in fleet.open_tickets.values() if found.token == body.token), None)
     if ticket is None:
         return TicketOutcome("unknown-ticket")
@@ -67,7 +90,12 @@ def end_ticket(fleet: FleetState, body: do.EndTicket) -> TicketOutcome:
 
 
 def set_clock(fleet: FleetState, at: float) -> TicketOutcome:
-    """Set the fleet's time back; whatever was to end in the future ends as much later than now as before."""
+    """Set the fleet's time back; everything that was to end in the future ends as much later than now as before.
+
+    Args:
+        fleet: changed in place.
+        at: the new time, seconds since the epoch; one that is not earlier changes nothing.
+    """
     ahead = fleet.now - at
     if ahead <= 0:
         return DONE
@@ -93,6 +121,11 @@ def set_clock(fleet: FleetState, at: float) -> TicketOutcome:
 
 
 def set_version(fleet: FleetState, body: do.SetVersion) -> TicketOutcome:
-    """Raise the version that the fleet is at."""
+    """Raise the version that the fleet is at.
+
+    Args:
+        fleet: changed in place.
+        body: the version; a lower one than the present changes nothing.
+    """
     fleet.version = max(fleet.version, body.version)
     return DONE

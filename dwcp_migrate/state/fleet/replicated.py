@@ -1,7 +1,7 @@
 """The model as the log drives it: batches of commands in, outcomes out.
 
-The rule: what every replica of this version cannot read alike is refused alike; what only a newer one can read stops
-this replica before it comes to another state than the rest.
+The rule: bytes that no replica of this version can read are refused by all alike; a command that only a newer version
+can read stops this replica before it comes to another state than the rest.
 """
 
 import msgspec
@@ -37,11 +37,11 @@ class FleetMachine:
         return apply(self.fleet, command)
 
     def now(self) -> float:
-        """Say the fleet's time, seconds since the epoch."""
+        """Return the fleet's time, seconds since the epoch."""
         return self.fleet.now
 
     def hosts(self) -> int:
-        """Say how many hosts the fleet knows."""
+        """Return how many hosts the fleet knows."""
         return len(self.fleet.hosts)
 
     def save(self) -> bytes:

@@ -1,9 +1,9 @@
-"""Tickets: who may move which domain where, and whose it is afterwards. Pure functions over the fleet.
+"""Tickets: permissions to move one domain between two hosts, and its owner afterwards. Pure functions over the fleet.
 
 The rule: a domain has at most one open ticket. Its owner changes in `_complete`, which needs that very ticket and the
 generation that it was granted for, or in `hand_over`, where the owner itself gives away a domain without a ticket. So
-ownership moves exactly once however often, late or doubled the hosts speak; of two proposals for one domain the one
-that the log has first wins.
+ownership moves exactly once, however often, late or doubled the hosts speak; of two proposals for one domain the one
+that comes first in the log wins.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,16 @@ from dwcp_migrate.state.fleet.model import (
 
 
 def propose(fleet: FleetState, command: do.Command, body: do.Propose) -> TicketOutcome:
-    """Grant a ticket, or say why not; a ticket that is open already for the same way is given again."""
+    """Grant a ticket, or refuse it; an open one for the same domain and hosts is given again.
+
+    Args:
+        fleet: changed in place.
+        command: that proposes; only the source may.
+        body: of the command.
+
+    Returns:
+        The ticket's token, or a refusal.
+    """
     if command.by != body.source:
         return TicketOutcome("stranger")
     known = fleet.domains.get(body.uuid)
@@ -89,7 +98,13 @@ def _reached(limit: int, tickets: Iterable[Ticket]) -> bool:
 
 
 def begin(fleet: FleetState, by: str, body: do.Begin) -> TicketOutcome:
-    """The destination accepted the link; from here on the ticket does not expire."""
+    """Note that the destination accepted the link; from here on the ticket does not expire.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks; only the destination may.
+        body: the ticket's token.
+    """
     ticket, code = _open(fleet, body.token)
     if ticket is None:
         return TicketOutcome(code)
@@ -101,7 +116,13 @@ def begin(fleet: FleetState, by: str, body: do.Begin) -> TicketOutcome:
 
 
 def resume(fleet: FleetState, by: str, body: do.Resume) -> TicketOutcome:
-    """The destination runs the domain: the owner changes, the generation grows."""
+    """Note that the destination runs the domain: the owner changes, the generation grows.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks; only the destination may.
+        body: the ticket's token.
+    """
     done = fleet.ended_tickets.get(body.token)
     if done is not None and done.state == "completed" and done.destination == by:
         return TicketOutcome(token=done.token)
@@ -116,7 +137,13 @@ def resume(fleet: FleetState, by: str, body: do.Resume) -> TicketOutcome:
 
 
 def fail(fleet: FleetState, by: str, body: do.Fail) -> TicketOutcome:
-    """It did not happen. Only the source knows that once the ticket runs; before, the destination may say so too."""
+    """Note that the migration did not happen. Once the ticket runs only the source may; before, the destination too.
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks.
+        body: the ticket's token and a reason.
+    """
     ended = fleet.ended_tickets.get(body.token)
     if ended is not None and ended.state in {"failed", "expired"}:
         return TicketOutcome(token=ended.token)
@@ -133,7 +160,7 @@ def fail(fleet: FleetState, by: str, body: do.Fail) -> TicketOutcome:
 
 
 def resolve(fleet: FleetState, by: str, body: do.Resolve) -> TicketOutcome:
-    """Settle a ticket by what libvirt on both hosts says.
+    """Settle a ticket by the reports of libvirt on both hosts.
 
     source runs  destination runs
     yes          no                 failed: it never left
@@ -141,6 +168,11 @@ def resolve(fleet: FleetState, by: str, body: do.Resolve) -> TicketOutcome:
     no           no                 failed: it is the owner's to start again
     yes          yes                conflict: kept open, so that nothing moves it
     unknown      (either)           open as before
+
+    Args:
+        fleet: changed in place.
+        by: the host that asks; one of the two.
+        body: the ticket's token and both reports.
     """
     ticket, code = _open(fleet, body.token)
     if ticket is None:
@@ -162,7 +194,13 @@ def resolve(fleet: FleetState, by: str, body: do.Resolve) -> TicketOutcome:
 
 
 def hand_over(fleet: FleetState, by: str, body: do.HandOver) -> TicketOutcome:
-    """The owner says that it has the domain no more and who has it; a ticket that is open goes first."""
+    """Note that the domain runs on another host, as its owner says; an open ticket has to end first.
+
+    Args:
+        fleet: changed in place.
+        by: the host that says so; only the owner may.
+        body: the domain's UUID and its new owner.
+    """
     domain = fleet.domains.get(body.uuid)
     if domain is None:
         return TicketOutcome("unknown-domain")
@@ -214,7 +252,13 @@ def _keep(fleet: FleetState, ticket: Ticket, state: TicketState, reason: str = "
 
 
 def end(fleet: FleetState, ticket: Ticket, reason: str) -> None:
-    """End an open ticket as failed; the domain stays with its owner."""
+    """End an open ticket as failed; the domain stays with its owner.
+
+    Args:
+        fleet: changed in place.
+        ticket: an open one.
+        reason: for people.
+    """
     _end(fleet, ticket, "failed", reason)
 
 

@@ -1,4 +1,4 @@
-"""The times that a leader lets into the log: one wrong clock, its own included, does not move the fleet's."""
+"""Bound on the times that a leader lets into the log: one wrong clock, its own included, does not move the fleet's."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ from dwcp_migrate.state.fleet.fleet_clock import FleetClock
 
 
 class CommandTimes:
-    """The clocks of those whose commands a leader appends.
+    """The clocks of the hosts whose commands a leader appends.
 
     Args:
-        fleet_now: says the time of the state.
+        fleet_now: returns the time of the state.
     """
 
     def __init__(self, fleet_now: Callable[[], float]) -> None:

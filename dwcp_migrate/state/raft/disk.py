@@ -1,4 +1,4 @@
-"""The files of a replica: what is written, what is synced, and what happens when a sync fails.
+"""The files of a replica: writes, syncs, and the consequence of a failed one.
 
 A failed write may be tried again. A failed sync may not: the kernel then takes the pages for clean, so that a second
 sync succeeds without the data being on the disk. It ends the replica.
@@ -18,7 +18,7 @@ class Background(Protocol):
     """Work beside the tick."""
 
     def is_alive(self) -> bool:
-        """Whether it is still under way."""
+        """Tell whether it is still under way."""
 
     def join(self) -> None:
         """Wait for its end."""
@@ -35,39 +35,70 @@ class Disk:
         self._durable = durable
 
     def make_directory(self, path: Path) -> None:
-        """Make it if it is not there."""
+        """Make a directory if it is not there, for this user alone."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, path: Path, *, fresh: bool = False) -> int:
-        """Open a file, made if it is not there, emptied if it shall be fresh."""
+        """Open a file to read and write, made if it is not there.
+
+        Args:
+            path: of the file.
+            fresh: empty it.
+
+        Returns:
+            The descriptor.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if fresh else 0)
         return os.open(path, flags, 0o600)
 
     def close(self, file: int) -> None:
-        """Close it; syncs nothing."""
+        """Close a file; syncs nothing."""
         os.close(file)
 
     def size(self, file: int) -> int:
-        """Return its size in bytes."""
+        """Return a file's size in bytes."""
         return os.fstat(file).st_size
 
     def read(self, file: int, count: int, offset: int) -> bytes:
-        """Read up to so many bytes."""
+        """Read a part of a file.
+
+        Args:
+            file: descriptor.
+            count: bytes at most.
+            offset: of the first, in bytes.
+
+        Returns:
+            The bytes; fewer than `count` at the end of the file.
+        """
         return os.pread(file, count, offset)
 
     def write(self, file: int, data: bytes, offset: int) -> None:
-        """Write all of it; raises OSError, and part of it may be there."""
+        """Write all of the bytes.
+
+        Args:
+            file: descriptor.
+            data: the bytes.
+            offset: in bytes.
+
+        Raises:
+            OSError: the disk refuses; a part may be written.
+        """
         view = memoryview(data)
         while view:
             count = os.pwrite(file, view, offset)
             view, offset = view[count:], offset + count
 
     def cut(self, file: int, size: int) -> None:
-        """Make it that long."""
+        """Set a file's length.
+
+        Args:
+            file: descriptor.
+            size: in bytes.
+        """
         os.ftruncate(file, size)
 
     def sync(self, file: int) -> None:
-        """Have what was written to it on the disk.
+        """Make what was written to a file durable.
 
         Raises:
             JournalError: the disk failed; what it holds is unknown from now on.
@@ -83,12 +114,17 @@ class Disk:
             ) from error
 
     def sync_names(self, directory: Path) -> None:
-        """Have the names in a directory on the disk."""
+        """Make the names in a directory durable."""
         if self._durable:
             sync_directory(directory)
 
     def rename(self, path: Path, to: Path) -> None:
-        """Give a file another's name."""
+        """Give a file another name, in the place of one that has it.
+
+        Args:
+            path: the file.
+            to: its new name, in the same file system.
+        """
         path.replace(to)
 
     def remove(self, path: Path) -> None:
@@ -100,11 +136,19 @@ class Disk:
         return path.read_bytes()
 
     def write_whole(self, path: Path, data: bytes) -> None:
-        """Put a file in place of the old one, whole or not at all, durably; raises OSError."""
+        """Put a file in the place of the old one, whole or not at all, durably.
+
+        Args:
+            path: of the file.
+            data: its content.
+
+        Raises:
+            OSError: the disk refuses; the old file is as it was.
+        """
         write_whole(path, data, sync=self._durable)
 
     def run_beside(self, act: Callable[[], None]) -> Background:
-        """Run something in a thread."""
+        """Run a function in a thread of its own."""
         thread = threading.Thread(target=act, name="snapshot")
         thread.start()
         return thread

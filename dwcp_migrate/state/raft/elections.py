@@ -1,12 +1,13 @@
 """Elections: when a replica stands for leader, and whether it would vote for another (pre-vote).
 
-The rule: Raft's safety is the library's and does not depend on anything here; this decides only who asks when.
+The rule: Raft's safety is the library's and does not depend on anything here; this decides only which replica asks
+when.
 
-    a vote is asked for beforehand (`PreVote`), so that who was cut off does not depose a leader that works
+    a vote is asked for beforehand (`PreVote`), so that a replica that was cut off does not depose a leader that works
     a lost connection to the leader brings the election forward: a dead process is noticed at once
-    then the voters take turns, `TURN_S` apart in the order of their names, and who has promised its vote lets the
-    other one try first: when all of them ask at once, each holds its own vote and none wins
-    who is asked before it has noticed the loss itself answers when it has
+    then the voters take turns, `TURN_S` apart in the order of their names, and one that has promised its vote lets
+    the other try first: when all of them ask at once, each holds its own vote and none wins
+    a voter that is asked before it has noticed the loss itself answers when it has
 """
 
 import random
@@ -25,7 +26,7 @@ NEVER: Final = float("-inf")
 
 
 class Candidate(Protocol):
-    """The replica that may stand; attributes as of `replica.Replica` and `library.Raft`."""
+    """The replica that may stand; attributes as of `replica.RaftReplica` and `pysyncobj.Raft`."""
 
     name: str
     deadline: float
@@ -44,13 +45,18 @@ class Candidate(Protocol):
 
     @property
     def leads(self) -> bool:
-        """Whether it leads now."""
+        """Tell whether it leads now."""
 
     def timeout_s(self) -> float:
         """Draw an election timeout."""
 
     def tell(self, names: Iterable[str], message: messages.Message) -> None:
-        """Send a message to hosts."""
+        """Send a message to hosts.
+
+        Args:
+            names: of the hosts; those that are not connected are left out.
+            message: the same to all.
+        """
 
 
 class Elections:
@@ -70,12 +76,17 @@ class Elections:
         self._won = self._campaigning = False
 
     def heard(self, now: float) -> None:
-        """A leader of this term spoke."""
+        """Note a message from the leader of this term."""
         self._heard_at = now
         self._unanswered.clear()
 
     def lost(self, leader: str, now: float) -> None:
-        """The connection to the leader broke."""
+        """Note that the connection to the leader broke.
+
+        Args:
+            leader: its name.
+            now: seconds of `pysyncobj.clock`.
+        """
         candidate = self._candidate
         self._heard_at = NEVER
         turn = sorted(candidate.voters - {leader}).index(candidate.name) if candidate.name in candidate.voters else 0
@@ -85,7 +96,7 @@ class Elections:
             self.asked(name, question, now)
 
     def consider(self, now: float) -> None:
-        """Ask beforehand whether an election would be won; the library holds it when the deadline has passed."""
+        """Ask beforehand whether an election would be won; the library holds it once the deadline has passed."""
         candidate = self._candidate
         if candidate.name not in candidate.voters or candidate.leads or candidate.deadline > now:
             return
@@ -99,18 +110,29 @@ class Elections:
         candidate.tell(sorted(candidate.voters - {candidate.name}), question)
 
     def settle(self, now: float, *, has_failed: bool) -> None:
-        """The library has held the election that `consider` let it hold."""
+        """Note that the library has held the election that `consider` allowed, if it did.
+
+        Args:
+            now: seconds of `pysyncobj.clock`.
+            has_failed: this replica is still a candidate.
+        """
         if self._campaigning and has_failed:
             self.put_off(now)
         self._campaigning = False
 
     def put_off(self, now: float) -> None:
-        """Set the next deadline: soon, when the leader's connection is lost."""
+        """Set the next deadline: soon, when the connection to the leader is lost."""
         soon = random.uniform(1, 3) * RETRY_S  # noqa: S311 - spreads, hides nothing
         self._candidate.deadline = now + (soon if self._heard_at == NEVER else self._candidate.timeout_s())
 
     def asked(self, name: str, question: messages.PreVote, now: float) -> None:
-        """A host asks for a promise."""
+        """Answer a host that asks for a promise: now, later, or not at all.
+
+        Args:
+            name: of the host.
+            question: term and end of its log.
+            now: seconds of `pysyncobj.clock`.
+        """
         candidate = self._candidate
         if question.term < candidate.term:
             candidate.tell([name], messages.Stale(term=candidate.term))
@@ -126,7 +148,12 @@ class Elections:
         candidate.tell([name], messages.PreVoted(term=candidate.term, asked=question.term))
 
     def promised(self, name: str, answer: messages.PreVoted) -> None:
-        """A host promises its vote."""
+        """Count a promise; with a majority of them the election is due at once.
+
+        Args:
+            name: of the host.
+            answer: one to a question of another term does not count.
+        """
         candidate = self._candidate
         if self._promised is None or answer.asked != candidate.term or candidate.leads:
             return

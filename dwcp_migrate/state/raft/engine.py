@@ -1,11 +1,11 @@
 """The Raft engine: a replica in a thread of its own, asked from asyncio.
 
 The thread owns the replica and the state, asyncio owns the requests; between them go only calls by a queue
-and answers by `call_soon_threadsafe`. What is queued when the thread comes round is proposed as one entry: under load
-entries get larger, not later.
+and answers by `call_soon_threadsafe`. Everything that is queued when the thread comes round is proposed as one entry:
+under load entries get larger, not later.
 
-A disk that is full stops the replica until there is room; one that fails to sync, or an error that nobody foresaw,
-stops it for good: the others elect without it. A host that is stopped answers every request with NoQuorumError.
+A disk that is full stops the replica until there is room; one that fails to sync, or an unforeseen error, stops it for
+good: the others elect without it. A host that is stopped answers every request with NoQuorumError.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from time import monotonic, time
 from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestCounts
+from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestNumbers
 from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
@@ -38,7 +38,7 @@ ATTEMPT_S: Final = 1.0
 """An attempt that is not answered in this time is repeated: its answer may have gone with a leader."""
 
 WAIT_LEADER_S: Final = 0.05
-"""Between two looks for a leader."""
+"""Wait between two checks for a leader."""
 
 DISK_RETRY_S: Final = 5.0
 """Between two attempts to go on after the disk was full."""
@@ -68,15 +68,15 @@ class _Asked:
 class RaftEngine:
     """See `engine.Engine`.
 
+    Attributes:
+        leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
+
     Args:
         settings: of the replica.
         identity: of this host.
         rejected: counts connections that were closed, by reason; called in the replica's thread.
         clock: seconds since the epoch, for commands.
-        machine: makes what the log drives.
-
-    Attributes:
-        leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
+        machine: makes the state machine.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RaftEngine:
         self._identity = identity
         self._rejected = rejected
         self._clock = clock
-        self._requests = RequestCounts(token_hex(8))
+        self._requests = RequestNumbers(token_hex(8))
         self._ended = asyncio.Event()
         self._asked: deque[_Asked] = deque()
         self._calls: deque[Callable[[RaftReplica | None], None]] = deque()
@@ -158,7 +158,7 @@ class RaftEngine:
                 if self._replica is None:
                     self._open_replica()
                 self._serve()
-            except Exception as error:  # noqa: BLE001 - whatever it is, whoever asks gets an answer
+            except Exception as error:  # noqa: BLE001 - every request gets an answer, also after an unforeseen error
                 self._error = _reason(error)
                 may_retry = isinstance(error, OSError) and error.errno in DISK_FULL
                 self._close_replica()
@@ -188,7 +188,7 @@ class RaftEngine:
     def _close_replica(self) -> None:
         replica, self._replica = self._replica, None
         if replica is not None:
-            with contextlib.suppress(Exception):  # it is given up: what is left of it must not keep anybody waiting
+            with contextlib.suppress(Exception):  # it is given up: nobody may wait for the rest of it
                 replica.close()
         self._settle(list(self._asked), None)
         self._asked.clear()
@@ -414,10 +414,10 @@ class RaftEngine:
             if leader not in ("", self._identity.name):
                 return leader
             await asyncio.sleep(WAIT_LEADER_S / 5)
-        raise NoQuorumError("nobody took over in time")
+        raise NoQuorumError("no other voter took over the lead in time")
 
     async def _ask_to_lead(self, name: str, timeout_s: float) -> int:
-        """As the leader: ask another voter to take over; returns the library's reason why not, or 0."""
+        """As the leader: ask another voter to take over; returns 0 or the library's reason for a refusal."""
         future: asyncio.Future[int] = self._loop.create_future()
 
         def act(replica: RaftReplica) -> None:
@@ -435,7 +435,7 @@ class RaftEngine:
 
 
 def _reason(error: Exception) -> str:
-    """Say why a replica stopped; of what nobody foresaw, where it happened too."""
+    """Name the reason why a replica stopped; for an unforeseen error with its place in the code."""
     if isinstance(error, OSError | DwcpError):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,19 +1,19 @@
 """The log of a replica on disk: entries, term and vote, read back after any crash.
 
-What was synced is never lost and never changed but by `truncate`; what was not may be missing, and is then
-missing at the end only. Writing comes before remembering: an entry that the disk did not take is not in the log.
+An entry that was synced is never lost and never changed but by `truncate`; entries that were not may be missing, at the
+end only. Writing comes before remembering: an entry that the disk did not take is not in the log.
 
     log     "DWCPLOG1" | records: length u32 | crc32 u32 | index u64 | term u64 | kind u8 | payload
     vote    two slots of 512 bytes, written in turn: crc32 u32 | number u64 | term u64 | commit u64 | length u16 | name
 
 Behind the last record stand zeros, written beforehand: a record that overwrites them changes neither the file's size
 nor its extents, so that syncing it costs one write and one flush instead of a transaction of the file system as well.
-What was found behind the last whole record at the start is cut off before anything is written there: the rest of a
-record that was never confirmed must not follow on a new one.
+At the start, everything behind the last whole record is cut off before anything is written there: the rest of a record
+that was never confirmed must not follow a new one.
 
-A record whose checksum is wrong ends the log: it was being written when the host died, nobody was told that it is safe.
-If the vote file says that more was committed than the log now holds, the disk lost what it promised: the replica must
-not vote with that log, see `LogFile.check`.
+A record whose checksum is wrong ends the log: it was being written when the host died, and was confirmed to nobody. If
+the vote file says that more was committed than the log now holds, the disk lost entries that it had confirmed: the
+replica must not vote with that log, see `LogFile.check`.
 """
 
 import errno
@@ -237,13 +237,18 @@ class LogFile:
     # -- term, vote, commit index
 
     def set_term(self, term: int, voted_for: str | None) -> None:
-        """Write term and vote; `sync` before the next message that tells of them."""
+        """Write term and vote; `sync` before the next message that tells of them.
+
+        Args:
+            term: the current one.
+            voted_for: name of the host that has this one's vote in it; None for nobody.
+        """
         self.term, self.voted_for = term, voted_for
         self._write_vote()
         self._vote_dirty = True
 
     def set_commit(self, index: int) -> None:
-        """Take a newer commit index: what it covers is made durable before anybody is told."""
+        """Note a newer commit index; the entries up to it are made durable before anybody is told."""
         if index > self.commit:
             self.sync()
         self.commit = index

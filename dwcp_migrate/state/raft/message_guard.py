@@ -1,6 +1,6 @@
 """Guard around the library's messages: checks what arrives and what leaves against Raft's rules.
 
-What the library leaves open is closed here.
+The library leaves some cases open. They are closed here:
 
     truncation      the library cuts its log back at every Append that starts earlier; here only at a conflict, so that
                     a repeated or shorter Append never takes back what was acknowledged (Raft paper, figure 2)
@@ -8,7 +8,7 @@ What the library leaves open is closed here.
     commits         a part of a snapshot says nothing of the log before it; the library would take its own entries up to
                     the leader's commit index for committed, those of a deposed leader too
     stale leaders   are told (`Stale`); the library leaves them in the dark
-    promises        what promises something is sent after the disk has it: `must_sync`
+    promises        a message that promises something is sent after the disk has it: `must_sync`
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from dwcp_migrate.errors import RemoteProtocolError
-from dwcp_migrate.state.fleet.commands import author, decode_batch
+from dwcp_migrate.state.fleet.commands import decode_batch, read_author
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.elections import Elections
 from dwcp_migrate.state.raft.log_file import LogFile
@@ -34,16 +34,16 @@ _PROMISES: Final = messages.Ack | messages.Vote | messages.RequestVote
 class Exchange:
     """The messages of one replica.
 
+    Attributes:
+        must_sync: a message that waits to be sent promises something that is not on disk yet.
+        acknowledged_max: the next Ack says no more than this, if not 0.
+
     Args:
         raft: the library's object.
         journal: its log.
         links: where messages go.
-        elections: hears of leaders and of questions before elections.
+        elections: told of leaders and of questions before elections.
         held_back: as the leader: returns an entry's commands with no time that is too late.
-
-    Attributes:
-        must_sync: something that waits to be sent promises what is not on disk yet.
-        acknowledged_max: the next Ack says no more than this, if not 0.
     """
 
     def __init__(
@@ -76,6 +76,10 @@ class Exchange:
     def hear(self, name: str, message: messages.Message) -> None:
         """Take in a message.
 
+        Args:
+            name: of the host that sent it.
+            message: decoded; its sender's role allows it.
+
         Raises:
             RemoteProtocolError: it is none that a replica sends.
         """
@@ -85,7 +89,7 @@ class Exchange:
         self._raft.hear(name, to_library(message))
 
     def _newer_term(self, term: int) -> None:
-        """Somebody is in a newer term: step down and let an election settle it."""
+        """Step down if a peer is in a newer term, and let an election settle it."""
         if term > self._raft.term:
             self._raft.step_down(term)
 
@@ -144,14 +148,22 @@ class Exchange:
             if name not in self._links.voters:
                 raise RemoteProtocolError(f"{name} has no vote and no say in who has one")
             messages.decode_membership(message.payload)
-        elif any(author(command) != name for command in decode_batch(message.payload)):
+        elif any(read_author(command) != name for command in decode_batch(message.payload)):
             raise RemoteProtocolError(f"{name} speaks in another host's name")
         elif self._raft.role == LEADER:
             message = replace(message, payload=self._held_back(message.payload))
         self._pass_on(name, message)
 
     def say(self, name: str, message: dict[str, Any]) -> bool:
-        """Send a message of the library's; those that promise something wait for the disk."""
+        """Send a message of the library's; those that promise something wait for the disk.
+
+        Args:
+            name: of the host.
+            message: in the library's form.
+
+        Returns:
+            Whether the host is connected.
+        """
         translated = self._translated(message)
         self.must_sync |= isinstance(translated, _PROMISES)
         if isinstance(translated, messages.Ack):
@@ -178,7 +190,7 @@ class Exchange:
         return known
 
     def awaits(self, index: int) -> bool:
-        """See `library.Owner`."""
+        """See `pysyncobj.ReplicaOwner`."""
         found = False
         while self._awaited and self._awaited[0] <= index:
             self._awaited.popleft()

@@ -67,13 +67,13 @@ class PreVote(_Message, frozen=True, kw_only=True, tag=1):
 
 
 class PreVoted(_Message, frozen=True, kw_only=True, tag=2):
-    """I would; `asked` is the term in the question."""
+    """Answer to `PreVote`: the sender would vote so; `asked` is the term in the question."""
 
     asked: _Index
 
 
 class RequestVote(_Message, frozen=True, kw_only=True, tag=3):
-    """Vote for me."""
+    """Request for the receiver's vote."""
 
     last_index: _Index
     last_term: _Index
@@ -102,7 +102,7 @@ class RaftSnapshot(_Message, frozen=True, kw_only=True, tag=6):
 
 
 class Ack(_Message, frozen=True, kw_only=True, tag=7):
-    """I hold everything before `next_index`, on disk (success), or send from there (reset)."""
+    """Answer to `Append`: everything before `next_index` is on disk (success), or has to be sent from there (reset)."""
 
     next_index: _Index
     reset: bool
@@ -110,12 +110,12 @@ class Ack(_Message, frozen=True, kw_only=True, tag=7):
 
 
 class Stale(_Message, frozen=True, kw_only=True, tag=8):
-    """Your term is over, mine is newer; also the first message of a connection, with term 0.
+    """Answer to a leader of an earlier term; with term 0 the first message of a connection.
 
     Attributes:
         origin: voters at the fleet's first start, in a connection's first message; empty where they are not known.
-        voters: of now, as the sender knows them, in the same and when they change: who does not know yet whom its
-            leader could be finds it by this.
+        voters: of now, as the sender knows them, in the same message and when they change: a host that does not know
+            yet which others may lead it finds them by this.
     """
 
     origin: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
@@ -123,7 +123,7 @@ class Stale(_Message, frozen=True, kw_only=True, tag=8):
 
 
 class Submit(_Message, frozen=True, kw_only=True, tag=9):
-    """Append this for me."""
+    """Request to append an entry for the sender."""
 
     request: _Index
     kind: Literal[0, 2]
@@ -131,7 +131,7 @@ class Submit(_Message, frozen=True, kw_only=True, tag=9):
 
 
 class Submitted(_Message, frozen=True, kw_only=True, tag=10):
-    """It stands at `index`, not committed yet; or `error` says why not."""
+    """Answer to `Submit`: the entry stands at `index`, not committed yet; or `error` is the library's reason."""
 
     request: _Index
     index: _Index = 0
@@ -140,7 +140,7 @@ class Submitted(_Message, frozen=True, kw_only=True, tag=10):
 
 
 class TimeoutNow(_Message, frozen=True, kw_only=True, tag=11):
-    """Call an election at once."""
+    """Order to hold an election at once."""
 
 
 Message = (
@@ -192,7 +192,7 @@ def decode_membership(data: bytes) -> RaftMembership:
 
 
 def raft_frames() -> FrameSplitter[Message]:
-    """Make what cuts a connection's bytes into messages; it raises RemoteProtocolError for what is none."""
+    """Make the splitter of a connection's bytes into messages; it raises RemoteProtocolError for anything else."""
     return FrameSplitter(_message, FRAME_BYTES_MAX)
 
 

@@ -47,7 +47,11 @@ class Origin:
         self.voters = self.voters or stored
 
     def compare(self, name: str, voters: tuple[str, ...]) -> None:
-        """Compare a peer's with this host's.
+        """Compare a peer's first voters with this host's.
+
+        Args:
+            name: of the peer.
+            voters: its, sorted; empty where it does not know them.
 
         Raises:
             RemoteProtocolError: they differ: the two are of different fleets.

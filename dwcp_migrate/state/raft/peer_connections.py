@@ -37,7 +37,7 @@ TLS_RECORD_BYTES: Final = 16 * KIB
 READS_MAX: Final = 16
 """Reads of one connection in a row, before others have their turn."""
 OUT_BYTES_MAX: Final = 8 * MIB
-"""Waiting for a peer that does not read; then its connection is closed and the log brings it up again."""
+"""Bytes that wait for a peer; past that its connection is closed, and the log brings the peer up to date later."""
 ROOM_BYTES: Final = 1 * MIB
 """While less is waiting, bulk may be added."""
 HANDSHAKE_S_MAX: Final = 5.0
@@ -48,7 +48,7 @@ WRONG_WAY_S: Final = 3.0
 ADOPTED_MAX: Final = 64
 """Connections taken and not yet looked at."""
 PENDING_MAX: Final = 64
-"""Handshakes at once: strangers cannot take more than `HANDSHAKE_S_MAX` of patience each."""
+"""Handshakes at once; each ends after `HANDSHAKE_S_MAX`."""
 SILENT_MS_MAX: Final = 3000
 """Unacknowledged bytes for this long are a dead host's (TCP_USER_TIMEOUT)."""
 
@@ -62,7 +62,13 @@ class Poller(Protocol):
     """The poller of a replica."""
 
     def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
-        """Call back when the descriptor is ready."""
+        """Call back when the descriptor is ready.
+
+        Args:
+            descriptor: of the socket; a second call replaces the first.
+            callback: gets the descriptor and the events.
+            events: any of READ, WRITE and ERROR.
+        """
 
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor."""
@@ -110,16 +116,21 @@ class Events(Protocol):
     """Receiver of the events of connections."""
 
     def up(self, name: str) -> None:
-        """A host is connected."""
+        """Note that a host is connected."""
 
     def down(self, name: str) -> None:
-        """It is connected no more."""
+        """Note that it is connected no more."""
 
     def message(self, name: str, message: Message) -> None:
-        """A host says something; a DwcpError closes its connection."""
+        """Take a message; a DwcpError closes the connection.
+
+        Args:
+            name: of the host that sent it.
+            message: decoded.
+        """
 
     def rejected(self, reason: str) -> None:
-        """A connection was closed for a reason of the other end's."""
+        """Note that a connection was closed by a fault of the other end."""
 
 
 class Links:
@@ -154,7 +165,7 @@ class Links:
         self._adopted.append(sock)
 
     def connected(self, name: str) -> bool:
-        """Whether a host is connected."""
+        """Tell whether a host is connected."""
         return name in self._up
 
     @property
@@ -163,9 +174,14 @@ class Links:
         return list(self._up)
 
     def send(self, name: str, message: Message) -> bool:
-        """Queue a message; False when the host is not connected, or is not any more.
+        """Queue a message; the same object sent to several hosts in a row is encoded once.
 
-        The same object sent to several hosts in a row is encoded once.
+        Args:
+            name: of the host.
+            message: sent by the next `flush`.
+
+        Returns:
+            False when the host is not connected, or no longer.
         """
         link = self._up.get(name)
         if link is None:
@@ -179,7 +195,7 @@ class Links:
         return True
 
     def has_room(self, name: str) -> bool:
-        """Whether bulk may be queued for a host."""
+        """Tell whether bulk may be queued for a host."""
         link = self._up.get(name)
         return link is not None and len(link.out) < ROOM_BYTES
 
@@ -190,7 +206,7 @@ class Links:
                 self._write(link)
 
     def tick(self, now: float) -> None:
-        """Dial who is missing, end handshakes that take too long, begin those of adopted connections."""
+        """Dial missing hosts, end handshakes that take too long, begin those of adopted connections."""
         unread, self._unread = self._unread, set()
         for link in unread:
             self._ready(link, READ)
@@ -305,12 +321,12 @@ class Links:
         self._read(link)
 
     def _read(self, link: PeerConnection) -> None:
-        """Take what has come; what goes wrong in taking it in is the link's fault, in acting on it the replica's."""
+        """Take what has come; a RemoteProtocolError ends the connection, any other error is the replica's."""
         for _ in range(READS_MAX):
             data = self._receive(link)
             if not data:
                 return
-            is_last = len(data) < TLS_RECORD_BYTES  # the poller tells of what comes later: no call to hear "nothing"
+            is_last = len(data) < TLS_RECORD_BYTES  # the poller tells of later data: another read would be wasted
             try:
                 for message in link.frames.feed(data):
                     self._events.message(link.name, message)

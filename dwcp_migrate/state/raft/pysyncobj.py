@@ -26,7 +26,7 @@ QUEUE_MAX: Final = 4096
 """Entries handed over between two ticks."""
 
 COMMIT_NEWS_S: Final = 0.002
-"""A commit that no other host waits for is told that much later, or with the next entry: half as many messages."""
+"""News of a commit that no other host waits for are sent that much later, or with the next entry, to halve messages."""
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 
@@ -92,7 +92,7 @@ def check_library() -> None:
 
 
 class ReplicaOwner(Protocol):
-    """Owner of the decisions; `replica.Replica` is it."""
+    """Owner of the decisions: `replica.RaftReplica`."""
 
     name: str
 
@@ -100,25 +100,38 @@ class ReplicaOwner(Protocol):
         """Apply a committed entry."""
 
     def awaits(self, index: int) -> bool:
-        """As the leader: whether another host waits to hear that the entries up to this one are committed."""
+        """As the leader: tell whether another host waits for news that the entries up to this one are committed."""
 
     def may_change(self, verb: str, name: str) -> bool:
-        """As the leader: whether membership may change so now."""
+        """As the leader: tell whether membership may change so now.
+
+        Args:
+            verb: `add` or `rem`.
+            name: of the host.
+        """
 
     def change_own(self, *, is_voter: bool) -> bool:
-        """This host gets or loses its vote."""
+        """Give this host its vote, or take it; returns whether that is a change."""
 
     def install(self) -> None:
         """Take the snapshot that has come."""
 
     def post(self, name: str, message: dict[str, Any]) -> bool:
-        """Send a message of the library's."""
+        """Send a message of the library's.
+
+        Args:
+            name: of the host.
+            message: in the library's form.
+
+        Returns:
+            Whether the host is connected.
+        """
 
     def know(self, name: str) -> None:
-        """There is another voter."""
+        """Note that a host has a vote."""
 
     def forget(self, name: str) -> None:
-        """It is none any more."""
+        """Note that a host has no vote any more."""
 
 
 class _Log:
@@ -170,7 +183,7 @@ class _Courier(Transport):  # type: ignore[misc] # the library has no types
 
 
 class _Mute:
-    """In the place of the library's wake-up pipe: who proposes here is in the thread that ticks, and ticks next."""
+    """In the place of the library's wake-up pipe: the thread that proposes is the one that ticks, and ticks next."""
 
     def notify(self) -> None:
         """Wake nobody."""
@@ -229,7 +242,12 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
     # -- handles
 
     def load(self, journal: LogFile, snapshots: Snapshots) -> None:
-        """Work on these from now on; term, vote and commit index come from the journal."""
+        """Work on these from now on; term, vote and commit index come from the journal.
+
+        Args:
+            journal: read; its term, vote and commit index count.
+            snapshots: serve the library as its serializer.
+        """
         self._SyncObj__raftLog = _Log(journal)
         self._SyncObj__serializer = snapshots
         self._SyncObj__raftCurrentTerm = max(journal.term, journal.last[1])
@@ -237,7 +255,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._SyncObj__raftCommitIndex = max(1, min(journal.commit, journal.last[0]))
 
     def applied_to(self, index: int) -> None:
-        """The state is that of an entry, which is committed."""
+        """Note that the state is that of an entry, which is committed."""
         self._SyncObj__raftLastApplied = index
         self._SyncObj__raftCommitIndex = max(index, self._SyncObj__raftCommitIndex)
 
@@ -246,14 +264,23 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._SyncObj__selfNode = Node(self.owner.name) if is_voter else None
 
     def change(self, verb: str, name: str) -> None:
-        """Membership is so now."""
+        """Apply a change of membership.
+
+        Args:
+            verb: `add` or `rem`.
+            name: of the host.
+        """
         self._SyncObj__doChangeCluster((verb, name))
 
     def hear(self, name: str, message: dict[str, Any]) -> None:
-        """A message came.
+        """Take a message.
 
         A host without a vote votes too when it is asked: it may have one already by entries that have not reached it,
         and where its vote is needed nobody else could lead to bring them (Raft paper, section 6).
+
+        Args:
+            name: of the host that sent it.
+            message: in the library's form.
         """
         lends_vote = message["type"] == "request_vote" and self._SyncObj__selfNode is None
         if lends_vote:
@@ -263,35 +290,57 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
             self.set_own(is_voter=False)
 
     def connected(self, name: str, *, is_voter: bool) -> None:
-        """A host is connected."""
+        """Note that a host is connected.
+
+        Args:
+            name: of the host.
+            is_voter: it has a vote.
+        """
         if is_voter:
             self._SyncObj__connectedNodes.add(Node(name))
         else:
             self._SyncObj__onReadonlyNodeConnected(Node(name))
 
     def disconnected(self, name: str) -> None:
-        """It is no more."""
+        """Note that a host is connected no more."""
         node = Node(name)
         if node in self._SyncObj__readonlyNodes:
             self._SyncObj__onReadonlyNodeDisconnected(node)
         self._SyncObj__connectedNodes.discard(node)
 
     def step_down(self, term: int) -> None:
-        """There is a newer term."""
+        """Follow in a newer term, without a leader yet."""
         self._SyncObj__setCurrentTerm(term, None)
         self._SyncObj__setState(FOLLOWER)
         self._SyncObj__raftLeader = None
 
     def propose(self, payload: bytes, answer: Answer, kind: int) -> None:
-        """Have an entry appended."""
+        """Have an entry appended.
+
+        Args:
+            payload: of the entry.
+            answer: called with the outcome.
+            kind: `messages.REGULAR` or `messages.MEMBERSHIP`.
+        """
         self._applyCommand(payload, answer, kind)
 
     def transfer(self, name: str, answer: Answer) -> None:
-        """As the leader: ask another voter to take over; any if `name` is empty."""
+        """As the leader: ask another voter to take over.
+
+        Args:
+            name: of the voter; empty for any.
+            answer: called with the outcome.
+        """
         self.transferLeadership(Node(name) if name else None, answer)
 
     def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
-        """Have the poller wait for a descriptor."""
+        """Have the poller wait for a descriptor.
+
+        Args:
+            descriptor: to wait for.
+            callback: gets the descriptor and the events.
+            events: any of `peer_connections.READ`, `WRITE` and `ERROR`.
+        """
         self._poller.subscribe(descriptor, callback, events)
 
     def unwatch(self, descriptor: int) -> None:
@@ -316,7 +365,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
 
     @property
     def is_transferring(self) -> bool:
-        """Whether the leader asked this host to take over."""
+        """Tell whether the leader asked this host to take over."""
         return bool(self._SyncObj__transferInProgress)
 
     @property
@@ -329,7 +378,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         self._SyncObj__raftElectionDeadline = at
 
     def news_at(self) -> float:
-        """As the leader: when the others hear of it next."""
+        """As the leader: the time, by `clock`, of the next message to the others."""
         return float(self._SyncObj__newAppendEntriesTime)
 
     def timeout_s(self) -> float:

@@ -1,7 +1,7 @@
 """The Raft library's messages (dictionaries) in the schema of the wire, and back. No IO.
 
-The rule: everything that crosses is named here; a message that is not is a bug (ours) or refused where it is decoded
-(theirs).
+The rule: every message that crosses is named here. One that is not is a bug here if the library sends it, and refused
+where it is decoded if a peer does.
 """
 
 from typing import Any
@@ -60,7 +60,7 @@ def _append(message: dict[str, Any], term: int) -> messages.Append | messages.Ra
 
 
 def to_library(message: messages.Message) -> dict[str, Any]:  # noqa: PLR0911 - one for each message
-    """Turn one of the wire's messages into the library's; those that the library does not know never get here."""
+    """Turn one of the wire's messages into the library's form; messages that the library lacks never get here."""
     match message:
         case messages.Append():
             return {

@@ -1,6 +1,6 @@
 """One Raft replica: the library's log and elections, held to what Raft asks of them.
 
-What the library leaves open is closed here, and each of these has a test of its own:
+The library leaves some cases open. They are closed here, and each has a test of its own:
 
     log             fsync before an acknowledgement, a vote or a commit; torn tails; see `log_file`
     messages        truncation, answers of earlier terms, leaders of earlier terms; see `message_guard`
@@ -56,13 +56,13 @@ class StateMachine(Protocol):
     """State machine that the log drives. Methods may raise a DwcpError to stop the replica."""
 
     def apply(self, batch: list[bytes]) -> Any:
-        """Apply one entry's commands; returns what whoever submitted them gets."""
+        """Apply one entry's commands; returns the outcome that their submitter gets."""
 
     def now(self) -> float:
-        """Say the time of the state, seconds since the epoch."""
+        """Return the time of the state, seconds since the epoch."""
 
     def hosts(self) -> int:
-        """Say how many hosts the state knows."""
+        """Return how many hosts the state knows."""
 
     def save(self) -> bytes:
         """Encode the state."""
@@ -248,7 +248,7 @@ class RaftReplica:
 
     @property
     def has_leader(self) -> bool:
-        """Whether commands can go to a leader now."""
+        """Tell whether commands can go to a leader now."""
         leader = self.leader
         return bool(leader) and (leader == self.name or self.links.connected(leader))
 
@@ -287,11 +287,23 @@ class RaftReplica:
     # -- acts
 
     def watch(self, descriptor: int, callback: Callable[[int, int], None], events: int) -> None:
-        """Have `tick` wait for a descriptor too."""
+        """Have `tick` wait for a descriptor too; see `pysyncobj.Raft.watch`.
+
+        Args:
+            descriptor: to wait for.
+            callback: gets the descriptor and the events.
+            events: any of `peer_connections.READ`, `WRITE` and `ERROR`.
+        """
         self._raft.watch(descriptor, callback, events)
 
     def submit(self, payload: bytes, answer: Answer, kind: int = messages.REGULAR) -> None:
-        """Have an entry appended; `answer` is called when it is applied here, or failed, or never."""
+        """Have an entry appended.
+
+        Args:
+            payload: a batch of commands, or a change of membership.
+            answer: called when the entry is applied here, or failed, or never.
+            kind: `messages.REGULAR` or `messages.MEMBERSHIP`.
+        """
         if kind == messages.REGULAR and self.state == "leader":
             payload = self._held_back(payload)
         self._raft.propose(payload, answer, kind)
@@ -302,7 +314,12 @@ class RaftReplica:
         return self._times.held_back(payload, self.term, enough, clock())
 
     def transfer(self, name: str, answer: Answer) -> None:
-        """As the leader: ask another voter to take over, the one that is furthest if `name` is empty."""
+        """As the leader: ask another voter to take over.
+
+        Args:
+            name: of the voter; empty for the one that is furthest along.
+            answer: called with the outcome.
+        """
         self._raft.transfer(name, answer)
 
     def compact(self) -> None:
@@ -317,7 +334,7 @@ class RaftReplica:
             DwcpError: the state or the log cannot go on.
         """
         now = clock()
-        if now - self._ticked_at > STALL_S:  # whatever the leader said meanwhile is in the sockets still
+        if now - self._ticked_at > STALL_S:  # messages of the leader may wait in the sockets
             self._raft.deadline = max(self._raft.deadline, now + STALL_S)
         self._ticked_at = now
         if self._told != self.voters:
@@ -359,7 +376,7 @@ class RaftReplica:
 
     @property
     def leads(self) -> bool:
-        """Whether it leads, or was asked to and will."""
+        """Tell whether it leads, or was asked to and will."""
         return self._raft.role == LEADER or self._raft.is_transferring
 
     @property
@@ -376,14 +393,14 @@ class RaftReplica:
         return self._raft.timeout_s()
 
     def tell(self, names: Iterable[str], message: messages.Message) -> None:
-        """Send a message to hosts."""
+        """See `elections.Candidate`."""
         for name in names:
             self.links.send(name, message)
 
     # -- links' events
 
     def up(self, name: str) -> None:
-        """See `links.Events`."""
+        """See `peer_connections.Events`."""
         self._raft.connected(name, is_voter=name in self.links.voters)
         self._greet(name)
 
@@ -392,16 +409,16 @@ class RaftReplica:
         self.links.send(name, greeting)
 
     def down(self, name: str) -> None:
-        """See `links.Events`."""
+        """See `peer_connections.Events`."""
         self._raft.disconnected(name)
         if name == self.leader:
             self._elections.lost(name, clock())
 
     def message(self, name: str, message: messages.Message) -> None:
-        """See `links.Events`."""
+        """See `peer_connections.Events`; a message that the sender's role does not allow is refused."""
         has_say = name in self.links.voters or name in self._settings.voters or name in self.links.hinted
         if isinstance(message, messages.PreVote) and name not in self.links.voters:
-            self._greet(name)  # it does not know that it has no vote: who has one now will tell it the rest
+            self._greet(name)  # it does not know that it has no vote: the greeting names those that have one
             if not has_say:
                 return
         if not (has_say or isinstance(message, messages.OBSERVER_MAY)):
@@ -412,35 +429,35 @@ class RaftReplica:
                 self.links.hinted = set(message.voters)
         self._exchange.hear(name, message)
 
-    # -- the library's calls, see `library.Owner`
+    # -- the library's calls, see `pysyncobj.ReplicaOwner`
 
     def post(self, name: str, message: dict[str, Any]) -> bool:
-        """Send a message of the library's."""
+        """See `pysyncobj.ReplicaOwner`."""
         return self._exchange.say(name, message)
 
     def awaits(self, index: int) -> bool:
-        """As the leader: whether another host waits to hear of a commit."""
+        """See `pysyncobj.ReplicaOwner`."""
         return self._exchange.awaits(index)
 
     def know(self, name: str) -> None:
-        """There is another voter."""
+        """See `pysyncobj.ReplicaOwner`."""
         self.links.voters.add(name)
 
     def forget(self, name: str) -> None:
-        """It is none any more; it may come back without a vote."""
+        """See `pysyncobj.ReplicaOwner`; the host may come back without a vote."""
         self.links.voters.discard(name)
         self.links.drop(name)
 
     def applied(self, command: bytes) -> Any:
         """Apply a committed entry; returns the outcomes of its commands.
 
-        A change of voters counts from when it is in the log (`_change_after`); that it is committed changes nothing. To
-        carry it out again here would bring back voters whom a later entry has removed.
+        A change of voters counts from when it is in the log (`_change_after`), so nothing is left to do when it is
+        committed. Carrying it out again here would bring back voters that a later entry has removed.
         """
         return self._machine.apply(decode_batch(command[1:])) if command[0] == messages.REGULAR else None
 
     def may_change(self, verb: str, name: str) -> bool:
-        """As the leader: whether membership may change so now: one at a time, and with a majority that is there."""
+        """See `pysyncobj.ReplicaOwner`: one change at a time, and only with a majority that is connected."""
         if self._changes(self.applied_index):
             return False
         if verb == "rem":
@@ -451,12 +468,12 @@ class RaftReplica:
         return may and self._has_majority(self.voters | {name})
 
     def _has_majority(self, voters: set[str]) -> bool:
-        """Whether more than half of these are connected to this host or are it."""
+        """Tell whether more than half of these are connected to this host or are it."""
         present = [name for name in voters if name == self.name or self.links.connected(name)]
         return len(present) * 2 > len(voters)
 
     def change_own(self, *, is_voter: bool) -> bool:
-        """This host gets or loses its vote."""
+        """See `pysyncobj.ReplicaOwner`."""
         if self.links.is_voter == is_voter:
             return False
         self.links.is_voter = is_voter

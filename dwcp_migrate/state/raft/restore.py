@@ -1,8 +1,8 @@
-"""Begins a replica's directory with a backup, while no agent runs on it.
+"""Restoring: begins a replica's directory with a backup, while no agent runs on it.
 
 Every voter of the new cluster begins with the same snapshot: entry, term and voters follow from the backup and from the
-list alone. Its entry and its term lie far behind all that the old cluster can have had, so that a host that still has
-the old log, and was forgotten, takes the new record over instead of bringing the old one back.
+list alone. Its entry and its term are far higher than any that the old cluster can have had, so that a host that still
+has the old log, and was forgotten, takes the new record over instead of bringing the old one back.
 """
 
 import os
@@ -28,7 +28,11 @@ TERM_LEAP: Final = 2**24
 
 
 def image_of(backup: FleetBackup, voters: Iterable[str]) -> snapshots.Image:
-    """The snapshot that a new cluster begins with.
+    """Make the snapshot that a new cluster begins with.
+
+    Args:
+        backup: of the old cluster.
+        voters: names of the hosts with a vote in the new one.
 
     Raises:
         JournalError: the backup's state cannot be used.
@@ -39,8 +43,8 @@ def image_of(backup: FleetBackup, voters: Iterable[str]) -> snapshots.Image:
     return snapshots.Image(before, last, tuple(sorted(voters)), model.encode(fleet))
 
 
-def restore(directory: Path, backup: FleetBackup, voters: Iterable[str]) -> Path | None:
-    """Put a directory in the place of a replica's that begins with a backup; whole or not at all.
+def restore_replica(directory: Path, backup: FleetBackup, voters: Iterable[str]) -> Path | None:
+    """Replace a replica's directory by one that begins with a backup; whole or not at all.
 
     Args:
         directory: of the replica; what was there is kept beside it.

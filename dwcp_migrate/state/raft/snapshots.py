@@ -1,8 +1,8 @@
-"""Snapshots: the state at one entry of the log, kept so that the log before it may go, and sent to who is far behind.
+"""Snapshots: the state at one entry of the log, kept so that the log before it may go, and sent to replicas far behind.
 
-The tick never waits for the disk and nothing forks: the state is encoded at once, which takes milliseconds
-for what the limits allow, and a thread writes it; the log is cut only when the file is whole and synced. This object
-stands where the Raft library expects its serializer, whose methods have the library's names.
+The tick never waits for the disk and nothing forks: the state is encoded at once, which takes milliseconds at the
+largest size that the limits allow, and a thread writes it; the log is cut only when the file is whole and synced. This
+object stands where the Raft library expects its serializer, so its methods have the library's names.
 
     file     "DWCPSNAP1" | crc32 u32 | msgpack of Image, written under another name, synced, renamed
 """
@@ -29,7 +29,7 @@ SNAPSHOT_BYTES_MAX: Final = 64 * MIB
 MAGIC: Final = b"DWCPSNAP1"
 _CHECKSUM: Final = struct.Struct("<I")
 
-# What the Raft library calls the states of writing (pysyncobj.config.SERIALIZER_STATE).
+# States of writing, numbered as in the Raft library (pysyncobj.config.SERIALIZER_STATE).
 IDLE: Final = 0
 WRITING: Final = 1
 WRITTEN: Final = 2
@@ -124,7 +124,12 @@ class Snapshots:
     # -- as the Raft library calls it
 
     def serialize(self, _data: object, index: int) -> None:
-        """Begin to write the state, whose last but one entry is `index`; does nothing while one is being written."""
+        """Begin to write the state; does nothing while one is being written.
+
+        Args:
+            _data: the library's own state, not used.
+            index: of the last entry but one that the state holds.
+        """
         if self._writer is not None:
             return
         self._index = index
@@ -135,7 +140,7 @@ class Snapshots:
         self._writer = self._disk.run_beside(lambda: self._write(data, kept))
 
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802 - the library's name
-        """Say whether it is written; the end is said once."""
+        """Report the progress of writing and its index; the end is reported once."""
         if self._writer is None:
             return IDLE, None
         if self._writer.is_alive():
@@ -175,7 +180,7 @@ class Snapshots:
         return last
 
     def received(self) -> Image:
-        """Return what came from the leader, whole, and forget it; `keep` makes it the newest.
+        """Return the snapshot that came from the leader, whole, and forget it; `keep` makes it the newest.
 
         Raises:
             JournalError: damaged.
@@ -196,7 +201,7 @@ class Snapshots:
         self._current = data
 
     def cancelTransmisstion(self, node: Any) -> None:  # noqa: N802 - the library's name
-        """A follower went away in the middle."""
+        """Forget how far a follower was that went away in the middle."""
         self._sent.pop(node, None)
 
     # -- the file

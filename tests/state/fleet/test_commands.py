@@ -17,7 +17,7 @@ def command(body: do.Body) -> do.Command:
 def test_a_command_survives_the_log() -> None:
     made = command(do.Propose(uuid="u", source="a", destination="b", lifetime_s=5, certificate=b"\0\xff"))
     assert do.decode(do.encode(made)) == made
-    assert do.author(do.encode(made)) == "a"
+    assert do.read_author(do.encode(made)) == "a"
 
 
 def test_the_largest_command_passes_and_one_byte_more_does_not() -> None:
@@ -72,7 +72,7 @@ def test_a_batch_holds_as_many_commands_as_it_may() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_with_a_typed_error(data: bytes) -> None:
-    for read in (do.decode, do.decode_batch, do.author):
+    for read in (do.decode, do.decode_batch, do.read_author):
         try:
             read(data)
         except RemoteProtocolError:

@@ -10,7 +10,7 @@ from dwcp_migrate.state.fleet.backup import LEAP, FleetBackup, carry_on, decode_
 from dwcp_migrate.state.fleet.commands import Acquire, Command, PutHost
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import snapshots
-from dwcp_migrate.state.raft.restore import image_of, restore
+from dwcp_migrate.state.raft.restore import image_of, restore_replica
 from tests.state.raft.simulation.world import DIRECTORY, Node, Promises, World, virtual_time
 
 VOTERS = ("h0", "h1", "h2")
@@ -50,10 +50,10 @@ def test_a_backup_reads_as_it_was_written_and_any_other_bytes_do_not() -> None:
 
 def test_what_was_there_is_kept_and_the_new_directory_belongs_to_whom_the_old_did(tmp_path: Path) -> None:
     directory = tmp_path / "fleet"
-    assert restore(directory, taken(machine_with_a_lease()), VOTERS) is None
-    old = restore(directory, taken(machine_with_a_lease()), VOTERS)
+    assert restore_replica(directory, taken(machine_with_a_lease()), VOTERS) is None
+    old = restore_replica(directory, taken(machine_with_a_lease()), VOTERS)
     assert old == tmp_path / "fleet.before-import-1"
-    assert restore(directory, taken(machine_with_a_lease()), VOTERS) == tmp_path / "fleet.before-import-2"
+    assert restore_replica(directory, taken(machine_with_a_lease()), VOTERS) == tmp_path / "fleet.before-import-2"
     image = snapshots.decode((directory / "snapshot").read_bytes())
     assert (image.voters, image.last.index) == (VOTERS, 5 + LEAP)
     assert (directory / "snapshot").stat().st_uid == tmp_path.stat().st_uid
