@@ -1,7 +1,7 @@
 """TLS contexts of the agents' link: 1.3 only, both sides prove a certificate of the fleet's CA, nothing else counts.
 
-Rule: no system trust store, no older version, no anonymous side. The name is checked on both sides: by OpenSSL where we
-dial, by `check_peer_name` where we were dialled.
+Rule: no system trust store, no older version, no anonymous side. The name is checked on both sides: by OpenSSL on the
+side that dials, by `check_peer_name` on the other.
 """
 
 import ssl
@@ -25,11 +25,17 @@ _ALERTS: Final = frozenset(
         "PEER_DID_NOT_RETURN_A_CERTIFICATE",
     }
 )
-"""OpenSSL's names of what a peer says when it does not accept our certificate."""
+"""OpenSSL's names of the alerts of a peer that does not accept our certificate."""
 
 
 def make_context(side: Literal["client", "server"], ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     """Read the PEM files and make a context; call it anew for each session, so that renewed files count at once.
+
+    Args:
+        side: `client` dials, `server` is dialled.
+        ca: PEM file of the fleet's authority.
+        certificate: PEM file of this host's certificate.
+        key: PEM file of its key.
 
     Raises:
         ConfigError: a file is missing, unreadable, or not what it should be.
@@ -63,9 +69,9 @@ def _files_fault(error: OSError, ca: Path, certificate: Path, key: Path) -> str:
 
 
 class ContextCache:
-    """A context for connections of any number, made anew when one of its files changed.
+    """A context for any number of connections, made anew when one of its files changed.
 
-    Whoever can reach a port makes the agent need one: reading three files and parsing them is too much for that.
+    Every peer that reaches a port makes the agent need one, and three files are too much to read and parse each time.
     """
 
     def __init__(self, side: Literal["client", "server"]) -> None:
@@ -77,7 +83,7 @@ class ContextCache:
         try:
             files = [(path, path.stat()) for path in (ca, certificate, key)]
         except OSError:
-            return make_context(self._side, ca, certificate, key)  # it says what is wrong
+            return make_context(self._side, ca, certificate, key)  # raises the error
         state = tuple((path, found.st_mtime_ns, found.st_size, found.st_ino) for path, found in files)
         if self._kept is None or self._kept[0] != state:
             self._kept = (state, make_context(self._side, ca, certificate, key))
@@ -103,7 +109,7 @@ def check_peer_name(certificate: Mapping[str, Any] | None, name: str) -> None:
 
 
 def as_typed(error: ssl.SSLError) -> DwcpError:
-    """Say what a TLS failure means: a certificate that one side refuses, or bytes that are not TLS."""
+    """Translate a TLS failure: a certificate that one side refuses, or bytes that are not TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return CertificateError(
             f"the peer's certificate was refused: {error.verify_message}",

@@ -7,11 +7,11 @@ Modules:
     frames: frames of the agents' link
     options: options, counters and callbacks of a link
     protocol: link's protocol, sans-IO
-    rate_limiter: holds a link's bulk to a rate
+    rate_limiter: rate limiter of a link's bulk
     reassembly: puts one connection's segments in order again
     receive_queue: receive queue
     segment: unit that the transport carries
     send_queue: send queue
-    usage: time of a link's thread and its channels, by what it is spent on
+    usage: time of a link's thread and its channels, by the state that it is spent in
     window: window of raw bytes in flight between the two QEMUs
 """

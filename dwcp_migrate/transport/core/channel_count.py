@@ -1,18 +1,18 @@
 """Number of channels of a link (pure; time is an argument).
 
-Rule: more channels only where more channels carry more, and no more than carry as much. A lossy or long path limits
+Rule: open more channels only where they carry more, and no more than are needed for that. A lossy or long path limits
 each TCP flow (CUBIC at 40 ms and 0.1 % loss carries about 11 Mbit/s), so the count doubles while the acknowledged rate
-rises with it by `GAIN_MIN`; the step that brought nothing is taken back. Too many flows drown each other: 64 of five
-packets each carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration
-leaves the link, so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured
-while segments waited for a channel speak for more of them: a link that the session does not fill says nothing about
-itself. Where none waits the channels are too many for what there is to send, and half of them do as well; drowning ones
-look like that too, because the session's window is then spent on what they retransmit. A link that is held to a rate
-(`pacer`) says nothing at all: the step under way is taken back, and what follows is compared with none from before.
+rises with it by `GAIN_MIN`; a step without gain is taken back. Too many flows drown each other: 64 of five packets each
+carried two thirds of what 32 did over 200 Mbit/s and 20 ms. A rate also rises when another migration leaves the link,
+so after a rest the count is halved once, and stays there if that costs nothing. Only rates measured while segments
+waited for a channel argue for more channels: a link that the session does not fill says nothing about its capacity.
+Where no segment waits there are too many channels for the load, and half of them do as well; channels that drown each
+other look the same, because the session's window is then spent on retransmissions. A link that is held to a rate
+(`rate_limiter`) says nothing at all: the step under way is taken back, and later rates are not compared with it.
 
 A short path with a small queue holds few packets. A flow with two or three of them under way cannot tell a loss but by
 a time-out of 200 ms, which in-order delivery makes a stall of all: over 32 Mbit/s and 20 ms sixteen channels sent 7 %
-of their packets again and took 35 s where four took 27. So what the path holds bounds the count at the first
+of their packets again and took 35 s where four took 27. So the packets that the path holds bound the count at the first
 measurement in which it was filled: segments waited, or more was under way than the path holds.
 
     first measurement ───> no more channels than the path has packets for
@@ -28,9 +28,9 @@ from typing import Final
 from dwcp_migrate.units import KIB
 
 CHANNELS_START: Final = 16
-"""Halving never goes below where the path holds enough: what a few channels save, one that is lost costs."""
+"""Halving stops here where the path holds enough: a lost channel costs more than a few channels less save."""
 CHANNELS_MIN: Final = 4
-"""However little the path holds."""
+"""Also on a path that holds fewer packets."""
 CHANNEL_BYTES_MIN: Final = 12 * KIB
 """Under way on each channel: eight packets, so that three that follow a lost one tell of it."""
 STANDING_MIN: Final = 1.5
@@ -95,7 +95,12 @@ class Controller:
         self._bytes_at = 0
 
     def observe(self, now: float, look: Look) -> None:
-        """Look at the link at `now`; call it every few hundred milliseconds at most."""
+        """Take a measurement; to be called every few hundred milliseconds.
+
+        Args:
+            now: the clock, monotonic seconds.
+            look: the link at that moment.
+        """
         elapsed, self._last = now - self._last, now
         if self._fixed:
             return
@@ -122,7 +127,7 @@ class Controller:
             self._judge(now, bytes_per_s, measured_s, look.rtt_s)
 
     def detached(self) -> None:
-        """A channel left the link for good, and its load with it."""
+        """Note that a channel left the link for good, with its load."""
         self.count = max(self.count - 1, min(CHANNELS_MIN, self._max))
 
     def _judge(self, now: float, bytes_per_s: float, measured_s: float, rtt_s: float) -> None:
@@ -131,7 +136,7 @@ class Controller:
             self._fewest = _fewest(bytes_per_s, rtt_s)
             if self._fewest < self.count:
                 self.count = self._fewest
-                return  # what was measured was of more
+                return  # the measurement was of more channels
         self._decide(now, bytes_per_s, is_busy=is_busy)
 
     def _begin(self, since: float, acknowledged_bytes: int) -> None:

@@ -39,7 +39,7 @@ class ChannelHealth:
         detaching: the connection that it is to carry as it is, once both sides said so; None for a channel of frames.
         detach_sent: we promised to send no frame more on it.
         detach_received: the peer did.
-        farewell: acknowledgements still to be said before CLOSE; None before the closing began.
+        farewell: acknowledgements that still have to be sent before CLOSE; None before the closing began.
     """
 
     def __init__(self, now: float) -> None:
@@ -64,37 +64,57 @@ class ChannelHealth:
         self._quantum = 4 * QUANTUM_BYTES_MIN
 
     def received(self, now: float) -> None:
-        """A byte came."""
+        """Note that a byte came."""
         self._progress_at = now
 
     def delivered(self, now: float, total_bytes: int) -> None:
-        """The peer's kernel has acknowledged so many bytes of this channel."""
+        """Note how much the peer's kernel has acknowledged.
+
+        Args:
+            now: the clock, monotonic seconds.
+            total_bytes: of this channel since its start.
+        """
         if total_bytes > self._delivered_bytes:
             self._delivered_bytes = total_bytes
             self._progress_at = now
 
     def is_dead(self, now: float) -> bool:
-        """The rule at the head of this module."""
+        """Tell whether it should have made progress for `STALLED_S` and made none."""
         expected_since = self._ping_at if self._ping_sent_at is None else self._ping_sent_at
         return now - max(self._progress_at, expected_since) > STALLED_S
 
     def shift(self, seconds: float) -> None:
-        """This process did not run for so long: that time proves nothing about the peer."""
+        """Leave out time in which this process did not run: it proves nothing about the peer."""
         self._progress_at += seconds
 
     def is_ping_due(self, now: float) -> bool:
-        """Whether to send a ping now; never two at a time."""
+        """Tell whether to send a ping now; never two at a time."""
         return self._ping_sent_at is None and now >= self._ping_at
 
     def ping(self, now: float, mark: int) -> int:
-        """A ping leaves; `mark` is the length of the channel's ledger. Returns its number."""
+        """Note that a ping leaves.
+
+        Args:
+            now: the clock, monotonic seconds.
+            mark: length of the channel's ledger (`send_queue`), returned when the answer comes.
+
+        Returns:
+            The ping's number.
+        """
         self._ping_number += 1
         self._ping_sent_at = now
         self._ping_mark = mark
         return self._ping_number
 
     def pong(self, now: float, number: int) -> int:
-        """The answer came; returns the mark: so many pieces of the ledger have arrived.
+        """Take the answer to a ping.
+
+        Args:
+            now: the clock, monotonic seconds.
+            number: that it answers.
+
+        Returns:
+            The mark of that ping: so many pieces of the ledger have arrived.
 
         Raises:
             RemoteProtocolError: it answers no ping of ours.
@@ -107,7 +127,7 @@ class ChannelHealth:
         return self._ping_mark
 
     def asked(self, number: int) -> None:
-        """The peer's ping came.
+        """Take the peer's ping.
 
         Raises:
             RemoteProtocolError: it sends pings without waiting for answers.
@@ -117,11 +137,11 @@ class ChannelHealth:
         self._pongs.append(number)
 
     def answer(self) -> int | None:
-        """The ping to answer next."""
+        """Take the number of the ping to answer next; None if there is none."""
         return self._pongs.popleft() if self._pongs else None
 
     def quantum(self, now: float) -> int:
-        """Most payload bytes of the next pull."""
+        """Return the most payload bytes of the next pull."""
         elapsed = now - self._rate_since
         if elapsed >= RATE_S:
             wanted = int(self._rate_bytes / elapsed * QUANTUM_S)
@@ -130,5 +150,5 @@ class ChannelHealth:
         return self._quantum
 
     def took(self, count: int) -> None:
-        """A pull took so many payload bytes."""
+        """Count the payload bytes of a pull."""
         self._rate_bytes += count

@@ -25,7 +25,7 @@ class Dialer:
         self._not_before = now
 
     def connect_s(self, timeout_s: float) -> float:
-        """How long the next TCP connects may take: longer each time until one came through, at most `timeout_s`.
+        """Return the seconds that the next TCP connects may take: longer after each failure, at most `timeout_s`.
 
         A path that once answered is tried anew soon; one that never did may have a round trip of more than a second.
         """
@@ -33,7 +33,7 @@ class Dialer:
         return min(timeout_s, CONNECT_S_MAX * (1 << tries))
 
     def count(self, now: float, *, up: int, pending: int, wanted: int) -> int:
-        """Number of channels to dial now.
+        """Return the number of channels to dial now.
 
         Args:
             now: the clock.
@@ -47,24 +47,36 @@ class Dialer:
         return max(0, min(wanted - up - pending, limit - pending))
 
     def timeout(self, now: float, *, up: int, pending: int, wanted: int) -> float | None:
-        """Seconds until `count` may say more than 0 by time alone; None if time alone changes nothing."""
+        """Seconds until `count` may say more than 0 by time alone; None if time alone changes nothing.
+
+        Args:
+            now: the clock.
+            up: channels in use.
+            pending: dialled, not yet up.
+            wanted: how many there should be.
+        """
         if up + pending >= wanted or now >= self._not_before:
             return None
         return self._not_before - now
 
     def failed(self, now: float, dialled_at: float) -> None:
-        """A dial came to nothing."""
+        """Note that a dial came to nothing.
+
+        Args:
+            now: the clock, monotonic seconds.
+            dialled_at: when the dial began.
+        """
         self._failures += 1
         pause = min(PROBE_S_MIN * 2 ** min(self._failures - 1, 10), PROBE_S_MAX)
         self._not_before = max(now, dialled_at + pause)
 
     def link_lost(self, now: float) -> None:
-        """The last channel died: probe, at once."""
+        """Probe at once: the last channel died."""
         self._failures = max(self._failures, 1)
         self._not_before = now
 
     def succeeded(self, now: float) -> None:
-        """A channel came up: the peer answers."""
+        """Note that a channel came up: the peer answers."""
         self._has_answered = True
         self._failures = 0
         self._not_before = now

@@ -1,4 +1,4 @@
-"""Frames of the agents' link: a fixed header, a bounded payload, nothing parsed by trust.
+"""Frames of the agents' link: a fixed header, a bounded payload, every field checked before use.
 
 Rule: every field is checked against its named limit before a byte is allocated for it. Big-endian throughout.
 
@@ -156,22 +156,32 @@ def encode(frame: Frame) -> bytes:
 
 
 def hello(token: bytes) -> Frame:
-    """First frame of the side that dialled: it knows the session's token."""
+    """Make the first frame of the side that dialled: it proves the session's token."""
     return Frame(FrameKind.HELLO, payload=_GREETING.pack(VERSION, 0) + token)
 
 
 def welcome() -> Frame:
-    """Answer to a good HELLO: the channel is up."""
+    """Make the answer to a good HELLO: the channel is up."""
     return Frame(FrameKind.WELCOME, payload=_GREETING.pack(VERSION, 0))
 
 
 def refuse(code: Code, detail: str) -> Frame:
-    """Answer to a bad HELLO; the channel closes after it."""
+    """Make the answer to a bad HELLO; the channel closes after it.
+
+    Args:
+        code: the reason.
+        detail: for the peer's log; cut at `DETAIL_BYTES_MAX`.
+    """
     return Frame(FrameKind.REFUSE, raw_size=code, payload=_detail(detail))
 
 
 def close(code: Code, detail: str = "") -> Frame:
-    """The link ends: in order (DONE, everything was acknowledged) or not."""
+    """Make the end of the link: in order (DONE, everything was acknowledged) or not.
+
+    Args:
+        code: the reason.
+        detail: for the peer's log; cut at `DETAIL_BYTES_MAX`.
+    """
     return Frame(FrameKind.CLOSE, raw_size=code, payload=_detail(detail))
 
 
@@ -189,7 +199,7 @@ def read_hello(frame: Frame) -> bytes:
 
 
 def read_detail(frame: Frame) -> str:
-    """Text of a REFUSE or CLOSE, fit for a log line whatever the peer put there."""
+    """Read the text of a REFUSE or CLOSE, made fit for a log line."""
     text = bytes(frame.payload).decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
@@ -243,8 +253,8 @@ def decode_preamble(data: bytes) -> Preamble:
 class FrameReader:
     """Turns received bytes into frames, whatever the cuts between them (sans-IO).
 
-    Ask `buffer()` for the place that the next bytes belong to, put some there, say how many with `received()`.
-    A payload that is longer than what has come is allocated once, at its final size, and filled in place.
+    Ask `buffer()` for the memory of the next bytes, put some there, report how many with `received()`.
+    A payload that is not complete yet is allocated once, at its final size, and filled in place.
     After an error the reader stays broken: nothing behind a bad frame is believed.
     """
 
@@ -258,7 +268,7 @@ class FrameReader:
         self._error: RemoteProtocolError | None = None
 
     def buffer(self) -> memoryview:
-        """Memory for the next bytes; never empty."""
+        """Return the memory for the next bytes; never empty."""
         if self._pending is not None:
             return self._payload[self._filled :]
         if self._begin == self._end:

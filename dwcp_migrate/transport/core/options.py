@@ -98,34 +98,49 @@ class LinkReceiver(Protocol):
     """Called on the link's thread; must not block, may call the link."""
 
     def on_segment(self, segment: Segment) -> None:
-        """A segment came; each exactly once (a replaced one again), in any order."""
+        """Take a segment; each comes exactly once (a replaced one again), in any order."""
 
     def on_acknowledged(self, connection: int, sequence: int) -> None:
-        """The other QEMU took everything up to and including `sequence`."""
+        """Note that the other QEMU took everything up to a segment.
+
+        Args:
+            connection: of QEMU.
+            sequence: the last one that it took.
+        """
 
     def on_rejected(self, connection: int, sequence: int) -> None:
-        """The peer rebuilt wrong bytes from it: call `Link.replace` with the raw ones."""
+        """Call `Link.replace` with the raw bytes: the peer rebuilt wrong ones from a segment.
+
+        Args:
+            connection: of QEMU.
+            sequence: of the segment.
+        """
 
     def on_channels(self, up: int) -> None:
-        """The number of channels changed."""
+        """Note the number of channels, which changed."""
 
     def on_channel_lost(self, reason: str) -> None:
-        """A channel died; nothing is lost."""
+        """Note that a channel died; nothing is lost."""
 
     def on_link_lost(self) -> None:
-        """The last channel died; the link waits for a new one."""
+        """Note that the last channel died; the link waits for a new one."""
 
     def on_link_restored(self, milliseconds: int) -> None:
-        """A channel is there again, so long after the last one died."""
+        """Note that a channel is there again, so long after the last one died."""
 
     def on_detached(self, connection: int, sock: Any) -> None:
-        """A channel left the link: plain TCP from here on, for one connection's bytes. Owned by the receiver."""
+        """Take over a channel that left the link: plain TCP from here on, for one connection's bytes.
+
+        Args:
+            connection: of QEMU.
+            sock: the socket, owned by the receiver.
+        """
 
     def on_detach_failed(self, connection: int) -> None:
-        """The channel that was to leave for this connection died; what was sent on it goes again on others."""
+        """Note that the channel that was to leave for this connection died; its frames go again on others."""
 
     def on_closed(self) -> None:
-        """The peer closed the link in order: everything was acknowledged. The link is finished."""
+        """Note that the peer closed the link in order: everything was acknowledged. The link is finished."""
 
     def on_failed(self, error: DwcpError) -> None:
-        """The link is finished without that: cut for too long, refused, or the protocol was broken."""
+        """Note that the link is finished without that: cut for too long, refused, or the protocol was broken."""

@@ -1,7 +1,7 @@
-"""The link's protocol, sans-IO: what to send on a channel next, what a received frame means, what time brings.
+"""The link's protocol, sans-IO: the next frame for a channel, the meaning of a received one, the effects of time.
 
 Rule: whatever dies and whenever, each segment reaches the other session exactly once, and each side learns in the end
-what the other one took. Every channel carries everything; losing one loses only time.
+which ones the other took. Every channel carries everything; losing one loses only time.
 
     source session      Link                                   Link      destination session
     send(0) ──────> outbox ── SEGMENT(0) on channel 2 ──> inbox ──> on_segment(0)
@@ -11,8 +11,9 @@ what the other one took. Every channel carries everything; losing one loses only
          channel 5 dies with SEGMENT(2): pulled again by channel 2
          REJECT(3, attempt 0) ──> on_rejected(3) ──> replace(3) ── SEGMENT(3, attempt 1), urgent
 
-Acknowledgements and rejections are state, not events: what a dead channel may have swallowed is said again on the next
-one, and every new channel begins with all of it. CLOSE follows everything, so it cannot be mistaken for a cut.
+Acknowledgements and rejections are state, not events: those that a dead channel may have swallowed are sent again on
+the next one, and every new channel begins with all of them. CLOSE follows everything, so it cannot be mistaken for a
+cut.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from dwcp_migrate.transport.core.send_queue import Outbox
 STALL_S: Final = 1.0
 """Between two ticks; longer means that this process was stopped, not that the peer is silent."""
 CHANNELS_KEPT: Final = 2
-"""Channels of frames that `detach` leaves: what is still to be said goes there."""
+"""Channels of frames that `detach` leaves, for the frames that are still to come."""
 HEDGE_ROUND_TRIPS: Final = 3
 HEDGE_S: Final = 0.25
 """A piece is late after three round trips and Linux's least retransmission time-out: TCP has had its try at it."""
@@ -61,7 +62,7 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The peer ended the link; `error` is None when everything was acknowledged on both sides."""
+    """End of the link by the peer; `error` is None when everything was acknowledged on both sides."""
 
     error: DwcpError | None
 
@@ -87,8 +88,8 @@ class LinkState:
     """One side of a link; both sides are alike. Not thread-safe: the shell holds a lock.
 
     Attributes:
-        outbox: what we owe the peer.
-        inbox: what came from it.
+        outbox: segments for the peer.
+        inbox: segments that came from it.
         pacer: the rate that bulk is held to.
         channels_lost: channels that died, neither retired ones nor those that ended with the link counted.
         link_losses: times that the last channel died.
@@ -114,12 +115,28 @@ class LinkState:
     # --- the session's side
 
     def acknowledge(self, connection: int, sequence: int) -> None:
-        """Our QEMU took all up to `sequence`. Raises LocalProtocolError if that was not received."""
+        """Acknowledge everything up to a segment: our QEMU took it.
+
+        Args:
+            connection: of QEMU.
+            sequence: the last one that it took.
+
+        Raises:
+            LocalProtocolError: that was not received.
+        """
         if self.inbox.acknowledge(connection, sequence):
             self._acknowledgements[connection] = sequence
 
     def reject(self, connection: int, sequence: int) -> None:
-        """The bytes rebuilt were wrong. Raises LocalProtocolError if the segment was not received."""
+        """Reject a segment: the bytes rebuilt from it were wrong.
+
+        Args:
+            connection: of QEMU.
+            sequence: of the segment.
+
+        Raises:
+            LocalProtocolError: it was not received.
+        """
         self._rejections[(connection, sequence)] = self.inbox.reject(connection, sequence)
 
     def close(self, detail: str = "") -> None:
@@ -138,7 +155,7 @@ class LinkState:
 
     @property
     def lost_since(self) -> float | None:
-        """Since when there has been no channel; None while there is one."""
+        """Time since when there has been no channel; None while there is one."""
         return self._lost_since
 
     @property
@@ -147,37 +164,48 @@ class LinkState:
         return min(self._rtts, default=0.0)
 
     def has_work(self, now: float) -> bool:
-        """Whether a channel that can take bytes would find something to send, pings apart."""
+        """Tell whether a channel that can take bytes would find something to send, pings apart."""
         if self._acknowledgements or self._rejections or self.outbox.waiting_urgent:
             return True
         return self.outbox.waiting and not self.pacer.wait_s(now)
 
     @property
     def is_closing(self) -> bool:
-        """Whether this side has ended the link: channels that end now are not lost."""
+        """Tell whether this side has ended the link: channels that end now are not lost."""
         return self._close is not None
 
     @property
     def close_sent(self) -> bool:
-        """Whether CLOSE went out on every channel that is up."""
+        """Tell whether CLOSE went out on every channel that is up."""
         return self._close is not None and all(
             health.close_sent or health.detach_sent for health in self._channels.values()
         )
 
     def channel_up(self, now: float, channel: int) -> float | None:
-        """A channel is ready. Returns how long the link was lost when this one ends that, else None."""
+        """Take a channel into use.
+
+        Args:
+            now: the clock, monotonic seconds.
+            channel: its number, never used before.
+
+        Returns:
+            Seconds that the link was lost, if this channel ends that; else None.
+        """
         lost_since, self._lost_since = self._lost_since, None
         self._channels[channel] = ChannelHealth(now)
         self._repeat_state()
         return None if lost_since is None else now - lost_since
 
     def channel_down(self, now: float, channel: int, *, in_order: bool = False) -> bool:
-        """A channel is gone. Returns whether it was the last one.
+        """Forget a channel that is gone.
 
         Args:
             now: the clock.
-            channel: which.
+            channel: its number.
             in_order: it ended by an orderly end of file; then a retired one has lost nothing.
+
+        Returns:
+            Whether it was the last one.
         """
         health = self._channels.pop(channel, None)
         if health is None:
@@ -201,13 +229,13 @@ class LinkState:
             self._channels[channel].retiring = True
 
     def shrink(self, count: int) -> None:
-        """Retire what is up beyond so many channels, the youngest first."""
+        """Retire the channels beyond so many, the youngest first."""
         in_use = [channel for channel, health in self._channels.items() if not health.retiring]
         for channel in in_use[count:]:
             self.retire(channel)
 
     def detach(self, connection: int) -> int | None:
-        """Let a channel leave the link to carry a connection as it is. Returns which, None when none can be spared.
+        """Let a channel leave the link to carry a connection as it is; returns it, or None if none can be spared.
 
         It leaves once both sides have said DETACH on it (`detached`), with nothing of it lost or doubled.
         """
@@ -220,28 +248,42 @@ class LinkState:
         return in_use[-1]
 
     def detached(self, channel: int) -> int | None:
-        """The connection that a channel is to carry as it is, once both sides have sent their last frame on it."""
+        """Find the connection that a channel is to carry as it is, once both sides have sent their last frame on it."""
         health = self._channels.get(channel)
         return health.detaching if health is not None and health.detach_sent and health.detach_received else None
 
     def leaving(self, channel: int) -> int | None:
-        """The connection that a channel is to carry, as soon as either side wants it to."""
+        """Find the connection that a channel is to carry, as soon as either side wants it to."""
         health = self._channels.get(channel)
         return None if health is None else health.detaching
 
     def channel_detached(self, channel: int) -> None:
-        """The peer ended TLS on a channel that left: all frames on it have arrived, both ways."""
+        """Forget a channel that left, when the peer has ended TLS on it: all its frames have arrived, both ways."""
         del self._channels[channel]
         self.outbox.received(channel, self.outbox.ledger_length(channel))
         self.outbox.channel_lost(channel)
 
     def progress(self, now: float, channel: int, delivered_bytes: int) -> None:
-        """The kernel says that the peer's kernel has acknowledged so many bytes on this channel."""
+        """Note how much the peer's kernel has acknowledged.
+
+        Args:
+            now: the clock, monotonic seconds.
+            channel: its number.
+            delivered_bytes: of this channel since its start.
+        """
         if channel in self._channels:
             self._channels[channel].delivered(now, delivered_bytes)
 
     def pull(self, now: float, channel: int) -> Frame | None:
-        """The next frame for a channel that can take bytes; None when there is none."""
+        """Give a channel that can take bytes its next frame.
+
+        Args:
+            now: the clock, monotonic seconds.
+            channel: its number.
+
+        Returns:
+            None when there is nothing to send on it.
+        """
         health = self._channels.get(channel)
         if health is None or health.close_sent or health.detach_sent:
             return None
@@ -264,7 +306,15 @@ class LinkState:
         return frame
 
     def receive(self, now: float, channel: int, frame: Frame) -> Event | None:  # noqa: PLR0911 - one for each kind
-        """Take a frame from a channel that is up; returns what it means for the session or the shell.
+        """Take a frame from a channel that is up.
+
+        Args:
+            now: the clock, monotonic seconds.
+            channel: its number.
+            frame: checked by `FrameReader`.
+
+        Returns:
+            Its meaning for the session or the shell; None if it has none.
 
         Raises:
             RemoteProtocolError: the frame breaks the protocol; the channel is to be closed.
@@ -314,7 +364,7 @@ class LinkState:
         return [ChannelDead(channel) for channel, health in self._channels.items() if health.is_dead(now)]
 
     def _repeat_state(self) -> None:
-        """Say all acknowledgements and open rejections again: the last ones may have died with a channel."""
+        """Send all acknowledgements and open rejections again: the last ones may have died with a channel."""
         self._acknowledgements = self.inbox.acknowledgements()
         self._rejections = self.inbox.rejections()
 
@@ -350,7 +400,7 @@ class LinkState:
         return self._pull_again(channel)
 
     def _pull_again(self, channel: int) -> Frame | None:
-        """An acknowledgement once more, on another channel than the one that it was said on and may be stuck in."""
+        """Repeat an acknowledgement on another channel than the one that it was sent on and may be stuck in."""
         for connection, (sequence, said_on) in self._say_again.items():
             if said_on != channel:
                 del self._say_again[connection]
@@ -358,7 +408,7 @@ class LinkState:
         return None
 
     def _pull_farewell(self, health: ChannelHealth, close: Frame) -> Frame:
-        """On each channel all acknowledgements, then CLOSE: whichever comes first tells the whole truth."""
+        """Send all acknowledgements on each channel, then CLOSE, so that the first CLOSE to arrive is complete."""
         if health.farewell is None:
             health.farewell = list(self.inbox.acknowledgements().items())
         if health.farewell:

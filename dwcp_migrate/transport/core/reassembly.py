@@ -1,6 +1,6 @@
-"""Puts one connection's segments in order again (pure).
+"""Reassembly: puts one connection's segments in order again (pure).
 
-Rule: what was decoded ahead waits here, bounded in number and bytes; nothing is skipped.
+Rule: segments that were decoded ahead wait here, bounded in number and bytes; nothing is skipped.
 """
 
 from typing import Final, Generic, TypeVar

@@ -108,7 +108,14 @@ class Inbox:
         return Segment(frame.connection, frame.sequence, frame.flags, frame.raw_size, frame.checksum, payload)
 
     def acknowledge(self, connection: int, sequence: int) -> bool:
-        """Our QEMU took everything up to `sequence`. Returns whether that is news for the peer.
+        """Acknowledge everything up to a segment: our QEMU took it.
+
+        Args:
+            connection: of QEMU.
+            sequence: the last one that it took.
+
+        Returns:
+            Whether that is news for the peer.
 
         Raises:
             LocalProtocolError: not all of that was received.
@@ -126,7 +133,14 @@ class Inbox:
         return True
 
     def reject(self, connection: int, sequence: int) -> int:
-        """The session found the segment's bytes wrong; returns the attempt that it refuses.
+        """Reject a segment: the session found its bytes wrong.
+
+        Args:
+            connection: of QEMU.
+            sequence: of the segment.
+
+        Returns:
+            The attempt that is rejected.
 
         Raises:
             LocalProtocolError: it was not received, or is acknowledged already.
@@ -139,7 +153,7 @@ class Inbox:
         return attempt
 
     def acknowledgements(self) -> dict[int, int]:
-        """The last sequence acknowledged of each connection that has one."""
+        """Return the last sequence acknowledged of each connection that has one."""
         return {
             number: connection.acknowledged
             for number, connection in self._connections.items()
@@ -147,7 +161,7 @@ class Inbox:
         }
 
     def rejections(self) -> dict[tuple[int, int], int]:
-        """Attempts refused for which no newer one has come, by (connection, sequence)."""
+        """Return the attempts rejected for which no newer one has come, by (connection, sequence)."""
         return {
             (number, sequence): attempt
             for number, connection in self._connections.items()

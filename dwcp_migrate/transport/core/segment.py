@@ -28,8 +28,8 @@ RAW_BYTES_MAX: Final = 16 * MIB
 CONNECTIONS_MAX: Final = 1024
 """Connections of one migration; multifd has at most 255 channels, NBD one or two a disk."""
 REMARKS: Final = CONNECTIONS_MAX - 1
-"""No connection of QEMU's: what the destination tells the source of its store, once the agents agreed on it. It may
-stay unsaid when the session ends."""
+"""No connection of QEMU's: notes of the destination to the source about its page store, where both agents know them.
+They may be missing when the session ends."""
 SEQUENCE_MAX: Final = 2**62
 """Beyond what any migration sends; keeps arithmetic on sequences far from the field's end."""
 

@@ -1,15 +1,15 @@
 """Send queue: segments queued, in flight, and awaiting acknowledgement.
 
-Rule: a segment leaves only when it was acknowledged. What was sent on a channel that died is sent again on another,
-and only that.
+Rule: a segment leaves the queue only when it was acknowledged. The pieces that were sent on a channel that died are
+sent again on another, and only those.
 
     send ──> lane (urgent | bulk) ──pull──> ledger of the channel ──acknowledged──> gone
                   ^                              │
                   └───── channel lost ───────────┘   pieces not acknowledged, back to the head of their lane
 
 A channel that can take bytes pulls a piece: at most `quantum` bytes of the segment at the head. So slow and fast
-channels share one segment, and none waits long for another. What of a connection is queued as bulk when the connection
-turns urgent goes first, since the other QEMU can take nothing behind it before. A piece that the other QEMU waits for
+channels share one segment, and none waits long for another. When a connection turns urgent, its segments that are
+queued as bulk go first, since the other QEMU can take nothing behind them before. A piece that the other QEMU waits for
 and that a crawling channel does not bring goes once more on one that has nothing else to do; the receiver merges.
 """
 
@@ -30,7 +30,7 @@ from dwcp_migrate.transport.core.segment import (
 )
 
 HEDGE_LOOK_S: Final = 0.02
-"""Between two looks for a piece that is late."""
+"""Between two searches for a piece that is late."""
 RETAINED_SEGMENTS_MAX: Final = 65536
 """Segments not acknowledged. With the window's charge for small ones a session stays far below."""
 
@@ -66,7 +66,7 @@ class _Piece:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
+        """Tell whether anybody still waits for it."""
         return not self.retained.done and self.attempt == self.retained.attempt
 
 
@@ -100,17 +100,17 @@ class Outbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether a pull may find something."""
+        """Tell whether a pull may find something."""
         return bool(self._urgent or self._bulk)
 
     @property
     def waiting_urgent(self) -> bool:
-        """Whether something urgent does."""
+        """Tell whether something urgent waits."""
         return bool(self._urgent)
 
     @property
     def is_settled(self) -> bool:
-        """Whether all that belongs to QEMU's connections was acknowledged."""
+        """Tell whether everything that belongs to QEMU's connections was acknowledged."""
         return self.retained_segments == len(self._retained.get(REMARKS, ()))
 
     def send(self, segment: Segment) -> None:
@@ -134,7 +134,7 @@ class Outbox:
         self._queue(self._lane(segment), [_Piece(retained, 0, 0, len(retained.payload))])
 
     def _lane(self, segment: Segment) -> deque[_Piece]:
-        """Queue for a new segment: with the urgent ones also what an urgent one of its connection has overtaken."""
+        """Choose the lane of a new segment: urgent too if an urgent one of its connection has overtaken it."""
         overtaken_below = self._overtaken_below(segment)
         if not segment.flags & URGENT:
             return self._urgent if segment.sequence < overtaken_below else self._bulk
@@ -168,7 +168,17 @@ class Outbox:
         self._queue(self._urgent, [_Piece(retained, retained.attempt, 0, len(retained.payload))])
 
     def pull(self, channel: int, quantum: int, *, bulk: bool = True, now: float = 0.0) -> Frame | None:
-        """Give a channel its next frame, urgent before bulk (if that may go); None when nothing waits."""
+        """Give a channel its next frame, urgent before bulk.
+
+        Args:
+            channel: its number.
+            quantum: payload bytes at most.
+            bulk: bulk may go too.
+            now: the clock, monotonic seconds; only a channel's ledger keeps it.
+
+        Returns:
+            None when nothing waits.
+        """
         for lane in (self._urgent, self._bulk) if bulk else (self._urgent,):
             while lane:
                 piece = lane[0]
@@ -201,7 +211,14 @@ class Outbox:
         return None
 
     def acknowledge(self, connection: int, sequence: int) -> bool:
-        """The peer's QEMU took everything up to `sequence`. Returns whether that was news.
+        """Take an acknowledgement: the peer's QEMU took everything up to a segment.
+
+        Args:
+            connection: of QEMU.
+            sequence: the last one that it took.
+
+        Returns:
+            Whether that was news.
 
         Raises:
             RemoteProtocolError: it acknowledges what was never sent.
@@ -220,7 +237,15 @@ class Outbox:
         return True
 
     def reject(self, connection: int, sequence: int, attempt: int) -> bool:
-        """The peer refuses an attempt. Returns whether that is news: False when repeated, or of an older attempt.
+        """Take a rejection.
+
+        Args:
+            connection: of QEMU.
+            sequence: of the segment.
+            attempt: that the peer rejects.
+
+        Returns:
+            Whether that is news: False when repeated, or of an older attempt.
 
         Raises:
             RemoteProtocolError: it rejects what was never sent.
@@ -235,17 +260,22 @@ class Outbox:
         return news
 
     def received(self, channel: int, mark: int) -> None:
-        """The peer's link holds the first `mark` pieces of this channel's ledger: a dead channel cannot lose them."""
+        """Strike pieces off a channel's ledger: the peer's link holds them, so that a dead channel cannot lose them.
+
+        Args:
+            channel: its number.
+            mark: number of pieces, from the start of the ledger.
+        """
         ledger = self._ledgers.get(channel, ())
         for _ in range(min(mark, len(ledger))):
             self._ledgers[channel].popleft()
 
     def ledger_length(self, channel: int) -> int:
-        """Pieces sent on this channel that it could still lose."""
+        """Count the pieces sent on this channel that it could still lose."""
         return len(self._ledgers.get(channel, ()))
 
     def channel_lost(self, channel: int) -> None:
-        """Put what the channel may have lost back to the head of its lane, oldest first."""
+        """Put the pieces that the channel may have lost back to the head of their lane, oldest first."""
         pieces = [piece for piece in self._ledgers.pop(channel, ()) if piece.wanted]
         pieces.sort(key=lambda piece: (piece.retained.order, piece.begin), reverse=True)
         self.resent_pieces += len(pieces)
@@ -316,7 +346,7 @@ def _frame(piece: _Piece) -> Frame:
 
 
 def _check(segment: Segment) -> None:
-    """Hold our own limits before the peer's do."""
+    """Check a segment against the limits that the peer holds."""
     if not 0 <= segment.connection < CONNECTIONS_MAX:
         raise LocalProtocolError(f"connection {segment.connection}, at most {CONNECTIONS_MAX} of them")
     if len(segment.payload) > PAYLOAD_BYTES_MAX or not 0 <= segment.raw_size <= RAW_BYTES_MAX:

@@ -1,8 +1,9 @@
-"""The time of a link's thread and of its channels, by what it is spent on (written by that thread alone).
+"""The time of a link's thread and of its channels, by the state that it is spent in (written by that thread alone).
 
-Time is spent on what a turn of the thread left behind: bytes to send and no channel that takes them (`BLOCKED`: the
-link is short, or the peer's kernel has no room, see `receiver_limited`), bytes and channels that would take them
-(`BUSY`: the thread is, which encrypts), or nothing to send. How long it then sleeps, or waits for a core, is no matter.
+Time belongs to the state in which a turn of the thread left the link: bytes to send and no channel that takes them
+(`BLOCKED`: the link is short, or the peer's kernel has no room, see `receiver_limited`), bytes and channels that would
+take them (`BUSY`: the thread is, which encrypts), or nothing to send. Whether it then sleeps or waits for a core makes
+no difference.
 """
 
 from collections.abc import Iterable
@@ -46,16 +47,26 @@ class LinkUsage:
         self._channels_s = (0.0, 0.0)
 
     def turned(self, now: float, left: Leaves) -> None:
-        """A turn of the thread is over."""
+        """Note the end of a turn of the thread.
+
+        Args:
+            now: the clock, monotonic seconds.
+            left: state in which it left the link.
+        """
         self._spent_s[self._left] += max(0.0, now - self._since)
         self._since, self._left = now, left
 
     def spent_s(self, now: float, left: Leaves) -> float:
-        """Time in which turns had left that behind."""
+        """Return the seconds spent in a state so far.
+
+        Args:
+            now: the clock, monotonic seconds.
+            left: the state.
+        """
         return self._spent_s[left] + (max(0.0, now - self._since) if self._left is left else 0.0)
 
     def tick(self, channels: Iterable[ChannelUsage]) -> None:
-        """Take in what the kernel says of the channels."""
+        """Read the kernel's figures of the channels."""
         known = list(channels)
         self.under_way_bytes = sum(channel.under_way_bytes for channel in known)
         totals = sum(channel.busy_s for channel in known), sum(channel.receiver_limited_s for channel in known)

@@ -1,19 +1,19 @@
 """Window of raw bytes in flight between the two QEMUs (pure; time is an argument).
 
-Rule: what is accepted from QEMU and not yet taken by the other one is bounded in time, not in bytes: at the best rate
-lately delivered, a few round trips and `in_flight_ms_max`.
+Rule: bytes accepted from QEMU and not yet taken by the other one are bounded in time: at the best rate lately
+delivered, a few round trips and `in_flight_ms_max`.
 
     limit = rate x (PASSAGES x rtt, at least PASSAGES_S_MIN, + in_flight)
 
 Why a few round trips and not one: QEMU's stream is delivered in order, so each lost packet holds up everything behind
 it until its retransmission. At 200 Mbit/s, 40 ms and 0.1 % loss some 17 packets a second are lost, and somewhere one
 is missing nearly always; a bound of one passage then starves the link, its rate falls, and the bound with it (measured:
-200 Mbit/s decayed to 50). What this bound lets in beyond one passage does not queue before the link: that is bounded
-where it happens, before the channels (`session.gate`), and beyond them by TCP.
+200 Mbit/s decayed to 50). Bytes that this bound lets in beyond one passage do not queue before the link: that is
+bounded before the channels (`dataplane.flow_control`), and beyond them by TCP.
 
 Where the passage takes longer than that although the link idles (a busy host takes its time, loss keeps bytes waiting
 for their order), the same decay would set in: rate and bound would sink together to the floor. So while the session
-says that this bound alone is what holds the link up, it widens step by step, and narrows again afterwards.
+says that this bound alone holds the link up, it widens step by step, and narrows again afterwards.
 """
 
 from collections import deque
@@ -86,13 +86,23 @@ class InFlightWindow:
         return max(0, self.limit_bytes - self.in_flight_bytes)
 
     def on_sent(self, now: float, size: int) -> None:
-        """A segment that stands for `size` raw bytes was accepted."""
+        """Count a segment that was accepted.
+
+        Args:
+            now: the clock, monotonic seconds.
+            size: raw bytes that it stands for.
+        """
         if self._sampled_at is None:
             self._sampled_at = now
         self.in_flight_bytes += max(size, CHARGE_BYTES_MIN)
 
     def on_acknowledged(self, now: float, size: int) -> None:
-        """A segment that stands for `size` raw bytes was taken by the other QEMU; once for each that was sent."""
+        """Count a segment that the other QEMU took; once for each that was sent.
+
+        Args:
+            now: the clock, monotonic seconds.
+            size: raw bytes that it stands for.
+        """
         size = min(max(size, CHARGE_BYTES_MIN), self.in_flight_bytes)
         self.in_flight_bytes -= size
         self._delivered_bytes += size

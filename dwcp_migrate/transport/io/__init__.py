@@ -5,5 +5,5 @@ Modules:
     io_thread: thread that moves a link's bytes
     link: `Link`
     tcp_info: kernel statistics of one TCP connection
-    totals: what all channels together have carried
+    totals: figures of all channels together
 """

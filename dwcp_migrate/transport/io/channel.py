@@ -91,6 +91,13 @@ class Terms:
 def dial(terms: Terms, unsent_bytes: int) -> socket.socket:
     """Begin a TCP connection to the peer.
 
+    Args:
+        terms: settings of the link.
+        unsent_bytes: the socket's TCP_NOTSENT_LOWAT.
+
+    Returns:
+        A non-blocking socket that connects.
+
     Raises:
         PeerUnreachableError: the address is impossible or there is no route.
     """
@@ -112,7 +119,12 @@ def dial(terms: Terms, unsent_bytes: int) -> socket.socket:
 
 
 def prepare(sock: socket.socket, congestion_control: str, unsent_bytes: int) -> None:
-    """Set what every channel needs on its TCP socket.
+    """Set the options of a channel's TCP socket.
+
+    Args:
+        sock: of the channel.
+        congestion_control: the kernel's name of it; empty keeps the default.
+        unsent_bytes: TCP_NOTSENT_LOWAT.
 
     Raises:
         OSError: the kernel knows no such congestion control, or the socket is gone.
@@ -125,7 +137,7 @@ def prepare(sock: socket.socket, congestion_control: str, unsent_bytes: int) -> 
 
 
 def unsent_bytes(channels: int) -> int:
-    """TCP_NOTSENT_LOWAT for each of so many channels."""
+    """Choose TCP_NOTSENT_LOWAT for each of so many channels."""
     return min(max(UNSENT_BYTES_ALL // max(channels, 1), UNSENT_BYTES_MIN), UNSENT_BYTES_MAX)
 
 
@@ -178,22 +190,29 @@ class Channel:
 
     @property
     def has_buffered(self) -> bool:
-        """Whether TLS holds decrypted bytes of which epoll knows nothing."""
+        """Tell whether TLS holds decrypted bytes of which epoll knows nothing."""
         return self._tls is not None and self.phase not in _WITHOUT_FRAMES and self._tls.pending() > 0
 
     def is_late(self, now: float) -> bool:
-        """Whether it took too long to come up, or to go."""
+        """Tell whether it took too long to come up, or to go."""
         return self.phase is not ChannelPhase.UP and now > self._deadline
 
     def delivered_bytes(self) -> int:
-        """Bytes that the peer's kernel has acknowledged, 0 where the kernel does not say; notes the rest of it too."""
+        """Note the kernel's figures; returns the bytes that the peer's kernel has acknowledged, 0 if unknown."""
         info = tcp_info.read(self.socket)
         self.retransmits, self.under_way_bytes = info.retransmits, info.under_way_bytes
         self.busy_s, self.receiver_limited_s = info.busy_s, info.receiver_limited_s
         return info.acknowledged_bytes
 
     def advance(self, now: float, budget: int) -> list[Frame]:
-        """Go on as far as the socket allows; returns frames that came while UP, of about `budget` bytes.
+        """Go on as far as the socket allows.
+
+        Args:
+            now: the clock, monotonic seconds.
+            budget: bytes to read, about.
+
+        Returns:
+            The frames that came while UP.
 
         Raises:
             ChannelEnd: the connection is over.
@@ -214,7 +233,15 @@ class Channel:
         return received
 
     def refused(self, now: float, error: DwcpError) -> bool:
-        """After `error` from `advance`: tell the peer if it can be told. Returns whether the channel lingers."""
+        """After `error` from `advance`: tell the peer if it can be told.
+
+        Args:
+            now: the clock, monotonic seconds.
+            error: the reason.
+
+        Returns:
+            Whether the channel lingers; if not, it is to be closed.
+        """
         if self.dialled or self.phase is ChannelPhase.UP:
             return False
         if self.phase is ChannelPhase.GREETING:
@@ -246,7 +273,7 @@ class Channel:
             self._out.append(payload[begin : begin + SLICE_BYTES])
 
     def flush(self) -> None:
-        """Give TLS what waits, until the kernel takes no more (`blocked`).
+        """Give TLS the bytes that wait, until the kernel takes no more (`blocked`).
 
         Raises:
             ChannelEnd: the connection is over.
@@ -323,7 +350,7 @@ class Channel:
         self._begin_tls()
 
     def _set_congestion_control(self) -> None:
-        """Once more: a route's own choice (`congctl`) replaces at connect what was set before."""
+        """Set it once more: at connect a route's own choice (`congctl`) replaces what was set before."""
         if name := self._terms.options.congestion_control:
             self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
 
@@ -422,7 +449,7 @@ class Channel:
         return received
 
     def _explain_write_error(self, error: OSError) -> None:
-        """A broken write says little; the peer's alert or REFUSE, if any, waits to be read."""
+        """Raise with the peer's alert or REFUSE, if one waits to be read; a broken write alone says little."""
         if self.phase is ChannelPhase.GREETING:
             for frame in self._read(RECORD_BYTES):
                 self._greet(frame)

@@ -144,7 +144,7 @@ class LinkThread:
             self._thread.join(CLOSE_S + 1)
 
     def carried(self) -> CarriedFrames:
-        """What all channels that there ever were have carried."""
+        """Total frames and errors of all channels since the start."""
         return self._totals.carried(list(self._channels.values()))
 
     # --- the thread
@@ -155,7 +155,7 @@ class LinkThread:
         try:
             while not self._finished:
                 self._turn()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the session must hear of it
+        except Exception as error:  # noqa: BLE001 - the session must be told of every error
             self._finish(error if isinstance(error, DwcpError) else LocalProtocolError(f"link thread: {error!r}"))
         finally:
             self._tear_down()
@@ -262,7 +262,7 @@ class LinkThread:
             self._ready.pop(channel.number, None)
 
     def _write(self) -> None:
-        """Let channels say what is theirs (answers, pings), then all pull in turn while something waits."""
+        """Let channels send their answers and pings, then all pull in turn while something waits."""
         owing, self._owing = self._owing, set()
         while self._called:
             owing.add(self._called.popleft())

@@ -2,11 +2,11 @@
 
     link = Link("source", LinkOptions(...), receiver)
     link.start()                      # dials; at the destination: link.add_channel(sock) for each one accepted
-    link.send(Segment(0, 0, OPEN))    # any thread, never blocks; bounded by the caller's `Window`
+    link.send(Segment(0, 0, OPEN))    # any thread, never blocks; bounded by the caller's `InFlightWindow`
     ...
     link.close()                      # in order once everything was acknowledged
 
-Rule: whatever happens to channels, the receiver hears each segment once; in the end it hears `on_closed` or
+Rule: whatever happens to channels, the receiver is given each segment once; in the end it is told `on_closed` or
 `on_failed`, unless this side closed first.
 """
 
@@ -74,7 +74,11 @@ class Link:
         self._carrier.change(lambda: self._state.outbox.replace(segment))
 
     def acknowledge(self, connection: int, sequence: int) -> None:
-        """Our QEMU took everything up to and including `sequence`.
+        """Acknowledge everything up to and including a segment: our QEMU took it.
+
+        Args:
+            connection: of QEMU.
+            sequence: the last one that it took.
 
         Raises:
             LocalProtocolError: that was not received.
@@ -82,7 +86,11 @@ class Link:
         self._carrier.change(lambda: self._state.acknowledge(connection, sequence))
 
     def reject(self, connection: int, sequence: int) -> None:
-        """The bytes rebuilt from this segment were wrong; it comes again.
+        """Reject a segment: the bytes rebuilt from it were wrong; it comes again.
+
+        Args:
+            connection: of QEMU.
+            sequence: of the segment.
 
         Raises:
             LocalProtocolError: it was not received, or is acknowledged.
@@ -90,7 +98,7 @@ class Link:
         self._carrier.change(lambda: self._state.reject(connection, sequence))
 
     def pace(self, bytes_per_s: float) -> None:
-        """Hold what is not urgent to a rate on the wire, all channels together; 0 for none."""
+        """Hold everything that is not urgent to a rate on the wire, all channels together; 0 for none."""
         self._carrier.pace(bytes_per_s)
 
     def detach(self, connection: int) -> None:

@@ -1,6 +1,6 @@
 """Kernel statistics of one TCP connection: `struct tcp_info` of linux/tcp.h, as far as it is used here.
 
-The rule: a kernel may be older or newer than this file; what its structure does not reach reads as 0.
+The rule: a kernel may be older or newer than this file; fields that its structure does not reach read as 0.
 """
 
 import socket
@@ -31,7 +31,7 @@ class TcpInfo:
         acknowledged_bytes: that the peer's kernel has acknowledged so far.
         under_way_bytes: in the socket, sent or not, and not acknowledged.
         busy_s: time in which it had something to send.
-        receiver_limited_s: of that, time in which the peer's window was full: who reads there is slow, not the path.
+        receiver_limited_s: of that, time in which the peer's window was full: its reader is slow, not the path.
     """
 
     rtt_s: float = 0.0

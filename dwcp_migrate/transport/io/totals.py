@@ -17,7 +17,7 @@ class CarriedFrames(NamedTuple):
 
 
 class ChannelTotals:
-    """Bytes, retransmissions and errors of all channels that there ever were.
+    """Bytes, retransmissions and errors of all channels since the start.
 
     Attributes:
         errors: by class name, of channels that never came up or broke the protocol.
@@ -28,17 +28,17 @@ class ChannelTotals:
         self._sent_bytes = self._received_bytes = self._retransmits = 0
 
     def count_error(self, kind: type[BaseException]) -> None:
-        """A channel came to nothing."""
+        """Count a channel that came to nothing."""
         self.errors[kind.__name__] += 1
 
     def left(self, channel: Channel) -> None:
-        """A channel is gone from the link."""
+        """Add the figures of a channel that is gone from the link."""
         self._sent_bytes += channel.sent_bytes
         self._received_bytes += channel.received_bytes
         self._retransmits += channel.retransmits
 
     def carried(self, channels: Collection[Channel]) -> CarriedFrames:
-        """All, with what the channels that are there have carried so far."""
+        """Total the figures, those of the given channels included."""
         return CarriedFrames(
             self._sent_bytes + sum(channel.sent_bytes for channel in channels),
             self._received_bytes + sum(channel.received_bytes for channel in channels),
