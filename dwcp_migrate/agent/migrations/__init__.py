@@ -6,7 +6,6 @@ Modules:
     dispatcher: all outgoing migrations, by the address and port that their connections dial
     incoming: the destination side: admission and sessions
     local_relay: relay on threads of the agent, where no data process is to be had
-    onward: the onward connection of a migration that passes through
     outgoing: the source side: from the first caught connection to the end
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone
     step_aside: the decision to leave a migration alone, because the link outruns the pipeline

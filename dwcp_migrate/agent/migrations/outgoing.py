@@ -21,7 +21,6 @@ from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
-from dwcp_migrate.agent.migrations.onward import dial_onward
 from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
@@ -30,6 +29,7 @@ from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFact
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.dataplane.onward import dial_onward
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
