@@ -199,15 +199,20 @@ class Outbox:
         """
         if now < self._hedge_at:
             return None
-        self._hedge_at = now + HEDGE_LOOK_S
+        has_it_itself = False
         for connection, segments in self._retained.items():
             retained = segments.get(self._acknowledged.get(connection, -1) + 1)
             for piece in retained.sent if retained is not None else ():
-                if piece.channel != channel and not piece.hedged and now - piece.sent_at > late_s and piece.wanted:
-                    piece.hedged = True
-                    self.hedged_pieces += 1
-                    self._hedge_at = now
-                    return self._note(_Piece(piece.retained, piece.attempt, piece.begin, piece.end), channel, now)
+                if piece.hedged or not piece.wanted or now - piece.sent_at <= late_s:
+                    continue
+                if piece.channel == channel:
+                    has_it_itself = True
+                    continue
+                piece.hedged = True
+                self.hedged_pieces += 1
+                return self._note(_Piece(piece.retained, piece.attempt, piece.begin, piece.end), channel, now)
+        if not has_it_itself:  # nor has any other channel to look again soon
+            self._hedge_at = now + HEDGE_LOOK_S
         return None
 
     def acknowledge(self, connection: int, sequence: int) -> bool:
@@ -231,6 +236,8 @@ class Outbox:
             raise RemoteProtocolError(
                 f"the peer acknowledged segment {sequence} of connection {connection}, never sent"
             )
+        if any(piece.hedged for piece in of_connection[last + 1].sent):
+            self._hedge_at = 0.0  # the next one may have been late for as long
         for number in range(last + 1, sequence + 1):
             self._release(of_connection, connection, number)
         self._acknowledged[connection] = sequence

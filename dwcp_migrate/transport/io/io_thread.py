@@ -267,7 +267,7 @@ class LinkThread:
         while self._called:
             owing.add(self._called.popleft())
         for number in owing & self._ready.keys():
-            self._write_one(self._ready.pop(number))
+            self._write_one(self._ready[number])  # it keeps its place: the one heard last is the first to pull
         for _ in range(len(self._ready)):
             with self.lock:
                 waiting = self.state.has_work(monotonic())
