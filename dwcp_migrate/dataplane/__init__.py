@@ -3,8 +3,8 @@
     worker            the process: takes its sockets from the agent, runs one side, reports
     source, destination, session     the two sides and what they share
     source_reader, return_reader, decode_pipeline   QEMU's bytes, cut and encoded; their answers; rebuilt and written
-    connection, qemu_socket, passthrough            one connection of QEMU, its socket, and plain relaying of it
-    onward            the onward connection of a migration that passes through
+    connection, qemu_socket                         one connection of QEMU, and its socket
+    relay             plain relaying of a migration that passes through
     plain             a connection's way past the link, where that is outrun
     flow_control, pipeline_monitor, worker_threads, buffers, malloc   what bounds and drives the pipeline
     process_pool      warm processes, held ready by the agent

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.dataplane.known.keeping import keep_behind
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
-from dwcp_migrate.dataplane.passthrough import RelaySession
+from dwcp_migrate.dataplane.relay.passthrough import RelaySession
 from dwcp_migrate.dataplane.source import SourceSession
 from dwcp_migrate.durable import write_whole
 from dwcp_migrate.errors import SessionError

@@ -10,7 +10,7 @@ from socket import socket
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import apply_finished, apply_happened
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.dataplane.passthrough import RelaySession
+from dwcp_migrate.dataplane.relay.passthrough import RelaySession
 from dwcp_migrate.protocol.worker import AddConnection, Finished, Happened
 
 

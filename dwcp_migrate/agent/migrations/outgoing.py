@@ -29,8 +29,8 @@ from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFact
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.dataplane.onward import dial_onward
 from dwcp_migrate.dataplane.process_pool import DataProcess
+from dwcp_migrate.dataplane.relay.onward import dial_onward
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.net import reset_and_close

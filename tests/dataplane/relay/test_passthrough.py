@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from dwcp_migrate.dataplane.passthrough import RelaySession
+from dwcp_migrate.dataplane.relay.passthrough import RelaySession
 from dwcp_migrate.protocol.worker import Finished, Happened
 
 
