@@ -107,9 +107,14 @@ class Node:
             durable=setup.durable,
         )
         self._machine = _Timed()
-        self._engine = RaftEngine(settings, identity, machine=self._new_machine)
-        self._engine.leader_changed = lambda leader, term: say(
-            Answer(id=0, at=time.monotonic(), values={"leader": leader, "term": term})
+        self._engine = RaftEngine(
+            settings,
+            identity,
+            rejected=lambda reason: print(f"rejected: {reason}", file=sys.stderr),
+            leader_changed=lambda leader, term: say(
+                Answer(id=0, at=time.monotonic(), values={"leader": leader, "term": term})
+            ),
+            machine=self._new_machine,
         )
 
     def _new_machine(self) -> _Timed:

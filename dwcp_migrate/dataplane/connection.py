@@ -162,7 +162,7 @@ class Connection:
 
     Args:
         outlet: its outgoing half.
-        watch: looks at what is given to QEMU, in order.
+        watch: looks at what is given to QEMU, in order; None where nobody has to.
         path: takes over where the link is outrun.
         acknowledge: tells the other side that QEMU took a segment.
         closed: called once, when the connection has ended; True means by a reset.
@@ -177,7 +177,7 @@ class Connection:
         path: PlainPath,
         acknowledge: Callable[[int, int], None],
         closed: Callable[["Connection", bool], None],
-        watch: Callable[[memoryview | bytes], None] = lambda _: None,
+        watch: Callable[[memoryview | bytes], None] | None,
     ) -> None:
         self.number = outlet.connection
         self.written_bytes = 0
@@ -242,7 +242,8 @@ class Connection:
             while (arrival := self._inbox.get()) is not None:
                 in_hand = [arrival]
                 if arrival.raw:
-                    self._watch(arrival.raw)
+                    if self._watch is not None:
+                        self._watch(arrival.raw)
                     endpoint.write(arrival.raw)
                     self.written_bytes += len(arrival.raw)
                 if arrival.flags & FIN:

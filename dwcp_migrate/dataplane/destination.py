@@ -62,8 +62,10 @@ class DestinationSession(LinkSession):
         options = start.options
         keep_freed_memory(options.granted_bytes // KEPT_SHARE)
         self._pool = WorkPool(workers_here(options.workers), "decode", self.fail)
-        self._decoder = PageDecoder(options.cache_bytes)
         self._store: StateOfStore | None = None
+        if start.states and options.store is not None:
+            self._store = StateOfStore(options.store, self.link.send, report)
+        self._decoder = PageDecoder(options.cache_bytes, self._store.fetch if self._store else None)
         self._rebuild = Rebuild(
             self._decoder, self._pool, self._deliver, self._reject, min(EARLY_BYTES_MAX, options.window_bytes)
         )
@@ -74,9 +76,6 @@ class DestinationSession(LinkSession):
         self._next_dial = 0
         self._source_ended = False
         threading.Thread(target=self._dial_in_order, name="dial", daemon=True).start()
-        if start.states and options.store is not None:
-            self._store = StateOfStore(options.store, self.link.send, report)
-            self._decoder.fetch = self._store.fetch
         self.link.start()
 
     def add_channel(self, sock: socket.socket) -> None:
@@ -103,14 +102,14 @@ class DestinationSession(LinkSession):
             self.fail(RemoteProtocolError("the peer went past the link, which was not agreed on"))
             return
         with self._lock:
-            known = self._connections.get(connection) or self._new_connection(connection, self._gate)
+            known = self._connections.get(connection) or self._new_connection(connection, self._gate, None)
         known.path.offer(sock)
 
     def _connection(self, segment: Segment) -> Connection:
         """The segment's connection, made when its first segment comes, which need not be its OPEN."""
         number = segment.connection
         with self._lock:
-            connection = self._connections.get(number) or self._new_connection(number, self._gate)
+            connection = self._connections.get(number) or self._new_connection(number, self._gate, None)
             if segment.flags & OPEN:
                 self._to_dial[number] = connection
             while (ready := self._to_dial.pop(self._next_dial, None)) is not None:

@@ -3,7 +3,7 @@
 The rule: every process that was spawned is waited for, and whoever waits for it learns how it ended. Nothing here
 blocks the loop, and no thread is used: a process's end is read from its pidfd.
 
-    DataProcessPool.take() ──> DataProcess ── send(StartSource ...) ──> ... on_message(...) ... on_exit(code)
+    DataProcessPool.take() ──> DataProcess ── assign(migration), send(StartSource ...) ──> ... migration.heard(message)
        └── starts the next spare, at once if that was the last one, else once no more are taken
 """
 
@@ -15,9 +15,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -58,6 +58,16 @@ RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 30.0
 
 
+class ProcessOwner(Protocol):
+    """The migration that a data process works for."""
+
+    def heard(self, message: FromWorker) -> None:
+        """Take a message of its."""
+
+    def returned_connection(self, sockets: list[socket.socket]) -> None:
+        """Take the sockets of a connection that it gives back."""
+
+
 class DataProcess:
     """One data process, started by this agent or by the one before it.
 
@@ -65,8 +75,6 @@ class DataProcess:
         pid: its process id.
         ready: done when it said `WorkerReady`; failed with SessionError when it ended before.
         exited: done with its exit code (negative: the signal; None: not known, for it is no child) when it is gone.
-        on_message: called with each message after `WorkerReady`.
-        on_returned: called with the sockets of a connection that it gives back.
 
     Args:
         control: this end of the socket between both; owned from now on.
@@ -84,8 +92,7 @@ class DataProcess:
         self._outbox: deque[tuple[bytes, list[socket.socket]]] = deque()
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[int | None] = self._loop.create_future()
-        self.on_message: Callable[[FromWorker], None] = _ignore
-        self.on_returned: Callable[[list[socket.socket]], None] = _close
+        self._owner: ProcessOwner | None = None
         if child is None:
             self.ready.set_result(None)
         self._loop.add_reader(self._pidfd, self._reap)
@@ -114,6 +121,11 @@ class DataProcess:
                 raise
         return cls(ours, child.pid, child)
 
+    def assign(self, owner: ProcessOwner) -> None:
+        """Give it to what it works for from now on, once."""
+        assert self._owner is None, "a data process works for one migration"
+        self._owner = owner
+
     def leave(self) -> None:
         """Let it go on alone: one that carries a migration waits for the next agent, a spare ends."""
         if self.exited.done():
@@ -140,7 +152,7 @@ class DataProcess:
         """Say that nothing more comes, so that it may exit; what waits here is given back at once."""
         waiting, self._outbox = self._outbox, deque()
         for _, sockets in waiting:
-            self.on_returned(sockets)
+            self._give_back(sockets)
         with contextlib.suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -196,14 +208,22 @@ class DataProcess:
             self.kill()
             return
         if isinstance(message, Returned):
-            self.on_returned(sockets)
+            self._give_back(sockets)
             return
         _close(sockets)
         if isinstance(message, WorkerReady):
             if not self.ready.done():
                 self.ready.set_result(None)
+        elif self._owner is not None:
+            self._owner.heard(message)
+        else:  # nothing was started in it: a bug in it too
+            self.kill()
+
+    def _give_back(self, sockets: list[socket.socket]) -> None:
+        if self._owner is not None:
+            self._owner.returned_connection(sockets)
         else:
-            self.on_message(message)
+            _close(sockets)
 
     def _reap(self) -> None:
         """Its pidfd is readable: it ended. What it still said comes first."""
@@ -235,10 +255,6 @@ class DataProcess:
             self._take(data, [socket.socket(fileno=fd) for fd in fds])
 
 
-def _ignore(message: FromWorker) -> None:
-    del message
-
-
 def _close(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         sock.close()
@@ -249,7 +265,6 @@ class DataProcessPool:
 
     Args:
         command: how to start one.
-        on_change: called when `ready` may have changed.
         count: how many wait.
         runtime_directory: where they look for the next agent; None: they end with this one.
     """
@@ -257,13 +272,11 @@ class DataProcessPool:
     def __init__(
         self,
         command: Sequence[str] = COMMAND,
-        on_change: Callable[[], None] = lambda: None,
         count: int = SPARES,
         runtime_directory: Path | None = None,
     ) -> None:
         self._command = command
         self._runtime_directory = runtime_directory
-        self._on_change = on_change
         self._count = count
         self._waiting: list[DataProcess] = []
         self._failures = 0
@@ -314,7 +327,6 @@ class DataProcessPool:
             return
         self._failures = 0
         self.error = ""
-        self._on_change()
         if self._waiting:
             self._start_in(max(0.0, self._refill_at - asyncio.get_running_loop().time()))
         else:  # it was taken meanwhile
@@ -328,7 +340,6 @@ class DataProcessPool:
     def _failed(self, error: str) -> None:
         self._failures += 1
         self.error = error
-        self._on_change()
         self._start_in(min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10)))
 
     async def take(self, timeout_s: float = READY_S_MAX) -> DataProcess:

@@ -99,9 +99,9 @@ class LinkSession(ABC):
         """Fill in what only this side counts."""
 
     def _new_connection(
-        self, number: int, gate: Gate, watch: Callable[[memoryview | bytes], None] = lambda _: None
+        self, number: int, gate: Gate, watch: Callable[[memoryview | bytes], None] | None
     ) -> Connection:
-        """Make and register a connection. Call with the lock held."""
+        """Make and register a connection, see `Connection`. Call with the lock held."""
         outlet = Outlet(number, self.link.send, gate)
         path = PlainPath(lambda: self.link.detach(number), self._hold_s)
         connection = Connection(outlet, path, self._acknowledge, self._connection_closed, watch)

@@ -111,8 +111,8 @@ class SourceSession(LinkSession):
         self._gate = Gate(
             self._window, self._ahead_s, options.in_flight_ms_max / 1000, min(URGENT_BYTES, options.window_bytes)
         )
-        self._encoder = PageEncoder(options.cache_bytes, options.table_bytes)
         self._stated = StatedPages(start.stated_key) if start.stated_key else None
+        self._encoder = PageEncoder(options.cache_bytes, options.table_bytes, self._stated)
         stage = Stage(self._encoder, self._pool, self.link.send, self._choose, self._stated)
         self._qemu_idle = IdleClock()
         buffers = BufferPool(options.window_bytes)

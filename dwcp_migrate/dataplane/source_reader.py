@@ -68,7 +68,7 @@ class Stage:
     """Turns cuts of every connection into segments.
 
     Args:
-        encoder: the migration's page encoder.
+        encoder: the migration's page encoder, which knows `stated` too.
         pool: compresses.
         send: gives a segment to the link.
         choose: the coding for the next segment.
@@ -84,7 +84,7 @@ class Stage:
         stated: StatedPages | None = None,
     ) -> None:
         self._encoder = encoder
-        self._stated = encoder.known = stated
+        self._stated = stated
         self._pool = pool
         self._send = send
         self._choose = choose

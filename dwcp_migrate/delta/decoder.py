@@ -60,12 +60,13 @@ class PageDecoder:
 
     `prepare` may run in many threads; `apply` and `skip` in one at a time.
 
-    Attributes:
+    Args:
+        cache_bytes: pages that are kept; as many as the encoder has.
         fetch: gives the pages uint64[n, 512] of digests uint8[n, 16] out of this host's store, from any thread, and
             raises RemoteProtocolError where one is not there; None: a segment may name none.
     """
 
-    def __init__(self, cache_bytes: int) -> None:
+    def __init__(self, cache_bytes: int, fetch: Fetch | None = None) -> None:
         slots = cache_bytes // PAGE_BYTES
         if not 0 <= slots <= SLOTS_MAX:
             raise ValueError(f"{slots} slots, at most {SLOTS_MAX}")
@@ -73,7 +74,7 @@ class PageDecoder:
         self._rows: Bytes = self._pages.view(np.uint8)
         self._filled = np.zeros(slots, np.bool_)
         self._next = 0
-        self.fetch: Fetch | None = None
+        self._fetch = fetch
 
     def prefault(self) -> None:
         """Touch all of the cache's memory, so that a measurement does not count page faults."""
@@ -97,9 +98,9 @@ class PageDecoder:
         return PreparedSegment(head.state_sequence if head.flags & STATE else None, bool(head.flags & RESET), raw, plan)
 
     def _place_known(self, plan: PagePlan, raw: Bytes) -> None:
-        if self.fetch is None:
+        if self._fetch is None:
             raise RemoteProtocolError("segment names pages of a store that was not agreed on")
-        windows(raw, PAGE_BYTES)[plan.known_at] = self.fetch(plan.known_digests).view(np.uint8)
+        windows(raw, PAGE_BYTES)[plan.known_at] = self._fetch(plan.known_digests).view(np.uint8)
 
     def apply(self, prepared: PreparedSegment) -> memoryview:
         """Put the pages in and take over what is to be kept; returns the segment's raw bytes.

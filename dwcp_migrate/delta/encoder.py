@@ -78,18 +78,18 @@ class PageEncoder:
     Args:
         cache_bytes: pages that are kept.
         table_bytes: of the table of all pages that were sent; None is as much as the guest needs.
+        known: pages that the destination has in its store; None where it has none.
 
     Attributes:
-        known: what the destination has; None: nothing, or it did not say yet.
         reset_sequence: state sequence from which on segments know nothing of what was before the last reset.
     """
 
-    def __init__(self, cache_bytes: int, table_bytes: int | None = None) -> None:
+    def __init__(self, cache_bytes: int, table_bytes: int | None = None, known: KnownPages | None = None) -> None:
         self._cache = PageCache(cache_bytes // PAGE_BYTES, table=PageTable(table_bytes))
         self._sequence = 0
         self._reset = False
         self.reset_sequence = 0
-        self.known: KnownPages | None = None
+        self._known = known
 
     def reset(self) -> None:
         """Begin with an empty cache on both sides from the next job on: what the destination has is in doubt."""
@@ -132,7 +132,7 @@ class PageEncoder:
             counts.resent_zero = int(np.count_nonzero(self._cache.table.get(layout.zero_key) != NEVER))
             self._cache.table.mark_sent(layout.zero_key)
         pages = windows(segment, PAGE_BYTES)[layout.page_position].view(np.uint64)
-        known = self.known if may_know else None
+        known = self._known if may_know else None
         classified = self._classify(pages, layout.page_key, counts, known)
         sequence, flags = self._sequence_flags(classified)
         digests = known.digests if known is not None else None

@@ -81,7 +81,7 @@ class ArmResult(msgspec.Struct, frozen=True):
 Say = Callable[[str], None]
 
 
-def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say = lambda _: None) -> ArmResult:
+def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say) -> ArmResult:
     """Make the guest on hv1, migrate it to hv2, check it there, and destroy it.
 
     Args:

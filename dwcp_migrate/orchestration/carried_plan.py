@@ -8,11 +8,11 @@ refused. A carrier that loses the lease begins nothing more and writes nothing m
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
+import msgspec
 
 from dwcp_migrate.api.plans import PlanRecord, PlanRequest
 from dwcp_migrate.clocks import wall_clock
@@ -104,13 +104,15 @@ class CarriedPlan:
             PlacementError: the goal cannot be reached, or hosts that answered the asker do not answer here.
             HypervisorError: the host to be emptied does not answer.
         """
-        executor = executor_of(self.ours, _Deaf(), record.request.options)
-        executor.leave, executor.stop, executor.clock = self.leave, self.stop, self.clock
-        executor.known_failures = plan_progress.failures_of(record)
-        notes = PlanProgressNotes(self, executor, record)
-        executor.watcher = notes
-        if record.request.relieve:
-            executor.again = lambda _, fleet: relieving(self.ours, fleet, record.request)
+        notes = PlanProgressNotes(self, record)
+        executor = replace(
+            executor_of(self.ours, notes, record.request.options),
+            leave=self.leave,
+            stop=self.stop,
+            clock=self.clock,
+            known_failures=plan_progress.failures_of(record),
+            again=(lambda _, fleet: relieving(self.ours, fleet, record.request)) if record.request.relieve else None,
+        )
         path = journal_of(self.ours.config.state_directory, self.number)
         journal = PlanJournal.resume(path)
         if journal is not None:
@@ -187,27 +189,11 @@ def _tidy_journals(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _Deaf:
-    """A `Watcher` that ignores all events, for the time before there is a record to note them in."""
-
-    def begun(self, step: Step) -> None:
-        """See `executor.Watcher.begun`."""
-
-    def ended(self, step: Step, error: str, to_go: int) -> None:
-        """See `executor.Watcher.ended`."""
-
-    def planned_again(self, plan: Plan, why: str) -> None:
-        """See `executor.Watcher.planned_again`."""
-
-    def waiting(self, left: list[Unfinished]) -> None:
-        """See `executor.Watcher.waiting`."""
-
-
 class PlanProgressNotes:
     """A `Watcher` that notes the plan's progress in its record, and follows the operators' wish."""
 
-    def __init__(self, carried: CarriedPlan, executor: PlanExecutor, record: PlanRecord) -> None:
-        self._carried, self._executor = carried, executor
+    def __init__(self, carried: CarriedPlan, record: PlanRecord) -> None:
+        self._carried = carried
         self._record, self._noted = record, record
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -236,13 +222,13 @@ class PlanProgressNotes:
         with self._lock:
             for step in steps:
                 self._running[step.domain, step.source] = step
-            self._record = replace(self._record, running=[plan_progress.way(step) for step in steps])
+            self._record = msgspec.structs.replace(self._record, running=[plan_progress.way(step) for step in steps])
 
     def planned(self, plan: Plan) -> None:
         """Note that there is a plan now."""
         now = self._carried.clock()
         with self._lock:
-            self._record = replace(self._record, to_go=len(plan.steps), ends_at=now + plan.seconds)
+            self._record = msgspec.structs.replace(self._record, to_go=len(plan.steps), ends_at=now + plan.seconds)
 
     def begun(self, step: Step) -> None:
         """See `executor.Watcher.begun`."""
@@ -271,7 +257,7 @@ class PlanProgressNotes:
 
     def _with_progress(self, one: PlanRecord) -> PlanRecord:
         """The record as it is kept, with what happened here and the wish that is kept."""
-        return replace(self._record, wish=one.wish)
+        return msgspec.structs.replace(self._record, wish=one.wish)
 
     def _follow(self) -> None:
         while not self._over.wait(NOTE_S):
@@ -281,20 +267,21 @@ class PlanProgressNotes:
     def _look(self) -> None:
         known = find_plan(self._carried.store, self._carried.number)
         if known.record.carrier != self._carried.own or not known.record.is_open:
-            self._executor.stop.set()  # another one carries it out by now
+            self._carried.stop.set()  # another one carries it out by now
             return
         if self._record != self._noted:
             wanted = self._with_progress(known.record)
             self._carried.store.put(wanted, known.revision)
             self._noted = self._record
         if known.record.wish in plan_progress.STOPPED:
-            self._executor.stop.set()
+            self._carried.stop.set()
         if known.record.wish == "abort":
             self._abort()
 
     def _abort(self) -> None:
         """End what runs, each migration once."""
-        hosts = self._executor.hosts
+        hosts = self._carried.ours.hosts
+        assert hosts is not None, "nothing runs of a fleet from a file"
         for key, step in list(self._running.items()):
             if key not in self._aborted:
                 self._aborted.add(key)

@@ -61,7 +61,7 @@ class Watcher(Protocol):
         """All is done, but migrations that others began are still under way."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PlanExecutor:
     """Carries one journal's plan out.
 

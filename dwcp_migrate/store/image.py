@@ -8,7 +8,6 @@ Of blocks with equal content the first counts; blocks of zeros do not.
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +28,7 @@ READ_BYTES: Final = 1 * MIB
 INDEX_BYTES_A_PAGE: Final = 20
 
 
-def add_image(
-    shelf: Shelf, scope: str, path: Path, now: float, progress: Callable[[int, int], None] = lambda _done, _of: None
-) -> int:
+def add_image(shelf: Shelf, scope: str, path: Path, now: float) -> int:
     """Name the blocks of an image for a scope; what an earlier reading of it left is replaced.
 
     Args:
@@ -39,7 +36,6 @@ def add_image(
         scope: whose guests may use it.
         path: of the image, raw or qcow2.
         now: seconds since the epoch.
-        progress: takes bytes looked at, and bytes of the image.
 
     Returns:
         Blocks that are named.
@@ -52,7 +48,7 @@ def add_image(
         with path.open("rb", buffering=0) as file:
             found = _facts(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            columns = _named(file.fileno(), found.st_size, PageDigest(shelf.key(scope)), progress)
+            columns = _named(file.fileno(), found.st_size, PageDigest(shelf.key(scope)))
     except OSError as error:
         hint = f"let the agent's user read it: setfacl -m u:dwcp-migrate:r {path}"
         raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
@@ -93,17 +89,14 @@ def is_current(shelf: Shelf, scope: str, path: Path) -> bool:
     return False
 
 
-def _named(
-    descriptor: int, image_bytes: int, digest: PageDigest, progress: Callable[[int, int], None]
-) -> tuple[Words, Words, PageNumbers]:
+def _named(descriptor: int, image_bytes: int, digest: PageDigest) -> tuple[Words, Words, PageNumbers]:
     """Hashes, keys and numbers of all blocks that are not zero."""
-    hashes, keys, numbers, looked_at, count = [], [], [], 0, 0
+    hashes, keys, numbers, count = [], [], [], 0
     for extent in extents(lambda offset, size: os.pread(descriptor, size, offset), image_bytes):
         for offset in range(extent.offset, extent.offset + extent.size, READ_BYTES):
             size = min(READ_BYTES, extent.offset + extent.size - offset)
             data = os.pread(descriptor, size, offset)
             pages = np.frombuffer(data[: len(data) // PAGE_BYTES * PAGE_BYTES], np.uint64).reshape(-1, PAGE_BYTES // 8)
-            looked_at += len(data)
             solid = np.flatnonzero(pages.any(axis=1))
             if len(solid):
                 chosen = pages[solid]
@@ -113,7 +106,6 @@ def _named(
                 count += len(solid)
             if count > IMAGE_PAGES_MAX:
                 raise StoreError(f"it has more than {IMAGE_PAGES_MAX} blocks of data")
-        progress(looked_at, image_bytes)
     if not keys:
         return np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32)
     all_keys, first = np.unique(np.concatenate(keys), return_index=True)

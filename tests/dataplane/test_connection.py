@@ -52,9 +52,10 @@ def test_what_a_broken_connection_had_in_hand_is_acknowledged_like_what_waited_b
     acknowledged, closed = list[int](), threading.Event()
     connection = Connection(
         outlet(Gate(FixedWindow())),
-        PlainPath(lambda: None),
+        PlainPath(lambda: None, lambda _: 0.0),
         lambda _number, sequence: acknowledged.append(sequence),
         lambda _connection, _broken: closed.set(),
+        None,
     )
     ours, theirs = socket.socketpair()
     with theirs:

@@ -25,7 +25,15 @@ class Watched(DataProcessPool):
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
         self.changed = asyncio.Event()
-        super().__init__(command, self.changed.set)
+        super().__init__(command)
+
+    def _became_ready(self, spare: DataProcess) -> None:
+        super()._became_ready(spare)
+        self.changed.set()
+
+    def _failed(self, error: str) -> None:
+        super()._failed(error)
+        self.changed.set()
 
     @property
     def warm(self) -> list[int]:

@@ -6,6 +6,8 @@ from functools import cache
 import numpy as np
 
 from dwcp_migrate.delta import Coding, Compressor, Decompressor, PageCounts, PageDecoder, PageEncoder
+from dwcp_migrate.delta.decoder import Fetch
+from dwcp_migrate.delta.encoder import KnownPages
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser
 
 PAGE = 4096
@@ -42,8 +44,10 @@ def touched(page: bytes, words: int, seed: int = 0) -> bytes:
 class Pair:
     """Both sides of one migration; every segment is checked."""
 
-    def __init__(self, cache_bytes: int, coding: Coding) -> None:
-        self.encoder, self.decoder = PageEncoder(cache_bytes), PageDecoder(cache_bytes)
+    def __init__(
+        self, cache_bytes: int, coding: Coding, known: KnownPages | None = None, fetch: Fetch | None = None
+    ) -> None:
+        self.encoder, self.decoder = PageEncoder(cache_bytes, known=known), PageDecoder(cache_bytes, fetch)
         self.coding, self.compressor, self.decompressor = coding, Compressor(), Decompressor()
         self.counts, self.wire_bytes = PageCounts(), 0
         self.blocks = RamBlocks()

@@ -39,9 +39,7 @@ class Shelf:
 
 
 def pair_with(shelf: Shelf) -> Pair:
-    pair = Pair(1 << 20, ZSTD)
-    pair.encoder.known, pair.decoder.fetch = shelf, shelf.fetch
-    return pair
+    return Pair(1 << 20, ZSTD, shelf, shelf.fetch)
 
 
 def test_pages_of_the_store_cost_their_digest_and_are_kept_for_differences() -> None:
@@ -102,7 +100,6 @@ def test_a_page_that_is_missing_after_all_leaves_what_both_sides_know_of_the_oth
 
 
 def test_a_segment_that_names_pages_of_no_agreed_store_is_refused() -> None:
-    pair = pair_with(Shelf(*(noise(number) for number in range(8))))
-    pair.decoder.fetch = None
+    pair = Pair(1 << 20, ZSTD, Shelf(*(noise(number) for number in range(8))))
     with pytest.raises(RemoteProtocolError, match="not agreed"):
         pair.carry(stream(*((number, noise(number)) for number in range(8))))

@@ -24,12 +24,22 @@ async def lone_raft(directory: Path, clock: Callable[[], float]) -> AsyncIterato
         name="a", client=no_context, server=no_context, identify=lambda _: None, address=lambda _: None
     )
     settings = RaftSettings(directory=directory, voters=("a",), election_s=0.05)
-    engine = RaftEngine(settings, identity, clock=clock)
+    rejected: list[str] = []
+    leaders: list[tuple[str, int]] = []
+    engine = RaftEngine(
+        settings,
+        identity,
+        rejected=rejected.append,
+        leader_changed=lambda leader, term: leaders.append((leader, term)),
+        clock=clock,
+    )
     await engine.start()
     try:
         yield engine
     finally:
         await engine.close()
+        assert rejected == []
+        assert {leader for leader, _ in leaders} <= {"", "a"}
 
 
 def no_context() -> ssl.SSLContext:

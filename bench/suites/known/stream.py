@@ -79,10 +79,9 @@ def _stated(reader: PageReader) -> StatedPages:
 
 
 def _carry(data: bytes, reader: PageReader | None) -> StreamCost:
-    encoder, decoder = PageEncoder(2 * GIB), PageDecoder(2 * GIB)
+    encoder = PageEncoder(2 * GIB, known=_stated(reader) if reader is not None else None)
+    decoder = PageDecoder(2 * GIB, reader.fetch if reader is not None else None)
     compressor, decompressor = Compressor(), Decompressor()
-    if reader is not None:
-        encoder.known, decoder.fetch = _stated(reader), reader.fetch
     view, known, size, encode_s, decode_s = memoryview(data), 0, 0, 0.0, 0.0
     parser, at = StreamParser(RamBlocks()), 0
     while at < len(data):

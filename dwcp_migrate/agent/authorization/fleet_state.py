@@ -116,9 +116,13 @@ class ClusterStateClient:
             greeting=encode_preamble(Preamble(STATE_SESSION)),
             mark=runtime.config.intercept.mark,
         )
-        engine = RaftEngine(settings, identity, rejected=self._count_rejected, clock=wall_clock)
-        engine.leader_changed = lambda leader, term: log.info("leader", leader=leader or "none", term=term)
-        return engine
+        return RaftEngine(
+            settings,
+            identity,
+            rejected=self._count_rejected,
+            leader_changed=lambda leader, term: log.info("leader", leader=leader or "none", term=term),
+            clock=wall_clock,
+        )
 
     def _etcd(self) -> Engine:
         from dwcp_migrate.state.etcd.engine import EtcdEngine, EtcdSettings

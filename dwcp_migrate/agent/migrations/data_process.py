@@ -55,9 +55,8 @@ class DataProcessHandle:
         self._progress_at = steady_clock()
         self._finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._linked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        process.on_message = self._take
-        process.on_returned = self._take_back
         self.returned: list[tuple[socket, socket | None]] = []
+        process.assign(self)
 
     @property
     def pid(self) -> int:
@@ -93,7 +92,8 @@ class DataProcessHandle:
         """Let it go on without this agent."""
         self._process.leave()
 
-    def _take(self, message: FromWorker) -> None:
+    def heard(self, message: FromWorker) -> None:
+        """See `ProcessOwner.heard`."""
         match message:
             case Happened():
                 if message.event == "link-up" and not self._linked.done():
@@ -134,8 +134,8 @@ class DataProcessHandle:
         self._process.finish_sending()
         return message
 
-    def _take_back(self, sockets: list[socket]) -> None:
-        """A connection came when the session was over."""
+    def returned_connection(self, sockets: list[socket]) -> None:
+        """See `ProcessOwner.returned_connection`; it came when the session was over."""
         if sockets:
             self.returned.append((sockets[0], sockets[1] if len(sockets) > 1 else None))
 

@@ -92,10 +92,10 @@ class PbftGroup:
             self._error = str(error)
             log.error("no part in the PBFT group", error=str(error), hint=error.hint)  # noqa: TRY400
             return
-        self._part = LocalMember(runtime, context, self._memberships, self._watch)
         self._follower = MembershipSync(
             runtime.control, lambda: runtime.directory, self._memberships, self._settle_soon
         )
+        self._part = LocalMember(runtime, context, self._memberships, self._watch, self._follower.wake)
 
     @property
     def lineage(self) -> Lineage | None:

@@ -42,6 +42,7 @@ class LocalMember:
         context: makes TLS contexts.
         memberships: what is believed.
         watch: told of all that the replica here does.
+        on_later_epoch: called when a replica answers from a later epoch.
 
     Attributes:
         node: the replica, while it runs.
@@ -55,11 +56,13 @@ class LocalMember:
         context: Callable[[Literal["client", "server"]], ssl.SSLContext],
         memberships: MembershipStore,
         watch: Callable[[ReplicaOutput], None],
+        on_later_epoch: Callable[[], None],
     ) -> None:
         self._runtime = runtime
         self._context = context
         self._memberships = memberships
         self._watch = watch
+        self._on_later_epoch = on_later_epoch
         self._key = runtime.config.coordination.pbft.key
         self._settling = asyncio.Lock()
         self._settled: tuple[int, Addresses] | None = None
@@ -151,8 +154,7 @@ class LocalMember:
             )
         journal = JournalFile(path)
         replica = PbftReplica(self._runtime.name, identity, origin.membership, Tickets(), Options())
-        node = Node(replica, journal, self._options(others))
-        node.watcher = self._watch
+        node = Node(replica, journal, self._options(others), self._watch)
         try:
             await node.start()
         except BaseException:
@@ -188,7 +190,9 @@ class LocalMember:
 
     async def _settle_client(self, identity: SigningIdentity, group: Group, addresses: Addresses) -> None:
         if self.client is None:
-            client = GroupClient(self._runtime.name, identity, group.membership, self._options(addresses))
+            client = GroupClient(
+                self._runtime.name, identity, group.membership, self._options(addresses), self._on_later_epoch
+            )
             await client.start(0)
             self.client = client
         else:

@@ -27,12 +27,18 @@ class GroupClient:
         identity: its key.
         membership: of the current epoch.
         options: where the replicas are; `listen`, `server_context` and `sync` do not matter.
-
-    Attributes:
-        on_later_epoch: called when a replica answers from a later epoch: its word, so a reason to ask and nothing more.
+        on_later_epoch: called when a replica answers from a later epoch: its word, so a reason to ask and nothing more;
+            None where nobody follows the members.
     """
 
-    def __init__(self, name: str, identity: SigningIdentity, membership: Membership, options: NodeOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        identity: SigningIdentity,
+        membership: Membership,
+        options: NodeOptions,
+        on_later_epoch: Callable[[], None] | None = None,
+    ) -> None:
         first = time.time_ns() // 1000
         self._client = PbftClient(name, identity, membership, first_number=first)
         self._name = name
@@ -40,7 +46,7 @@ class GroupClient:
         self._addresses = options.addresses
         greeter = Greeter(name, identity, membership.cluster, "client", options.certificate)
         self._dialling = Dialling(self, greeter.hello, options.route)
-        self.on_later_epoch: Callable[[], None] = lambda: None
+        self._on_later_epoch = on_later_epoch
         self._channels: dict[str, MemberChannel] = {}
         self._made: set[MemberChannel] = set()
         self._waiting: dict[int, asyncio.Future[Decision]] = {}
@@ -156,8 +162,8 @@ class GroupClient:
         for message in messages:
             if not isinstance(message, Reply):
                 raise RemoteProtocolError(f"replica {channel.peer} sent a client a {type(message).__name__}")
-            if message.epoch > self._members.epoch:
-                self.on_later_epoch()
+            if message.epoch > self._members.epoch and self._on_later_epoch is not None:
+                self._on_later_epoch()
             self._client.step(channel.peer, message)
         self._flush()
 

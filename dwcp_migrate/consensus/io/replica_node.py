@@ -89,11 +89,18 @@ class Node:
         replica: fresh; `start` recovers it.
         journal: its own.
         options: see there.
+        watch: takes all that the replica does, once it counts; None where nobody counts it.
     """
 
-    def __init__(self, replica: PbftReplica, journal: JournalFile, options: NodeOptions) -> None:
+    def __init__(
+        self,
+        replica: PbftReplica,
+        journal: JournalFile,
+        options: NodeOptions,
+        watch: Callable[[ReplicaOutput], None] | None = None,
+    ) -> None:
         self.replica = replica
-        self.watcher: Callable[[ReplicaOutput], None] | None = None
+        self._watch = watch
         self._journal = journal
         self._options = options
         core = replica.core
@@ -404,8 +411,8 @@ class Node:
                     touched.add(channel)
             for client, reply in ready.replies:
                 self._reply(client, reply, touched)
-            if self.watcher is not None:
-                self.watcher(ready)
+            if self._watch is not None:
+                self._watch(ready)
         for channel in touched:
             channel.flush()
 

@@ -40,7 +40,7 @@ class PlainPath:
         committed: the other side's bytes come this way.
     """
 
-    def __init__(self, request: Callable[[], None], hold_s: Callable[[int], float] = lambda _: 0.0) -> None:
+    def __init__(self, request: Callable[[], None], hold_s: Callable[[int], float]) -> None:
         self.sent_bytes = self.received_bytes = 0
         self.committed = False
         self._request, self._hold_s = request, hold_s

@@ -75,6 +75,7 @@ class RaftEngine:
         settings: of the replica.
         identity: of this host.
         rejected: counts connections that were closed, by reason; called in the replica's thread.
+        leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
         clock: seconds since the epoch, for commands.
         machine: makes the state machine.
     """
@@ -84,15 +85,16 @@ class RaftEngine:
         settings: RaftSettings,
         identity: PeerIdentity,
         *,
-        rejected: Callable[[str], None] = lambda _: None,
+        rejected: Callable[[str], None],
+        leader_changed: Callable[[str, int], None],
         clock: Callable[[], float] = time,
         machine: Callable[[], FleetMachine] = FleetMachine,
     ) -> None:
-        self.leader_changed: Callable[[str, int], None] = lambda _leader, _term: None
         self._make_machine = machine
         self._settings = settings
         self._identity = identity
         self._rejected = rejected
+        self._leader_changed = leader_changed
         self._clock = clock
         self._requests = RequestNumbers(token_hex(8))
         self._ended = asyncio.Event()
@@ -183,7 +185,7 @@ class RaftEngine:
             if (replica.leader, replica.term) != (leader, term):
                 self._elections += replica.term != term
                 leader, term = replica.leader, replica.term
-                self.leader_changed(leader, term)
+                self._leader_changed(leader, term)
 
     def _close_replica(self) -> None:
         replica, self._replica = self._replica, None

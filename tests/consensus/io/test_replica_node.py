@@ -100,8 +100,10 @@ class Fleet:
                 await node.stop()
 
     @asynccontextmanager
-    async def client(self, name: str, connections: int = 0) -> AsyncIterator[GroupClient]:
-        client = GroupClient(name, identity(name), self.members, self.options(name))
+    async def client(
+        self, name: str, connections: int = 0, on_later_epoch: Callable[[], None] | None = None
+    ) -> AsyncIterator[GroupClient]:
+        client = GroupClient(name, identity(name), self.members, self.options(name), on_later_epoch)
         await asyncio.wait_for(client.start(connections or len(self.names)), WAIT_S)
         try:
             yield client
@@ -496,9 +498,9 @@ async def test_a_link_that_came_another_way_than_from_a_replica_is_followed(tmp_
 
 async def test_a_client_hears_that_replicas_are_in_a_later_epoch(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 4)
-    async with fleet.run(), fleet.client("c0") as c0, fleet.client("op") as operator:
-        heard = asyncio.Event()
-        c0.on_later_epoch = heard.set
+    heard = asyncio.Event()
+    client = fleet.client("c0", on_later_epoch=heard.set)
+    async with fleet.run(), client as c0, fleet.client("op") as operator:
         await c0.decide(encode_operation(Register(DOMAIN)))
         assert not heard.is_set()
         await operator.decide(encode_membership(membership(4, epoch=1)), reconfigure=True)
