@@ -45,9 +45,9 @@ from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
+from dwcp_migrate.agent.migrations.admission import AboutHost, Incoming
 from dwcp_migrate.agent.migrations.adoption import Adoption
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
-from dwcp_migrate.agent.migrations.incoming import AboutHost, Incoming
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers

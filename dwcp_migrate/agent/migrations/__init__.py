@@ -1,10 +1,12 @@
 """Outgoing and incoming migrations: admission, data processes, liveness of the peer.
 
 Modules:
+    admission: all incoming migrations: what a peer's agent may begin here
     adoption: takes over migrations that the agent before this one left running
     data_process: handle of a data process at work on one migration
     dispatcher: all outgoing migrations, by the address and port that their connections dial
-    incoming: the destination side: admission and sessions
+    incoming: the destination side: from what it was granted to the end
+    life_cycle: stages of a migration's life, and the course that both sides share
     local_relay: relay on threads of the agent, where no data process is to be had
     outgoing: the source side: from the first caught connection to the end
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone

@@ -22,8 +22,8 @@ import msgspec
 from dwcp_migrate.agent.accept_loop import AcceptLoop
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.migrations.admission import Incoming
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
-from dwcp_migrate.agent.migrations.incoming import Incoming
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore
 from dwcp_migrate.api.migration import MigrationEvent, append_event, apply_finished, apply_happened
 from dwcp_migrate.clocks import wall_clock

@@ -49,8 +49,9 @@ class Outgoing:
     def adopt(self, kept: KeptMigration, process: DataProcess, connections: int) -> None:
         """Take over a migration whose data process runs; `connections` of QEMU's have reached it."""
         migration = self._taken_over(kept)
+        migration.adopt(kept, process)
         self._live.setdefault(migration.key, migration)  # one that began meanwhile keeps its port
-        self._runtime.migrations.begin(self._run(migration, migration.resume(kept, process, connections)))
+        self._runtime.migrations.begin(self._run(migration, migration.resume(connections)))
 
     def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End a migration whose data process is no more; `reason` is why it failed, empty where its record knows."""

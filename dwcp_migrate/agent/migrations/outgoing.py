@@ -2,7 +2,7 @@
 
 The rule: the first connection to an (address, port) decides for all that follow while its migration runs, and every
 connection is handed on in the order in which it was accepted, because older QEMUs tell their channels apart by nothing
-else. A connection is never left waiting: it is carried, relayed or reset.
+else. A connection is never left waiting: it is carried, relayed or reset. Its life is that of `life_cycle`.
 
     accepted ──> live migration to (address, port)? ── yes: queue behind the others
                   └─ no: ask the peer's agent ── Opened ──> StartSource ── a channel is up ──> AddConnection ...
@@ -19,14 +19,15 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.migrations.data_process import Crash, DataProcessHandle
+from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
+from dwcp_migrate.agent.migrations.life_cycle import MigrationSide, Stoppable
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
-from dwcp_migrate.agent.migrations.peer_liveness import PeerLivenessMonitor
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
+from dwcp_migrate.agent.tracking.domain_tracker import MigrationVerdict
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
-from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record, enter_state
+from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
@@ -77,7 +78,7 @@ def _reset_both(connection: Connection) -> None:
             reset_and_close(sock)
 
 
-class OutgoingMigration:
+class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     """One migration from its first connection to its record's end.
 
     Args:
@@ -98,17 +99,14 @@ class OutgoingMigration:
         again: str,
         record: Migration | None = None,
     ) -> None:
-        self._permits = permits
+        session_id = bytes.fromhex(record.id) if record else os.urandom(SESSION_ID_BYTES)
+        super().__init__(runtime, permits, session_id, "source")
         self.key = key
         self.peer = peer
         self.passthrough = again
-        self.session_id = bytes.fromhex(record.id) if record else os.urandom(SESSION_ID_BYTES)
-        self._runtime = runtime
-        self._id = self.session_id.hex()
         self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
-        self._handle: DataProcessHandle | LocalRelay | None = None
-        self._reason = ""
-        self._accelerated = self._is_fed = False
+        self._accelerated = False
+        self._heard = ""
         self._store: StoreOptions | None = None
         self._candidates: tuple[DomainName, ...] = ()
         self._memory = NO_MEMORY
@@ -116,7 +114,7 @@ class OutgoingMigration:
         if record is None:
             runtime.ledger.put(
                 Migration(
-                    id=self._id,
+                    id=self.identity,
                     role="source",
                     peer=peer.name if peer else "",
                     address=key[0],
@@ -144,11 +142,6 @@ class OutgoingMigration:
             alone = self._runtime.config.bandwidth.link_bytes_per_s_max
             self._handle.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
 
-    @property
-    def is_carried(self) -> bool:
-        """It has a data process that runs and gets its connections."""
-        return self._is_fed and isinstance(self._handle, DataProcessHandle) and self._handle.is_running
-
     async def run(self) -> list[Connection]:
         """Carry it to its end; returns connections that came too late to belong to it."""
         try:
@@ -157,32 +150,42 @@ class OutgoingMigration:
             feed = (await self._start_source(opened) if opened else None) or await self._start_relay()
         except SessionError as error:
             self._reason = str(error)
-            log.error("migration refused", migration=self._id, error=str(error))  # noqa: TRY400 - no bug, no trace
+            log.error("migration refused", migration=self.identity, error=str(error))  # noqa: TRY400 - no bug, no trace
             self._reset_waiting()
             return []
         if feed is None or self._handle is None:
             return []
+        self.enter("carried")
         return await self._carried(self._handle, feed)
 
-    async def resume(self, kept: KeptMigration, process: DataProcess, connections: int) -> list[Connection]:
-        """Carry on what the agent before this one began; see `run`."""
-        handle = self._handle = DataProcessHandle(self._id, process, self._runtime.ledger)
-        self._follow(kept)
+    def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
+        """Take over one whose data process runs; `resume` comes next.
+
+        Args:
+            kept: by the agent before this one.
+            process: of it.
+        """
+        self._handle = DataProcessHandle(self.identity, process, self._runtime.ledger)
+        self.enter("carried")
+        self._take_over(kept)
+
+    async def resume(self, connections: int) -> list[Connection]:
+        """Carry on what was adopted; `connections` of QEMU's have reached it. See `run`."""
+        handle = self._handle
+        assert handle is not None, "it was adopted"
         feed = self._feed_source if self._accelerated else self._feed_relay
         return await self._carried(handle, begin_task(feed(handle, connections)))
 
     async def conclude(self, kept: KeptMigration, reason: str) -> None:
         """End the record of one that has no data process any more."""
-        self._follow(kept)
+        self._take_over(kept)
         self._reason = reason
         await self.settle()
 
-    def _follow(self, kept: KeptMigration) -> None:
-        record = kept.record
-        self._accelerated = not record.passthrough_reason
+    def _take_over(self, kept: KeptMigration) -> None:
+        self._accelerated = not kept.record.passthrough_reason
         self._link_address = kept.facts.link_address or self._link_address
-        self._runtime.domains.follow(self._id, "source", kept.facts.candidates)
-        self._runtime.domains.tell(self._id, record.uuid, record.domain)
+        super()._take_over(kept)
 
     def _learn(self, opened: Opened | None) -> None:
         """Keep for the next agent what it cannot know otherwise."""
@@ -190,40 +193,16 @@ class OutgoingMigration:
         if opened is not None:
             granted = self._memory.granted_bytes
             facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives, memory_bytes=granted)
-        self._runtime.ledger.learn(self._id, self._permits.facts(self._id, facts))
+        self._runtime.ledger.learn(self.identity, self._permits.facts(self.identity, facts))
 
     async def _carried(self, handle: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
         """Wait for its end; returns connections that came too late to belong to it."""
-        liveness = self._watch_peer()
-        self._is_fed = True
-        try:
-            outcome = await handle.finish()
-        except asyncio.CancelledError:
-            handle.leave()
-            raise
-        finally:
-            liveness.cancel()
-            feed.cancel()
-        if isinstance(outcome, Crash):
-            self._runtime.ledger.count_one("data_process_crashes")
-            self._reason = outcome.reason
-            log.error("data process crashed", migration=self._id, code=outcome.code)
-        await handle.gone()
+        beside: list[Stoppable] = [feed]
+        if self._accelerated and self.peer is not None:
+            outlives = self._runtime.ledger.facts(self.identity).peer_outlives
+            beside.append(self._watch_peer(self.peer, self._link_address, self.abort, outlives=outlives))
+        await self._carry(handle, *beside)
         return [*handle.returned, *self._waiting()]
-
-    def _watch_peer(self) -> asyncio.Future[None]:
-        if not self._accelerated or self.peer is None:
-            return asyncio.get_running_loop().create_future()
-        return begin_task(
-            PeerLivenessMonitor(
-                self._runtime,
-                self.peer,
-                self._link_address,
-                self.session_id,
-                self._runtime.ledger.facts(self._id).peer_outlives,
-                self.abort,
-            ).run()
-        )
 
     def _waiting(self) -> list[Connection]:
         return [self._connections.get_nowait() for _ in range(self._connections.qsize())]
@@ -278,11 +257,11 @@ class OutgoingMigration:
             runtime.control, peer, candidate_addresses(peer, address), runtime.silent
         )
         leaving = await runtime.domains.leaving()
-        agreement = await self._permits.obtain(self._id, peer, link, leaving)
+        agreement = await self._permits.obtain(self.identity, peer, link, leaving)
         self._note("agreement", agreement.note)
         self._token = os.urandom(TOKEN_BYTES)
         memory = runtime.memory.for_source(
-            self._id, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
+            self.identity, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
         )
         self._store = runtime.store.options(leaving, agreement.permit.uuid if agreement.permit else "")
         request = Open(
@@ -307,18 +286,11 @@ class OutgoingMigration:
                 raise SessionError(str(error), hint=error.hint) from error
             raise
         runtime.silent.remove(peer.name, link)
-        self._memory = runtime.memory.agree(self._id, memory, opened.cache_bytes, opened.window_bytes)
+        self._memory = runtime.memory.agree(self.identity, memory, opened.cache_bytes, opened.window_bytes)
         self._note("memory", self._memory.described())
         self._note("agreed", opened.agreed)
         self._note("remark", opened.remark)
         return opened
-
-    def _note(self, event: str, detail: str) -> None:
-        if detail:
-            self._runtime.ledger.change(
-                self._id,
-                lambda record: append_event(record, MigrationEvent(at=wall_clock(), event=event, detail=detail)),
-            )
 
     def _pass_through(self, code: str, message: str) -> None:
         """Let it run without us, unless the fleet has to agree to it: then whoever cannot be asked is a no.
@@ -327,7 +299,7 @@ class OutgoingMigration:
             SessionError: the fleet has to agree.
         """
         peer = self.peer
-        is_agreed = self._permits.is_agreed(self._id) or code == RESUMES_POSTCOPY  # its guest has moved already
+        is_agreed = self._permits.is_agreed(self.identity) or code == RESUMES_POSTCOPY  # its guest has moved already
         if peer is not None and self._permits.requires(peer) and not is_agreed:
             raise SessionError(f"coordination.require: {message}", hint="see `dwcp-migrate cluster status`")
         self.passthrough = code
@@ -338,17 +310,19 @@ class OutgoingMigration:
             record = append_event(record, MigrationEvent(at=now, event="passthrough", detail=f"{code}: {message}"))
             return enter_state(_with_passthrough(record, code), "passthrough", now)
 
-        self._runtime.ledger.change(self._id, change)
-        log.warning("migration passes through", migration=self._id, code=code, why=message)
+        self._runtime.ledger.change(self.identity, change)
+        log.warning("migration passes through", migration=self.identity, code=code, why=message)
 
     async def _start_source(self, opened: Opened) -> "asyncio.Task[None] | None":
         runtime = self._runtime
         if self.peer is None:
             raise AssertionError("only a peer can have opened it")
         self._candidates = opened.candidates
-        runtime.domains.follow(self._id, "source", opened.candidates)
+        runtime.domains.follow(self.identity, "source", opened.candidates)
         try:
-            handle = self._handle = DataProcessHandle(self._id, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger)
+            handle = self._handle = DataProcessHandle(
+                self.identity, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger
+            )
         except SessionError as error:
             await self._withdraw(self.peer, "no-data-process", str(error))
             return None
@@ -376,7 +350,7 @@ class OutgoingMigration:
             await self._withdraw(self.peer, "no-link", problem)
             return None
         self._accelerated = True
-        log.info("migration accelerated", migration=self._id, peer=self.peer.name, pid=handle.pid)
+        log.info("migration accelerated", migration=self.identity, peer=self.peer.name, pid=handle.pid)
         return begin_task(self._feed_source(handle, 0))
 
     async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
@@ -397,7 +371,7 @@ class OutgoingMigration:
         """Dial onward for the connections that wait, and start a relay with the first that succeeds."""
         runtime = self._runtime
         if self.passthrough != FOREIGN:
-            runtime.domains.follow(self._id, "source", self._candidates)
+            runtime.domains.follow(self.identity, "source", self._candidates)
         while not self._connections.empty():
             pair = await self._dial_onward(self._connections.get_nowait())
             if pair is None:
@@ -412,11 +386,11 @@ class OutgoingMigration:
         runtime = self._runtime
         held = runtime.keep_translation()
         try:
-            relay = DataProcessHandle(self._id, await runtime.spares.take(RELAY_S_MAX), runtime.ledger)
+            relay = DataProcessHandle(self.identity, await runtime.spares.take(RELAY_S_MAX), runtime.ledger)
         except SessionError as error:
             self._note("relayed-by-the-agent", str(error))
-            log.warning("migration relayed by the agent itself", migration=self._id, why=str(error))
-            return LocalRelay(self._id, runtime.ledger, held)
+            log.warning("migration relayed by the agent itself", migration=self.identity, why=str(error))
+            return LocalRelay(self.identity, runtime.ledger, held)
         relay.send(StartRelay(session_id=self.session_id, reason=self.passthrough), held)
         return relay
 
@@ -448,21 +422,19 @@ class OutgoingMigration:
             self._onward_address = address
         return sock, onward
 
-    async def settle(self) -> None:
-        """End the record with what libvirt and the peer say."""
-        runtime = self._runtime
-        verdict = await runtime.domains.verdict(self._id)
-        record = runtime.ledger.get(self._id)
-        if record is None:
-            return
-        record = replace(record, reason=self._reason or record.reason)
-        ended = close_record(record, wall_clock(), libvirt=verdict.result, reason=verdict.reason)
+    async def _tell_of_crash(self) -> None:
+        """Tell nothing yet: the destination hears it with the result, see `_settle_with_peer`."""
+
+    async def _judged(self, verdict: MigrationVerdict) -> MigrationVerdict:
+        return verdict
+
+    async def _settle_with_peer(self, ended: Migration, *, certain: bool) -> None:
         if self._accelerated and self.peer is not None:
-            ended = _with_peer_result(ended, await self._tell_peer(self.peer, ended, certain=bool(verdict.result)))
-        await self._permits.ended(self._id, "source", ended.result, certain=bool(verdict.result))
-        runtime.domains.forget(self._id)
-        runtime.ledger.put(ended)
-        log.info("migration ended", migration=self._id, domain=ended.domain, result=ended.result, reason=ended.reason)
+            self._heard = await self._tell_peer(self.peer, ended, certain=certain)
+        await self._permits.ended(self.identity, "source", ended.result, certain=certain)
+
+    def _peer_result(self) -> str:
+        return self._heard
 
     async def _tell_peer(self, peer: PeerConfig, record: Migration, *, certain: bool) -> str:
         request = Close(
@@ -476,14 +448,10 @@ class OutgoingMigration:
         try:
             answer = await self._runtime.control.ask(peer, self._link_address, request, Closed)
         except DwcpError as error:
-            log.warning("the peer was not told of the end", migration=self._id, peer=peer.name, why=str(error))
+            log.warning("the peer was not told of the end", migration=self.identity, peer=peer.name, why=str(error))
             return ""
         return answer.result
 
 
 def _with_passthrough(record: Migration, code: str) -> Migration:
     return replace(record, passthrough_reason=code)
-
-
-def _with_peer_result(record: Migration, result: str) -> Migration:
-    return replace(record, peer_result=result)
