@@ -16,9 +16,6 @@ from dwcp_migrate.logs import get_logger
 RESTART_S: Final = 1.0
 """Pause before a loop that failed begins anew: one that always fails costs one log line a second, and no core."""
 
-FIRST_STEPS_S: Final = 0.1
-"""Time that a transport's making still gets after its caller was cancelled, before it is cancelled too."""
-
 ONCE: Final = "task"
 """Part under which the failure of a task that runs once is counted."""
 
@@ -106,25 +103,3 @@ async def run_again(part: str, work: Callable[[], Coroutine[object, object, obje
         else:
             return
         await asyncio.sleep(RESTART_S)
-
-
-async def make_transport(making: Coroutine[object, object, T], discard: Callable[[T], None]) -> T:
-    """Make a transport of a socket; only the transport closes that socket, also where the caller is cancelled.
-
-    A TLS transport whose making is cancelled may hold its descriptor for a while, for instance to end TLS. If the
-    socket were closed meanwhile, the kernel could give the same descriptor to another connection.
-
-    Args:
-        making: asyncio's coroutine that makes it; it closes the socket when it fails.
-        discard: ends a transport that was made although the caller had been cancelled.
-
-    Returns:
-        The transport, or whatever `making` returns.
-    """
-    task = begin_task(making)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else discard(done.result()))
-        asyncio.get_running_loop().call_later(FIRST_STEPS_S, task.cancel)
-        raise

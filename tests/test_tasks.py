@@ -2,12 +2,11 @@
 
 import asyncio
 import socket
-import ssl
 
 import pytest
 from structlog.testing import capture_logs
 
-from dwcp_migrate.tasks import ONCE, Tasks, faults, make_transport
+from dwcp_migrate.tasks import ONCE, Tasks, faults
 
 
 async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
@@ -123,20 +122,3 @@ async def test_failure_of_a_task_that_runs_once_is_counted() -> None:
     await tasks.drained()
     await asyncio.sleep(0)
     assert faults[ONCE] == 1
-
-
-@pytest.mark.parametrize("steps", range(1, 6))
-async def test_a_transport_whose_making_is_cancelled_closes_its_socket(steps: int) -> None:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    making = asyncio.open_connection(sock=ours, ssl=ssl.create_default_context(), server_hostname="peer")
-    task = asyncio.create_task(make_transport(making, lambda made: made[1].transport.abort()))
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    task.cancel()
-    async with asyncio.timeout(5):
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        while await asyncio.get_running_loop().sock_recv(theirs, 4096):
-            pass
-    theirs.close()

@@ -21,7 +21,7 @@ from dwcp_migrate.config.addresses import normalise_address
 from dwcp_migrate.errors import DwcpError, ProtocolError, VersionMismatchError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import CONTROL_SESSION
-from dwcp_migrate.tasks import Tasks, make_transport
+from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.core.frames import MAGIC, PREAMBLE_BYTES, Preamble, decode_preamble, encode_preamble
 
 PREAMBLE_S_MAX: Final = 10.0
@@ -143,12 +143,10 @@ class LinkIntake:
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
         try:
-            context = self._context()
-            handed = socket.socket(fileno=sock.detach())  # the transport closes it, nobody else
-            making = loop.connect_accepted_socket(
-                lambda: protocol, handed, ssl=context, ssl_handshake_timeout=HANDSHAKE_S_MAX
+            # Where this is cancelled the transport closes the socket, in its time; see `ControlClient`.
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_S_MAX
             )
-            transport, _ = await make_transport(making, lambda made: made[0].abort())
         except (OSError, TimeoutError, DwcpError) as error:  # ssl.SSLError is an OSError
             sock.close()
             self._rejected("tls")

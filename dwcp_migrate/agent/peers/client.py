@@ -40,7 +40,6 @@ from dwcp_migrate.protocol.control import (
     encode,
 )
 from dwcp_migrate.refusals import BY_PEER, Explanation
-from dwcp_migrate.tasks import make_transport
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from dwcp_migrate.transport.tls import as_typed
 from dwcp_migrate.units import KIB
@@ -175,8 +174,9 @@ class ControlClient:
         except BaseException:
             sock.close()
             raise
-        making = asyncio.open_connection(sock=sock, ssl=context, server_hostname=peer.name)
-        return _Connection(*await make_transport(making, lambda made: made[1].transport.abort()))
+        # From here on only the transport closes the socket: one that is given up after its handshake still ends TLS,
+        # for up to 30 s, and would do so on a descriptor that another connection has by then.
+        return _Connection(*await asyncio.open_connection(sock=sock, ssl=context, server_hostname=peer.name))
 
     async def _converse(
         self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M], timeout_s: float

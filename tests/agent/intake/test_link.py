@@ -1,15 +1,18 @@
 """Connections that the link port takes in before it is known whose they are."""
 
+import asyncio
 import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dwcp_migrate.agent.intake.link import GREETINGS, HANDSHAKES, REPLICA_HANDSHAKES, LinkIntake
 from dwcp_migrate.agent.log_budget import LINES_MAX
 from dwcp_migrate.protocol.control import CONTROL_SESSION, STATE_SESSION
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
+from tests.agent.handshakes import context_of, exchange_on_new_sockets, shake_hands
 from tests.agent.hosts import DESTINATION_ADDRESS, SOURCE_ADDRESS, Host, echoing, exchange
 
 if TYPE_CHECKING:
@@ -29,9 +32,11 @@ def no_context() -> ssl.SSLContext:
     raise AssertionError("nobody gets so far")
 
 
-def intake(rejected: Callable[[str], None] = lambda _: None) -> LinkIntake:
+def intake(
+    rejected: Callable[[str], None] = lambda _: None, context: Callable[[], ssl.SSLContext] = no_context
+) -> LinkIntake:
     control = cast("ControlServer", NoControl())
-    return LinkIntake(no_context, control, lambda _id, _sock: False, {}, lambda _: False, rejected)
+    return LinkIntake(context, control, lambda _id, _sock: False, {}, lambda _: False, rejected)
 
 
 async def test_one_whose_task_never_began_is_closed_at_the_end() -> None:
@@ -42,6 +47,29 @@ async def test_one_whose_task_never_began_is_closed_at_the_end() -> None:
         await taken.close()
         assert ours.fileno() < 0
         assert theirs.recv(1) == b""
+
+
+async def test_one_whose_handshake_completes_as_the_agent_ends_leaves_no_descriptor_to_others(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def close() -> None:
+        await taken.close()
+        ended.set()
+
+    def end() -> None:
+        closing.add(asyncio.create_task(close()))
+
+    closing = set[asyncio.Task[None]]()
+
+    taken = intake(context=lambda: context_of("server", tmp_path, "destination.lab", end))
+    ours, theirs = socket.socketpair()
+    taken.take(ours)
+    theirs.sendall(encode_preamble(Preamble(CONTROL_SESSION)))
+    theirs.setblocking(False)
+    with theirs:
+        await shake_hands(theirs, context_of("client", tmp_path, "source.lab"), "destination.lab")
+        await ended.wait()
+        await exchange_on_new_sockets()
 
 
 def flood(source: Host, count: int, greeting: bytes) -> list[socket.socket]:
