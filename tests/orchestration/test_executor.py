@@ -1,5 +1,6 @@
 """Plans carried out on hypervisors that are played: in full, resumed, refused, overtaken by events."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,8 +195,8 @@ def test_a_migration_that_does_not_converge_is_aborted_at_its_bound(world: World
 @pytest.mark.parametrize("action", ["postcopy", "suspend"])
 def test_a_migration_past_its_bound_is_switched_to_what_the_options_say(world: World, action: TimeoutAction) -> None:
     world.hypervisors.endless.add("vm3")
-    executor = world.executor()
-    executor.options = MigrationOptions(postcopy=True, timeout_s=0.2, timeout_action=action)
+    options = MigrationOptions(postcopy=True, timeout_s=0.2, timeout_action=action)
+    executor = dataclasses.replace(world.executor(), options=options)
     with PlanJournal.begin(world.path, world.drain("hv1")) as journal:
         assert executor.run(journal) == []
     assert world.names("hv1") == set()

@@ -172,7 +172,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     async def resume(self, connections: int) -> list[Connection]:
         """Carry on what was adopted; `connections` of QEMU's have reached it. See `run`."""
         handle = self._handle
-        assert handle is not None, "it was adopted"
+        assert isinstance(handle, DataProcessHandle), "it was adopted"
         feed = self._feed_source if self._accelerated else self._feed_relay
         return await self._carried(handle, begin_task(feed(handle, connections)))
 

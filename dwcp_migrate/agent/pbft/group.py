@@ -280,8 +280,6 @@ class PbftGroup:
     async def _settle(self) -> None:
         if self._identity is not None:
             await self._part.settle(self._identity)
-        if self._client is not None:
-            self._client.on_later_epoch = self._follower.wake
         self._changed.set()
 
     def _watch(self, ready: ReplicaOutput) -> None:
