@@ -31,7 +31,7 @@ UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries and not 64_sessions"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd sessions mutants fuzz demo lab bench soak restarts fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd year sessions mutants fuzz demo lab bench soak restarts fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -71,6 +71,9 @@ long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many ra
 
 etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a real etcd; five minutes
 	$(BIN)/pytest -q -m long tests/state/etcd
+
+year: $(STAMPS)/venv  ## a simulated year of 1,000 hosts and 100,000 guests on the fleet's model; bench/results/year.json
+	$(BIN)/python tests/state/fleet/year.py bench/results/year.json
 
 sessions: $(TOOLS)  ## 64 migrations at once on a host with 2 GiB for them; some minutes
 	$(BIN)/pytest -q -m long tests/dataplane/test_memory_of_sessions.py

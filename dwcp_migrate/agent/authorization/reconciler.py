@@ -130,7 +130,11 @@ class TicketReconciler:
         name = self._runtime.name
         known, hosts = await self._coordination.look(
             lambda fleet: (
-                {uuid: (found.owner, found.name, uuid in fleet.open_tickets) for uuid, found in fleet.domains.items()},
+                {
+                    uuid: (found.owner, found.name, uuid in fleet.open_tickets)
+                    for uuid, found in fleet.domains.items()
+                    if found.owner == name or uuid in here
+                },
                 set(fleet.hosts),
             )
         )

@@ -47,8 +47,9 @@ class FleetClock:
         """
         self._samples.pop(host, None)
         self._samples[host] = (at - monotonic, monotonic)
-        if len(self._samples) > SAMPLES_MAX:
-            del self._samples[next(iter(self._samples))]
+        oldest = next(iter(self._samples))
+        if len(self._samples) > SAMPLES_MAX or monotonic - self._samples[oldest][1] > SAMPLE_S_MAX:
+            del self._samples[oldest]
 
     def latest(self, monotonic: float, quorum: int) -> float:
         """Return the latest time that a command may bring now.

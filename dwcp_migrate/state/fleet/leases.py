@@ -1,13 +1,15 @@
 """Leases and reservations: locks and shares of links, each with an end. Pure functions over the fleet.
 
 The rule: a hold that ran out is nobody's, even if its last holder still believes in it; its token tells a late holder
-from the next one. A host whose clock runs ahead can shorten holds of others, never share them.
+from the next one. A host whose clock runs ahead can shorten holds of others, never share them. Holds that ran out are
+dropped when a new name comes; a fleet that may have hosts of release 0.1.0 drops them when a table is full.
 """
 
 from typing import TypeVar
 
 from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet.model import (
+    FIRST_VERSION,
     LEASES_MAX,
     RESERVATIONS_MAX,
     FleetState,
@@ -36,10 +38,8 @@ def acquire(fleet: FleetState, by: str, body: do.Acquire) -> TicketOutcome:
         if held.holder != by:
             return TicketOutcome("held", held.token)
         token = held.token
-    elif held is None and len(fleet.leases) >= LEASES_MAX:
-        _drop_expired(fleet.leases, fleet.now)
-        if len(fleet.leases) >= LEASES_MAX:
-            return TicketOutcome("full")
+    elif held is None and not _has_room(fleet, fleet.leases, LEASES_MAX):
+        return TicketOutcome("full")
     fleet.leases[body.name] = Lease(name=body.name, holder=by, token=token, expires_at=fleet.now + body.lifetime_s)
     return TicketOutcome(token=token)
 
@@ -73,10 +73,8 @@ def reserve(fleet: FleetState, by: str, body: do.Reserve) -> TicketOutcome:
     alive = held is not None and held.expires_at > fleet.now
     if held is not None and alive and held.holder != by:
         return TicketOutcome("held", held.token)
-    if held is None and len(fleet.reservations) >= RESERVATIONS_MAX:
-        _drop_expired(fleet.reservations, fleet.now)
-        if len(fleet.reservations) >= RESERVATIONS_MAX:
-            return TicketOutcome("full")
+    if held is None and not _has_room(fleet, fleet.reservations, RESERVATIONS_MAX):
+        return TicketOutcome("full")
     most = fleet.limits.link_bytes_per_s.get(f"{body.source}>{body.destination}", 0)
     if most and reserved(fleet, body.source, body.destination, without=body.name) + body.bytes_per_s > most:
         return TicketOutcome("link")
@@ -136,6 +134,13 @@ def _give_back(holds: dict[str, Hold], by: str, body: do.Release | do.Unreserve)
         return TicketOutcome("stranger", held.token)
     del holds[body.name]
     return TicketOutcome(token=body.token)
+
+
+def _has_room(fleet: FleetState, holds: dict[str, Hold], most: int) -> bool:
+    """Drop what ran out, and tell whether another name may come. Replicas of 0.1.0 must drop at the same commands."""
+    if len(holds) >= most or fleet.version > FIRST_VERSION:
+        _drop_expired(holds, fleet.now)
+    return len(holds) < most
 
 
 def _drop_expired(holds: dict[str, Hold], now: float) -> None:

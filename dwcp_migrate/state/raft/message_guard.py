@@ -9,6 +9,7 @@ The library leaves some cases open. They are closed here:
                     the leader's commit index for committed, those of a deposed leader too
     stale leaders   are told (`Stale`); the library leaves them in the dark
     promises        a message that promises something is sent after the disk has it: `must_sync`
+    terms           the library steps down for anybody's newer term; here a host without a vote is seldom believed
 """
 
 from collections import deque
@@ -29,6 +30,13 @@ from dwcp_migrate.state.raft.pysyncobj_messages import to_library, to_wire
 _Act = Callable[[str, Any], None]
 
 _PROMISES: Final = messages.Ack | messages.Vote | messages.RequestVote
+
+UNVOTED_TERM_S: Final = 300.0
+"""A newer term is believed once in so long of hosts without a vote. One that gave its vote where it was asked may
+be a term ahead, and could not follow otherwise; one that errs costs an election in that time."""
+
+UNVOTED_TERMS_MAX: Final = 1024
+"""Terms that it may be ahead: an election that nobody won is one."""
 
 
 class Exchange:
@@ -63,6 +71,7 @@ class Exchange:
         self._appended: tuple[object, messages.Message | None] = (None, None)
         self.must_sync = False
         self.acknowledged_max = 0
+        self._unvoted_until = 0.0
         self._acts: dict[type[messages.Message], _Act] = {
             messages.PreVote: lambda name, message: elections.asked(name, message, clock()),
             messages.PreVoted: elections.promised,
@@ -87,6 +96,16 @@ class Exchange:
 
     def _pass_on(self, name: str, message: messages.Message) -> None:
         self._raft.hear(name, to_library(message))
+
+    def believes_unvoted(self, term: int) -> bool:
+        """Tell whether the term of a host without a vote may count; a newer one seldom does."""
+        ahead, now = term - self._raft.term, clock()
+        if ahead <= 0:
+            return True
+        if ahead > UNVOTED_TERMS_MAX or now < self._unvoted_until:
+            return False
+        self._unvoted_until = now + UNVOTED_TERM_S
+        return True
 
     def _newer_term(self, term: int) -> None:
         """Step down if a peer is in a newer term, and let an election settle it."""

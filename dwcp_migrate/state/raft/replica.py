@@ -427,7 +427,8 @@ class RaftReplica:
             self._origin.compare(name, message.origin)
             if has_say and message.voters:
                 self.links.hinted = set(message.voters)
-        self._exchange.hear(name, message)
+        if has_say or self._exchange.believes_unvoted(message.term):
+            self._exchange.hear(name, message)
 
     # -- the library's calls, see `pysyncobj.ReplicaOwner`
 

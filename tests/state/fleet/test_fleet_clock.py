@@ -54,3 +54,10 @@ def test_no_more_clocks_are_kept_than_there_are_hosts() -> None:
     for number in range(SAMPLES_MAX + 50):
         made.hear(f"host-{number}", NOW, 100.0)
     assert len(made._samples) == SAMPLES_MAX
+
+
+def test_clocks_of_hosts_that_are_gone_are_not_kept() -> None:
+    made = clock(*[0.0] * 100)
+    for second in range(200):
+        made.hear("host-0", NOW + second, 100.0 + second)
+    assert len(made._samples) == 1

@@ -19,6 +19,7 @@ from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft import pysyncobj as library
+from dwcp_migrate.state.raft.message_guard import UNVOTED_TERMS_MAX
 from dwcp_migrate.state.raft.peer_connections import READ, WRITE, PeerConnection, PeerIdentity
 from dwcp_migrate.state.raft.pysyncobj import check_library
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
@@ -165,6 +166,18 @@ def test_a_leader_of_the_past_is_told(lone: Lone) -> None:
     assert lone.hears("c", messages.RaftSnapshot(term=4, commit=1, data=b"", first=True, last=False)) == [
         messages.Stale(term=5)
     ]
+
+
+def test_a_term_that_a_host_without_a_vote_claims_is_believed_once_in_a_while_and_within_a_limit(lone: Lone) -> None:
+    lone.leads()
+    lone.hears("observer", messages.Stale(term=1 + UNVOTED_TERMS_MAX + 1))
+    assert (lone.replica.state, lone.replica.term) == ("leader", 1)
+    lone.hears("observer", messages.Stale(term=1 + UNVOTED_TERMS_MAX))
+    assert (lone.replica.state, lone.replica.term) == ("follower", 1 + UNVOTED_TERMS_MAX)
+    lone.hears("observer", messages.Ack(term=2 + UNVOTED_TERMS_MAX, next_index=2, reset=True, success=False))
+    assert lone.replica.term == 1 + UNVOTED_TERMS_MAX
+    lone.hears("b", messages.Stale(term=2**20))
+    assert lone.replica.term == 2**20
 
 
 def test_who_hears_a_leader_does_not_promise_its_vote(lone: Lone) -> None:

@@ -73,3 +73,33 @@ def test_a_voter_that_was_removed_while_it_was_away_follows_again() -> None:
         assert removed.replica.voters == leader.replica.voters == {"h0"}
         assert removed.replica.applied_index == leader.replica.applied_index
         assert world.refused == []
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [("stale", 1), ("ack", 1), ("stale", 2**61)])
+def test_a_host_without_a_vote_does_not_depose_a_leader_again_and_again(kind: str, ahead: int) -> None:
+    world = World(1, ("h0", "h1", "h2"), ("o0",))
+    terms = set()
+
+    def claim() -> None:
+        leader = world.leader()
+        connection = leader.links._connections.get("o0") if leader is not None and leader.links is not None else None
+        if leader is not None and leader.replica is not None and connection is not None:
+            terms.add(leader.replica.term)
+            term = leader.replica.term + ahead
+            claimed: messages.Message = messages.Stale(term=term)
+            if kind == "ack":
+                claimed = messages.Ack(term=term, next_index=2, reset=False, success=True)
+            world.network.carry(connection, "o0", leader.name, claimed)
+        world.call_at(world.now + 0.05, claim)
+
+    with virtual_time(world):
+        world.start()
+        world.run(1.5)
+        claim()
+        world.run(7.0)
+        leader = world.leader()
+    assert leader is not None
+    assert leader.replica is not None
+    assert leader.replica.commit_index == leader.replica.last[0]
+    assert len(terms) <= 3, f"led in terms {sorted(terms)}"
+    assert max(terms) < 2**32
