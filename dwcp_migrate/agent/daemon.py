@@ -188,6 +188,7 @@ class Agent:
     def _sources(self) -> StatusSources:
         return StatusSources(
             self._listening,
+            self._recovery.facts,
             lambda: self.coordination.latest,
             self.certifying.group_status,
             self._predictions.links,

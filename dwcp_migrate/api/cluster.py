@@ -91,6 +91,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         decisions_failed: that it did not get in time.
         decision_ms_p50: of this host's last decisions; -1 before the first.
         decision_ms_max: likewise.
+        epoch_heard: that so many others say they are in that one of them is right; 0 where nobody is ahead.
         owed: reports of this host on ended migrations that the group has not confirmed yet.
         error: why this host takes no part.
     """
@@ -117,6 +118,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     decision_ms_p50: float = -1.0
     decision_ms_max: float = -1.0
     owed: int = 0
+    epoch_heard: int = 0
     error: str = ""
 
 

@@ -430,6 +430,20 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[PeerView]
 
 
+class FleetFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """This host's part in the fleet's record.
+
+    Attributes:
+        is_shared: there is a fleet; otherwise the host keeps a record of its own.
+        engine: where it stands.
+        stuck_tickets: TOKEN of DOMAIN, and since when, of this host's tickets that nobody settles.
+    """
+
+    is_shared: bool = False
+    engine: EngineStatus = EngineStatus(engine="raft", state="leader")
+    stuck_tickets: list[str] = []
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Facts that `dwcp-migrate doctor` judges; the agent itself judges nothing.
 
@@ -441,6 +455,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         configuration_error: why the last reload was refused; empty when it was taken.
         open_descriptors: of the agent, with the limit on them.
         group: the PBFT group.
+        fleet: the fleet's record.
         pending_restart: keys whose new values wait for a restart.
         tls_error: why the agent cannot use certificate, key and CA together; empty when it can.
         foreign: `ADDRESS port PORT` of connections that are relayed although they belong to no migration.
@@ -465,6 +480,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_descriptors: int
     open_descriptors_max: int
     group: GroupStatus = GroupStatus()
+    fleet: FleetFacts = FleetFacts()
     foreign: list[str] = []
     ports_not_redirected: list[str] = []
     memory: MemoryUse = MemoryUse()

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api.cluster import Cluster, Locks, TicketList
+from dwcp_migrate.cli.host.fleet_checks import judge_fleet
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
 
 Hosts = tuple[Host, Host]
@@ -80,6 +81,7 @@ def test_without_a_quorum_it_goes_point_to_point_or_not_at_all(hosts: Hosts, req
     coordinate(hosts, ["stranger.lab"], require=require)
     announce(destination, "vm", UUID)
     assert cluster(source).engine.state == "observer"
+    assert {check.id: check.verdict for check in judge_fleet(source.facts().fleet)}["fleet"] == "fail"
     with echoing(destination.listen()) as brought:
         if require:
             assert is_reset(source.connect(DESTINATION_ADDRESS))
@@ -92,10 +94,22 @@ def test_without_a_quorum_it_goes_point_to_point_or_not_at_all(hosts: Hosts, req
     assert said["agreed"] == "point-to-point"
 
 
+def test_a_replica_whose_log_is_damaged_stops_and_doctor_says_so(hosts: Hosts) -> None:
+    source, _ = hosts
+    source.start()
+    source.wait(lambda status: status.coordination.leader == "source.lab")
+    source.stop()
+    (source.directory / "state" / "alone" / "log").write_bytes(b"")
+    source.start()
+    (check,) = [check for check in judge_fleet(source.facts().fleet) if check.id == "fleet"]
+    assert (check.verdict, "log" in check.what) == ("fail", True), check
+
+
 def test_a_host_by_itself_needs_no_configuration(hosts: Hosts) -> None:
     source, _ = hosts
     source.start()
     source.wait(lambda status: status.coordination.leader == "source.lab")
+    assert {check.verdict for check in judge_fleet(source.facts().fleet)} == {"ok"}
     found = cluster(source)
     assert (found.is_shared, found.engine.state, [member.role for member in found.engine.members]) == (
         False,

@@ -5,9 +5,10 @@ makes whole what was broken. What it may not leave behind is counted (`lab.censu
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from dwcp_migrate.api.migration import Migration
@@ -58,6 +59,11 @@ class World:
         for host in hosts or self.lab.hypervisors:
             self.lab.start_agent(host.name, changes)
             self._changed.add(host.name)
+
+    def downgrade(self, host: Hypervisor, release: Callable[[Path], None]) -> None:
+        """Restart a host's agent as one of another release, which `release` writes; `restore` undoes it."""
+        self.lab.start_agent(host.name, release=release)
+        self._changed.add(host.name)
 
     def rewrite(self, changes: Mapping[str, Any], host: Hypervisor) -> None:
         """Write an agent's configuration with something that differs, for a reload; `restore` undoes it."""

@@ -12,6 +12,7 @@ from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.api.schema import FleetFacts
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError
@@ -27,6 +28,9 @@ EVERY_S: Final = 5.0
 
 SETTLED_S: Final = 10.0
 """A ticket that changed more recently is left alone: its migration may be ending just now."""
+
+STUCK_S: Final = 300.0
+"""A ticket that is open so long after its migration ended is none that the next look settles."""
 
 log = get_logger(component="recovery")
 
@@ -77,7 +81,22 @@ class TicketReconciler:
         if domains is not None:
             await self._register(domains)
 
-    async def _left_open(self) -> list[Ticket]:
+    async def facts(self) -> FleetFacts:
+        """Say where this host stands in the fleet's record, and which of its tickets are stuck."""
+        is_shared, engine = self._runtime.config.coordination.is_shared, await self._coordination.status()
+        try:
+            stuck = await self._left_open(STUCK_S)
+        except CoordinationError:
+            stuck = []
+        now = wall_clock()
+        told = [
+            f"{ticket.token} of {ticket.uuid} ({ticket.source} to {ticket.destination}, {ticket.state} for "
+            f"{(now - ticket.changed_at) / 60:.0f} min)"
+            for ticket in stuck
+        ]
+        return FleetFacts(is_shared=is_shared, engine=engine, stuck_tickets=told)
+
+    async def _left_open(self, since_s: float = SETTLED_S) -> list[Ticket]:
         name, carried, now = self._runtime.name, set(self._permits.carried.values()), wall_clock()
         return await self._coordination.look(
             lambda fleet: [
@@ -86,7 +105,7 @@ class TicketReconciler:
                 if name in (ticket.source, ticket.destination)
                 and ticket.token not in carried
                 and ticket.state != "granted"
-                and now - ticket.changed_at > SETTLED_S
+                and now - ticket.changed_at > since_s
             ]
         )
 

@@ -5,7 +5,7 @@ The rule: a view reads what is there; the only thing that it does is to ask peer
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,7 @@ from dwcp_migrate.api.schema import (
     CertificateExpiry,
     ConfigurationStatus,
     Facts,
+    FleetFacts,
     Hook,
     Libvirt,
     LinkForecast,
@@ -59,6 +60,7 @@ class StatusSources:
 
     Attributes:
         listening: which listeners are up, by their use.
+        fleet: this host's part in the fleet's record, as `doctor` judges it.
         coordination: where the cluster state stood lately.
         group: this host in the PBFT group.
         links: what the links to the peers will carry.
@@ -68,6 +70,7 @@ class StatusSources:
     """
 
     listening: Callable[[], dict[str, bool]]
+    fleet: Callable[[], Awaitable[FleetFacts]]
     coordination: Callable[[], EngineStatus]
     group: Callable[[], GroupStatus]
     links: Callable[[], list[LinkForecast]]
@@ -253,6 +256,7 @@ class StatusViews:
             open_descriptors=descriptors,
             open_descriptors_max=descriptors_max,
             group=self._sources.group(),
+            fleet=await self._sources.fleet(),
             foreign=[
                 f"{record.address} port {record.port}"
                 for record in runtime.ledger.running()

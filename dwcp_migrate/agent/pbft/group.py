@@ -323,6 +323,7 @@ class PbftGroup:
             return GroupStatus(error=self._error)
         node, client = self._part.node, self._part.client
         replica = node.replica if node else None
+        heard = self._follower.epoch_heard(group.numbers.faulty) if self._follower else 0
         return GroupStatus(
             role="replica" if node else "client" if client else "none",
             members=list(group.names),
@@ -345,5 +346,6 @@ class PbftGroup:
             decisions_failed=self._failed,
             decision_ms_p50=statistics.median(self._took_ms) if self._took_ms else -1.0,
             decision_ms_max=max(self._took_ms, default=-1.0),
+            epoch_heard=heard if heard > group.epoch else 0,
             error=self.error,
         )

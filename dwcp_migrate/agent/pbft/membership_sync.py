@@ -63,6 +63,7 @@ class MembershipSync:
         self._woken = asyncio.Event()
         self._asking = asyncio.Lock()
         self._turn = 0
+        self._said: dict[str, int] = {}
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -76,6 +77,11 @@ class MembershipSync:
                 async with asyncio.timeout(CLOSE_S_MAX):
                     await self._asking.acquire()
             await self._tasks.cancel()
+
+    def epoch_heard(self, liars: int) -> int:
+        """Return the newest epoch that more peers than may lie say they follow."""
+        said = sorted((self._said.get(peer.name, 0) for peer in self._directory().all()), reverse=True)
+        return said[liars] if liars < len(said) else 0
 
     def wake(self) -> None:
         """There is reason to believe that the members changed."""
@@ -145,6 +151,7 @@ class MembershipSync:
         data = b""
         for _ in range(PARTS_MAX):
             answer = await self.ask(peer, epoch, len(data))
+            self._said[peer.name] = answer.newest
             if not answer.data or answer.size > LINK_BYTES_MAX:
                 return b""
             data += answer.data

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
 from dwcp_migrate.cli.host.check import Check, must, should
+from dwcp_migrate.cli.host.fleet_checks import judge_fleet, judge_group
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory
@@ -139,7 +139,8 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     if facts.foreign:
         yield _foreign(facts.foreign)
     yield from (_peer(one, facts.name) for one in facts.peers) if facts.peers else iter([_NO_PEER])
-    yield _group(facts.group)
+    yield from judge_fleet(facts.fleet)
+    yield from judge_group(facts.group)
     yield from _process(facts)
     yield memory(facts.memory)
     if facts.ports_not_redirected:
@@ -327,30 +328,6 @@ def _differences(peer: schema.PeerView, own_name: str) -> Iterator[tuple[str, st
 _PEER_DIFFERS_WHY: Final = "the fleet's tickets and certificates name hosts and times: both ends have to mean the same"
 
 _PEER_WHY: Final = "migrations to a host whose agent does not answer with a good certificate run unaccelerated"
-
-
-def _group(group: GroupStatus) -> Check:
-    verdict, remedy = "ok", ""
-    what = f"{group.role} of epoch {group.epoch}, members {', '.join(group.members)}"
-    if group.error in {"", NO_GROUP} and not group.members:
-        what = NO_GROUP
-    elif group.error:
-        verdict, what, remedy = "fail", group.error, "see `dwcp-migrate cluster pbft` and the agent's log"
-    elif group.unreachable:
-        verdict = "warn"
-        what = f"{what}; {', '.join(group.unreachable)} cannot be dialled"
-        remedy = "add them to [[peers]], then systemctl reload dwcp-migrate"
-    elif group.note:
-        verdict = "warn"
-        what = f"{what}; {group.note}"
-        remedy = "take over what `dwcp-migrate cluster pbft --toml` prints: a host that loses its disk starts from it"
-    return Check(
-        id="pbft",
-        verdict="fail" if verdict == "fail" else "warn" if verdict == "warn" else "ok",
-        what=what,
-        why="a migration between trust domains needs a certificate of the group's members",
-        remedy=remedy,
-    )
 
 
 def _process(facts: schema.Facts) -> Iterator[Check]:

@@ -14,7 +14,7 @@ from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer, as_permit
-from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, TicketReconciler
+from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, STUCK_S, TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
@@ -343,6 +343,22 @@ async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
     source.is_reachable = why != "unreachable"
     await destination.recovery.look()
     assert world.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("age", "state", "stuck"), [(-5.0, "running", []), (5.0, "running", [True]), (5.0, "conflict", [True])]
+)
+async def test_doctor_hears_of_tickets_that_nobody_settles(
+    world: World, age: float, state: Any, stuck: list[bool]
+) -> None:
+    await world.agree()
+    changed_at = time.time() - STUCK_S - age
+    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=changed_at, state=state)
+    source = world.hosts["a"]
+    source.permits.carried.clear()
+    facts = await source.recovery.facts()
+    assert facts.is_shared
+    assert [UUID in told and state in told for told in facts.stuck_tickets] == stuck
 
 
 async def test_domains_that_run_here_become_known_and_those_that_went_unagreed_change_hands(world: World) -> None:

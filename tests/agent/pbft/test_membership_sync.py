@@ -131,6 +131,17 @@ async def test_a_member_that_answers_slowly_does_not_keep_a_host_from_following_
     await host.follower.close()
 
 
+async def test_an_epoch_counts_as_heard_where_more_peers_say_it_than_may_lie(tmp_path: Path) -> None:
+    def says(newest: int) -> Answer:
+        return lambda _: Successor(newest=newest)
+
+    host = Host(tmp_path, "r0", "r1", "r2", r0=says(9), r1=says(3), r2=says(2))
+    assert host.follower.epoch_heard(1) == 0
+    for name in ("r0", "r1", "r2"):
+        await host.follow(name)
+    assert [host.follower.epoch_heard(liars) for liars in (0, 1, 2, 3)] == [9, 3, 2, 0]
+
+
 async def test_two_answers_at_once_are_taken_once(tmp_path: Path) -> None:
     host = Host(tmp_path, r0=honest(ONE), r1=honest(ONE))
     assert all(await asyncio.gather(host.follow("r0"), host.follow("r1")))

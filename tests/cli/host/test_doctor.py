@@ -13,6 +13,7 @@ from dwcp_migrate.cli.host.check import Check, worst
 from dwcp_migrate.cli.host.checks import Findings
 from dwcp_migrate.config import Config, InterceptConfig, parse
 from dwcp_migrate.hypervisor import qemu_conf
+from dwcp_migrate.state.engine import EngineMember, EngineStatus
 
 Make = Callable[..., Any]
 NOW = 1_790_000_100.0
@@ -73,7 +74,12 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         pending_restart=["link.port"],
         open_descriptors=90,
         open_descriptors_max=100,
-        group=GroupStatus(error="it was removed"),
+        group=GroupStatus(error="it was removed", owed=2),
+        fleet=schema.FleetFacts(
+            is_shared=True,
+            engine=EngineStatus(engine="raft", state="stopped", error="disk full", time_ahead_s=100.0),
+            stuck_tickets=["7 of u (hv1 to hv2, running for 9 min)"],
+        ),
         memory=schema.MemoryUse(budget_bytes=1024),
         ports_not_redirected=["hv3: it migrates at 50000 to 50100, here 49152 to 49215 are redirected"],
     )
@@ -320,3 +326,71 @@ def test_libvirts_patience_with_a_cut_link_is_judged(
     assert check.verdict == verdict
     assert words in check.what
     assert bool(check.remedy) == (verdict == "warn")
+
+
+def fleet(**engine: Any) -> schema.FleetFacts:
+    stands: dict[str, Any] = {"engine": "raft", "state": "follower", "leader": "hv1"}
+    return schema.FleetFacts(is_shared=True, engine=EngineStatus(**(stands | engine)))
+
+
+def test_a_fleet_without_a_majority_is_named_with_the_voters_that_are_away(facts: Make) -> None:
+    members = [
+        EngineMember(name="hv1", role="voter", connected=True),
+        EngineMember(name="hv2", role="voter", connected=False),
+        EngineMember(name="hv3", role="voter", connected=False),
+        EngineMember(name="hv4", role="observer", connected=False),
+    ]
+    found = judge(facts(fleet=fleet(state="candidate", leader="", members=members)))["fleet"]
+    assert found.verdict == "fail"
+    assert "2 voters are not connected (hv2, hv3)" in found.what
+    assert judge(facts(fleet=fleet()))["fleet"].what == "follower, led by hv1"
+
+
+def test_a_replica_that_stopped_is_named_with_its_reason_also_on_a_host_by_itself(facts: Make) -> None:
+    for is_shared in (True, False):
+        engine = EngineStatus(engine="raft", state="stopped", error="the disk failed to sync")
+        found = judge(facts(fleet=schema.FleetFacts(is_shared=is_shared, engine=engine)))["fleet"]
+        assert (found.verdict, found.what) == ("fail", "the disk failed to sync")
+
+
+@pytest.mark.parametrize(("ahead_s", "verdict"), [(60.0, "ok"), (61.0, "warn"), (2.2e9, "warn")])
+def test_a_fleets_time_that_is_ahead_is_named(facts: Make, ahead_s: float, verdict: str) -> None:
+    assert judge(facts(fleet=fleet(time_ahead_s=ahead_s)))["fleet-time"].verdict == verdict
+
+
+def test_tickets_that_nobody_settles_are_named_and_counted(facts: Make) -> None:
+    stuck = [f"{token} of u" for token in range(8)]
+    found = judge(facts(fleet=schema.FleetFacts(is_shared=True, stuck_tickets=stuck)))["tickets"]
+    assert (found.verdict, "4 of u and 3 more" in found.what, "tickets fail" in found.remedy) == ("warn", True, True)
+
+
+MEMBERS = ["r0", "r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "what"),
+    [
+        ({}, "ok", "replica of epoch 2"),
+        ({"connected": MEMBERS[:3]}, "ok", "replica of epoch 2"),
+        ({"connected": MEMBERS[:2]}, "fail", "no quorum: 2 of 4 members are connected, it takes 3"),
+        ({"epoch_heard": 3}, "fail", "others are in epoch 3"),
+        ({"epoch_replica": 1}, "warn", "the replica here is in epoch 1"),
+    ],
+)
+def test_a_group_without_a_quorum_or_in_an_epoch_behind_is_named(
+    facts: Make, changes: dict[str, Any], verdict: str, what: str
+) -> None:
+    stands: dict[str, Any] = {
+        "role": "replica",
+        "members": MEMBERS,
+        "connected": MEMBERS,
+        "faulty_max": 1,
+        "epoch": 2,
+        "epoch_replica": 2,
+    }
+    found = judge(facts(group=GroupStatus(**(stands | changes))))["pbft"]
+    assert (found.verdict, what in found.what) == (verdict, True), found
+
+
+def test_ends_that_are_owed_to_the_group_are_counted(facts: Make) -> None:
+    assert judge(facts(group=GroupStatus(owed=1)))["pbft-owed"].what == "1 end of migrations not told to the group"

@@ -1,0 +1,111 @@
+"""Release 0.1.0, out of the history, and hosts on one switch whose agents are of it or of this checkout."""
+
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dwcp_migrate.api.cluster import Cluster
+from dwcp_migrate.api.schema import Migration
+from dwcp_migrate.pki import create_authority, issue
+from tests.agent.hosts import Host, announce, echoing, exchange
+from tests.hypervisor.namespace import Namespace
+
+COMMIT = "288a4ba"
+ROOT = Path(__file__).parents[2]
+READY_S_MAX = 120.0
+"""Three agents start beside each other, each with imports of its own release."""
+
+
+def unpack_release(directory: Path) -> Path:
+    """Write the package of release 0.1.0 below a directory; skips the test where the history does not reach so far."""
+    done = subprocess.run(["git", "archive", COMMIT, "dwcp_migrate"], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the history of this checkout has no {COMMIT}: {done.stderr.decode().strip()}")
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(directory, filter="data")
+    return directory
+
+
+class ReleaseHosts:
+    """Hosts by letter, each with its namespace, its directories, and an agent of either release while one runs.
+
+    Args:
+        directory: of all of them.
+        release: where 0.1.0 is unpacked.
+        names: letters.
+    """
+
+    def __init__(self, directory: Path, release: Path, names: str) -> None:
+        self._release = release
+        tls = directory / "tls"
+        create_authority(tls)
+        self._switch = Namespace()
+        self._switch.run("ip", "link", "add", "switch", "type", "bridge")
+        self._switch.run("ip", "link", "set", "switch", "up")
+        self._numbers = count(1)
+        addresses = {name: f"10.79.0.{number}" for number, name in enumerate(names, 1)}
+        self._hosts: dict[str, Host] = {}
+        for name, address in addresses.items():
+            issue(tls, f"{name}.lab")
+            host = self._hosts[name] = Host(Namespace(), directory / name, tls, f"{name}.lab", address)
+            host.settings["log_level"] = "info"
+            host.tables["policy"] = {"require_announcement": True}
+            host.peers = [(f"{other}.lab", [found]) for other, found in addresses.items() if other != name]
+            self._plug_in(host, name)
+
+    def _plug_in(self, host: Host, name: str) -> None:
+        run = host.namespace.run
+        run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"port-{name}", "netns", self._switch.path)
+        run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
+        run("ip", "link", "set", "eth0", "up")
+        self._switch.run("ip", "link", "set", f"port-{name}", "up", "master", "switch")
+
+    def __getitem__(self, name: str) -> Host:
+        return self._hosts[name]
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self._hosts.values())
+
+    def spawn(self, name: str, *, old: bool) -> Host:
+        """Start an agent, of 0.1.0 or of this checkout."""
+        host = self[name]
+        where = str(self._release)
+        host.prefix = ["env", "-C", where, f"PYTHONPATH={where}"] if old else []
+        host.seen = 0
+        host.spawn()
+        host.notify.settimeout(READY_S_MAX)
+        return host
+
+    def restart(self, name: str, *, old: bool) -> None:
+        """Stop an agent and start one, of the same release or of the other, on the same directories."""
+        self[name].stop()
+        self.spawn(name, old=old).ready()
+
+    def close(self) -> None:
+        for host in self:
+            host.close()
+            print(host.name, host.log)  # noqa: T201 - shown when a test failed
+            host.namespace.close()
+        self._switch.close()
+
+    def migrate(self, source: str, destination: str, stream: bytes) -> Migration:
+        """Send a migration of a domain of its own; it must arrive whole. Returns the source's record."""
+        number = next(self._numbers)
+        here, there = self[source], self[destination]
+        assert announce(there, f"vm{number}", f"0123abcd-0000-4000-8000-{number:012d}")
+        with echoing(there.listen()) as brought:
+            assert exchange(here.connect(there.address), stream) == stream
+        assert brought == [stream]
+        (record,) = here.ended()
+        return record
+
+
+def cluster_of(host: Host) -> Cluster:
+    """What an agent says of the fleet's record."""
+    return msgspec.json.decode(host.get("/v1/cluster")[1], type=Cluster)

@@ -1,0 +1,97 @@
+"""Agents of release 0.1.0 beside those of now: migrations between them, one fleet's record, upgrades and downgrades."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.hosts import Host
+from tests.agent.release import ReleaseHosts, cluster_of, unpack_release
+from tests.vectors.load import read
+
+VOTERS = ["a.lab", "b.lab", "c.lab"]
+HEARTBEATS_S = 60.0
+"""In which each host of a fleet has said at least once that it lives (every ten seconds), also on a slow machine."""
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack_release(tmp_path_factory.mktemp("release-0.1.0"))
+
+
+@pytest.fixture(scope="module")
+def stream() -> bytes:
+    """What a QEMU sent: pages that are encoded on the one side and rebuilt on the other."""
+    return read("qemu-10.0-precopy", "main")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, release: Path) -> Iterator[ReleaseHosts]:
+    found = ReleaseHosts(tmp_path, release, "abc")
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("old", ["a", "b"])
+def test_agents_of_both_releases_accelerate_each_others_migrations(
+    hosts: ReleaseHosts, stream: bytes, old: str
+) -> None:
+    for name in "ab":
+        hosts.spawn(name, old=name == old)
+    for name in "ab":
+        hosts[name].ready()
+    for source, destination in ("ab", "ba"):
+        record = hosts.migrate(source, destination, stream)
+        assert record.passthrough_reason == "", record
+        assert record.counters.raw_bytes == len(stream)
+        assert sum(record.counters.pages.values()) > 1000  # QEMU's pages were recognised, sent and rebuilt
+        assert hosts[destination].ended()[0].id == record.id
+
+
+def lives_in_one_record(host: Host, names: list[str]) -> None:
+    """Wait until a host follows the fleet's leader and knows all hosts."""
+    host.wait(lambda status: bool(status.coordination.leader))
+    host.wait(lambda _: sorted(found.name for found in cluster_of(host).hosts) == names)
+    assert cluster_of(host).engine.state in {"leader", "follower"}
+
+
+def hear_each_other(hosts: ReleaseHosts) -> None:
+    """Wait until every host's sign of life of after now is in every host's record: nobody stopped at a command."""
+    before = max(found.heard_at for found in cluster_of(hosts["a"]).hosts)
+    for host in hosts:
+        host.wait(lambda _, host=host: all(found.heard_at > before for found in cluster_of(host).hosts), HEARTBEATS_S)  # type: ignore[misc]
+        assert cluster_of(host).engine.error == ""
+
+
+@pytest.mark.long
+def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
+    hosts: ReleaseHosts, stream: bytes
+) -> None:
+    for host in hosts:
+        host.tables["coordination"] = {"voters": VOTERS, "timeout_s": 5.0}
+    for name in "abc":
+        hosts.spawn(name, old=True)
+    for host in hosts:
+        host.ready()
+    for host in hosts:
+        lives_in_one_record(host, VOTERS)
+
+    turns = [*((name, False) for name in "cba"), *((name, True) for name in "abc"), *((name, False) for name in "bca")]
+    old = {"a": True, "b": True, "c": True}
+    for name, is_old in turns:
+        hosts.restart(name, old=is_old)
+        old[name] = is_old
+        for host in hosts:
+            lives_in_one_record(host, VOTERS)
+        hear_each_other(hosts)
+        for source, destination in ("ab", "bc", "ca"):
+            record = hosts.migrate(source, destination, stream)
+            assert record.passthrough_reason == "", (old, source, destination, record)
+        new = next((name for name, is_old in old.items() if not is_old), None)
+        behind = [f"{name}.lab" for name, is_old in old.items() if is_old]
+        if new is not None and behind:
+            status, body = hosts[new].get("/v1/cluster/raise-version", "POST")
+            assert (status, all(name in body.decode() for name in behind)) == (503, True), body
+    status, body = hosts["a"].get("/v1/cluster/raise-version", "POST")
+    assert status == 200, body
+    hear_each_other(hosts)
