@@ -11,6 +11,7 @@ Modules:
     arms: one migration, measured
     shuttle: a guest that goes back and forth between two hosts
     disturb: faults made on purpose: channels that die
+    clock: a wall clock that is wrong, for one program
     observation: counts for leak checks, stacks for migrations that stand still
     fixtures: pytest fixtures
     state, commands, quantities: the record of a running lab, running programs, rates and times as typed

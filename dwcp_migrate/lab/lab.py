@@ -14,7 +14,7 @@ The rule here: nothing outside the lab's namespaces is changed, and whatever fai
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -135,14 +135,14 @@ class Lab:
         return {each.name: self.start_agent(each.name, changes) for each in self.hypervisors}
 
     def start_agent(
-        self, name: str, changes: agents.Changes | None = None, release: Callable[[Path], None] | None = None
+        self, name: str, changes: agents.Changes | None = None, environment: Mapping[str, str] | None = None
     ) -> LabAgent:
         """Start the agent of one host; one that runs there already is stopped first.
 
         Args:
             name: of the host.
             changes: configuration that differs from the lab's.
-            release: writes another release's package into a directory; None starts this program's own agent.
+            environment: that the agent gets besides, see `agents.start`.
 
         Raises:
             LabError: it did not get ready.
@@ -150,11 +150,7 @@ class Lab:
         agents.prepare(self.directory, self.hypervisors)
         if name in self._record.agents:
             self._record.agents[name].end()
-        code = None if release is None else self[name].directory / "release"
-        if release is not None and code is not None and not code.exists():
-            release(code)
-            agents.give(self[name], code)
-        agent = agents.start(self[name], self.hypervisors, changes or {}, code)
+        agent = agents.start(self[name], self.hypervisors, changes or {}, environment)
         self._remember({**self._record.agents, name: agent.process})
         return agent
 

@@ -72,13 +72,13 @@ class ReleaseHosts:
     def __iter__(self) -> Iterator[Host]:
         return iter(self._hosts.values())
 
-    def spawn(self, name: str, *, old: bool) -> Host:
+    def spawn(self, name: str, *, old: bool, **environment: str) -> Host:
         """Start an agent, of 0.1.0 or of this checkout."""
         host = self[name]
         where = str(self._release)
         host.prefix = ["env", "-C", where, f"PYTHONPATH={where}"] if old else []
         host.seen = 0
-        host.spawn()
+        host.spawn(**environment)
         host.notify.settimeout(READY_S_MAX)
         return host
 

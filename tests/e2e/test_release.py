@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ import pytest
 from dwcp_migrate.api.cluster import Cluster
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import LabGuest
+from dwcp_migrate.lab.hosts.agents import give
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Move, newest_record
@@ -29,15 +29,20 @@ NAMES: Final = ("hv1", "hv2", "hv3")
 SETTLED_S: Final = 90.0
 
 
-def unpack(directory: Path) -> None:
-    """Write release 0.1.0 into a directory."""
-    directory.mkdir()
-    unpack_release(directory)
+def release_on(host: Hypervisor) -> dict[str, str]:
+    """Put release 0.1.0 onto a host; returns what runs its agent from there."""
+    directory = host.directory / "release-0.1.0"
+    if not directory.exists():
+        directory.mkdir()
+        unpack_release(directory)
+        give(host, directory)
+    return {"PYTHONPATH": str(directory)}
 
 
 @pytest.mark.parametrize("old", [0, 1], ids=["old-first", "old-second"])
 def test_a_guest_goes_both_ways_between_agents_of_both_releases(world: World, old: int) -> None:
-    world.downgrade(world.lab.hypervisors[old], unpack)
+    host = world.lab.hypervisors[old]
+    world.restart_with(host, release_on(host))
     for _ in range(2):
         migrate(world)
         world.at_rest()
@@ -59,7 +64,7 @@ class MixedFleet:
         """Restart a host's agent, of 0.1.0 or of now, on the same directories."""
         self.old[name] = old
         changes = {"coordination": {"voters": list(NAMES), "timeout_s": 5.0}}
-        self.lab.start_agent(name, changes, unpack if old else None)
+        self.lab.start_agent(name, changes, release_on(self.lab[name]) if old else None)
 
     def cluster(self, name: str) -> Cluster:
         return msgspec.convert(self.lab.agents[name].get("/v1/cluster"), Cluster)

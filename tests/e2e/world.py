@@ -5,10 +5,9 @@ makes whole what was broken. What it may not leave behind is counted (`lab.censu
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from dwcp_migrate.api.migration import Migration
@@ -60,9 +59,9 @@ class World:
             self.lab.start_agent(host.name, changes)
             self._changed.add(host.name)
 
-    def downgrade(self, host: Hypervisor, release: Callable[[Path], None]) -> None:
-        """Restart a host's agent as one of another release, which `release` writes; `restore` undoes it."""
-        self.lab.start_agent(host.name, release=release)
+    def restart_with(self, host: Hypervisor, environment: Mapping[str, str]) -> None:
+        """Restart a host's agent with more in its environment; `restore` undoes it."""
+        self.lab.start_agent(host.name, environment=environment)
         self._changed.add(host.name)
 
     def rewrite(self, changes: Mapping[str, Any], host: Hypervisor) -> None:

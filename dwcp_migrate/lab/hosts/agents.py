@@ -158,7 +158,10 @@ def give(hypervisor: Hypervisor, *paths: Path) -> None:
 
 
 def start(
-    hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes, code: Path | None = None
+    hypervisor: Hypervisor,
+    hypervisors: Sequence[Hypervisor],
+    changes: Changes,
+    environment: Mapping[str, str] | None = None,
 ) -> LabAgent:
     """Write a host's configuration, start its agent and wait until its control socket answers.
 
@@ -166,15 +169,15 @@ def start(
         hypervisor: whose agent.
         hypervisors: all of the lab; the others become its peers.
         changes: configuration that differs from the lab's.
-        code: directory of another release's package, below the host's directory; None is this program's own.
+        environment: that it gets besides, for instance another release's `PYTHONPATH`, below the host's directory.
 
     Raises:
         LabError: it ended, or is not ready in time; the end of its log is in the error.
     """
     config = configure(hypervisor, hypervisors, changes)
     (hypervisor.run_directory / API_SOCKET).unlink(missing_ok=True)
-    release = ["env", f"PYTHONPATH={code}"] if code is not None else []
-    argv = [*release, sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
+    added = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+    argv = [*added, sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
     libvirt = service.group_of(hypervisor.namespace.root, settings.LIBVIRT_GROUP)
     granted = service.parse_unit(service.UNIT.read_text())
     command = service.confined(argv, granted, hypervisor.directory, service.user_of(hypervisor.address), [libvirt])
