@@ -64,6 +64,7 @@ def hear_each_other(hosts: ReleaseHosts) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1500)
 def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
     hosts: ReleaseHosts, stream: bytes
 ) -> None:
