@@ -163,13 +163,8 @@ class Agent:
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
 
     def _cluster_handlers(self) -> ClusterHandlers:
-        return ClusterHandlers(
-            self.runtime.name,
-            lambda: self.runtime.config.coordination,
-            self.coordination,
-            self.certifying.view,
-            self.group,
-        )
+        runtime, view = self.runtime, self.certifying.view
+        return ClusterHandlers(runtime.name, lambda: runtime.config.coordination, self.coordination, view, self.group)
 
     def _books(self) -> tuple[PlanBook, WatchBook]:
         runtime = self.runtime

@@ -67,6 +67,20 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class RecordFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """This host's part in the fleet's record.
+
+    Attributes:
+        is_shared: there is a fleet; otherwise the host keeps a record of its own.
+        engine: where it stands.
+        stuck_tickets: TOKEN of DOMAIN, and since when, of this host's tickets that nobody settles.
+    """
+
+    is_shared: bool = False
+    engine: EngineStatus = EngineStatus(engine="raft", state="leader")
+    stuck_tickets: list[str] = []
+
+
 class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Status of the PBFT group, seen from this host.
 

@@ -33,7 +33,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.cluster import GroupStatus, RecordFacts
 from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
@@ -430,20 +430,6 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[PeerView]
 
 
-class FleetFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """This host's part in the fleet's record.
-
-    Attributes:
-        is_shared: there is a fleet; otherwise the host keeps a record of its own.
-        engine: where it stands.
-        stuck_tickets: TOKEN of DOMAIN, and since when, of this host's tickets that nobody settles.
-    """
-
-    is_shared: bool = False
-    engine: EngineStatus = EngineStatus(engine="raft", state="leader")
-    stuck_tickets: list[str] = []
-
-
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Facts that `dwcp-migrate doctor` judges; the agent itself judges nothing.
 
@@ -480,7 +466,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_descriptors: int
     open_descriptors_max: int
     group: GroupStatus = GroupStatus()
-    fleet: FleetFacts = FleetFacts()
+    fleet: RecordFacts = RecordFacts()
     foreign: list[str] = []
     ports_not_redirected: list[str] = []
     memory: MemoryUse = MemoryUse()

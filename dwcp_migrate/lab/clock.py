@@ -36,7 +36,7 @@ class WrongClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the program's environment must hold."""
+        """Variables that the program's environment must hold."""
         return {"LD_PRELOAD": str(self._library), "DWCP_LAB_CLOCK": str(self._file)}
 
     def set(self, seconds: int) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api.cluster import Cluster, Locks, TicketList
-from dwcp_migrate.cli.host.fleet_checks import judge_fleet
+from dwcp_migrate.cli.fleet.fleet_checks import judge_fleet
 from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
 
 Hosts = tuple[Host, Host]

@@ -12,7 +12,7 @@ from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.api.schema import FleetFacts
+from dwcp_migrate.api.cluster import RecordFacts
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError
@@ -81,7 +81,7 @@ class TicketReconciler:
         if domains is not None:
             await self._register(domains)
 
-    async def facts(self) -> FleetFacts:
+    async def facts(self) -> RecordFacts:
         """Say where this host stands in the fleet's record, and which of its tickets are stuck."""
         is_shared, engine = self._runtime.config.coordination.is_shared, await self._coordination.status()
         try:
@@ -94,7 +94,7 @@ class TicketReconciler:
             f"{(now - ticket.changed_at) / 60:.0f} min)"
             for ticket in stuck
         ]
-        return FleetFacts(is_shared=is_shared, engine=engine, stuck_tickets=told)
+        return RecordFacts(is_shared=is_shared, engine=engine, stuck_tickets=told)
 
     async def _left_open(self, since_s: float = SETTLED_S) -> list[Ticket]:
         name, carried, now = self._runtime.name, set(self._permits.carried.values()), wall_clock()

@@ -20,13 +20,12 @@ from dwcp_migrate.agent.intake.redirect import Redirection
 from dwcp_migrate.agent.migrations.outgoing import FOREIGN
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses
-from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.cluster import GroupStatus, RecordFacts
 from dwcp_migrate.api.schema import (
     AgentStatus,
     CertificateExpiry,
     ConfigurationStatus,
     Facts,
-    FleetFacts,
     Hook,
     Libvirt,
     LinkForecast,
@@ -70,7 +69,7 @@ class StatusSources:
     """
 
     listening: Callable[[], dict[str, bool]]
-    fleet: Callable[[], Awaitable[FleetFacts]]
+    fleet: Callable[[], Awaitable[RecordFacts]]
     coordination: Callable[[], EngineStatus]
     group: Callable[[], GroupStatus]
     links: Callable[[], list[LinkForecast]]

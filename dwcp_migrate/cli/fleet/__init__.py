@@ -5,6 +5,7 @@ Modules:
     cluster: `dwcp-migrate cluster`
     drain: `dwcp-migrate drain`
     explain: `dwcp-migrate explain`
+    fleet_checks: judgements of `dwcp-migrate doctor` about the fleet's record and the PBFT group
     hosts: `dwcp-migrate hosts`
     locks: `dwcp-migrate locks`
     pbft: `dwcp-migrate cluster pbft`

@@ -9,7 +9,6 @@ Modules:
     cordon: `dwcp-migrate cordon`
     deep: what a configuration leads to, tried from this host
     doctor: `dwcp-migrate doctor`
-    fleet_checks: judgements about the fleet's record and the PBFT group
     host_files: facts that `doctor` reads without the agent
     keepalive_check: judgement about libvirt's keepalive
     memory_check: judgement about memory for migrations

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.api import schema
+from dwcp_migrate.cli.fleet.fleet_checks import judge_fleet, judge_group
 from dwcp_migrate.cli.host.check import Check, must, should
-from dwcp_migrate.cli.host.fleet_checks import judge_fleet, judge_group
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
+from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, RecordFacts
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.check import Check, worst
 from dwcp_migrate.cli.host.checks import Findings
@@ -75,7 +75,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
         open_descriptors=90,
         open_descriptors_max=100,
         group=GroupStatus(error="it was removed", owed=2),
-        fleet=schema.FleetFacts(
+        fleet=RecordFacts(
             is_shared=True,
             engine=EngineStatus(engine="raft", state="stopped", error="disk full", time_ahead_s=100.0),
             stuck_tickets=["7 of u (hv1 to hv2, running for 9 min)"],
@@ -328,9 +328,9 @@ def test_libvirts_patience_with_a_cut_link_is_judged(
     assert bool(check.remedy) == (verdict == "warn")
 
 
-def fleet(**engine: Any) -> schema.FleetFacts:
+def fleet(**engine: Any) -> RecordFacts:
     stands: dict[str, Any] = {"engine": "raft", "state": "follower", "leader": "hv1"}
-    return schema.FleetFacts(is_shared=True, engine=EngineStatus(**(stands | engine)))
+    return RecordFacts(is_shared=True, engine=EngineStatus(**(stands | engine)))
 
 
 def test_a_fleet_without_a_majority_is_named_with_the_voters_that_are_away(facts: Make) -> None:
@@ -349,7 +349,7 @@ def test_a_fleet_without_a_majority_is_named_with_the_voters_that_are_away(facts
 def test_a_replica_that_stopped_is_named_with_its_reason_also_on_a_host_by_itself(facts: Make) -> None:
     for is_shared in (True, False):
         engine = EngineStatus(engine="raft", state="stopped", error="the disk failed to sync")
-        found = judge(facts(fleet=schema.FleetFacts(is_shared=is_shared, engine=engine)))["fleet"]
+        found = judge(facts(fleet=RecordFacts(is_shared=is_shared, engine=engine)))["fleet"]
         assert (found.verdict, found.what) == ("fail", "the disk failed to sync")
 
 
@@ -360,7 +360,7 @@ def test_a_fleets_time_that_is_ahead_is_named(facts: Make, ahead_s: float, verdi
 
 def test_tickets_that_nobody_settles_are_named_and_counted(facts: Make) -> None:
     stuck = [f"{token} of u" for token in range(8)]
-    found = judge(facts(fleet=schema.FleetFacts(is_shared=True, stuck_tickets=stuck)))["tickets"]
+    found = judge(facts(fleet=RecordFacts(is_shared=True, stuck_tickets=stuck)))["tickets"]
     assert (found.verdict, "4 of u and 3 more" in found.what, "tickets fail" in found.remedy) == ("warn", True, True)
 
 

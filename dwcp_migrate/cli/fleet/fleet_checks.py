@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus
-from dwcp_migrate.api.schema import FleetFacts
+from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, RecordFacts
 from dwcp_migrate.cli.host.check import Check, must, should
 from dwcp_migrate.cli.support import output
 
@@ -14,7 +13,7 @@ TIME_AHEAD_S_MAX: Final = 60.0
 TICKETS_NAMED_MAX: Final = 5
 
 
-def judge_fleet(fleet: FleetFacts) -> Iterator[Check]:
+def judge_fleet(fleet: RecordFacts) -> Iterator[Check]:
     """Judge this host's part in the fleet's record; one host by itself has a record of its own."""
     yield _replica(fleet)
     ahead_s = fleet.engine.time_ahead_s
@@ -40,7 +39,7 @@ def judge_fleet(fleet: FleetFacts) -> Iterator[Check]:
     )
 
 
-def _replica(fleet: FleetFacts) -> Check:
+def _replica(fleet: RecordFacts) -> Check:
     engine = fleet.engine
     if engine.state == "stopped":
         what, remedy = (
