@@ -1,12 +1,11 @@
 """Migrations that this host's hook announced and that may arrive. No IO, no clock: `now` is an argument.
 
-The rule: nobody makes this host dial a waiting QEMU unless libvirt prepared one, as its hook says or it itself when it
-is asked; and one announcement opens the door
-`SESSIONS_PER_ANNOUNCEMENT` times: QEMU's stream and libvirt's NBD disk copy. While a session that used an announcement
-runs, the announcement stays: the memory follows hours after a large disk. Once libvirt has said how the domain's
-migration ended, nothing of it is left to claim.
+The rule: this host dials a waiting QEMU only if libvirt has prepared one, as its hook announced or as libvirt itself
+says when it is asked. One announcement allows `SESSIONS_PER_ANNOUNCEMENT` sessions: QEMU's stream and libvirt's NBD
+disk copy. While a session that used an announcement runs, the announcement stays: the memory follows hours after a
+large disk. Once libvirt has told how the domain's migration ended, the announcement is removed.
 
-    announce(uuid) ── use() ──> the oldest that still opens doors, preferring domains that the source names
+    announce(uuid) ── use() ──> the oldest with a use left, preferring domains that the source names
                   ├── over(): its migration ended
                   └── expires `lifetime_s` after the announcement, or after the last session that used it ended
 """
@@ -53,7 +52,13 @@ class Announcements:
         self._by_uuid: dict[str, Announcement] = {}
 
     def announce(self, uuid: str, name: str, now: float) -> None:
-        """Take in an announcement; a second one for the same domain opens all doors anew."""
+        """Enter an announcement; a second one for the same domain makes all of its uses available again.
+
+        Args:
+            uuid: of the domain.
+            name: of the domain, as libvirt has it.
+            now: the caller's clock, seconds.
+        """
         before = self._by_uuid.pop(uuid, None)
         self._expire(now)
         while len(self._by_uuid) >= PENDING_MAX:
@@ -66,27 +71,31 @@ class Announcements:
         return uuid in self._by_uuid
 
     def returned(self, uuid: str, now: float) -> None:
-        """A session that `use` gave `uuid` to ended before anything of it reached QEMU: its door is open again."""
+        """Give a use back: the session that took it ended before any of its bytes reached QEMU.
+
+        Args:
+            uuid: as `use` returned it.
+            now: the caller's clock, seconds.
+        """
         found = self._by_uuid.get(uuid)
         if found is not None:
             found.uses_left = min(SESSIONS_PER_ANNOUNCEMENT, found.uses_left + 1)
         self.ended(uuid, now)
 
     def pending(self, now: float) -> list[Announcement]:
-        """Announcements that still open a door, oldest first."""
+        """Announcements that have a use left, oldest first."""
         self._expire(now)
         return [found for found in self._by_uuid.values() if found.uses_left]
 
     def candidates(self, migrating: Collection[str], now: float) -> list[Announcement]:
         """Domains that a session which opens now may carry: those that the source names, then the others; oldest first.
 
-        A domain that the source does not name is none only once a session carries it: libvirt lists a domain's job as
-        leaving some time after its connection is there. With four that leave at once it listed one of them, which all
-        four would have been taken for.
+        Domains that the source does not name stay candidates, because libvirt lists a domain's job some time after its
+        connection is there: of four domains that left at once it listed one, and all four would have been taken for it.
 
         Args:
-            migrating: UUIDs that leave the source now, as it says; none of them being announced here, they say nothing.
-            now: the caller's clock.
+            migrating: UUIDs that leave the source now, as it says; without effect where none of them is announced here.
+            now: the caller's clock, seconds.
         """
         self._expire(now)
         known = [found for found in self._by_uuid.values() if found.uses_left or found.sessions]
@@ -94,7 +103,15 @@ class Announcements:
         return [*named, *(found for found in known if found not in named and not found.sessions)] if named else known
 
     def use(self, candidates: Iterable[Announcement], now: float) -> str:
-        """Open a door with the oldest candidate that still has one and return its UUID, empty if none has."""
+        """Take a use of the oldest candidate that has one left.
+
+        Args:
+            candidates: as `candidates` returned them, in that order.
+            now: the caller's clock, seconds.
+
+        Returns:
+            UUID of the domain; empty where no candidate has a use left.
+        """
         for found in candidates:
             if found.uses_left:
                 found.uses_left -= 1
@@ -104,16 +121,25 @@ class Announcements:
         return ""
 
     def ended(self, uuid: str, now: float) -> None:
-        """A session that `use` gave `uuid` to ended."""
+        """Note that a session ended to which `use` gave an announcement.
+
+        Args:
+            uuid: as `use` returned it.
+            now: the caller's clock, seconds; the announcement's life counts from here again.
+        """
         found = self._by_uuid.get(uuid)
         if found is not None:
             found.sessions = max(0, found.sessions - 1)
             found.at = now
 
     def over(self, uuid: str, began_at: float) -> None:
-        """The migration of a domain ended, of which a session began at `began_at`.
+        """Remove an announcement whose migration has ended.
 
-        An announcement that came later is the next migration's; while another session of this one runs it stays.
+        One that came after the session began belongs to the next migration, and one that another session uses stays.
+
+        Args:
+            uuid: of the domain.
+            began_at: when the session that ended began, on the caller's clock, seconds.
         """
         found = self._by_uuid.get(uuid)
         if found is not None and not found.sessions and found.announced_at <= began_at:

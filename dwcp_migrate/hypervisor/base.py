@@ -232,9 +232,15 @@ class DomainWatcher(Protocol):
         """
 
     async def jobs(self, uuids: Collection[str], timeout_s: float) -> Mapping[str, JobStatistics | None]:
-        """Read domains' migration jobs, None for one without.
+        """Read domains' migration jobs.
 
-        A domain that is missing in the answer did not answer within `timeout_s`, or is gone.
+        Args:
+            uuids: of the domains.
+            timeout_s: for all of them together, in seconds.
+
+        Returns:
+            The job by UUID, None for a domain without one. A domain that did not answer in time, or is gone, is
+            missing.
         """
 
     async def completed(self, uuid: str) -> JobStatistics | None:
@@ -258,9 +264,11 @@ class DomainWatcher(Protocol):
         """Read for how long a domain's migration may pause it, in seconds; None if it cannot be read."""
 
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
-        """Bound the rate of a domain's migration that QEMU itself sends, never above the user's own bound.
+        """Limit the rate at which QEMU itself sends a domain's migration; no error where there is no such domain.
 
-        A rate of 0 puts the user's back; quietly nothing where there is no domain.
+        Args:
+            uuid: of the domain.
+            bytes_per_s: new limit, of which the user's own counts where it is lower; 0 restores the user's own.
 
         Raises:
             NoAnswerError: libvirt does not say whether it did.

@@ -1,7 +1,8 @@
 """Control groups of services that are known to migrate no guest.
 
-Only what systemd names so clearly counts: a mount, or a service directly below `system.slice` whose name has nothing of
-virtualisation or containers in it. Sessions, containers, guests and whatever has no group of version 2 may migrate one.
+Only units whose names leave no doubt count: a mount, or a service directly below `system.slice` whose name has no part
+that hints at virtualisation or containers. All others may migrate a guest: sessions, containers, guests, and processes
+without a group of version 2.
 """
 
 import contextlib
@@ -89,10 +90,14 @@ class ForeignServices:
         return foreign_groups(self._root)
 
     def opened(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
-        """Whether one of them opened the connection from `local` to `remote`; False where the kernel does not say.
+        """Whether one of these services opened a connection; False where the kernel does not say.
 
-        The redirect lets their connections pass; what comes here is of a service that began just now, or of a kernel
-        whose rules know no groups.
+        The redirect lets such connections pass. One arrives here only of a service that has just begun, or under a
+        kernel whose rules know no groups.
+
+        Args:
+            local: address and port of the end that opened it.
+            remote: address and port that it connected to, before the redirect.
         """
         groups = self.groups()
         if not groups or self._owners is None:

@@ -62,7 +62,18 @@ class FakeInterceptor:
         self.disarm()
 
     def connect(self, address: str, port: int, *, mark: int = 0, user: int = 0, groups: Iterable[Cgroup] = ()) -> int:
-        """Play a connection of this host; returns the loopback port that it reaches, 0 if it is not redirected."""
+        """Play a connection of this host.
+
+        Args:
+            address: it goes to.
+            port: likewise.
+            mark: SO_MARK of the socket.
+            user: id of the socket's user.
+            groups: control groups that the process is in.
+
+        Returns:
+            Loopback port that it reaches; 0 if it is not redirected.
+        """
         redirect = self.redirect
         if redirect is None or address not in redirect.addresses:
             return 0

@@ -1,7 +1,7 @@
 """Messages between the libvirt hook and the agent on the hook socket. No IO.
 
-The rule: one datagram-sized line each way, bounded, and the agent answers from what it has in memory: libvirtd waits
-while it holds the domain's job, and asking libvirt from here would never return.
+The rule: one line of limited length each way, and the agent answers without asking libvirt: libvirtd waits for the hook
+while it holds the domain's job, so that a call to libvirt would never return.
 
     hook    {"operation": "migrate begin", "name": "vm", "uuid": "..."}
     agent   {"ok": true}
@@ -20,7 +20,7 @@ LINE_BYTES_MAX: Final = 4096
 """libvirt's names are file names: at most 255 bytes; a UUID has 36 characters."""
 
 ANSWER_S_MAX: Final = 1.0
-"""The agent drops a hook that has not sent its line by then; the hook has given up before."""
+"""Time that a hook has to send its line; the hook itself gives up earlier."""
 
 
 class Announce(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class Announce(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The agent knows, or `error` says why not."""
+    """The agent's answer: whether it took the announcement, and if not, why."""
 
     ok: bool
     error: str = ""
@@ -41,7 +41,7 @@ class Heard(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Announce)
 
 
-def decode(line: bytes) -> Announce:
+def decode_announcement(line: bytes) -> Announce:
     """Read the hook's line.
 
     Raises:
@@ -57,6 +57,6 @@ def decode(line: bytes) -> Announce:
     return announce
 
 
-def encode(answer: Heard) -> bytes:
+def encode_answer(answer: Heard) -> bytes:
     """Write the agent's line."""
     return msgspec.json.encode(answer) + b"\n"

@@ -1,9 +1,9 @@
 """Interception of QEMU's outgoing connections by an nftables table that dies with the agent.
 
-What the agent does not hold up, the kernel removes. The table is owned by the agent's netlink socket, so an agent that
-crashes leaves plain TCP behind. While it lives the chain is never empty: with the last NAT rule of a network namespace
-the kernel takes connection tracking away, and connections that were redirected already would break in mid-migration
-(measured). So a rule that matches nothing (ports 1 to 0) stays until the agent ends.
+The table is owned by the agent's netlink socket, and the kernel removes it with the socket: after a crash of the agent
+connections are plain TCP. While the agent lives the chain is never empty: with the last NAT rule of a network namespace
+the kernel ends connection tracking, and redirected connections would break in mid-migration (measured). So a rule that
+matches nothing (ports 1 to 0) stays until the agent ends.
 
     table ip dwcp_migrate {            # flags owner; a second one, `ip6`, where a peer has such an address
         set peers { type ipv4_addr; counter; }
@@ -16,19 +16,20 @@ the kernel takes connection tracking away, and connections that were redirected 
         }
     }
 
-An agent that hangs is worse than one that died: it would hold up what is caught for as long. So the rule holds only
-while the agent says that it lives (`keep_alive`), and a few seconds later connections go their own way.
+An agent that hangs would hold up every connection that is caught. So the rule matches only while the agent reports that
+it lives (`keep_alive`); a few seconds after the last report connections pass as if there were no rule.
 
-A set is looked up in constant time, and what changes in it is all that a change of the peers sends to the kernel. The
-agent's own sockets pass by their user. An agent that runs as root shares that with libvirtd, and marks them instead.
+A set is looked up in constant time, and a change of the peers sends only the changed elements to the kernel. The
+agent's own sockets pass by their user. An agent that runs as root shares its user with libvirtd, and marks its sockets
+instead.
 
 It matches no user of QEMU's: libvirtd itself opens the connection in the plain case, QEMU with `--parallel` or
-`--postcopy`. Services that are known to be neither pass by their control group (see `cgroups`): storage that listens in
-libvirt's range is none of the agent's business. A kernel that cannot tell a socket's group redirects those too.
+`--postcopy`. Connections of services that are known to be neither pass by their control group (see `cgroups`), for
+instance to storage that listens in libvirt's range. A kernel that cannot tell a socket's group redirects those too.
 
-For the same reason a data process holds a table of its own with such a rule (`keep_translation`): when the agent dies,
-the data process dies after it, and QEMU must still hear its sockets close. Without the translation their FIN or RST
-would come from an address that QEMU never connected to, and a QEMU that only waits would wait for ever.
+A data process holds a table of its own with a rule that matches nothing (`keep_translation`): when it ends after its
+agent, QEMU must still see its sockets close. Without address translation their FIN or RST would come from an address
+that QEMU never connected to, and a QEMU that only waits would wait for ever.
 """
 
 import ipaddress
@@ -48,13 +49,13 @@ from dwcp_migrate.hypervisor.netlink.nftables import (
     Nftables,
     TableChange,
     add_elements,
+    append_rule,
     delete_elements,
     drop_rules,
     flush_set,
     named_set,
     nat_output_chain,
     owned_table,
-    rule,
 )
 from dwcp_migrate.logs import get_logger
 
@@ -64,7 +65,7 @@ PEERS: Final = "peers"
 ALIVE: Final = "alive"
 
 ALIVE_S: Final = 6.0
-"""From the agent's last sign of life until nothing is caught any more: three of its looks at the redirect."""
+"""Time from the agent's last `keep_alive` until the rule matches nothing: three of its periodic calls."""
 
 _ALIVE_KEY: Final = (1).to_bytes(4)
 _MARK_TYPE: Final = 19
@@ -89,7 +90,7 @@ class NftInterceptor:
     """The redirect in the kernel, see `base.Interceptor`.
 
     Args:
-        alive_s: from the last sign of life until nothing is caught any more.
+        alive_s: time from the last `keep_alive` until the rule matches nothing.
     """
 
     def __init__(self, alive_s: float = ALIVE_S) -> None:
@@ -199,7 +200,7 @@ def _frame(family: int, table: str) -> list[TableChange]:
 def _rules(family: int, table: str, rules: list[list[bytes]]) -> list[TableChange]:
     """Put exactly these in force, before the one that only holds connection tracking up."""
     hold = [*_tcp_ports(1, 0), *ex.redirect(1)]
-    return [drop_rules(family, table, CHAIN), *(rule(family, table, CHAIN, each) for each in [*rules, hold])]
+    return [drop_rules(family, table, CHAIN), *(append_rule(family, table, CHAIN, each) for each in [*rules, hold])]
 
 
 def _peers(family: int) -> TableChange:

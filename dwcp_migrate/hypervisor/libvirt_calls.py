@@ -1,9 +1,9 @@
 """Blocking calls to libvirtd: for each purpose a few threads, each with a connection of its own, each call timed out.
 
-A call to libvirt cannot be interrupted: one that waits behind a domain's job holds its thread for up to 30 s. So
-whoever asked gives up at the time-out, the thread comes back by itself, and until then the same domain is not asked
-again for that purpose. Threads share no connection, because libvirt's client slows the others down while one of them
-waits (libvirt 9.0: from 5,000 calls a second to 15), and libvirtd serves five requests of a connection at once.
+A call to libvirt cannot be interrupted: one that waits behind a domain's job holds its thread for up to 30 s. So the
+caller gives up at the time-out, the thread comes back by itself, and until then the same domain is not asked again for
+that purpose. Each thread has its own connection, because on a shared one libvirt's client slows the others down while
+one of them waits (libvirt 9.0: from 5,000 calls a second to 15), and libvirtd serves five requests of it at once.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class LibvirtCalls:
         """Start the threads and have them connect, unless they run."""
         for number in range(len(self._ended), self._threads_max):
             ended: Future[None] = Future()
-            ended.set_running_or_notify_cancel()  # whoever waits in vain for it cannot cancel it
+            ended.set_running_or_notify_cancel()  # so that a caller that gives up waiting cannot cancel it
             self._ended.append(ended)
             # A daemon, so that a call that hangs does not hold up the end of the process.
             name = f"{self._name}-{number + 1}"
@@ -114,7 +114,7 @@ class LibvirtCalls:
     def _serve(self, ended: "Future[None]") -> None:
         """Answer questions with a connection of this thread's own, which is opened again after it broke."""
         connection: Any = None
-        with contextlib.suppress(libvirt.libvirtError):  # the first question tries again, and hears why
+        with contextlib.suppress(libvirt.libvirtError):  # the first question tries again, and raises the error
             connection = _opened(self._uri)
         while (item := self._work.get()) is not None:
             future, question = item
@@ -125,7 +125,7 @@ class LibvirtCalls:
                         connection = None
                         connection = _opened(self._uri)
                     future.set_result(question(connection))
-                except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
+                except BaseException as error:  # noqa: BLE001 - raised again where the call was made
                     future.set_exception(error)
         _close(connection)
         ended.set_result(None)

@@ -1,7 +1,7 @@
 """Libvirt's events and statistics through libvirt-python and libvirtaio.
 
 Events arrive on the loop; every call that may block runs on threads of its purpose (`libvirt_calls`), so that a domain
-whose job lock hangs keeps nobody else's names, progress and events waiting. The list of domains is asked for without
+whose job lock hangs does not delay names, progress and events of the others. The list of domains is asked for without
 waiting for any domain; a domain's job is asked for only where it may have one.
 
     start ──> connect on a thread ──> register callbacks ──> wait for the close callback ──> connect again
@@ -41,13 +41,13 @@ CALL_S_MAX: Final = 5.0
 """For any one call; libvirt answers in under a millisecond unless the domain's job lock is taken."""
 
 FAREWELL_S_MAX: Final = 1.0
-"""For the events' connection to close: the agent's end does not wait for a libvirtd that is stuck."""
+"""Time for the events' connection to close: the agent does not wait for a libvirtd that is stuck when it ends."""
 
 THREADS: Final = {"events": 1, "listing": 1, "jobs": 3, "sweep": 3, "commands": 2}
 """Calls at once, by purpose."""
 
 ALONE_MAX: Final = 8
-"""Jobs that are asked for one by one; more are a sweep: a few threads walk through them until the time is up."""
+"""Jobs that are asked for one by one; more are read in a sweep, which a few threads share until the time-out."""
 
 STUCK_S: Final = 60.0
 """A domain that a sweep waited for in vain is left out of sweeps for so long."""
@@ -58,7 +58,7 @@ DIRTY_RATE_S: Final = 1
 """Time in which QEMU samples pages for a dirty rate; its least."""
 
 DIRTY_RATE_LOOKS: Final = 4
-"""Looks for the result, half a second apart after that: libvirt tells its end by no event."""
+"""Reads for the result, half a second apart after that: libvirt has no event for its end."""
 
 _LISTING: Final = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
@@ -275,7 +275,7 @@ class LibvirtWatcher:
         return dict(found)  # a thread that comes back late writes into the other one
 
     def _sweep_one(self, domain: Any, found: dict[str, JobStatistics | None]) -> None:
-        """Ask one domain on a thread of a sweep; that it was asked stays where the answer was none in time."""
+        """Ask one domain on a thread of a sweep; without an answer its mark stays, and later sweeps leave it out."""
         uuid = domain.UUIDString()
         begun = self._sweeping[uuid] = steady_clock()
         with contextlib.suppress(libvirt.libvirtError):
@@ -360,7 +360,7 @@ class LibvirtWatcher:
                 self._speeds.forget(uuid)
 
     async def _put_back(self) -> None:
-        """Put speed limits back that an agent before this one set and did not live to put back."""
+        """Restore the users' speed limits where an agent before this one crashed before it could."""
         for uuid in self._speeds.left_behind():
             with contextlib.suppress(NoAnswerError):
                 await self.set_speed(uuid, 0.0)

@@ -1,7 +1,4 @@
-"""Libvirt's answers and events as this project's plain values (pure): what they mean to a migration.
-
-Each function reads one thing that libvirt gives and asks for nothing more.
-"""
+"""Libvirt's answers and events as this project's plain values (pure), by their meaning for a migration."""
 
 from typing import Any, Final
 
@@ -41,7 +38,12 @@ destination, 9 to 11 with the first (`qemuDomainGetJobStatsInternal`)."""
 
 
 def condition(state: int, reason: int) -> DomainCondition:
-    """Read the state of an active domain (virDomainState and the reason that belongs to it)."""
+    """Read the state of an active domain.
+
+    Args:
+        state: virDomainState.
+        reason: that libvirt gives with it; its meaning depends on the state.
+    """
     found = _CONDITIONS.get((state, reason))
     if found is not None:
         return found

@@ -19,14 +19,22 @@ def listening_addresses(port: int) -> list[str]:
     for table in _TABLES:
         try:
             text = table.read_text()
-        except OSError:  # no IPv6, or no /proc: then nothing is known of it
+        except OSError:  # no IPv6, or no /proc
             continue
         found += parse(text, port)
     return found
 
 
 def parse(table: str, port: int) -> list[str]:
-    """Read the listeners on a port out of one of the kernel's tables."""
+    """Read the listeners on a port from one of the kernel's tables.
+
+    Args:
+        table: content of /proc/net/tcp or tcp6.
+        port: that is listened on.
+
+    Returns:
+        Addresses at which a connection of this host reaches them; loopback for a listener on all addresses.
+    """
     rows = [line.split() for line in table.splitlines()[1:]]
     locals_ = [row[1].split(":") for row in rows if len(row) > 3 and row[3] == _LISTENING]  # noqa: PLR2004 - st
     return [_address(address) for address, digits in locals_ if int(digits, 16) == port]

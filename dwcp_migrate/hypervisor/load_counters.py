@@ -1,6 +1,7 @@
-"""Libvirt's bulk statistics of a host and its guests as counters (pure): what was used so far, or is held now.
+"""Libvirt's bulk statistics of a host and its guests as counters (pure): resources used so far, or held now.
 
-The rule: one bulk call a host says it all. What libvirt does not say is None; a device past DEVICES_MAX is not counted.
+The rule: one bulk call a host is enough. A figure that libvirt does not give is None; devices past DEVICES_MAX are not
+counted.
 """
 
 from collections.abc import Mapping

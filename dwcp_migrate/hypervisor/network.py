@@ -1,7 +1,7 @@
 """Statistics of the interfaces that lead to the peers, read over netlink.
 
-The rule: it is asked on a thread of its own, every few seconds, and whatever it does not know is left out: a bridge or
-a tunnel has no speed.
+The rule: it is called on a thread of its own, every few seconds; figures that the kernel does not have are left out, as
+a bridge or a tunnel has no speed.
 """
 
 from collections.abc import Iterable

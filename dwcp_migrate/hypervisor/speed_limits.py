@@ -1,8 +1,8 @@
-"""Speed limits that the agent sets on domains' migrations in QEMU itself, and what stood there before.
+"""Speed limits that the agent sets on domains' migrations in QEMU itself, and the users' limits to restore.
 
 Libvirt keeps one limit a domain. A migration begins with it or with its own `--bandwidth`, and `virsh
-migrate-setspeed` may change it at any time: so each change looks at what stands there first. What is not ours is the
-user's; ours never exceeds it, and only ours is ever put back, whatever has happened meanwhile.
+migrate-setspeed` may change it at any time, so each change reads the present limit first. A limit that the agent did
+not set is the user's; the agent's never exceeds it, and only the agent's own is ever replaced by the user's again.
 """
 
 import threading
@@ -22,7 +22,7 @@ log = get_logger(component="libvirt")
 
 
 class _Limit(msgspec.Struct, frozen=True):
-    """In MiB/s, as libvirt counts: what the user had, and what the agent has set over it."""
+    """In MiB/s, as libvirt counts: the user's limit, and the agent's in its place."""
 
     users: int
     ours: int
@@ -45,9 +45,12 @@ class SpeedLimits:
         return list(self._limits)
 
     def change(self, domain: Any, bytes_per_s: float) -> None:
-        """Hold a domain's migration to a rate, never above the user's own; 0 puts the user's back.
+        """Limit the rate of a domain's migration; a new limit is on disk before it is in force.
 
-        The new limit is on disk before it is in force.
+        Args:
+            domain: libvirt's object (libvirt.virDomain).
+            bytes_per_s: new limit, rounded down to MiB/s, of which the user's own counts where it is lower; 0 restores
+                the user's own.
 
         Raises:
             libvirt.libvirtError: libvirt refuses.
@@ -75,7 +78,7 @@ class SpeedLimits:
         domain.migrateSetMaxSpeed(ours, 0)
 
     def forget(self, uuid: str) -> None:
-        """The domain is gone, and its limit with it."""
+        """Forget the limit of a domain that is gone."""
         self._keep(uuid, None)
 
     def _keep(self, uuid: str, limit: _Limit | None) -> None:

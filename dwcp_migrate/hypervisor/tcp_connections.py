@@ -8,7 +8,7 @@ from typing import Final
 PROC: Final = Path("/proc/net")
 
 BYTES_MAX: Final = 32 * 1024 * 1024
-"""Read of each file: 200,000 connections. What is beyond is not looked at."""
+"""Bytes that are read of each file, 200,000 connections; the rest is ignored."""
 
 _ESTABLISHED: Final = "01"
 
@@ -24,7 +24,7 @@ class TcpConnection:
     uid: int
 
 
-def established(proc: Path = PROC) -> list[TcpConnection]:
+def read_established(proc: Path = PROC) -> list[TcpConnection]:
     """Read them all; a family that the kernel does not have has none. Blocks for a millisecond per thousand."""
     found: list[TcpConnection] = []
     for name in ("tcp", "tcp6"):

@@ -2,8 +2,8 @@
 
 The rule here: all arms move the same guest, made anew from the same seed, over the same WAN with the same congestion
 control, by the same command but for the flags that the arm is about. Time is what the operator waits for `virsh`,
-downtime is libvirt's own, bytes are counted on the wire (headers, retransmissions and libvirt's own RPC included), and
-the guest must have checked all its memory on the destination.
+downtime is what libvirt reports, bytes are counted on the wire (headers, retransmissions and libvirt's RPC included),
+and the guest must have checked all its memory on the destination.
 """
 
 import time
@@ -102,7 +102,7 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say) -> ArmResult
     say(f"{arm.name}: starting the guest ({options.memory_mib} MiB)")
     destination.console(guest.name).unlink(
         missing_ok=True
-    )  # what the guest of the arm before said there is not this one's
+    )  # the console still holds the reports of the guest of the arm before
     try:
         guest.start(source)
         while guest.wait_report(source).seq < WARM_UP_REPORTS:
@@ -147,7 +147,12 @@ def passthrough_reason(agent: LabAgent) -> str:
 def completed_job(host: Hypervisor, domain: str) -> dict[str, int]:
     """Return libvirt's statistics of a domain's completed migration, numbers only, as the destination has them.
 
-    The names are those of virsh's `--rawstats`: `downtime`, `memory_total`, `memory_processed`.
+    Args:
+        host: the destination.
+        domain: its name.
+
+    Returns:
+        By the names of virsh's `--rawstats`: `downtime` (ms), `memory_total`, `memory_processed` (bytes) and others.
     """
     lines = host.virsh("domjobinfo", domain, "--completed", "--rawstats").stdout.splitlines()
     pairs = (line.partition(":") for line in lines)

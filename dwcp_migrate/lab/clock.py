@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 
 YEAR_S: Final = 365 * 86400
 
@@ -31,7 +31,7 @@ class WrongClock:
         self._library = directory / "clock.so"
         source = directory / "clock.c"
         source.write_bytes(resources.files("dwcp_migrate.lab").joinpath("clock.c").read_bytes())
-        run(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(self._library), str(source), "-ldl"])
+        run_program(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(self._library), str(source), "-ldl"])
         self.set(0)
 
     @property

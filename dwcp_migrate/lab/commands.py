@@ -17,7 +17,7 @@ OUTPUT_CHARACTERS_MAX: Final = 4000
 """Part of a failing program's output that the error holds: its end, where the reason stands."""
 
 
-def run(
+def run_program(
     argv: Sequence[str],
     *,
     timeout_s: float = TIMEOUT_S,
@@ -26,6 +26,13 @@ def run(
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and return what it printed.
+
+    Args:
+        argv: the program and its arguments.
+        timeout_s: longest run in seconds; the program is killed then.
+        env: its whole environment; None inherits this process's.
+        stdin: text for its standard input; None is an empty one.
+        check: raise when it exits with another code than 0.
 
     Raises:
         LabError: it is not installed, did not end within `timeout_s`, or (with `check`) did not exit with 0.
@@ -51,7 +58,7 @@ def run(
     return done
 
 
-def require(*programs: str) -> None:
+def require_programs(*programs: str) -> None:
     """Check that programs are installed.
 
     Raises:

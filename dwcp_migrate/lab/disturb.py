@@ -8,19 +8,24 @@ import math
 import random
 
 from dwcp_migrate.config import LinkConfig
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.lab import Lab
 
 
 def channels(lab: Lab, host: str) -> list[tuple[str, str]]:
-    """Return (local, peer) address:port of the established channels of a host's migrations, in order.
+    """Return the established channels of a host's migrations, without the agent's own control connections.
 
-    Control connections, which belong to the agent and not to a data process, are none.
+    Args:
+        lab: with agents.
+        host: its name.
+
+    Returns:
+        (local, peer) as `address:port`, in order.
     """
     agent = f"pid={lab.agents[host].process.pid},"
     port = LinkConfig().port
     wanted = ["state", "established", f"( dport = :{port} or sport = :{port} )"]
-    listed = run(lab[host].namespace.beside(["ss", "-Htnp", *wanted])).stdout
+    listed = run_program(lab[host].namespace.beside(["ss", "-Htnp", *wanted])).stdout
     return sorted((line.split()[2], line.split()[3]) for line in listed.splitlines() if agent not in line)
 
 
@@ -43,5 +48,5 @@ def kill_channels(lab: Lab, host: str, share: float, *, seed: int) -> int:
     if chosen:
         ends = [local if peer.endswith(f":{LinkConfig().port}") else peer for local, peer in chosen]  # the dialling one
         wanted = " or ".join(f"( src {end} or dst {end} )" for end in ends)
-        run(lab[host].namespace.beside(["ss", "-K", "-tn", f"( {wanted} )"]))
+        run_program(lab[host].namespace.beside(["ss", "-K", "-tn", f"( {wanted} )"]))
     return len(chosen)

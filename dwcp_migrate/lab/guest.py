@@ -1,7 +1,7 @@
-"""Guests of the lab: domains whose memory proves that it survived.
+"""Guests of the lab: domains that check their own memory, so that a migration that damages it is found.
 
-The rule here: a guest's word is taken from its console only, and for the host on which it was written. `wait_healthy`
-asks for a complete check of all pages that began after the call, so nothing that happened before can vouch for now.
+The rule here: a guest's reports are read from its console only, and count for the host on which they were written.
+`wait_healthy` waits for a complete check of all pages that began after the call, so that earlier checks do not count.
 """
 
 import re
@@ -29,7 +29,7 @@ REPORT: Final = re.compile(
     re.MULTILINE,
 )
 DEAD: Final = re.compile(r"Kernel panic|^Traceback|^pages: no memory", re.MULTILINE)
-"""Said by a guest that will report no more."""
+"""Last words of a guest that will report no more."""
 
 TAIL_BYTES: Final = 4096
 """Several reports; the newest is in it however the console was cut."""
@@ -163,7 +163,12 @@ class LabGuest:
     def wait_report(
         self, host: Hypervisor, *, after: GuestReport | None = None, timeout_s: float = 30.0
     ) -> GuestReport:
-        """Wait for a report on this host that is newer than `after`.
+        """Wait for a report on a host.
+
+        Args:
+            host: on whose console it is written.
+            after: only a later report counts; None takes any.
+            timeout_s: longest wait in seconds.
 
         Raises:
             LabError: none came in time, or the guest found wrong memory.
@@ -179,7 +184,11 @@ class LabGuest:
         )
 
     def wait_healthy(self, host: Hypervisor, *, timeout_s: float = 120.0) -> GuestReport:
-        """Wait until the guest has checked every page of its memory on this host, beginning after this call.
+        """Wait until the guest has checked every page of its memory, beginning after this call.
+
+        Args:
+            host: on which it runs.
+            timeout_s: longest wait in seconds, for its first report and for the check each.
 
         Raises:
             LabError: it found wrong memory, or did not finish in time.

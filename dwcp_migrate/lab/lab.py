@@ -26,15 +26,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import state, wan
-from dwcp_migrate.lab.commands import require
+from dwcp_migrate.lab.commands import require_programs
 from dwcp_migrate.lab.hosts import agents, hypervisor
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Blueprint, Hypervisor
 from dwcp_migrate.lab.hosts.namespace import Namespace
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process
 from dwcp_migrate.lab.hosts.settings import SshKey
 from dwcp_migrate.lab.images import build
-from dwcp_migrate.lab.images.tree import tree
+from dwcp_migrate.lab.images.tree import obtain_tree
 from dwcp_migrate.lab.wan import Wan, WanLink
 
 HOSTS_MAX: Final = 16
@@ -88,7 +88,7 @@ class Lab:
             LabError: not root, a lab of that name is up already, or a part does not start (all is cleared then).
         """
         check_privileges()
-        require(*PROGRAMS)
+        require_programs(*PROGRAMS)
         if not 1 <= options.hosts <= HOSTS_MAX:
             raise LabError(f"a lab has 1 to {HOSTS_MAX} hosts, not {options.hosts}")
         clear_abandoned()
@@ -141,7 +141,7 @@ class Lab:
 
         Args:
             name: of the host.
-            changes: configuration that differs from the lab's.
+            changes: configuration that differs from the lab's; None for none.
             environment: that the agent gets besides, see `agents.start`.
 
         Raises:
@@ -155,7 +155,12 @@ class Lab:
         return agent
 
     def configure_agent(self, name: str, changes: agents.Changes) -> None:
-        """Write the configuration of a host's agent; one that runs reads it when it is told to."""
+        """Write the configuration of a host's agent; one that runs reads it when it is told to.
+
+        Args:
+            name: of the host.
+            changes: keys that differ from the lab's.
+        """
         agents.configure(self[name], self.hypervisors, changes)
 
     def join_directly(self) -> None:
@@ -252,7 +257,7 @@ def _bring_up(options: LabOptions) -> state.LabRecord:
         lab_id=uuid.uuid4().hex,
         link=options.link,
         seed=options.seed,
-        owner=identify(os.getpid()) if options.owned else None,
+        owner=identify_process(os.getpid()) if options.owned else None,
     )
     state.write(record)
     directory = state.directory(options.name)
@@ -280,7 +285,7 @@ def _bring_up(options: LabOptions) -> state.LabRecord:
 
 def _blueprints(options: LabOptions) -> list[Blueprint]:
     addresses = {f"hv{number}": f"10.77.0.{number}" for number in range(1, options.hosts + 1)}
-    root, guest_images, key, hook = tree().root, build.directory(), _ssh_key(), _hook()
+    root, guest_images, key, hook = obtain_tree().root, build.directory(), _ssh_key(), _hook()
     return [Blueprint(name, addresses, root, guest_images, key, hook, options.keepalive) for name in addresses]
 
 

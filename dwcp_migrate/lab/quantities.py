@@ -1,6 +1,6 @@
 """Rates, times and shares as they are typed on a command line: `200mbit`, `40ms`, `0.1%`.
 
-The rule here: a number without a unit is refused where several units are usual, because 200 may be anything.
+The rule here: a number without a unit is refused, because several units are usual.
 """
 
 import re
@@ -31,7 +31,7 @@ def size_bytes(text: str) -> int:
     return int(_quantity(text, SIZE_UNITS))
 
 
-def share(text: str) -> float:
+def parse_percent(text: str) -> float:
     """Read a share in percent; returns 0 to 1.
 
     Raises:

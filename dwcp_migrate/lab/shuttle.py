@@ -1,7 +1,7 @@
-"""A guest that goes back and forth between two of the lab's hypervisors, and what must hold wherever it is.
+"""A guest that migrates back and forth between two of the lab's hypervisors, and its checks after each migration.
 
-The rule here: where the guest is, is asked of libvirt, never remembered; a migration that was meant to fail leaves the
-next one to start from wherever that left the guest.
+The rule here: libvirt is asked where the guest runs; nothing is remembered, because a migration that was meant to fail
+leaves the guest on either host.
 
     shuttle = Shuttle(lab, LabGuest(options))
     with Watch(shuttle.agent("source")) as watch:
@@ -53,7 +53,7 @@ class ShuttleOutcome:
 
     @property
     def succeeded(self) -> bool:
-        """The operator was told that the guest is at the destination."""
+        """Whether virsh reported success."""
         return self.status == 0
 
 
@@ -72,7 +72,7 @@ class Move:
 
     @property
     def runs(self) -> bool:
-        """It has not ended."""
+        """Whether it has not ended."""
         return self._process.poll() is None
 
     def wait(self, timeout_s: float = MOVE_S_MAX) -> ShuttleOutcome:
@@ -91,7 +91,7 @@ class Move:
 
 
 class Shuttle:
-    """The guest and its way.
+    """The guest and its two hosts.
 
     Args:
         lab: its first two hosts are the guest's.
@@ -142,7 +142,7 @@ class Shuttle:
         return self.begin(*flags, uri=uri).wait()
 
     def check(self) -> GuestReport:
-        """Let the guest check all its memory where it runs, from now on, and return its word.
+        """Let the guest check all its memory where it runs, beginning now, and return its report.
 
         Raises:
             LabError: it runs on no host or on both, or found wrong memory.
@@ -155,7 +155,12 @@ class Shuttle:
 
 
 def newest_record(agent: LabAgent, role: Side, *, after: float = 0.0) -> Migration:
-    """Wait until an agent's newest migration in a role, begun after `after` (seconds since the epoch), has ended.
+    """Wait until an agent's newest migration in a role has ended.
+
+    Args:
+        agent: whose record.
+        role: of its host in the migration.
+        after: seconds since the epoch; migrations that began before do not count.
 
     Raises:
         LabError: there is none within `RECORD_S_MAX`.
@@ -215,7 +220,11 @@ class Watch:
         return data
 
     def until(self, holds: Callable[[Migration], bool], *, timeout_s: float = 60.0) -> Migration:
-        """Wait for a record of which `holds` is true, and return it.
+        """Wait for a record that meets a condition, and return it.
+
+        Args:
+            holds: the condition; called with each new record.
+            timeout_s: longest wait in seconds.
 
         Raises:
             LabError: none came within `timeout_s`, or the agent ended.

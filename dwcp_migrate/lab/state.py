@@ -1,4 +1,4 @@
-"""Record of a running lab, which `lab status` and `lab down` go by, also after a crash.
+"""Record of a running lab, read by `lab status` and `lab down`, also after a crash.
 
 The rule here: the record is written before what it records can be lost, atomically, and read without trust in it: a
 process counts only with its start time, a lab counts as alive only with all its holders and its WAN.
@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp_migrate.errors import LabError, NotFoundError
-from dwcp_migrate.lab.hosts.processes import ProcessId, marked
+from dwcp_migrate.lab.hosts.processes import ProcessId, marked_processes
 from dwcp_migrate.lab.wan import WanLink
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,23}")
@@ -133,7 +133,7 @@ def clear(name: str) -> None:
             agent.end()
         for host in record.hosts:  # the kernel ends all processes in its PID namespace
             host.holder.end(grace_s=0)
-        for process in marked(record.lab_id):
+        for process in marked_processes(record.lab_id):
             process.end(grace_s=0)
     shutil.rmtree(directory(name), ignore_errors=record is None)
 

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.hosts.namespace import Namespace
 from dwcp_migrate.lab.hosts.processes import ProcessId, launch_announced
 from dwcp_migrate.lab.images import cache
@@ -112,7 +112,7 @@ class Wan:
             )
 
     def cut(self, *hosts: str) -> None:
-        """Let nothing pass from or to these hosts, or anywhere; packets under way are lost."""
+        """Let no packet pass from or to these hosts, or any host if none is named; packets under way are lost."""
         for host in hosts or self._hosts:
             self._ask(f"cut {host}")
 
@@ -164,9 +164,9 @@ def start(directory: Path, hosts: dict[str, tuple[Namespace, str]], *, seed: int
     if line != "ready":
         raise LabError(f"the WAN did not start: {log.read_text().strip()}")
     for namespace, address in hosts.values():
-        run(namespace.inside(["ip", "address", "add", f"{address}/32", "dev", DEVICE]))
+        run_program(namespace.inside(["ip", "address", "add", f"{address}/32", "dev", DEVICE]))
         up = ["mtu", str(MTU_BYTES), "txqueuelen", str(TRANSMIT_QUEUE_PACKETS), "up"]
-        run(namespace.inside(["ip", "link", "set", DEVICE, *up]))
+        run_program(namespace.inside(["ip", "link", "set", DEVICE, *up]))
     return process
 
 
@@ -177,10 +177,14 @@ def set_congestion_control(namespace: Namespace, name: str) -> None:
     machine's own default or allow-list names, and those are not ours to change. A program that wants another one must
     set it after connecting: at connect time the route's wins.
 
+    Args:
+        namespace: of the host.
+        name: of the algorithm, as `cubic` or `bbr`.
+
     Raises:
         LabError: this kernel does not have it.
     """
-    run(namespace.inside(["ip", "route", "replace", NETWORK, "dev", DEVICE, "congctl", name]))
+    run_program(namespace.inside(["ip", "route", "replace", NETWORK, "dev", DEVICE, "congctl", name]))
 
 
 def join_directly(first: tuple[Namespace, str], second: tuple[Namespace, str]) -> None:
@@ -195,11 +199,11 @@ def join_directly(first: tuple[Namespace, str], second: tuple[Namespace, str]) -
     """
     pids = [str(namespace.holder.pid) for namespace, _ in (first, second)]
     ends = [f"direct-{pid}"[:15] for pid in pids]
-    run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]])
+    run_program(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]])
     for (namespace, address), (_, peer), end, pid in zip((first, second), (second, first), ends, pids, strict=True):
-        run(["ip", "link", "set", end, "netns", pid])
-        run(namespace.inside(["ip", "link", "set", end, "up"]))
-        run(namespace.inside(["ip", "route", "replace", f"{peer}/32", "dev", end, "src", address]))
+        run_program(["ip", "link", "set", end, "netns", pid])
+        run_program(namespace.inside(["ip", "link", "set", end, "up"]))
+        run_program(namespace.inside(["ip", "route", "replace", f"{peer}/32", "dev", end, "src", address]))
 
 
 def relay_program() -> Path:
@@ -212,6 +216,6 @@ def relay_program() -> Path:
 
     def build(directory: Path) -> None:
         (directory / "relay.c").write_bytes(source)
-        run(["cc", "-O2", "-Wall", "-o", str(directory / "relay"), str(directory / "relay.c")])
+        run_program(["cc", "-O2", "-Wall", "-o", str(directory / "relay"), str(directory / "relay.c")])
 
     return cache.entry("relay", cache.digest(source), build) / "relay"

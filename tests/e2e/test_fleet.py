@@ -24,7 +24,7 @@ from dwcp_migrate.consensus.pbft.certificate import decode_certificate, encode_c
 from dwcp_migrate.lab.guest import LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
-from dwcp_migrate.lab.hosts.processes import identify
+from dwcp_migrate.lab.hosts.processes import identify_process
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.observation.census import children
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
@@ -226,7 +226,7 @@ def begin_and_kill(fleet: Fleet, side: str, *, data_process: bool = False) -> tu
         watch.until(lambda record: record.counters.raw_bytes > 4 << 20)
     victim = source if side == "source" else destination
     carrying = min(
-        (identify(pid) for pid in children(fleet.agent(victim).process.pid)), key=lambda one: one.start_ticks
+        (identify_process(pid) for pid in children(fleet.agent(victim).process.pid)), key=lambda one: one.start_ticks
     )
     fleet.agent(victim).kill()
     if data_process:

@@ -16,7 +16,7 @@ from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process
 from dwcp_migrate.lab.lab import Lab
 from dwcp_migrate.lab.observation.census import Census, at_rest, children, settled
 from dwcp_migrate.lab.shuttle import Move, Shuttle, ShuttleOutcome, Watch, newest_record
@@ -105,7 +105,7 @@ class World:
 
     def data_process(self, host: Hypervisor) -> ProcessId:
         """Return the data process that the agent's next migration gets: the one that has waited longest."""
-        waiting = [identify(pid) for pid in children(self.agent(host).process.pid)]
+        waiting = [identify_process(pid) for pid in children(self.agent(host).process.pid)]
         if not 1 <= len(waiting) <= SPARES:
             raise LabError(f"the agent of {host.name} has {len(waiting)} data processes, expected spare ones only")
         return min(waiting, key=lambda process: process.start_ticks)

@@ -3,7 +3,7 @@
 import os
 import socket
 
-from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, established, parse
+from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, parse, read_established
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -12,7 +12,7 @@ def test_a_connection_of_this_process_is_seen_from_both_ends() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted, _ = server.accept()
         near, far = client.getsockname()[1], client.getpeername()[1]
-        found = established()
+        found = read_established()
         accepted.close()
     assert TcpConnection("127.0.0.1", near, "127.0.0.1", far, os.getuid()) in found
     assert TcpConnection("127.0.0.1", far, "127.0.0.1", near, os.getuid()) in found

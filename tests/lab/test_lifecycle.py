@@ -10,7 +10,7 @@ import pytest
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import lab as labs
 from dwcp_migrate.lab import state
-from dwcp_migrate.lab.hosts.processes import marked
+from dwcp_migrate.lab.hosts.processes import marked_processes
 from dwcp_migrate.lab.lab import Lab, LabOptions
 
 pytestmark = pytest.mark.lab
@@ -40,8 +40,8 @@ def test_up_and_down_leave_no_process_directory_or_change_outside() -> None:
         assert state.condition(lab.record) == "up"
         assert outside() == before
         lab_id = lab.record.lab_id
-        assert marked(lab_id)
-    assert not marked(lab_id)
+        assert marked_processes(lab_id)
+    assert not marked_processes(lab_id)
     assert not any(host.is_alive() for host in lab.hypervisors)
     assert not lab.directory.exists()
     assert outside() == before
@@ -69,16 +69,16 @@ def test_a_lab_that_lost_a_host_is_damaged_and_cleared_by_the_next_up() -> None:
         Lab.load(lab.name)
     with Lab.up(LabOptions(name=lab.name)) as again:
         assert state.condition(again.record) == "up"
-        assert not marked(lab.record.lab_id)
+        assert not marked_processes(lab.record.lab_id)
 
 
 def test_a_lab_whose_owner_was_killed_is_cleared_by_whoever_comes_next() -> None:
     name = unique("orphan")
     with subprocess.Popen([sys.executable, "-c", OWNER, name], stdout=subprocess.PIPE, text=True) as owner:
         lab_id = owner.communicate()[0].strip()
-    assert marked(lab_id)
+    assert marked_processes(lab_id)
     assert name in labs.clear_abandoned()
-    assert not marked(lab_id)
+    assert not marked_processes(lab_id)
     assert name not in state.names()
 
 

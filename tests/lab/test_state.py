@@ -6,7 +6,7 @@ import pytest
 
 from dwcp_migrate.errors import LabError, NotFoundError
 from dwcp_migrate.lab import state
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process, launch
 from dwcp_migrate.lab.state import HostRecord, LabRecord
 from dwcp_migrate.lab.wan import WanLink
 
@@ -19,7 +19,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_record(**changes: object) -> LabRecord:
-    here = identify(os.getpid())
+    here = identify_process(os.getpid())
     record = LabRecord("one", "id-one", WanLink(), 1, hosts=[HostRecord("hv1", "10.77.0.1", here)], wan=here)
     return msgspec.structs.replace(record, **changes)
 
@@ -39,7 +39,7 @@ def test_a_lab_is_up_only_with_all_holders_and_its_wan() -> None:
 
 
 def test_a_lab_whose_owner_died_is_abandoned() -> None:
-    assert state.condition(make_record(owner=identify(os.getpid()))) == "up"
+    assert state.condition(make_record(owner=identify_process(os.getpid()))) == "up"
     assert state.condition(make_record(owner=GONE)) == "abandoned"
 
 

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dwcp_migrate.errors import HypervisorError, ProtocolError
-from dwcp_migrate.hypervisor.hook import ANSWER_S_MAX, LINE_BYTES_MAX, Announce, Heard, decode, encode
+from dwcp_migrate.hypervisor.hook import (
+    ANSWER_S_MAX,
+    LINE_BYTES_MAX,
+    Announce,
+    Heard,
+    decode_announcement,
+    encode_answer,
+)
 
 HOOK_SOCKET_MODE = 0o600
 """Hooks run as root; nobody else may announce."""
@@ -55,7 +62,7 @@ class HookServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
-                writer.write(encode(self._answer(await reader.readline())))
+                writer.write(encode_answer(self._answer(await reader.readline())))
                 await writer.drain()
         except (TimeoutError, OSError, ValueError):  # ValueError: the line is longer than the limit
             self._rejected("silent")
@@ -64,7 +71,7 @@ class HookServer:
 
     def _answer(self, line: bytes) -> Heard:
         try:
-            announce = decode(line)
+            announce = decode_announcement(line)
         except ProtocolError as error:
             self._rejected("garbage")
             return Heard(ok=False, error=str(error)[:200])

@@ -14,7 +14,7 @@ from typing import Final
 from dwcp_migrate.agent.peers.directory import numeric
 from dwcp_migrate.agent.peers.fleet_peers import usable_addresses
 from dwcp_migrate.config import Config
-from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, setting, text_setting
+from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, integer_setting, text_setting
 from dwcp_migrate.net import family_of
 from dwcp_migrate.state.fleet.model import REACH_ADDRESSES_MAX, HostReach
 
@@ -39,8 +39,8 @@ def own_reach(config: Config, own_name: str, root: Path = Path("/")) -> HostReac
         addresses=tuple(usable_addresses(addresses)[:REACH_ADDRESSES_MAX]),
         migration_address="".join(usable_addresses([migration_address])),
         port=config.link.port,
-        port_min=setting(text, "migration_port_min") or config.intercept.port_min,
-        port_max=setting(text, "migration_port_max") or config.intercept.port_max,
+        port_min=integer_setting(text, "migration_port_min") or config.intercept.port_min,
+        port_max=integer_setting(text, "migration_port_max") or config.intercept.port_max,
     )
 
 

@@ -18,7 +18,7 @@ from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration, MigrationEvent, MigrationPhase, Result, close_record
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config
-from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, established
+from dwcp_migrate.hypervisor.tcp_connections import TcpConnection, read_established
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.worker import SESSION_ID_BYTES
@@ -128,7 +128,7 @@ class UncaughtMigrations:
         directory: Callable[[], PeerDirectory],
         ledger: MigrationRegistry,
         domains: DomainTracker,
-        look: Callable[[], list[TcpConnection]] = established,
+        look: Callable[[], list[TcpConnection]] = read_established,
     ) -> None:
         self._config = config
         self._directory = directory

@@ -9,7 +9,7 @@ import click
 
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
-from dwcp_migrate.lab.quantities import duration_s, rate_bytes_per_s, share, size_bytes
+from dwcp_migrate.lab.quantities import duration_s, parse_percent, rate_bytes_per_s, size_bytes
 from dwcp_migrate.units import format_bytes, format_rate
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def make_link(rate: str, rtt: str, loss: str, queue: str) -> "WanLink":
     return WanLink(
         rate_bytes_per_s=rate_bytes_per_s(rate),
         delay_s=duration_s(rtt) / 2,
-        loss=share(loss),
+        loss=parse_percent(loss),
         queue_bytes=size_bytes(queue),
     )
 

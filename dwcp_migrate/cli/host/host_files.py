@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, setting, text_setting
+from dwcp_migrate.hypervisor.qemu_conf import QEMU_CONF, integer_setting, text_setting
 
 HOOK: Final = Path("etc/libvirt/hooks/qemu.d/50-dwcp-migrate")
 DAEMONS: Final = ("libvirtd.conf", "virtqemud.conf", "virtproxyd.conf")
@@ -77,8 +77,8 @@ def examine(root: Path = Path("/")) -> HostFiles:
         hook_path=str(Path("/") / HOOK),
         hook_problem=hook_problem(root / HOOK),
         qemu_conf_readable=qemu_conf is not None,
-        port_min=setting(qemu_conf or "", "migration_port_min"),
-        port_max=setting(qemu_conf or "", "migration_port_max"),
+        port_min=integer_setting(qemu_conf or "", "migration_port_min"),
+        port_max=integer_setting(qemu_conf or "", "migration_port_max"),
         migration_host=text_setting(qemu_conf or "", "migration_host"),
         migration_address=text_setting(qemu_conf or "", "migration_address"),
         conntrack_count=_number(root / CONNTRACK / "nf_conntrack_count"),
@@ -97,7 +97,7 @@ def keepalives(directory: Path) -> dict[str, float | None]:
 
 def keepalive(text: str) -> float | None:
     """Return after how many silent seconds a connection is ended, by a file of libvirt's; None is never."""
-    interval, count = setting(text, "keepalive_interval"), setting(text, "keepalive_count")
+    interval, count = integer_setting(text, "keepalive_interval"), integer_setting(text, "keepalive_count")
     interval = KEEPALIVE_INTERVAL_S if interval is None else interval
     if interval <= 0:
         return None

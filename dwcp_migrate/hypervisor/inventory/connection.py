@@ -9,7 +9,7 @@ import libvirt
 from dwcp_migrate.errors import HypervisorError
 
 OPEN_S_MAX: Final = 20.0
-"""For a libvirtd to answer when it is connected to: one that is stopped accepts, says nothing, and libvirt waits on."""
+"""Time that a libvirtd has to answer a new connection: one that is stopped still accepts, and libvirt would wait on."""
 
 
 def open_connection(uri: str) -> Any:

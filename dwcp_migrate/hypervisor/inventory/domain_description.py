@@ -17,7 +17,7 @@ CPUS_MAX: Final = 8192
 """Numbers of a host's CPUs that a pinned guest may name."""
 
 HUGE_PAGE_BYTES: Final = 2 * MIB
-"""Of a guest that asks for huge pages of no size: the usual default of x86-64."""
+"""Size of the huge pages of a guest that names no size: the usual default of x86-64."""
 
 
 class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +153,12 @@ def _cpu(root: "ET.Element", arch: str) -> CpuFacts | None:
 
 
 def cpu_text(cpu: "ET.Element", mode: str) -> str:
-    """A description of a CPU by its model, vendor and features only, so that equal CPUs have equal ones."""
+    """Describe a CPU by its model, vendor and features only, so that equal CPUs have equal descriptions.
+
+    Args:
+        cpu: the `cpu` element of a domain or of a host's capabilities.
+        mode: `custom` keeps the element's `match`; any other mode has none.
+    """
     plain = ET.Element(
         "cpu", {"mode": mode, "match": cpu.get("match", "exact")} if mode == "custom" else {"mode": mode}
     )
@@ -271,7 +276,12 @@ _UNITS: Final = {"b": 1, "bytes": 1, "KiB": KIB, "k": KIB, "MiB": MIB, "M": MIB,
 
 
 def size(element: "ET.Element | None", default: int, attribute: str = "") -> int:
-    """Read a size with its unit, in bytes; 0 where there is none.
+    """Read a size in bytes.
+
+    Args:
+        element: with the number and its `unit`; None is a size of 0.
+        default: bytes of a number that has no unit.
+        attribute: that holds the number; empty takes the element's text.
 
     Raises:
         ValueError: it is no number.

@@ -54,7 +54,12 @@ class FakeHypervisors:
         self._lock = threading.Lock()
 
     def start(self, uri: str, facts: DomainFacts) -> None:
-        """Let a domain run on a host."""
+        """Let a domain run on a host.
+
+        Args:
+            uri: of the host.
+            facts: of the domain; one of the same name is replaced.
+        """
         self.running[uri][facts.name] = facts
 
     def host(self, uri: str) -> HostFacts:
@@ -106,7 +111,12 @@ class FakeHypervisors:
                 self._running_now -= 1
 
     def move(self, uri: str, name: str, destination: str) -> None:
-        """Let a domain have moved.
+        """Move a domain at once, as a migration by somebody else would.
+
+        Args:
+            uri: of the host where it runs.
+            name: of the domain.
+            destination: URI of the host where it runs from now on.
 
         Raises:
             HypervisorError: it does not run there.
@@ -159,7 +169,13 @@ class FakeHypervisors:
         ended.set()
 
     def mark(self, uri: str, name: str, *, arriving: bool) -> None:
-        """Let a domain be the second half of a migration."""
+        """Set whether a domain is the destination's half of a migration that runs.
+
+        Args:
+            uri: of the host.
+            name: of a domain that runs there.
+            arriving: whether it is.
+        """
         self.running[uri][name] = msgspec.structs.replace(self.running[uri][name], arriving=arriving)
 
     def _answer(self, uri: str) -> None:

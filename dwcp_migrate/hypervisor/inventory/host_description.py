@@ -9,10 +9,10 @@ from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, cpu_t
 from dwcp_migrate.units import KIB, MIB
 
 HUGE_BYTES_MIN: Final = MIB
-"""Of pages that are reserved beforehand; smaller ones are what a kernel has by default (64 KiB on some aarch64)."""
+"""Smallest page that counts as huge; smaller ones may be a kernel's normal pages (64 KiB on some aarch64)."""
 
 SHARED_POOLS: Final = frozenset({"netfs", "rbd", "iscsi", "iscsi-direct", "gluster", "sheepdog", "vstorage"})
-"""Types of pools whose source is on the network: who names the same source reaches the same storage."""
+"""Types of pools whose source is on the network: pools with the same source are the same storage."""
 
 PATH_POOLS: Final = frozenset({"dir", "fs", "netfs", "vstorage"})
 """Types of pools whose volumes are files below the target path."""
@@ -167,5 +167,10 @@ def volume_mark(text: str) -> str:
 
 
 def share_a_file(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two directories show the same file: a change of an inode has nanoseconds, and nobody can set it."""
+    """Whether two directories show the same file: inode changes have nanoseconds, and nobody can set their time.
+
+    Args:
+        one: times of inode changes by file name, see `PoolFacts.marks`.
+        other: the same of the other directory.
+    """
     return any(mark and other.get(name) == mark for name, mark in one.items())

@@ -1,6 +1,6 @@
-"""The libvirtds of a fleet as who plans sees them: what they answer, and what they can be told.
+"""Interface to the libvirtds of a fleet: what they answer about hosts and domains, and what they can be told.
 
-The rule here: no libvirt is loaded. Commands that ask none must answer in a fraction of a second.
+The rule here: libvirt is not imported, because commands that do not ask it must answer in a fraction of a second.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,14 @@ class Hypervisors(Protocol):
         """
 
     def cpu_refusal(self, uri: str, cpu: CpuFacts) -> str:
-        """Reason for which the host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
+        """Ask whether a host's hypervisor offers a CPU to guests.
+
+        Args:
+            uri: of the host's libvirtd.
+            cpu: that a guest was started with.
+
+        Returns:
+            Libvirt's reason why not; empty when it does.
 
         Raises:
             HypervisorError: it does not answer.
@@ -76,40 +83,70 @@ class Hypervisors(Protocol):
     def migrate(self, uri: str, guest: GuestId, destination: str, options: MigrationOptions) -> None:
         """Migrate a domain live, host to host, and wait until it has arrived.
 
+        Args:
+            uri: of the source's libvirtd, as this host reaches it.
+            guest: the domain.
+            destination: URI of the destination's libvirtd, as the source reaches it.
+            options: of the migration.
+
         Raises:
-            HypervisorError: it did not, or nobody knows.
+            HypervisorError: it failed, or its result is not known.
         """
 
     def disk_bytes(self, uri: str, guest: GuestId, targets: Sequence[str]) -> int:
-        """Read how much space some disks of a domain take.
+        """Read how much space some disks of a domain take on its host.
+
+        Args:
+            uri: of the host's libvirtd.
+            guest: the domain.
+            targets: of the disks, as `vda`.
 
         Raises:
             HypervisorError: libvirt does not say.
         """
 
     def job(self, uri: str, guest: GuestId) -> JobFacts | None:
-        """Read a domain's job on a host; None if it has none, or does not run there.
+        """Read a domain's migration job.
+
+        Args:
+            uri: of the host's libvirtd.
+            guest: the domain.
+
+        Returns:
+            None if it has none, or does not run there.
 
         Raises:
             HypervisorError: the host does not answer.
         """
 
     def abort(self, uri: str, guest: GuestId) -> None:
-        """End a domain's migration; it runs on where it is.
+        """End a domain's migration; the guest runs on where it is.
+
+        Args:
+            uri: of the source's libvirtd.
+            guest: the domain.
 
         Raises:
             HypervisorError: libvirt refuses, or does not answer.
         """
 
     def start_postcopy(self, uri: str, guest: GuestId) -> None:
-        """Let a domain that migrates with `MigrationOptions.postcopy` run on at its destination at once.
+        """Switch a migration with `MigrationOptions.postcopy`: the guest runs on at the destination at once.
+
+        Args:
+            uri: of the source's libvirtd.
+            guest: the domain.
 
         Raises:
             HypervisorError: libvirt refuses, or does not answer.
         """
 
     def suspend(self, uri: str, guest: GuestId) -> None:
-        """Pause a domain, so that its migration comes to its end; it runs again at its destination.
+        """Pause a domain so that its migration converges; it runs again at its destination.
+
+        Args:
+            uri: of the source's libvirtd.
+            guest: the domain.
 
         Raises:
             HypervisorError: libvirt refuses, or does not answer.

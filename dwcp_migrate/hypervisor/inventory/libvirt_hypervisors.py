@@ -1,7 +1,7 @@
 """Inventory of a libvirtd's host and domains, and migration of a domain between two: for placement.
 
-The rule here: facts as libvirt states them, in plain values; what they mean is decided by who asked. One connection a
-host, opened when it is needed; a host that does not answer is an answer too.
+The rule here: facts as libvirt states them, in plain values; the caller decides what they mean. One connection a host,
+opened when it is needed; no answer is a fact too, and raised as an error.
 """
 
 import contextlib
@@ -267,10 +267,17 @@ def _pool(pool: Any) -> PoolFacts:
 
 
 def cpu_refusal(connection: Any, cpu: CpuFacts) -> str:
-    """Reason for which a host's hypervisor does not offer a CPU, in libvirt's words; empty when it does.
+    """Ask whether a host's hypervisor offers a CPU to guests.
+
+    Args:
+        connection: to the host's libvirtd (libvirt.virConnect).
+        cpu: that a guest was started with.
+
+    Returns:
+        Libvirt's reason why not, shortened; empty when it does.
 
     Raises:
-        libvirtError: another one than that it does not offer it.
+        libvirt.libvirtError: any other answer than yes and no.
     """
     flags = libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
     try:

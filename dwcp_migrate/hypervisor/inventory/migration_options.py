@@ -1,6 +1,6 @@
-"""Options of one live migration, as `virsh migrate` has them, and what they are to libvirt.
+"""Options of one live migration, as `virsh migrate` has them, and libvirt's flags and parameters for them.
 
-The rule here: nothing is chosen that the operator did not name, but what a migration between hosts always needs:
+The rule here: only options that the operator named are set, and those that a migration between hosts always needs:
 live, host to host, and a persistent domain stays persistent.
 """
 

@@ -3,6 +3,6 @@
 Modules:
     attributes: attributes of messages, encoded and cut
     expressions: expressions of nftables rules
-    sock_diag: control group of whoever opened a connection
+    sock_diag: control group of the process that opened a connection
     nftables: one socket to nftables, whole transactions
 """

@@ -16,7 +16,12 @@ _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded to four bytes."""
+    """Encode one attribute, padded to four bytes.
+
+    Args:
+        kind: its type, with `NESTED` where the value is attributes.
+        value: at most 65,531 bytes.
+    """
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + _PADDING[len(value) & 3]
 
 
@@ -26,12 +31,22 @@ def nested(kind: int, *values: bytes) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """One attribute that holds a string."""
+    """Encode one attribute that holds a string.
+
+    Args:
+        kind: its type.
+        value: encoded as UTF-8, with a final zero byte.
+    """
     return attribute(kind, value.encode() + b"\0")
 
 
 def u32(kind: int, value: int) -> bytes:
-    """One attribute that holds a number, in network byte order as netfilter has them."""
+    """Encode one attribute that holds a number, in network byte order as netfilter has them.
+
+    Args:
+        kind: its type.
+        value: of 32 bits, unsigned.
+    """
     return attribute(kind, value.to_bytes(4))
 
 
@@ -47,7 +62,16 @@ def pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def spans(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Find netlink attributes in a part of `data`: types, and where their values begin and end."""
+    """Find the netlink attributes in a part of a message.
+
+    Args:
+        data: the message.
+        start: offset of the first attribute.
+        end: offset behind the last one; an attribute that is longer is cut off there.
+
+    Yields:
+        Type, and the offsets where its value begins and ends.
+    """
     while start + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, start)
         if length < _ATTRIBUTE.size:
@@ -57,7 +81,16 @@ def spans(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def find(data: bytes, span: tuple[int, int], *path: int) -> tuple[int, int] | None:
-    """Find a value inside nested attributes: where it begins and ends; None if it is not there."""
+    """Find a value inside nested attributes.
+
+    Args:
+        data: the message.
+        span: offsets where the outermost attributes begin and end.
+        *path: types to descend by, the outermost first.
+
+    Returns:
+        Offsets where the value begins and ends; None if there is no such attribute.
+    """
     for wanted in path:
         found = next(((start, end) for kind, start, end in spans(data, *span) if kind == wanted), None)
         if found is None:

@@ -28,7 +28,13 @@ _SOCKET_CGROUP: Final = 3
 
 
 def load_payload(base: int, offset: int, length: int) -> bytes:
-    """Load bytes of a header."""
+    """Load bytes of a header.
+
+    Args:
+        base: `NETWORK_HEADER` or `TRANSPORT_HEADER`.
+        offset: of the bytes in the header.
+        length: number of bytes.
+    """
     return _expression("payload", u32(1, _REGISTER), u32(2, base), u32(3, offset), u32(4, length))
 
 
@@ -43,7 +49,12 @@ def load_cgroup(level: int) -> bytes:
 
 
 def compare(operation: int, value: bytes) -> bytes:
-    """Go on if the register compares so with a value."""
+    """Go on with the rule only if the register compares so with a value.
+
+    Args:
+        operation: `EQUAL`, `NOT_EQUAL`, `AT_MOST` or `AT_LEAST`.
+        value: as long as the bytes that were loaded, in their byte order.
+    """
     return _expression("cmp", u32(1, _REGISTER), u32(2, operation), nested(3, attribute(1, value)))
 
 

@@ -147,7 +147,15 @@ class Nftables:
             raise _refused(refusals[0])
 
     def elements(self, family: int, table: str, name: str) -> list[Element]:
-        """Read the elements of a set with their counters; none when there is no such set.
+        """Read the elements of a set with their counters.
+
+        Args:
+            family: of the table.
+            table: its name.
+            name: of the set.
+
+        Returns:
+            An empty list where there is no such set.
 
         Raises:
             HypervisorError: the kernel refused.
@@ -260,23 +268,47 @@ def _bracket(kind: int) -> TableChange:
 
 
 def owned_table(family: int, name: str) -> TableChange:
-    """Add a table that dies with the socket that adds it."""
+    """Add a table that dies with the socket that adds it.
+
+    Args:
+        family: `NFPROTO_IPV4` or `NFPROTO_IPV6`, as for all changes below.
+        name: of the table.
+    """
     return TableChange(_kind(_NEW_TABLE), _CREATE, family, text(1, name) + u32(2, _TABLE_F_OWNER))
 
 
 def drop_rules(family: int, table: str, chain: str) -> TableChange:
-    """Delete all rules of a chain."""
+    """Delete all rules of a chain.
+
+    Args:
+        family: of the table.
+        table: its name.
+        chain: its name.
+    """
     return TableChange(_kind(_DELETE_RULE), 0, family, text(1, table) + text(2, chain))
 
 
 def nat_output_chain(family: int, table: str, name: str) -> TableChange:
-    """Add the chain that sees connections which this host opens, before they are routed."""
+    """Add the chain that sees connections which this host opens, before they are routed.
+
+    Args:
+        family: of the table.
+        table: its name.
+        name: of the chain.
+    """
     hook = nested(4, u32(1, _HOOK_OUTPUT), u32(2, _PRIORITY_DSTNAT))
     return TableChange(_kind(_NEW_CHAIN), _CREATE, family, text(1, table) + text(3, name) + hook + text(7, "nat"))
 
 
-def rule(family: int, table: str, chain: str, expressions: Sequence[bytes]) -> TableChange:
-    """Append a rule."""
+def append_rule(family: int, table: str, chain: str, expressions: Sequence[bytes]) -> TableChange:
+    """Append a rule to a chain.
+
+    Args:
+        family: of the table.
+        table: its name.
+        chain: its name.
+        expressions: in order, see `expressions`; the first that does not hold ends the rule.
+    """
     body = text(1, table) + text(2, chain) + nested(4, *expressions)
     return TableChange(_kind(_NEW_RULE), _CREATE | _APPEND, family, body)
 
@@ -304,17 +336,37 @@ def named_set(
 
 
 def add_elements(family: int, table: str, name: str, keys: Sequence[bytes]) -> list[TableChange]:
-    """Add values to a set."""
+    """Add values to a set, in as many changes as they need.
+
+    Args:
+        family: of the table.
+        table: its name.
+        name: of the set.
+        keys: the values, all of the set's length, a multiple of four bytes.
+    """
     return _elements(_kind(_NEW_ELEMENTS), _CREATE, (family, table, name), keys)
 
 
 def delete_elements(family: int, table: str, name: str, keys: Sequence[bytes]) -> list[TableChange]:
-    """Take values out of a set, which has them."""
+    """Remove values from a set; the kernel refuses the whole transaction where the set lacks one.
+
+    Args:
+        family: of the table.
+        table: its name.
+        name: of the set.
+        keys: the values, as for `add_elements`.
+    """
     return _elements(_kind(_DELETE_ELEMENTS), 0, (family, table, name), keys)
 
 
 def flush_set(family: int, table: str, name: str) -> TableChange:
-    """Take all values out of a set."""
+    """Remove all values from a set.
+
+    Args:
+        family: of the table.
+        table: its name.
+        name: of the set.
+    """
     return TableChange(_kind(_DELETE_ELEMENTS), 0, family, text(1, table) + text(2, name))
 
 

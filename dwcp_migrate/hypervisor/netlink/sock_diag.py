@@ -1,4 +1,4 @@
-"""The control group of whoever opened a connection, asked of the kernel by the connection's two ends.
+"""The control group of the process that opened a connection; the kernel finds it by the connection's two ends.
 
 Any user may ask (`inet_diag`); an agent in its sandbox could not look into other processes. Structures and numbers are
 those of linux/inet_diag.h and linux/sock_diag.h.
@@ -30,7 +30,7 @@ _RECEIVE_BYTES: Final = 8192
 
 
 class SocketOwners:
-    """Asks whose a socket of this network namespace is.
+    """Asks the kernel for the control groups of this network namespace's sockets.
 
     Raises:
         OSError: the kernel has no such interface.

@@ -29,12 +29,25 @@ WORDS = ("select", "update", "customer", "order", "shipped", "pending", "error",
 
 
 def phrases(draw: random.Random, words: int) -> list[str]:
-    """Make texts to pick from: drawing each word anew would take an emulated guest minutes."""
+    """Make 500 texts to pick from: drawing each word when it is needed would take an emulated guest minutes.
+
+    Args:
+        draw: source of the choice; the same seed gives the same texts.
+        words: number of words in each.
+    """
     return [" ".join(draw.choices(WORDS, k=words)) for _ in range(500)]
 
 
 def heap(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
-    """Keep records in a dictionary, as services do; the sum of all balances never changes."""
+    """Keep records in a dictionary, as services do; the sum of all balances never changes.
+
+    Args:
+        size: bytes to fill.
+        draw: source of contents and choices.
+
+    Yields:
+        After each update: 1 if the sum was checked, else 0; and 1 if it was wrong.
+    """
     rows: dict[str, dict[str, object]] = {}
     texts = phrases(draw, 16)
     for number in range(size // HEAP_ROW_BYTES):
@@ -56,7 +69,15 @@ def heap(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
 
 
 def database(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
-    """Keep a SQLite database in memory-backed files and check its integrity."""
+    """Keep a SQLite database in memory-backed files and check its integrity.
+
+    Args:
+        size: bytes to fill.
+        draw: source of contents and choices.
+
+    Yields:
+        After each update: 1 if the database was checked, else 0; and 1 if it was corrupt.
+    """
     connection = sqlite3.connect("/data/orders.db", isolation_level=None)
     connection.execute("pragma journal_mode=wal")
     connection.execute("create table orders (id integer primary key, customer text, state text, note text, at real)")
@@ -79,7 +100,15 @@ def database(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
 
 
 def files(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
-    """Fill the page cache with copies, sorted listings, compressed archives and logs; compare them by hash."""
+    """Fill the page cache with copies, sorted listings, compressed archives and logs; compare them by hash.
+
+    Args:
+        size: bytes to fill.
+        draw: source of the choices.
+
+    Yields:
+        After each step: 1 if a file was compared, else 0; and 1 if it differed.
+    """
     sources = sorted(path for path in Path("/usr/lib").rglob("*") if path.is_file() and not path.is_symlink())
     draw.shuffle(sources)
     digests: dict[Path, bytes] = {}
@@ -107,7 +136,14 @@ def files(size: int, draw: random.Random) -> Iterator[tuple[int, int]]:
 
 
 def work(program: Iterator[tuple[int, int]], shared: mmap.mmap, slot: int, pause_s: float) -> None:
-    """Run one program for ever, a step each `pause_s`, and count."""
+    """Run one program for ever and count its results.
+
+    Args:
+        program: yields (checks, errors) of each step.
+        shared: record of the counters, see `COUNTERS`; the reporter reads it.
+        slot: number of the program's record in it.
+        pause_s: between two steps.
+    """
     checked = passes = dirtied = errors = 0
     for passed, wrong in program:
         dirtied, checked, passes, errors = dirtied + 1, checked + passed, passes + passed, errors + wrong
@@ -136,7 +172,14 @@ def prepare() -> None:
 
 
 def report(shared: mmap.mmap, sequence: int, pages: int, programs: int) -> None:
-    """Write one line: sums over the programs, but `passes` is the slowest one's, so all have checked that often."""
+    """Write one line: sums over the programs, but `passes` is the slowest one's, so all have checked that often.
+
+    Args:
+        shared: the programs' counters.
+        sequence: number of the line.
+        pages: that the programs fill.
+        programs: number of records in `shared`.
+    """
     rows = [COUNTERS.unpack_from(shared, slot * COUNTERS.size) for slot in range(programs)]
     checked, dirtied, errors = (sum(row[column] for row in rows) for column in (0, 2, 3))
     passes = min(row[1] for row in rows)

@@ -4,8 +4,8 @@ Modules:
     agents: agents of a lab's hypervisors
     booted: hypervisors that are booted
     hypervisor: one hypervisor of the lab
-    namespace: one host's own world
-    processes: processes that the lab started, known so that no other can be taken for them
+    namespace: the namespaces of one host
+    processes: processes that the lab started, identified beyond reuse of a pid
     service: the agent's unit, applied without systemd
     settings: files that make a Debian tree a hypervisor of the lab
 """

@@ -187,14 +187,26 @@ def start(
 
 
 def configure(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> Path:
-    """Write a host's configuration and return its file."""
+    """Write a host's configuration and return its file.
+
+    Args:
+        hypervisor: whose agent.
+        hypervisors: all of the lab; the others become its peers.
+        changes: keys that differ from the lab's.
+    """
     config = _directory(hypervisor) / "agent.toml"
     config.write_text(toml(configuration(hypervisor, hypervisors, changes)))
     return config
 
 
 def configuration(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> dict[str, Any]:
-    """Return a host's configuration as `config.parse` reads it."""
+    """Return a host's configuration as `config.parse` reads it.
+
+    Args:
+        hypervisor: whose agent.
+        hypervisors: all of the lab; the others become its peers.
+        changes: keys that differ from the lab's; a table's keys are added to the lab's keys of that table.
+    """
     own = _directory(hypervisor)
     base: dict[str, Any] = {
         "name": hypervisor.name,

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.commands import run
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch_announced
+from dwcp_migrate.lab.commands import run_program
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process, launch_announced
 from dwcp_migrate.lab.images import cache
-from dwcp_migrate.lab.images.tree import key as tree_key
-from dwcp_migrate.lab.images.tree import tree
+from dwcp_migrate.lab.images.tree import obtain_tree
+from dwcp_migrate.lab.images.tree import recipe_digest as tree_key
 
 PACKAGES: Final = ("python3-apt",)
 """Beyond the tree's: what Ansible's package module needs on its targets, and Debian's installer leaves there."""
@@ -118,8 +118,17 @@ class BootedHost:
         return ["nsenter", *enter, f"--root={proc / 'root'}", "--wdns=/", *clean, *argv]
 
     def run(self, *argv: str, check: bool = True, timeout_s: float = BOOT_S_MAX) -> subprocess.CompletedProcess[str]:
-        """Run a program in there. Raises LabError when it fails and `check` is set."""
-        return run(self.inside(argv), check=check, timeout_s=timeout_s)
+        """Run a program in there, to its end.
+
+        Args:
+            *argv: the program and its arguments.
+            check: raise when it exits with another code than 0.
+            timeout_s: longest run in seconds.
+
+        Raises:
+            LabError: it failed, or took too long.
+        """
+        return run_program(self.inside(argv), check=check, timeout_s=timeout_s)
 
 
 @dataclass(slots=True)
@@ -152,12 +161,12 @@ class BootedFleet:
 def lower_layers() -> str:
     """Return overlayfs' `lowerdir` of booted hypervisors, building the layer once a machine."""
     made = cache.entry("booted", cache.digest(tree_key(), LAYER, *PACKAGES), _build_layer)
-    return f"{made / 'upper'}:{tree().root}"
+    return f"{made / 'upper'}:{obtain_tree().root}"
 
 
 def _build_layer(directory: Path) -> None:
     isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", LAYER, "layer"]
-    run([*isolated, str(tree().root), str(directory), *PACKAGES], timeout_s=LAYER_S_MAX)
+    run_program([*isolated, str(obtain_tree().root), str(directory), *PACKAGES], timeout_s=LAYER_S_MAX)
 
 
 def boot(directory: Path, names: Sequence[str]) -> BootedFleet:
@@ -174,7 +183,7 @@ def boot(directory: Path, names: Sequence[str]) -> BootedFleet:
     lab_id = uuid.uuid4().hex
     fleet = BootedFleet(directory, _network(directory, lab_id), directory / "key")
     try:
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(fleet.key_file)])
+        run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(fleet.key_file)])
         addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 1)}
         for name in names:
             fleet.hosts.append(_host(fleet, name, addresses, lab_id))
@@ -195,7 +204,7 @@ def _network(directory: Path, lab_id: str) -> ProcessId:
     _, said = launch_announced(["unshare", "--net", "sh", "-euc", script], log=directory / "network.log", lab_id=lab_id)
     if not said.isdigit():
         raise LabError(f"cannot make the controller's network: {(directory / 'network.log').read_text()}")
-    return identify(int(said))
+    return identify_process(int(said))
 
 
 def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str) -> BootedHost:
@@ -213,7 +222,7 @@ def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str)
     _, said = launch_announced(["sh", "-euc", enter, "enter", *unshare, *setup], log=log, lab_id=lab_id)
     if not said.isdigit():
         raise LabError(f"cannot make host {name}: {log.read_text().strip()}")
-    host = BootedHost(name, addresses[name], directory, identify(int(said)), cgroup)
+    host = BootedHost(name, addresses[name], directory, identify_process(int(said)), cgroup)
     _connect(fleet, host)
     return host
 
@@ -221,11 +230,11 @@ def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str)
 def _connect(fleet: BootedFleet, host: BootedHost) -> None:
     """Lay the cable from the bridge to the host."""
     add = ["ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", str(host.init.pid)]
-    run(fleet.beside(add))
-    run(fleet.beside(["ip", "link", "set", host.name, "master", "br0", "up"]))
+    run_program(fleet.beside(add))
+    run_program(fleet.beside(["ip", "link", "set", host.name, "master", "br0", "up"]))
     namespace = ["nsenter", f"--net=/proc/{host.init.pid}/ns/net"]
-    run([*namespace, "ip", "address", "add", f"{host.address}/24", "dev", "eth0"])
-    run([*namespace, "ip", "link", "set", "eth0", "up"])
+    run_program([*namespace, "ip", "address", "add", f"{host.address}/24", "dev", "eth0"])
+    run_program([*namespace, "ip", "link", "set", "eth0", "up"])
 
 
 def _write_settings(upper: Path, name: str, addresses: dict[str, str], public_key: str) -> None:

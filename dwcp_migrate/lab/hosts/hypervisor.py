@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.hosts import settings
 from dwcp_migrate.lab.hosts.namespace import HostLayout, Namespace, create
 from dwcp_migrate.lab.hosts.processes import ProcessId, launch
@@ -86,14 +86,24 @@ class Hypervisor:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the tree inside, to its end.
 
+        Args:
+            argv: the program and its arguments.
+            timeout_s: longest run in seconds; the program is killed then.
+            check: raise when it exits with another code than 0.
+
         Raises:
             LabError: it failed (with `check`) or took longer than `timeout_s`.
         """
         bounded = ["timeout", "--kill-after=1", f"{timeout_s:.1f}", *argv]  # killing nsenter would leave its child
-        return run(self.namespace.inside(bounded), timeout_s=timeout_s + 5, check=check)
+        return run_program(self.namespace.inside(bounded), timeout_s=timeout_s + 5, check=check)
 
     def virsh(self, *arguments: str, timeout_s: float = 120.0, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run virsh inside, as an operator on this host would.
+
+        Args:
+            *arguments: of virsh.
+            timeout_s: as for `run`.
+            check: as for `run`.
 
         Raises:
             LabError: as `run`.
@@ -118,6 +128,13 @@ class Hypervisor:
         """Start a program of this machine (not of the tree) in the host's network and UTS namespaces.
 
         It outlives us, belongs to the lab and is ended by `lab down`.
+
+        Args:
+            argv: the program and its arguments.
+            log: file to which its output is appended.
+
+        Raises:
+            LabError: it ended at once.
         """
         return launch(self.namespace.beside(argv), log=log, lab_id=self.namespace.lab_id)
 
@@ -176,6 +193,11 @@ class Blueprint:
 
 def build(blueprint: Blueprint, directory: Path, *, lab_id: str) -> Hypervisor:
     """Make a hypervisor's namespaces; `start` starts its daemons once the WAN exists.
+
+    Args:
+        blueprint: its parts.
+        directory: for all that it writes; made if it is not there.
+        lab_id: mark of its processes.
 
     Raises:
         LabError: the directory's path is too long for a socket, or the namespaces cannot be made.

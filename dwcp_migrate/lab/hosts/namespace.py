@@ -1,4 +1,4 @@
-"""One host's own world: network, mount, UTS, IPC and PID namespaces, rooted in an overlay of the Debian tree.
+"""The namespaces of one host (network, mount, UTS, IPC, PID), rooted in an overlay of the Debian tree.
 
 The rule here: all that exists only inside the namespaces goes away with them. The first process in the PID namespace is
 the holder; when it is killed the kernel ends everything in there, and with the last process the mounts, the devices and
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch_announced
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process, launch_announced
 
 SETUP: Final = r"""
 tree=$1 state=$2 name=$3
@@ -57,7 +57,7 @@ umount -l /mnt
 echo "$pid"
 exec tini -- sleep infinity > /dev/null 2>&1 < /dev/null
 """
-"""PID 1 of the new namespaces: mounts the host's world, says its pid as seen from outside, becomes the holder."""
+"""PID 1 of the new namespaces: mounts the file systems, prints its pid as seen from outside, becomes the holder."""
 
 PATH_INSIDE: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES: Final = ("net", "mnt", "uts", "ipc", "pid")
@@ -117,10 +117,14 @@ class Namespace:
 
 
 def create(layout: HostLayout, lab_id: str) -> Namespace:
-    """Make the namespaces and wait until their world is mounted.
+    """Make the namespaces and wait until their file systems are mounted.
+
+    Args:
+        layout: their parts.
+        lab_id: mark of their processes.
 
     Raises:
-        LabError: a mount failed; the kernel lacks overlayfs, or we are not root.
+        LabError: a mount failed; the kernel lacks overlayfs, or this process is not root's.
     """
     for part in ("upper", "work", "root"):
         (layout.directory / part).mkdir(parents=True, exist_ok=True)
@@ -132,4 +136,4 @@ def create(layout: HostLayout, lab_id: str) -> Namespace:
     _, said = launch_announced([*unshare, *setup, *arguments], log=log, lab_id=lab_id)
     if not said.isdigit():
         raise LabError(f"cannot make host {layout.name}: {log.read_text().strip()}")
-    return Namespace(identify(int(said)), lab_id)
+    return Namespace(identify_process(int(said)), lab_id)

@@ -1,7 +1,7 @@
-"""Processes that the lab started, known so that no other can be taken for them.
+"""Processes that the lab started, identified so that no other process is mistaken for them.
 
-The rule here: a process is its pid together with its start time. A pid alone may have been given to somebody else's
-process by the time that `lab down` runs. Signals go through a pidfd, so that nothing can change hands in between.
+The rule here: a process is its pid together with its start time, because the kernel may have given the pid to another
+process by the time that `lab down` runs. Signals go through a pidfd, so that the pid cannot be reused in between.
 What the lab starts outside its hypervisors' PID namespaces carries the lab's identity in its environment, which its
 children inherit: `marked` finds them all, also those whose parent died before it could record them.
 """
@@ -26,8 +26,8 @@ END_S: Final = 5.0
 
 LAUNCH_QUIET: Final = '"$@" < /dev/null >> "$0" 2>&1 & echo $!'
 LAUNCH_ANNOUNCED: Final = """sh -c 'echo $$; exec "$@" < /dev/null 2>> "$0"' "$0" "$@" &"""
-"""A shell in between, so that what is started is nobody's child: it outlives us and leaves no zombie with us. One that
-announces itself tells its number first, or else its own line could come before it."""
+"""A shell in between, so that the program is no child of this process: it outlives us and leaves no zombie. The shell
+prints the pid before it starts a program that announces itself, so that the pid is always the first line."""
 
 START_TIME_FIELD: Final = 22
 """Position of `starttime` in /proc/PID/stat, counted from 1 (proc_pid_stat(5))."""
@@ -73,7 +73,12 @@ class ProcessId(msgspec.Struct, frozen=True):
 
 
 def launch(argv: Sequence[str], *, log: Path, lab_id: str) -> ProcessId:
-    """Start a program that outlives us, marked as the lab's, its output appended to `log`.
+    """Start a program that outlives us.
+
+    Args:
+        argv: the program and its arguments.
+        log: file to which its output is appended.
+        lab_id: mark in its environment, by which `marked_processes` finds it.
 
     Raises:
         LabError: it ended at once.
@@ -84,6 +89,11 @@ def launch(argv: Sequence[str], *, log: Path, lab_id: str) -> ProcessId:
 
 def launch_announced(argv: Sequence[str], *, log: Path, lab_id: str) -> tuple[ProcessId, str]:
     """Start a program as `launch` does and wait for the one line that it prints when it is ready.
+
+    Args:
+        argv: the program and its arguments.
+        log: file to which its errors are appended.
+        lab_id: mark in its environment.
 
     Returns:
         The process, and its line.
@@ -117,7 +127,7 @@ def _last_lines(log: Path, count: int = 5) -> str:
     return " | ".join(lines[-count:]) or "without a word"
 
 
-def identify(pid: int) -> ProcessId:
+def identify_process(pid: int) -> ProcessId:
     """Return the identity of a process that runs now.
 
     Raises:
@@ -129,7 +139,7 @@ def identify(pid: int) -> ProcessId:
     return ProcessId(pid, ticks)
 
 
-def marked(lab_id: str) -> list[ProcessId]:
+def marked_processes(lab_id: str) -> list[ProcessId]:
     """Find all processes whose environment names this lab."""
     wanted = f"{MARK}={lab_id}".encode()
     found = []

@@ -20,8 +20,8 @@ from dwcp_migrate.errors import LabError
 UNIT: Final = Path(__file__).parents[3] / "systemd" / "dwcp-migrate.service"
 
 USER_FIRST: Final = 61700
-"""Numbers from the range that systemd gives to dynamic users: nobody's. One a host, because the kernel counts what
-a user has (pipes, processes) over all its processes."""
+"""First of the users' numbers, from the range of systemd's dynamic users, where no account is. One a host, because the
+kernel limits pipes and processes by user."""
 
 HIDDEN: Final = {"ProtectHome": ("/home", "/root", "/run/user"), "PrivateTmp": ("/tmp", "/var/tmp")}  # noqa: S108
 """Paths that a setting of the unit hides from the agent."""
@@ -135,8 +135,12 @@ def user_of(address: str) -> int:
 def group_of(root: Path, name: str) -> int:
     """Return the number of a group of a host.
 
+    Args:
+        root: of the host's files.
+        name: of the group.
+
     Raises:
-        LabError: it has none of that name.
+        LabError: the host has no such group.
     """
     for line in (root / "etc" / "group").read_text().splitlines():
         group, _, number, *_ = line.split(":")
@@ -184,9 +188,14 @@ def outermost(paths: Iterable[Path]) -> list[Path]:
 
 
 def is_readable(paths: Iterable[Path], hidden: Sequence[str]) -> bool:
-    """Tell whether somebody who owns nothing can read these directories, once hidden ones above them were made anew.
+    """Tell whether a user who owns none of these directories can read them.
 
-    A checkout below a closed home is shown in there; one that is itself closed takes a capability.
+    A checkout below a closed home directory is readable, because that is hidden and made again with open permissions; a
+    directory that is closed itself is not.
+
+    Args:
+        paths: to judge; those that do not exist are left out.
+        hidden: directories that are hidden from the agent and made again.
     """
     for path in filter(Path.is_dir, paths):
         for part in (path, *path.parents):

@@ -1,8 +1,8 @@
 """The files that make a Debian tree a hypervisor of the lab: pure functions from names to file contents.
 
-The rule here: what an operator would find on a real host stays as it is shipped. Only that changes which the lab needs:
-its own host UUID (libvirt refuses to migrate to the same host), listening without authentication on the lab's own
-network, and no confinement (there is no systemd, no AppArmor and no cgroup in here).
+The rule here: everything stays as Debian ships it, except for three things that the lab needs: a host UUID of its own
+(libvirt refuses to migrate to the same host), listening without authentication on the lab's own network, and no
+confinement (there is no systemd, no AppArmor and no cgroup in here).
 """
 
 from collections.abc import Mapping

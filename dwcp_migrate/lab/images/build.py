@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.images import cache
 from dwcp_migrate.lab.images.cpio import Archive
-from dwcp_migrate.lab.images.tree import Tree, key, tree
+from dwcp_migrate.lab.images.tree import Tree, obtain_tree, recipe_digest
 
 KERNEL: Final = "vmlinuz"
 PAGES: Final = "pages.cpio"
@@ -49,18 +49,18 @@ def directory() -> Path:
     pages, programs = sources.joinpath("pages.c").read_bytes(), sources.joinpath("programs.py").read_bytes()
 
     def build(path: Path) -> None:
-        made = tree()
+        made = obtain_tree()
         shutil.copyfile(made.kernel, path / KERNEL)
         _pages(path, made, pages)
         _programs(path, made, programs)
 
-    return cache.entry("guest", cache.digest(FORMAT, key(), pages, programs), build)
+    return cache.entry("guest", cache.digest(FORMAT, recipe_digest(), pages, programs), build)
 
 
 def _pages(path: Path, made: Tree, source: bytes) -> None:
     program = path / "pages"
     (path / "pages.c").write_bytes(source)
-    run(["cc", "-O2", "-Wall", "-static", "-o", str(program), str(path / "pages.c")])
+    run_program(["cc", "-O2", "-Wall", "-static", "-o", str(program), str(path / "pages.c")])
     with (path / PAGES).open("wb") as file, Archive(file) as archive:
         archive.add_file("init", program.read_bytes(), mode=0o755)
         for module in sorted(made.modules.iterdir()):

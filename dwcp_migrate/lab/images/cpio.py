@@ -28,15 +28,31 @@ class Archive:
         self._add(name, stat.S_IFDIR | 0o755, b"")
 
     def add_file(self, name: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Add a regular file."""
+        """Add a regular file.
+
+        Args:
+            name: its path, without a leading slash.
+            data: its content.
+            mode: its permissions.
+        """
         self._add(name, stat.S_IFREG | mode, data)
 
     def add_symlink(self, name: str, target: str) -> None:
-        """Add a symbolic link."""
+        """Add a symbolic link.
+
+        Args:
+            name: its path, without a leading slash.
+            target: where it points.
+        """
         self._add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def add_path(self, name: str, path: Path) -> None:
-        """Add a file, link or directory of this machine as it is, but not what is below it."""
+        """Add a file, link or directory of this machine, but not what is below it.
+
+        Args:
+            name: its path in the archive, without a leading slash.
+            path: of this machine; permissions are kept, owner and times are not.
+        """
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             self.add_symlink(name, str(path.readlink()))

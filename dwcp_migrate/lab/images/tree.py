@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.commands import require, run
+from dwcp_migrate.lab.commands import require_programs, run_program
 from dwcp_migrate.lab.images import cache
 
 SUITE: Final = "trixie"
@@ -81,33 +81,33 @@ class Tree:
     modules: Path
 
 
-def key() -> str:
+def recipe_digest() -> str:
     """Return the digest of the recipe."""
     return cache.digest(SUITE, INSTALL, *PACKAGES)
 
 
-def tree() -> Tree:
+def obtain_tree() -> Tree:
     """Return the tree, building it first where this machine has none.
 
     Raises:
         LabError: a tool is missing, no Debian mirror is configured, or a package could not be had.
     """
-    path = cache.entry("tree", key(), _build)
+    path = cache.entry("tree", recipe_digest(), _build)
     return Tree(path / "root", path / "vmlinuz", path / "modules")
 
 
 def is_built() -> bool:
     """Tell whether this machine has the tree already."""
-    return (cache.directory() / f"tree-{key()}").is_dir()
+    return (cache.directory() / f"tree-{recipe_digest()}").is_dir()
 
 
 def _build(directory: Path) -> None:
-    require("debootstrap", "unshare", "apt-get")
+    require_programs("debootstrap", "unshare", "apt-get")
     root = directory / "root"
     isolated = ["unshare", "--mount", "--propagation", "private"]
     debootstrap = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", SUITE, str(root), mirror()]
-    run([*isolated, *debootstrap], timeout_s=BUILD_S_MAX)
-    run([*isolated, "sh", "-eu", "-c", INSTALL, "install", str(root), *PACKAGES], timeout_s=BUILD_S_MAX)
+    run_program([*isolated, *debootstrap], timeout_s=BUILD_S_MAX)
+    run_program([*isolated, "sh", "-eu", "-c", INSTALL, "install", str(root), *PACKAGES], timeout_s=BUILD_S_MAX)
 
 
 def mirror() -> str:
@@ -116,7 +116,7 @@ def mirror() -> str:
     Raises:
         LabError: its apt knows none.
     """
-    listing = run(
+    listing = run_program(
         ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]
     ).stdout
     for line in listing.splitlines():

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.lab.commands import run
+from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.images import cache
 
 DISTRIBUTION: Final = "dwcp-migrate"
@@ -52,7 +52,7 @@ def directory() -> Path:
         only = ["--only-binary=:all:", f"--python-version={TARGET_PYTHON}", *platforms]
         binary = [each for each in requirements if not _is(each, FROM_SOURCE)]
         source = [each for each in requirements if _is(each, FROM_SOURCE)]
-        run([*pip, "download", f"--dest={path}", *only, *binary], timeout_s=FETCH_S_MAX)
-        run([*pip, "wheel", "--no-deps", f"--wheel-dir={path}", *source], timeout_s=FETCH_S_MAX)
+        run_program([*pip, "download", f"--dest={path}", *only, *binary], timeout_s=FETCH_S_MAX)
+        run_program([*pip, "wheel", "--no-deps", f"--wheel-dir={path}", *source], timeout_s=FETCH_S_MAX)
 
     return cache.entry("wheels", cache.digest(TARGET_PYTHON, *PLATFORMS, *requirements), fetch)

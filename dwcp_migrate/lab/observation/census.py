@@ -22,16 +22,16 @@ Census = dict[str, int]
 """`HOST WHAT` to count."""
 
 REST_S_MAX: Final = 120.0
-"""From a migration's end until the last ssh session, data process and record are gone; 20 s is what an agent waits for
-libvirt's and its peer's word at most."""
+"""Time from a migration's end until the last ssh session, data process and record are gone; an agent waits at most 20 s
+for libvirt's and its peer's reports."""
 
 POLL_S: Final = 0.1
 CONTROL_CONNECTIONS_MAX: Final = 8
-"""Two hosts keep four each way (agent.control_client.KEPT_EACH_MAX)."""
+"""Two hosts keep four each way (agent.peers.client.KEPT_EACH_MAX)."""
 
 AGENT_THREADS: Final = 16
-"""The loop, the planner's, Raft's, and what comes when it is needed: a snapshot's writer, those that wait for libvirt's
-answers (hypervisor.libvirt_events.THREADS)."""
+"""The threads of the event loop, the forecast loop and Raft, and those that start on demand: a snapshot's writer, and
+those that wait for libvirt's answers (hypervisor.libvirt_events.THREADS)."""
 
 _UP: Final = frozenset({"01", "08"})
 """Established; and waiting to be closed here, since a peer's agent that was restarted has closed its end."""
@@ -51,10 +51,14 @@ def take(lab: Lab) -> Census:
 
 
 def at_rest(lab: Lab, *, timeout_s: float = REST_S_MAX) -> Census:
-    """Wait until every agent has its spare data processes, and count.
+    """Wait until every agent has its spare data processes and no others, and count.
+
+    Args:
+        lab: with agents that run.
+        timeout_s: longest wait in seconds.
 
     Raises:
-        LabError: one of them has not after `timeout_s`, or has more.
+        LabError: an agent has fewer or more when the time is over.
     """
     deadline = time.monotonic() + timeout_s
     agents = {host: agent.process.pid for host, agent in lab.agents.items() if agent.is_alive()}
@@ -66,14 +70,28 @@ def at_rest(lab: Lab, *, timeout_s: float = REST_S_MAX) -> Census:
 
 
 def difference(before: Census, after: Census) -> dict[str, tuple[int, int]]:
-    """Return what differs, as (before, after)."""
+    """Return the counts that differ, as (before, after); a count that one side lacks is 0 there.
+
+    Args:
+        before: the earlier census.
+        after: the later one.
+    """
     keys = sorted(before.keys() | after.keys())
     pairs = {key: (before.get(key, 0), after.get(key, 0)) for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def settled(lab: Lab, before: Census, *, timeout_s: float = REST_S_MAX) -> dict[str, tuple[int, int]]:
-    """Wait until the lab counts as `before`; returns what still differs after `timeout_s`."""
+    """Wait until the lab counts as before.
+
+    Args:
+        lab: to count.
+        before: the census to come back to.
+        timeout_s: longest wait in seconds.
+
+    Returns:
+        Counts that still differ when the time is over, as (before, after); empty where none do.
+    """
     deadline = time.monotonic() + timeout_s
     while (left := difference(before, take(lab))) and time.monotonic() < deadline:
         time.sleep(POLL_S)  # processes that are none of our children have no event that is simpler than asking again

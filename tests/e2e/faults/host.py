@@ -97,7 +97,7 @@ def state_directory(stage: Stage, side: Side, kind: str) -> Iterator[None]:
     agent = stage.world.agent(stage.host(side))
     agent.stop()
     options = {"full": "size=4k", "read-only": "ro", "foreign": "mode=755"}[kind]
-    commands.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(agent.state)], timeout_s=10, check=True)
+    commands.run_program(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(agent.state)], timeout_s=10, check=True)
     try:
         if kind == "full":
             (agent.state / "filler").write_bytes(bytes(4096))
@@ -105,7 +105,7 @@ def state_directory(stage: Stage, side: Side, kind: str) -> Iterator[None]:
         yield
         stage.world.agent(stage.host(side)).stop()
     finally:
-        commands.run(["umount", "--lazy", str(agent.state)], timeout_s=10, check=True)
+        commands.run_program(["umount", "--lazy", str(agent.state)], timeout_s=10, check=True)
         stage.configure(side, {})
 
 

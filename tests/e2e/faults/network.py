@@ -178,7 +178,7 @@ def reloaded(stage: Stage) -> Iterator[None]:
 
     def reload() -> None:
         for side in SIDES:
-            commands.run(stage.host(side).namespace.beside(["nft", "-f", "-"]), stdin=RULESET, timeout_s=20)
+            commands.run_program(stage.host(side).namespace.beside(["nft", "-f", "-"]), stdin=RULESET, timeout_s=20)
 
     def again() -> None:
         while not over.wait(RELOAD_EVERY_S):

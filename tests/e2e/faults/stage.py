@@ -108,7 +108,7 @@ class Stage:
 
     def beside(self, side: Side, *argv: str) -> str:
         """Run a program of this machine in a host's network, and return what it prints."""
-        return commands.run(self.host(side).namespace.beside(argv), timeout_s=20, check=True).stdout
+        return commands.run_program(self.host(side).namespace.beside(argv), timeout_s=20, check=True).stdout
 
     def says(self, side: Side, *arguments: str) -> str:
         """Run one of the project's commands against a host's agent, and return what it prints.

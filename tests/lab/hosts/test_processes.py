@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab.hosts.processes import ProcessId, identify, launch, launch_announced, marked
+from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process, launch, launch_announced, marked_processes
 
 
 def test_a_started_program_is_known_by_pid_and_start_time_and_ends_when_asked(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 def test_a_reused_pid_is_never_signalled() -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        ours = msgspec.structs.replace(identify(stranger.pid), start_ticks=1)
+        ours = msgspec.structs.replace(identify_process(stranger.pid), start_ticks=1)
         assert not ours.is_alive()
         ours.end(grace_s=0)
         assert stranger.poll() is None
@@ -38,11 +38,11 @@ def test_a_reused_pid_is_never_signalled() -> None:
 
 def test_a_process_that_is_only_a_zombie_counts_as_gone() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
-        process = identify(child.pid)
+        process = identify_process(child.pid)
         process.end(grace_s=0)
         assert not process.is_alive()
         with pytest.raises(LabError, match="ended at once"):
-            identify(child.pid)
+            identify_process(child.pid)
 
 
 def test_ending_what_is_long_gone_is_no_error() -> None:
@@ -56,11 +56,11 @@ def test_all_descendants_of_a_lab_are_found_by_its_mark(tmp_path: Path) -> None:
     parent, line = launch_announced(["sh", "-c", "sleep 60 & echo $!; wait"], log=tmp_path / "log", lab_id=lab_id)
     child = int(line)
     os.kill(parent.pid, signal.SIGKILL)  # the child is an orphan now, recorded nowhere
-    found = marked(lab_id)
+    found = marked_processes(lab_id)
     assert child in [process.pid for process in found]
     for process in found:
         process.end(grace_s=0)
-    assert not marked(lab_id)
+    assert not marked_processes(lab_id)
 
 
 def test_a_program_that_fails_at_once_says_why_in_the_error(tmp_path: Path) -> None:
