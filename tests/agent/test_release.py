@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dwcp_migrate.api.cluster import GroupStatus, PbftView
+from dwcp_migrate.consensus.io.key_file import make_identity
 from tests.agent.hosts import Host
 from tests.agent.release import ReleaseHosts, cluster_of, unpack_release
 from tests.vectors.load import read
 
 VOTERS = ["a.lab", "b.lab", "c.lab"]
+MEMBERS = "abcd"
+CLUSTER = "5d" * 16
+ATTEMPTS_MAX = 4
 HEARTBEATS_S = 60.0
 """In which each host of a fleet has said at least once that it lives (every ten seconds), also on a slow machine."""
 
@@ -96,3 +102,68 @@ def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
     status, body = hosts["a"].get("/v1/cluster/raise-version", "POST")
     assert status == 200, body
     hear_each_other(hosts)
+
+
+def group_of(host: Host) -> GroupStatus:
+    """What an agent says of the PBFT group."""
+    return msgspec.json.decode(host.get("/v1/pbft")[1], type=PbftView).group
+
+
+@pytest.fixture
+def members(tmp_path: Path, release: Path) -> Iterator[ReleaseHosts]:
+    """Four hosts in four hands, all members of a group, each migration between them on its certificate."""
+    found = ReleaseHosts(tmp_path, release, MEMBERS)
+    keys = {name: make_identity(found[name].directory / "pbft.key").public.hex() for name in MEMBERS}
+    for name in MEMBERS:
+        host = found[name]
+        host.tables["coordination"] = {"voters": ["nobody.lab"], "timeout_s": 0.2, "trust_domain": name}
+        group = {"mode": "pbft", "cluster": CLUSTER, "key": host.directory / "pbft.key", "timeout_s": 5.0}
+        host.tables["coordination.pbft"] = group
+        for member in MEMBERS:
+            table = {"name": f"{member}.lab", "key": keys[member], "operator": member == "a"}
+            host.tables[f"[coordination.pbft.members]#{member}"] = table
+        host.peers.append(("nobody.lab", ["10.79.0.99"]))
+    yield found
+    found.close()
+
+
+def certified(hosts: ReleaseHosts, source: str, destination: str, stream: bytes) -> bool:
+    """Whether a migration ran on a certificate. Else it was refused, or went without one, and the record says why."""
+    record, arrived = hosts.attempt(source, destination, stream)
+    said = {event.event: event.detail for event in record.events}
+    is_certified = said.get("agreed") == "certificate"
+    assert is_certified <= (arrived == stream)
+    assert is_certified or record.reason or record.passthrough_reason or said["agreement"], record
+    return is_certified
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_members_of_two_releases_certify_while_three_of_four_are_of_one(members: ReleaseHosts) -> None:
+    hosts, stream = members, b"stream" * 1000
+
+    def become(name: str) -> None:
+        hosts.restart(name, old=False)
+        hosts[name].wait(lambda _: group_of(hosts[name]).role == "replica")
+
+    def settles(source: str, destination: str) -> bool:
+        """Members find each other again after a restart: within some attempts a certificate comes, or none does."""
+        return any(certified(hosts, source, destination, stream) for _ in range(ATTEMPTS_MAX))
+
+    for name in MEMBERS:
+        hosts.spawn(name, old=True)
+    for host in hosts:
+        host.ready()
+    assert settles("a", "b")
+    become("d")
+    assert settles("a", "b")
+    become("c")
+    assert not settles("c", "d")  # two and two: neither has a quorum
+    become("b")
+    assert settles("b", "c")
+    assert not certified(hosts, "a", "b", stream)
+    become("a")
+    assert settles("a", "b")
+    assert settles("d", "a")
+    newest = group_of(hosts["a"]).sequence
+    hosts["b"].wait(lambda _: group_of(hosts["b"]).sequence >= newest)

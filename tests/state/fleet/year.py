@@ -7,6 +7,7 @@ at, and the rows and bytes that are kept. None of it may grow with what is gone.
 
 import json
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -263,6 +264,9 @@ def main() -> int:
     year = Year(1, hosts=1000, guests=100_000)
     year.play()
     found = {
+        "commit": subprocess.run(
+            ["git", "log", "-1", "--format=%h"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
         "hosts": 1000,
         "guests": 100_000,
         "days": YEAR_DAYS,
