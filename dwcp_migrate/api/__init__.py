@@ -3,6 +3,7 @@
 Modules:
     client: the CLI's side of the control API
     cluster: answers of the control API about the cluster state
+    kept_record: reading of a record that agents keep
     migration: migration's record
     plans: plans that agents carry out
     schema: answers of the control API

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from dwcp_migrate.api.kept_record import decode_kept
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.placement.plan import Goal, Unfinished
@@ -156,9 +157,4 @@ def decode_record(data: bytes) -> PlanRecord:
     Raises:
         PlacementError: it is none, or too large.
     """
-    if len(data) > RECORD_BYTES_MAX:
-        raise PlacementError(f"a plan's record of {len(data)} bytes is more than {RECORD_BYTES_MAX}")
-    try:
-        return msgspec.json.decode(data, type=PlanRecord)
-    except msgspec.MsgspecError as error:
-        raise PlacementError(f"a plan's record: {error}") from error
+    return decode_kept(data, PlanRecord, "a plan's record", RECORD_BYTES_MAX)

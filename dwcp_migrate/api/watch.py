@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.api.kept_record import decode_kept
 from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.units import KIB
 
@@ -84,9 +84,4 @@ def decode_watch(data: bytes) -> WatchRecord:
     Raises:
         PlacementError: it is none, or too large.
     """
-    if len(data) > WATCH_BYTES_MAX:
-        raise PlacementError(f"a record of the watch of {len(data)} bytes is more than {WATCH_BYTES_MAX}")
-    try:
-        return msgspec.json.decode(data, type=WatchRecord)
-    except msgspec.MsgspecError as error:
-        raise PlacementError(f"the record of the watch: {error}", hint="see docs/placement.md") from error
+    return decode_kept(data, WatchRecord, "the record of the watch", WATCH_BYTES_MAX)

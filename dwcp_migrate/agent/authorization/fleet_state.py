@@ -23,6 +23,7 @@ from dwcp_migrate.config.addresses import is_ip_address
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
+from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.engine import Engine, EngineStatus
 from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.fleet.model import VERSION, FleetState, HostCapacity, TicketOutcome
@@ -286,3 +287,14 @@ def _password(configured: EtcdConfig) -> str:
         return Path(configured.password_file).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise CoordinationError(f"etcd's password: {error}", hint="see coordination.etcd.password_file") from error
+
+
+def check_outcome(outcome: TicketOutcome) -> None:
+    """Let pass what the fleet took.
+
+    Raises:
+        CoordinationError: it refused, for the reason and with the remedy of the error.
+    """
+    if outcome.code:
+        words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
+        raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)

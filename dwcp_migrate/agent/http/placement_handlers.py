@@ -9,10 +9,9 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient, check_outcome
 from dwcp_migrate.api.cluster import Changed, HeldLease, InFlightMigration, PlacementConstraints
 from dwcp_migrate.errors import ConfigError, CoordinationError, LimitExceededError, NoQuorumError
-from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import (
     Acquire,
     Body,
@@ -24,7 +23,7 @@ from dwcp_migrate.state.fleet.commands import (
     SetLimits,
     Unreserve,
 )
-from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Limits, RuleRecord, TicketOutcome
+from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Limits, RuleRecord
 
 LEASE_S_MAX: Final = 600.0
 """Longest lease that the control API gives: one whose holder died is free again after that."""
@@ -72,7 +71,7 @@ class PlacementHandlers:
         outcome = await self._coordination.submit(SetHostState(name=name, state="draining" if draining else "up"))
         if outcome.code == "unknown-host":  # none without an agent gets a ticket either
             return Changed(message=f"the fleet does not know {name}")
-        _check(outcome)
+        check_outcome(outcome)
         return Changed(message=f"{name} {'drains' if draining else 'takes domains again'}")
 
     async def _put_rule(self, body: bytes) -> Changed:
@@ -98,7 +97,7 @@ class PlacementHandlers:
             lease = await self._coordination.look(lambda fleet: fleet.leases.get(name))
             holder = lease.holder if lease else "another host"
             raise CoordinationError(f"{holder} holds the lease {name}", hint="`dwcp-migrate locks` shows until when")
-        _check(outcome)
+        check_outcome(outcome)
         return HeldLease(name=name, token=outcome.token)
 
     async def _release(self, query: Mapping[str, str]) -> Changed:
@@ -115,7 +114,7 @@ class PlacementHandlers:
             lifetime_s=_number(query, "lifetime_s", LIFETIME_S_MAX),
         )
         outcome = await self._coordination.submit(body)
-        _check(outcome)
+        check_outcome(outcome)
         return HeldLease(name=body.name, token=outcome.token)
 
     async def _unreserve(self, query: Mapping[str, str]) -> Changed:
@@ -132,7 +131,7 @@ class PlacementHandlers:
         return Changed(message="the limits are set")
 
     async def _done(self, body: Body) -> None:
-        _check(await self._coordination.submit(body))
+        check_outcome(await self._coordination.submit(body))
 
 
 def standing_of(fleet: FleetState) -> PlacementConstraints:
@@ -152,12 +151,6 @@ def standing_of(fleet: FleetState) -> PlacementConstraints:
         flights=flights,
         limits=fleet.limits,
     )
-
-
-def _check(outcome: TicketOutcome) -> None:
-    if outcome.code:
-        words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
-        raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)
 
 
 def _number(query: Mapping[str, str], name: str, most: float) -> float:

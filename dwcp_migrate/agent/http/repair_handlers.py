@@ -5,10 +5,9 @@ Each is asked back by the command line; here it is done.
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient, check_outcome
 from dwcp_migrate.api.cluster import Changed
 from dwcp_migrate.errors import ConfigError, CoordinationError
-from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import (
     AssignDomain,
     Body,
@@ -83,7 +82,4 @@ class RepairHandlers:
         return Changed(message=f"ticket {token} has failed; the domain is its owner's")
 
     async def _done(self, body: Body) -> None:
-        outcome = await self._coordination.submit(body)
-        if outcome.code:
-            words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
-            raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)
+        check_outcome(await self._coordination.submit(body))

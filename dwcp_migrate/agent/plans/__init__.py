@@ -3,6 +3,8 @@
 Modules:
     book: plans as they are kept, in the fleet's state or in this host's
     carrier: the helper process that carries a plan out, started wherever its lease is free
+    document: a record that agents keep together, at its revisions
     fleet_watcher: the service that relieves the fleet by itself
-    watch_book: its record
+    look_loop: the loop of both services
+    watch_book: the record of the service that relieves the fleet
 """

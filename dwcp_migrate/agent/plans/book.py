@@ -12,10 +12,9 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.plans.document import lease_holder, put_document, stale_record, write_own
 from dwcp_migrate.api.plans import PlanRecord, StoredPlan, decode_record, encode_record
-from dwcp_migrate.durable import write_whole
-from dwcp_migrate.errors import CoordinationError, PlacementError, StalePlanError
-from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
+from dwcp_migrate.errors import PlacementError, StalePlanError
 from dwcp_migrate.state.fleet.commands import DropDocument, PutDocument
 from dwcp_migrate.state.fleet.model import FleetState
 
@@ -107,14 +106,8 @@ class PlanBook:
                 self._write([kept for kept in self._file() if kept.record.id != one.record.id])
 
     async def _put_document(self, record: PlanRecord, revision: int) -> StoredPlan:
-        body = PutDocument(name=f"{PREFIX}{record.id}", revision=revision, body=encode_record(record))
-        outcome = await self._coordination.submit(body)
-        if outcome.code == "stale":
-            raise StalePlanError(f"plan {record.id} was changed by somebody else meanwhile")
-        if outcome.code:
-            words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
-            raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)
-        return StoredPlan(revision=outcome.token, record=record)
+        document = PutDocument(name=f"{PREFIX}{record.id}", revision=revision, body=encode_record(record))
+        return StoredPlan(revision=await put_document(self._coordination, document, f"plan {record.id}"), record=record)
 
     def _file(self) -> list[StoredPlan]:
         if self._own is None:
@@ -128,16 +121,13 @@ class PlanBook:
         plans = {one.record.id: one for one in self._file()}
         known = plans.get(record.id)
         if (known.revision if known is not None else 0) != revision:
-            raise StalePlanError(f"plan {record.id} was changed by somebody else meanwhile")
+            raise stale_record(f"plan {record.id}")
         stored = StoredPlan(revision=revision + 1, record=decode_record(encode_record(record)))
         self._write(sorted([*(plans | {record.id: stored}).values()], key=lambda one: one.record.id))
         return stored
 
     def _write(self, plans: list[StoredPlan]) -> None:
-        try:
-            write_whole(self._path, msgspec.json.encode(plans))
-        except OSError as error:
-            raise PlacementError(f"cannot write {self._path}: {error.strerror}") from error
+        write_own(self._path, msgspec.json.encode(plans))
         self._own = plans
 
     async def standing(self) -> "PlanStanding":
@@ -176,11 +166,10 @@ def _plans_of(fleet: FleetState) -> list[StoredPlan]:
 
 def _standing_of(fleet: FleetState) -> PlanStanding:
     lease = fleet.leases.get(LEASE)
-    held = lease is not None and lease.expires_at > fleet.now
     documents = [one.changed_at for name, one in fleet.documents.items() if name.startswith(PREFIX)]
     return PlanStanding(
         plans=_plans_of(fleet),
-        holder=lease.holder if lease is not None and held else "",
+        holder=lease_holder(fleet, LEASE),
         free_since=max([lease.expires_at if lease is not None else 0.0, *documents]),
         now=fleet.now,
         hosts=sorted(host.name for host in fleet.hosts.values() if host.state != "down"),

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.agent.plans.book import PlanBook, PlanStanding
+from dwcp_migrate.agent.plans.look_loop import keep_looking
 from dwcp_migrate.api.plans import PlanRecord
 from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.logs import get_logger
 
 LOOK_S: Final = 2.0
@@ -81,16 +81,12 @@ class PlanCarrier:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            try:
-                await self._look()
-            except DwcpError:
-                pass  # the fleet cannot be asked; the next look
-            except Exception:  # a fault of ours in one look must not end all later ones
-                log.exception("look at plans failed")
-            self._book.changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._book.changed.wait(), LOOK_S)
+        await keep_looking("plans", self._look, self._pause)
+
+    async def _pause(self) -> None:
+        self._book.changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._book.changed.wait(), LOOK_S)
 
     async def _look(self) -> None:
         if self._state() != "running" or steady_clock() < self._not_before:

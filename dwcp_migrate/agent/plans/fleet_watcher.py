@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from dwcp_migrate.agent.plans.look_loop import keep_looking
 from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.clocks import steady_clock
-from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.logs import get_logger
 
 LOOK_S: Final = 10.0
@@ -45,14 +45,7 @@ class FleetWatcher:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            try:
-                await self.turn()
-            except DwcpError:
-                pass  # the fleet cannot be asked; the next look
-            except Exception:  # a fault of ours in one look must not end all later ones
-                log.exception("watch failed")
-            await asyncio.sleep(LOOK_S)
+        await keep_looking("the fleet's load", self.turn, lambda: asyncio.sleep(LOOK_S))
 
     async def turn(self) -> bool:
         """Look, where that is due and this host's turn; whether it did."""

@@ -7,14 +7,13 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.plans.document import lease_holder, put_document, stale_record, write_own
 from dwcp_migrate.api.watch import StoredWatch, WatchRecord, decode_watch, encode_watch
-from dwcp_migrate.durable import write_whole
-from dwcp_migrate.errors import CoordinationError, PlacementError, StalePlanError
-from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
 from dwcp_migrate.state.fleet.commands import Acquire, PutDocument
 from dwcp_migrate.state.fleet.model import FleetState
 
 DOCUMENT: Final = "watch"
+WHAT: Final = "the watch's record"
 WATCH_NAME: Final = "watch.json"
 LEASE: Final = "watch"
 """Held by the agent that looks."""
@@ -58,21 +57,12 @@ class WatchBook:
             CoordinationError: the fleet cannot be asked, or says no.
         """
         if self._is_shared():
-            body = PutDocument(name=DOCUMENT, revision=revision, body=encode_watch(record))
-            outcome = await self._coordination.submit(body)
-            if outcome.code == "stale":
-                raise StalePlanError("the watch's record was changed by somebody else meanwhile")
-            if outcome.code:
-                words, remedy = explain_code(BY_CLUSTER_STATE, outcome.code)
-                raise CoordinationError(f"the fleet refuses it: {words}", hint=remedy)
-            return StoredWatch(revision=outcome.token, record=record)
+            document = PutDocument(name=DOCUMENT, revision=revision, body=encode_watch(record))
+            return StoredWatch(revision=await put_document(self._coordination, document, WHAT), record=record)
         if (await self.read()).revision != revision:
-            raise StalePlanError("the watch's record was changed by somebody else meanwhile")
+            raise stale_record(WHAT)
         stored = StoredWatch(revision=revision + 1, record=decode_watch(encode_watch(record)))
-        try:
-            write_whole(self._path, msgspec.json.encode(stored))
-        except OSError as error:
-            raise PlacementError(f"cannot write {self._path}: {error.strerror}") from error
+        write_own(self._path, msgspec.json.encode(stored))
         return stored
 
     async def takes_turn(self, lifetime_s: float) -> bool:
@@ -86,7 +76,7 @@ class WatchBook:
         """
         if not self._is_shared():
             return True
-        holder = await self._coordination.look(_holder)
+        holder = await self._coordination.look(lambda fleet: lease_holder(fleet, LEASE))
         if holder not in {"", self._name}:
             return False
         return not (await self._coordination.submit(Acquire(name=LEASE, lifetime_s=lifetime_s))).code
@@ -95,8 +85,3 @@ class WatchBook:
 def _watch_of(fleet: FleetState) -> StoredWatch:
     known = fleet.documents.get(DOCUMENT)
     return StoredWatch() if known is None else StoredWatch(revision=known.revision, record=decode_watch(known.body))
-
-
-def _holder(fleet: FleetState) -> str:
-    lease = fleet.leases.get(LEASE)
-    return lease.holder if lease is not None and lease.expires_at > fleet.now else ""
