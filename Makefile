@@ -12,8 +12,8 @@ SHELL := /bin/bash
 PACKAGES := gcc libc6-dev libvirt-dev pkg-config python3-dev python3-venv \
             ca-certificates debian-archive-keyring debootstrap iproute2 mount nftables procps util-linux zstd \
             openssh-client systemd
-# To build and judge packages, and to make disk images that tests read.
-PACKAGING := lintian rpm qemu-utils
+# To build and judge packages, to make disk images that tests read, and to look at reports as readers do.
+PACKAGING := lintian rpm qemu-utils chromium fonts-dejavu-core
 
 SECONDS ?= 60
 N ?= 100
@@ -31,7 +31,7 @@ UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries and not 64_sessions"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd year sessions mutants fuzz demo lab bench soak restarts fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd year sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -121,6 +121,9 @@ soak: setup  ## N=100 migrations in a row, channels killed and the link cut as S
 restarts: setup  ## N=40 migrations in a row, an agent killed or stopped in each as SEED=1 draws it; build/bench/restarts.json
 	mkdir -p build/bench
 	$(BIN)/python -m bench restarts --migrations $(if $(filter file,$(origin N)),40,$(N)) --seed $(SEED) --json > build/bench/restarts.json
+
+pictures: $(TOOLS)  ## take the pictures of reports in docs/images anew
+	PICTURES=docs/images $(BIN)/pytest -q tests/cli/pages
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement

@@ -44,9 +44,15 @@ BY_PEER: Final[Catalogue] = {
         "the fleet's state cannot be asked at the destination, and it requires that",
         "see `dwcp-migrate cluster status` there",
     ),
+    "observe": Explanation(
+        "the destination's agent only observes", "set policy.observe = false there to let it take part"
+    ),
     "port": Explanation(
         "the port is outside the destination's migration range",
         "set intercept.port_min and port_max there as in its qemu.conf",
+    ),
+    "probe-limit": Explanation(
+        "the destination takes no more bytes of measurements for now", "measure again in a minute, or fewer bytes"
     ),
     "sessions": Explanation(
         "the destination carries as many migrations as it may",
@@ -80,6 +86,9 @@ UNACCELERATED: Final[Catalogue] = {
     "not-caught": Explanation(
         "its connection did not come to the agent",
         "show --events says where it went; dwcp-migrate doctor compares names and addresses",
+    ),
+    "observe": Explanation(
+        "this agent or the destination's only observes", "set policy.observe = false where it may take part"
     ),
     "postcopy-resume": Explanation("it resumes a postcopy that broke off; libvirt's hook announces no resumption"),
     "step-aside": Explanation("the link outruns this host: QEMU alone is faster"),

@@ -1,8 +1,10 @@
 """The agent: takes redirected connections, authorises migrations, supervises data processes, serves the control API.
 
+    service          the agent as a process: signals, one for its directories
     daemon, context, systemd          start, reload and stop; what all rooms share; readiness
     shared_parts     what all rooms share, made once
     accept_loop      a listening socket whose connections are accepted on the event loop
+    disablement      whether an operator disabled this agent
     disk_thread      one thread for all that is written durably
     instance_lock    one agent for one set of directories
     log_budget       lines in the log that anybody may cause

@@ -8,23 +8,31 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
+from dwcp_migrate.agent.disablement import Disablement
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
+from dwcp_migrate.agent.peers.limits import PeerLimits, lowest_limit
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
 from dwcp_migrate.dataplane.worker_threads import workers_here
+from dwcp_migrate.errors import ConfigError
 from dwcp_migrate.hypervisor.announcements import Announcements
+from dwcp_migrate.logs import get_logger
 from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import SessionOptions, StoreOptions
 from dwcp_migrate.tasks import Tasks
+
+log = get_logger(component="agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,26 @@ class Runtime:
     keep_translation: Callable[[], list[socket.socket]]
     recording: Recording | None = None
     store: PageStore = field(default_factory=lambda: PageStore(Config))
+    limits: PeerLimits = field(default_factory=PeerLimits)
+    disabled: Disablement = field(default_factory=Disablement)
     migrations: Tasks = field(default_factory=Tasks)
+
+    def arm_recording(self, directory: str, domain: str) -> str:
+        """Record the next migration from here; returns what was arranged, for people.
+
+        Args:
+            directory: where, by its whole path; empty disarms it.
+            domain: only one of this domain, if that is given.
+
+        Raises:
+            ConfigError: there is no such directory.
+        """
+        if directory and not (Path(directory).is_absolute() and Path(directory).is_dir()):
+            raise ConfigError(f"{directory} is no directory", hint="name one that exists, by its whole path")
+        self.recording = Recording(directory, domain) if directory else None
+        log.warning("recording", armed=bool(directory), domain=domain, directory=directory)
+        whose = f"of {domain}" if domain else "from this host"
+        return f"the next migration {whose} is recorded in {directory}" if directory else "nothing is recorded"
 
     def take_recording(self, domains: Iterable[DomainName]) -> str:
         """Take the directory to record a migration in that may be of one of `domains`, if any; it serves once."""
@@ -67,6 +94,18 @@ class Runtime:
             return self.config.record.directory
         self.recording = None
         return armed.directory
+
+    def configured_ceiling(self, peer: PeerConfig | None) -> float:
+        """The lower of a peer's own limit and that of any link, in bytes a second; 0 is none."""
+        own = peer.link_bytes_per_s_max if peer is not None else 0.0
+        return lowest_limit(self.config.bandwidth.link_bytes_per_s_max, own)
+
+    def link_ceiling(self, peer: str) -> float:
+        """The limit in force of the link to a peer, configured and commanded, in bytes a second; 0 is none."""
+        commanded = self.limits.of_peer(peer, wall_clock())
+        return lowest_limit(
+            self.configured_ceiling(self.directory.by_name(peer)), commanded.bytes_per_s if commanded else 0.0
+        )
 
     def may_stand_aside(self, peer: PeerConfig) -> bool:
         """Whether bytes may go past the channels, unencrypted as QEMU sends them; never to hosts in other hands."""

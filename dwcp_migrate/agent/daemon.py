@@ -10,9 +10,7 @@ migrations that run go on without it: their data processes report to the next ag
 
 import asyncio
 import contextlib
-import faulthandler
 import os
-import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -27,25 +25,29 @@ from dwcp_migrate.agent.authorization.fleet_members import FleetMembers
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
-from dwcp_migrate.agent.context import Recording, is_own_address
+from dwcp_migrate.agent.context import is_own_address
 from dwcp_migrate.agent.effective import ConfigurationInForce, exempted
 from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
+from dwcp_migrate.agent.http.check_handlers import CheckHandlers
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.limit_handlers import LimitHandlers
 from dwcp_migrate.agent.http.metrics_server import listen_for_metrics, metrics_application
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
+from dwcp_migrate.agent.http.recap_handlers import RecapHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
-from dwcp_migrate.agent.instance_lock import InstanceLock
 from dwcp_migrate.agent.intake.hook_server import HookServer
+from dwcp_migrate.agent.intake.hook_trial import HookTrial
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
 from dwcp_migrate.agent.intake.redirect import Redirection
-from dwcp_migrate.agent.migrations.admission import AboutHost, Incoming
+from dwcp_migrate.agent.migrations.about_host import AboutHost
+from dwcp_migrate.agent.migrations.admission import Incoming
 from dwcp_migrate.agent.migrations.adoption import Adoption
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.pbft.group import PbftGroup
@@ -140,8 +142,8 @@ class Agent:
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
         self._loads = LoadWatch(self.runtime)
-        about = AboutHost(__version__, is_own_address, self.group.successor, self._loads.part)
-        self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, about)
+        self._hook_trial = HookTrial(lambda: self._views.hook_last_at)
+        self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, self._about_host())
         self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
         self._uncaught = UncaughtMigrations(
@@ -151,8 +153,13 @@ class Agent:
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
+        self.check_api, self.recap_api, self.limit_api = self._peer_handlers()
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
-        self._link = LinkIntake(
+        self._link = self._link_intake()
+        self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
+
+    def _link_intake(self) -> LinkIntake:
+        return LinkIntake(
             partial(self._server_context, ContextCache("server")),
             self._control,
             self.incoming.channel,
@@ -160,7 +167,21 @@ class Agent:
             lambda address: self.runtime.directory.by_address(address) is not None,
             self._rejected("link"),
         )
-        self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
+
+    def _peer_handlers(self) -> tuple[CheckHandlers, RecapHandlers, LimitHandlers]:
+        check = CheckHandlers(self.runtime, self._views, self._predictions.links, self._planner.link_carried)
+        return check, RecapHandlers(self.runtime), LimitHandlers(self.runtime)
+
+    def _about_host(self) -> AboutHost:
+        return AboutHost(
+            self.runtime,
+            __version__,
+            is_own_address,
+            self.group.successor,
+            self._loads.part,
+            self._hook_trial.run,
+            lambda: facts.certificate("host", self.runtime.config.tls.certificate),
+        )
 
     def _cluster_handlers(self) -> ClusterHandlers:
         runtime, view = self.runtime, self.certifying.view
@@ -225,6 +246,9 @@ class Agent:
         config = self.runtime.config
         with contextlib.suppress(OSError):  # what needs the directory says so
             config.runtime_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if self.runtime.disabled.since is not None:
+            self.ledger.set_state("draining")
+            log.warning(self.runtime.disabled.words)
         api = self._http["control"] = HttpServer(Api(self).application())
         await api.listen_unix(config.control_socket)
         self.runtime.spares.start()
@@ -387,12 +411,27 @@ class Agent:
         return Done(state=self.ledger.state, message=f"{self.runtime.migrations.count} migrations run on")
 
     def undrain(self) -> Done:
-        """New migrations again."""
+        """New migrations again, unless an operator disabled the agent."""
+        if words := self.runtime.disabled.words:
+            return Done(state=self.ledger.state, message=f"{words}; `dwcp-migrate enable` ends that")
         if self.ledger.state == "draining":
             self.ledger.set_state("running")
         self.coordination.change_draining(draining=False)
         self._hold_redirect()
         return Done(state=self.ledger.state)
+
+    async def disable(self, reason: str) -> Done:
+        """Drain until `enable`, over restarts too; raises DwcpError where that cannot be kept."""
+        await asyncio.to_thread(self.runtime.disabled.begin, reason, wall_clock())
+        log.warning("disabled", reason=reason)
+        done = self.drain()
+        return Done(state=done.state, message=f"disabled until `dwcp-migrate enable`; {done.message}")
+
+    async def enable(self) -> Done:
+        """End `disable`."""
+        await asyncio.to_thread(self.runtime.disabled.end)
+        log.warning("enabled")
+        return Done(state=self.undrain().state, message="new migrations are accelerated again")
 
     def reload(self) -> Done:
         """Read the configuration again; what listens and where is only read at the start.
@@ -442,55 +481,13 @@ class Agent:
         return self._predictions.share(domain, weight, deadline_s)
 
     def record(self, directory: str, domain: str) -> Done:
-        """Record the next migration from here, of `domain` if that is given; an empty directory disarms it.
-
-        Raises:
-            ConfigError: there is no such directory.
-        """
-        if directory and not (Path(directory).is_absolute() and Path(directory).is_dir()):
-            raise ConfigError(f"{directory} is no directory", hint="name one that exists, by its whole path")
-        self.runtime.recording = Recording(directory, domain) if directory else None
-        whose = f"of {domain}" if domain else "from this host"
-        message = f"the next migration {whose} is recorded in {directory}" if directory else "nothing is recorded"
-        log.warning("recording", armed=bool(directory), domain=domain, directory=directory)
-        return Done(state=self.ledger.state, message=message)
+        """See `Runtime.arm_recording`."""
+        return Done(state=self.ledger.state, message=self.runtime.arm_recording(directory, domain))
 
     def _announced(self, announce: Announce) -> None:
+        if self._hook_trial.take(announce.uuid):
+            return
         self.runtime.announcements.announce(announce.uuid, announce.name, steady_clock())
         self.ledger.count_one("announcements")
         self._views.hook_heard()
         log.info("migration announced", domain=announce.name, uuid=announce.uuid)
-
-
-async def serve(
-    config: Config, path: Path, watcher: DomainWatcher | None, interceptor: Callable[[], Interceptor]
-) -> None:
-    """Run the agent in this process until SIGTERM or SIGINT; SIGHUP reloads, SIGUSR1 writes all threads' stacks.
-
-    Raises:
-        HypervisorError: another agent runs with these directories, or as `Agent.run` says.
-    """
-    lock = InstanceLock(dict.fromkeys([config.runtime_directory, config.state_directory]))
-    facts.forbid_core_dumps()
-    faulthandler.enable()  # what the watchdog's SIGABRT ends says where it stood
-    faulthandler.register(signal.SIGUSR1)
-    agent = Agent(
-        config,
-        path,
-        interceptor=interceptor,
-        watcher=watcher,
-        notifier=Notifier(os.environ, os.getpid()),
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, agent)
-    try:
-        await agent.run()
-    finally:
-        lock.close()
-
-
-def _reload_quietly(agent: Agent) -> None:
-    with contextlib.suppress(ConfigError):  # said in the log and by `doctor`
-        agent.reload()

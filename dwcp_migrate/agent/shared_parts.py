@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from dwcp_migrate.agent.context import Runtime, is_own_address
+from dwcp_migrate.agent.disablement import Disablement
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.page_store import PageStore
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
+from dwcp_migrate.agent.peers.limits import PeerLimits
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
@@ -64,6 +66,8 @@ def make_runtime(
         disk=disk,
         keep_translation=keep_translation,
         store=PageStore(lambda: runtime.config),
+        limits=PeerLimits(config.state_directory),
+        disabled=Disablement(config.state_directory),
     )
     ledger.observe(runtime.memory.observe)
     return runtime

@@ -4,8 +4,12 @@ Modules:
     client: the CLI's side of the control API
     cluster: answers of the control API about the cluster state
     kept_record: reading of a record that agents keep
+    course: course of a migration, in points
+    limits: answers of the control API about the limits of links
     migration: migration's record
+    peer_check: answer of the control API about a peer that was tried
     plans: plans that agents carry out
+    recap: sums over ended migrations
     schema: answers of the control API
     watch: the service that relieves the fleet by itself
 """

@@ -46,14 +46,14 @@ Answer = TypeVar("Answer", bound=msgspec.Struct)
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         """Connect to the socket instead of to a host."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -145,17 +145,18 @@ class ApiClient:
             connection.close()
         raise AgentUnreachableError(f"the agent on {self.path} stopped", hint="follow again when it is back")
 
-    def ask(self, view: str, kind: type[Answer]) -> Answer:
+    def ask(self, view: str, kind: type[Answer], timeout_s: float = TIMEOUT_S) -> Answer:
         """Ask for a view by its name.
 
         Args:
             view: path below `/v1/`, with its query.
             kind: struct of the answer.
+            timeout_s: for the answer.
 
         Raises:
             CoordinationError: it needs the fleet's state, which does not answer.
         """
-        return self._get(f"/v1/{view}", kind)
+        return self._ask("GET", f"/v1/{view}", kind, timeout_s=timeout_s)
 
     def change(self, action: str, kind: type[Answer], body: bytes = b"", **query: str) -> Answer:
         """Ask for a change of the fleet's state.
@@ -175,8 +176,10 @@ class ApiClient:
     def _get(self, target: str, kind: type[Answer]) -> Answer:
         return self._ask("GET", target, kind)
 
-    def _ask(self, method: str, target: str, kind: type[Answer], sent: bytes = b"") -> Answer:
-        status, body = self._exchange(method, target, sent)
+    def _ask(
+        self, method: str, target: str, kind: type[Answer], sent: bytes = b"", timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        status, body = self._exchange(method, target, sent, timeout_s)
         try:
             if status != http.client.OK:
                 raise _refusal(status, msgspec.json.decode(body, type=schema.Failure))
@@ -187,8 +190,8 @@ class ApiClient:
                 hint="after an upgrade: systemctl restart dwcp-migrate, once no migration runs",
             ) from error
 
-    def _exchange(self, method: str, target: str, sent: bytes) -> tuple[int, bytes]:
-        connection = _UnixConnection(self.path)
+    def _exchange(self, method: str, target: str, sent: bytes, timeout_s: float) -> tuple[int, bytes]:
+        connection = _UnixConnection(self.path, timeout_s)
         try:
             connection.request(method, target, sent or None)
             answer = connection.getresponse()

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from dwcp_migrate.api.course import CoursePoint, in_order, with_last_point, with_point
 from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters
 
 State = Literal["opening", "precopy", "switchover", "postcopy", "waiting", "passthrough", "ended"]
@@ -137,6 +138,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         granted_bytes_per_s: what it was granted of its link; -1 where it is not held to a rate.
         expected: what was predicted when it began; None where too little was known.
         peer_result: what the other end recorded.
+        course: how it went on, moment by moment; empty in records before 0.2.0 and of what passed through.
+        version: of this software; empty in records before 0.2.0.
     """
 
     id: str
@@ -171,6 +174,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     connections: dict[str, int] = {}
     phases: tuple[MigrationPhase, ...] = ()
     events: tuple[MigrationEvent, ...] = ()
+    course: tuple[CoursePoint, ...] = ()
+    version: str = ""
 
     @property
     def ratio(self) -> float:
@@ -311,14 +316,17 @@ RATE_WEIGHT: Final = 0.4
 """Weight of the newest sample in the smoothed rates: about the last two seconds at a sample every 0.5 s."""
 
 
-def apply_counters(record: Migration, counters: MigrationCounters, elapsed_s: float) -> Migration:
+def apply_counters(record: Migration, counters: MigrationCounters, elapsed_s: float, now: float = 0.0) -> Migration:
     """Apply new totals of a data process, and smooth the rates.
 
     Args:
         record: with the totals before.
         counters: totals since the migration began.
         elapsed_s: between both; at 0 or less the rates stay as they are.
+        now: seconds since the epoch; 0 adds no point to the record's course.
     """
+    if now:
+        record = replace(record, course=with_point(record.course, _point(record, counters, now)))
     if elapsed_s <= 0:
         return replace(record, counters=counters)
     before = record.counters
@@ -331,6 +339,19 @@ def apply_counters(record: Migration, counters: MigrationCounters, elapsed_s: fl
         wire_bytes_per_s=_smooth(record.wire_bytes_per_s, max(0.0, wire)),
     )
     return record if record.eta_range_s is not None or record.eta_note else replace(record, eta_s=_eta_s(record))
+
+
+def _point(record: Migration, counters: MigrationCounters, now: float) -> CoursePoint:
+    return CoursePoint(
+        round(max(0.0, now - record.started_at), 2),
+        counters.raw_bytes,
+        counters.wire_bytes,
+        record.remaining_bytes,
+        int(record.dirty_bytes_per_s),
+        counters.channels,
+        round(counters.rtt_s * 1000, 1),
+        in_order(counters.held_up_s),
+    )
 
 
 def _smooth(before: float, sample: float) -> float:
@@ -346,13 +367,16 @@ def _eta_s(record: Migration) -> float:
     return record.remaining_bytes / net
 
 
-def apply_finished(record: Migration, message: Finished) -> Migration:
+def apply_finished(record: Migration, message: Finished, now: float = 0.0) -> Migration:
     """Apply a data process's last message; the result is preliminary until `close_record`.
 
     Args:
         record: as it is.
         message: how it ended; a reason that the record has already is kept.
+        now: seconds since the epoch; 0 adds no point to the record's course.
     """
+    if now:
+        record = replace(record, course=with_last_point(record.course, _point(record, message.counters, now)))
     record = replace(record, counters=message.counters)
     if message.result == "carried":
         return record

@@ -16,17 +16,16 @@ Fields are added, never renamed or removed within a version of the path.
     GET  /v1/measured            Measured       dirty rates and links as they were measured last; measures nothing
     POST /v1/share?domain=D&weight=W&deadline_s=S   Done   how D's next or running migration shares its link: W relative
                                  to the others, S seconds from now until it should be over (0: no deadline)
-    POST /v1/drain               Done           no new migrations: they pass through or are refused
-    POST /v1/undrain             Done
+    POST /v1/drain, /undrain     Done           no new migrations: they pass through or are refused; and take them again
+    POST /v1/disable?reason=R, /enable   Done   the same, but over restarts too
     POST /v1/reload              Done           configuration read again; peers, policy, TLS and log level change
     POST /v1/record?domain=D&directory=P   Done   the next migration from this host (of domain D; any if D is empty) is
                                  recorded into the existing directory P; without a query: disarmed
     GET  /v1/events              server-sent events; each `data:` line is one Update
 
-The fleet's shared state has views of its own: `api.cluster`.
+Views of their own: `api.cluster` (the fleet's shared state), `api.peer_check`, `api.recap`, `api.limits`.
 
-Errors: status 400 (bad request), 404 (no such migration), 409 (two match the prefix), 422 (the new configuration is
-wrong), 500, each with the body Failure.
+Errors: 400 (bad request), 404 (nothing like that), 409 (two match), 422 (wrong configuration), 500, with body Failure.
 """
 
 from typing import Any, Final, Literal
@@ -355,6 +354,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         links: forecasts, of the peers to which migrations were measured.
         load: what this host uses, without its guests.
         faults: unforeseen exceptions since the agent started, by part; each is in its log.
+        disabled: that an operator disabled the agent, and why, in words; empty where not.
     """
 
     name: str
@@ -379,6 +379,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, int] = {}
     configuration: ConfigurationStatus = ConfigurationStatus()
     peers_up: dict[str, bool] = {}
+    disabled: str = ""
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):

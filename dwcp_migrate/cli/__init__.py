@@ -9,6 +9,7 @@ Modules:
     fleet: commands about the fleet
     host: commands about this host
     migrations: commands about migrations
+    pages: reports as HTML
     plans: commands about plans that agents carry out
     support: options and output that all commands share
 """
@@ -26,9 +27,12 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "This host": {
         "status": ("host", "Show the agent, its peers and the migrations under way."),
         "doctor": ("host", "Check this host and say what to do about what is wrong."),
+        "check": ("migrations", "Try a peer: what would a migration to it get?"),
         "config": ("host", "Check or show the configuration."),
         "cordon": ("host", "Let the local agent take no new migration, as before its upgrade."),
         "uncordon": ("host", "Let the local agent take migrations again."),
+        "disable": ("migrations", "Let migrations run as without the agent, also after a reboot."),
+        "enable": ("migrations", "Let migrations be accelerated again, after `disable`."),
         "reload": ("host", "Let the agent read its configuration again."),
         "cert": ("host", "Make a small fleet CA; issue, sign, renew and show certificates."),
         "record": ("host", "Record the next migration's stream, for replay."),
@@ -41,8 +45,10 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "top": ("migrations", "Watch the migrations live."),
         "predict": ("migrations", "Predict how long a migration will take, and advise."),
         "share": ("migrations", "Give a domain's migration a weight or a deadline."),
+        "limit": ("migrations", "Hold the migrations to a peer to a rate, until it is taken off."),
         "history": ("migrations", "List the migrations that ended."),
         "show": ("migrations", "Show one migration, by id or by domain."),
+        "report": ("migrations", "Report on one migration, or on all of the fleet, as a page or text."),
         "events": ("migrations", "Follow migrations as they begin, change and end."),
         "abort": ("migrations", "End a migration that leaves this host."),
     },

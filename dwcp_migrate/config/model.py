@@ -32,12 +32,15 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         port: its agent's link port.
         trust_domain: who operates it; where that differs from `coordination.trust_domain`, and a PBFT group is
             configured, migrations to and from it need a certificate. The peer's own statement does not count.
+        link_bytes_per_s_max: what migrations to it may use of the link, where that is less than
+            `bandwidth.link_bytes_per_s_max`; 0 is no limit of its own.
     """
 
     name: str
     addresses: Annotated[list[str], Meta(min_length=1)]
     port: Port = 7802
     trust_domain: Annotated[str, Meta(max_length=256)] = ""
+    link_bytes_per_s_max: Rate = 0.0
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +135,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             the moment; 0 is no further bound. One that there is no memory for runs unaccelerated.
         step_aside: `auto` lets bytes that QEMU itself sends in clear go in clear where the link outruns the agents;
             `never` keeps all of them encrypted, and slower there than without agents.
+        observe: take part in nothing, and keep of each migration from here what it would have taken accelerated.
     """
 
     require_announcement: bool = True
@@ -140,6 +144,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
     memory_bytes_max: Annotated[int, Meta(ge=0)] = 0
     step_aside: Literal["auto", "never"] = "never"
+    observe: bool = False
 
 
 class BandwidthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

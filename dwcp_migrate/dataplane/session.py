@@ -260,6 +260,7 @@ class LinkSession(ABC):
             rtt_s=link.rtt_s,
             retransmits=link.retransmits,
             cpu_s=time.process_time(),
+            channel_bytes=link.channel_bytes,
         )
         self._totals(counters)
         return counters

@@ -15,6 +15,9 @@ newer agent may ask an older one; a frame that breaks the framing ends the conne
     Ask(uuid)                                             ->  Runs(runs) | Refused
     Follow(cluster, epoch, offset)                        ->  Successor(newest, size, data, key) | Refused
     Weigh(offset)                                         ->  Weighed(load) | Refused
+    Examine(addresses)                                    ->  Examined(refuses, hook ...) | Refused
+    Recall(since)                                         ->  Recalled(recap) | Refused
+    Probe(data)                                           ->  Probed(received, cpu_s) | Refused
 
 Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
 defaults within a version, and unknown fields are ignored.
@@ -28,6 +31,7 @@ from msgspec import Meta
 from dwcp_migrate.errors import RemoteProtocolError
 from dwcp_migrate.framing import FrameSplitter, frame_payload
 from dwcp_migrate.protocol.load import HostLoad
+from dwcp_migrate.protocol.recap import MigrationRecap
 from dwcp_migrate.protocol.worker import SESSION_ID_BYTES, TOKEN_BYTES
 
 VERSIONS: Final = (1,)
@@ -38,6 +42,12 @@ FRAME_BYTES_MAX: Final = 64 * 1024
 
 DOMAINS_MAX: Final = 128
 """Domains named in one message: more than can migrate at once (`policy.sessions_max` is at most 256, both sides)."""
+
+PROBE_BYTES_MAX: Final = 48 * 1024
+"""Of a measurement of the link in one message; the answer to it is a few bytes."""
+
+ADDRESSES_MAX: Final = 64
+"""Addresses and names in one message, each of one host."""
 
 SUCCESSOR_BYTES_MAX: Final = 48 * 1024
 """Of a link in one message: a small group's fits into one, the largest there is into three."""
@@ -278,16 +288,97 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     load: HostLoad
 
 
-Request = Open | Close | Ping | Expect | Ask | Follow | Weigh
+class Examine(msgspec.Struct, frozen=True, kw_only=True):
+    """Request: would a migration be taken now, and which of these addresses, as the asker dials them, are yours."""
+
+    addresses: Annotated[tuple[_Text, ...], Meta(max_length=ADDRESSES_MAX)] = ()
+
+
+class HookRound(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial of the libvirt hook: the host's agent ran it as libvirt would and waited for its word.
+
+    Attributes:
+        problem: why the word did not come; empty when it did.
+        round_trip_s: from its start to its word; 0 when that did not come.
+        last_at: when libvirt's own call was heard last, seconds since the epoch; 0 = not since the agent started.
+    """
+
+    problem: _Text = ""
+    round_trip_s: float = 0.0
+    last_at: float = 0.0
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `Examine`.
+
+    Attributes:
+        refuses: code of `refusals.BY_PEER` with which a migration would be refused now, whatever it is; else empty.
+        own_addresses: those of the addresses in the request that are this host's.
+        needs_announcement: a migration has to be announced, by the hook or by libvirt (`policy.require_announcement`).
+        libvirt: version of the connected libvirtd, `libvirt_error` why none is; both empty where none is configured.
+        sessions: migrations that it carries now, of `sessions_max`.
+        certificate_names: DNS names in its certificate, which holds until `certificate_until`, seconds since the epoch.
+        port_min: first port that it lets QEMU wait at, with `port_max`, the last one.
+    """
+
+    refuses: Annotated[str, Meta(max_length=64)] = ""
+    own_addresses: Annotated[tuple[_Text, ...], Meta(max_length=ADDRESSES_MAX)] = ()
+    needs_announcement: bool = True
+    hook: HookRound = HookRound()
+    libvirt: _Text = ""
+    libvirt_error: _Text = ""
+    sessions: int = 0
+    sessions_max: int = 0
+    certificate_names: Annotated[tuple[_Text, ...], Meta(max_length=ADDRESSES_MAX)] = ()
+    certificate_until: float = 0.0
+    port_min: _Port
+    port_max: _Port
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """Request: take this and count it. A measurement of the link sends many, the answers are small."""
+
+    data: Annotated[bytes, Meta(max_length=PROBE_BYTES_MAX)]
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `Probe`.
+
+    Attributes:
+        received: bytes of this one's data.
+        cpu_s: time of a processor that this agent has used since it started: whoever measures sees by two of them
+            whether it was the link that held it up.
+    """
+
+    received: Annotated[int, Meta(ge=0)]
+    cpu_s: float = 0.0
+
+
+class Recall(msgspec.Struct, frozen=True, kw_only=True):
+    """Request: the sums over the migrations that left the host and ended since then, seconds since the epoch."""
+
+    since: float
+
+
+class Recalled(msgspec.Struct, frozen=True, kw_only=True):
+    """These are they."""
+
+    recap: MigrationRecap
+
+
+Request = Open | Close | Ping | Expect | Ask | Follow | Weigh | Examine | Probe | Recall
 """All requests."""
 
-Message = Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor | Weighed
+Message = (
+    Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor | Weighed | Examined | Probed | Recalled
+)
 
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__.lower(): kind
     for kind in (
         *(Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected),
         *(Ask, Runs, Follow, Successor, Weigh, Weighed),
+        *(Examine, Examined, Probe, Probed, Recall, Recalled),
     )
 }
 

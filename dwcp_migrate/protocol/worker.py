@@ -256,6 +256,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         unclassified_bytes: raw bytes of pages sent as they are, because the pipeline was what held QEMU up.
         stated_pages: that the destination said it has.
         missed_segments: that named a page which was not there after all (source).
+        channel_bytes: both directions, of each channel that there ever was; of very many lost ones together.
         plain_bytes: both directions, went past the channels, unencrypted (in raw_bytes, reverse_bytes, wire_bytes too).
     """
 
@@ -281,6 +282,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     stated_pages: int = 0
     missed_segments: int = 0
     plain_bytes: int = 0
+    channel_bytes: list[int] = []
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):

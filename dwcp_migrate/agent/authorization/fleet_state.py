@@ -257,7 +257,7 @@ class ClusterStateClient:
 
     async def end_earlier_drain(self) -> None:
         """After a restart: let the host take domains again if it was the agent of before that said it does not."""
-        if self._marker.exists():
+        if self._marker.exists() and self._runtime.ledger.state == "running":
             await self.set_draining(draining=False)
 
     def change_draining(self, *, draining: bool) -> None:

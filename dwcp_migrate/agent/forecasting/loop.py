@@ -24,6 +24,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.forecasting.predictions import DOWNTIME_S_MAX, Predictions, Subject
 from dwcp_migrate.agent.forecasting.rate_control import RateController
 from dwcp_migrate.agent.forecasting.series import Forecasts
+from dwcp_migrate.agent.tracking.observed import OBSERVES, without_forecast
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -103,7 +104,7 @@ class ForecastLoop:
         self._look = look
         self.forecasts = Forecasts(runtime.config.state_directory)
         self.predictions = Predictions(self.forecasts, runtime.ledger.recent())
-        self.sharing = RateController(runtime.ledger, self.forecasts, pace, self._set_speed)
+        self.sharing = RateController(runtime.ledger, self.forecasts, pace, self._set_speed, runtime.link_ceiling)
         self._before: dict[str, _Before] = {}
         self._watched: set[str] = set()
         self._interfaces: dict[str, tuple[Interface, float]] = {}
@@ -223,7 +224,10 @@ class ForecastLoop:
         fresh = record.duration_s(now) <= PREDICTED_S_MAX
         if record.expected is None and record.uuid and record.memory_bytes and record.kind == "memory" and fresh:
             told = self.predictions.tell(self.subject(record))
-            ledger.change(record.id, lambda found: replace(found, expected=told.expected))
+            if record.passthrough_reason == OBSERVES and not told.link_known:
+                ledger.change(record.id, without_forecast)
+            else:
+                ledger.change(record.id, lambda found: replace(found, expected=told.expected))
         limit = self._downtime_limits.get(record.uuid, DOWNTIME_S_MAX)
         ledger.change(record.id, lambda found: self.predictions.estimate(found, limit))
 
@@ -238,6 +242,15 @@ class ForecastLoop:
             deadline_s=max(0.0, due_at - record.started_at) if due_at else 0.0,
             downtime_s_max=self._downtime_limits.get(record.uuid, DOWNTIME_S_MAX),
         )
+
+    def link_carried(self, peer: str, bytes_per_s: float) -> None:
+        """Take in what the link to a peer was seen to carry at least, in a second of a measurement.
+
+        Args:
+            peer: its name.
+            bytes_per_s: on the wire.
+        """
+        self.forecasts.seen(peer, bytes_per_s, wall_clock(), fills=False)
 
     def _take_ended(self, running: set[str]) -> None:
         gone = self._watched - running

@@ -247,8 +247,8 @@ class Predictions:
             return
         self._losses.setdefault(record.peer, deque(maxlen=LOSSES_OF)).append(record.counters.link_losses)
         expected = record.expected
-        if expected is None or record.result != "completed":
-            return
+        if expected is None or record.result != "completed" or record.passthrough_reason:
+            return  # what is predicted is an accelerated migration
         forecast_s, forecast_downtime_s = expected.model_time_s, expected.model_downtime_s
         time_s, downtime_s = record.duration_s(record.ended_at), record.downtime_ms / 1000
         model_s = hindsight.time_s.median if hindsight else forecast_s

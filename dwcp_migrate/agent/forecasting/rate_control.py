@@ -3,7 +3,8 @@
 The rule: one domain alone is held to no rate unless head-room is asked for, and what is learned of a link is never
 only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,
 which are held, leave. Where head-room holds all of them, the brake is let go for `PROBE_S` every `PROBE_EVERY_S`.
-`bandwidth.link_bytes_per_s_max` is a ceiling over all of that, at every moment and whether links are shared or not.
+A link's limit (`bandwidth.link_bytes_per_s_max`, the peer's own, or a commanded one; the lowest counts) is a ceiling
+over all of that, at every moment and whether links are shared or not.
 
 A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
 the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
@@ -19,6 +20,7 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
+from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate
@@ -71,6 +73,7 @@ class RateController:
         forecasts: what links carry.
         pace: holds a migration's data process to a rate on the wire, 0 for none.
         set_speed: holds QEMU itself, for a migration that passes through; 0 as it was before.
+        ceiling: the limit in force of the link to a peer; 0 is none.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class RateController:
         forecasts: Forecasts,
         pace: Callable[[str, float], None],
         set_speed: Callable[[str, float], None],
+        ceiling: Callable[[str], float] = lambda _peer: 0.0,
     ) -> None:
         self._ledger = ledger
         self._forecasts = forecasts
         self._pace = pace
         self._set_speed = set_speed
+        self._ceiling = ceiling
         self._rates: dict[str, float] = {}
         self._slowed: dict[str, str] = {}
         self._wishes: dict[str, SharePreference] = {}
@@ -126,7 +131,9 @@ class RateController:
         self._first = {peer: names for peer, names in self._first.items() if peer in peers}
         for peer in sorted(peers):
             mine = [record for record in running if record.peer == peer]
-            self._hold_all(mine, self._shares(peer, mine, config, other_bytes_per_s, now), config.link_bytes_per_s_max)
+            ceiling = lowest_limit(self._ceiling(peer), config.link_bytes_per_s_max)
+            limited = replace(config, link_bytes_per_s_max=ceiling)
+            self._hold_all(mine, self._shares(peer, mine, limited, other_bytes_per_s, now), ceiling)
         alive = {record.id for record in running}
         self.usage.keep(alive)
         gone = self._rates.keys() - alive

@@ -14,8 +14,11 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
+from dwcp_migrate.agent.http.check_handlers import CheckHandlers
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
+from dwcp_migrate.agent.http.limit_handlers import LimitHandlers
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
+from dwcp_migrate.agent.http.recap_handlers import RecapHandlers
 from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
@@ -54,6 +57,9 @@ class Served(Protocol):
     cluster_api: ClusterHandlers
     plans_api: PlanHandlers
     watch_api: WatchHandlers
+    check_api: CheckHandlers
+    recap_api: RecapHandlers
+    limit_api: LimitHandlers
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -72,6 +78,12 @@ class Served(Protocol):
 
     def undrain(self) -> Done:
         """New migrations again."""
+
+    async def disable(self, reason: str) -> Done:
+        """No new migrations until `enable`, over restarts too."""
+
+    async def enable(self) -> Done:
+        """End `disable`."""
 
     def reload(self) -> Done:
         """Read the configuration again; raises ConfigError."""
@@ -148,11 +160,16 @@ class Api:
         app.router.add_post("/v1/share", self._share)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/undrain", self._undrain)
+        app.router.add_post("/v1/disable", self._disable)
+        app.router.add_post("/v1/enable", self._enable)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/record", self._record)
         self._served.cluster_api.add_to(app)
         self._served.plans_api.add_to(app)
         self._served.watch_api.add_to(app)
+        self._served.check_api.add_to(app)
+        self._served.recap_api.add_to(app)
+        self._served.limit_api.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
@@ -202,6 +219,12 @@ class Api:
 
     async def _undrain(self, _: web.Request) -> web.StreamResponse:
         return _json(self._served.undrain())
+
+    async def _disable(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._served.disable(request.query.get("reason", "")))
+
+    async def _enable(self, _: web.Request) -> web.StreamResponse:
+        return _json(await self._served.enable())
 
     async def _reload(self, _: web.Request) -> web.StreamResponse:
         return _json(self._served.reload())

@@ -98,13 +98,20 @@ class StatusViews:
         self._certificates: tuple[float, list[CertificateExpiry]] = (-CERTIFICATES_KEPT_S, [])
         self.metrics_error = ""
 
+    @property
+    def hook_last_at(self) -> float:
+        """As `api.Hook.last_at`."""
+        return self._hook_last_at
+
     def hook_heard(self) -> None:
         """The hook announced a migration just now."""
         self._hook_last_at = wall_clock()
 
     def redirect_wanted(self) -> bool:
         """The agent can carry what a redirect would catch."""
-        return self._runtime.ledger.state == "running" and self._runtime.spares.failures < SPARE_FAILURES_MAX
+        runtime = self._runtime
+        may_carry = runtime.ledger.state == "running" and not runtime.config.policy.observe
+        return may_carry and self._runtime.spares.failures < SPARE_FAILURES_MAX
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -132,6 +139,7 @@ class StatusViews:
             faults=dict(faults),
             configuration=self._sources.configuration(),
             peers_up=self._sources.peers_up(),
+            disabled=runtime.disabled.words,
         )
 
     def _intercept(self) -> RedirectStatus:
@@ -163,11 +171,11 @@ class StatusViews:
 
         async def view(peer: PeerConfig) -> PeerView:
             async with turns:
-                return await self._peer(peer)
+                return await self.peer(peer)
 
         return Peers(peers=list(await asyncio.gather(*map(view, self._runtime.directory.all()))))
 
-    async def _peer(self, peer: PeerConfig) -> PeerView:
+    async def peer(self, peer: PeerConfig) -> PeerView:
         """Look at every address of a peer, and ask at the first that answers."""
         runtime, addresses = self._runtime, candidate_addresses(peer)
         pinged = await asyncio.gather(*(self._ping(peer, address) for address in addresses), return_exceptions=True)

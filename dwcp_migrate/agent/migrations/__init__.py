@@ -2,6 +2,7 @@
 
 Modules:
     admission: all incoming migrations: what a peer's agent may begin here
+    about_host: answers to peers' requests that are about this host
     adoption: takes over migrations that the agent before this one left running
     data_process: handle of a data process at work on one migration
     dispatcher: all outgoing migrations, by the address and port that their connections dial

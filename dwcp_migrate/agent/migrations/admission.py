@@ -5,13 +5,13 @@ session belongs to the peer that opened it, by certificate.
 """
 
 import socket
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Final, Protocol
 
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.migrations.about_host import AboutHost
 from dwcp_migrate.agent.migrations.incoming import IncomingMigration, SessionTerms
 from dwcp_migrate.agent.peers.server import refused
 from dwcp_migrate.agent.tracking.running_store import KeptMigration
@@ -30,6 +30,7 @@ from dwcp_migrate.protocol.control import (
     Close,
     Closed,
     DomainName,
+    Examine,
     Expect,
     Expected,
     Follow,
@@ -38,12 +39,12 @@ from dwcp_migrate.protocol.control import (
     Opened,
     Ping,
     Pong,
+    Probe,
+    Recall,
     Refused,
     Request,
     Runs,
-    Successor,
     Weigh,
-    Weighed,
     common_version,
 )
 
@@ -61,23 +62,6 @@ class OutgoingSide(Protocol):
 
     def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         """Whether this host carries a migration to that peer."""
-
-
-@dataclass(frozen=True, slots=True)
-class AboutHost:
-    """Answers to peers' requests that are about this host and none of its migrations.
-
-    Attributes:
-        software: this software's version.
-        is_own_address: whether an address is this host's.
-        successor: who follows which members of the PBFT group.
-        load: what this host and its guests use.
-    """
-
-    software: str
-    is_own_address: Callable[[str], bool]
-    successor: Callable[[Follow], Successor]
-    load: Callable[[Weigh], Weighed]
 
 
 class Incoming:
@@ -152,10 +136,8 @@ class Incoming:
                 answer = await self._expected(request)
             case Ask():
                 answer = Runs(runs=await self._recovery.runs(request.uuid))
-            case Follow():
-                answer = self._about.successor(request)
-            case Weigh():
-                answer = self._about.load(request)
+            case Follow() | Weigh() | Examine() | Probe() | Recall():
+                answer = await self._about.answer(peer, request, carried=len(self._sessions))
             case Ping():
                 answer = Pong(
                     version=common_version(request.versions),
@@ -188,6 +170,7 @@ class Incoming:
         checks = {
             "version": common_version(request.versions) == 0,
             runtime.ledger.state: runtime.ledger.state != "running",
+            "observe": runtime.config.policy.observe,
             "invalid": request.session_id in (CONTROL_SESSION, PBFT_SESSION, STATE_SESSION),
             "duplicate": request.session_id in self._sessions,
             "sessions": len(self._sessions) >= runtime.config.policy.sessions_max,

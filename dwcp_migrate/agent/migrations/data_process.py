@@ -102,7 +102,9 @@ class DataProcessHandle:
             case WorkerProgress(counters=counters):
                 now = steady_clock()
                 elapsed_s, self._progress_at = now - self._progress_at, now
-                self._ledger.change(self.identity, lambda record: apply_counters(record, counters, elapsed_s))
+                self._ledger.change(
+                    self.identity, lambda record: apply_counters(record, counters, elapsed_s, wall_clock())
+                )
             case Finished() if not self._finished.done():
                 self._finished.set_result(message)
             case _:
@@ -128,7 +130,7 @@ class DataProcessHandle:
         if not self._finished.done():
             return Crash(exited.result())
         message = self._finished.result()
-        self._ledger.change(self.identity, lambda record: apply_finished(record, message))
+        self._ledger.change(self.identity, lambda record: apply_finished(record, message, wall_clock()))
         self._ledger.is_over(self.identity)
         self.send(Noted())
         self._process.finish_sending()

@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
+from dwcp_migrate import __version__
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
@@ -108,6 +109,7 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
                 address=request.address,
                 port=request.port,
                 started_at=wall_clock(),
+                version=__version__,
             )
         )
         granted = terms.memory.granted_bytes

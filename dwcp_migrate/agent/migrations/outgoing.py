@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from dwcp_migrate import __version__
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
@@ -26,6 +27,7 @@ from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.tracking.domain_tracker import MigrationVerdict
+from dwcp_migrate.agent.tracking.observed import OBSERVES
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -120,6 +122,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                     address=key[0],
                     port=key[1],
                     started_at=wall_clock(),
+                    version=__version__,
                 )
             )
 
@@ -139,7 +142,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
         if isinstance(self._handle, DataProcessHandle) and self._accelerated:
-            alone = self._runtime.config.bandwidth.link_bytes_per_s_max
+            alone = self._runtime.link_ceiling(self.peer.name if self.peer else "")
             self._handle.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
 
     async def run(self) -> list[Connection]:
@@ -240,6 +243,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             return "no-peer", "the address belongs to no configured peer"
         if runtime.ledger.state != "running":
             return runtime.ledger.state, f"this agent is {runtime.ledger.state}"
+        if runtime.config.policy.observe:
+            return OBSERVES, "this agent only observes"
         accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
         if len(accelerated) > runtime.config.policy.sessions_max:
             return "sessions", "this agent carries policy.sessions_max migrations"

@@ -120,7 +120,7 @@ class PeerAddresses:
             if name in self._hanging:
                 return [], _NO_ANSWER
             self._hanging.add(name)
-            answer = in_background(lambda: _look_up(name))
+            answer = in_background(lambda: look_up_name(name))
             answer.add_done_callback(lambda _: self._hanging.discard(name))
             try:
                 async with asyncio.timeout(LOOK_UP_S_MAX):
@@ -163,7 +163,7 @@ def in_background(work: Callable[[], T]) -> asyncio.Future[T]:
     return done
 
 
-def _look_up(name: str) -> tuple[list[str], str]:
+def look_up_name(name: str) -> tuple[list[str], str]:
     """Resolve a name: its addresses, and why there are none. Loopback, as Debian has for the own name, is none."""
     try:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)

@@ -62,7 +62,9 @@ M = TypeVar("M", bound=Message)
 
 
 @dataclass(slots=True)
-class _Connection:
+class ControlConnection:
+    """A control connection, TLS done; `requests` were sent on it."""
+
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     frames: FrameSplitter[Envelope] = field(default_factory=control_frames)
@@ -70,6 +72,7 @@ class _Connection:
     requests: int = 0
 
     def close(self) -> None:
+        """Break it off."""
         self.writer.transport.abort()
 
 
@@ -86,7 +89,7 @@ class ControlClient:
         self._context = context
         self.connect_timeout_s = connect_timeout_s
         self._mark = mark
-        self._kept: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._kept: dict[tuple[str, str, int], list[ControlConnection]] = {}
 
     async def ask(
         self, peer: PeerConfig, address: str, request: Request, answer: type[M], timeout_s: float = ANSWER_S_MAX
@@ -116,10 +119,10 @@ class ControlClient:
             except PeerUnreachableError as error:
                 if isinstance(error.__cause__, TimeoutError):
                     raise  # it is there, and hangs: another connection would wait as long
-        connection = await self._connect(peer, address)
+        connection = await self.connect(peer, address)
         return await self._converse(key, connection, request, answer, timeout_s)
 
-    def _take(self, key: tuple[str, str, int]) -> _Connection | None:
+    def _take(self, key: tuple[str, str, int]) -> ControlConnection | None:
         kept = self._kept.get(key, [])
         now = time.monotonic()
         while kept:
@@ -137,7 +140,13 @@ class ControlClient:
         """Idle connections, to all peers."""
         return sum(map(len, self._kept.values()))
 
-    async def _connect(self, peer: PeerConfig, address: str) -> _Connection:
+    async def connect(self, peer: PeerConfig, address: str) -> ControlConnection:
+        """Make a connection that is the caller's own; raises as `ask` does.
+
+        Args:
+            peer: who has to answer, by its certificate.
+            address: where.
+        """
         where = f"{peer.name} ({address}, port {peer.port})"
         try:
             async with asyncio.timeout(self.connect_timeout_s):
@@ -168,7 +177,7 @@ class ControlClient:
             raise
         return sock
 
-    async def _secure(self, sock: socket.socket, peer: PeerConfig) -> _Connection:
+    async def _secure(self, sock: socket.socket, peer: PeerConfig) -> ControlConnection:
         try:
             context = self._context()
         except BaseException:
@@ -176,10 +185,15 @@ class ControlClient:
             raise
         # From here on only the transport closes the socket: one that is given up after its handshake still ends TLS,
         # for up to 30 s, and would do so on a descriptor that another connection has by then.
-        return _Connection(*await asyncio.open_connection(sock=sock, ssl=context, server_hostname=peer.name))
+        return ControlConnection(*await asyncio.open_connection(sock=sock, ssl=context, server_hostname=peer.name))
 
     async def _converse(
-        self, key: tuple[str, str, int], connection: _Connection, request: Request, answer: type[M], timeout_s: float
+        self,
+        key: tuple[str, str, int],
+        connection: ControlConnection,
+        request: Request,
+        answer: type[M],
+        timeout_s: float,
     ) -> M:
         try:
             async with asyncio.timeout(timeout_s):
@@ -198,9 +212,9 @@ class ControlClient:
             connection.close()
             raise
         self._keep(key, connection)
-        return _expect(key[0], message, answer)
+        return expect_answer(key[0], message, answer)
 
-    def _keep(self, key: tuple[str, str, int], connection: _Connection) -> None:
+    def _keep(self, key: tuple[str, str, int], connection: ControlConnection) -> None:
         connection.used_at = time.monotonic()
         kept = self._kept.setdefault(key, [])
         kept.append(connection)
@@ -223,7 +237,7 @@ class ControlClient:
         self._kept.clear()
 
 
-async def _exchange(connection: _Connection, request: Request) -> Message | None:
+async def _exchange(connection: ControlConnection, request: Request) -> Message | None:
     connection.requests += 1
     connection.writer.write(encode(connection.requests, request))
     await connection.writer.drain()
@@ -237,7 +251,19 @@ async def _exchange(connection: _Connection, request: Request) -> Message | None
             return decode(envelope)
 
 
-def _expect(name: str, message: Message | None, answer: type[M]) -> M:
+def expect_answer(name: str, message: Message | None, answer: type[M]) -> M:
+    """Take an answer for what it has to be.
+
+    Args:
+        name: of the peer.
+        message: as it came; None for a kind that this version does not know.
+        answer: the kind that is due.
+
+    Raises:
+        VersionMismatchError: no common protocol version.
+        PeerRefusedError: it said no.
+        RemoteProtocolError: it is of another kind.
+    """
     if isinstance(message, answer):
         return message
     if isinstance(message, Refused):

@@ -5,6 +5,7 @@ Modules:
     domain_tracker: ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end
     history: ended migrations on disk
     memory_budget: one budget of memory for all sessions of this host
+    observed: migrations that this agent only observes
     outgoing_jobs: libvirt's outgoing migration jobs, and which of them no record follows
     registry: agent's books
     running_store: running migrations as the next agent will find them

@@ -19,8 +19,8 @@ from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import MIB
 
-FILE_BYTES_MAX: Final = 8 * MIB
-"""A record with all its events takes about 3 KiB, so two files keep some 5000 migrations."""
+FILE_BYTES_MAX: Final = 16 * MIB
+"""A record with its events and its course takes about 8 KiB, so two files keep some 4000 migrations."""
 
 RECENT_MAX: Final = 1000
 """Records held in memory for the control API."""

@@ -213,7 +213,7 @@ class MigrationRegistry:
 
     def _count_prediction(self, record: Migration) -> None:
         """Hold what was predicted against what came."""
-        if record.expected is None or record.result != "completed":
+        if record.expected is None or record.result != "completed" or record.passthrough_reason:
             return
         low, median, high = record.expected.time_s
         actual = record.duration_s(record.ended_at)

@@ -8,11 +8,12 @@ so that nobody has to find out from the clock on the wall.
 import asyncio
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.observed import OBSERVES
 from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration, MigrationEvent, MigrationPhase, Result, close_record
@@ -29,6 +30,9 @@ NOT_CAUGHT: Final = "not-caught"
 
 LOOK_S: Final = 1.0
 """Between two looks at libvirt's jobs."""
+
+OBSERVED_S: Final = 1.0
+"""The same for an agent that only observes: no connection is caught, so no record is to be waited for."""
 
 TIE_S_MAX: Final = 5.0
 """A record finds its domain within two looks at libvirt; a job that is older and has none was not caught."""
@@ -157,7 +161,8 @@ class UncaughtMigrations:
         for job in young:
             if not job.result and job.uuid not in self._seen:  # its connection may be gone before it is old enough
                 self._seen[job.uuid] = await self._way()
-        for job in self._domains.unfollowed(TIE_S_MAX, take=True):
+        tie_s = OBSERVED_S if self._config().policy.observe else TIE_S_MAX
+        for job in self._domains.unfollowed(tie_s, take=True):
             self._record(job, self._seen.get(job.uuid) or await self._way())
         self._seen = {uuid: way for uuid, way in self._seen.items() if uuid in {job.uuid for job in young}}
 
@@ -165,16 +170,21 @@ class UncaughtMigrations:
         state = self._ledger.state
         if state != "running":
             return Way("draining", f"this agent is {state}: it catches nothing")
-        if not self._config().intercept.redirect:
+        if not self._config().intercept.redirect and not self._config().policy.observe:
             return Way("unseen", "intercept.redirect is off: only migrations with --migrateuri are caught")
         connections = await asyncio.get_running_loop().run_in_executor(None, self._look)
         carried = {(one.address, one.port) for one in self._ledger.running()}
-        return way_of(connections, carried, self._config(), self._directory(), os.geteuid())
+        way = way_of(connections, carried, self._config(), self._directory(), os.geteuid())
+        if self._config().policy.observe:
+            return replace(way, cause=OBSERVES, why="this agent only observes (policy.observe)")
+        return way
 
     def _record(self, job: OutgoingJob, way: Way) -> None:
         now = wall_clock()
         identity = os.urandom(SESSION_ID_BYTES).hex()
-        event = MigrationEvent(at=now, event=NOT_CAUGHT, detail=f"{way.cause}: {way.why}")
+        observed = way.cause == OBSERVES
+        reason = OBSERVES if observed else NOT_CAUGHT
+        event = MigrationEvent(at=now, event=reason, detail=f"{way.cause}: {way.why}")
         record = Migration(
             id=identity,
             role="source",
@@ -185,14 +195,17 @@ class UncaughtMigrations:
             domain=job.name,
             uuid=job.uuid,
             started_at=now - (steady_clock() - job.since),
-            passthrough_reason=NOT_CAUGHT,
+            passthrough_reason=reason,
             phases=(MigrationPhase(state="passthrough", at=now),),
             events=(event,),
         )
         self._ledger.put(record)
-        self._ledger.count("passthrough", NOT_CAUGHT)
-        self._ledger.count("not_caught", way.cause)
-        log.warning("migration not caught", migration=identity, domain=job.name, cause=way.cause, why=way.why)
+        self._ledger.count("passthrough", reason)
+        if observed:
+            log.info("migration observed", migration=identity, domain=job.name, peer=way.peer)
+        else:
+            self._ledger.count("not_caught", way.cause)
+            log.warning("migration not caught", migration=identity, domain=job.name, cause=way.cause, why=way.why)
         if job.result:
             self._end(identity, job.result, job.reason)
             return

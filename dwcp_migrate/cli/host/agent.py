@@ -23,7 +23,7 @@ def command(path: Path) -> None:
     # Before numpy is imported: a thread for each core costs more than it brings on the small matrices of a forecast.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dwcp_migrate import logs
-    from dwcp_migrate.agent.daemon import serve
+    from dwcp_migrate.agent.service import serve_agent
     from dwcp_migrate.hypervisor.intercept import NftInterceptor
     from dwcp_migrate.hypervisor.libvirt_events import LibvirtWatcher
 
@@ -35,4 +35,4 @@ def command(path: Path) -> None:
         stream=logs.standard_output(),
     )
     watcher = LibvirtWatcher(config.libvirt_uri, config.state_directory) if config.libvirt_uri else None
-    asyncio.run(serve(config, path, watcher, NftInterceptor))
+    asyncio.run(serve_agent(config, path, watcher, NftInterceptor))

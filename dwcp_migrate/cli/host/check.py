@@ -47,7 +47,7 @@ def worst(checks: list[Check]) -> Verdict:
     return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
 
 
-def render(check: Check) -> str:
+def render_check(check: Check) -> str:
     """Lay one check out; what is not ok also says why it matters and what to do."""
     mark, colour = MARKS[check.verdict]
     lines = [f"{click.style(mark, fg=colour) if output.in_colour() else mark}  {check.id}: {check.what}"]

@@ -86,7 +86,7 @@ def _agent(facts: schema.Facts) -> Check:
         hold=facts.state == "running",
         what=f"{facts.name}, version {facts.version}, {facts.state}",
         why="a draining agent lets new migrations run unaccelerated",
-        remedy="dwcp-migrate uncordon, or wait for the upgrade that drains it",
+        remedy="dwcp-migrate uncordon (enable, where status says that it is disabled), or wait for the upgrade",
     )
 
 

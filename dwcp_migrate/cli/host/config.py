@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render, worst
+from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render_check, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load, parse
@@ -52,7 +52,7 @@ def check(*, files: tuple[Path, ...], deep: bool, as_json: bool) -> int:
             click.echo(output.as_json({**told, "checks": checks} if deep else told))
             continue
         peers = output.counted(len(config.peers), "peer", "peers")
-        click.echo("\n".join([*map(render, checks), f"{file}: ok, {peers}"]))
+        click.echo("\n".join([*map(render_check, checks), f"{file}: ok, {peers}"]))
     return code
 
 

@@ -7,7 +7,7 @@ import click
 
 from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli.host import checks, host_files
-from dwcp_migrate.cli.host.check import EXIT_FAILED, MARKS, Check, render, worst
+from dwcp_migrate.cli.host.check import EXIT_FAILED, MARKS, Check, render_check, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
@@ -37,7 +37,7 @@ def command(*, quiet: bool, root: Path, as_json: bool, config_path: Path | None,
         click.echo(output.as_json({"verdict": verdict, "checks": shown}))
     else:
         for check in shown:
-            click.echo(render(check))
+            click.echo(render_check(check))
         click.echo(summary(judged))
     return EXIT_FAILED if verdict == "fail" else 0
 

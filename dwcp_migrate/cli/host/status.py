@@ -58,7 +58,10 @@ def summary(status: schema.AgentStatus) -> list[tuple[str, str]]:
     """Say the agent's own state in a few lines."""
     libvirt = status.libvirt
     return [
-        ("Agent", f"{status.name}, {status.state}, up {output.duration(status.now - status.started_at)}"),
+        (
+            "Agent",
+            f"{status.name}, {status.disabled or status.state}, up {output.duration(status.now - status.started_at)}",
+        ),
         ("Version", f"{status.version}, pid {status.pid}"),
         ("Configuration", configuration(status.configuration)),
         ("Redirect", redirect(status.intercept)),

@@ -150,6 +150,8 @@ def row(migration: schema.Migration) -> tuple[str, ...]:
 
 def note(migration: schema.Migration) -> str:
     """Say what was not as it should be."""
+    if migration.passthrough_reason == "observe":
+        return f"observed{output.would_have_taken(migration)}"
     if migration.passthrough_reason:
         return f"unaccelerated: {migration.passthrough_reason}"
     return migration.reason

@@ -155,6 +155,13 @@ def _predicted(migration: schema.Migration) -> str:
     if migration.expected is None:
         return ""
     low, median, high = migration.expected.time_s
+    if migration.passthrough_reason == "observe":
+        said = (
+            f"{output.duration(median)} ({output.duration(low)} to {output.duration(high)}) if it had been accelerated"
+        )
+        seconds = migration.duration_s(migration.ended_at) if migration.result == "completed" else 0.0
+        less, more = seconds - high, seconds - low
+        return f"{said}: {output.duration(less)} to {output.duration(more)} saved" if less > 0 else said
     said = f"{output.duration(median)} ({output.duration(low)} to {output.duration(high)})"
     actual = migration.duration_s(migration.ended_at) if migration.result == "completed" else 0.0
     if not actual:

@@ -71,6 +71,7 @@ class LinkCounters:
         blocked_s: time in which there was something to send and no channel took more.
         receiver_limited: share of their sending time in which the peer's kernel had no room, since the last tick
             but one (gauge).
+        channel_bytes: both ways, of each channel, those that are gone first.
         channel_errors: by class name of the error, channels that never came up or broke the protocol.
     """
 
@@ -92,6 +93,7 @@ class LinkCounters:
     blocked_s: float = 0.0
     receiver_limited: float = 0.0
     channel_errors: dict[str, int] = field(default_factory=dict)
+    channel_bytes: list[int] = field(default_factory=list)
 
 
 class LinkReceiver(Protocol):

@@ -136,6 +136,7 @@ class Link:
                 thread_busy_s=self._carrier.usage.spent_s(monotonic(), Leaves.BUSY),
                 blocked_s=self._carrier.usage.spent_s(monotonic(), Leaves.BLOCKED),
                 receiver_limited=self._carrier.usage.receiver_limited,
+                channel_bytes=carried.by_channel,
                 channel_errors=carried.errors,
             )
 

@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dwcp_migrate.transport.io.channel import Channel
 
+GONE_MAX: Final = 64
+"""Channels that are gone and still told apart; the bytes of further ones are the last one's."""
+
 
 class CarriedFrames(NamedTuple):
-    """Frame bytes both ways, packets that the kernel sent again, errors by class name."""
+    """Frame bytes both ways, packets that the kernel sent again, errors by class name, bytes by channel."""
 
     sent_bytes: int
     received_bytes: int
     retransmits: int
     errors: dict[str, int]
+    by_channel: list[int]
 
 
 class ChannelTotals:
@@ -26,6 +30,7 @@ class ChannelTotals:
     def __init__(self) -> None:
         self.errors: Counter[str] = Counter()
         self._sent_bytes = self._received_bytes = self._retransmits = 0
+        self._gone: list[int] = []
 
     def count_error(self, kind: type[BaseException]) -> None:
         """Count a channel that came to nothing."""
@@ -36,6 +41,9 @@ class ChannelTotals:
         self._sent_bytes += channel.sent_bytes
         self._received_bytes += channel.received_bytes
         self._retransmits += channel.retransmits
+        if len(self._gone) < GONE_MAX:
+            self._gone.append(0)
+        self._gone[-1] += channel.sent_bytes + channel.received_bytes
 
     def carried(self, channels: Collection[Channel]) -> CarriedFrames:
         """Total the figures, those of the given channels included."""
@@ -44,4 +52,5 @@ class ChannelTotals:
             self._received_bytes + sum(channel.received_bytes for channel in channels),
             self._retransmits + sum(channel.retransmits for channel in channels),
             dict(self.errors),
+            [*self._gone, *(channel.sent_bytes + channel.received_bytes for channel in channels)],
         )

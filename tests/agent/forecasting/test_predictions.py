@@ -66,6 +66,15 @@ def test_a_failed_migration_corrects_nothing(tmp_path: Path) -> None:
     assert Predictions(bench.forecasts, failed).tell(SUBJECT).expected.time_s == plain.time_s
 
 
+def test_a_migration_that_ran_unaccelerated_corrects_nothing_and_is_not_scored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    plain = Predictions(bench.forecasts, []).tell(SUBJECT).expected
+    relayed = finished(60.0, passthrough_reason="unreachable")
+    assert Predictions(bench.forecasts, [relayed] * 12).tell(SUBJECT).expected.time_s == plain.time_s
+    bench.ledger.put(relayed)
+    assert bench.ledger.totals().predictions == {}
+
+
 def test_a_migration_teaches_what_its_passes_showed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     predictions = Predictions(bench.forecasts, [])

@@ -398,3 +398,18 @@ def test_on_a_link_with_dead_seconds_what_is_shared_is_what_it_carries_in_the_ot
     bench.share()
     granted = sum(one.granted_bytes_per_s for one in bench.ledger.running())
     assert granted == pytest.approx(alive.low, rel=0.1)
+
+
+def test_the_limit_of_one_link_is_a_maximum_of_that_one_and_the_lowest_counts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    limited, other = record("aa" * 16), record("bb" * 16, peer="elsewhere")
+    for one in (limited, other):
+        bench.ledger.put(one)
+    bench.sharing._ceiling = lambda peer: CAP if peer == PEER else 0.0
+    bench.share()
+    assert bench.paced == {limited.id: pytest.approx(CAP)}
+    bench.share(link_bytes_per_s_max=CAP / 2)
+    assert bench.paced == {limited.id: pytest.approx(CAP / 2), other.id: pytest.approx(CAP / 2)}
+    bench.sharing._ceiling = lambda _peer: 0.0
+    bench.share()
+    assert set(bench.paced.values()) == {0}

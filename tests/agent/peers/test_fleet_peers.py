@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.agent.authorization.fleet_members import FleetMembers
-from dwcp_migrate.agent.peers.client import KEPT_MAX, ControlClient, _Connection
+from dwcp_migrate.agent.peers.client import KEPT_MAX, ControlClient, ControlConnection
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.peers.fleet_peers import fleet_peers, is_allowed, ports_that_differ, usable_addresses
 from dwcp_migrate.agent.peers.own_reach import own_reach
@@ -162,6 +162,6 @@ def test_a_host_that_asked_a_thousand_others_keeps_few_connections() -> None:
             closed.append(self)
 
     for number in range(HOSTS):
-        client._keep((f"hv{number}", "10.0.0.1", 7802), cast("_Connection", Kept()))
+        client._keep((f"hv{number}", "10.0.0.1", 7802), cast("ControlConnection", Kept()))
     assert client.kept == KEPT_MAX
     assert len(closed) == HOSTS - KEPT_MAX

@@ -12,12 +12,13 @@ from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.tracking import uncaught
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
+from dwcp_migrate.agent.tracking.observed import without_forecast
 from dwcp_migrate.agent.tracking.outgoing_jobs import JOBS_MAX, OutgoingJobs
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations, Way, way_of
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import NOT_CAUGHT_CAUSES
-from dwcp_migrate.config import Config, PeerConfig
+from dwcp_migrate.config import Config, MigrationPolicy, PeerConfig
 from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, JobStatistics
 from dwcp_migrate.hypervisor.fake import FakeWatcher
 from dwcp_migrate.hypervisor.tcp_connections import TcpConnection
@@ -66,7 +67,10 @@ class Host:
         self.ledger = MigrationRegistry(MigrationHistory(directory), time.time)
         self.watcher = FakeWatcher([DomainInfo(UUID, "db1", 1 << 30), DomainInfo(OTHER, "web1", 1 << 30)])
         self.domains = DomainTracker(self.watcher, self.ledger)
-        self.uncaught = UncaughtMigrations(Config, lambda: DIRECTORY, self.ledger, self.domains, lambda: connections)
+        self.config = Config()
+        self.uncaught = UncaughtMigrations(
+            lambda: self.config, lambda: DIRECTORY, self.ledger, self.domains, lambda: connections
+        )
 
     def passes(self, uuid: str, name: str) -> None:
         self.watcher.running[uuid] = DomainInfo(uuid, name, 1 << 30, JobStatistics(outgoing=True))
@@ -76,6 +80,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[TcpConnection]], Host]:
     monkeypatch.setattr(uncaught, "TIE_S_MAX", 0.0)
+    monkeypatch.setattr(uncaught, "OBSERVED_S", 0.0)
     return lambda connections: Host(tmp_path, connections)
 
 
@@ -183,3 +188,26 @@ def test_jobs_are_remembered_up_to_their_limit_and_the_oldest_goes() -> None:
 
 def test_a_way_is_one_of_the_causes_that_metrics_know() -> None:
     assert Way("unseen", "").cause in NOT_CAUGHT_CAUSES
+
+
+async def test_an_agent_that_observes_keeps_a_record_and_raises_no_alarm(
+    host: Callable[[list[TcpConnection]], Host],
+) -> None:
+    made = host([to(PEER, 49152)])
+    made.config = Config(policy=MigrationPolicy(observe=True))
+    await made.domains.start()
+    made.passes(UUID, "db1")
+    await made.uncaught.look()
+    (record,) = made.ledger.running()
+    assert (record.domain, record.peer, record.passthrough_reason) == ("db1", "hv2", "observe")
+    assert made.ledger.totals().not_caught == {}
+    assert made.ledger.totals().passthrough == {"observe": 1}
+    await made.uncaught.close()
+    await made.domains.close()
+
+
+def test_what_cannot_be_said_of_an_observed_migration_is_said_once() -> None:
+    record = Migration(id="0" * 32, role="source", peer="hv2", address=PEER, port=49152, started_at=1.0)
+    said = without_forecast(without_forecast(record))
+    assert [event.event for event in said.events] == ["no-forecast"]
+    assert "dwcp-migrate check hv2" in said.events[0].detail
