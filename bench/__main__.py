@@ -75,7 +75,7 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
         return
     click.echo(f"{report.machine}\ncommit {report.commit}, {report.command}\n")
     rows = [(row.case, row.metric, f"{row.value:.4g}", row.unit, str(row.n)) for row in report.rows]
-    click.echo(output.table(("Case", "Metric", "Value", "Unit", "n"), rows))
+    click.echo(output.format_table(("Case", "Metric", "Value", "Unit", "n"), rows))
 
 
 if __name__ == "__main__":

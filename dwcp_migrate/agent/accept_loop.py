@@ -40,7 +40,7 @@ class AcceptLoop:
     """Accepts on one socket and gives each connection to `take`, in order.
 
     Args:
-        listener: bound and listening, see `listen`; owned from now on.
+        listener: bound and listening, see `open_listener`; owned from now on.
         take: owns the connection from its call on, unless it raises.
         failed: counts a connection that `take` raised for, and an accept that failed, by reason.
     """
@@ -106,7 +106,7 @@ class AcceptLoop:
         self._socket.close()
 
 
-def listen(address: str, port: int, *, late: bool = False) -> socket.socket:
+def open_listener(address: str, port: int, *, late: bool = False) -> socket.socket:
     """Listen on a TCP port.
 
     Args:
@@ -121,7 +121,7 @@ def listen(address: str, port: int, *, late: bool = False) -> socket.socket:
         return _bound(address, port, late=late)
     except OSError as error:
         if address == ANY_IPV6 and error.errno in _NO_SUCH_FAMILY:
-            return listen(ANY_IPV4, port)
+            return open_listener(ANY_IPV4, port)
         raise HypervisorError(
             f"cannot listen on {address} port {port}: {error.strerror}",
             hint="another agent may be running, or another service has the port",

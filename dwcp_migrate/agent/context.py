@@ -122,7 +122,15 @@ class Runtime:
         *,
         may_stand_aside: bool,
     ) -> SessionOptions:
-        """Options of a data process: sizes that both agents agreed to, and whether bytes may go past the link."""
+        """Build the options of a data process.
+
+        Args:
+            memory: sizes that both agents agreed to.
+            channels_max: limit that both agents agreed to.
+            record_directory: where the raw stream is recorded; empty for no recording.
+            store: page store of this migration; None without one.
+            may_stand_aside: whether bytes may go past the link, unencrypted.
+        """
         config = self.config
         channels_max = min(channels_max, memory.channels_max)
         return SessionOptions(

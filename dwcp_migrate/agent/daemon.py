@@ -1,6 +1,6 @@
 """The agent: its parts put together, its life from start to stop.
 
-The rule: an agent that is not whole does not catch connections. The redirect is armed last and disarmed first, and
+The rule: connections are redirected only while every part runs. The redirect is armed last and disarmed first, and
 migrations that run go on without it: their data processes report to the next agent.
 
     start    control socket, spare, adoption, link port, hook socket, libvirt, intake ports, redirect; then READY=1
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.accept_loop import AcceptLoop, open_listener
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_members import FleetMembers
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
@@ -286,7 +286,7 @@ class Agent:
             self._accept("explicit", LOOPBACK[socket.AF_INET], intercept.explicit_port, take)
 
     def _accept(self, use: str, address: str, port: int, take: Callable[[socket.socket], None]) -> None:
-        self._listeners[use] = AcceptLoop(listen(address, port, late=True), take, self._rejected(use)).start()
+        self._listeners[use] = AcceptLoop(open_listener(address, port, late=True), take, self._rejected(use)).start()
 
     def _redirected(self, sock: socket.socket, address: str, port: int, foreign: bool) -> None:  # noqa: FBT001 - told
         self.outgoing.accepted(sock, address, port, self.runtime.directory.by_address(address), foreign=foreign)

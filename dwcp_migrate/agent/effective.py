@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.intake.redirect import exemption
+from dwcp_migrate.agent.intake.redirect import own_exemption
 from dwcp_migrate.api.schema import ConfigurationStatus, RunningConfig
 from dwcp_migrate.config import Config
 from dwcp_migrate.config.compare import as_builtins, find_differences, keeping_listeners
@@ -30,7 +30,15 @@ class ConfigurationInForce:
     _pending: list[str] = field(default_factory=list)
 
     def take(self, new: Config, now: float) -> list[str]:
-        """Take what a reload read; returns the keys that wait for a restart."""
+        """Take over the configuration that a reload read.
+
+        Args:
+            new: as the file says.
+            now: seconds since the epoch.
+
+        Returns:
+            Keys whose new values wait for a restart.
+        """
         self.running = keeping_listeners(new, self.running)
         self._pending = [changed.key for changed in find_differences(self.running, new)]
         self.read_at, self.error = now, ""
@@ -49,5 +57,5 @@ class ConfigurationInForce:
 
 def exempted(config: Config) -> tuple[Config, Exemption]:
     """Whom the redirect lets pass, and the configuration with the mark that follows: whoever dials reads it there."""
-    exempt = exemption(config.intercept.mark, os.geteuid())
+    exempt = own_exemption(config.intercept.mark, os.geteuid())
     return replace(config, intercept=replace(config.intercept, mark=exempt.mark)), exempt

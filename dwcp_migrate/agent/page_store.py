@@ -94,7 +94,15 @@ class PageStore:
         return options, await self.key_in_time(options, request.scope)
 
     async def key_in_time(self, options: StoreOptions | None, asked: str) -> bytes:
-        """As `key_for`, beside the event loop; empty where the directory does not answer within `KEY_S_MAX`."""
+        """Find the key as `key_for` does, on a thread.
+
+        Args:
+            options: of the store; None without one.
+            asked: the page store that the peer names.
+
+        Returns:
+            Empty where the directory does not answer within `KEY_S_MAX`.
+        """
         try:
             return await asyncio.wait_for(asyncio.to_thread(self.key_for, options, asked), KEY_S_MAX)
         except TimeoutError:

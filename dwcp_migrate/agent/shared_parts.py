@@ -27,7 +27,15 @@ from dwcp_migrate.transport.tls import make_context
 
 
 def tls_context(side: Literal["client", "server"], config: Config) -> ssl.SSLContext:
-    """Make the TLS context of one side of a connection between agents."""
+    """Make the TLS context of one side of a connection between agents.
+
+    Args:
+        side: which end of the connection this is.
+        config: names the files, which are read now.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not fit the others.
+    """
     return make_context(side, config.tls.ca, config.tls.certificate, config.tls.key)
 
 

@@ -99,7 +99,15 @@ class LazyGroup(click.Group):
         return [name for name, (room, _) in COMMANDS.items() if _is_installed(room)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the sub-command's module and return its `command`."""
+        """Import the sub-command's module and return its `command`.
+
+        Args:
+            ctx: not used; click passes it.
+            cmd_name: as typed; old spellings count too.
+
+        Returns:
+            None where there is no such command, or this installation does not carry it.
+        """
         del ctx
         room = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else HIDDEN.get(cmd_name)
         if room is None or not _is_installed(room):
@@ -112,6 +120,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the sub-command; `help` shows help, and a mistyped name is answered with the nearest one.
+
+        Args:
+            ctx: of the group, for its help and for errors.
+            args: of the command line, the sub-command's name first.
 
         Raises:
             click.UsageError: no such command.
@@ -132,7 +144,12 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {alike[0]!r}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sub-commands below their headings without importing them."""
+        """Write the sub-commands below their headings without importing them.
+
+        Args:
+            ctx: not used; click passes it.
+            formatter: takes the text.
+        """
         del ctx
         for heading, commands in SECTIONS.items():
             rows = [(name, line) for name, (room, line) in commands.items() if _is_installed(room)]
@@ -201,7 +218,15 @@ def report(error: DwcpError) -> int:
 
 
 def report_unforeseen(error: Exception, arguments: list[str]) -> int:
-    """Say that the fault is ours, keep the traceback in a file for a report, and return the exit code."""
+    """Report an error as a fault of this program, with its traceback in a file.
+
+    Args:
+        error: that nobody foresaw.
+        arguments: of the command line, for the file.
+
+    Returns:
+        Exit code.
+    """
     import tempfile
     import traceback
 

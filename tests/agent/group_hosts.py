@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.accept_loop import AcceptLoop, open_listener
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.disk_thread import DiskThread
 from dwcp_migrate.agent.intake.link import LinkIntake
@@ -14,7 +14,7 @@ from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change, Named
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
-from dwcp_migrate.agent.peers.server import ControlServer, refused
+from dwcp_migrate.agent.peers.server import ControlServer, make_refusal
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
@@ -100,7 +100,7 @@ class GroupHost:
         )
 
     async def _answer(self, _: PeerConfig, request: Request) -> Message:
-        return self.group.successor(request) if isinstance(request, Follow) else refused("unknown-request")
+        return self.group.successor(request) if isinstance(request, Follow) else make_refusal("unknown-request")
 
     async def start(self) -> None:
         self.runtime = self._runtime()
@@ -114,7 +114,7 @@ class GroupHost:
             lambda _: True,
             lambda _: None,
         )
-        self._listener = AcceptLoop(listen("127.0.0.1", self.peer.port), self._link.take, lambda _: None).start()
+        self._listener = AcceptLoop(open_listener("127.0.0.1", self.peer.port), self._link.take, lambda _: None).start()
         self.is_up = True
         await self.group.start()
 

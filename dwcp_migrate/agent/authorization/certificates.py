@@ -100,7 +100,13 @@ class CertificateIssuer:
     # -- who decides
 
     def choose(self, source: tuple[str, str], destination: tuple[str, str], peer: PeerConfig) -> EngineChoice:
-        """Choose who decides about a migration; both hosts as name and trust domain."""
+        """Choose the engine that is to decide about a migration.
+
+        Args:
+            source: name and trust domain.
+            destination: name and trust domain.
+            peer: configuration of the other host.
+        """
         coordination = self._runtime.config.coordination
         policy = EnginePolicy("pbft" if coordination.pbft.mode == "pbft" else "auto", coordination.requires(peer))
         usable = self._health.usable(steady_clock())
@@ -121,7 +127,12 @@ class CertificateIssuer:
         return choice
 
     def failed(self, engine: EngineName, reason: str) -> None:
-        """Note that an engine did not decide."""
+        """Note that an engine did not decide.
+
+        Args:
+            engine: that was asked.
+            reason: for the log and for operators.
+        """
         self._health.failed(engine, reason, steady_clock())
         log.warning("engine failed", engine=engine, reason=reason)
 
@@ -154,6 +165,13 @@ class CertificateIssuer:
 
     async def certify(self, uuid: str, destination: str) -> bytes:
         """Get a certificate for a migration of a domain that runs here.
+
+        Args:
+            uuid: of the domain.
+            destination: name of the host that it is to migrate to.
+
+        Returns:
+            The certificate, encoded; the one that was got before, while a migration of the domain runs on it.
 
         Raises:
             NoQuorumError: the group did not decide in time.
@@ -194,7 +212,12 @@ class CertificateIssuer:
         return self._is_running(permit.uuid) and self._shown.get(permit.uuid) == permit.certificate
 
     async def follow(self, permit: Permit, peer: PeerConfig) -> None:
-        """Ask the source who followed, where its certificate is of later members than are known here."""
+        """Ask the source for newer members of the group, where its certificate is from an epoch unknown here.
+
+        Args:
+            permit: that the source shows.
+            peer: the source.
+        """
         lineage = self._group.lineage
         with contextlib.suppress(ConsensusError):  # no certificate at all: `verify` says so
             if lineage is not None and decode_certificate(permit.certificate).epoch > lineage.newest.epoch:
@@ -261,7 +284,12 @@ class CertificateIssuer:
     # -- both
 
     def begin(self, identity: str, uuid: str) -> None:
-        """Note that a migration runs on the certificate that was shown for a domain."""
+        """Note that a migration runs on the certificate that was got for a domain.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            uuid: of the domain.
+        """
         self._running[identity] = uuid
 
     def forget(self, identity: str) -> None:
@@ -280,7 +308,14 @@ class CertificateIssuer:
         return uuid in self._running.values()
 
     async def ended(self, identity: str, role: str, result: Ended, *, certain: bool) -> None:
-        """Tell the group how a migration ended; what nobody is certain of is made up for when the domain leaves."""
+        """Tell the group how a migration ended; an uncertain result is settled when the domain leaves.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            role: `source` or `destination`.
+            result: of the migration.
+            certain: libvirt has confirmed the result.
+        """
         uuid = self._running.pop(identity, "")
         if not uuid or self._is_running(uuid):
             return

@@ -114,7 +114,13 @@ class EngineHealth:
         return frozenset(engine for engine in self._configured if self._again_at.get(engine, now) <= now)
 
     def failed(self, engine: EngineName, reason: str, now: float) -> None:
-        """Note that an engine did not decide; it is left alone for a pause."""
+        """Note that an engine did not decide; it is not asked during a pause, which doubles with each failure.
+
+        Args:
+            engine: that was asked.
+            reason: for operators.
+            now: seconds, on a clock that never jumps.
+        """
         failures = self._failures.get(engine, 0)
         self._failures[engine] = failures + 1
         self._again_at[engine] = now + PAUSE_S * 2 ** min(failures, PAUSE_DOUBLINGS_MAX)
@@ -122,7 +128,12 @@ class EngineHealth:
             self._record(EngineSwitch(now, engine, usable=False, reason=reason))
 
     def worked(self, engine: EngineName, now: float) -> None:
-        """Note that an engine decided."""
+        """Note that an engine decided.
+
+        Args:
+            engine: that was asked.
+            now: seconds, as for `failed`.
+        """
         if self._failures.pop(engine, 0):
             self._again_at.pop(engine, None)
             self._record(EngineSwitch(now, engine, usable=True, reason="it decided again"))

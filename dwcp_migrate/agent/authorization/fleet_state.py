@@ -221,7 +221,18 @@ class ClusterStateClient:
         return await self.engine.submit(body, self._runtime.config.coordination.timeout_s)
 
     async def look(self, at: Callable[[FleetState], T], *, fresh: bool = False) -> T:
-        """Look at the state here; `fresh` waits for all that was confirmed to anybody. Raises NoQuorumError."""
+        """Read the cluster state as this host has it.
+
+        Args:
+            at: reads what is wanted; it must not keep or change the state.
+            fresh: wait first for all changes that a majority has confirmed.
+
+        Returns:
+            What `at` returns.
+
+        Raises:
+            NoQuorumError: `fresh`, and no majority answers within `coordination.timeout_s`.
+        """
         if fresh:
             await self.engine.barrier(self._runtime.config.coordination.timeout_s)
         return await self.engine.look(at)

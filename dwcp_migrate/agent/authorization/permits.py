@@ -101,10 +101,16 @@ class MigrationAuthorizer:
     ) -> Authorization:
         """Ask the fleet for a ticket, or settle for an agreement of both ends.
 
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            peer: the destination.
+            address: at which its agent is asked.
+            leaving: domains that leave this host now, as libvirt says.
+
         Raises:
             SessionError: the fleet is required to agree, and does not or cannot.
             FleetRefusedError: it does not agree; the migration is not accelerated.
-            DwcpError: the destination's agent cannot be asked; as `control_client.ControlClient.ask` says.
+            DwcpError: the destination's agent cannot be asked; as `peers.client.ControlClient.ask` says.
         """
         domain = await self._which(peer, address, leaving)
         if domain is None:
@@ -332,7 +338,12 @@ class MigrationAuthorizer:
         await self._certifying.settle(runs)
 
     def facts(self, identity: str, facts: SessionFacts) -> SessionFacts:
-        """Add what was agreed on to what is kept for the next agent."""
+        """Add a migration's permission to the facts that are kept for the next agent.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            facts: without it.
+        """
         return replace(
             facts,
             token=self.carried.get(identity, 0),
@@ -341,7 +352,12 @@ class MigrationAuthorizer:
         )
 
     def adopt(self, identity: str, facts: SessionFacts) -> None:
-        """Take over what the agent before this one had agreed on."""
+        """Take over the permission of a migration from the agent before this one.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            facts: as `facts` completed them.
+        """
         if facts.token:
             self.carried[identity] = facts.token
         if facts.ticket_uuid:
@@ -355,7 +371,14 @@ class MigrationAuthorizer:
         self._certifying.forget(identity)
 
     async def ended(self, identity: str, role: str, result: Result, *, certain: bool) -> None:
-        """Record how a migration ended; what nobody is certain of is left to recovery."""
+        """Record how a migration ended; an uncertain result is left to the reconciler.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            role: `source` or `destination`.
+            result: of the migration; empty while it is not known.
+            certain: libvirt has confirmed the result.
+        """
         is_certified = self._certifying.carries(identity)
         await self._certifying.ended(identity, role, result, certain=certain)
         uuid = self._domains.pop(identity, "")
@@ -393,7 +416,16 @@ def as_permit(ticket: Ticket) -> Permit:
 
 
 def trusts(fleet: FleetState, one: str, other: str) -> tuple[str, str]:
-    """Say which trust domains two hosts are of; one that the fleet does not know counts as of the other's."""
+    """Look up the trust domains of two hosts.
+
+    Args:
+        fleet: the cluster state.
+        one: name of a host.
+        other: name of the other.
+
+    Returns:
+        Both trust domains; twice empty, and so equal, where the fleet does not know one of the hosts.
+    """
     known, others = fleet.hosts.get(one), fleet.hosts.get(other)
     if known is None or others is None:
         return "", ""

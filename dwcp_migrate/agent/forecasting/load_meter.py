@@ -150,7 +150,12 @@ class LoadMeter:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """A quantile of sorted values, linear between two; an hour's minutes are too few for numpy to be worth its call."""
+    """Compute a quantile, linear between two values; for an hour's minutes a call of numpy costs more than it saves.
+
+    Args:
+        ordered: values in ascending order, at least one.
+        share: of the values that lie below, 0 to 1.
+    """
     at = share * (len(ordered) - 1)
     low = int(at)
     return ordered[low] + (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]) * (at - low)
@@ -178,7 +183,13 @@ def guest_rates(before: GuestCounters | None, after: GuestCounters, seconds: flo
 
 
 def host_rates(before: HostCounters, after: HostCounters, seconds: float) -> dict[str, float]:
-    """A host's use between two samples, by quantity, as `guest_rates`."""
+    """Compute a host's use between two samples, by quantity, as `guest_rates` does.
+
+    Args:
+        before: the earlier sample.
+        after: the later one.
+        seconds: between the two.
+    """
     found = {
         "cpu": _rate(before.busy_s, after.busy_s, seconds),
         "memory": after.memory_bytes,
@@ -195,7 +206,12 @@ def _rate(before: float | None, after: float | None, seconds: float) -> float | 
 
 
 def merged(told: Mapping[str, HostLoad], guests: Mapping[str, list[GuestLoad]]) -> dict[str, GuestLoad]:
-    """The guests of several hosts by UUID; while one moves, two hosts tell of it: the later one counts."""
+    """Join the guests of several hosts by UUID; of a guest that two hosts report, the later report counts.
+
+    Args:
+        told: reports by host; their times count.
+        guests: of the same hosts.
+    """
     found: dict[str, GuestLoad] = {}
     for name in sorted(told, key=lambda host: told[host].at):
         found |= {one.uuid: one for one in guests[name]}

@@ -126,7 +126,12 @@ class LoadWatch:
 
 
 def replace_stalled(counters: HostCounters, pressure: str) -> HostCounters:
-    """The counters with the kernel's word on memory pressure."""
+    """Replace the memory pressure in a host's counters.
+
+    Args:
+        counters: by libvirt, which has no such figure.
+        pressure: content of /proc/pressure/memory; another text gives None.
+    """
     return HostCounters(counters.busy_s, counters.memory_bytes, stalled_s(pressure), counters.guests)
 
 

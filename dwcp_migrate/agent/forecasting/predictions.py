@@ -137,7 +137,15 @@ class Predictions:
         return self._forecasts.carries(peer, steps, silent=True)
 
     def estimate(self, record: Migration, downtime_s_max: float = DOWNTIME_S_MAX) -> Migration:
-        """Estimate the time to the end of a migration that runs, or take down an estimate that does not hold."""
+        """Estimate the time to the end of a migration that runs; an earlier estimate that no longer holds is removed.
+
+        Args:
+            record: of the migration.
+            downtime_s_max: longest pause that QEMU may take for the switchover, in seconds.
+
+        Returns:
+            The record; as it was, where too little is known.
+        """
         if record.remaining_bytes < 0 or record.state not in {"precopy", "switchover"}:
             return record
         link = self._share_of_link(record)
@@ -167,11 +175,21 @@ class Predictions:
         return self._forecasts.carries(record.peer, record.eta_s if record.eta_s > 0 else TRANSFER_STEPS)
 
     def carried(self, record: Migration, bytes_per_s: float) -> None:
-        """Take in what a second of a migration put on the wire, in which the path held it up."""
+        """Note the rate of a second in which the path held a migration up.
+
+        Args:
+            record: of the migration.
+            bytes_per_s: that it put on the wire.
+        """
         self._watch(record).carried.append(bytes_per_s)
 
     def watch(self, record: Migration, now: float) -> None:
-        """Look at a migration that runs: passes end when its iteration grows."""
+        """Follow the passes of a migration that runs; one ends when the iteration grows.
+
+        Args:
+            record: of the migration.
+            now: seconds since the epoch.
+        """
         watched = self._watch(record)
         watched.dirty = max(watched.dirty, record.dirty_bytes_per_s)
         if record.iteration > watched.iteration and watched.iteration:

@@ -97,7 +97,12 @@ class RateController:
         self.usage = Usage()
 
     def wish(self, domain: str, wish: SharePreference) -> None:
-        """Take a wish for the domain's next or running migration; beyond `WISHES_MAX` the oldest is forgotten."""
+        """Set the preference for a domain's next or running migration; beyond `WISHES_MAX` the oldest is dropped.
+
+        Args:
+            domain: libvirt's name.
+            wish: weight and deadline.
+        """
         self._wishes.pop(domain, None)
         self._wishes[domain] = wish
         if len(self._wishes) > WISHES_MAX:
@@ -125,7 +130,13 @@ class RateController:
         return [one for one in mine if one.state != "opening" and not one.is_delivered]
 
     def update(self, config: BandwidthConfig, other_bytes_per_s: float, now: float) -> None:
-        """Share every link anew. `now` is seconds since the epoch."""
+        """Share every link again among the migrations that run.
+
+        Args:
+            config: limits and order of the sharing.
+            other_bytes_per_s: sent on this host's links by others than its migrations.
+            now: seconds since the epoch.
+        """
         running = self._running()
         peers = {record.peer for record in running}
         self._first = {peer: names for peer, names in self._first.items() if peer in peers}

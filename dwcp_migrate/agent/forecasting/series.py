@@ -72,7 +72,13 @@ class Forecasts:
         self._free = list(range(SLOTS - 1, -1, -1))
 
     def sample(self, key: Key, value: float, now: float) -> None:
-        """Take one sample of a series that is forecast; what came within a second is one step."""
+        """Add a sample of a series that is forecast; samples within one second are one step.
+
+        Args:
+            key: of the series.
+            value: in the series' unit.
+            now: seconds since the epoch.
+        """
         slot = self._slots.get(key)
         if slot is None:
             slot = self._settle(key)
@@ -80,11 +86,24 @@ class Forecasts:
         self._samples.add(np.array([slot]), np.array([value]))
 
     def note(self, key: Key, value: float, now: float) -> None:
-        """Keep a value that is not forecast step by step."""
+        """Keep a value of a series that is not forecast step by step.
+
+        Args:
+            key: of the series.
+            value: in the series' unit.
+            now: seconds since the epoch.
+        """
         self._store.add(key, value, now)
 
     def seen(self, peer: str, value: float, now: float, *, fills: bool) -> None:
-        """Keep what migrations sent to a peer in a second, whether they filled the link or not."""
+        """Keep the rate at which migrations sent to a peer in a second.
+
+        Args:
+            peer: its name.
+            value: bytes a second on the wire.
+            now: seconds since the epoch.
+            fills: whether they filled the link, so that the rate is what the link carries.
+        """
         self.note(Key("link", "seen", peer), value, now)
         unfilled = self._unfilled.setdefault(peer, deque(maxlen=SEEN_KEPT))
         if fills:
@@ -93,7 +112,12 @@ class Forecasts:
             unfilled.append(value)
 
     def known(self, key: Key, count: int) -> list[float]:
-        """The newest values of a series, those that wait to be written included."""
+        """Return the newest values of a series, those that wait to be written included.
+
+        Args:
+            key: of the series.
+            count: of values, at most.
+        """
         return self._store.newest(key, count)
 
     def _settle(self, key: Key) -> int:
@@ -133,7 +157,15 @@ class Forecasts:
             self._panel.step(np.array([slot]), np.array([value]))
 
     def quantiles(self, key: Key, *, alive: bool = False) -> Floats | None:
-        """Forecast of a series, (targets, 3), or of its seconds that are not dead; None where it was never measured."""
+        """Return the forecast of a series.
+
+        Args:
+            key: of the series.
+            alive: forecast only the seconds in which the link is not dead.
+
+        Returns:
+            Quantiles by target, shape (targets, 3); None where the series was never measured.
+        """
         slot = self._slots.get(key)
         if slot is None:
             if not self._store.newest(key, 1):
@@ -170,7 +202,13 @@ class Forecasts:
         return found if found.median > 1 else None
 
     async def flush(self, now: float, thread: Executor, *, at_once: bool = False) -> None:
-        """Write what is pending, every `FLUSH_S`, on `thread`."""
+        """Write pending values, if the last time was `FLUSH_S` ago.
+
+        Args:
+            now: seconds since the epoch.
+            thread: on which the files are written.
+            at_once: write without waiting for `FLUSH_S`.
+        """
         if at_once or now - self._flushed_at >= FLUSH_S:
             self._flushed_at = now
             await asyncio.get_running_loop().run_in_executor(thread, self._store.flush)

@@ -26,7 +26,15 @@ def certificates(tls: TlsConfig) -> list[CertificateExpiry]:
 
 
 def certificate(use: Literal["ca", "host"], path: Path) -> CertificateExpiry:
-    """Describe the first certificate of a PEM file."""
+    """Describe the first certificate of a PEM file.
+
+    Args:
+        use: `ca` or `host`.
+        path: of the file, of which `PEM_BYTES_MAX` are read.
+
+    Returns:
+        With an `error` where it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             found = x509.load_pem_x509_certificates(file.read(PEM_BYTES_MAX))[0]

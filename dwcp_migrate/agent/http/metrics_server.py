@@ -73,7 +73,12 @@ def _behind_password(access: MetricsConfig) -> Middleware:
 
 
 def is_authorised(header: str, access: MetricsConfig) -> bool:
-    """Whether a request's `Authorization` is that of the configured user; the password's file is read each time."""
+    """Whether a request is from the configured user; the password's file is read each time.
+
+    Args:
+        header: the request's `Authorization`; empty without one.
+        access: user and password file.
+    """
     scheme, _, coded = header.partition(" ")
     try:
         given = base64.b64decode(coded, validate=True)
@@ -86,7 +91,16 @@ def is_authorised(header: str, access: MetricsConfig) -> bool:
 
 
 async def listen_for_metrics(server: HttpServer, where: str, access: MetricsConfig) -> str:
-    """Listen on `ADDRESS:PORT`; returns why not: a port that is taken is no reason for an agent not to start."""
+    """Listen for Prometheus; the agent also starts where it cannot.
+
+    Args:
+        server: that answers.
+        where: `ADDRESS:PORT`.
+        access: certificate and user.
+
+    Returns:
+        Why it does not listen; empty when it does.
+    """
     address, _, port = where.rpartition(":")
     try:
         await server.listen_tcp(address.strip("[]"), int(port), server_context(access))

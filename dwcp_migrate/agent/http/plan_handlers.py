@@ -50,10 +50,14 @@ class PlanHandlers:
 
 
 def number_of(query: Mapping[str, str], name: str) -> int:
-    """A number of a query.
+    """Read a number of a query.
+
+    Args:
+        query: by name.
+        name: of the number, 0 to `NUMBER_MAX`.
 
     Raises:
-        PlacementError: it is none.
+        PlacementError: it is missing, no number, or too large.
     """
     text = query.get(name, "")
     if not text.isdecimal() or int(text) > NUMBER_MAX:

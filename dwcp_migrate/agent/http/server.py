@@ -89,7 +89,15 @@ class Served(Protocol):
         """Read the configuration again; raises ConfigError."""
 
     def record(self, directory: str, domain: str) -> Done:
-        """Arm the recording of one migration, or disarm it if `directory` is empty; raises ConfigError."""
+        """Arm the recording of one migration that leaves this host, or disarm it.
+
+        Args:
+            directory: absolute path of one that exists; empty disarms.
+            domain: only a migration of this domain is recorded; empty for any.
+
+        Raises:
+            ConfigError: there is no such directory.
+        """
 
     async def measured(self) -> Measured:
         """See `api.Measured`."""
@@ -98,10 +106,25 @@ class Served(Protocol):
         """Load of the hosts and their guests, asked of the peers now."""
 
     async def predict(self, domain: str, peer: str, deadline_s: float) -> Predicted:
-        """Predict a migration; raises NotFoundError where the domain or the peer is unknown."""
+        """Predict a migration that has not begun.
+
+        Args:
+            domain: libvirt's name of one that runs here.
+            peer: name of the destination.
+            deadline_s: from now until it should be over; 0 is no deadline.
+
+        Raises:
+            NotFoundError: the domain or the peer is unknown.
+        """
 
     def share(self, domain: str, weight: float, deadline_s: float) -> Done:
-        """The domain's preference in the sharing of its link."""
+        """Set how a domain's running or next migration shares its link.
+
+        Args:
+            domain: libvirt's name.
+            weight: share relative to the other migrations'.
+            deadline_s: from now until it should be over; 0 is no deadline.
+        """
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
@@ -281,6 +304,11 @@ class HttpServer:
 
     async def listen_tcp(self, address: str, port: int, context: ssl.SSLContext | None = None) -> None:
         """Listen on a TCP port, over TLS where a context is given.
+
+        Args:
+            address: IP address to listen on.
+            port: TCP port.
+            context: None listens without TLS.
 
         Raises:
             HypervisorError: the port cannot be listened on.

@@ -48,14 +48,24 @@ class SourceRegistry:
         self._proven: OrderedDict[str, float] = OrderedDict()
 
     def prove(self, source: str, now: float) -> None:
-        """A certificate of the fleet came from there."""
+        """Note that a connection from an address proved itself by a certificate of the fleet.
+
+        Args:
+            source: IP address.
+            now: seconds; the proof counts for `PROVEN_S`.
+        """
         self._proven[source] = now + PROVEN_S
         self._proven.move_to_end(source)
         while len(self._proven) > PROVEN_MAX:
             self._proven.popitem(last=False)
 
     def is_peer(self, source: str, now: float) -> bool:
-        """Whether a peer may be there."""
+        """Whether a peer is expected at an address: it is configured, or proved itself lately.
+
+        Args:
+            source: IP address.
+            now: seconds, as for `prove`.
+        """
         return self._is_configured(source) or self._proven.get(source, 0.0) > now
 
 
@@ -72,7 +82,15 @@ class Admission:
         self._strangers: Counter[str] = Counter()
 
     def enter(self, source: str, *, is_peer: bool) -> Callable[[], None] | None:
-        """Let one in; returns what it has to call when it leaves, None if there is no room."""
+        """Take a place for a connection.
+
+        Args:
+            source: IP address.
+            is_peer: whether the places of strangers are not counted.
+
+        Returns:
+            To be called when the connection ends; None where there is no place.
+        """
         limits, key = self._limits, _group(source)
         if self._total >= limits.total:
             return None

@@ -57,10 +57,15 @@ def explicit_intake(
     peer: Callable[[], PeerConfig | None],
     port: int,
 ) -> Callable[[socket.socket], None]:
-    """Make the taker of the explicit form: everything goes to one peer, to the port of the same number.
+    """Make the handler of connections to the explicit port, which all go to one peer, to the port of the same number.
 
     libvirt makes the destination's QEMU listen on the port that the migration URI names (qemuMigrationDstPrepareDirect
     in src/qemu/qemu_migration.c), so `tcp://127.0.0.1:PORT` is PORT over there too.
+
+    Args:
+        accepted: receives the socket, the peer's first address, the port, and the peer.
+        peer: returns the configured peer; None resets the connection.
+        port: the explicit port.
     """
 
     def take(sock: socket.socket) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.accept_loop import AcceptLoop, open_listener
 from dwcp_migrate.agent.context import is_own_address
 from dwcp_migrate.api.schema import ListenerStatus
 from dwcp_migrate.errors import HypervisorError
@@ -42,7 +42,7 @@ class LoopbackListeners:
             if family in self._loops:
                 continue
             try:
-                self._loops[family] = AcceptLoop(listen(address, self._port), self._take, self._failed).start()
+                self._loops[family] = AcceptLoop(open_listener(address, self._port), self._take, self._failed).start()
             except HypervisorError as error:
                 if self._errors.get(family) != str(error):
                     log.warning("one address family is not redirected", error=str(error), hint=error.hint)

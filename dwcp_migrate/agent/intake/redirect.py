@@ -22,7 +22,7 @@ Tailscale bits above 0xFFFF, Istio 0x539, AWS 0x80, WireGuard's wg-quick 0xCA6C:
 log = get_logger(component="redirect")
 
 
-def exemption(mark: int, user: int) -> Exemption:
+def own_exemption(mark: int, user: int) -> Exemption:
     """Whom the redirect lets pass.
 
     Args:
@@ -128,7 +128,13 @@ class Redirection:
             return []
 
     def view(self, config: InterceptConfig, directory: PeerDirectory, *, wanted: bool) -> RedirectStatus:
-        """Read it back from the kernel."""
+        """Read the redirect back from the kernel.
+
+        Args:
+            config: `intercept` of the configuration.
+            directory: of peers, whose names the addresses get.
+            wanted: whether the agent's state lets it redirect.
+        """
         rules: list[RedirectRule] = []
         error = self.error
         if not directory.redirected():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.peers.probe_budget import ProbeBudget
-from dwcp_migrate.agent.peers.server import refused
+from dwcp_migrate.agent.peers.server import make_refusal
 from dwcp_migrate.api.recap import recap_of
 from dwcp_migrate.api.schema import CertificateExpiry
 from dwcp_migrate.clocks import steady_clock
@@ -78,7 +78,7 @@ class AboutHost:
     def _probe(self, peer: PeerConfig, request: Probe) -> Probed | Refused:
         """Count the bytes of a measurement; they have crossed the link by now, so that they count in any case."""
         if not self._probes.take(peer.name, len(request.data), steady_clock()):
-            return refused("probe-limit")
+            return make_refusal("probe-limit")
         return Probed(received=len(request.data), cpu_s=time.process_time())
 
     async def _examine(self, request: Examine, carried: int) -> Examined:

@@ -13,7 +13,7 @@ from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.about_host import AboutHost
 from dwcp_migrate.agent.migrations.incoming import IncomingMigration, SessionTerms
-from dwcp_migrate.agent.peers.server import refused
+from dwcp_migrate.agent.peers.server import make_refusal
 from dwcp_migrate.agent.tracking.running_store import KeptMigration
 from dwcp_migrate.api.migration import MigrationEvent, append_event
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -183,11 +183,11 @@ class Incoming:
         runtime = self._runtime
         code = self._objection(request)
         if code:
-            return refused(code)
+            return make_refusal(code)
         if not self._candidates(request) and runtime.config.policy.require_announcement:
             await self._ask_libvirt()
             if not self._candidates(request):
-                return refused("not-announced")
+                return make_refusal("not-announced")
         store, store_key = await runtime.store.offer(self._names(self._candidates(request)), request)
         judged = await self._permits.judge(request.session_id.hex(), peer, request.permit)
         code = judged.code or self._objection(request)  # others were answered meanwhile
@@ -198,7 +198,7 @@ class Incoming:
             code = code or "not-announced"
         if code:
             self._permits.forget(request.session_id.hex())
-            return refused(code, required=bool(judged.code) and self._permits.requires(peer))
+            return make_refusal(code, required=bool(judged.code) and self._permits.requires(peer))
         session = IncomingMigration(
             runtime, self._permits, request.session_id, peer, announced=announced, outlives=request.outlives
         )
@@ -209,7 +209,7 @@ class Incoming:
         except (NoMemoryError, SessionError) as error:
             del self._sessions[request.session_id]
             session.take_back()
-            return refused("memory" if isinstance(error, NoMemoryError) else "no-data-process", str(error)[:200])
+            return make_refusal("memory" if isinstance(error, NoMemoryError) else "no-data-process", str(error)[:200])
         terms = SessionTerms(
             candidates=self._names(candidates),
             memory=memory,
@@ -272,7 +272,7 @@ class Incoming:
         identity = request.session_id.hex()
         ended = next((found for found in self._runtime.ledger.recent() if found.id == identity), None)
         if ended is None or ended.peer != peer.name:
-            return refused("unknown-session")
+            return make_refusal("unknown-session")
         return Closed(result=ended.result, reason=ended.reason, uuid=ended.uuid, domain=ended.domain)
 
 

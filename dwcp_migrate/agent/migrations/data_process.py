@@ -69,7 +69,12 @@ class DataProcessHandle:
         return not self._finished.done() and not self._process.exited.done()
 
     def send(self, message: ToWorker, sockets: Sequence[socket] = ()) -> None:
-        """Hand over a message and sockets; if it is gone the sockets are closed, and `ended` tells why."""
+        """Hand over a message and sockets; if the process is gone the sockets are closed, and `ended` says why.
+
+        Args:
+            message: for the process.
+            sockets: that go with it; they are closed here in any case.
+        """
         try:
             self._process.send(message, sockets)
         except SessionError as error:

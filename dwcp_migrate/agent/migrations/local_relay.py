@@ -33,7 +33,12 @@ class LocalRelay:
         self.returned: list[tuple[socket, socket | None]] = []
 
     def send(self, message: AddConnection, sockets: Sequence[socket]) -> None:
-        """Carry one more connection: QEMU's end and the onward one."""
+        """Carry one more connection.
+
+        Args:
+            message: number of the connection.
+            sockets: QEMU's end, and the one towards the destination.
+        """
         inner, onward = sockets
         self._session.add_connection(message.connection, inner, onward)
 

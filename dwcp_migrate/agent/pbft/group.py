@@ -146,6 +146,10 @@ class PbftGroup:
     async def decide(self, operation: bytes, *, certify: bool = False) -> Decision:
         """Have the group decide within `coordination.pbft.timeout_s`.
 
+        Args:
+            operation: encoded, see `consensus.tickets.operations`.
+            certify: ask for a certificate of the decision too.
+
         Raises:
             NoQuorumError: it did not; it may still do so.
         """
@@ -208,7 +212,11 @@ class PbftGroup:
         return membership
 
     async def assign(self, domain: str, owner: str) -> Ownership:
-        """As an operator, say who runs a domain, or with `NOBODY` that nobody does; a ticket for it ends.
+        """Say, as an operator, which host runs a domain; a ticket for the domain ends.
+
+        Args:
+            domain: UUID.
+            owner: name of the host; `NOBODY` for none.
 
         Raises:
             ConfigError: this host is no operator, or `owner` is none of the group's hosts.

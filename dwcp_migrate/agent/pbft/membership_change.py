@@ -77,7 +77,12 @@ def following(group: Group, change: Change, identity: SigningIdentity) -> Member
 
 
 def seated(group: Group, membership: Membership) -> tuple[Member, ...]:
-    """List who votes in a membership and did not in the group, or had another key."""
+    """List the voters of a membership that do not vote in the group, or do so with another key.
+
+    Args:
+        group: the members so far.
+        membership: the new ones.
+    """
     return tuple(member for member in membership.replicas if group.keys.get(member.name) != member.key)
 
 

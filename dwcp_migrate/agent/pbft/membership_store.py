@@ -132,7 +132,12 @@ class MembershipStore:
             self._disk.begin(write)
 
     def answer(self, request: Follow, public: bytes) -> Successor:
-        """Tell a peer who follows the members that it knows; proven by itself, whoever says it."""
+        """Answer a peer that asks for the members after the ones it knows; the answer's signatures prove it.
+
+        Args:
+            request: epoch that the peer knows, and offset in the answer.
+            public: this host's public key; empty without one.
+        """
         newest = self.newest
         if request.cluster != newest.cluster:
             return Successor(newest=-1)

@@ -160,7 +160,12 @@ class MembershipSync:
         raise EpochError(f"link from epoch {epoch}: it comes in more than {PARTS_MAX} parts")
 
     async def ask(self, peer: PeerConfig, epoch: int, offset: int = 0) -> Successor:
-        """Ask a peer who follows the members of an epoch.
+        """Ask a peer for the members after those of an epoch.
+
+        Args:
+            peer: that is asked.
+            epoch: newest one that is known here.
+            offset: of the bytes that are asked for in a long answer.
 
         Raises:
             DwcpError: as `ControlClient.ask`.

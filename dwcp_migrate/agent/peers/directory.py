@@ -134,15 +134,37 @@ class SilentPeers:
         self._silent: dict[tuple[str, str], PeerSilence] = {}
 
     def add(self, name: str, address: str, code: str, message: str, now: float) -> None:
-        """A probe of a peer's address took its time and failed."""
+        """Note that a peer's agent did not answer at an address within the time for it.
+
+        Args:
+            name: of the peer.
+            address: that was probed.
+            code: as in `PeerView.code`.
+            message: for people.
+            now: seconds, on a clock that never jumps.
+        """
         self._silent[name, address] = PeerSilence(code, message, now + self.lifetime_s)
 
     def remove(self, name: str, address: str) -> None:
-        """It answered there."""
+        """Note that a peer's agent answered at an address.
+
+        Args:
+            name: of the peer.
+            address: that was probed.
+        """
         self._silent.pop((name, address), None)
 
     def get(self, name: str, address: str, now: float) -> PeerSilence | None:
-        """Reason for which it is not probed there now; None when it may be."""
+        """Say why a peer's address is not probed now.
+
+        Args:
+            name: of the peer.
+            address: that would be probed.
+            now: seconds, as for `add`.
+
+        Returns:
+            None where it may be probed.
+        """
         found = self._silent.get((name, address))
         if found is not None and found.until <= now:
             del self._silent[name, address]

@@ -64,7 +64,15 @@ def fleet_peers(hosts: Mapping[str, HostRecord], own_name: str, config: Config) 
 
 
 def ports_that_differ(reach: HostReach, config: Config) -> str:
-    """The part of a host's published migration range that is not redirected here; empty where all of it is."""
+    """Say which part of a host's published migration range is not redirected here.
+
+    Args:
+        reach: that the host published.
+        config: of this host.
+
+    Returns:
+        Text for people; empty where all of it is redirected.
+    """
     ours = config.intercept
     if ours.port_min <= reach.port_min and reach.port_max <= ours.port_max:
         return ""

@@ -21,7 +21,12 @@ HEAD_START_S: Final = 1.0
 
 
 def candidate_addresses(peer: PeerConfig | None, dialled: str = "") -> list[str]:
-    """Return the ways to a host: the dialled address, then the peer's others, names only where it has nothing else."""
+    """List the addresses at which a peer's agent may answer, in the order to try them.
+
+    Args:
+        peer: whose IP addresses count, or its names where it has none; None for a host that is no peer.
+        dialled: address that the migration goes to, the first to try; empty for none.
+    """
     others = (numeric(peer.addresses) or peer.addresses) if peer is not None else []
     return [*([dialled] if dialled else []), *(address for address in others if address != dialled)]
 

@@ -27,8 +27,14 @@ READ_BYTES: Final = 64 * KIB
 Answer = Callable[[PeerConfig, Request], Awaitable[Message]]
 
 
-def refused(code: str, message: str = "", *, required: bool = False) -> Refused:
-    """A refusal with its standard text; `required` as in `Refused`."""
+def make_refusal(code: str, message: str = "", *, required: bool = False) -> Refused:
+    """Build the refusal of a request.
+
+    Args:
+        code: one of `refusals.BY_PEER`.
+        message: for people; empty takes the code's standard text.
+        required: as in `Refused`.
+    """
     return Refused(code=code, message=message or BY_PEER[code].text, required=required)
 
 
@@ -50,7 +56,12 @@ class ControlServer:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, TLS done, until it ends, is idle for `IDLE_S_MAX` or breaks the protocol."""
+        """Serve one connection until it ends, is idle for `IDLE_S_MAX` or breaks the protocol.
+
+        Args:
+            reader: of the connection; its TLS handshake is done.
+            writer: likewise; closed when this returns.
+        """
         names = dns_names(writer.get_extra_info("peercert"))
         if self._identify(names) is None:
             self._rejected("unknown-peer")
@@ -80,7 +91,7 @@ class ControlServer:
                 if isinstance(message, Request):
                     answer = await self._answer(peer, message)
                 else:
-                    answer = refused("unknown-request")
+                    answer = make_refusal("unknown-request")
                 writer.write(encode(envelope.id, answer))
                 await asyncio.wait_for(writer.drain(), IDLE_S_MAX)
 

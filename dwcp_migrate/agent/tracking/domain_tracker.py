@@ -196,7 +196,12 @@ class DomainTracker:
         return await self._watcher.downtime_limit(uuid) if self._watcher is not None else None
 
     async def set_speed(self, uuid: str, bytes_per_s: float) -> None:
-        """Hold a domain's migration to a rate in QEMU itself."""
+        """Limit the rate of a domain's migration in QEMU itself; in vain where libvirt does not answer.
+
+        Args:
+            uuid: of the domain.
+            bytes_per_s: limit; 0 restores the user's own.
+        """
         if self._watcher is not None:
             with contextlib.suppress(NoAnswerError):
                 await self._watcher.set_speed(uuid, bytes_per_s)
@@ -223,7 +228,13 @@ class DomainTracker:
         return [dataclasses.replace(one, job=jobs.get(one.uuid)) for one in domains]
 
     def follow(self, identity: str, role: Role, candidates: Iterable[DomainName]) -> None:
-        """Begin to look for the migration's domain among the candidates; none means any."""
+        """Begin to look for a migration's domain.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            role: of this host in it.
+            candidates: domains that it may carry; none of them means any.
+        """
         named = tuple(candidates)
         self._announced.update({found.uuid: found for found in named})
         self._followed[identity] = _Followed(identity, role, frozenset(found.uuid for found in named))
@@ -239,7 +250,13 @@ class DomainTracker:
         self._announced = {uuid: found for uuid, found in self._announced.items() if uuid in named}
 
     def tell(self, identity: str, uuid: str, name: str) -> None:
-        """The peer knows the domain."""
+        """Tie a migration to the domain that the peer names, if it has none yet.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            uuid: of the domain; empty where the peer does not know it.
+            name: of the domain.
+        """
         followed = self._followed.get(identity)
         if followed is not None and uuid and not followed.uuid:
             self._tie(followed, uuid, name)

@@ -147,10 +147,15 @@ class MemoryBudget:
         return divide(granted, cache_bytes, guest_bytes, has_table=True)
 
     def for_destination(self, identity: str, asked: Open, cache_bytes: int) -> SessionMemory:
-        """Grant and divide what the destination of a migration may occupy; a source that names no window has its own.
+        """Grant memory to the destination's side of a migration, and divide it.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            asked: the source's request; one of an agent before 0.2.0 names no window, and gets its fixed sizes.
+            cache_bytes: `encoding.cache_bytes` of this host.
 
         Raises:
-            NoMemoryError: there is none.
+            NoMemoryError: there is none to grant.
         """
         cache = min(cache_bytes, asked.cache_bytes)
         window = asked.window_bytes or LEGACY_WINDOW_BYTES
@@ -165,13 +170,25 @@ class MemoryBudget:
         )
 
     def agree(self, identity: str, memory: SessionMemory, cache_bytes: int, window_bytes: int) -> SessionMemory:
-        """Take over what the peer says of cache and window; of an older one the window is 0. The rest is free again."""
+        """Lower a session's memory to the sizes that the peer agreed to; the rest is free again.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            memory: as it was granted here.
+            cache_bytes: the peer's cache.
+            window_bytes: the peer's window; 0 of an agent that names none.
+        """
         agreed = agree(memory, cache_bytes, window_bytes)
         self.keep(identity, agreed.granted_bytes)
         return agreed
 
     def keep(self, identity: str, granted: int) -> None:
-        """Note what a session has: less than it was granted, or what the agent before this one granted it."""
+        """Set what a session holds: less than it was granted, or what the agent before this one granted.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            granted: bytes.
+        """
         self._granted[identity] = granted
 
     def release(self, identity: str) -> None:
@@ -179,7 +196,12 @@ class MemoryBudget:
         self._granted.pop(identity, None)
 
     def observe(self, before: Migration | None, record: Migration) -> None:
-        """Give back what a record's session had once it has ended or passes through."""
+        """Release a session's memory once its migration has ended or passes through; a subscriber of the registry.
+
+        Args:
+            before: the record before the change; not used.
+            record: after it.
+        """
         del before
         if record.state == "ended" or record.passthrough_reason:
             self.release(record.id)

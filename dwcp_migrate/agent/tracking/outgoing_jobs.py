@@ -42,7 +42,12 @@ class OutgoingJobs:
         self._doubtful_until = -1.0
 
     def heard(self, event: DomainEvent, now: float) -> None:
-        """Take in an event of libvirt's."""
+        """Follow libvirt's jobs by its events.
+
+        Args:
+            event: of a domain of this host.
+            now: seconds since the epoch.
+        """
         job = self._jobs.get(event.uuid)
         if event.kind == "iteration":
             if job is None or job.result:
@@ -61,9 +66,11 @@ class OutgoingJobs:
         return {uuid for uuid, job in self._jobs.items() if not job.result}
 
     def record_ended(self, uuid: str, now: float) -> None:
-        """A record ended: its job with it, or any job that began before where its domain is not known.
+        """Forget the job of a migration whose record ended; libvirt has no event for a job that fails before the pause.
 
-        Libvirt says nothing of a job that fails before the guest is paused.
+        Args:
+            uuid: of the domain; empty, where it is not known, puts all jobs that began before in doubt.
+            now: seconds since the epoch.
         """
         if uuid:
             self._jobs.pop(uuid, None)

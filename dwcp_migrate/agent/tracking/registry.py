@@ -168,7 +168,12 @@ class MigrationRegistry:
         return self._facts.get(identity, SessionFacts())
 
     def learn(self, identity: str, facts: SessionFacts) -> None:
-        """Keep what is known of a running migration beside its record."""
+        """Keep facts of a running migration beside its record, for the next agent.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            facts: all of them; they replace earlier ones.
+        """
         self._facts[identity] = facts
         if (record := self._running.get(identity)) is not None:
             self._keep(record)
@@ -184,13 +189,23 @@ class MigrationRegistry:
             self._store.save(KeptMigration(record=record, facts=self.facts(record.id), is_over=record.id in self._over))
 
     def change(self, identity: str, change: Callable[[Migration], Migration]) -> None:
-        """Replace a running record by `change` of it; one that is gone stays gone."""
+        """Change a running record; nothing happens to one that has ended.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            change: returns the new record.
+        """
         record = self._running.get(identity)
         if record is not None and (changed := change(record)) is not record:
             self.put(changed)
 
     def count(self, table: str, key: str) -> None:
-        """Count one in a map of `Totals`: `passthrough`, `refused` or `rejected`."""
+        """Add one to a map of `Totals`.
+
+        Args:
+            table: name of the map, as `passthrough`, `refused` or `rejected`.
+            key: in the map, out of a fixed set.
+        """
         self._counts.setdefault(table, Counter())[key] += 1
 
     def count_one(self, name: str) -> None:

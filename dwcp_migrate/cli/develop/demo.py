@@ -49,7 +49,7 @@ def command(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(output.as_json(document) + "\n")
-    click.echo(output.as_json(document) if as_json else output.table(HEADER, rows(results)))
+    click.echo(output.as_json(document) if as_json else output.format_table(HEADER, rows(results)))
 
 
 def say(text: str) -> None:

@@ -36,7 +36,17 @@ def link_options(function: Decorated) -> Decorated:
 
 
 def make_link(rate: str, rtt: str, loss: str, queue: str) -> "WanLink":
-    """Build the WAN's description from the options' texts."""
+    """Build the WAN's description from the options' texts.
+
+    Args:
+        rate: as `200mbit`.
+        rtt: round trip, as `40ms`; half of it is each way's delay.
+        loss: as `0.1%`.
+        queue: size before the bottleneck, as `1m`; 0 takes one bandwidth-delay product.
+
+    Raises:
+        LabError: one of them cannot be read.
+    """
     from dwcp_migrate.lab.wan import WanLink
 
     return WanLink(
@@ -117,7 +127,7 @@ def status(*, as_json: bool) -> None:
         [row["name"], row["condition"], ", ".join(row["hosts"]), ", ".join(row["agents"]) or "-", row["wan"]]
         for row in rows
     ]
-    click.echo(output.table(["Name", "State", "Hosts", "Agents", "WAN"], cells))
+    click.echo(output.format_table(["Name", "State", "Hosts", "Agents", "WAN"], cells))
 
 
 def _describe(record: "LabRecord") -> dict[str, Any]:
@@ -283,4 +293,4 @@ def show(*, name: str, as_json: bool) -> None:
             ("Sent", f"{format_bytes(uplink.sent_bytes)} in {uplink.sent_packets} packets"),
             ("Lost", f"{uplink.lost_packets} by chance, {uplink.dropped_packets} at the queue"),
         ]
-        click.echo(output.block(pairs) + "\n")
+        click.echo(output.format_block(pairs) + "\n")

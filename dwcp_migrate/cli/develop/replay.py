@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.cli.support.output import as_json, block, table
+from dwcp_migrate.cli.support.output import as_json, format_block, format_table
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, ReplayReport, Volume, replay
 from dwcp_migrate.delta import LEVEL_MAX, pinned
@@ -49,7 +49,7 @@ def _text(result: Replay) -> str:
         ("Decode", f"{format_bytes(total.decode_bytes_per_s)}/s, {total.decode_cpu_s_per_gb:.2f} CPU s/GB"),
         ("Peak memory", format_bytes(total.peak_memory_bytes)),
     ]
-    return table(header, rows) + "\n\n" + block(pairs)
+    return format_table(header, rows) + "\n\n" + format_block(pairs)
 
 
 def _row(report: ReplayReport) -> tuple[str, ...]:

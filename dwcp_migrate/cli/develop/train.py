@@ -74,7 +74,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         click.echo(output.as_json(outcome))
         return
     rows = [(one.model, f"{one.before:.4f}", f"{one.after:.4f}", f"{one.seconds:.1f} s") for one in outcome.models]
-    click.echo(output.table(("Model", "Loss before", "Loss after", "Time"), rows))
+    click.echo(output.format_table(("Model", "Loss before", "Loss after", "Time"), rows))
     click.echo(f"\n{outcome.message}")
 
 

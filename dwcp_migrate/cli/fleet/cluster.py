@@ -135,7 +135,7 @@ def limits(
     if changes:
         found = msgspec.structs.replace(found, **changes)
         client.change("cluster/limits", api.Changed, msgspec.json.encode(found))
-    click.echo(output.as_json(found) if as_json else output.block(limit_rows(found)))
+    click.echo(output.as_json(found) if as_json else output.format_block(limit_rows(found)))
 
 
 def limit_rows(found: Limits) -> list[tuple[str, str]]:
@@ -147,7 +147,7 @@ def limit_rows(found: Limits) -> list[tuple[str, str]]:
 
 def render(cluster: api.Cluster) -> str:
     """Lay the cluster out as text."""
-    return "\n\n".join([output.block(summary(cluster)), member_table(cluster), host_table(cluster)])
+    return "\n\n".join([output.format_block(summary(cluster)), member_table(cluster), host_table(cluster)])
 
 
 def summary(cluster: api.Cluster) -> list[tuple[str, str]]:
@@ -174,7 +174,15 @@ def policy(cluster: api.Cluster) -> str:
 
 
 def latency(p50_ms: float, p99_ms: float) -> str:
-    """Say how long commits took; empty before the first."""
+    """Say how long commits took.
+
+    Args:
+        p50_ms: median; below 0 before the first commit.
+        p99_ms: quantile 0.99.
+
+    Returns:
+        Empty before the first commit.
+    """
     return f"{p50_ms:.1f} ms half of them, {p99_ms:.1f} ms 99 of 100" if p50_ms >= 0 else ""
 
 
@@ -189,7 +197,7 @@ def member_table(cluster: api.Cluster) -> str:
         )
         for member in cluster.engine.members
     ]
-    return output.table(MEMBER_HEADER, rows)
+    return output.format_table(MEMBER_HEADER, rows)
 
 
 def host_table(cluster: api.Cluster) -> str:
@@ -205,4 +213,4 @@ def host_table(cluster: api.Cluster) -> str:
         )
         for host in cluster.hosts
     ]
-    return output.table(HOST_HEADER, rows)
+    return output.format_table(HOST_HEADER, rows)

@@ -124,6 +124,12 @@ def _said(host: str, code: int, *, as_json: bool) -> int:
 
 
 def with_state(settings: FleetSettings, host: str, state: Literal["up", "maintenance"]) -> FleetSettings:
-    """The settings with a host in another state."""
+    """Set the state of a host in the settings.
+
+    Args:
+        settings: as they are.
+        host: its name; one that the settings do not have is added.
+        state: `maintenance` takes no domains.
+    """
     own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), state=state)
     return msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, RecordFacts
-from dwcp_migrate.cli.host.check import Check, must, should
+from dwcp_migrate.cli.host.check import Check, advised_check, required_check
 from dwcp_migrate.cli.support import output
 
 TIME_AHEAD_S_MAX: Final = 60.0
@@ -17,7 +17,7 @@ def judge_fleet(fleet: RecordFacts) -> Iterator[Check]:
     """Judge this host's part in the fleet's record; one host by itself has a record of its own."""
     yield _replica(fleet)
     ahead_s = fleet.engine.time_ahead_s
-    yield should(
+    yield advised_check(
         "fleet-time",
         hold=ahead_s <= TIME_AHEAD_S_MAX,
         what="that of this host's clock"
@@ -28,7 +28,7 @@ def judge_fleet(fleet: RecordFacts) -> Iterator[Check]:
     )
     named = ", ".join(fleet.stuck_tickets[:TICKETS_NAMED_MAX])
     more = len(fleet.stuck_tickets) - TICKETS_NAMED_MAX
-    yield should(
+    yield advised_check(
         "tickets",
         hold=not fleet.stuck_tickets,
         what=f"open, and nobody settles them: {named}{f' and {more} more' if more > 0 else ''}"
@@ -53,7 +53,7 @@ def _replica(fleet: RecordFacts) -> Check:
         remedy = "more than half of the voters (the etcd members) must run and reach each other on the link port"
     else:
         what, remedy = f"{engine.state}{f', led by {engine.leader}' if engine.leader else ''}", ""
-    return must(
+    return required_check(
         "fleet",
         hold=not remedy,
         what=what if fleet.is_shared or remedy else "this host keeps a record of its own",
@@ -98,7 +98,7 @@ def judge_group(group: GroupStatus) -> Iterator[Check]:
         why="a migration between trust domains needs a certificate of the group's members",
         remedy=remedy,
     )
-    yield should(
+    yield advised_check(
         "pbft-owed",
         hold=not group.owed,
         what=f"{output.counted(group.owed, 'end', 'ends')} of migrations not told to the group"

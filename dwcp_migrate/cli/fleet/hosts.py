@@ -59,7 +59,7 @@ def command(*, measure_s: float, as_json: bool, config_path: Path | None, fleet_
     if as_json:
         click.echo(output.as_json(rows))
         return
-    click.echo(output.table(HEADER, [_words(row) for row in rows]))
+    click.echo(output.format_table(HEADER, [_words(row) for row in rows]))
 
 
 def host_rows(fleet: Fleet, loads: Mapping[str, HostLoad] = EMPTY) -> list[HostRow]:

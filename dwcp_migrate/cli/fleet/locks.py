@@ -114,7 +114,7 @@ def render(found: api.Locks) -> str:
         )
         for held in found.reservations
     ]
-    parts = [output.table(LEASE_HEADER, leases)] if leases else []
-    parts += [output.table(LINK_HEADER, links)] if links else []
+    parts = [output.format_table(LEASE_HEADER, leases)] if leases else []
+    parts += [output.format_table(LINK_HEADER, links)] if links else []
     parts = parts or [" Nothing is held."]
     return "\n\n".join(parts if found.is_fresh else [*parts, STALE])

@@ -103,25 +103,25 @@ def tables(found: api.PbftView) -> str:
 
 def render(found: api.PbftView) -> str:
     """Lay the group out as text, with the latest choices and changes."""
-    parts = [output.block(summary(found))]
+    parts = [output.format_block(summary(found))]
     if found.seats:
         seats = [
             (seat.name, "member" if seat.votes else "client", "yes" if seat.operator else "no", seat.key)
             for seat in found.seats
         ]
-        parts.append(output.table(SEAT_HEADER, seats))
+        parts.append(output.format_table(SEAT_HEADER, seats))
     if found.choices:
         rows = [
             (output.moment(one.at), one.source, one.destination, one.engine, one.reason)
             for one in found.choices[:CHOICES_SHOWN]
         ]
-        parts.append(output.table(CHOICE_HEADER, rows))
+        parts.append(output.format_table(CHOICE_HEADER, rows))
     if found.events:
         changes = [
             (output.moment(event.at), event.engine, "decides again" if event.usable else "failed", event.reason)
             for event in found.events[:CHOICES_SHOWN]
         ]
-        parts.append(output.table(EVENT_HEADER, changes))
+        parts.append(output.format_table(EVENT_HEADER, changes))
     return "\n\n".join(parts)
 
 

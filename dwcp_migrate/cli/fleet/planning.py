@@ -101,7 +101,7 @@ def plan_text(plan: Plan) -> str:
             )
             for step in plan.steps
         ]
-        parts.append(output.table(HEADER, rows))
+        parts.append(output.format_table(HEADER, rows))
         count = output.counted(len(plan.steps), "migration", "migrations")
         parts.append(f"{count}, about {output.duration(plan.seconds)}; {_change(plan.before, plan.after)}")
     else:

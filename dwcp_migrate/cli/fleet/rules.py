@@ -41,7 +41,7 @@ def list_rules(*, as_json: bool, config_path: Path | None) -> None:
             )
             for rule in rules
         ]
-        click.echo(output.table(("Name", "Kind", "Level", "Strength", "Domains", "Zones"), rows))
+        click.echo(output.format_table(("Name", "Kind", "Level", "Strength", "Domains", "Zones"), rows))
 
 
 @command.command()

@@ -130,7 +130,7 @@ def show(*, file: Path, as_json: bool) -> None:
     end = dt.datetime.fromtimestamp(facts.not_after, dt.UTC)
     days = (end - dt.datetime.now(dt.UTC)).days
     click.echo(
-        output.block(
+        output.format_block(
             [
                 ("Subject", facts.subject),
                 ("Names", ", ".join(facts.names)),

@@ -31,13 +31,29 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-def must(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
-    """Judge something without which migrations fail or run unaccelerated."""
+def required_check(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge a condition without which migrations fail or run unaccelerated.
+
+    Args:
+        check: its id, stable for scripts.
+        hold: whether it holds.
+        what: the finding, for people.
+        why: what depends on it.
+        remedy: shown where it does not hold.
+    """
     return Check(id=check, verdict="ok" if hold else "fail", what=what, why=why, remedy="" if hold else remedy)
 
 
-def should(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
-    """Judge something without which migrations work, but not as well as they could."""
+def advised_check(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
+    """Judge a condition without which migrations work, but not as well as they could.
+
+    Args:
+        check: its id, stable for scripts.
+        hold: whether it holds.
+        what: the finding, for people.
+        why: what depends on it.
+        remedy: shown where it does not hold.
+    """
     return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
 
 

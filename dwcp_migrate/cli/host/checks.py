@@ -13,7 +13,7 @@ import msgspec
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.cli.fleet.fleet_checks import judge_fleet, judge_group
-from dwcp_migrate.cli.host.check import Check, must, should
+from dwcp_migrate.cli.host.check import Check, advised_check, required_check
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.host.keepalive_check import patience
 from dwcp_migrate.cli.host.memory_check import memory
@@ -81,7 +81,7 @@ def _agent_down(error: str) -> Check:
 
 
 def _agent(facts: schema.Facts) -> Check:
-    return should(
+    return advised_check(
         "agent",
         hold=facts.state == "running",
         what=f"{facts.name}, version {facts.version}, {facts.state}",
@@ -117,7 +117,7 @@ def _configuration(found: Findings) -> Iterator[Check]:
 
 
 def _hook_installed(host: HostFiles) -> Check:
-    return must(
+    return required_check(
         "hook-installed",
         hold=not host.hook_problem,
         what=f"{host.hook_path}: {host.hook_problem or 'installed'}",
@@ -148,7 +148,7 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
 
 
 def _ports_of_others(which: list[str]) -> Check:
-    return should(
+    return advised_check(
         "peer-ports",
         hold=False,
         what="; ".join(which),
@@ -164,7 +164,7 @@ def _redirect(intercept: schema.RedirectStatus) -> Check:
     else:
         towards = output.counted(len(intercept.rules), "address", "addresses")
         what = f"armed towards {towards}" if intercept.wanted else "off"
-    return must(
+    return required_check(
         "redirect",
         hold=not broken,
         what=what,
@@ -193,7 +193,7 @@ def _libvirt(libvirt: schema.Libvirt) -> Check:
 
 
 def _hook(hook: schema.Hook) -> Check:
-    return must(
+    return required_check(
         "hook-socket",
         hold=hook.listening,
         what=f"{hook.socket}: {'listening' if hook.listening else 'not listening'}, {hook.pending} announced",
@@ -236,7 +236,7 @@ def _tls(error: str) -> Check:
 
 
 def _name(facts: schema.Facts) -> Check:
-    return must(
+    return required_check(
         "certificate-name",
         hold=facts.name_in_certificate,
         what=f"the host certificate {'carries' if facts.name_in_certificate else 'does not carry'} {facts.name}",
@@ -246,7 +246,7 @@ def _name(facts: schema.Facts) -> Check:
 
 
 def _listener(listener: schema.ListenerStatus) -> Check:
-    return must(
+    return required_check(
         f"listener-{listener.use}",
         hold=listener.listening,
         what=f"{listener.address}: {'listening' if listener.listening else listener.error or 'not listening'}",
@@ -331,21 +331,21 @@ _PEER_WHY: Final = "migrations to a host whose agent does not answer with a good
 
 
 def _process(facts: schema.Facts) -> Iterator[Check]:
-    yield should(
+    yield advised_check(
         "data-process",
         hold=facts.spare_ready,
         what="a warm data process is ready" if facts.spare_ready else "no warm data process is ready",
         why="a migration that starts without one waits for it, or runs unaccelerated",
         remedy="ask again in a few seconds; then journalctl -u dwcp-migrate",
     )
-    yield should(
+    yield advised_check(
         "history",
         hold=not facts.history_error,
         what=facts.history_error or "written",
         why="dwcp-migrate history forgets at the agent's restart what it cannot write",
         remedy="check owner and space of the state directory",
     )
-    yield should(
+    yield advised_check(
         "core-dumps",
         hold=facts.core_dumps_off,
         what="off" if facts.core_dumps_off else "on",
@@ -353,7 +353,7 @@ def _process(facts: schema.Facts) -> Iterator[Check]:
         remedy="start it by its systemd unit, which sets LimitCORE=0",
     )
     used = facts.open_descriptors / max(1, facts.open_descriptors_max)
-    yield should(
+    yield advised_check(
         "descriptors",
         hold=used <= DESCRIPTORS_SHARE_MAX,
         what=f"{facts.open_descriptors} of {facts.open_descriptors_max} in use",
@@ -372,7 +372,7 @@ def _host(found: Findings) -> Iterator[Check]:
     yield _congestion(found.host, config.link.congestion_control)
     yield patience(found.host.keepalive_s, config.link.loss_s_max)
     synchronised = bool(found.host.clock_synchronised)
-    yield should(
+    yield advised_check(
         "clock",
         hold=synchronised,
         what="synchronised" if synchronised else "not synchronised, as far as the kernel knows",
@@ -383,7 +383,7 @@ def _host(found: Findings) -> Iterator[Check]:
 
 def _mark(mark: int) -> Check:
     meant = [f"{mark & bits:#x} ({whose})" for bits, whose in MARKS_OF_OTHERS.items() if mark & bits]
-    return should(
+    return advised_check(
         "mark",
         hold=not meant,
         what=f"intercept.mark = {mark:#x}" + (f" has bits that others act on: {', '.join(meant)}" if meant else ""),
@@ -400,7 +400,7 @@ def _ports(host: HostFiles, config: Config) -> Check:
         what = "qemu.conf cannot be read here; assuming libvirt's default ports"
     else:
         what = f"libvirt migrates to {here[0]}-{here[1]}, the agent covers {ours[0]}-{ours[1]}"
-    return must(
+    return required_check(
         "ports",
         hold=covered,
         what=what,
@@ -415,7 +415,7 @@ def _peer_names(peers: list[schema.PeerView], resolved: dict[str, frozenset[str]
         listed = {normalise_address(address) for address in peer.addresses}
         missed = sorted({normalise_address(address) for address in resolved.get(peer.name, frozenset())} - listed)
         found = f"{peer.name} resolves to {', '.join(missed)}, not in its addresses"
-        yield should(
+        yield advised_check(
             f"name-{peer.name}",
             hold=not missed,
             what=found if missed else f"{peer.name} resolves to no address that is not listed",
@@ -433,7 +433,7 @@ def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Che
     apart = bool(named) and not everywhere and normalise_address(listens) not in {own, *others}
     where = f"migration_host {named} ({', '.join(sorted(others - {own})) or 'as it is'})" if named else ""
     what = "; ".join(filter(None, [where, "" if everywhere else f"QEMU listens on {listens} only"]))
-    return should(
+    return advised_check(
         "migration-host",
         hold=not apart,
         what=what or "qemu.conf sets neither migration_host nor migration_address",
@@ -445,7 +445,7 @@ def _migration_host(host: HostFiles, resolved: dict[str, frozenset[str]]) -> Che
 def _conntrack(host: HostFiles, config: Config) -> Check:
     why = "the redirect is a NAT rule, which needs connection tracking"
     if host.conntrack_count is None:
-        return should(
+        return advised_check(
             "conntrack",
             hold=not config.intercept.redirect,
             what="connection tracking is not to be seen in /proc",
@@ -453,7 +453,7 @@ def _conntrack(host: HostFiles, config: Config) -> Check:
             remedy="modprobe nf_conntrack; a notrack rule for the migration ports breaks the redirect",
         )
     full = host.conntrack_count > CONNTRACK_SHARE_MAX * (host.conntrack_max or host.conntrack_count + 1)
-    return should(
+    return advised_check(
         "conntrack",
         hold=not full,
         what=f"{host.conntrack_count} of {host.conntrack_max} connections tracked",
@@ -465,7 +465,7 @@ def _conntrack(host: HostFiles, config: Config) -> Check:
 def _congestion(host: HostFiles, wanted: str) -> Check:
     offered = " ".join(host.congestion_controls)
     missing = bool(wanted) and wanted not in host.congestion_controls
-    return should(
+    return advised_check(
         "congestion-control",
         hold=not missing,
         what=f"{wanted} is not offered by the kernel ({offered})" if missing else wanted or "the kernel's default",

@@ -120,7 +120,7 @@ def diff(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -
         click.echo(output.as_json({"file": view.status.path, "read_at": view.status.read_at, "changes": rows}))
     elif rows:
         cells = [(row.key, *map(output.as_line, (row.running, row.file)), row.takes) for row in rows]
-        click.echo(output.table(("Key", "Running", "File", "Takes a"), cells))
+        click.echo(output.format_table(("Key", "Running", "File", "Takes a"), cells))
     else:
         click.echo("the agent runs what the file says")
     return 1 if rows else 0

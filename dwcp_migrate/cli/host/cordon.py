@@ -36,10 +36,15 @@ def command(*, wait: bool, timeout_s: float, as_json: bool, config_path: Path | 
 
 
 def cordon(client: ApiClient, *, wait_s: float | None, as_json: bool) -> None:
-    """Let the agent take no new migration; wait for the end of those under way, for `wait_s` at most.
+    """Let the agent take no new migrations.
+
+    Args:
+        client: the local agent.
+        wait_s: longest wait for those under way, in seconds; None does not wait.
+        as_json: print the answer as JSON.
 
     Raises:
-        DwcpError: some still run after that.
+        DwcpError: some still run after that time.
     """
     done = client.post("drain")
     if wait_s is not None:
@@ -49,6 +54,10 @@ def cordon(client: ApiClient, *, wait_s: float | None, as_json: bool) -> None:
 
 def wait_for_migrations(client: ApiClient, timeout_s: float) -> None:
     """Wait until no migration runs.
+
+    Args:
+        client: the local agent.
+        timeout_s: longest wait in seconds.
 
     Raises:
         DwcpError: some still run after `timeout_s`.

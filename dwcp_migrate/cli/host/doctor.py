@@ -43,7 +43,13 @@ def command(*, quiet: bool, root: Path, as_json: bool, config_path: Path | None,
 
 
 def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> checks.Findings:
-    """Ask the agent and look at the host whose files are under `root` (a lab's are not under /)."""
+    """Ask the agent, and read the host's files.
+
+    Args:
+        config_path: of the configuration; None is the default one.
+        socket_path: of the agent; None takes the configuration's.
+        root: directory below which the host's files are; a lab's hosts have their own.
+    """
     config, config_error = _configuration(config_path or DEFAULT_PATH)
     facts, agent_error = None, ""
     try:
@@ -58,7 +64,7 @@ def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> ch
         config=config,
         config_error=config_error,
         host=host,
-        resolved=host_files.resolved([*names, *filter(None, [host.migration_host])]),
+        resolved=host_files.resolve_names([*names, *filter(None, [host.migration_host])]),
         now=time.time(),
     )
 

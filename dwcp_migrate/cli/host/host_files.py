@@ -119,7 +119,7 @@ def hook_problem(path: Path) -> str:
     return ""
 
 
-def resolved(names: Iterable[str]) -> dict[str, frozenset[str]]:
+def resolve_names(names: Iterable[str]) -> dict[str, frozenset[str]]:
     """Resolve names as libvirt would here, all at once; one that leads nowhere within `RESOLVE_S_MAX` is left out."""
     answers: dict[str, frozenset[str]] = {}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_migrate.cli.host.check import Check, should
+from dwcp_migrate.cli.host.check import Check, advised_check
 
 SHIPPED_S: Final = 30.0
 """After which libvirt ends a connection without an answer, as it is shipped."""
@@ -22,7 +22,7 @@ def patience(silent_s: Mapping[str, float | None], loss_s_max: float) -> Check:
         what = f"libvirt ends its connections, and migrations with them, after {seconds:.0f} s of silence ({file})"
     else:
         seconds, what = SHIPPED_S, f"off: a cut of the link is borne for link.loss_s_max ({loss_s_max:.0f} s)"
-    return should(
+    return advised_check(
         "keepalive",
         hold=seconds >= SHIPPED_S and len(ended) in {0, len(silent_s)},
         what=what if silent_s else "libvirt's configuration cannot be read here",

@@ -42,6 +42,11 @@ def command(  # noqa: PLR0913 - one parameter an option, as click calls it
 def request(domain: str, directory: Path | None, *, any_domain: bool) -> dict[str, str]:
     """Build the query of `POST /v1/record`.
 
+    Args:
+        domain: whose next migration is recorded; empty with `any_domain`.
+        directory: where; None where the option is missing.
+        any_domain: the next migration of any domain is recorded.
+
     Raises:
         click.UsageError: neither or both of DOMAIN and --next, or no directory.
     """

@@ -37,16 +37,26 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 
 
 def merge(status: schema.AgentStatus, peers: list[schema.PeerView]) -> StatusReport:
-    """Join both answers into the object that `--json` prints."""
+    """Join both answers into the object that `--json` prints.
+
+    Args:
+        status: of the agent.
+        peers: as they answered just now.
+    """
     fields = {name: getattr(status, name) for name in status.__struct_fields__}
     return StatusReport(**fields, peer_views=peers)
 
 
 def render(status: schema.AgentStatus, peers: list[schema.PeerView]) -> str:
-    """Lay the status out as text."""
-    parts = [output.block(summary(status))]
+    """Lay the status out as text.
+
+    Args:
+        status: of the agent.
+        peers: as they answered; empty leaves their table out.
+    """
+    parts = [output.format_block(summary(status))]
     if peers:
-        parts.append(output.table(PEER_HEADER, [peer_row(peer) for peer in peers]))
+        parts.append(output.format_table(PEER_HEADER, [peer_row(peer) for peer in peers]))
     if status.migrations:
         parts.append(output.fitted(MIGRATION_HEADER, map(migration_row, status.migrations), SPARE))
     else:

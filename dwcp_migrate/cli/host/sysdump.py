@@ -57,7 +57,15 @@ def command(*, path: Path | None, config_path: Path | None, socket_path: Path | 
 
 
 def parts(config_path: Path | None, socket_path: Path | None) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each part; one that cannot be had says why."""
+    """Gather the parts of a dump; one that cannot be had holds the reason.
+
+    Args:
+        config_path: of the configuration; None is the default one.
+        socket_path: of the agent; None takes the configuration's.
+
+    Yields:
+        File name in the archive, and content.
+    """
     yield (
         "version.txt",
         f"dwcp-migrate {__version__}\n{platform.platform()}\nPython {platform.python_version()}\n".encode(),

@@ -18,6 +18,11 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 
 
 def uncordon(client: ApiClient, *, as_json: bool) -> None:
-    """Let the agent take migrations again."""
+    """Let the agent take migrations again.
+
+    Args:
+        client: the local agent.
+        as_json: print the answer as JSON.
+    """
     done = client.post("undrain")
     click.echo(output.as_json(done) if as_json else done.message or done.state)

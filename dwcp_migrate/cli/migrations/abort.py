@@ -29,10 +29,15 @@ def command(*, migration: str, config_path: Path | None, socket_path: Path | Non
 
 
 def running(migrations: list[schema.Migration], wanted: str) -> schema.Migration:
-    """Find the one migration that is meant.
+    """Find the migration to end.
+
+    Args:
+        migrations: that run on this host.
+        wanted: domain, UUID or the start of an id.
 
     Raises:
-        NotFoundError: none leaves this host that is called so, its domain is not known yet, or it cannot be ended.
+        NotFoundError: no or several migrations that leave this host fit, the domain is not known yet, or it is in
+            postcopy.
     """
     found = [one for one in migrations if wanted in {one.domain, one.uuid} or one.id.startswith(wanted)]
     here = [one for one in found if one.role == "source" and one.kind == "memory"]

@@ -39,7 +39,13 @@ class Moment(click.ParamType[float]):
     name = "TIME"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Turn it into seconds since the epoch."""
+        """Turn the text into seconds since the epoch.
+
+        Args:
+            value: a span back from now, as `90m`, `2h` or `7d`, or a date and time in ISO 8601.
+            param: for the error.
+            ctx: for the error.
+        """
         text = str(value)
         if text[:-1].isdecimal() and text[-1] in SPAN_S:
             return time.time() - int(text[:-1]) * SPAN_S[text[-1]]

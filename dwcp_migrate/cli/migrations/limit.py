@@ -81,7 +81,7 @@ def command(
     client = ApiClient(control_socket(config_path, socket_path))
     if peer is None:
         limits = client.ask("limits", LinkLimits).limits
-        click.echo(output.as_json(limits) if as_json else output.table(HEADER, map(limit_row, limits)))
+        click.echo(output.as_json(limits) if as_json else output.format_table(HEADER, map(limit_row, limits)))
         return
     if rate is None:
         raise click.UsageError("give a rate, as 200Mbit/s, or off")

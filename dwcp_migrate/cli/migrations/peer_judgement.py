@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.api.peer_check import LinkMeasured, PeerCheck
-from dwcp_migrate.cli.host.check import Check, Verdict, must, should
+from dwcp_migrate.cli.host.check import Check, Verdict, advised_check, required_check
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import same_name
 from dwcp_migrate.config.addresses import normalise_address
@@ -153,7 +153,7 @@ def _name(found: PeerCheck) -> Check:
     if found.resolve_error:
         resolved = f"{peer.name} does not resolve here ({found.resolve_error})"
     what = f"{resolved}; configured are {', '.join(peer.addresses)}"
-    return should(
+    return advised_check(
         "name",
         hold=not missed and not found.resolve_error,
         what=what,
@@ -180,7 +180,7 @@ def _redirect(found: PeerCheck) -> Check:
     elif missed:
         what = f"does not catch migrations to {', '.join(missed)}"
         remedy = "dwcp-migrate reload; dwcp-migrate doctor says whether another peer has that address too"
-    return must(
+    return required_check(
         "redirect",
         hold=redirect.wanted and redirect.armed and not missed and not peer.not_redirected,
         what=what,
@@ -190,7 +190,7 @@ def _redirect(found: PeerCheck) -> Check:
 
 
 def _own_agent(found: PeerCheck) -> Check:
-    return must(
+    return required_check(
         "own-agent",
         hold=not found.own_refusal,
         what=found.own_refusal_why or f"{found.own_name}, version {found.own_version}, {found.own_state}",
@@ -204,7 +204,7 @@ def _own_certificates(found: PeerCheck, now: float) -> Iterator[Check]:
         left_s = one.not_after - now
         bad = one.error or ("expired" if left_s <= 0 else "not valid yet" if now < one.not_before else "")
         if bad:
-            yield must(
+            yield required_check(
                 f"own-certificate:{one.use}",
                 hold=False,
                 what=f"{one.path}: {bad}",
@@ -217,7 +217,7 @@ def _agent(found: PeerCheck) -> Check:
     peer = found.peer
     where = f"{peer.name} (port {peer.port})"
     answers = f"{where} answers in {peer.rtt_s * 1000:.1f} ms"
-    return must(
+    return required_check(
         "agent",
         hold=peer.reachable,
         what=answers if peer.reachable else peer.error or f"{where}: {peer.code}",
@@ -231,7 +231,7 @@ def _addresses(found: PeerCheck) -> Iterator[Check]:
     peer = found.peer
     for address in peer.addresses:
         error = peer.silent.get(address, "")
-        yield should(
+        yield advised_check(
             f"address:{address}",
             hold=not error,
             what=error or f"the link port answers at {address}",
@@ -242,7 +242,7 @@ def _addresses(found: PeerCheck) -> Iterator[Check]:
 
 def _versions(found: PeerCheck) -> Check:
     peer = found.peer
-    return should(
+    return advised_check(
         "versions",
         hold=peer.version == found.own_version,
         what=f"{found.own_version} here, {peer.version} there, protocol {peer.protocol}",
@@ -254,7 +254,7 @@ def _versions(found: PeerCheck) -> Check:
 def _clock(found: PeerCheck) -> Check:
     ahead = found.peer.clock_ahead_s
     way = "ahead of" if ahead > 0 else "behind"
-    return should(
+    return advised_check(
         "clock",
         hold=abs(ahead) <= CLOCK_DIFFERENCE_S_MAX,
         what=f"its clock is {abs(ahead):.1f} s {way} this host's",
@@ -273,7 +273,7 @@ def _names(found: PeerCheck) -> Check:
         remedy = f'set name = "{peer.calls_us}" in this host\'s configuration'
         wrong.append((f"it calls this host {peer.calls_us}, not {found.own_name}", remedy))
     proven = f"its certificate proves {peer.name}"
-    return should(
+    return advised_check(
         "names",
         hold=not wrong,
         what="; ".join([proven, *(what for what, _ in wrong)]),
@@ -284,7 +284,7 @@ def _names(found: PeerCheck) -> Check:
 
 def _examined(found: PeerCheck, there: Examined, now: float) -> Iterator[Check]:
     refusal = explain_code(UNACCELERATED, there.refuses)
-    yield must(
+    yield required_check(
         "accepts",
         hold=not there.refuses,
         what=refusal.text if there.refuses else f"takes migrations, {there.sessions} of {there.sessions_max} run",
@@ -292,7 +292,7 @@ def _examined(found: PeerCheck, there: Examined, now: float) -> Iterator[Check]:
         remedy=refusal.remedy or "wait until it is through, then check again",
     )
     foreign = [address for address in found.redirected if address not in there.own_addresses]
-    yield must(
+    yield required_check(
         "own-addresses",
         hold=not foreign,
         what=f"{', '.join(foreign)} is not the peer's" if foreign else f"{', '.join(there.own_addresses)} are its own",
@@ -302,7 +302,7 @@ def _examined(found: PeerCheck, there: Examined, now: float) -> Iterator[Check]:
     yield _hook(there)
     left_s = there.certificate_until - now
     if there.certificate_until:
-        yield should(
+        yield advised_check(
             "certificate",
             hold=left_s >= EXPIRY_WARNING_S,
             what=f"its certificate names {', '.join(there.certificate_names)}, for {max(0.0, left_s) / DAY_S:.0f} days",
@@ -335,7 +335,7 @@ def _hook(there: Examined) -> Check:
 def _ports(found: PeerCheck, there: Examined) -> Check:
     here = (found.redirect.port_min or PORT_MIN, found.redirect.port_max or PORT_MAX)
     covered = here[0] <= there.port_min and there.port_max <= here[1]
-    return should(
+    return advised_check(
         "ports",
         hold=covered,
         what=f"it takes migrations at {there.port_min} to {there.port_max}, here {here[0]} to {here[1]} are redirected",
@@ -368,7 +368,7 @@ def _link(found: PeerCheck) -> Check:
     missing = measured.channels < measured.channels_wanted
     if missing or measured.error:
         what = f"{what}; {measured.channels} of {measured.channels_wanted} channels came up: {measured.error}"
-    return should(
+    return advised_check(
         "link",
         hold=not missing and not measured.error,
         what=what,

@@ -33,7 +33,7 @@ def command(
     The interval holds the outcome in eight cases of ten. The domain's dirty rate is measured first, about a second.
     """
     answer = ApiClient(control_socket(config_path, socket_path)).predict(domain, peer, deadline_s)
-    click.echo(output.as_json(answer) if as_json else output.block(lines(answer)))
+    click.echo(output.as_json(answer) if as_json else output.format_block(lines(answer)))
 
 
 def lines(answer: schema.Predicted) -> list[tuple[str, str]]:
@@ -55,6 +55,11 @@ def lines(answer: schema.Predicted) -> list[tuple[str, str]]:
 
 
 def interval(quantiles: tuple[float, float, float], say: "output.Say") -> str:
-    """Say a median and where eight cases of ten lie: `42 s (38 s to 51 s)`."""
+    """Write a median and the range of eight cases of ten: `42 s (38 s to 51 s)`.
+
+    Args:
+        quantiles: 0.1, 0.5 and 0.9.
+        say: writes one value with its unit.
+    """
     low, median, high = (say(value) for value in quantiles)
     return median if low == high else f"{median} ({low} to {high})"

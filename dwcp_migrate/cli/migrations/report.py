@@ -68,7 +68,7 @@ def _report_migration(client: ApiClient, which: str, html_path: Path | None, *, 
         return
     status = client.status()
     if html_path is None:
-        click.echo(output.block(describe(migration, status.now)))
+        click.echo(output.format_block(describe(migration, status.now)))
         return
     from dwcp_migrate.cli.pages.migration_page import migration_page
 
@@ -98,12 +98,12 @@ def _fleet_text(found: FleetRecap) -> str:
     total = sum_recaps(found.hosts.values())
     parts = [pages.period(found, total)]
     if total.completed + total.failed:
-        parts.append(output.block((what[:1].upper() + what[1:], figure) for figure, what in pages.tiles(total)))
+        parts.append(output.format_block((what[:1].upper() + what[1:], figure) for figure, what in pages.tiles(total)))
         parts.append(output.fitted(pages.HEADER, pages.host_rows(found), ("Predicted", "Wire", "Memory")))
     for heading, counts in (("Failed", total.failures), ("Unaccelerated", total.unaccelerated)):
         rows = [(str(count), reason) for reason, count in sorted(counts.items(), key=lambda item: -item[1])]
         if rows:
-            parts.append(output.table((heading, "Reason"), rows))
+            parts.append(output.format_table((heading, "Reason"), rows))
     parts += [f"{name} did not tell: {why}" for name, why in sorted(found.silent.items())]
     return "\n\n".join(parts)
 

@@ -27,13 +27,18 @@ def command(*, which: str, events: bool, as_json: bool, config_path: Path | None
     if as_json:
         click.echo(output.as_json(migration))
         return
-    click.echo(output.block(describe(migration, client.status().now)))
+    click.echo(output.format_block(describe(migration, client.status().now)))
     if events:
-        click.echo("\n" + output.table(("Time", "Event", "Detail"), [event_row(one) for one in migration.events]))
+        rows = [event_row(one) for one in migration.events]
+        click.echo(f"\n{output.format_table(('Time', 'Event', 'Detail'), rows)}")
 
 
 def find(client: ApiClient, which: str) -> schema.Migration:
     """Find a migration by domain name or UUID, else by id; the running one first, then the newest.
+
+    Args:
+        client: the local agent.
+        which: domain, UUID, or the start of an id.
 
     Raises:
         NotFoundError: there is none, or the prefix fits several.
@@ -51,7 +56,12 @@ def find(client: ApiClient, which: str) -> schema.Migration:
 
 
 def describe(migration: schema.Migration, now: float) -> list[tuple[str, str]]:
-    """Say everything as key and value; `now` is the agent's clock, seconds since the epoch."""
+    """Describe a migration as keys and values for people.
+
+    Args:
+        migration: its record.
+        now: the agent's clock, seconds since the epoch.
+    """
     return [*_identity(migration), *_times(migration, now), *_data(migration), *_trouble(migration)]
 
 

@@ -67,7 +67,12 @@ def _ticks(interval: float, count: int | None) -> Iterator[int]:
 
 
 def picture(client: ApiClient, width: int) -> RenderableType:
-    """Ask the agent and draw its answer, or say that it is gone."""
+    """Ask the agent and draw its answer, or its absence.
+
+    Args:
+        client: the local agent.
+        width: of the terminal, characters.
+    """
     try:
         return draw(client.status(), client.history(RECENT).migrations, width)
     except AgentUnreachableError as error:
@@ -75,7 +80,13 @@ def picture(client: ApiClient, width: int) -> RenderableType:
 
 
 def draw(answer: schema.AgentStatus, recent: list[schema.Migration], width: int) -> RenderableType:
-    """Draw the agent, the running and the last ended migrations, `width` characters wide at most."""
+    """Draw the agent, the running and the last ended migrations.
+
+    Args:
+        answer: of the agent.
+        recent: migrations that ended, the newest first.
+        width: at most, characters.
+    """
     parts: list[RenderableType] = [_head(answer), Text()]
     if answer.migrations:
         parts.append(_table(_running(answer.now), answer.migrations, width))

@@ -31,7 +31,15 @@ POLL_S: Final = 0.5
 
 
 def open_plan(ours: Workspace, goal: Goal) -> StoredPlan | None:
-    """A kept plan for a goal that has not ended; None without one, or without an agent that keeps plans."""
+    """Find a kept plan for a goal that has not ended.
+
+    Args:
+        ours: the fleet's workspace.
+        goal: of the plan.
+
+    Returns:
+        None without one, or without an agent that keeps plans.
+    """
     if ours.client is None:
         return None
     try:
@@ -42,7 +50,14 @@ def open_plan(ours: Workspace, goal: Goal) -> StoredPlan | None:
 
 
 def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool, as_json: bool) -> int:
-    """Have a plan carried out: by the agents, or in this terminal where it is asked for, or no agent keeps plans.
+    """Have a plan carried out by the agents, or in this terminal where no agent keeps plans.
+
+    Args:
+        ours: the fleet's workspace.
+        plan: to be carried out; the agents get its goal.
+        options: of each migration.
+        here: in this terminal in any case.
+        as_json: print JSON lines.
 
     Returns:
         The exit code, as of `planning.carry_out`.
@@ -66,7 +81,16 @@ def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool,
 
 
 def go_on(ours: Workspace, stored: StoredPlan, *, as_json: bool) -> int:
-    """Follow a plan that has not ended, and resume it where it was paused."""
+    """Follow a plan that has not ended, and resume it where it is paused.
+
+    Args:
+        ours: the fleet's workspace, with an agent.
+        stored: the plan.
+        as_json: print JSON lines.
+
+    Returns:
+        Exit code of the command.
+    """
     assert ours.client is not None
     store, number = AgentPlans(ours.client), stored.record.id
     if not as_json:
@@ -116,7 +140,12 @@ def _say_new(record: PlanRecord, seen: int, *, as_json: bool) -> int:
 
 
 def event_words(event: PlanEvent, to_go: int) -> str:
-    """An event as a line."""
+    """Write an event of a plan as a line.
+
+    Args:
+        event: of its record.
+        to_go: migrations of the plan that have not ended.
+    """
     way = f"{event.domain}: {event.source} -> {event.destination}"
     words = {
         "begun": way,

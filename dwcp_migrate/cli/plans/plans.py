@@ -23,7 +23,7 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     if as_json:
         click.echo(output.as_json([one.record for one in plans]))
     elif plans:
-        click.echo(output.table(HEADER, [_row(one.record) for one in plans]))
+        click.echo(output.format_table(HEADER, [_row(one.record) for one in plans]))
     else:
         click.echo("no plan was handed to the agents yet")
 

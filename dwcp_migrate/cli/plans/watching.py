@@ -32,7 +32,16 @@ def set_watch(store: WatchStore, mode: WatchMode, changes: Sequence[str]) -> Wat
 
 
 def settings_with(settings: WatchSettings, mode: WatchMode, changes: Sequence[str]) -> WatchSettings:
-    """Settings with some of them changed; see `set_watch`."""
+    """Change some settings of the service; see `set_watch`.
+
+    Args:
+        settings: as they are.
+        mode: new mode.
+        changes: texts `NAME=VALUE`; windows are separated by commas.
+
+    Raises:
+        PlacementError: a text names no setting, or its value is not allowed.
+    """
     values = {**msgspec.to_builtins(settings), "mode": mode}
     for change in changes:
         name, is_set, text = change.partition("=")
@@ -60,7 +69,7 @@ def watch_words(record: WatchRecord) -> str:
         f"{looked}{f'; {record.words}' if record.words else ''}",
     ]
     rows = [_row(one) for one in record.rounds]
-    return "\n".join([*head, *([output.table(HEADER, rows)] if rows else ["no host was hot"])])
+    return "\n".join([*head, *([output.format_table(HEADER, rows)] if rows else ["no host was hot"])])
 
 
 def _row(one: WatchRound) -> tuple[str, ...]:
@@ -79,5 +88,10 @@ def _at(seconds: float) -> str:
 
 
 def say_watch(record: WatchRecord, *, as_json: bool) -> None:
-    """Print the service's record."""
+    """Print the service's record.
+
+    Args:
+        record: of the service.
+        as_json: print JSON instead of text.
+    """
     click.echo(output.as_json(record) if as_json else watch_words(record))

@@ -32,8 +32,13 @@ def as_line(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out rows as virsh does: a header, a dashed rule, columns three spaces apart, one leading space."""
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out rows as virsh does: a header, a dashed rule, columns three spaces apart, one leading space.
+
+    Args:
+        header: of each column.
+        rows: with one cell a column.
+    """
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
@@ -43,13 +48,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fitted(header: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence[str]) -> str:
-    """Lay out a table; a terminal too narrow for it gets it without `spare` columns, the first of them first."""
+    """Lay out a table for this terminal; without a terminal no column is left out.
+
+    Args:
+        header: of each column.
+        rows: with one cell a column.
+        spare: headers of the columns to leave out where the terminal is too narrow, the first of them first.
+    """
     return fit(header, [list(row) for row in rows], spare, shutil.get_terminal_size().columns if on_terminal() else 0)
 
 
 def fit(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> str:
-    """Lay out a table no wider than `width` characters, as far as leaving out `spare` columns goes; 0: any width."""
-    text = table(header, rows)
+    """Lay out a table of limited width, as far as leaving out columns helps.
+
+    Args:
+        header: of each column.
+        rows: with one cell a column.
+        spare: headers of the columns that may be left out, the first of them first.
+        width: in characters; 0 for any.
+    """
+    text = format_table(header, rows)
     if not spare or not width or max(map(len, text.splitlines())) <= width:
         return text
     kept = [column for column, name in enumerate(header) if name != spare[0]]
@@ -57,7 +75,7 @@ def fit(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[st
     return fit([header[column] for column in kept], narrower, spare[1:], width)
 
 
-def block(pairs: Iterable[tuple[str, str]]) -> str:
+def format_block(pairs: Iterable[tuple[str, str]]) -> str:
     """Lay out `Key:   value` lines as `virsh domjobinfo` does; pairs without a value are left out."""
     shown = [(f"{key}:", value) for key, value in pairs if value]
     width = max((len(key) for key, _ in shown), default=0) + 2
@@ -153,7 +171,13 @@ def would_have_taken(migration: Migration) -> str:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """Say how many of something: `1 address`, `2 addresses`."""
+    """Write a count with its noun: `1 address`, `2 addresses`.
+
+    Args:
+        count: the number.
+        one: noun of a single one.
+        many: noun otherwise.
+    """
     return f"{count} {one if count == 1 else many}"
 
 

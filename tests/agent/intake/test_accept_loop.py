@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dwcp_migrate.agent.accept_loop import AcceptLoop, listen
+from dwcp_migrate.agent.accept_loop import AcceptLoop, open_listener
 from dwcp_migrate.errors import HypervisorError
 from tests.hypervisor.namespace import Namespace
 
@@ -32,29 +32,29 @@ def connects(here: Namespace, address: str) -> bool:
 
 
 def test_every_address_takes_connections_of_both_families(here: Namespace) -> None:
-    with here.call(listen, "::", PORT):
+    with here.call(open_listener, "::", PORT):
         assert [connects(here, address) for address in ("127.0.0.1", "::1")] == [True, True]
 
 
 def test_a_host_without_ipv6_listens_on_ipv4_alone(here: Namespace) -> None:
     for scope in ("all", "lo"):
         here.run("sysctl", "-qw", f"net.ipv6.conf.{scope}.disable_ipv6=1")
-    with here.call(listen, "::", PORT):
+    with here.call(open_listener, "::", PORT):
         assert connects(here, "127.0.0.1")
     with pytest.raises(HypervisorError, match="::1 port 7802"):
-        here.call(listen, "::1", PORT)
+        here.call(open_listener, "::1", PORT)
 
 
 @pytest.mark.parametrize("address", LATE)
 def test_an_address_that_comes_up_later_is_listened_on_from_then(here: Namespace, address: str) -> None:
-    with here.call(listen, address, PORT, late=True):
+    with here.call(open_listener, address, PORT, late=True):
         here.run("ip", "address", "add", f"{address}/{128 if ':' in address else 32}", "dev", "lo")
         assert connects(here, address)
 
 
 def test_a_port_that_is_taken_is_refused_with_its_address(here: Namespace) -> None:
-    with here.call(listen, "127.0.0.1", PORT), pytest.raises(HypervisorError, match=r"127\.0\.0\.1 port 7802"):
-        here.call(listen, "127.0.0.1", PORT)
+    with here.call(open_listener, "127.0.0.1", PORT), pytest.raises(HypervisorError, match=r"127\.0\.0\.1 port 7802"):
+        here.call(open_listener, "127.0.0.1", PORT)
 
 
 async def test_a_connection_that_cannot_be_taken_is_closed_and_counted_and_the_next_is_taken(here: Namespace) -> None:
@@ -66,7 +66,7 @@ async def test_a_connection_that_cannot_be_taken_is_closed_and_counted_and_the_n
             raise ValueError("a bug")
         taken.put_nowait(sock)
 
-    loop = AcceptLoop(here.call(listen, "127.0.0.1", PORT), take, failures.append).start()
+    loop = AcceptLoop(here.call(open_listener, "127.0.0.1", PORT), take, failures.append).start()
     with here.call(socket.create_connection, ("127.0.0.1", PORT), 5) as first:
         first.setblocking(False)
         assert await asyncio.get_running_loop().sock_recv(first, 1) == b""
@@ -79,7 +79,7 @@ async def test_a_connection_that_cannot_be_taken_is_closed_and_counted_and_the_n
 
 
 async def test_one_that_was_not_begun_or_is_closed_does_not_say_that_it_accepts(here: Namespace) -> None:
-    loop = AcceptLoop(here.call(listen, "127.0.0.1", PORT), lambda sock: sock.close(), lambda _: None)
+    loop = AcceptLoop(here.call(open_listener, "127.0.0.1", PORT), lambda sock: sock.close(), lambda _: None)
     assert not loop.accepting
     assert loop.start().accepting
     loop.close()
@@ -92,7 +92,7 @@ async def test_a_connection_at_the_very_moment_of_the_close_is_taken_or_refused_
     """Between a connection's coming and the close lies each number of turns of the event loop that can matter."""
     for turns in range(4):
         taken: list[socket.socket] = []
-        loop = AcceptLoop(here.call(listen, "127.0.0.1", PORT), taken.append, lambda _: None).start()
+        loop = AcceptLoop(here.call(open_listener, "127.0.0.1", PORT), taken.append, lambda _: None).start()
         await asyncio.sleep(0)
         with here.call(socket.create_connection, ("127.0.0.1", PORT), 5) as peer:
             for _ in range(turns):
@@ -110,7 +110,7 @@ async def test_without_descriptors_it_rests_and_takes_what_waited_afterwards(
 ) -> None:
     taken: asyncio.Queue[socket.socket] = asyncio.Queue()
     failures: list[str] = []
-    listener = here.call(listen, "127.0.0.1", PORT)
+    listener = here.call(open_listener, "127.0.0.1", PORT)
     loop = AcceptLoop(Poor(listener), taken.put_nowait, failures.append).start()
     monkeypatch.setattr("dwcp_migrate.agent.accept_loop.ACCEPT_PAUSE_S", 0.01)
     with here.call(socket.create_connection, ("127.0.0.1", PORT), 5):

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from dwcp_migrate.agent.intake.redirect import ROOT_MARK, Redirection, exemption
+from dwcp_migrate.agent.intake.redirect import ROOT_MARK, Redirection, own_exemption
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.config import InterceptConfig, PeerConfig
 from dwcp_migrate.hypervisor.base import Cgroup, Exemption
@@ -28,14 +28,14 @@ def redirection(fake: FakeInterceptor, groups: frozenset[Cgroup] = frozenset()) 
 
 
 def test_an_agent_with_a_user_of_its_own_marks_nothing() -> None:
-    assert exemption(0, 997) == Exemption(user=997, mark=0)
-    assert exemption(0x20, 997) == Exemption(user=997, mark=0x20)
+    assert own_exemption(0, 997) == Exemption(user=997, mark=0)
+    assert own_exemption(0x20, 997) == Exemption(user=997, mark=0x20)
 
 
 def test_an_agent_of_root_is_exempt_by_a_bit_that_nobody_else_means() -> None:
-    assert exemption(0, 0) == Exemption(user=0, mark=ROOT_MARK)
+    assert own_exemption(0, 0) == Exemption(user=0, mark=ROOT_MARK)
     assert ROOT_MARK & (KUBERNETES | CILIUM | UPPER_HALF) == 0
-    assert exemption(0x20, 0) == Exemption(user=0, mark=0x20)
+    assert own_exemption(0x20, 0) == Exemption(user=0, mark=0x20)
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_settings_of_qemu_conf_are_read_as_libvirt_reads_them() -> None:
 
 
 def test_names_are_resolved_as_far_as_they_can_be() -> None:
-    found = host_files.resolved(["localhost", "name.invalid", ""])
+    found = host_files.resolve_names(["localhost", "name.invalid", ""])
     assert found["localhost"] & {"127.0.0.1", "::1"}
     assert "name.invalid" not in found
 

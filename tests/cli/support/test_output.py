@@ -46,7 +46,7 @@ def test_the_ratio_of_an_unaccelerated_migration_is_not_one_but_unknown(migratio
 
 def test_a_narrow_terminal_goes_without_spare_columns_the_first_first() -> None:
     header, rows = ("Id", "Raw", "Wire", "Note"), [("1", "10 GiB", "1 GiB", "fine")]
-    whole = output.table(header, rows)
+    whole = output.format_table(header, rows)
     width = len(whole.splitlines()[1])
     assert output.fit(header, rows, ("Raw", "Wire"), 0) == output.fit(header, rows, ("Raw", "Wire"), width) == whole
     assert output.fit(header, rows, ("Raw", "Wire"), width - 1).splitlines()[0] == " Id   Wire    Note"
@@ -54,13 +54,13 @@ def test_a_narrow_terminal_goes_without_spare_columns_the_first_first() -> None:
 
 
 def test_a_table_is_as_wide_as_its_widest_cell() -> None:
-    assert output.table(("Id", "Name"), [("1", "a-long-name"), ("22", "b")]) == (
+    assert output.format_table(("Id", "Name"), [("1", "a-long-name"), ("22", "b")]) == (
         " Id   Name\n------------------\n 1    a-long-name\n 22   b"
     )
 
 
 def test_a_block_leaves_out_what_has_no_value() -> None:
-    assert output.block([("Id", "1"), ("Reason", ""), ("Downtime", "3 ms")]) == "Id:        1\nDowntime:  3 ms"
+    assert output.format_block([("Id", "1"), ("Reason", ""), ("Downtime", "3 ms")]) == "Id:        1\nDowntime:  3 ms"
 
 
 def drawn(answer: Any, recent: list[Any], width: int = 160) -> str:

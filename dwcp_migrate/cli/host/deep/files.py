@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from dwcp_migrate.cli.host.check import Check, must, should
+from dwcp_migrate.cli.host.check import Check, advised_check, required_check
 from dwcp_migrate.config import Config, TlsConfig
 from dwcp_migrate.units import MIB, format_bytes
 
@@ -25,7 +25,12 @@ _TLS_WHY: Final = "agents prove who they are to each other with these files; wit
 
 
 def judge_files(config: Config, now: float) -> Iterator[Check]:
-    """Judge the files that a configuration names, and its sizes against this machine."""
+    """Judge the files that a configuration names, and its sizes against this machine.
+
+    Args:
+        config: to judge.
+        now: seconds since the epoch.
+    """
     yield from _tls(config.tls, config.name, now)
     yield from _other_files(config)
     yield _memory(config)
@@ -44,7 +49,7 @@ def _tls(tls: TlsConfig, name: str, now: float) -> Iterator[Check]:
 
 
 def _file(check: str, path: Path | str, trouble: str, remedy: str) -> Check:
-    return must(check, hold=not trouble, what=f"{path}: {trouble or 'good'}", why=_TLS_WHY, remedy=remedy)
+    return required_check(check, hold=not trouble, what=f"{path}: {trouble or 'good'}", why=_TLS_WHY, remedy=remedy)
 
 
 def _certificate(path: Path) -> tuple[x509.Certificate | None, str]:
@@ -126,7 +131,7 @@ def _other_files(config: Config) -> Iterator[Check]:
         if path:
             content, why = _content(path)
             trouble = why or ("" if content.strip() else "it is empty")
-            yield must(
+            yield required_check(
                 f"file-{key}",
                 hold=not trouble,
                 what=f"{key}, {path}: {trouble or 'readable'}",
@@ -135,7 +140,7 @@ def _other_files(config: Config) -> Iterator[Check]:
             )
     if config.record.directory:
         there = Path(config.record.directory).is_dir()
-        yield must(
+        yield required_check(
             "record-directory",
             hold=there,
             what=f"{config.record.directory} is {'there' if there else 'no directory'}",
@@ -147,7 +152,7 @@ def _other_files(config: Config) -> Iterator[Check]:
 def _memory(config: Config) -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cache = config.encoding.cache_bytes
-    return should(
+    return advised_check(
         "memory",
         hold=cache <= MEMORY_SHARE_MAX * total,
         what=f"encoding.cache_bytes is {format_bytes(cache)}, this host has {format_bytes(total)}",

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from dwcp_migrate.cli.host.check import Check, must
-from dwcp_migrate.cli.host.host_files import resolved
+from dwcp_migrate.cli.host.check import Check, required_check
+from dwcp_migrate.cli.host.host_files import resolve_names
 from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.config.addresses import is_ip_address
 from dwcp_migrate.units import MIB
@@ -23,11 +23,16 @@ _TLS_WHY: Final = "agents prove who they are to each other with these files; wit
 
 
 def judge_network(config: Config, *, agent_runs: bool) -> Iterator[Check]:
-    """Judge names, ports and peers: what they resolve to, whether they are free, whether they answer."""
+    """Judge names, ports and peers: what they resolve to, whether they are free, whether they answer.
+
+    Args:
+        config: to judge.
+        agent_runs: its agent holds the ports, so that they are not tried.
+    """
     named = [name for peer in config.peers for name in peer.addresses if not is_ip_address(name)]
-    known = resolved(named)
+    known = resolve_names(named)
     for name in named:
-        yield must(
+        yield required_check(
             f"dns-{name}",
             hold=name in known,
             what=f"{name} is {', '.join(sorted(known[name]))}" if name in known else f"{name} resolves to nothing here",
@@ -47,7 +52,7 @@ def _ports(config: Config) -> Iterator[Check]:
         wanted["metrics_listen"] = (address.strip("[]"), int(listened))
     for key, (address, port) in wanted.items():
         why = _taken(address, port)
-        yield must(
+        yield required_check(
             f"port-{key}",
             hold=not why,
             what=f"{address} port {port}: {why or 'free'}",
@@ -73,7 +78,7 @@ def _peers(peers: list[PeerConfig]) -> Iterator[Check]:
     with ThreadPoolExecutor(CONNECTIONS_AT_ONCE_MAX) as pool:
         answers = list(pool.map(lambda one: _refusal(one[1], one[0].port), tried))
     for (peer, address), why in zip(tried, answers, strict=True):
-        yield must(
+        yield required_check(
             f"peer-{peer.name}-{address}",
             hold=not why,
             what=f"{address} port {peer.port}: {why or 'accepts connections'}",
