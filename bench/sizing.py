@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.frame import commit, machine
-from dwcp_migrate.protocol.session_memory import agree, divide, need_bytes
+from dwcp_migrate.protocol.session_memory import agree_on_sizes, divide_grant, need_bytes
 from dwcp_migrate.protocol.worker import Finished, SetRate
 from dwcp_migrate.units import GIB, MIB, format_rate
 from tests.dataplane.pair import Pair, pair
@@ -52,8 +52,10 @@ def cpu_s(pid: int) -> float:
 def measure(stream: bytes, guest_bytes: int, grant: int, rate: float) -> dict[str, Any]:
     """Carry the stream once."""
     grant = grant or need_bytes(GIB, guest_bytes, has_table=True)
-    theirs = divide(grant, GIB, has_table=False)
-    memory = agree(divide(grant, GIB, guest_bytes, has_table=True), theirs.cache_bytes, theirs.window_bytes)
+    theirs = divide_grant(grant, GIB, has_table=False)
+    memory = agree_on_sizes(
+        divide_grant(grant, GIB, guest_bytes, has_table=True), theirs.cache_bytes, theirs.window_bytes
+    )
     with tempfile.TemporaryDirectory() as directory, pair(Path(directory), memory=memory) as made:
         sides = {"source": made.source, "destination": made.destination}
         idle = {side: private_bytes(one.process.pid) for side, one in sides.items()}

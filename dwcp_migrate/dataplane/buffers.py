@@ -16,7 +16,7 @@ POOLED_BYTES_MAX: Final = 64 * MIB
 
 
 class BufferLease:
-    """A buffer and the count of those who still need its bytes."""
+    """A buffer and the count of the holders that still need its bytes."""
 
     def __init__(self, pool: "BufferPool", data: bytearray) -> None:
         self._pool = pool

@@ -65,7 +65,12 @@ class Outlet:
         self._end_acknowledged = threading.Event()
 
     def retain(self, raw: memoryview, lease: BufferLease | None, state_sequence: int | None = None) -> Retained:
-        """Number a run of raw bytes and keep it; `lease` is held until its acknowledgement.
+        """Number a run of raw bytes and keep it until it is acknowledged.
+
+        Args:
+            raw: the bytes; they must not change meanwhile.
+            lease: of the buffer that they lie in, held until then; None where they own their memory.
+            state_sequence: place among the segments that touch the page caches; None for others.
 
         Raises:
             CancelledError: `drop` was called: nothing of this connection is sent any more.
@@ -83,7 +88,7 @@ class Outlet:
         return kept
 
     def find(self, sequence: int) -> Retained | None:
-        """A segment that is not acknowledged yet."""
+        """Find a segment that is not acknowledged yet."""
         with self._lock:
             return next((kept for kept in self._retained if kept.sequence == sequence), None)
 
@@ -99,7 +104,7 @@ class Outlet:
         self._send(Segment(self.connection, sequence, flags | URGENT, 0, 0, b""))
 
     def acknowledged(self, sequence: int) -> None:
-        """All segments up to this one are in the other QEMU."""
+        """Forget all segments up to this one: they are in the other QEMU."""
         done: list[Retained] = []
         with self._lock:
             while self._retained and self._retained[0].sequence <= sequence:
@@ -126,12 +131,12 @@ class Outlet:
 
     @property
     def ended(self) -> bool:
-        """Our FIN or RESET is acknowledged, or nothing can be any more."""
+        """Tell whether our FIN or RESET is acknowledged, or nothing can be any more."""
         return self._end_acknowledged.is_set()
 
     @property
     def empty(self) -> bool:
-        """Nothing waits for an acknowledgement."""
+        """Tell whether nothing waits for an acknowledgement."""
         with self._lock:
             return not self._retained
 
@@ -162,7 +167,7 @@ class Connection:
 
     Args:
         outlet: its outgoing half.
-        watch: looks at what is given to QEMU, in order; None where nobody has to.
+        watch: looks at the bytes given to QEMU, in order; None where nobody has to.
         path: takes over where the link is outrun.
         acknowledge: tells the other side that QEMU took a segment.
         closed: called once, when the connection has ended; True means by a reset.
@@ -195,7 +200,12 @@ class Connection:
         self._told_closed = False
 
     def attach(self, endpoint: Endpoint, reader: Reader) -> None:
-        """Start both directions over a connected socket."""
+        """Start both directions over a connected socket.
+
+        Args:
+            endpoint: connected; owned from now on.
+            reader: moves what it reads into segments.
+        """
         with self._lock:
             self._endpoint = endpoint
             self._threads_left = 2
@@ -301,12 +311,12 @@ class Connection:
 
     @property
     def broken(self) -> bool:
-        """It was reset, by whichever side."""
+        """Tell whether it was reset, by either side."""
         return self._broken
 
     @property
     def quiet(self) -> bool:
-        """QEMU's socket is closed here and nothing of it is left to deliver."""
+        """Tell whether QEMU's socket is closed here and nothing of it is left to deliver."""
         with self._lock:
             return self._threads_left == 0 and (self._broken or self.outlet.empty)
 

@@ -1,17 +1,17 @@
 """The parallel and the serial half of decoding, at the destination.
 
 Segments are decompressed on a pool in any order; those that use the page cache are then applied strictly in
-`state_sequence` order, by whichever thread completes the next one. Every rebuilt run is compared with its checksum
+`state_sequence` order, by the thread that completes the next one. Every rebuilt run is compared with its checksum
 before anybody may write it.
 
     prepare fails ── its turn ──> skip, reject       apply fails, or the checksum differs ──> reject
     reject ──> the source sends the segment raw and empties both caches with its next one
 
-What fails until that next one arrives, since it refers to what was skipped, is rejected in the same way. The transport
-bounds how often one segment may be rejected.
+Segments that fail until that next one arrives, since they refer to the skipped one, are rejected in the same way. The
+transport bounds how often one segment may be rejected.
 
-A segment that refers to nothing, as most of a first pass, is delivered at once; only what it stores waits for its turn.
-So no connection waits for another one's segments, unless its own refer to them.
+A segment that refers to nothing, as most of a first pass, is delivered at once; only the pages that it stores wait for
+its turn. So no connection waits for another one's segments, unless its own refer to them.
 """
 
 import heapq

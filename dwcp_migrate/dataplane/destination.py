@@ -41,7 +41,12 @@ stay far below. Of later ones the window that both agreed on bounds it."""
 
 
 def pending_bytes_max(options: SessionOptions, connections: int) -> int:
-    """Most that may have come and not be in QEMU yet."""
+    """Return the most bytes that may have come and not be in QEMU yet.
+
+    Args:
+        options: of the session.
+        connections: of QEMU's, so far.
+    """
     if not options.is_window_agreed:
         return PENDING_BYTES_MAX
     return incoming_bytes_max(options.window_bytes, connections, FLOOR_BYTES)
@@ -51,8 +56,8 @@ class DestinationSession(LinkSession):
     """One migration at the destination.
 
     Args:
-        start: what the agents agreed on; the target is checked by the agent.
-        report: takes what happened, from any thread.
+        start: the agents' agreement; the target is checked by the agent.
+        report: takes events, from any thread.
     """
 
     def __init__(self, start: StartDestination, report: Callable[[Happened], None]) -> None:
@@ -83,7 +88,7 @@ class DestinationSession(LinkSession):
         self.link.add_channel(sock)
 
     def on_segment(self, segment: Segment) -> None:
-        """A piece of a forward direction came, in any order."""
+        """Take a piece of a forward direction, in any order."""
         connection = self._connection(segment)
         if not segment.raw_size:
             connection.arrived(Arrival(segment.sequence, segment.flags, b""))
@@ -175,7 +180,7 @@ class DestinationSession(LinkSession):
             super().on_acknowledged(connection, sequence)
 
     def kept_pages(self) -> Words:
-        """The pages to keep on this host, once the session is over."""
+        """Return the pages to keep on this host, once the session is over."""
         return self._decoder.kept_pages()
 
     def close(self) -> None:

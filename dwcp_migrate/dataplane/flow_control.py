@@ -1,11 +1,11 @@
 """Flow control of a reader: the number of bytes that it may take from QEMU now.
 
 Rule: bytes taken and not yet in the other QEMU are downtime, so they are bounded in time, twice: by a window over all
-that is not delivered, and by what waits in this process before a channel takes it. What is granted is reserved at once,
-so that the bound holds for any number of connections; who waits is served in turn, and one waiter is woken for each
-grant. Each connection may always have `FLOOR_BYTES` in flight: QEMU's destination may refuse to read one connection
-until another has delivered (multifd's SYNC), and shared bounds alone would then stand still for ever. One whose bytes a
-running guest waits for may have `URGENT_BYTES`, whatever the others have.
+that is not delivered, and by the bytes that wait in this process before a channel takes them. A grant is reserved at
+once, so that the bound holds for any number of connections; waiting readers are served in turn, and one is woken for
+each grant. Each connection may always have `FLOOR_BYTES` in flight: QEMU's destination may refuse to read one
+connection until another has delivered (multifd's SYNC), and shared bounds alone would then stand still for ever. One
+whose bytes a running guest waits for may have `URGENT_BYTES`, whatever the others have.
 """
 
 import threading
@@ -23,7 +23,7 @@ from dwcp_migrate.units import KIB, MIB
 FLOOR_BYTES: Final = 64 * KIB
 """Of each connection: 255 of them stay within the window of a slow link together."""
 URGENT_BYTES: Final = 4 * MIB
-"""Of a connection that carries what a running guest waits for: two huge pages, where the window is not less."""
+"""Of a connection that a running guest waits for: two huge pages, where the window is not less."""
 GRANT_BYTES_MIN: Final = 32 * KIB
 """Less than that is not granted: reads of a few bytes cost as much as large ones."""
 READ_S: Final = 0.025
@@ -37,12 +37,12 @@ REVERSE_BYTES_MAX: Final = 4 * MIB
 
 
 def reverse_window_bytes(options: SessionOptions) -> int:
-    """Bytes that may be in flight on all return paths together."""
+    """Return the bytes that may be in flight on all return paths together."""
     return min(REVERSE_BYTES_MAX, options.window_bytes)
 
 
 class ByteWindow(Protocol):
-    """The part of a window that a gate uses; `transport.Window` has it."""
+    """The part of a window that a gate uses; `transport.InFlightWindow` has it."""
 
     @property
     def rate_bytes_per_s(self) -> float:
@@ -52,10 +52,20 @@ class ByteWindow(Protocol):
         """Bytes that may still be taken."""
 
     def on_sent(self, now: float, count: int) -> None:
-        """Count bytes taken."""
+        """Count bytes taken.
+
+        Args:
+            now: the clock, monotonic seconds.
+            count: raw bytes.
+        """
 
     def on_acknowledged(self, now: float, count: int) -> None:
-        """Count bytes that the other QEMU took."""
+        """Count bytes that the other QEMU took.
+
+        Args:
+            now: the clock, monotonic seconds.
+            count: raw bytes.
+        """
 
 
 class FixedWindow:
@@ -93,7 +103,7 @@ class Gate:
     """A window that threads wait at, shared by the connections of a session.
 
     Args:
-        window: bounds what is not delivered.
+        window: bounds the bytes that are not delivered.
         ahead_s: time that a byte taken now would wait in this process; None where nothing waits there.
         ahead_s_max: bounds it.
         urgent_bytes: of a connection that a running guest waits for, whatever the others have in flight.
@@ -129,12 +139,12 @@ class Gate:
 
     def held_s(self, now: float) -> float:
         """Time in which a reader waited for the window, of all connections together the union."""
-        # Without the lock, for the window's owner asks while it waits: a look that is off by one wait is made good.
+        # Without the lock, since the window's owner asks while it waits: the next sample mends an error of one wait.
         return self._held_s + (max(0.0, now - self._held_since) if self._holding else 0.0)
 
     @property
     def ahead_closed_s(self) -> float:
-        """Time in which the first in line waited for what waits before the channels."""
+        """Time in which the first in line waited for bytes before the channels to become fewer."""
         return self._ahead_closed_s
 
     def wait(self, connection: int, *, urgent: bool = False) -> int:
@@ -168,7 +178,7 @@ class Gate:
             return granted
 
     def settle(self, connection: int) -> None:
-        """Give back what was reserved for a connection and not taken."""
+        """Give back the bytes that were reserved for a connection and not taken."""
         with self._lock:
             self._give_back(connection)
             self._call_next()
@@ -236,7 +246,12 @@ class Gate:
             self._line[0].called.notify()
 
     def sent(self, connection: int, count: int) -> None:
-        """Count bytes as in flight, out of what was reserved for them."""
+        """Count bytes as in flight, out of those reserved for them.
+
+        Args:
+            connection: its number.
+            count: raw bytes.
+        """
         with self._lock:
             covered = min(self._reserved.get(connection, 0), count)
             if covered:
@@ -247,7 +262,12 @@ class Gate:
             self._window.on_sent(time.monotonic(), count)
 
     def acknowledged(self, connection: int, count: int) -> None:
-        """Count bytes as delivered and let the next reader go on."""
+        """Count bytes as delivered and let the next reader go on.
+
+        Args:
+            connection: its number.
+            count: raw bytes, counted before by `sent`.
+        """
         with self._lock:
             self._in_flight[connection] -= count
             self._in_flight_bytes -= count
@@ -308,11 +328,21 @@ class PendingBytes:
             raise LimitExceededError(f"{total} bytes of the peer's wait for QEMU, at most {bytes_max}")
 
     def delivered(self, connection: int, sequence: int) -> None:
-        """QEMU took a segment, or nobody will any more."""
+        """Count a segment as taken by QEMU, or as dropped for good.
+
+        Args:
+            connection: its number.
+            sequence: of the segment.
+        """
         self.delivered_bytes += self._drop(connection, sequence)
 
     def rejected(self, connection: int, sequence: int) -> None:
-        """A segment was wrong: it comes again."""
+        """Forget a segment that was wrong: it comes again.
+
+        Args:
+            connection: its number.
+            sequence: of the segment.
+        """
         self._drop(connection, sequence)
 
     def _drop(self, connection: int, sequence: int) -> int:

@@ -1,8 +1,8 @@
 """The C allocator of a data process: freed megabytes are kept for the next segment.
 
 glibc hands large blocks back to the kernel as soon as they are free, and each segment allocates the same few megabytes
-anew, so every page of them faults again: a tenth to a third of a data process's CPU time (docs/hde.md). What is kept is
-bounded by what is in flight at once, and by a part of what the session was granted.
+again, so every page of them faults again: a tenth to a third of a data process's CPU time (docs/hde.md). The memory
+that is kept is bounded by the bytes in flight at once, and by a part of the session's grant.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""The pipeline's measurements of itself, and what follows from them (pure; the clock is an argument).
+"""The pipeline's measurements of itself, and the decisions that follow (pure; the clock is an argument).
 
 ahead_s   time that a byte taken from QEMU now would wait before a channel takes it: too long, and the gate closes.
-          What TCP has in flight is TCP's business; what waits before it is ours, and adds to downtime.
+          Bytes in flight are TCP's business; those that wait before it are ours, and add to downtime.
 choose    the coding of the next segment: stronger while the link keeps the compressors waiting, cheaper when the
           pipeline keeps the link and QEMU waiting.
 held_up_s time by the stage that all others waited for: see `Stage`.
@@ -18,11 +18,11 @@ from dwcp_migrate.delta import LINK_IDLE, QEMU_HELD, CodecChoice, Coding, Observ
 MEASURE_S: Final = 0.1
 """Span of one measurement: a few round trips, and short against a change of the link."""
 SATURATED: Final = 0.8
-"""Share of the time from which on a thread of ours is what all wait for."""
+"""Share of the time from which on all wait for a thread of ours."""
 COMPRESSORS_BOUND: Final = 0.9
-"""Share of their time from which on compressors are what a full window waits for."""
+"""Share of their time from which on a full window waits for the compressors."""
 SHORT: Final = 0.5
-"""Share of the time from which on the link, the destination or QEMU is what all wait for."""
+"""Share of the time from which on all wait for the link, the destination or QEMU."""
 CAPACITY_S: Final = 2.0
 """The link's capacity is the best rate of this span: a link that QEMU does not fill must not look slow."""
 BUSY_RATES_S: Final = 10.0
@@ -32,7 +32,7 @@ OUTRUN_LOOKS: Final = 2
 SETTLE_ROUND_TRIPS: Final = 10
 """From the first byte: so long slow start makes a long path look idle, and nothing is decided by that."""
 NEAR_S: Final = 0.005
-"""Round trip up to which what the path holds is small beside the window: a full one tells of the destination then.
+"""Round trip up to which the path holds little beside the window: a full window then points to the destination.
 On longer paths a lost packet keeps the same bytes waiting there for their order."""
 
 
@@ -51,7 +51,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PipelineSample:
-    """One look at the pipeline; times are totals since the start.
+    """One sample of the pipeline; times are totals since the start.
 
     Attributes:
         sent_bytes: that the channels took.
@@ -97,7 +97,7 @@ class Shares:
     encryption: float
 
     def held_up_by(self) -> Stage:
-        """The stage that all others waited for: where the bytes leave first, since a stage is also held by the next."""
+        """The stage that all others waited for: the last one in order, since a stage is also held by the next one."""
         for stage, share, least in (
             (Stage.LINK, self.link, SHORT),
             (Stage.DESTINATION, self.destination, SHORT),
@@ -113,7 +113,14 @@ class Shares:
 
 
 def measure(elapsed_s: float, before: PipelineSample, seen: PipelineSample, workers: int) -> Shares:
-    """Work out what happened between two looks."""
+    """Work out the shares of the time between two samples.
+
+    Args:
+        elapsed_s: time between them, above 0.
+        before: the earlier sample.
+        seen: the later one.
+        workers: number of compressors.
+    """
 
     def share(total_s: float, before_s: float) -> float:
         return min(1.0, max(0.0, total_s - before_s) / elapsed_s)
@@ -140,22 +147,22 @@ def measure(elapsed_s: float, before: PipelineSample, seen: PipelineSample, work
 class PipelineMonitor:
     """Watches one migration's pipeline; safe from any thread.
 
+    Attributes:
+        stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
+        departure: the reason, for people; empty before.
+        window_holds_up: all wait for the window of bytes in flight, and the link would take more.
+        link_waiting_s: time in which something waited for the link, as far as it was sampled.
+        path_waiting_s: time in which all waited for the path: the same, and the time in which the window was full of
+            bytes under way. A slow or lossy path keeps those in TCP, and nothing waits before the channels.
+        held_up_s: time by the stage that all others waited for.
+        decision: the last change of the coding and its reason, for people; empty before the first.
+
     Args:
-        codec: `auto` or what to pin.
+        codec: `auto` or the one to pin.
         level: for a pinned codec.
         level_max: for `auto`.
         workers: compressors.
         may_stand_aside: going past the link altogether is allowed.
-
-    Attributes:
-        stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
-        departure: why, for people; empty before.
-        window_holds_up: the window of bytes in flight is what all wait for, and the link would take more.
-        link_waiting_s: time in which something waited for the link, as far as anybody looked.
-        path_waiting_s: time in which the path was what all waited for: the same, and the time in which the window was
-            full of what is under way. A slow or lossy path keeps that in TCP, and nothing waits before the channels.
-        held_up_s: time by the stage that all others waited for.
-        decision: the last change of the coding and its reason, for people; empty before the first.
     """
 
     def __init__(self, codec: str, level: int, level_max: int, workers: int, *, may_stand_aside: bool = False) -> None:
@@ -177,14 +184,24 @@ class PipelineMonitor:
         self._busy_rates: deque[tuple[float, float]] = deque()
 
     def ahead_s(self, now: float, seen: PipelineSample) -> float:
-        """Time that the link needs for what is encoded already; 0 while its rate is unknown."""
+        """Return the time that the link needs for the bytes that are encoded already; 0 while its rate is unknown.
+
+        Args:
+            now: the clock, monotonic seconds.
+            seen: a sample of this moment.
+        """
         with self._lock:
             self._look(now, seen)
             capacity = _best(self._rates)
             return seen.queued_bytes / capacity if capacity else 0.0
 
     def choose(self, now: float, seen: PipelineSample) -> Coding:
-        """The coding for the next segment."""
+        """Choose the coding for the next segment.
+
+        Args:
+            now: the clock, monotonic seconds.
+            seen: a sample of this moment.
+        """
         with self._lock:
             self._look(now, seen)
             return self._pinned or self._choice.coding

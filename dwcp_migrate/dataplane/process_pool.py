@@ -1,7 +1,7 @@
 """Data processes as the agent holds them: spawned warm, spoken to in messages, ended for certain.
 
-The rule: every process that was spawned is waited for, and whoever waits for it learns how it ended. Nothing here
-blocks the loop, and no thread is used: a process's end is read from its pidfd.
+The rule: every process that was spawned is waited for, and its waiters learn its exit code. Nothing here blocks the
+loop, and no thread is used: a process's end is read from its pidfd.
 
     DataProcessPool.take() ──> DataProcess ── assign(migration), send(StartSource ...) ──> ... migration.heard(message)
        └── starts the next spare, at once if that was the last one, else once no more are taken
@@ -29,7 +29,7 @@ from dwcp_migrate.protocol.worker import (
     ToWorker,
     WorkerReady,
     decode_from_worker,
-    encode,
+    encode_worker_message,
 )
 
 COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.dataplane.worker")
@@ -127,7 +127,7 @@ class DataProcess:
         self._owner = owner
 
     def leave(self) -> None:
-        """Let it go on alone: one that carries a migration waits for the next agent, a spare ends."""
+        """Leave it alone: one that carries a migration waits for the next agent, a spare ends."""
         if self.exited.done():
             return
         self._let_go()
@@ -139,13 +139,17 @@ class DataProcess:
     def send(self, message: ToWorker, sockets: Sequence[socket.socket] = ()) -> None:
         """Send a message with descriptors; the sockets are closed here once they are handed over.
 
+        Args:
+            message: sent in order, now or when the process takes it.
+            sockets: at most two; closed here once they are handed over, also when this raises.
+
         Raises:
             SessionError: the process is gone, or it does not read and `OUTBOX_MAX` messages wait.
         """
         if self.exited.done() or len(self._outbox) >= OUTBOX_MAX:
             _close(sockets)
             raise SessionError(f"data process {self.pid} takes no messages")
-        self._outbox.append((encode(message), list(sockets)))
+        self._outbox.append((encode_worker_message(message), list(sockets)))
         self._flush()
 
     def finish_sending(self) -> None:
@@ -287,7 +291,7 @@ class DataProcessPool:
 
     @property
     def ready(self) -> bool:
-        """A spare waits, imports done."""
+        """Tell whether a spare waits, imports done."""
         return any(_is_warm(spare) for spare in self._waiting)
 
     @property

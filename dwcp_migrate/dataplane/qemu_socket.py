@@ -1,7 +1,7 @@
 """One TCP connection of QEMU's (or libvirtd's) that a data process holds.
 
-Rule: what one side of the migration does to its socket, the other side's QEMU sees: bytes, half-close, reset.
-One thread reads, one writes; both can be woken by `cancel`, so that no thread outlives its session.
+Rule: an event on the socket of one side (bytes, half-close, reset) reaches the QEMU of the other side as the same
+event. One thread reads, one writes; both can be woken by `cancel`, so that no thread outlives its session.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""The reverse direction at the destination: small, latency-critical, never looked at.
+"""The reverse direction at the destination: small, latency-critical, never parsed.
 
 Page requests of postcopy, acknowledgements of the return path and NBD's replies go out at once, urgent and raw.
 """
@@ -19,12 +19,18 @@ READ_BYTES: Final = 64 * KIB
 
 
 def raw_segment(connection: int, sequence: int, raw: memoryview) -> Segment:
-    """A reverse segment: its payload is the bytes themselves."""
+    """Make a reverse segment: its payload is the bytes themselves.
+
+    Args:
+        connection: its number.
+        sequence: of the segment.
+        raw: the bytes; they must not change until acknowledged.
+    """
     return Segment(connection, sequence, URGENT, len(raw), xxhash.xxh3_64_intdigest(raw), raw)
 
 
 class ReverseReader:
-    """Reads what the destination's QEMU answers (see `connection.Reader`).
+    """Reads the answers of the destination's QEMU (see `connection.Reader`).
 
     Args:
         path: takes over once the forward direction has moved there.

@@ -110,7 +110,7 @@ class LinkSession(ABC):
         return connection
 
     def _hold_s(self, count: int) -> float:
-        """How long what goes past the link has to wait after so many bytes more."""
+        """Charge bytes that went past the link; returns the seconds that the next ones have to wait."""
         with self._lock:
             self._past_link.took(count)
             return self._past_link.wait_s(time.monotonic())
@@ -142,13 +142,13 @@ class LinkSession(ABC):
         """A segment came, in any order."""
 
     def on_acknowledged(self, connection: int, sequence: int) -> None:
-        """The other QEMU took everything up to this segment."""
+        """See `LinkReceiver`."""
         known = self._known(connection)
         known.outlet.acknowledged(sequence)
         known.check_closed()
 
     def on_rejected(self, connection: int, sequence: int) -> None:
-        """The other side rebuilt wrong bytes: send them as they are."""
+        """See `LinkReceiver`: the segment is sent again as it is."""
         kept = self._known(connection).outlet.find(sequence)
         if kept is None:
             self.fail(SessionError(f"segment {sequence} of connection {connection} was rejected after its delivery"))
@@ -171,43 +171,43 @@ class LinkSession(ABC):
         """A segment that carries the bytes without any use of state."""
 
     def on_channels(self, up: int) -> None:  # noqa: B027 - `counters` tells it when somebody asks
-        """The number of channels changed."""
+        """See `LinkReceiver`."""
 
     def on_channel_lost(self, reason: str) -> None:
-        """One channel is gone; its segments are being sent again on others."""
+        """See `LinkReceiver`; its segments are being sent again on others."""
         self.report(Happened(event="channel-lost", detail=reason))
 
     def on_link_lost(self) -> None:
-        """No channel is left."""
+        """See `LinkReceiver`."""
         self._link_down = True
         self.report(Happened(event="link-lost"))
 
     def on_link_restored(self, milliseconds: int) -> None:
-        """A channel came back."""
+        """See `LinkReceiver`."""
         self._link_down = False
         self.report(Happened(event="link-restored", number=milliseconds))
 
     @abstractmethod
     def on_detached(self, connection: int, sock: socket.socket) -> None:
-        """A channel became the plain path of a connection."""
+        """See `LinkReceiver`: the channel becomes the plain path of the connection."""
 
     def on_detach_failed(self, connection: int) -> None:
-        """It did not; what was on it goes again over others."""
+        """See `LinkReceiver`."""
         with self._lock:
             known = self._connections.get(connection)
         if known is not None:
             known.path.fail()
 
     def on_closed(self) -> None:  # noqa: B027 - nothing to do is the source's answer
-        """The other side has ended in order: everything was acknowledged, so our connections are ending too."""
+        """See `LinkReceiver`; everything was acknowledged, so our connections are ending too."""
 
     def on_failed(self, error: DwcpError) -> None:
-        """The link gave up."""
+        """See `LinkReceiver`."""
         self.fail(error)
 
     @property
     def is_paced(self) -> bool:
-        """Bulk is held to a rate."""
+        """Tell whether bulk is held to a rate."""
         return self._past_link.bytes_per_s > 0
 
     def pace(self, bytes_per_s: float) -> None:
@@ -266,7 +266,7 @@ class LinkSession(ABC):
         return counters
 
     def finished(self) -> Finished | None:
-        """The result once the session is over; polled by the worker's main loop."""
+        """Return the result once the session is over; polled by the worker's main loop."""
         with self._lock:
             self._check_end()
             result = self._result
@@ -300,5 +300,5 @@ class LinkSession(ABC):
             if not self._awaits_more():
                 self._result = self._carried()
         elif self._link_down and all(self._connections[number].quiet for number in self._open):
-            # Nothing of QEMU's is left here and nothing to deliver: waiting for the link would serve nobody.
+            # Nothing of QEMU's is left here and nothing to deliver: there is no reason to wait for the link.
             self._result = ("reset", "QEMU closed its connections while the link was lost")

@@ -3,7 +3,7 @@
     QEMU --> ForwardReader --> Stage (classify, serial) --> WorkPool (compress) --> Link
     QEMU <-- Connection's writer <-- return path, raw <-- Link
 
-The channels are dialled by the link. All that QEMU sees of the network is the window of bytes in flight.
+The channels are dialled by the link. The window of bytes in flight is the only thing that QEMU notices of the network.
 """
 
 import socket
@@ -48,7 +48,12 @@ PEER_FLOOR_BYTES: Final = 256 * KIB
 
 
 def reverse_bytes_max(options: SessionOptions, connections: int) -> int:
-    """Most that return paths may bring before QEMU takes it: what an honest destination's gate lets in, twice."""
+    """Return the most bytes that may come on return paths before QEMU takes them: twice an honest destination's.
+
+    Args:
+        options: of the session.
+        connections: of QEMU's, so far.
+    """
     if not options.is_window_agreed:
         return 2 * (REVERSE_BYTES_MAX + connections * PEER_FLOOR_BYTES)
     return 2 * (reverse_window_bytes(options) + min(connections, FLOORS_COUNTED_MAX) * FLOOR_BYTES)
@@ -93,8 +98,8 @@ class SourceSession(LinkSession):
     """One migration at the source.
 
     Args:
-        start: what the agents agreed on.
-        report: takes what happened, from any thread.
+        start: the agents' agreement.
+        report: takes events, from any thread.
     """
 
     def __init__(self, start: StartSource, report: Callable[[Happened], None]) -> None:
@@ -173,7 +178,7 @@ class SourceSession(LinkSession):
             self.report(Happened(event="link-up"))
 
     def on_detached(self, connection: int, sock: socket.socket) -> None:
-        """See `LinkSession.on_detached`; only what was asked for is taken."""
+        """See `LinkSession.on_detached`; a channel that was not asked for is not taken."""
         path = self._known(connection).path
         if path.is_asked:
             path.offer(sock)
@@ -185,7 +190,7 @@ class SourceSession(LinkSession):
         return self._pace.stands_aside and not self.is_paced
 
     def on_segment(self, segment: Segment) -> None:
-        """A piece of a return path came, or of what the destination has in its store."""
+        """Take a piece of a return path, or of the statement of the destination's store."""
         if segment.connection == REMARKS and self._stated is not None:
             self._listen(self._stated, segment)
             return
@@ -215,7 +220,7 @@ class SourceSession(LinkSession):
             self.link.acknowledge(REMARKS, taken)
 
     def kept_pages(self) -> Words:
-        """The pages to keep on this host, once the session is over."""
+        """Return the pages to keep on this host, once the session is over."""
         return self._encoder.kept_pages()
 
     def _acknowledge(self, connection: int, sequence: int) -> None:

@@ -51,13 +51,18 @@ class PostcopyProgress:
         self.begun = self.preempted = False
 
     def asks(self, parser: StreamParser) -> bool:
-        """Whether the running guest waits for whatever this connection brings: a preempt channel has no magic."""
+        """Tell whether the running guest waits for the bytes of this connection: a preempt channel has no magic."""
         asks = self.begun and parser.kind is StreamKind.OPAQUE
         self.preempted = self.preempted or asks
         return asks
 
     def is_urgent(self, parser: StreamParser, cut: Cut) -> bool:
-        """Whether a cut goes ahead of bulk: what a running guest asked for; the tail of a paused one; small answers."""
+        """Tell whether a cut goes before bulk: pages that a running guest asked for, a paused one's tail, answers.
+
+        Args:
+            parser: of the connection.
+            cut: the newest one of it.
+        """
         self.begun = self.begun or cut.background
         if cut.urgent:
             return not (cut.background and self.preempted)
@@ -96,7 +101,15 @@ class Stage:
         self._opaque_bytes = self._unclassified_bytes = 0
 
     def take(self, outlet: Outlet, view: memoryview, cut: Cut, lease: BufferLease, *, urgent: bool) -> None:
-        """Classify one cut of `view` and have it compressed and sent, ahead of bulk if it is urgent."""
+        """Classify one cut and have it compressed and sent.
+
+        Args:
+            outlet: of the connection.
+            view: the bytes that were fed to the parser.
+            cut: a part of them.
+            lease: of the buffer that they lie in.
+            urgent: ahead of bulk, in a form that takes no longer than the cheapest.
+        """
         raw = view[cut.begin : cut.end]
         coding = self._choose()
         if urgent:

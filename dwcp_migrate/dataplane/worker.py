@@ -59,8 +59,8 @@ from dwcp_migrate.protocol.worker import (
     WorkerProgress,
     WorkerReady,
     decode_to_worker,
-    encode,
     encode_farewell,
+    encode_worker_message,
 )
 
 PENDING_EVENTS_MAX: Final = 1000
@@ -97,7 +97,7 @@ _KINDS: Final = {SourceSession: "source", DestinationSession: "destination", Rel
 
 
 class AgentConnection:
-    """This process's end of what it says to its agent: the one that started it, or the next one.
+    """This process's end of the conversation with its agent: the one that started it, or the next one.
 
     Attributes:
         is_up: there is an agent.
@@ -121,7 +121,7 @@ class AgentConnection:
 
     @property
     def may_come_back(self) -> bool:
-        """Whether a lost agent is waited for."""
+        """Tell whether a lost agent is waited for."""
         return self._rendezvous is not None
 
     def alone_s(self, now: float) -> float:
@@ -129,11 +129,16 @@ class AgentConnection:
         return 0.0 if self.is_up else now - self._lost_at
 
     def send(self, message: FromWorker, fds: Sequence[int] = ()) -> None:
-        """Say something; without an agent nobody hears it."""
+        """Send a message; without an agent it is dropped.
+
+        Args:
+            message: to the agent.
+            fds: descriptors beside it; they stay open here.
+        """
         if not self.is_up:
             return
         try:
-            socket.send_fds(self._control, [encode(message)], fds)
+            socket.send_fds(self._control, [encode_worker_message(message)], fds)
         except (BrokenPipeError, ConnectionResetError):
             self._lose()
 
@@ -165,7 +170,7 @@ class AgentConnection:
         self._control.close()
 
     def find_again(self) -> bool:
-        """Look for the next agent; whether it is there."""
+        """Look for the next agent; returns whether it is there."""
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.settimeout(CONNECT_S_MAX)
         try:

@@ -59,7 +59,12 @@ class WorkPool:
             threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True).start()
 
     def submit(self, task: Callable[[], None], *, first: bool = False) -> None:
-        """Queue a task; `first`: before all that are not."""
+        """Queue a task.
+
+        Args:
+            task: called once, on one of the threads.
+            first: before all tasks that are not.
+        """
         (self._first if first else self._tasks).append(task)
         self._calls.put(True)
 
@@ -103,7 +108,7 @@ class IdleClock:
 
     @contextmanager
     def member(self) -> Iterator[None]:
-        """Be one of those who all have to wait."""
+        """Count this thread as a member."""
         self._change(members=1)
         try:
             yield

@@ -34,7 +34,7 @@ def hash_pages(pages: Words) -> Words:
 
 @dataclass(slots=True)
 class PageCache:
-    """Slots, what is in them, and who is to go next.
+    """Slots, their pages, and the order of eviction.
 
     Attributes:
         slots: how many there are.
@@ -89,7 +89,7 @@ class PageCache:
         return np.where((found >= 0) & (self._hash[found] == hashes), found, np.int32(-1))
 
     def touch(self, slots: SlotNumbers) -> None:
-        """These were of use: the clock spares them once."""
+        """Note that these slots were of use: the clock spares them once."""
         self._hot[slots] = True
 
     def store(

@@ -1,10 +1,9 @@
 """Choice of the codec for the next segments: from measurements, by whichever is scarce, link or processor.
 
 A rung costs CPU and saves bytes. Where segments wait for the link all the time and the compressors have time left, the
-next rung up is affordable: compression hides behind sending. Where the link waits for us and QEMU does too, whatever
-part of the pipeline it is that holds both up, the next rung down is due. In between it stays: a dead band, one step at
-a time, and only after `PATIENCE` measurements that agree, so that it does not flap. Pure: the same observations give
-the same choices.
+next rung up is affordable: compression hides behind sending. Where the link waits for the pipeline and QEMU does too,
+whichever part holds both up, the next rung down is due. In between it stays: a dead band, one step at a time, and only
+after `PATIENCE` measurements that agree, so that it does not flap. Pure: the same observations give the same choices.
 
     rungs       raw (pages are not looked at), none, lz4, zstd 1 .. zstd level_max
     ceiling     the faster the link, the less a level is worth
@@ -22,7 +21,7 @@ MIDDLE_BYTES_PER_S_MAX: Final = 60e6
 """Below that level 3, which saves most of it for half as much CPU again; the guests here need the rest."""
 LEVEL_MIDDLE: Final = 3
 LINK_BUSY: Final = 0.8
-"""Share of the time with bytes waiting for the link, from which on the link is what all wait for."""
+"""Share of the time with bytes waiting for the link, from which on all wait for the link."""
 LINK_IDLE: Final = 0.2
 """The same, up to which the link waits."""
 COMPRESSORS_SATURATED: Final = 0.85
@@ -31,7 +30,7 @@ COMPRESSORS_FREE: Final = 0.6
 TRIED_BUSY: Final = 0.5
 """The same, from which on a link that was tried with pages as they are is not outrunning us."""
 QEMU_HELD: Final = 0.2
-"""Share of the time in which QEMU had nothing for us, up to which it is us that QEMU waits for."""
+"""Share of the time in which QEMU had nothing to send, up to which QEMU waits for this pipeline."""
 PATIENCE: Final = 3
 """Measurements in a row before a step up: one tells of a lost packet or of a guest that paused."""
 PATIENCE_DOWN: Final = 2
@@ -56,7 +55,7 @@ class Observation:
 
 
 def ladder(level_max: int) -> tuple[Coding, ...]:
-    """All rungs from cheap to strong."""
+    """List all rungs from cheap to strong."""
     return (
         RAW,
         Coding(Codec.NONE),
@@ -66,7 +65,12 @@ def ladder(level_max: int) -> tuple[Coding, ...]:
 
 
 def pinned(codec: str, level: int) -> Coding | None:
-    """The coding that the configuration fixes, None for `auto`."""
+    """Return the coding that the configuration fixes, None for `auto`.
+
+    Args:
+        codec: `auto`, `none`, `lz4` or `zstd`.
+        level: of zstd, 1..`LEVEL_MAX`; the others ignore it.
+    """
     names = {"none": Codec.NONE, "lz4": Codec.LZ4, "zstd": Codec.ZSTD}
     return Coding(names[codec], level) if codec in names else None
 
@@ -88,7 +92,7 @@ class CodecChoice:
         self._is_trying = False
 
     def begin_raw(self) -> None:
-        """Find out first whether the link outruns the pipeline."""
+        """Begin with segments as they are, to find out first whether the link outruns the pipeline."""
         self._rung, self._is_trying = 0, True
 
     @property

@@ -56,7 +56,7 @@ class Coding:
     raisable: bool = True
 
     def hurried(self) -> "Coding":
-        """The same for a segment that a guest waits for: no level that takes longer than the cheapest."""
+        """Return the coding for a segment that a guest waits for: no level that takes longer than the cheapest."""
         return replace(self, level=1, raisable=False)
 
     def __str__(self) -> str:
@@ -76,7 +76,15 @@ class Compressor:
         self._zstd: dict[int, zstandard.ZstdCompressor] = {}
 
     def compress(self, data: Data, coding: Coding) -> tuple[Codec, Data]:
-        """Compress if it pays; returns what was done and its result, `data` itself under `NONE`."""
+        """Compress if it pays.
+
+        Args:
+            data: any bytes.
+            coding: codec and level.
+
+        Returns:
+            The codec that was used and its result; `data` itself under `NONE`.
+        """
         size = memoryview(data).nbytes
         if coding.codec is Codec.NONE or not size:
             return Codec.NONE, data
@@ -111,7 +119,12 @@ class Decompressor:
         self._zstd = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
 
     def decompress(self, codec: int, data: memoryview, size: int) -> bytes | memoryview:
-        """Give back the `size` bytes that were compressed.
+        """Decompress a body.
+
+        Args:
+            codec: as it stands on the wire; anything.
+            data: the compressed bytes.
+            size: bytes that it has to hold, within limits.
 
         Raises:
             RemoteProtocolError: an unknown codec, damaged data, or it holds another number of bytes.

@@ -5,8 +5,9 @@
     apply (serial)         in the order of `state_sequence`, over all connections: changed and repeated pages;
                            then the slots that the segment names take their new content
 
-Nothing from the wire is trusted: every size, count, slot and page number is checked before it is used, and what is
-decompressed is bounded by what the head announced. Whether the bytes are right is for the segment's checksum to say.
+Nothing from the wire is trusted: every size, count, slot and page number is checked before it is used, and a
+decompressed body is bounded by the size that the head announced. The segment's checksum tells whether the bytes are
+right.
 
     decoder = PageDecoder(cache_bytes)                        # as many as the source was told
     prepared = decoder.prepare(payload, raw_bytes, decompressor)    # any thread, with a Decompressor of its own
@@ -51,7 +52,7 @@ class PreparedSegment:
 
     @property
     def is_whole(self) -> bool:
-        """Its bytes are there already: it refers to nothing, and only what it stores has a turn."""
+        """Tell whether its bytes are there already: it refers to nothing, and only its stored pages have a turn."""
         return isinstance(self.plan, InPlace) and self.plan.holes is None
 
 
@@ -81,7 +82,12 @@ class PageDecoder:
         self._pages.fill(0)
 
     def prepare(self, payload: bytes | memoryview, raw_bytes: int, decompressor: Decompressor) -> PreparedSegment:
-        """Do all that does not need the cache.
+        """Do all the work that does not need the cache.
+
+        Args:
+            payload: of the segment, as it came.
+            raw_bytes: that it has to decode to, as its frame says.
+            decompressor: of the calling thread.
 
         Raises:
             RemoteProtocolError: the payload breaks the format, or names a page that this host's store has not.
@@ -150,7 +156,7 @@ class PageDecoder:
             self._store(plan.known_kept, target[plan.known_at].view(np.uint64))
 
     def kept_pages(self) -> Words:
-        """The pages that are in slots now, uint64[n, 512]: a copy of none, as far as the slots are filled in order."""
+        """Return the pages in slots now, uint64[n, 512], without a copy as far as the slots are filled in order."""
         slots = np.flatnonzero(self._filled)
         if len(slots) and int(slots[-1]) + 1 == len(slots):
             return self._pages[: len(slots)]

@@ -66,10 +66,10 @@ class KnownPages(Protocol):
     """Pages that the destination said it has in its store."""
 
     def likely(self, hashes: Words) -> NDArray[np.bool_]:
-        """Pages with these hashes (`cache.hash_pages`) that it has, but for a few that only seem so."""
+        """Find the pages with these hashes (`cache.hash_pages`) that it has, with a few that only seem so."""
 
     def digests(self, pages: Words) -> Bytes:
-        """The names uint8[n, 16] of pages uint64[n, 512] there; from any thread."""
+        """Compute the names uint8[n, 16] of pages uint64[n, 512] there; from any thread."""
 
 
 class PageEncoder:
@@ -81,7 +81,7 @@ class PageEncoder:
         known: pages that the destination has in its store; None where it has none.
 
     Attributes:
-        reset_sequence: state sequence from which on segments know nothing of what was before the last reset.
+        reset_sequence: state sequence from which on segments know nothing of the time before the last reset.
     """
 
     def __init__(self, cache_bytes: int, table_bytes: int | None = None, known: KnownPages | None = None) -> None:
@@ -92,7 +92,7 @@ class PageEncoder:
         self._known = known
 
     def reset(self) -> None:
-        """Begin with an empty cache on both sides from the next job on: what the destination has is in doubt."""
+        """Begin with an empty cache on both sides from the next job on: the destination's is in doubt."""
         self._cache.clear()
         self._reset = True
         self.reset_sequence = self._sequence
@@ -102,7 +102,7 @@ class PageEncoder:
         self._cache.forget(slots)
 
     def kept_pages(self) -> Words:
-        """The pages that are in slots now, uint64[n, 512], not to be written to."""
+        """Return the pages that are in slots now, uint64[n, 512], not to be written to."""
         return self._cache.pages[: self._cache.used]
 
     def prefault(self) -> None:
@@ -142,6 +142,10 @@ class PageEncoder:
         """Take `raw[cut.begin:cut.end]` as it is and only note which pages were sent: nothing is read, kept or changed.
 
         The versions in both caches stay what they are, so later differences against them stay right.
+
+        Args:
+            raw: the bytes that were fed to the parser.
+            cut: a part of them.
         """
         segment = np.frombuffer(raw, np.uint8)[cut.begin : cut.end]
         counts = PageCounts()
@@ -241,7 +245,7 @@ def _unclassified(pages: Words) -> Classified:
 
 
 def raw_payload(raw: memoryview | Bytes) -> bytes:
-    """A segment as it is, for a repair: it depends on nothing."""
+    """Make the payload of a segment as it is, for a repair: it depends on nothing."""
     return opaque_payload(np.frombuffer(raw, np.uint8), NO_CODING, Compressor())
 
 

@@ -2,7 +2,7 @@
 
     raw      header page header page header PAGE header page     PAGE is a duplicate: a hole
     dense    header page header page header header page          compressed, with the columns behind it
-    decoded  is the raw segment where there is no hole: nothing is copied but what the cache keeps
+    decoded  is the raw segment where there is no hole: only the pages that the cache keeps are copied
 
 Headers and literals stay among the pages: they cost a few bytes each, and both sides save the passes over memory that
 take pages out and put them back. Pages to keep are named by spans, so that nothing is done for each page: right after
@@ -78,10 +78,18 @@ class InPlace:
 
 
 def spans_of(layout: Layout, op: Bytes, store: Slots) -> bytes | None:
-    """The pages to keep as spans; None: the segment is better off apart.
+    """Describe the pages to keep as spans.
 
     It is where a page is a difference or one of the destination's store, where hardly any is in full, where headers
     without pages abound, or slots are scattered as they are once the cache is full.
+
+    Args:
+        layout: of the segment.
+        op: uint8[pages], the form of each page (`payload.NEW` and so on).
+        store: uint32[pages], slot that each is kept in, or `NO_SLOT`.
+
+    Returns:
+        The encoded spans; None: the segment is better off apart.
     """
     if (
         ((op == DELTA) | (op == KNOWN)).any()
@@ -104,7 +112,15 @@ def spans_of(layout: Layout, op: Bytes, store: Slots) -> bytes | None:
 
 
 def pack(raw: Bytes, layout: Layout, op: Bytes, ref: Slots, spans: bytes) -> bytes:
-    """The body of a segment in place."""
+    """Lay out the body of a segment in place.
+
+    Args:
+        raw: the segment.
+        layout: of it.
+        op: uint8[pages], the form of each page.
+        ref: uint32[pages], slot or page that it refers to; any number for NEW and ZERO.
+        spans: of `spans_of`.
+    """
     hole = op != NEW
     at = layout.page_position[hole]
     begins, ends = [0, *(at + PAGE_BYTES).tolist()], [*at.tolist(), len(raw)]
@@ -116,7 +132,7 @@ def pack(raw: Bytes, layout: Layout, op: Bytes, ref: Slots, spans: bytes) -> byt
 
 
 def read(head: Head, body: memoryview, raw_bytes: int, slots: int) -> tuple[Bytes, InPlace]:
-    """The segment with all in it but its holes, and what is left to do.
+    """Lay out the segment with all in it but its holes, and the work that is left.
 
     Args:
         head: of the payload.

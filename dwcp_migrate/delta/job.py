@@ -1,4 +1,4 @@
-"""A classified segment, and what of the encoding may run beside others of its kind."""
+"""A classified segment, and the part of its encoding that may run beside others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -74,7 +74,7 @@ class PageCounts:
 
 @dataclass(slots=True)
 class Classified:
-    """The pages of a segment and what is to be done with each.
+    """The pages of a segment and the form of each.
 
     Attributes:
         pages: uint64[n, 512].
@@ -123,7 +123,12 @@ class PageJob:
         return slots
 
     def encode(self, coding: Coding, compressor: Compressor) -> bytes:
-        """The payload, once. `compressor` belongs to the calling thread."""
+        """Make the payload; may be called once.
+
+        Args:
+            coding: codec and level.
+            compressor: of the calling thread.
+        """
         if self.layout is None:
             return opaque_payload(self.raw, coding, compressor)
         _decide(self.classified, _at_least(LEVEL_AGAIN, coding), compressor)
@@ -161,7 +166,13 @@ class PageJob:
 
 
 def opaque_payload(raw: Bytes, coding: Coding, compressor: Compressor) -> bytes:
-    """A payload that carries the bytes as they are, or compressed: independent of all others."""
+    """Make a payload that carries the bytes as they are, or compressed: independent of all others.
+
+    Args:
+        raw: the segment.
+        coding: codec and level.
+        compressor: of the calling thread.
+    """
     codec, result = compressor.compress(raw.data, coding)
     return b"".join((Head(form=OPAQUE, codec=codec, flags=0, body_bytes=len(raw)).pack(), result))
 

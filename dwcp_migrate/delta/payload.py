@@ -67,7 +67,7 @@ OPS: Final = 7
 the destination's store, named by its digest."""
 
 DIGEST_BYTES: Final = 16
-"""Of a page: what two different pages share by chance, or by work, once in 2^64 pages."""
+"""Of a page's name: two different pages share one by chance, or by an attacker's work, once in 2^64 pages."""
 
 NO_SLOT: Final = 0xFFFFFFFF
 """In the store column: the page is not kept."""
@@ -106,7 +106,14 @@ class Head:
 
 
 def unpack(payload: memoryview, raw_bytes: int) -> tuple[Head, memoryview]:
-    """Read the head; returns it and the compressed body.
+    """Read the head of a payload.
+
+    Args:
+        payload: as it came.
+        raw_bytes: that it has to decode to, as its frame says.
+
+    Returns:
+        The head and the compressed body.
 
     Raises:
         RemoteProtocolError: truncated, an unknown form, reserved bits set, or a reset out of order.
@@ -137,7 +144,7 @@ def unpack(payload: memoryview, raw_bytes: int) -> tuple[Head, memoryview]:
 
 
 def state_sequence(payload: memoryview) -> int | None:
-    """Turn of a payload that cannot be prepared; None: it touches no cache.
+    """Read the turn of a payload that cannot be prepared; None: it touches no cache.
 
     Raises:
         RemoteProtocolError: not even that can be read.
@@ -153,13 +160,18 @@ def state_sequence(payload: memoryview) -> int | None:
 
 
 def pack_column(values: NDArray[Any]) -> bytes:
-    """A column of unsigned integers as first differences, bytes transposed."""
+    """Encode a column of unsigned integers as first differences, bytes transposed."""
     differences = np.diff(values, prepend=values.dtype.type(0))
     return differences.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
 
 
 def unpack_column(data: Bytes, dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
-    """The inverse of `pack_column`; `data` is a whole number of items."""
+    """Decode a column of `pack_column`.
+
+    Args:
+        data: uint8, a whole number of items.
+        dtype: of the items, little-endian.
+    """
     size = np.dtype(dtype).itemsize
     differences = np.ascontiguousarray(data.reshape(size, -1).T).view(dtype).reshape(-1)
     return np.cumsum(differences, dtype=dtype)
@@ -173,7 +185,7 @@ class ColumnReader:
         self._position = 0
 
     def take(self, count: int) -> Bytes:
-        """The next `count` bytes.
+        """Take the next `count` bytes.
 
         Raises:
             RemoteProtocolError: there are fewer.
@@ -186,11 +198,16 @@ class ColumnReader:
         return part
 
     def column(self, count: int, dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
-        """The next column of `count` integers. Raises as `take`."""
+        """Take the next column. Raises as `take`.
+
+        Args:
+            count: number of integers.
+            dtype: of them.
+        """
         return unpack_column(self.take(count * np.dtype(dtype).itemsize), dtype)
 
     def finish(self) -> None:
-        """Nothing may be left.
+        """Demand that nothing is left.
 
         Raises:
             RemoteProtocolError: something is.

@@ -51,7 +51,7 @@ class Kept:
 
     @property
     def any(self) -> bool:
-        """Something is to be kept."""
+        """Tell whether any page is to be kept."""
         return isinstance(self.slots, slice) or len(self.slots) > 0
 
 
@@ -68,10 +68,10 @@ class PagePlan:
         copied_from: slots whose pages go to `copied_at`.
         local_from: positions whose pages, once they are there, go to `local_at`.
         zero_at: positions of pages of zeros.
-        new_kept: what of `new` is stored, and
-        changed_kept: what of the changed pages.
+        new_kept: pages of `new` to store, and their slots.
+        changed_kept: the same of the changed pages.
         known_digests: uint8[k, 16], of pages that come from this host's store, go to `known_at`.
-        known_kept: what of them is stored in slots.
+        known_kept: the same of those.
     """
 
     new: Words

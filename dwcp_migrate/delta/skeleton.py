@@ -24,7 +24,7 @@ from dwcp_migrate.qemu.layout import (
     Bytes,
     Positions,
     Words,
-    joined,
+    join_arrays,
 )
 from dwcp_migrate.units import PAGE_BYTES
 
@@ -58,6 +58,12 @@ class Runs:
 def place(kind: Bytes, count: Positions, start: Words, raw_bytes: int) -> Runs:
     """Check runs from the wire and lay them out.
 
+    Args:
+        kind: uint8[runs], see `qemu.layout`.
+        count: int64[runs], items of each.
+        start: uint64[runs], header of the first item.
+        raw_bytes: size of the segment.
+
     Raises:
         RemoteProtocolError: an unknown kind, an empty run, or they do not add up to `raw_bytes`.
     """
@@ -74,7 +80,7 @@ def place(kind: Bytes, count: Positions, start: Words, raw_bytes: int) -> Runs:
 
 
 def page_positions(runs: Runs) -> Positions:
-    """Positions at which the pages of all runs begin."""
+    """Return the positions at which the pages of all runs begin."""
     chosen = RUN_HAS_PAGES[runs.kind]
     kind, count = runs.kind[chosen], runs.count[chosen]
     unit = RUN_UNIT_BYTES[kind]
@@ -84,7 +90,7 @@ def page_positions(runs: Runs) -> Positions:
 
 
 def build(head: Head, reader: ColumnReader, raw_bytes: int) -> tuple[Bytes, Positions]:
-    """A new segment with everything in it but the pages, and where those begin.
+    """Make a new segment with everything in it but the pages; returns it and the positions where those begin.
 
     Args:
         head: of the payload.
@@ -135,7 +141,7 @@ def _build_few(kind: Bytes, count: Positions, start: Words, literal: Bytes, raw_
         raise RemoteProtocolError(RUNS_WRONG)
     if taken != len(literal):
         raise RemoteProtocolError(LITERALS_WRONG)
-    return raw, joined(positions, np.int64)
+    return raw, join_arrays(positions, np.int64)
 
 
 def _unit(form: int, items: int, raw_bytes: int) -> int:
@@ -185,7 +191,15 @@ def _fill_many(raw: Bytes, runs: Runs) -> None:
 
 
 def windows(raw: Bytes, size: int) -> Bytes:
-    """A view of all windows of `size` bytes of `raw`, one for each position; positions must be in range."""
+    """View all windows of some bytes, one for each position, without a copy.
+
+    Args:
+        raw: uint8[n].
+        size: bytes of a window.
+
+    Returns:
+        uint8[n - size + 1, size]; no window if `raw` is shorter.
+    """
     return np.ndarray((max(len(raw) - size + 1, 0), size), np.uint8, raw, 0, (1, 1))
 
 

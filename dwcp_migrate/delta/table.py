@@ -28,7 +28,7 @@ class PageTable:
     """Slot numbers by page key, `NEVER` and `UNCACHED` among them.
 
     Args:
-        bytes_max: of all chunks; None is as many as come.
+        bytes_max: of all chunks; None is no limit.
     """
 
     def __init__(self, bytes_max: int | None = None) -> None:
@@ -36,24 +36,29 @@ class PageTable:
         self._chunks: dict[int, SlotNumbers] = {}
 
     def clear_slots(self) -> None:
-        """Nothing is cached any more; what was sent stays known as sent."""
+        """Forget all slots; pages that were sent stay known as sent."""
         for chunk in self._chunks.values():
             chunk[chunk >= 0] = UNCACHED
 
     def get(self, keys: Words) -> SlotNumbers:
-        """The slots of `keys`."""
+        """Look up the slots of `keys`."""
         slots = np.empty(len(keys), np.int32)
         for chunk, chosen in self._split(keys):
             slots[chosen] = chunk[keys[chosen] & np.uint64(CHUNK_PAGES - 1)]
         return slots
 
     def put(self, keys: Words, slots: SlotNumbers | int) -> None:
-        """Remember slots; of equal keys the last counts."""
+        """Remember slots; of equal keys the last counts.
+
+        Args:
+            keys: uint64[n].
+            slots: int32[n], or one for all of them.
+        """
         for chunk, chosen in self._split(keys):
             chunk[keys[chosen] & np.uint64(CHUNK_PAGES - 1)] = slots if isinstance(slots, int) else slots[chosen]
 
     def mark_sent(self, keys: Words) -> None:
-        """Pages that were sent without content (zero pages): known, unless they are cached already."""
+        """Note pages that were sent without content (zero pages): known, unless they are cached already."""
         for chunk, chosen in self._split(keys):
             pages = keys[chosen] & np.uint64(CHUNK_PAGES - 1)
             chunk[pages] = np.where(chunk[pages] == NEVER, UNCACHED, chunk[pages])

@@ -4,6 +4,6 @@ Modules:
     control: control protocol between two agents
     load: loads of guests and hosts
     recap: sums over the migrations of one host
-    session_memory: what a session may keep in memory, and how a grant is divided
+    session_memory: memory of a session, and the division of a grant
     worker: messages between the agent and its data processes
 """

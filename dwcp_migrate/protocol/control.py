@@ -1,7 +1,7 @@
-"""Control protocol between two agents: messages, framing, reasons to refuse. No IO.
+"""Control protocol between two agents: messages, framing, version policy. No IO.
 
-The rule: a request that is not understood is answered with `Refused("unknown-request")` and costs nothing, so that a
-newer agent may ask an older one; a frame that breaks the framing ends the connection.
+The rule: an unknown request is answered with `Refused("unknown-request")` and has no other effect, so that a newer
+agent may ask an older one; a frame that breaks the framing ends the connection.
 
     connection   TCP to the link port, preamble with the all-zero session id, TLS 1.3 both ways, then frames
     frame        u32 length (big-endian, at most FRAME_BYTES_MAX) | msgpack of Envelope
@@ -132,7 +132,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """You may; a data process waits.
+    """Acceptance of `Open`: a data process waits.
 
     Attributes:
         version: the one that holds.
@@ -172,7 +172,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
-    """It ended here like this.
+    """Report of the end of a migration at the sender's host.
 
     Attributes:
         certain: libvirt said so, it is not our conclusion.
@@ -187,7 +187,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
-    """And here like that; `result` is empty while it still runs here."""
+    """Answer to `Close`: the end at this host; `result` is empty while it still runs here."""
 
     result: _Text
     reason: Annotated[str, Meta(max_length=1024)] = ""
@@ -247,7 +247,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
-    """It does, does not, or (None) that cannot be said now."""
+    """Answer to `Ask`: it does, does not, or (None) that is not known now."""
 
     runs: bool | None
 
@@ -261,7 +261,7 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Successor(msgspec.Struct, frozen=True, kw_only=True):
-    """These do, as far as is known here.
+    """Answer to `Follow`: the link, as far as it is known here.
 
     Attributes:
         newest: epoch that this host knows; -1 where it knows nothing of that group.
@@ -283,7 +283,7 @@ class Weigh(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weighed(msgspec.Struct, frozen=True, kw_only=True):
-    """So much, over the last hour."""
+    """Answer to `Weigh`: loads of the last hour."""
 
     load: HostLoad
 
@@ -396,8 +396,12 @@ _envelopes = msgspec.msgpack.Decoder(Envelope)
 _bodies = {name: msgspec.msgpack.Decoder(kind) for name, kind in _KINDS.items()}
 
 
-def encode(request_id: int, message: Message) -> bytes:
+def encode_control(request_id: int, message: Message) -> bytes:
     """Frame a message.
+
+    Args:
+        request_id: chosen by the side that asks, repeated in the answer; below 2^32.
+        message: a request or an answer.
 
     Raises:
         LocalProtocolError: larger than `FRAME_BYTES_MAX`.
@@ -407,7 +411,7 @@ def encode(request_id: int, message: Message) -> bytes:
     return frame_payload(data, FRAME_BYTES_MAX)
 
 
-def decode(envelope: Envelope) -> Message | None:
+def decode_control(envelope: Envelope) -> Message | None:
     """Read the message in an envelope; None for a kind that this version does not know.
 
     Raises:
@@ -424,7 +428,7 @@ def decode(envelope: Envelope) -> Message | None:
 
 
 def control_frames() -> FrameSplitter[Envelope]:
-    """Make what cuts a connection's bytes into envelopes; it raises RemoteProtocolError for what is none."""
+    """Make the splitter of a connection's bytes into envelopes; it raises RemoteProtocolError for anything else."""
     return FrameSplitter(_envelope, FRAME_BYTES_MAX)
 
 
@@ -437,5 +441,5 @@ def _envelope(data: memoryview) -> Envelope:
 
 
 def common_version(theirs: tuple[int, ...]) -> int:
-    """The highest version that both speak, 0 if there is none."""
+    """Return the highest version that both speak, 0 if there is none."""
     return max(set(VERSIONS) & set(theirs), default=0)

@@ -1,7 +1,7 @@
 """Loads of guests and hosts, as agents tell each other and the control API: quantiles of the last hour. No IO.
 
-The rule: a figure that was not measured is None, never 0. Rows are arrays, so that a host with a thousand guests is
-told in a few messages.
+The rule: a figure that was not measured is None, never 0. Rows are arrays, so that the guests of a host with a thousand
+of them fit into a few messages.
 """
 
 from typing import Annotated, Final
@@ -68,7 +68,7 @@ class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """The loads of the hosts that told theirs, by name; and why the others did not.
+    """The loads of the hosts that reported theirs, by name; and for the others the reason.
 
     Attributes:
         guests: of all of these hosts, by UUID; `HostLoad.guests` is empty here.

@@ -1,7 +1,7 @@
 """Memory of a session: a grant, divided over the parts of its data process. No IO.
 
-The rule: a grant is what the data process may occupy beyond an idle one (`IDLE_BYTES`, counted beside it), whatever its
-peer does. Each part below is bounded by its share, so the sum is.
+The rule: a grant bounds what the data process occupies beyond an idle one (`IDLE_BYTES`, counted beside it), whatever
+its peer does. Each part below is bounded by its share, so the sum is.
 
     overhead    threads, channels, compressors, the heap's slack
     window      raw bytes in flight; each costs `WINDOW_COPIES` times itself: as read, as sent, as it waits, in pieces
@@ -80,7 +80,7 @@ class SessionMemory(msgspec.Struct, frozen=True, kw_only=True):
     is_agreed: bool = True
 
     def described(self) -> str:
-        """Its parts, for people."""
+        """Describe the parts, for people."""
         parts = f"cache {format_bytes(self.cache_bytes)}, window {format_bytes(self.window_bytes)}"
         return f"{format_bytes(self.granted_bytes)} granted: {parts}"
 
@@ -90,12 +90,12 @@ NO_MEMORY: Final = SessionMemory(granted_bytes=0, cache_bytes=0)
 
 
 def table_bytes(guest_bytes: int) -> int:
-    """Page table of a guest, 0 for one of which nothing is known."""
+    """Return the size of a guest's page table; `guest_bytes` is 0 where it is not known."""
     return max(TABLE_BYTES_MIN, (guest_bytes or GUEST_BYTES_UNKNOWN) // PAGE_BYTES * TABLE_BYTES_A_PAGE)
 
 
 def need_bytes(cache_bytes: int, guest_bytes: int = 0, *, has_table: bool, window_bytes: int = WINDOW_BYTES_MAX) -> int:
-    """The largest grant that a session could make use of.
+    """Return the largest grant that a session could make use of.
 
     Args:
         cache_bytes: page cache that both ends would keep, as configured.
@@ -110,7 +110,7 @@ def need_bytes(cache_bytes: int, guest_bytes: int = 0, *, has_table: bool, windo
     return max(FLOOR_BYTES, whole, WINDOW_SHARE * window_bytes, TABLE_SHARE * table)
 
 
-def divide(
+def divide_grant(
     grant: int, cache_bytes: int, guest_bytes: int = 0, *, has_table: bool, window_bytes: int = WINDOW_BYTES_MAX
 ) -> SessionMemory:
     """Divide a grant.
@@ -136,8 +136,8 @@ def divide(
     )
 
 
-def agree(memory: SessionMemory, cache_bytes: int, window_bytes: int) -> SessionMemory:
-    """The smaller of both ends' sizes, and what is left of the grant with them.
+def agree_on_sizes(memory: SessionMemory, cache_bytes: int, window_bytes: int) -> SessionMemory:
+    """Take the smaller of both ends' sizes, and give back what they leave of the grant.
 
     Args:
         memory: this end's.
@@ -157,7 +157,7 @@ def agree(memory: SessionMemory, cache_bytes: int, window_bytes: int) -> Session
 
 
 def incoming_bytes_max(window_bytes: int, connections: int, floor_bytes: int) -> int:
-    """Most of the peer's that may wait for this side's QEMU, or for its missing pieces.
+    """Return the most bytes of the peer's that may wait for this side's QEMU, or for their missing pieces.
 
     An honest peer has its window in flight, as much again for what a running guest waits for, and each connection's
     floor; the rest is for segments that were cut before the window shrank.

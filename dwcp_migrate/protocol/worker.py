@@ -171,7 +171,7 @@ class SetRate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """I am the next agent, and this migration is yours and mine.
+    """Answer to `Reunited`: the sender is the next agent, and takes over this migration's record.
 
     Attributes:
         heard: serial of the last `Happened` that is in the record already; later ones are to be told again.
@@ -181,7 +181,7 @@ class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Noted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """`Finished` was heard: the process may exit once the half-close follows."""
+    """Answer to `Finished`: it was received, and the process may exit once the half-close follows."""
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -315,7 +315,7 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Reunited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """I carry a migration of your predecessor's.
+    """Greeting of a data process to the next agent: it carries a migration of the former one.
 
     Attributes:
         version: of these messages that it knows.
@@ -353,7 +353,7 @@ _from_worker = msgspec.msgpack.Decoder(FromWorker)
 _farewell = msgspec.msgpack.Decoder(Farewell)
 
 
-def encode(message: ToWorker | FromWorker) -> bytes:
+def encode_worker_message(message: ToWorker | FromWorker) -> bytes:
     """Serialise a message.
 
     Raises:
@@ -378,11 +378,11 @@ def decode_from_worker(data: bytes) -> FromWorker:
 
 
 def encode_farewell(farewell: Farewell) -> bytes:
-    """Serialise what is left in a file."""
+    """Serialise the content of a farewell file."""
     return _encoder.encode(farewell)
 
 
 def decode_farewell(data: bytes) -> Farewell:
-    """Read it. Raises msgspec.ValidationError or DecodeError on anything else."""
+    """Read a farewell file. Raises msgspec.ValidationError or DecodeError on anything else."""
     farewell: Farewell = _farewell.decode(data)
     return farewell

@@ -20,7 +20,15 @@ class RamBlocks:
         self._used_bytes: dict[int, int] = {}
 
     def announce(self, name: bytes, used_bytes: int) -> bool:
-        """The main channel says how large a block is. False: too many blocks."""
+        """Note the size of a block, as the main channel says it.
+
+        Args:
+            name: of the block, without its length byte.
+            used_bytes: its size.
+
+        Returns:
+            False: too many blocks.
+        """
         number = self.number(name)
         if number is None:
             return False
@@ -28,16 +36,16 @@ class RamBlocks:
         return True
 
     def number(self, name: bytes) -> int | None:
-        """The block's number, a new one for a new name; None past `BLOCKS_MAX`."""
+        """Return the block's number, a new one for a new name; None past `BLOCKS_MAX`."""
         known = self._number.get(name)
         if known is None and len(self._number) < BLOCKS_MAX:
             known = self._number.setdefault(name, len(self._number))
         return known
 
     def known(self, name: bytes) -> int | None:
-        """The block's number if it was mentioned before."""
+        """Return the block's number if it was mentioned before."""
         return self._number.get(name)
 
     def used_bytes(self, number: int) -> int:
-        """Bound of offsets in a block: as announced, or the largest that a key can hold."""
+        """Return the bound of offsets in a block: as announced, or the largest that a key can hold."""
         return self._used_bytes.get(number, 1 << (BLOCK_SHIFT + 12))

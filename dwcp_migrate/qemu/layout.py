@@ -2,8 +2,8 @@
 
 A `Cut` covers raw bytes completely and in order: its `Layout` is a list of runs, each of one kind, whose sizes add up
 to the cut's size. Everything that is a regular progression (page headers that count up by one page, a packet's list of
-offsets, runs of zero-page records) is kept as a start and a count, so that it costs next to nothing to send. What has
-no such form is literal.
+offsets, runs of zero-page records) is kept as a start and a count, so that it costs next to nothing to send. Bytes
+without such a form are literal.
 
     kind           | `count` of                                            | bytes of one
     LITERAL        | bytes, kept verbatim                                  | 1
@@ -70,7 +70,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Raw bytes `[begin, end)` of what was fed, the unit that is encoded and sent.
+    """Raw bytes `[begin, end)` of those that were fed, the unit that is encoded and sent.
 
     Attributes:
         layout: None where the bytes are opaque.
@@ -98,15 +98,20 @@ class LayoutBuilder:
     literal_bytes: int = 0
 
     def literal(self, count: int) -> None:
-        """The next `count` bytes have no form that is worth more than themselves."""
+        """Add `count` bytes without a form of their own."""
         self.literal_bytes += count
 
     def zeros(self, count: int) -> None:
-        """The next `count` bytes are zero."""
+        """Add `count` zero bytes."""
         self._single(ZEROS, count)
 
     def pages(self, position: int, keys: Words) -> None:
-        """Dense pages follow, from `position` of the cut on."""
+        """Add dense pages.
+
+        Args:
+            position: of the first, in bytes of the cut.
+            keys: uint64[pages].
+        """
         if not len(keys):
             return
         self._single(PAGES, len(keys))
@@ -114,34 +119,45 @@ class LayoutBuilder:
         self.keys.append(keys)
 
     def page_records(self, position: int, headers: Words, keys: Words) -> None:
-        """Records of an 8-byte header and a page, from `position` of the cut on."""
+        """Add records of an 8-byte header and a page.
+
+        Args:
+            position: of the first, in bytes of the cut.
+            headers: uint64[records], as numbers.
+            keys: uint64[records].
+        """
         self._progressions(PAGE_RECORDS, headers)
         self.positions.append(position + 8 + np.arange(len(headers), dtype=np.int64) * (PAGE_BYTES + 8))
         self.keys.append(keys)
 
     def zero_records(self, headers: Words, keys: Words) -> None:
-        """Records of an 8-byte header and a zero byte."""
+        """Add records of an 8-byte header and a zero byte.
+
+        Args:
+            headers: uint64[records], as numbers.
+            keys: uint64[records].
+        """
         self._progressions(ZERO_RECORDS, headers)
         self.zero_keys.append(keys)
 
     def words(self, words: Words) -> None:
-        """Big-endian 64-bit words, mostly counting up by one page."""
+        """Add big-endian 64-bit words, mostly counting up by one page."""
         self._progressions(WORDS, words)
 
     def zero_pages(self, keys: Words) -> None:
-        """Zero pages that a packet's header lists; its bytes are told apart from this."""
+        """Note zero pages that a packet's header lists; the header's own bytes are added apart."""
         self.zero_keys.append(keys)
 
     def build(self) -> Layout:
-        """The finished layout."""
+        """Return the finished layout."""
         self._end_literal()
         return Layout(
             np.array(self.kinds, np.uint8),
             np.array(self.counts, np.int64),
             np.array(self.starts, np.uint64),
-            joined(self.positions, np.int64),
-            joined(self.keys, np.uint64),
-            joined(self.zero_keys, np.uint64),
+            join_arrays(self.positions, np.int64),
+            join_arrays(self.keys, np.uint64),
+            join_arrays(self.zero_keys, np.uint64),
         )
 
     def _end_literal(self) -> None:
@@ -171,8 +187,13 @@ class LayoutBuilder:
         self.starts.append(start)
 
 
-def joined(parts: list[NDArray[Scalar]], dtype: type[Scalar]) -> NDArray[Scalar]:
-    """Arrays one after the other, as one."""
+def join_arrays(parts: list[NDArray[Scalar]], dtype: type[Scalar]) -> NDArray[Scalar]:
+    """Join arrays to one, in their order.
+
+    Args:
+        parts: of one type; none gives an empty array.
+        dtype: of it.
+    """
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, dtype)

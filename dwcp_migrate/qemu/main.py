@@ -9,7 +9,7 @@
               7e FOOTER   be32 id
               04 FULL     device state, no length
 
-What has no length of its own is carried literally and parsing resumes where RAM surely begins again: `01 id 03 "ram"
+An item without a length is carried literally and parsing resumes where RAM surely begins again: `01 id 03 "ram"
 instance 0, version 4` before RAM's first section, `7e id` and a section header of RAM's after it. After RAM's END
 nothing of RAM follows in precopy: the rest is opaque, in order. Source: QEMU, migration/savevm.c.
 """
@@ -74,7 +74,7 @@ class MainChannel:
 
     Attributes:
         urgent: the guest is paused, or runs at the destination already.
-        background: the latter: what follows are pages that the guest has not asked for, unless it asks here.
+        background: the latter: here come pages that the guest has not asked for, unless it asks on this connection.
     """
 
     def __init__(self, blocks: RamBlocks) -> None:
@@ -115,7 +115,7 @@ class MainChannel:
         return self._state is ParserState.TAIL
 
     def step(self, window: ParseWindow, position: int) -> int:
-        """Take one item, one run of records or one stretch of bytes to skip."""
+        """See `window.Machine`."""
         return self._steps[self._state](window, position)
 
     def take_events(self) -> list[Event]:
@@ -124,7 +124,7 @@ class MainChannel:
         return events
 
     def note_page_request(self) -> None:
-        """The other QEMU asked for a page: the guest runs there, whatever hid the switch in this direction."""
+        """Note that the other QEMU asked for a page: the guest runs there, even if the switch was not seen here."""
         if not self._postcopy:
             self._postcopy = self.urgent = self.background = True
             self._events.append(Postcopy())

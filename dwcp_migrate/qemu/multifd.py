@@ -65,7 +65,7 @@ class MultifdChannel:
         return events
 
     def step(self, window: ParseWindow, position: int) -> int:
-        """Take the greeting, a packet's header, or as many of its pages or bytes as are there."""
+        """See `window.Machine`."""
         if self._left:
             return self._skip(window, position)
         if len(self._keys):

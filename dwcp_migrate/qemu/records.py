@@ -1,4 +1,4 @@
-"""RAM records of the main channel: page, zero page and what else a RAM section holds.
+"""RAM records of the main channel: page, zero page and the other records of a RAM section.
 
     record = be64 (offset | flags) [u8 n, name[n] unless CONTINUE] body
     flags    ZERO 002: u8 0      PAGE 008: page[4096]      EOS 010: ends the section's records
@@ -40,7 +40,7 @@ FIRST_LOOK: Final = 16
 
 
 class RamRecords:
-    """Steps over records. Counts what it saw; the counts do not depend on how the stream was cut."""
+    """Steps over records. Counts the pages that it saw; the counts do not depend on how the stream was cut."""
 
     def __init__(self, blocks: RamBlocks) -> None:
         self.pages = 0
@@ -54,7 +54,7 @@ class RamRecords:
         self._skip = 0
 
     def step(self, window: ParseWindow, position: int) -> int:
-        """Take a record or a run of them from `position`. See `Machine.step`."""
+        """See `window.Machine`; takes a record or a run of them."""
         if self._skip:
             return self._skip_body(window, position)
         if not window.has(position, HEADER_BYTES):

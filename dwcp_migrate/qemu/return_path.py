@@ -1,4 +1,4 @@
-"""The return path: what the destination's QEMU says to the source's on the main connection.
+"""The return path: the messages of the destination's QEMU to the source's on the main connection.
 
     message := be16 type, be16 n, data[n]
     1 SHUT   2 PONG   3 REQ_PAGES_ID   4 REQ_PAGES   5 RECV_BITMAP (raw bytes follow)   6 RESUME_ACK   7 SWITCHOVER_ACK
@@ -17,7 +17,7 @@ DATA_BYTES_MAX: Final = 512
 
 
 class ReturnPath:
-    """Notices page requests; anything that it does not know ends its interest for good.
+    """Notices page requests; a message that it does not know ends its interest for good.
 
     Attributes:
         page_requests: requests seen so far.

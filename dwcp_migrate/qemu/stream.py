@@ -1,7 +1,7 @@
 """One of QEMU's connections, cut into runs of bytes whose pages are known.
 
-The rule: every byte that is fed comes back in exactly one cut, in order, whatever it is; parsing only says where pages
-lie. Nothing raises: what is not understood makes the rest of the connection opaque, with a reason.
+The rule: every byte that is fed comes back in exactly one cut, in order; parsing only finds the pages in them. Nothing
+raises: bytes that are not understood make the rest of the connection opaque, with a reason.
 
     parser = StreamParser(RamBlocks())          # one RamBlocks for all connections of a migration
     fed = parser.feed(view)                     # cuts for all complete elements
@@ -47,9 +47,9 @@ class StreamParser:
     """Parser of one connection in its forward direction, without input or output.
 
     Attributes:
-        kind: what the connection carries, UNKNOWN until `SNIFF_BYTES` came.
+        kind: of the connection, UNKNOWN until `SNIFF_BYTES` came.
         opaque_reason: why nothing is parsed any more, or empty.
-        events: what was noticed and not yet taken.
+        events: noticed and not yet taken.
     """
 
     def __init__(self, blocks: RamBlocks, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
@@ -83,7 +83,7 @@ class StreamParser:
 
     @property
     def background(self) -> bool:
-        """True once the guest runs at the destination and this connection brings what it has not asked for yet."""
+        """True once the guest runs at the destination and this connection brings pages that it did not ask for."""
         return isinstance(self._machine, MainChannel) and self._machine.background
 
     def take_events(self) -> list[Event]:
@@ -100,7 +100,7 @@ class StreamParser:
             self._end_parsing(StreamKind.NBD, "a disk copy")
 
     def note_page_request(self) -> None:
-        """Say that the return path asked for a page: this connection's guest runs at the destination."""
+        """Note that the return path asked for a page: this connection's guest runs at the destination."""
         if isinstance(self._machine, MainChannel):
             self._machine.note_page_request()
 

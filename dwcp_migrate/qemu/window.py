@@ -1,9 +1,9 @@
-"""The bytes that a parser looks at, and how it says that it does not understand them.
+"""The bytes that a parser looks at, and the exception for bytes that it does not understand.
 
 A machine (`main.MainChannel`, `multifd.MultifdChannel`) is stepped over a window: each step takes one element or one
 run of equal elements from a position, adds it to the layout and returns the position after it; the same position
-says that the element is not complete. No element is larger than `ELEMENT_BYTES_MAX`: what is longer (a packet's
-pages, a packaged blob) is taken piece by piece.
+says that the element is not complete. No element is larger than `ELEMENT_BYTES_MAX`: longer ones (a packet's pages, a
+packaged blob) are taken piece by piece.
 """
 
 from dataclasses import dataclass
@@ -39,20 +39,42 @@ class ParseWindow:
     single: bool = False
 
     def integer(self, position: int, size: int) -> int:
-        """The unsigned big-endian integer at `position`."""
+        """Read an unsigned big-endian integer.
+
+        Args:
+            position: of its first byte.
+            size: in bytes; all of them are there.
+        """
         return int.from_bytes(self.view[position : position + size], "big")
 
     def bytes(self, position: int, size: int) -> bytes:
-        """A copy of a few bytes."""
+        """Copy a few bytes.
+
+        Args:
+            position: of the first.
+            size: how many; all of them are there.
+        """
         return bytes(self.view[position : position + size])
 
     def has(self, position: int, size: int) -> bool:
-        """True if `size` bytes from `position` on are there."""
+        """Tell whether bytes are there.
+
+        Args:
+            position: of the first.
+            size: how many.
+        """
         return position + size <= self.end
 
 
 def window(view: memoryview, base: int, end: int, *, single: bool = False) -> ParseWindow:
-    """Open a window on `view` with an empty layout."""
+    """Open a window on `view` with an empty layout.
+
+    Args:
+        view: the bytes.
+        base: where the cut begins.
+        end: where the bytes end that may be looked at.
+        single: take one element a step, never a run.
+    """
     return ParseWindow(view, np.frombuffer(view, np.uint8), base, end, LayoutBuilder(), single)
 
 
@@ -61,14 +83,21 @@ class Machine(Protocol):
 
     @property
     def urgent(self) -> bool:
-        """From the position reached on nothing may wait."""
+        """True if from the position reached on nothing may wait."""
 
     @property
     def opaque(self) -> bool:
-        """From the position reached on there is nothing more to parse, and that is in order."""
+        """True if from the position reached on there is nothing more to parse, and that is in order."""
 
     def step(self, window: ParseWindow, position: int) -> int:
         """Take one element or one run of them.
+
+        Args:
+            window: the bytes; its layout gets the elements.
+            position: where the next one begins.
+
+        Returns:
+            The position after it; the same one if it is not complete.
 
         Raises:
             Surprise: the element at `position` is not understood.

@@ -1,8 +1,8 @@
-"""Page store of a host: 4 KiB pages by content, so that a migration names what its destination already has.
+"""Page store of a host: 4 KiB pages by content, so that a migration names pages that its destination already has.
 
 Modules:
     digests: names of pages, keyed for each scope; the scope of a domain
-    statement: what a destination says that it has, two bytes a page
+    statement: a destination's statement of its pages, two bytes each
     index: names to places, merged over the volumes of a scope
     volume: the bytes of a volume: its index file and its blocks of pages
     eviction: which volumes go when room is needed; core, as all before it

@@ -1,12 +1,12 @@
 """Names of pages: 128 bits of a keyed SHA-256, with a key of its own for each scope.
 
-A scope is a set of guests that may learn of each other's pages: what the operator names in `store.scopes`, else each
-domain alone. Keys come from one random secret of this host, so that equal pages have different names in two scopes, and
-nobody without the key can tell from a name what a page holds or look for one that he has guessed.
+A scope is a set of guests that may learn of each other's pages: one that the operator names in `store.scopes`, else
+each domain alone. Keys come from one random secret of this host, so that equal pages have different names in two
+scopes. Without the key a name does not tell a page's content, and cannot be looked up for a guessed page.
 
-SHA-256 after one block of key needs no HMAC here: the message has one length, and half of the result is cut off. Of
-what the standard library has it is the quickest where the processor has instructions for it: 3.8 µs a page against 6.4
-of BLAKE2b, which serves to derive keys (measured, docs/known-pages.md).
+SHA-256 after one block of key needs no HMAC here: the message has one length, and half of the result is cut off. It is
+the quickest hash of the standard library where the processor has instructions for it: 3.8 µs a page against 6.4 of
+BLAKE2b, which serves to derive keys (measured, docs/known-pages.md).
 """
 
 import hashlib
@@ -40,7 +40,16 @@ class NamedScope(Protocol):
 
 
 def scope_of(name: str, uuid: str, scopes: Iterable[NamedScope]) -> str:
-    """The scope of a domain: the first that names it, else its own; empty where nothing is known of it."""
+    """Find the scope of a domain: the first that names it, else its own.
+
+    Args:
+        name: of the domain; empty where it is not known.
+        uuid: of the domain; empty where it is not known.
+        scopes: of the configuration, in its order.
+
+    Returns:
+        Empty where nothing is known of the domain.
+    """
     for scope in scopes:
         if any(name and fnmatchcase(name, pattern) for pattern in scope.domains):
             return scope.name
@@ -48,12 +57,28 @@ def scope_of(name: str, uuid: str, scopes: Iterable[NamedScope]) -> str:
 
 
 def key_of(secret: bytes, scope: str) -> bytes:
-    """The key of a scope."""
+    """Derive the key of a scope.
+
+    Args:
+        secret: of this host, `KEY_BYTES`.
+        scope: its name.
+
+    Returns:
+        `KEY_BYTES` bytes.
+    """
     return hashlib.blake2b(scope.encode(), key=secret, digest_size=KEY_BYTES, person=b"dwcp-scope-key").digest()
 
 
 def folder_of(secret: bytes, scope: str) -> str:
-    """The name of a scope's directory, which does not tell the scope's."""
+    """Derive the name of a scope's directory, from which the scope's own name cannot be read.
+
+    Args:
+        secret: of this host, `KEY_BYTES`.
+        scope: its name.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     return hashlib.blake2b(scope.encode(), key=secret, digest_size=16, person=b"dwcp-scope-name").hexdigest()
 
 
@@ -68,7 +93,7 @@ class PageDigest:
         self._begun = hashlib.sha256(key.ljust(BLOCK_BYTES, b"\0"))
 
     def of(self, pages: Words) -> Bytes:
-        """The names uint8[n, 16] of pages uint64[n, 512], which are contiguous."""
+        """Compute the names uint8[n, 16] of pages uint64[n, 512], which are contiguous."""
         names = bytearray()
         for page in pages:
             state = self._begun.copy()
@@ -78,6 +103,6 @@ class PageDigest:
 
 
 def search_keys(names: Bytes) -> Words:
-    """The first eight bytes of each name uint8[n, 16], as numbers: what an index is sorted by."""
+    """Read the first eight bytes of each name uint8[n, 16] as numbers, by which an index is sorted."""
     keys: Words = np.ascontiguousarray(names[:, :8]).view("<u8").reshape(-1).astype(np.uint64, copy=False)
     return keys

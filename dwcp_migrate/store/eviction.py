@@ -1,6 +1,6 @@
 """Choice of the volumes that go when room is needed: those that were of no use for longest, whole.
 
-Deterministic: the same volumes with the same times lead to the same choice, whoever makes it.
+Deterministic: the same volumes with the same times lead to the same choice.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,27 @@ class VolumeUse(NamedTuple):
 
 
 def expired(volumes: Iterable[VolumeUse], now: float, keep_s: float) -> list[str]:
-    """Names of volumes that were of no use for `keep_s`."""
+    """Name the volumes that were of no use for `keep_s`, longest first.
+
+    Args:
+        volumes: all of the shelf.
+        now: seconds since the epoch.
+        keep_s: seconds.
+    """
     return [found.name for found in sorted(volumes) if now - found.used_at >= keep_s]
 
 
 def to_evict(volumes: Iterable[VolumeUse], bytes_max: int, wanted_bytes: int) -> list[str] | None:
-    """Names of the volumes that have to go so that `wanted_bytes` more fit below `bytes_max`; None: they never will."""
+    """Name the volumes that have to go so that more bytes fit.
+
+    Args:
+        volumes: all of the shelf.
+        bytes_max: of the shelf.
+        wanted_bytes: that are about to be written.
+
+    Returns:
+        Longest unused first; None if the bytes never fit.
+    """
     held = sorted(volumes)
     excess = sum(found.held_bytes for found in held) + wanted_bytes - bytes_max
     if wanted_bytes > bytes_max:

@@ -77,7 +77,13 @@ def _facts(descriptor: int) -> os.stat_result:
 
 
 def is_current(shelf: Shelf, scope: str, path: Path) -> bool:
-    """Whether an image is there for a scope as it is now."""
+    """Tell whether an image is there for a scope as it is now.
+
+    Args:
+        shelf: of this host.
+        scope: whose guests may use it.
+        path: of the image.
+    """
     wanted = os.path.realpath(path)
     for volume in shelf.volumes(scope):
         if volume.head.image == wanted:

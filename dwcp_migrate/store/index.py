@@ -3,8 +3,8 @@
     key u64     first half of a page's name, sorted; the other half is compared when the page was read
     place u64   volume << 32 | number of the page in it
 
-16 bytes a page held, one binary search a look-up. Names that two volumes share are found in the volume that was added
-first: the caller adds those in memory before images, whose blocks are read from a disk.
+16 bytes for each page held, one binary search a look-up. Names that two volumes share are found in the volume that was
+added first: the caller adds those in memory before images, whose blocks are read from a disk.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Extents of the guest's blocks in a disk image: raw, or qcow2 by its tables. Bytes in, extents out.
 
 Of qcow2 (versions 2 and 3, docs/interop/qcow2.rst of QEMU) only clusters that lie in the image as the guest wrote them
-count: not compressed, not zero, in no encrypted image and none with external data or extended entries. What else there
-is, is no fault: those blocks are merely not found.
+count: not compressed, not zero, in no encrypted image and none with external data or extended entries. Other clusters
+are no fault: their blocks are merely not found.
 
     header -> L1 table -> L2 tables -> host offset of each cluster; neighbours are joined to one extent
 """
@@ -43,7 +43,14 @@ ReadAt = Callable[[int, int], bytes]
 
 
 def extents(read: ReadAt, image_bytes: int) -> Iterator[Extent]:
-    """Positions of the guest's blocks.
+    """Find the positions of the guest's blocks.
+
+    Args:
+        read: gives bytes of the image.
+        image_bytes: its size.
+
+    Yields:
+        Extents in the order of the guest's addresses; of a raw image one.
 
     Raises:
         StoreError: a qcow2 image that cannot be read in this way, and why.

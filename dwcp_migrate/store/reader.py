@@ -1,11 +1,11 @@
-"""Pages out of the volumes of one scope, each compared with its name before anybody gets it.
+"""Pages out of the volumes of one scope, each compared with its name before it is given out.
 
     load      the indexes of the scope's volumes, the last used first; images after guests' pages
-    statement what they hold, for the other side
+    statement of their pages, for the other side
     fetch     names -> places -> blocks, each read and decompressed once a call -> pages, verified
 
 The rule: a page whose name does not fit is not given out, and its volume is never read again: it is torn, or its image
-changed. Whoever asked is told that it is not there, which costs a repeated segment and nothing else.
+changed. To the caller it is a page that is not there, which costs a repeated segment and nothing else.
 """
 
 import contextlib
@@ -82,8 +82,8 @@ class PageReader:
 
     Args:
         shelf: of this host.
-        scope: nobody else's pages are looked at.
-        complain: takes what was wrong with a volume, in words.
+        scope: only its pages are looked at.
+        complain: takes the fault of a volume, in words.
     """
 
     def __init__(self, shelf: Shelf, scope: str, complain: Callable[[str], None]) -> None:
@@ -118,7 +118,7 @@ class PageReader:
         return index
 
     def __len__(self) -> int:
-        """Pages that it can give."""
+        """Return the number of pages that it can give."""
         return len(self._index)
 
     @property
@@ -127,7 +127,7 @@ class PageReader:
         return self._index.nbytes
 
     def statement(self) -> StatementTable:
-        """Statement of the pages that are here, for the other side; once."""
+        """Make the statement of the pages that are here, for the other side; once."""
         hashes, self._hashes = self._hashes, []
         table = StatementTable(bits_for(sum(map(len, hashes))))
         for column in hashes:
@@ -136,7 +136,7 @@ class PageReader:
         return table
 
     def fetch(self, digests: Bytes) -> Words:
-        """The pages uint64[n, 512] with names uint8[n, 16].
+        """Read the pages uint64[n, 512] with names uint8[n, 16].
 
         Raises:
             PageMissingError: one is not here.
@@ -185,8 +185,8 @@ def _pages_of_blocks(index: VolumeIndex) -> list[int]:
     return counts
 
 
-def verify(shelf: Shelf) -> tuple[int, list[str]]:
-    """Read everything and compare it with its names; what does not fit is discarded.
+def verify_store(shelf: Shelf) -> tuple[int, list[str]]:
+    """Read everything and compare it with its names; pages that do not fit are discarded with their volume.
 
     Returns:
         Pages that are as they should be, and what was wrong.

@@ -83,7 +83,7 @@ class StoredVolume:
 
 
 def check_image(head: VolumeHead) -> None:
-    """Whether the image of a volume is still the one that was read.
+    """Demand that the image of a volume is still the one that was read.
 
     Raises:
         StoreError: it is not.
@@ -181,7 +181,12 @@ class Shelf:
         return [path for path in self.root.glob(pattern) if FOLDER.fullmatch(path.parent.name)]
 
     def touch(self, volumes: Iterable[StoredVolume], now: float) -> None:
-        """Note that these were of use."""
+        """Note that volumes were of use.
+
+        Args:
+            volumes: on the shelf.
+            now: seconds since the epoch.
+        """
         for volume in volumes:
             with contextlib.suppress(OSError):  # evicted, or nothing can be written: then they only go sooner
                 os.utime(volume.index, (now, now))
@@ -226,7 +231,15 @@ class Shelf:
         return room.f_bavail * room.f_frsize - wanted_bytes >= room.f_blocks * room.f_frsize * FREE_SHARE_MIN
 
     def expire(self, keep_s: float, now: float) -> int:
-        """Remove what was of no use for `keep_s`, and what crashes left; returns the number of volumes."""
+        """Remove volumes that were of no use for long, and files that crashes left.
+
+        Args:
+            keep_s: seconds without use.
+            now: seconds since the epoch.
+
+        Returns:
+            The number of volumes.
+        """
         with self.locked():
             self._tidy()
             volumes = {found.name: found for found in self.volumes()}
@@ -248,7 +261,14 @@ class Shelf:
             path.unlink(missing_ok=True)
 
     def remove(self, *, scope: str = "", image: str = "") -> int:
-        """Remove a scope's volumes, or an image's; returns how many.
+        """Remove a scope's volumes, or an image's.
+
+        Args:
+            scope: empty is any.
+            image: path of it; empty is any.
+
+        Returns:
+            The number of volumes.
 
         Raises:
             NotFoundError: there are none.

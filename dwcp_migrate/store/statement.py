@@ -1,4 +1,4 @@
-"""Statement of what a destination has: a filter over the hashes that an encoder computes anyway.
+"""Statement of a destination's pages: a filter over the hashes that an encoder computes anyway.
 
     bucket      the hash's upper bits, mixed; 2^bits buckets, about one a page
     mark        16 more bits of it, never 0; a page is likely there if its bucket holds its mark
@@ -43,7 +43,7 @@ Marks = NDArray[np.uint16]
 
 
 def bits_for(pages: int) -> int:
-    """Buckets for so many pages, as a power of two: between half a page and one page each."""
+    """Return the number of buckets for so many pages, as a power of two: between half a page and one page each."""
     return min(max(max(pages - 1, 0).bit_length(), BITS_MIN), BITS_MAX)
 
 
@@ -73,7 +73,7 @@ class StatementTable:
         self._rows: NDArray[np.uint16] = np.zeros((1 << bits, MARKS), np.uint16)
 
     def add(self, hashes: Words) -> None:
-        """State pages; what finds its bucket full is left out."""
+        """State pages; those whose bucket is full are left out."""
         buckets, marks = _places(hashes, self.bits)
         order = np.argsort(buckets, kind="stable")
         buckets, marks = buckets[order], marks[order]
@@ -120,7 +120,7 @@ class StatementTable:
 
 
 def bits_of(piece: memoryview) -> int:
-    """Of the table that a piece belongs to. Raises as `StatementTable.take`."""
+    """Read the size of the table that a piece belongs to. Raises as `StatementTable.take`."""
     return _read_head(piece)[0]
 
 

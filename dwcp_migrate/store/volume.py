@@ -52,9 +52,9 @@ class VolumeHead(msgspec.Struct, frozen=True, kw_only=True):
         fill: where its pages came from: `sent`, `received` or `image`.
         scope: whose they are.
         image: its path; empty for pages of a guest.
-        image_bytes: and what it was like when it was read: its size,
-        image_changed_ns: its time of change and
-        image_inode: its number, all of which it must still have.
+        image_bytes: its size when it was read; it must still have it.
+        image_changed_ns: its time of change, likewise.
+        image_inode: its number, likewise.
     """
 
     pages: int
@@ -158,7 +158,14 @@ def pack_block(pages: Words) -> bytes:
 
 
 def unpack_block(data: bytes, pages: int) -> Words:
-    """The pages uint64[n, 512] of a block.
+    """Read the pages of a block.
+
+    Args:
+        data: of the block, as it is or as one lz4 block.
+        pages: in it, at most `BLOCK_PAGES`.
+
+    Returns:
+        uint64[pages, 512].
 
     Raises:
         StoreError: it is damaged.

@@ -2,8 +2,8 @@
 
     pages ──> not zero, not there yet (by name) ──> blocks, compressed ──> V.part ──> V.pages, V.index
 
-The rule: filling is nobody's business but its own. A full, read-only or vanished shelf ends it and says why; a process
-that is killed leaves a part that nobody will read and the next one removes.
+The rule: a fill never disturbs a migration. A full, read-only or vanished shelf ends it with a reason; a process that
+is killed leaves a part that nobody reads and the next one removes.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class FillReport:
     """Result of a fill.
 
     Attributes:
-        stopped: why not all of them were looked at; empty where they were.
+        stopped: the reason why not all pages were looked at; empty where they were.
     """
 
     kept: int = 0
@@ -57,7 +57,7 @@ class VolumeWriter:
     """A volume while it is written.
 
     Raises:
-        OSError: from any method; what was begun is then removed by `abandon`.
+        OSError: from any method; `abandon` then removes the files.
     """
 
     def __init__(self, shelf: Shelf, scope: str, fill: str) -> None:
@@ -79,7 +79,13 @@ class VolumeWriter:
         return f"{self._path.parent.name}/{self._path.stem}"
 
     def add(self, pages: Words, hashes: Words, keys: Words) -> None:
-        """Append at most `BLOCK_PAGES` pages as one block."""
+        """Append pages as one block.
+
+        Args:
+            pages: uint64[n, 512], n at most `BLOCK_PAGES`.
+            hashes: uint64[n], as an encoder computes them.
+            keys: uint64[n], see `digests.search_keys`.
+        """
         block = pack_block(pages)
         self._file.write(block)
         self.held_bytes += len(block)
@@ -108,7 +114,7 @@ class VolumeWriter:
         self._file.close()
 
     def abandon(self) -> None:
-        """Remove what was begun."""
+        """Remove the files of a volume that is not finished."""
         with contextlib.suppress(OSError):
             self._path.with_suffix(PART).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -146,7 +152,7 @@ class StoreFiller:
         self.report = FillReport()
 
     def fill(self, pages: Words, now: float) -> FillReport:
-        """Keep what is not there of pages uint64[n, 512].
+        """Keep those of the pages uint64[n, 512] that are not there yet.
 
         Args:
             pages: read only.

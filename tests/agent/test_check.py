@@ -11,7 +11,7 @@ import pytest
 
 from dwcp_migrate.cli import run
 from dwcp_migrate.pki import create_authority, issue
-from dwcp_migrate.protocol.control import CONTROL_SESSION, PROBE_BYTES_MAX, Probe, encode
+from dwcp_migrate.protocol.control import CONTROL_SESSION, PROBE_BYTES_MAX, Probe, encode_control
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 from dwcp_migrate.transport.tls import make_context
 from tests.agent.hosts import DESTINATION_ADDRESS, WAIT_S, Host, echoing
@@ -219,7 +219,7 @@ def test_a_stranger_gets_no_answer_to_a_measurement(pair: Hosts, authority: Path
     with context.wrap_socket(plain, server_hostname=destination.name) as stranger:
         answer = b""
         with contextlib.suppress(OSError):
-            stranger.sendall(encode(1, Probe(data=bytes(PROBE_BYTES_MAX))))
+            stranger.sendall(encode_control(1, Probe(data=bytes(PROBE_BYTES_MAX))))
             answer = stranger.recv(1)
     assert answer == b""
     destination.wait(lambda status: status.totals.rejected.get("link unknown-peer", 0) >= 1)

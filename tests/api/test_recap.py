@@ -7,7 +7,7 @@ import pytest
 from dwcp_migrate.api.course import CoursePoint
 from dwcp_migrate.api.migration import ExpectedMigration, Migration
 from dwcp_migrate.api.recap import best_wire_rate, recap_of, saved_s, sum_recaps
-from dwcp_migrate.protocol.control import Recalled, control_frames, decode, encode
+from dwcp_migrate.protocol.control import Recalled, control_frames, decode_control, encode_control
 from dwcp_migrate.protocol.recap import OTHERS, REASONS_MAX, MigrationRecap
 from dwcp_migrate.protocol.worker import MigrationCounters
 from tests.agent import records
@@ -88,8 +88,8 @@ def test_reasons_are_bounded_so_that_the_answer_fits_into_a_message() -> None:
     assert len(found.failures) == REASONS_MAX + 1
     assert sum(found.failures.values()) == 400
     assert OTHERS in found.failures
-    (envelope,) = control_frames().feed(encode(1, Recalled(recap=found)))
-    assert decode(envelope) == Recalled(recap=found)
+    (envelope,) = control_frames().feed(encode_control(1, Recalled(recap=found)))
+    assert decode_control(envelope) == Recalled(recap=found)
 
 
 def test_hosts_are_summed_up() -> None:

@@ -28,7 +28,7 @@ from dwcp_migrate.protocol.worker import (
     WorkerProgress,
     WorkerReady,
     decode_from_worker,
-    encode,
+    encode_worker_message,
 )
 from dwcp_migrate.store.shelf import Shelf
 from dwcp_migrate.transport.core.frames import PREAMBLE_BYTES, decode_preamble
@@ -59,7 +59,7 @@ class DataProcess:
                     self._news.notify_all()
 
     def tell(self, message: ToWorker, *socks: socket.socket) -> None:
-        socket.send_fds(self._socket, [encode(message)], [sock.fileno() for sock in socks])
+        socket.send_fds(self._socket, [encode_worker_message(message)], [sock.fileno() for sock in socks])
         for sock in socks:
             sock.close()
 

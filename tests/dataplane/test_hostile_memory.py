@@ -19,7 +19,7 @@ from dwcp_migrate.delta.payload import HEAD, PAGES, PAGES_HEAD, STATE
 from dwcp_migrate.errors import LimitExceededError
 from dwcp_migrate.pki import create_authority, issue
 from dwcp_migrate.protocol.session_memory import FLOOR_BYTES as SMALLEST_GRANT
-from dwcp_migrate.protocol.session_memory import divide
+from dwcp_migrate.protocol.session_memory import divide_grant
 from dwcp_migrate.protocol.worker import Happened, SessionOptions, StartDestination, StartSource
 from dwcp_migrate.transport import OPEN, URGENT, Segment
 from dwcp_migrate.transport.core.frames import Frame, FrameKind
@@ -188,7 +188,7 @@ def test_what_waits_for_qemu_costs_less_than_the_smallest_grant(options: Session
 
 def small(options: SessionOptions, grant: int) -> SessionOptions:
     """The same with what a grant leaves room for."""
-    memory = divide(grant, 0, has_table=False)
+    memory = divide_grant(grant, 0, has_table=False)
     return msgspec.structs.replace(
         options, granted_bytes=memory.granted_bytes, cache_bytes=memory.cache_bytes, window_bytes=memory.window_bytes
     )

@@ -17,7 +17,7 @@ import pytest
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.errors import NoMemoryError
 from dwcp_migrate.protocol.control import Open
-from dwcp_migrate.protocol.session_memory import SessionMemory, agree
+from dwcp_migrate.protocol.session_memory import SessionMemory, agree_on_sizes
 from dwcp_migrate.units import GIB, MIB
 from tests.dataplane.pair import Pair, pair
 from tests.dataplane.streams import precopy
@@ -160,7 +160,7 @@ def test_64_sessions_at_once_keep_to_2_gib_and_leave_the_guests_alone(tmp_path: 
 
 def test_a_source_with_a_table_for_a_part_of_the_guest_carries_all_of_it(tmp_path: Path) -> None:
     memory = SessionMemory(granted_bytes=32 * MIB, cache_bytes=MIB, window_bytes=MIB, table_bytes=1)
-    memory = agree(memory, MIB, MIB)
+    memory = agree_on_sizes(memory, MIB, MIB)
     assert msgspec.structs.replace(memory, table_bytes=1) == memory
     stream = b"".join(precopy(3, 1024))
     with pair(tmp_path, memory=memory) as made:

@@ -12,9 +12,9 @@ import pytest
 from dwcp_migrate.dataplane import process_pool
 from dwcp_migrate.dataplane.process_pool import SPARES, DataProcess, DataProcessPool
 from dwcp_migrate.errors import SessionError
-from dwcp_migrate.protocol.worker import WorkerReady, encode
+from dwcp_migrate.protocol.worker import WorkerReady, encode_worker_message
 
-READY = encode(WorkerReady(pid=1)).hex()
+READY = encode_worker_message(WorkerReady(pid=1)).hex()
 PROGRAM = f"import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.send(bytes.fromhex('{READY}')); s.recv(1)"
 COMMAND = (sys.executable, "-S", "-c", PROGRAM)
 WAIT_S = 30

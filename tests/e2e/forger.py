@@ -12,7 +12,15 @@ import sys
 
 import msgspec
 
-from dwcp_migrate.protocol.control import CONTROL_SESSION, Open, Permit, Refused, control_frames, decode, encode
+from dwcp_migrate.protocol.control import (
+    CONTROL_SESSION,
+    Open,
+    Permit,
+    Refused,
+    control_frames,
+    decode_control,
+    encode_control,
+)
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 LINK_PORT = 7802
@@ -36,11 +44,11 @@ def main(address: str, port: str, tls: list[str], server_name: str, permit: str)
     sock = socket.create_connection((address, LINK_PORT), timeout=TIMEOUT_S)
     sock.sendall(encode_preamble(Preamble(CONTROL_SESSION)))
     with context.wrap_socket(sock, server_hostname=server_name) as secure:
-        secure.sendall(encode(1, request))
+        secure.sendall(encode_control(1, request))
         frames = control_frames()
         while data := secure.recv(65536):
             for envelope in frames.feed(data):
-                answer = decode(envelope)
+                answer = decode_control(envelope)
                 print(answer.code if isinstance(answer, Refused) else "opened")  # noqa: T201 - its answer
                 return
 

@@ -20,8 +20,8 @@ from dwcp_migrate.protocol.control import (
     Successor,
     common_version,
     control_frames,
-    decode,
-    encode,
+    decode_control,
+    encode_control,
 )
 
 OPEN = Open(
@@ -39,7 +39,7 @@ OPENED = Opened(version=1, cache_bytes=1, channels_max=64, candidates=(DomainNam
 
 def read(data: bytes) -> Message | None:
     (envelope,) = control_frames().feed(data)
-    return decode(envelope)
+    return decode_control(envelope)
 
 
 FOLLOW = Follow(cluster=b"c" * 16, epoch=3, offset=5)
@@ -51,12 +51,12 @@ SUCCESSOR = Successor(newest=4, size=SUCCESSOR_BYTES_MAX, data=b"d" * SUCCESSOR_
 )
 def test_messages_survive_the_wire_byte_by_byte(message: Message) -> None:
     frames = control_frames()
-    found = [envelope for byte in encode(7, message) for envelope in frames.feed(bytes([byte]))]
-    assert [(envelope.id, decode(envelope)) for envelope in found] == [(7, message)]
+    found = [envelope for byte in encode_control(7, message) for envelope in frames.feed(bytes([byte]))]
+    assert [(envelope.id, decode_control(envelope)) for envelope in found] == [(7, message)]
 
 
 def test_several_frames_in_one_read_are_all_found() -> None:
-    data = encode(1, OPEN) + encode(2, Ping(versions=(1,))) + b"\0\0"
+    data = encode_control(1, OPEN) + encode_control(2, Ping(versions=(1,))) + b"\0\0"
     assert [envelope.id for envelope in control_frames().feed(data)] == [1, 2]
 
 
@@ -77,12 +77,12 @@ def test_a_frame_that_is_no_envelope_is_the_peers_fault(data: bytes) -> None:
 
 
 def test_an_unknown_kind_is_no_error() -> None:
-    assert decode(Envelope(1, "ticket", msgspec.Raw(b"\x80"))) is None
+    assert decode_control(Envelope(1, "ticket", msgspec.Raw(b"\x80"))) is None
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
     body = {**msgspec.to_builtins(Ping(versions=(1,)), builtin_types=(bytes,)), "new": 1}
-    assert decode(Envelope(1, "ping", msgspec.Raw(msgspec.msgpack.encode(body)))) == Ping(versions=(1,))
+    assert decode_control(Envelope(1, "ping", msgspec.Raw(msgspec.msgpack.encode(body)))) == Ping(versions=(1,))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 def test_a_request_past_its_limits_is_the_peers_fault(change: dict[str, object]) -> None:
     body = {**msgspec.to_builtins(OPEN, builtin_types=(bytes,)), **change}
     with pytest.raises(RemoteProtocolError):
-        decode(Envelope(1, "open", msgspec.Raw(msgspec.msgpack.encode(body))))
+        decode_control(Envelope(1, "open", msgspec.Raw(msgspec.msgpack.encode(body))))
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_a_request_past_its_limits_is_the_peers_fault(change: dict[str, object])
 def test_so_is_a_question_or_an_answer_about_members_past_theirs(message: Message, change: dict[str, object]) -> None:
     body = {**msgspec.to_builtins(message, builtin_types=(bytes,)), **change}
     with pytest.raises(RemoteProtocolError):
-        decode(Envelope(1, type(message).__name__.lower(), msgspec.Raw(msgspec.msgpack.encode(body))))
+        decode_control(Envelope(1, type(message).__name__.lower(), msgspec.Raw(msgspec.msgpack.encode(body))))
 
 
 def test_we_do_not_send_what_is_too_large() -> None:
     with pytest.raises(LocalProtocolError):
-        encode(1, Refused(code="x", message="m" * FRAME_BYTES_MAX))
+        encode_control(1, Refused(code="x", message="m" * FRAME_BYTES_MAX))
 
 
 def test_the_highest_common_version_holds() -> None:
@@ -132,4 +132,4 @@ def test_the_highest_common_version_holds() -> None:
 
 
 def test_an_answer_with_all_candidates_fits() -> None:
-    assert read(encode(1, OPENED)) == OPENED
+    assert read(encode_control(1, OPENED)) == OPENED

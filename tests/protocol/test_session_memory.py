@@ -9,8 +9,8 @@ from dwcp_migrate.protocol.session_memory import (
     WINDOW_BYTES_MIN,
     WINDOW_COPIES,
     SessionMemory,
-    agree,
-    divide,
+    agree_on_sizes,
+    divide_grant,
     incoming_bytes_max,
     need_bytes,
 )
@@ -29,29 +29,29 @@ def sum_of_parts(memory: SessionMemory) -> int:
 @pytest.mark.parametrize("guest", GUESTS)
 @pytest.mark.parametrize("grant", GRANTS)
 def test_the_parts_of_a_grant_never_exceed_it(grant: int, guest: int, has_table: bool) -> None:  # noqa: FBT001
-    memory = divide(grant, 64 * GIB, guest, has_table=has_table)
+    memory = divide_grant(grant, 64 * GIB, guest, has_table=has_table)
     assert sum_of_parts(memory) <= grant
     assert WINDOW_BYTES_MIN <= memory.window_bytes <= WINDOW_BYTES_MAX
 
 
 @pytest.mark.parametrize("guest", GUESTS)
 def test_a_session_that_gets_what_it_needs_has_its_whole_cache_window_and_table(guest: int) -> None:
-    memory = divide(need_bytes(GIB, guest, has_table=True), min(GIB, guest or GIB), guest, has_table=True)
+    memory = divide_grant(need_bytes(GIB, guest, has_table=True), min(GIB, guest or GIB), guest, has_table=True)
     assert memory.cache_bytes == min(GIB, guest or GIB)
     assert memory.window_bytes == WINDOW_BYTES_MAX
     assert memory.table_bytes >= guest // PAGE_BYTES * 4
 
 
 def test_both_ends_keep_to_the_smaller_cache_and_window_and_give_the_rest_back() -> None:
-    large, small = divide(2 * GIB, GIB, 4 * GIB, has_table=True), divide(FLOOR_BYTES, GIB, has_table=False)
-    agreed = agree(large, small.cache_bytes, small.window_bytes)
+    large, small = divide_grant(2 * GIB, GIB, 4 * GIB, has_table=True), divide_grant(FLOOR_BYTES, GIB, has_table=False)
+    agreed = agree_on_sizes(large, small.cache_bytes, small.window_bytes)
     assert (agreed.cache_bytes, agreed.window_bytes) == (small.cache_bytes, small.window_bytes)
     assert FLOOR_BYTES <= agreed.granted_bytes < 64 * MIB
     assert agreed.is_agreed
 
 
 def test_a_peer_that_names_no_window_is_met_with_the_constants_of_before() -> None:
-    memory = agree(divide(2 * GIB, GIB, has_table=False), 0, 0)
+    memory = agree_on_sizes(divide_grant(2 * GIB, GIB, has_table=False), 0, 0)
     assert not memory.is_agreed
     assert memory.granted_bytes == LEGACY_BYTES
 

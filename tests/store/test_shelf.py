@@ -12,7 +12,7 @@ import pytest
 from dwcp_migrate.errors import NotFoundError, StoreError
 from dwcp_migrate.qemu.layout import Bytes, Words
 from dwcp_migrate.store.digests import PageDigest
-from dwcp_migrate.store.reader import PageMissingError, PageReader, verify
+from dwcp_migrate.store.reader import PageMissingError, PageReader, verify_store
 from dwcp_migrate.store.shelf import Shelf
 from dwcp_migrate.store.writer import StoreFiller, VolumeWriter
 from dwcp_migrate.units import MIB
@@ -189,10 +189,10 @@ def test_verify_reads_everything_and_discards_what_does_not_fit(tmp_path: Path) 
     shelf = shelf_in(tmp_path)
     filled(shelf, "a", some_pages(300))
     filled(shelf, "b", some_pages(300))
-    assert verify(shelf) == (600, [])
+    assert verify_store(shelf) == (600, [])
     (volume,) = shelf.volumes("b")
     volume.pages.write_bytes(bytes(volume.pages.stat().st_size))
-    good, wrong = verify(shelf)
+    good, wrong = verify_store(shelf)
     assert (good, len(wrong)) == (300, 1)
     assert len(shelf.volumes()) == 1
 

@@ -36,8 +36,8 @@ from dwcp_migrate.protocol.control import (
     Refused,
     Request,
     control_frames,
-    decode,
-    encode,
+    decode_control,
+    encode_control,
 )
 from dwcp_migrate.refusals import BY_PEER, Explanation
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
@@ -239,7 +239,7 @@ class ControlClient:
 
 async def _exchange(connection: ControlConnection, request: Request) -> Message | None:
     connection.requests += 1
-    connection.writer.write(encode(connection.requests, request))
+    connection.writer.write(encode_control(connection.requests, request))
     await connection.writer.drain()
     while True:
         data = await connection.reader.read(READ_BYTES)
@@ -248,7 +248,7 @@ async def _exchange(connection: ControlConnection, request: Request) -> Message 
         for envelope in connection.frames.feed(data):
             if envelope.id != connection.requests:
                 raise RemoteProtocolError(f"answer to request {envelope.id}, asked was {connection.requests}")
-            return decode(envelope)
+            return decode_control(envelope)
 
 
 def expect_answer(name: str, message: Message | None, answer: type[M]) -> M:

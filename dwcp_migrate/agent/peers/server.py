@@ -12,7 +12,7 @@ from typing import Final
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import ProtocolError
 from dwcp_migrate.net import dns_names
-from dwcp_migrate.protocol.control import Message, Refused, Request, control_frames, decode, encode
+from dwcp_migrate.protocol.control import Message, Refused, Request, control_frames, decode_control, encode_control
 from dwcp_migrate.refusals import BY_PEER
 from dwcp_migrate.units import KIB
 
@@ -83,7 +83,7 @@ class ControlServer:
         frames = control_frames()
         while data := await asyncio.wait_for(reader.read(READ_BYTES), IDLE_S_MAX):
             for envelope in frames.feed(data):
-                message = decode(envelope)
+                message = decode_control(envelope)
                 peer = self._identify(names)
                 if peer is None:  # a reload took it off the list
                     self._rejected("unknown-peer")
@@ -92,7 +92,7 @@ class ControlServer:
                     answer = await self._answer(peer, message)
                 else:
                     answer = make_refusal("unknown-request")
-                writer.write(encode(envelope.id, answer))
+                writer.write(encode_control(envelope.id, answer))
                 await asyncio.wait_for(writer.drain(), IDLE_S_MAX)
 
     def close(self) -> None:

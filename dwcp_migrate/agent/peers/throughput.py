@@ -16,7 +16,7 @@ from dwcp_migrate.api.peer_check import LinkMeasured
 from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, PeerUnreachableError
-from dwcp_migrate.protocol.control import PROBE_BYTES_MAX, Probe, Probed, decode, encode
+from dwcp_migrate.protocol.control import PROBE_BYTES_MAX, Probe, Probed, decode_control, encode_control
 from dwcp_migrate.units import KIB, MIB
 
 BYTES_MAX: Final = 256 * MIB
@@ -152,7 +152,7 @@ class _Channel:
         await self._room.acquire()
         connection = self._connection
         connection.requests += 1
-        connection.writer.write(encode(connection.requests, Probe(data=data)))
+        connection.writer.write(encode_control(connection.requests, Probe(data=data)))
         await connection.writer.drain()
 
     async def _receive(self) -> None:
@@ -164,7 +164,7 @@ class _Channel:
                     raise PeerUnreachableError(f"{self._peer} closed the connection", hint="see its agent's log")
                 for envelope in self._connection.frames.feed(data):
                     answered += 1
-                    self._course.took(expect_answer(self._peer, decode(envelope), Probed))
+                    self._course.took(expect_answer(self._peer, decode_control(envelope), Probed))
                     self._room.release()
         finally:
             self._connection.close()  # also ends a sender that waits for room

@@ -26,8 +26,8 @@ from dwcp_migrate.protocol.session_memory import (
     LEGACY_BYTES,
     LEGACY_WINDOW_BYTES,
     SessionMemory,
-    agree,
-    divide,
+    agree_on_sizes,
+    divide_grant,
     need_bytes,
 )
 from dwcp_migrate.units import KIB, format_bytes
@@ -144,7 +144,7 @@ class MemoryBudget:
         granted = self.grant(identity, need_bytes(cache_bytes, guest_bytes, has_table=True))
         if not granted:
             raise NoMemoryError(self.refusal())
-        return divide(granted, cache_bytes, guest_bytes, has_table=True)
+        return divide_grant(granted, cache_bytes, guest_bytes, has_table=True)
 
     def for_destination(self, identity: str, asked: Open, cache_bytes: int) -> SessionMemory:
         """Grant memory to the destination's side of a migration, and divide it.
@@ -166,7 +166,7 @@ class MemoryBudget:
         if not asked.window_bytes:
             cache = min(cache, granted - LEGACY_BYTES)
         return self.agree(
-            identity, divide(granted, cache, has_table=False, window_bytes=window), cache, asked.window_bytes
+            identity, divide_grant(granted, cache, has_table=False, window_bytes=window), cache, asked.window_bytes
         )
 
     def agree(self, identity: str, memory: SessionMemory, cache_bytes: int, window_bytes: int) -> SessionMemory:
@@ -178,7 +178,7 @@ class MemoryBudget:
             cache_bytes: the peer's cache.
             window_bytes: the peer's window; 0 of an agent that names none.
         """
-        agreed = agree(memory, cache_bytes, window_bytes)
+        agreed = agree_on_sizes(memory, cache_bytes, window_bytes)
         self.keep(identity, agreed.granted_bytes)
         return agreed
 

@@ -6,7 +6,7 @@ import click
 
 from dwcp_migrate.cli.support.output import as_json, format_block, format_table
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
-from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, ReplayReport, Volume, replay
+from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, ReplayReport, Volume, replay_recordings
 from dwcp_migrate.delta import LEVEL_MAX, pinned
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.units import MIB, format_bytes
@@ -28,7 +28,7 @@ def command(  # one argument for each option
     coding = pinned(codec, level)
     assert coding is not None
     keep_freed_memory()
-    result = replay(list(files), ReplayOptions(coding, cache_mb * MIB, prefault=prefault))
+    result = replay_recordings(list(files), ReplayOptions(coding, cache_mb * MIB, prefault=prefault))
     click.echo(as_json(result) if in_json else _text(result))
     if not result.total.identical:
         raise DwcpError("a rebuilt stream differs from the recorded one", hint="keep the recording and report it")

@@ -132,7 +132,7 @@ def wipe(*, config_path: Path) -> None:
 def verify(context: click.Context, *, config_path: Path, as_json: bool) -> None:
     """Read everything and compare it with its names; what does not fit is removed, and the exit code is 15."""
     from dwcp_migrate.errors import StoreError
-    from dwcp_migrate.store.reader import verify as read_all
+    from dwcp_migrate.store.reader import verify_store as read_all
 
     good, wrong = read_all(opened(load(config_path)))
     if as_json:

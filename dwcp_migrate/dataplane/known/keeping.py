@@ -1,8 +1,9 @@
 """Keeping: when a session is over, the pages of its cache go to this host's store.
 
-The source keeps what it sent, for the way back and for a retry; the destination what it got. By then everything was
-reported, so that nobody waits: a child of the data process, which shares its memory with it by copy on write, does it
-at a low priority, and the data process itself ends as ever. The child holds no socket and no lock of its parent's.
+The source keeps the pages that it sent, for the way back and for a retry; the destination those that it got. By then
+everything was reported, so that nobody waits: a child of the data process, which shares its memory with it by copy on
+write, does it at a low priority, and the data process itself ends as ever. The child holds no socket and no lock of its
+parent's.
 """
 
 import os
@@ -40,9 +41,17 @@ def keep_pages(options: StoreOptions, fill: str, pages: Words) -> FillReport:
 
 
 def keep_behind(options: StoreOptions, fill: str, pages: Words) -> int:
-    """The same in a child that outlives this process; returns its pid, 0 where there is nothing to keep.
+    """Put pages into the store in a child that outlives this process.
 
-    Call it on the main thread, last of all: the child has no other thread, and whatever those held stays held in it.
+    Call it on the main thread, last of all: the child has no other thread, and locks that those held stay held in it.
+
+    Args:
+        options: where the store is, and the scope of the pages.
+        fill: `sent` or `received`.
+        pages: uint64[n, 512], read only.
+
+    Returns:
+        The child's pid; 0 where there is nothing to keep.
     """
     if not len(pages):
         return 0

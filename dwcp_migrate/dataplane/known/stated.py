@@ -1,7 +1,7 @@
 """The source's half: the destination's statement, as the encoder asks for it.
 
 A page that seems to be there and is not costs its segment a second time, raw. That happens once in 2^16 pages; where it
-happens to more than `MISSES_MAX` segments and one in `SEGMENTS_A_MISS`, the store at the other end is not what it said,
+happens to more than `MISSES_MAX` segments and one in `SEGMENTS_A_MISS`, the store at the other end is not as stated,
 and no page is named any more.
 """
 

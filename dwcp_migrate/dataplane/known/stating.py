@@ -1,7 +1,7 @@
-"""The destination's half: what this host's store holds for the scope, stated in pieces, and fetched by name.
+"""The destination's half: this host's pages of the scope, stated in pieces, and fetched by name.
 
-Pieces go as segments of a connection of their own, `REMARKS`, behind everything that is urgent, few at a time: what is
-unsaid when the migration ends is dropped.
+Pieces go as segments of a connection of their own, `REMARKS`, behind everything that is urgent, few at a time: pieces
+that are not sent when the migration ends are dropped.
 """
 
 import threading
@@ -27,9 +27,9 @@ class StateOfStore:
     """Pages that this host has for one migration.
 
     Args:
-        options: where, and whose.
+        options: where the store is, and the scope.
         send: gives a segment to the link.
-        report: takes what happened, from any thread.
+        report: takes events, from any thread.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class StateOfStore:
         return self._reader.fetch(digests)
 
     def acknowledged(self, sequence: int) -> None:
-        """The source took all pieces up to this one."""
+        """Note that the source took all pieces up to this one."""
         if sequence > self._acknowledged:
             self._room.release(sequence - self._acknowledged)
             self._acknowledged = sequence
 
     def close(self) -> None:
-        """State nothing more, and note what was of use."""
+        """State nothing more, and note which volumes were of use."""
         self._is_over.set()
         self._room.release(PIECES_AHEAD)
         if self._reader is not None:

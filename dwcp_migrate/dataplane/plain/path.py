@@ -22,7 +22,7 @@ from dwcp_migrate.units import KIB, MIB
 
 FORWARD_BYTES: Final = MIB
 REVERSE_BYTES: Final = 64 * KIB
-"""What the pipe of one direction may hold."""
+"""Bytes that the pipe of one direction may hold."""
 ARRIVAL_S_MAX: Final = 5.0
 """From MOVED to the path that it speaks of, which was there at the sender: the rest of a round trip."""
 
@@ -30,14 +30,14 @@ ARRIVAL_S_MAX: Final = 5.0
 class PlainPath:
     """One connection's path, at one side.
 
-    Args:
-        request: asks the link for a channel to become it; `offer` or `fail` answers.
-        hold_s: takes a count of bytes that went out, and says how long the next ones have to wait.
-
     Attributes:
         sent_bytes: of this side's QEMU.
         received_bytes: of the other side's.
         committed: the other side's bytes come this way.
+
+    Args:
+        request: asks the link for a channel to become it; `offer` or `fail` answers.
+        hold_s: takes a count of bytes that went out, and returns the seconds that the next ones have to wait.
     """
 
     def __init__(self, request: Callable[[], None], hold_s: Callable[[int], float]) -> None:
@@ -50,12 +50,12 @@ class PlainPath:
 
     @property
     def is_asked(self) -> bool:
-        """Somebody waits for it, or has it."""
+        """Tell whether somebody waits for it, or has it."""
         return self._asked
 
     @property
     def is_there(self) -> bool:
-        """It can be used."""
+        """Tell whether it can be used."""
         return self._endpoint is not None
 
     def ask(self) -> None:
@@ -67,7 +67,7 @@ class PlainPath:
         self._request()
 
     def offer(self, sock: socket.socket) -> None:
-        """Here it is; closed at once where nobody can use it any more."""
+        """Provide its socket; closed at once where nobody can use it any more."""
         with self._changed:
             if self._endpoint is None and not self._closed and not self._cancelled:
                 self._endpoint = Endpoint(sock, is_local=False)
@@ -76,7 +76,7 @@ class PlainPath:
         sock.close()
 
     def fail(self) -> None:
-        """It did not come; it may be asked for again."""
+        """Note that it did not come; it may be asked for again."""
         with self._changed:
             self._asked = False
 
@@ -115,7 +115,7 @@ class PlainPath:
         self.received_bytes += count
 
     def cancel(self) -> None:
-        """Wake whoever waits for or on it."""
+        """Wake the threads that wait for or on it."""
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Moves bytes from one socket to another inside the kernel, through a pipe, to the end of the stream."""
+"""Splicing: moves bytes from one socket to another inside the kernel, through a pipe, to the end of the stream."""
 
 import contextlib
 import fcntl

@@ -1,6 +1,6 @@
 """Recordings of raw streams for `dwcp-migrate replay`: one file a connection, off unless asked for.
 
-A recording is the guest's memory: files are made new, mode 0600, never through a link. What cannot be written ends the
+A recording is the guest's memory: files are made new, mode 0600, never through a link. A failed write ends the
 recording and never the migration.
 """
 
@@ -32,7 +32,7 @@ class Recorder:
         self._lock = threading.Lock()
 
     def connection(self, number: int) -> Callable[[memoryview], None]:
-        """The sink of one connection's bytes."""
+        """Make the sink of one connection's bytes."""
         return lambda data: self._write(number, data)
 
     def _write(self, number: int, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""Recorded connections of QEMU's run through parser, encoder, frames and decoder in one process, and measured.
+"""Replay: recorded connections of QEMU's run through parser, encoder, frames and decoder in one process, and measured.
 
 A recording is the plain bytes of one connection in one file; the main channel's file comes first, multifd's after it.
 Files are read piece by piece: memory is the two caches and `TOGETHER` segments, however long a recording is. So many
@@ -8,7 +8,7 @@ hosts they have to themselves.
     file -> parser -> encoder -> payload -> frame -> frame reader -> decoder -> bytes, compared with the file's
 
 Times are thread CPU time, measured around each stage, so that other load on the machine does not count. The source's
-share is parse + checksum + encode, the destination's decode + checksum; frames are told apart. A segment is of the
+share is parse + checksum + encode, the destination's decode + checksum; frames are listed apart. A segment is of the
 first pass unless most of its pages had been sent before.
 """
 
@@ -162,8 +162,12 @@ class _Sides:
             self.decoder.prefault()
 
 
-def replay(paths: list[Path], options: ReplayOptions) -> Replay:
+def replay_recordings(paths: list[Path], options: ReplayOptions) -> Replay:
     """Replay the connections of one migration, main channel first.
+
+    Args:
+        paths: one file a connection.
+        options: sizes and coding.
 
     Raises:
         NotFoundError: a file cannot be read.

@@ -1,6 +1,6 @@
 """Pass-through: connections carried byte for byte, by splice, when no agent answers at the destination.
 
-Rule: nothing is looked at. Half-close and reset cross to the other side; the session ends with its last connection.
+Rule: no byte is looked at. Half-close and reset cross to the other side; the session ends with its last connection.
 """
 
 import socket
@@ -155,7 +155,7 @@ class RelaySession:
             return self._totals()
 
     def finished(self) -> Finished | None:
-        """The result once the last connection ended; asked on the thread that adds connections, so none slips in."""
+        """Return the result once the last connection ended; asked on the thread that adds connections."""
         with self._lock:
             if self._finished is None and self._any_ended and not self._pairs:
                 self._finished = Finished(result="reset" if self._was_reset else "carried", counters=self._totals())

@@ -11,7 +11,7 @@ from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.config import BandwidthConfig, PeerConfig
 from dwcp_migrate.errors import NoAnswerError, PeerRefusedError
 from dwcp_migrate.hypervisor.load_counters import GuestCounters, HostCounters
-from dwcp_migrate.protocol.control import FRAME_BYTES_MAX, Weigh, encode
+from dwcp_migrate.protocol.control import FRAME_BYTES_MAX, Weigh, encode_control
 from dwcp_migrate.protocol.load import GUESTS_EACH, HostLoad
 
 GUESTS = GUESTS_EACH + 3
@@ -92,7 +92,7 @@ def test_a_part_with_all_guests_that_it_may_have_fits_into_a_frame(watch: LoadWa
     asyncio.run(watch.look())
     part = watch.part(Weigh())
     assert len(part.load.guests) == GUESTS_EACH
-    assert len(encode(1, part)) < FRAME_BYTES_MAX
+    assert len(encode_control(1, part)) < FRAME_BYTES_MAX
 
 
 def test_a_libvirt_that_is_away_costs_a_look_and_no_more(watch: LoadWatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dwcp_migrate.cli.develop.replay import command
-from dwcp_migrate.dataplane.recording.replay import ReplayOptions, replay
+from dwcp_migrate.dataplane.recording.replay import ReplayOptions, replay_recordings
 from dwcp_migrate.delta import Codec, Coding
 from dwcp_migrate.errors import NotFoundError
 from tests.vectors.load import connections
@@ -25,7 +25,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_all_connections_are_rebuilt_and_add_up_to_the_total(files: list[Path]) -> None:
-    result = replay(files, OPTIONS)
+    result = replay_recordings(files, OPTIONS)
     assert [report.kind for report in result.files] == ["main", "multifd", "multifd"]
     assert all(report.identical for report in result.files)
     assert result.total.raw_bytes == sum(path.stat().st_size for path in files)
@@ -36,7 +36,7 @@ def test_all_connections_are_rebuilt_and_add_up_to_the_total(files: list[Path]) 
 
 
 def test_pages_are_counted_by_form(files: list[Path]) -> None:
-    pages = replay(files, OPTIONS).total.pages
+    pages = replay_recordings(files, OPTIONS).total.pages
     assert pages.zero == 6022
     assert pages.new + pages.delta + pages.duplicate + pages.same > 4000
     assert pages.resent > 3000
@@ -46,19 +46,19 @@ def test_pages_are_counted_by_form(files: list[Path]) -> None:
 def test_a_cut_off_recording_is_replayed_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "cut"
     path.write_bytes(connections(CASE)[1][:123_457])
-    report = replay([path], OPTIONS).total
+    report = replay_recordings([path], OPTIONS).total
     assert report.identical
     assert report.raw_bytes == 123_457
 
 
 def test_small_segments_and_no_codec_and_no_cache_work_too(files: list[Path]) -> None:
     small = ReplayOptions(Coding(Codec.NONE), cache_bytes=0, segment_bytes=64 << 10)
-    assert replay(files[:2], small).total.identical
+    assert replay_recordings(files[:2], small).total.identical
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="cannot read"):
-        replay([tmp_path / "nothing"], OPTIONS)
+        replay_recordings([tmp_path / "nothing"], OPTIONS)
 
 
 def test_the_command_prints_a_table_or_json(files: list[Path]) -> None:
