@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate_rates
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
 
 STEP_S: Final = 1.0
@@ -105,7 +105,7 @@ def by_allocator(capacity: Callable[[float], LinkCapacity], *, running_max: int 
     """Let the allocator share what `capacity` says there is at each time."""
 
     def rates(now: float, moving: Sequence[Moving]) -> Sequence[float]:
-        grants = allocate(capacity(now), [one.demand(now) for one in moving], running_max=running_max)
+        grants = allocate_rates(capacity(now), [one.demand(now) for one in moving], running_max=running_max)
         return [grant.rate_bytes_per_s for grant in grants]
 
     return rates

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from bench.frame import Options, Row
-from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, LinkCapacity, allocate_rates
 from dwcp_migrate.bandwidth.forecasting.ensemble import neural
 from dwcp_migrate.bandwidth.forecasting.resampling import Samples
 from dwcp_migrate.bandwidth.forecasting.weights import MODELS
@@ -182,7 +182,7 @@ class _Host:
                 Demand(identity=name, remaining_bytes=4e9, dirty_bytes_per_s=float(self.panel.forecasts[slot, 0, 1]))
                 for name, slot in (("a", LINKS + 2 * link), ("b", LINKS + 2 * link + 1))
             ]
-            allocate(capacity, demands)
+            allocate_rates(capacity, demands)
 
 
 def overhead_rows(options: Options) -> list[Row]:

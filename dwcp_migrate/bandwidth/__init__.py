@@ -1,4 +1,4 @@
-"""PBA, predictive bandwidth allocation: what links will carry, what guests will write, and what follows from both.
+"""PBA, predictive bandwidth allocation: forecasts of links and guests, and the rates and predictions that follow.
 
 Forecasting, prediction and allocation are pure: measurements come in as numbers, forecasts, rates and predictions go
 out as numbers. `storage` reads and writes files, `training` uses torch.
@@ -15,5 +15,5 @@ Modules:
     storage: series and model weights on disk
     training: training of the neural forecasters
     quantiles, targets: a number known as quantiles; the horizons of a forecast
-    outages: dead seconds of a link, apart from what it carries in the others
+    outages: dead seconds of a link, apart from its rate in the others
 """

@@ -1,8 +1,8 @@
-"""Seconds in which a link is dead, apart from what it carries in the others: a satellite between two beams.
+"""Seconds in which a link is dead, apart from its rate in the others: a satellite between two beams.
 
 A dead second says nothing of the rate before and after it, and no band in ratios reaches down to it. So the panel's
-experts see only the seconds in which a series lives, and this model says how many of those to come are dead: a chain of
-two states, whose chances of dying and of coming back are counted as they happen. A forecast is the rate while alive
+experts see only the seconds in which a series lives, and this model tells how many of those to come are dead: a chain
+of two states, whose chances of dying and of coming back are counted as they happen. A forecast is the rate while alive
 times the share of the target's seconds that live, as quantiles of the product.
 """
 
@@ -96,7 +96,7 @@ class Outages:
         return np.minimum(DYING_MAX, dying * np.exp(DOUBTS * spread)), float(returning)
 
     def forecast(self, slots: Indices, alive: Floats) -> Floats:
-        """Say what comes, dead seconds included.
+        """Forecast with dead seconds included.
 
         Args:
             slots: (m,).
@@ -131,7 +131,7 @@ class Outages:
 
 
 def dead_seconds(dying: Floats, returning: float, *, is_dead: bool) -> dict[int, Floats]:
-    """Say how many of the next seconds are dead: for each length of a mean the chance of each count.
+    """Compute how many of the next seconds are dead: for each length of a mean the chance of each count.
 
     Args:
         dying: (n,), chances of dying in a second.
@@ -157,7 +157,17 @@ def dead_seconds(dying: Floats, returning: float, *, is_dead: bool) -> dict[int,
 
 
 def last_second(dying: Floats, returning: float, steps: int, *, is_dead: bool) -> Floats:
-    """Say whether the second so many steps ahead lives: chances that it does, and that it does not, (n, 2)."""
+    """Compute the chances that a later second lives, and that it does not.
+
+    Args:
+        dying: (n,), chances of dying in a second.
+        returning: chance of coming back in a second.
+        steps: seconds ahead.
+        is_dead: in the last second.
+
+    Returns:
+        (n, 2).
+    """
     usual = dying / (dying + returning)
     dead = usual + (float(is_dead) - usual) * (1 - dying - returning) ** steps
     return np.stack([1 - dead, dead], axis=-1)

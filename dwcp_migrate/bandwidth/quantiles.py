@@ -1,4 +1,4 @@
-"""A number known as quantiles: what forecasts say and predictions work with."""
+"""A number known as quantiles: the type of forecasts and predictions."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -21,22 +21,27 @@ class Range:
 
     @classmethod
     def exactly(cls, value: float) -> "Range":
-        """A number that is known."""
+        """Make the range of a number that is known."""
         return cls(value, value, value)
 
     @classmethod
     def around(cls, value: float, factor: float) -> "Range":
-        """A number within a factor either way."""
+        """Make the range of a number that is known within a factor.
+
+        Args:
+            value: the median.
+            factor: above 1, to either side.
+        """
         return cls(value / factor, value, value * factor)
 
     @classmethod
     def of(cls, quantiles: Floats) -> "Range":
-        """From a forecast (3,)."""
+        """Make a range from a forecast (3,)."""
         return cls(float(quantiles[LOW]), float(quantiles[MEDIAN]), float(quantiles[HIGH]))
 
 
 def normal_quantile(shares: Floats) -> Floats:
-    """Quantiles of the normal distribution, by the approximation of Bowling et al. 2009; off by 0.03 at most."""
+    """Compute quantiles of the normal distribution by Bowling et al. 2009; off by 0.03 at most."""
     logit = np.log(shares / (1 - shares))
     # Invert Phi(z) = 1 / (1 + exp(-(1.5976 z + 0.07056 z^3))) with three steps of Newton's method.
     z = logit / 1.702

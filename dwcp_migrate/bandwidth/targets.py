@@ -27,7 +27,7 @@ COVERAGE: Final = QUANTILES[HIGH] - QUANTILES[LOW]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that is forecast.
+    """One horizon of a forecast.
 
     Attributes:
         name: as in metrics and reports.
@@ -54,12 +54,12 @@ _SPANS: Final = ((1, 0), (10, 3), (60, 4))
 """Length of a transfer in steps, and the index of the target that is its mean."""
 
 
-def pinball(truth: Floats, quantiles: Floats) -> Floats:
-    """Quantile (pinball) loss, Koenker and Bassett 1978.
+def pinball_loss(truth: Floats, quantiles: Floats) -> Floats:
+    """Compute the quantile (pinball) loss, Koenker and Bassett 1978.
 
     Args:
-        truth: (...), what came.
-        quantiles: (..., 3), what was forecast.
+        truth: (...), outcomes.
+        quantiles: (..., 3), forecasts.
 
     Returns:
         (..., 3), in the unit of the series.
@@ -68,8 +68,8 @@ def pinball(truth: Floats, quantiles: Floats) -> Floats:
     return np.maximum(np.asarray(QUANTILES) * short, (np.asarray(QUANTILES) - 1.0) * short)
 
 
-def realised(window: Floats) -> Floats:
-    """Outcomes of the targets.
+def realised_outcomes(window: Floats) -> Floats:
+    """Compute the outcomes of the targets that the newest sample completes.
 
     Args:
         window: (n, at least `STEPS_MAX`), the newest samples, oldest first.
@@ -83,8 +83,8 @@ def realised(window: Floats) -> Floats:
     return found
 
 
-def outcomes(values: Floats) -> Floats:
-    """Outcomes of the targets after each sample: (samples, targets), NaN beyond the end."""
+def compute_outcomes(values: Floats) -> Floats:
+    """Compute the outcomes of the targets after each sample: (samples, targets), NaN beyond the end."""
     found = np.full((len(values), len(TARGETS)), np.nan)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     for column, target in enumerate(TARGETS):
@@ -99,11 +99,11 @@ def outcomes(values: Floats) -> Floats:
 
 
 def over_transfer(forecast: Floats, steps: float) -> Floats:
-    """Quantiles of the mean over a transfer.
+    """Interpolate the quantiles of the mean over a transfer.
 
     Args:
         forecast: (..., targets, 3).
-        steps: length of the transfer; under 1 counts as 1, over 60 as 60.
+        steps: length of the transfer; under 1 counts as 1, over 60.
 
     Returns:
         (..., 3).

@@ -6,10 +6,10 @@ from dwcp_migrate.bandwidth.targets import (
     STEPS_MAX,
     TARGETS,
     Floats,
-    outcomes,
+    compute_outcomes,
     over_transfer,
-    pinball,
-    realised,
+    pinball_loss,
+    realised_outcomes,
 )
 
 
@@ -25,13 +25,13 @@ def naive_outcomes(values: Floats) -> Floats:
 
 def test_outcomes_are_what_a_loop_finds() -> None:
     values = np.random.default_rng(1).lognormal(0, 1, 150)
-    np.testing.assert_allclose(outcomes(values), naive_outcomes(values))
+    np.testing.assert_allclose(compute_outcomes(values), naive_outcomes(values))
 
 
 def test_what_is_realised_now_is_what_was_the_outcome_then() -> None:
     values = np.random.default_rng(2).lognormal(0, 1, 200)
-    then = outcomes(values)
-    now = realised(values[None, :])[0]
+    then = compute_outcomes(values)
+    now = realised_outcomes(values[None, :])[0]
     for column, target in enumerate(TARGETS):
         assert now[column] == pytest.approx(then[len(values) - 1 - target.steps, column])
 
@@ -39,9 +39,9 @@ def test_what_is_realised_now_is_what_was_the_outcome_then() -> None:
 def test_pinball_is_least_at_the_true_quantiles() -> None:
     drawn = np.random.default_rng(3).normal(10, 1, 20_000)
     right = np.quantile(drawn, (0.1, 0.5, 0.9))
-    best = pinball(drawn, np.tile(right, (len(drawn), 1))).mean(axis=0)
+    best = pinball_loss(drawn, np.tile(right, (len(drawn), 1))).mean(axis=0)
     for shift in (-0.5, 0.5):
-        off = pinball(drawn, np.tile(right + shift, (len(drawn), 1))).mean(axis=0)
+        off = pinball_loss(drawn, np.tile(right + shift, (len(drawn), 1))).mean(axis=0)
         assert (off > best).all()
 
 

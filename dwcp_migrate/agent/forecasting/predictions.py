@@ -18,10 +18,17 @@ from typing import Final, Literal
 
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, with_eta, without_eta
-from dwcp_migrate.bandwidth.prediction.advice import Advice, advise
-from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, bias, corrected
-from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT, KnownGuest, Lesson, Pass, describe, lesson
-from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction, predict
+from dwcp_migrate.bandwidth.prediction.advice import Advice, choose_way
+from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT, Scored, correct_prediction, estimate_bias
+from dwcp_migrate.bandwidth.prediction.guest_model import (
+    SAMPLES_KEPT,
+    KnownGuest,
+    Lesson,
+    Pass,
+    describe_guest,
+    read_lesson,
+)
+from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction, predict_migration
 from dwcp_migrate.bandwidth.quantiles import Range
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
@@ -109,13 +116,13 @@ class Predictions:
         guest = self._guest(subject.uuid, float(subject.memory_bytes))
         link = self._link(subject.peer, guest, subject.rtt_s)
         path = Path(bytes_per_s=link or UNKNOWN_LINK, rtt_s=subject.rtt_s, downtime_s_max=subject.downtime_s_max)
-        said = predict(guest, path)
+        said = predict_migration(guest, path)
         known = self._is_known(subject.uuid)
         time_s = _corrected(said.time_s, self._times.get(subject.peer, ()), subject.uuid, is_known=known)
         downtime_s = _corrected(said.downtime_s, self._downtimes.get(subject.peer, ()), subject.uuid, is_known=known)
         losses = sum(self._losses.get(subject.peer, ()))
         told = dataclasses.replace(said, time_s=time_s, downtime_s=downtime_s)
-        advice = advise(guest, path, told, link_losses=losses, deadline_s=subject.deadline_s)
+        advice = choose_way(guest, path, told, link_losses=losses, deadline_s=subject.deadline_s)
         expected = ExpectedMigration(
             time_s=_three(time_s),
             downtime_s=_three(downtime_s),
@@ -133,7 +140,7 @@ class Predictions:
         link = self._forecasts.carries(peer, TRANSFER_STEPS, silent=True)
         if link is None:
             return None
-        steps = predict(guest, Path(bytes_per_s=link, rtt_s=rtt_s)).time_s.median
+        steps = predict_migration(guest, Path(bytes_per_s=link, rtt_s=rtt_s)).time_s.median
         return self._forecasts.carries(peer, steps, silent=True)
 
     def estimate(self, record: Migration, downtime_s_max: float = DOWNTIME_S_MAX) -> Migration:
@@ -160,7 +167,7 @@ class Predictions:
         later = watched is not None and len(watched.passes) > 0
         # Something has passed already (done_s), so that setting up does not count once more.
         path = Path(bytes_per_s=link, rtt_s=record.counters.rtt_s, downtime_s_max=downtime_s_max)
-        said = predict(guest, path, done_s=1e-9, later=later)
+        said = predict_migration(guest, path, done_s=1e-9, later=later)
         if not said.converges:
             return without_eta(record, NO_CONVERGENCE)
         scored = self._times.get(record.peer, ())
@@ -225,7 +232,7 @@ class Predictions:
         elif watched.passes and record.remaining_bytes >= 0:  # a first pass that was cut short says too little
             self._end_pass(watched, record, record.ended_at, left_bytes=float(record.remaining_bytes))
         dirty = max(watched.dirty, _middle(self._known(record.uuid).dirty))
-        shown = lesson(float(record.memory_bytes), watched.passes, dirty)
+        shown = read_lesson(float(record.memory_bytes), watched.passes, dirty)
         self._score(record, self._hindsight(record, shown, watched.carried))
         values: dict[Quantity, float | None] = {
             "first_share": shown.first_share,
@@ -257,7 +264,7 @@ class Predictions:
             encode=_one(shown.encode_bytes_per_s) or before.encode,
         )
         path = Path(bytes_per_s=Range.exactly(rate), rtt_s=record.counters.rtt_s)
-        return predict(describe(float(record.memory_bytes), known), path)
+        return predict_migration(describe_guest(float(record.memory_bytes), known), path)
 
     def _score(self, record: Migration, hindsight: Prediction | None) -> None:
         """Hold a record against what was said, and against what would have been (unknown of records of the past)."""
@@ -303,7 +310,7 @@ class Predictions:
         )
 
     def _guest(self, uuid: str, memory_bytes: float) -> GuestFacts:
-        return describe(memory_bytes, self._known(uuid))
+        return describe_guest(memory_bytes, self._known(uuid))
 
     def link_median(self, peer: str) -> float:
         """Median forecast of the link for the next step; 0 while unknown."""
@@ -314,10 +321,10 @@ class Predictions:
 def _corrected(said: Range, scored: Sequence[Scored], uuid: str, *, is_known: bool) -> Range:
     alike = [score for score in scored if score.is_known == is_known]
     own = [score.model_error for score in scored if score.uuid == uuid]
-    shift = bias(own, [score.model_error for score in scored])
+    shift = estimate_bias(own, [score.model_error for score in scored])
     if is_known:
-        shift += bias((), [score.foresight_error for score in alike])
-    return corrected(said, shift, [score.said_error for score in alike])
+        shift += estimate_bias((), [score.foresight_error for score in alike])
+    return correct_prediction(said, shift, [score.said_error for score in alike])
 
 
 def _middle(values: Sequence[float]) -> float:

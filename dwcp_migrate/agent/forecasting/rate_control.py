@@ -23,8 +23,8 @@ from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate
-from dwcp_migrate.bandwidth.allocation.ceiling import capped
+from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate_rates
+from dwcp_migrate.bandwidth.allocation.ceiling import cap_rates
 from dwcp_migrate.bandwidth.allocation.usage import Usage
 from dwcp_migrate.bandwidth.prediction.guest_model import SAMPLES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
@@ -182,7 +182,7 @@ class RateController:
         )
         first = self._first.get(peer, set())
         demands = [self._demand(name, sessions, now, is_first=name in first) for name, sessions in domains.items()]
-        allocated = allocate(capacity, demands, running_max=config.running_max)
+        allocated = allocate_rates(capacity, demands, running_max=config.running_max)
         grants = {grant.identity: grant for grant in allocated}
         free = self._free(peer, grants, now, has_headroom=has_headroom)
         self._first[peer] = {max(grants.values(), key=_size).identity}
@@ -199,7 +199,7 @@ class RateController:
         """Put shares in force; under a ceiling everyone is held, and whoever gets less is told first."""
         found = {record.id: shares.get(record.id, (0.0, -1.0)) for record in running}
         if ceiling:
-            rates = capped({identity: rate for identity, (rate, _) in found.items()}, ceiling)
+            rates = cap_rates({identity: rate for identity, (rate, _) in found.items()}, ceiling)
             found = {identity: (rate, rate) for identity, rate in rates.items()}
         for record in sorted(running, key=lambda one: found[one.id][0] > self.rate(one.id)):
             rate, granted = found[record.id]

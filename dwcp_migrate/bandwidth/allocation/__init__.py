@@ -1,4 +1,4 @@
-"""Shares of a link: who gets how much of it, and in which order.
+"""Shares of a link: the rate of each migration, and their order.
 
 Modules:
     allocator: shares a link between the migrations that cross it, by need first and by weight for the rest

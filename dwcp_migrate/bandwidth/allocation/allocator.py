@@ -1,14 +1,14 @@
 """Shares a link between the migrations that cross it, by need first and by weight for the rest (pure).
 
 The rules:
-1. What is granted never exceeds what is there: the low quantile of the link's forecast, no more than its speed, less
-   the head-room for other traffic and what is reserved for storage. Who comes first is judged by its median: sums of
-   many seconds are near that, and by the low quantile a deadline would come first that can wait.
+1. Grants never exceed the capacity: the low quantile of the link's forecast, no more than its speed, less the head-room
+   for other traffic and the reserve for storage. The order is judged by its median: sums of many seconds are near that,
+   and by the low quantile a deadline would come first that can wait.
 2. Nobody starves: every migration gets its part of `TRICKLE_SHARE`, so that connections live and passes go on.
 3. Needs come in this order: a guest that is paused, or is about to be; a deadline; a guest that would not converge at
    its share. A need that cannot be met takes nothing from those that can, except that a deadline gets what is left.
-4. What is left goes to the first migrations of the sequence, in proportion to their weights, none beyond what it can
-   use.
+4. The rest goes to the first migrations of the sequence, in proportion to their weights, none beyond the rate that it
+   can use.
 
     forecast ── low quantile ── head-room, storage ── trickle ── paused ── deadlines ── convergence ── weights
 """
@@ -111,7 +111,7 @@ class Grant:
     is_met: bool = True
 
 
-def allocate(capacity: LinkCapacity, demands: Sequence[Demand], *, running_max: int = 1) -> list[Grant]:
+def allocate_rates(capacity: LinkCapacity, demands: Sequence[Demand], *, running_max: int = 1) -> list[Grant]:
     """Share a link.
 
     Args:
@@ -243,7 +243,15 @@ def _job(demand: Demand) -> OrderedJob:
 
 
 def needed_for_deadline(demand: Demand, deadline_s: float) -> float:
-    """The rate that meets a deadline: what is there and what the guest adds until then; infinite once it has passed."""
+    """Return the rate that meets a deadline, with a margin: bytes left and bytes that the guest adds until then.
+
+    Args:
+        demand: of the migration.
+        deadline_s: from now.
+
+    Returns:
+        Bytes a second; infinite once the deadline has passed.
+    """
     if deadline_s <= 0:
         return float("inf")
     return DEADLINE_MARGIN * (demand.remaining_bytes / deadline_s + demand.dirty_bytes_per_s)

@@ -1,7 +1,7 @@
 """A ceiling over the rates of all migrations of a link (pure): at no moment do they add up to more.
 
-Those that are held to a rate keep it as far as there is room; those that are not held share what is left, so that
-nobody runs without a rate under a ceiling.
+Migrations that are held to a rate keep it as far as there is room; those that are not share the rest, so that none runs
+without a rate under a ceiling.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ LEAST_SHARE: Final = 0.05
 """Of an even share of the ceiling: what one gets at least for whom nothing is left."""
 
 
-def capped(rates: Mapping[str, float], ceiling: float) -> dict[str, float]:
+def cap_rates(rates: Mapping[str, float], ceiling: float) -> dict[str, float]:
     """Bring rates under a ceiling.
 
     Args:

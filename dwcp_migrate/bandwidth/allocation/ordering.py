@@ -1,4 +1,4 @@
-"""In which order migrations over one link are soonest done (pure).
+"""Order in which migrations over one link are soonest done (pure).
 
 The rule: least sum of completion times, weighted, among the orders that keep all deadlines, if any order does. That is
 Smith's backward scheduling (W. E. Smith, Various optimizers for single-stage production, 1956): the last place goes to
@@ -41,7 +41,7 @@ class OrderedJob:
     working_set_bytes: float = math.inf
 
     def duration_s(self, rate_bytes_per_s: float) -> float:
-        """Time that it takes alone: pass after pass, each what the guest wrote during the one before."""
+        """Return the seconds that it takes alone: passes, each with the bytes written during the one before."""
         if rate_bytes_per_s <= 0:
             return math.inf
         dirty = min(self.dirty_bytes_per_s, UTILIZATION_MAX * rate_bytes_per_s)
@@ -82,7 +82,16 @@ def order(jobs: Sequence[OrderedJob], rate_bytes_per_s: float) -> list[str]:
 
 
 def late(jobs: Sequence[OrderedJob], ordered: Sequence[str], rate_bytes_per_s: float) -> set[str]:
-    """Jobs that end after their deadline if they run in this order."""
+    """Find the jobs that end after their deadline if they run in this order.
+
+    Args:
+        jobs: an identity once.
+        ordered: identities of all of them, the first to run first.
+        rate_bytes_per_s: of the one that runs.
+
+    Returns:
+        Identities.
+    """
     by_identity = {job.identity: job for job in jobs}
     end, found = 0.0, set()
     for identity in ordered:

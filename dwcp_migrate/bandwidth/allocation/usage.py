@@ -1,9 +1,9 @@
 """Estimate of the rate that a migration can use, from the rate that it used (pure).
 
-The rule: only a migration that leaves its channels idle shows what it can use; one that keeps them busy could use more,
-and so could one that uses up what it is held to: nothing of it waits for a channel then, because QEMU is not asked.
-Its encoder, its QEMU or the other host is the bound then, and what it leaves is the others'. A few looks must agree,
-since a stream also pauses between two passes.
+The rule: only a migration that leaves its channels idle shows the rate that it can use; one that keeps them busy could
+use more, and so could one that uses up the rate that it is held to: nothing of it waits for a channel then, because
+QEMU is not asked. Otherwise its encoder, its QEMU or the other host is the bound, and the rest of the link is for
+others. A few samples must agree, since a stream also pauses between two passes.
 """
 
 from collections import deque
@@ -25,13 +25,13 @@ ROOM: Final = 1.25
 
 
 class Usage:
-    """The last looks at each migration."""
+    """The last samples of each migration."""
 
     def __init__(self) -> None:
         self._looks: dict[str, deque[tuple[float, float]]] = {}
 
     def saw(self, identity: str, bytes_per_s: float, busy: float, *, held_bytes_per_s: float = 0.0) -> None:
-        """Take in a look.
+        """Take a sample.
 
         Args:
             identity: of the migration.
@@ -44,7 +44,7 @@ class Usage:
         self._looks.setdefault(identity, deque(maxlen=LOOKS)).append((bytes_per_s, busy))
 
     def most(self, identity: str) -> float:
-        """The rate that it can use, bytes/s; infinite where the link is its bound or too little was seen."""
+        """Return the rate that it can use, bytes/s; infinite where the link is its bound or samples are few."""
         looks = self._looks.get(identity, ())
         if len(looks) < LOOKS or any(busy >= BUSY_MIN for _, busy in looks):
             return float("inf")

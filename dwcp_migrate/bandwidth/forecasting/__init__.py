@@ -2,7 +2,7 @@
 
 Modules:
     bands: quantiles around the numbers of the point forecasters
-    conformal: keeps the bands honest under drift
+    conformal: correction that keeps the bands' coverage under drift
     ensemble: puts the experts together
     evaluation: scores of forecasters on given series
     features: input features of the neural forecasters
@@ -10,7 +10,7 @@ Modules:
     mix: weighted mix of the forecasters
     neural: neural forecasters in numpy
     panel: forecast of many series
-    point_forecasters: forecasters that say one number for each target
+    point_forecasters: forecasters of one number for each target
     priors: initial state of the panel of forecasters
     regime: state of a series after a silence
     resampling: from samples at ten a second to steps of one second, for many series at once

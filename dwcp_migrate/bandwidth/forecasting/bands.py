@@ -38,7 +38,15 @@ class Bands:
         self._scale = np.tile((start[:, :, -1] - start[:, :, 0]) / 2, (count, 1, 1))
 
     def around(self, slots: Indices, points: Floats) -> Floats:
-        """Put quantiles around points (m, forecasters, targets); returns (m, forecasters, targets, 3)."""
+        """Put quantiles around points.
+
+        Args:
+            slots: (m,).
+            points: (m, forecasters, targets), positive.
+
+        Returns:
+            (m, forecasters, targets, 3), ascending.
+        """
         found: Floats = points[..., None] * np.exp(np.sort(self._edges[slots], axis=-1))
         return found
 
@@ -65,5 +73,13 @@ class Bands:
 
 
 def untrained(forecasters: int, targets: int) -> Floats:
-    """Bands for forecasters of which nothing is known: (forecasters, targets, 3)."""
+    """Make bands for forecasters of which nothing is known.
+
+    Args:
+        forecasters: their number.
+        targets: their number.
+
+    Returns:
+        (forecasters, targets, 3) log-ratios.
+    """
     return np.tile(np.array([-SPREAD, 0.0, SPREAD]), (forecasters, targets, 1))

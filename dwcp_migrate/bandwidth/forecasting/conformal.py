@@ -1,9 +1,9 @@
-"""Keeps the bands honest under drift: an online, adaptive conformal correction.
+"""Online, adaptive conformal correction: keeps the coverage of the bands under drift.
 
 The rule: if outcomes fall below the low quantile more often than one in ten, it moves away from the median, and back if
 they do more rarely; the same above. In each series and target the two distances are stretched by factors that follow
 adaptive conformal inference (Gibbs and Candes 2021) in the form of quantile tracking (Angelopoulos, Candes and
-Tibshirani 2023): long-run coverage holds whatever the series does, since a factor can only stay where misses balance.
+Tibshirani 2023): long-run coverage holds for any series, since a factor can only stay where misses balance.
 """
 
 from typing import Final
@@ -36,7 +36,15 @@ class Conformal:
         self._rate = RATE / np.sqrt(LAGS)[:, None]
 
     def correct(self, slots: Indices, quantiles: Floats) -> Floats:
-        """Stretch (m, targets, 3), positive and ascending, around its median, in ratios."""
+        """Stretch quantiles around their median, in ratios.
+
+        Args:
+            slots: (m,).
+            quantiles: (m, targets, 3), positive and ascending.
+
+        Returns:
+            The same shape.
+        """
         factor = np.exp(self._stretch[slots])
         median = quantiles[..., MEDIAN]
         corrected = np.empty_like(quantiles)
@@ -65,7 +73,7 @@ class Conformal:
 
 
 def calibrated(truth: Floats, quantiles: Floats) -> Floats:
-    """Find the factors with which a band would have held what it should (split conformal prediction).
+    """Find the factors with which a band would have had the coverage that it should (split conformal prediction).
 
     Args:
         truth: (n,) outcomes, positive.

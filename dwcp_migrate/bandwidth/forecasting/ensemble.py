@@ -1,6 +1,7 @@
-"""Puts the experts together: five that need no training, the perceptron and three streaming LSTMs.
+"""Ensemble of the experts: five that need no training, the perceptron and three streaming LSTMs.
 
-The rule: the panel of the agent, of the benchmark and of training is made here, so that what is measured is what runs.
+The rule: the panel of the agent, of the benchmark and of training is made here, so that the measured one is the one
+that runs.
 """
 
 from collections.abc import Mapping
@@ -49,6 +50,12 @@ class Ensemble:
 
 
 def neural(name: str, weights: Weights, count: int) -> QuantileForecaster:
-    """Make one neural expert for so many series."""
+    """Make one neural expert.
+
+    Args:
+        name: of the model, in `weights.MODELS`.
+        weights: of that model.
+        count: of series.
+    """
     model = MODELS[name]
     return Mlp(model, weights) if model.kind == "mlp" else Lstm(model, weights, count)

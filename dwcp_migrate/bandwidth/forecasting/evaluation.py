@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_migrate.bandwidth.forecasting.panel import Panel
-from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, QUANTILES, TARGETS, Floats, outcomes, pinball
+from dwcp_migrate.bandwidth.targets import HIGH, LOW, MEDIAN, QUANTILES, TARGETS, Floats, compute_outcomes, pinball_loss
 
 WARM_UP: Final = 50
 """Samples of each series that are seen before the first forecast is scored: the window of the perceptron."""
@@ -83,7 +83,7 @@ def _matched(log: NDArray[np.float32], series: Sequence[Floats]) -> tuple[list[F
     forecasts: list[Floats] = []
     truths: list[Floats] = []
     scales: list[Floats] = []
-    all_came = [outcomes(values) for values in series]
+    all_came = [compute_outcomes(values) for values in series]
     for column in range(len(TARGETS)):
         said, came, scale = [], [], []
         for row, values in enumerate(series):
@@ -99,7 +99,7 @@ def _matched(log: NDArray[np.float32], series: Sequence[Floats]) -> tuple[list[F
 
 
 def score(said: Said) -> dict[str, list[ForecastScore]]:
-    """ForecastScore every forecaster: for each name one score a target, in the order of `TARGETS`."""
+    """Score every forecaster: for each name one score a target, in the order of `TARGETS`."""
     return {
         name: [_score(said, index, column) for column in range(len(TARGETS))] for index, name in enumerate(said.names)
     }
@@ -115,7 +115,7 @@ def _score(said: Said, index: int, column: int) -> ForecastScore:
     return ForecastScore(
         accuracy_percent=100 * (1 - float((error[large] / truth[large]).mean())),
         wape_percent=100 * float(error.sum() / truth.sum()),
-        pinball_percent=100 * float(pinball(truth, forecast).mean() / truth.mean()),
+        pinball_percent=100 * float(pinball_loss(truth, forecast).mean() / truth.mean()),
         coverage_percent=100 * float(inside.mean()),
         outcomes=len(truth),
     )

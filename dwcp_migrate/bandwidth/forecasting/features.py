@@ -37,7 +37,12 @@ def window_inputs(window: Floats) -> tuple[Floats, Floats]:
 
 
 def log_ratio(values: Floats, level: Floats) -> Floats:
-    """Logarithm of a ratio, clipped to ±`RATIO_MAX`; both positive."""
+    """Return the logarithm of a ratio, clipped to ±`RATIO_MAX`.
+
+    Args:
+        values: positive.
+        level: positive, of a shape that broadcasts to that of `values`.
+    """
     found: Floats = np.clip(np.log(values / level), -RATIO_MAX, RATIO_MAX)
     return found
 
@@ -58,6 +63,14 @@ def ordered(outputs: Floats) -> Floats:
 
 
 def quantiles(outputs: Floats, level: Floats) -> Floats:
-    """Turn raw network outputs into quantiles in the unit of the series: (m, targets, 3)."""
+    """Turn raw network outputs into quantiles in the unit of the series.
+
+    Args:
+        outputs: (m, `OUTPUTS`).
+        level: (m,), to which they are relative.
+
+    Returns:
+        (m, targets, 3), ascending.
+    """
     found: Floats = level[:, None, None] * np.exp(np.clip(ordered(outputs), -RATIO_MAX, RATIO_MAX))
     return found

@@ -1,9 +1,9 @@
 """Promotion of models: a newly trained one replaces the one in use, and stays, only by its scores (pure).
 
-The rule: a candidate must be better than what is in use on history that neither has seen, and keeps its place only as
-long as it is no worse there than what it replaced. Both are judged by the mix, which is what the agent uses.
+The rule: a candidate must be better than the models in use on history that neither has seen, and keeps its place only
+as long as it is no worse there than those that it replaced. Both are judged by the mix, which is what the agent uses.
 
-    trained ── better by GAIN_MIN on the newest tenth of the history? ── yes ─> current, what it replaced is previous
+    trained ── better by GAIN_MIN on the newest tenth of the history? ── yes ─> current, the replaced one is previous
                                                                      └─ no ──> dropped
     each day: current worse than previous by LOSS_MAX on the day's history ─> previous again
 """
@@ -39,7 +39,15 @@ def split(series: Sequence[Floats]) -> tuple[list[Floats], list[Floats]]:
 
 
 def loss(ensemble: Ensemble, series: Sequence[Floats]) -> float:
-    """Mean pinball loss of the mix over all targets, percent of the mean; infinite where there is nothing to score."""
+    """Compute the mean pinball loss of the mix over all targets.
+
+    Args:
+        ensemble: to judge.
+        series: history that it has not seen.
+
+    Returns:
+        Percent of the mean; infinite where there is nothing to score.
+    """
     if not series:
         return float("inf")
     figures = [one.pinball_percent for one in score(run(ensemble.panel, series))[MIX] if one.outcomes]
@@ -47,10 +55,20 @@ def loss(ensemble: Ensemble, series: Sequence[Floats]) -> float:
 
 
 def is_better(candidate: float, current: float) -> bool:
-    """Whether a candidate's loss makes it replace what is in use."""
+    """Tell whether a candidate replaces the models in use.
+
+    Args:
+        candidate: its `loss`.
+        current: that of the models in use, on the same history.
+    """
     return candidate < current * (1 - GAIN_MIN)
 
 
 def is_worse(current: float, previous: float) -> bool:
-    """Whether what is in use should go back to what it replaced."""
+    """Tell whether the models in use give way to those that they replaced.
+
+    Args:
+        current: the `loss` of the models in use.
+        previous: that of those that they replaced, on the same history.
+    """
     return current > previous * (1 + LOSS_MAX)

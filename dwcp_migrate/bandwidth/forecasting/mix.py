@@ -5,8 +5,8 @@ to the others (exponentially weighted aggregation with forgetting; Herbster and 
 as in Berrisch and Ziel 2023). Experts that err in different directions make the mean of their quantiles better than the
 best of them.
 
-A series' own outcomes are few at long horizons, so what training showed counts as many outcomes beside them: the more,
-the more alike the series are that it was found on.
+A series' own outcomes are few at long horizons, so the losses found in training count as many outcomes beside them: the
+more, the more alike the series are that they were found on.
 """
 
 from typing import Final
@@ -42,12 +42,20 @@ class ForecasterMix:
         self._evidence = 1 / np.sqrt(LAGS)
 
     def combine(self, slots: Indices, quantiles: Floats) -> Floats:
-        """ForecasterMix (m, experts, targets, 3) into (m, targets, 3), ascending."""
+        """Mix the experts' quantiles.
+
+        Args:
+            slots: (m,).
+            quantiles: (m, experts, targets, 3).
+
+        Returns:
+            (m, targets, 3), ascending.
+        """
         mixed: Floats = np.sort((self.weights(slots) * quantiles).sum(axis=1), axis=-1)
         return mixed
 
     def weights(self, slots: Indices) -> Floats:
-        """Weights (m, experts, targets, 3) that sum to 1 over the experts."""
+        """Return the weights (m, experts, targets, 3), which sum to 1 over the experts."""
         loss = self._loss[slots]
         relative = loss / loss.mean(axis=1, keepdims=True)
         weight: Floats = np.exp(-SHARPNESS * (relative - relative.min(axis=1, keepdims=True)))

@@ -18,14 +18,22 @@ from dwcp_migrate.bandwidth.targets import Floats, Indices
 
 
 class QuantileForecaster(Protocol):
-    """One way to say quantiles for each target."""
+    """A forecaster of quantiles for each target."""
 
     @property
     def name(self) -> str:
         """As in reports."""
 
     def step(self, slots: Indices, history: SeriesWindow) -> Floats:
-        """Take in the sample that `history` got last; returns (m, targets, 3), ascending and positive."""
+        """Take in the sample that `history` got last.
+
+        Args:
+            slots: (m,), which series have a new sample.
+            history: of all series.
+
+        Returns:
+            (m, targets, 3), ascending and positive.
+        """
 
     def forget(self, slot: int) -> None:
         """Begin this series anew."""
@@ -110,5 +118,5 @@ class Lstm:
 
 
 def level_gain(sequence: int) -> float:
-    """Weight of the newest sample in the level that an LSTM's inputs and outputs are relative to."""
+    """Return the weight of the newest sample in the level that an LSTM's inputs and outputs are relative to."""
     return 2.0 / (sequence + 1)

@@ -1,6 +1,6 @@
 """The forecast of many series: experts, their bands, the mix and its correction, one step at a time.
 
-The rule: one call takes a sample of each series that has one and returns what is forecast now; everything that learns
+The rule: one call takes a sample of each series that has one and returns the present forecast; everything that learns
 learns from forecasts that this panel itself made earlier, so that nothing ever sees the future.
 
     sample ─> SeriesWindow ─> experts ─ points ─> Bands ┐
@@ -22,7 +22,16 @@ from dwcp_migrate.bandwidth.forecasting.neural import QuantileForecaster
 from dwcp_migrate.bandwidth.forecasting.point_forecasters import PointForecaster
 from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.outages import Outages
-from dwcp_migrate.bandwidth.targets import LAGS, QUANTILES, STEPS_MAX, TARGETS, Floats, Indices, pinball, realised
+from dwcp_migrate.bandwidth.targets import (
+    LAGS,
+    QUANTILES,
+    STEPS_MAX,
+    TARGETS,
+    Floats,
+    Indices,
+    pinball_loss,
+    realised_outcomes,
+)
 
 PENDING: Final = 64
 """Forecasts kept until their time has come: the longest target and a power of two."""
@@ -35,8 +44,8 @@ class Experts:
     """The forecasters that take part.
 
     Attributes:
-        points: they say numbers.
-        quantiles: they say quantiles.
+        points: forecasters of numbers.
+        quantiles: forecasters of quantiles.
     """
 
     points: Sequence[PointForecaster]
@@ -66,7 +75,7 @@ class Prior:
 
 
 def no_prior(experts: Experts) -> Prior:
-    """Nothing known: wide bands, equal weights, no correction."""
+    """Make a prior of nothing known: wide bands, equal weights, no correction."""
     losses = np.ones((len(experts.names), len(TARGETS), len(QUANTILES)))
     bands = untrained(len(experts.points), len(TARGETS))
     return Prior(bands, losses, np.zeros((len(TARGETS), 2)), np.full(len(TARGETS), TRUST))
@@ -137,7 +146,7 @@ class Panel:
         known = (taken[:, None] > LAGS).astype(np.float64)
         if not known.any():
             return
-        truth = realised(self._history.window(slots, STEPS_MAX))
+        truth = realised_outcomes(self._history.window(slots, STEPS_MAX))
         place = (taken[:, None] - LAGS) % PENDING
         row = slots[:, None]
         points = self._points[row, place, :, _COLUMNS].transpose(0, 2, 1)
@@ -147,7 +156,7 @@ class Panel:
         said = np.where(absent[..., None], truth[:, None, :, None], said)
         corrected = np.where(known[..., None] == 0, truth[..., None], self._corrected[row, place, _COLUMNS])
         self._bands.learn(slots, points, truth, known)
-        self._mix.learn(slots, pinball(truth[:, None, :], said), known)
+        self._mix.learn(slots, pinball_loss(truth[:, None, :], said), known)
         self._conformal.learn(slots, corrected, truth, known)
 
     def weights(self, slot: int) -> Floats:

@@ -1,8 +1,8 @@
-"""Forecasters that say one number for each target: last value, EWMA, damped Holt, seasonal, autoregressive.
+"""Forecasters of one number for each target: last value, EWMA, damped Holt, seasonal, autoregressive.
 
-The rule: every one holds the state of many series in arrays with the series in front, and one call takes a sample of
-each of them, because at ten samples a second a Python object for each series would cost more than the link's rate is
-worth. Quantiles are put around the numbers by `bands`.
+The rule: each holds the state of many series in arrays with the series in front, and one call takes a sample of each of
+them, because at ten samples a second a Python object for each series would cost more than the link's rate is worth.
+Quantiles are put around the numbers by `bands`.
 
 Sources: Holt's linear trend with damping, Gardner and McKenzie 1985; Yule-Walker by least squares with a ridge.
 """
@@ -19,7 +19,7 @@ _STEPS: Final = np.array([target.steps for target in TARGETS])
 
 
 class PointForecaster(Protocol):
-    """One way to say a number for each target."""
+    """A forecaster of one number for each target."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class PointForecaster(Protocol):
 
 
 class Last:
-    """The next will be as the last."""
+    """The last value, for every target."""
 
     name: Final = "last"
 

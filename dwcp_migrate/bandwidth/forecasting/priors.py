@@ -17,7 +17,7 @@ from dwcp_migrate.bandwidth.forecasting.mix import TRUST
 from dwcp_migrate.bandwidth.forecasting.panel import Experts, Panel, Prior
 from dwcp_migrate.bandwidth.forecasting.weights import read_arrays
 from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN, SeriesWindow
-from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, outcomes, pinball
+from dwcp_migrate.bandwidth.targets import QUANTILES, TARGETS, Floats, compute_outcomes, pinball_loss
 from dwcp_migrate.errors import ConfigError
 
 CALIBRATION_OUTCOMES: Final = 100
@@ -37,7 +37,7 @@ def tune_ewma(series: Sequence[Floats]) -> Floats:
     lost = np.zeros((len(EWMA_WEIGHTS), len(TARGETS)))
     gains = np.array(EWMA_WEIGHTS)
     for values in series:
-        came = outcomes(values)
+        came = compute_outcomes(values)
         level = np.full(len(gains), values[0])
         said = np.empty((len(values), len(gains)))
         for at, value in enumerate(values):
@@ -82,7 +82,12 @@ def _panels(make: Callable[[int], Experts], prior: Prior) -> Callable[[int], Pan
 
 
 def together(first: Prior, second: Prior) -> Prior:
-    """The mean of two."""
+    """Return the mean of two priors.
+
+    Args:
+        first: of the same experts as
+        second: the other one.
+    """
     return Prior(
         (first.bands + second.bands) / 2,
         (first.losses + second.losses) / 2,
@@ -96,7 +101,7 @@ def _bands(experts: Experts, series: Sequence[Floats]) -> Floats:
     history = SeriesWindow(len(series))
     lengths = np.array([len(values) for values in series])
     errors = np.full((len(experts.points), int(lengths.max()), len(series), len(TARGETS)), np.nan)
-    came = [outcomes(np.maximum(values, VALUE_MIN)) for values in series]
+    came = [compute_outcomes(np.maximum(values, VALUE_MIN)) for values in series]
     for at in range(int(lengths.max())):
         slots = np.flatnonzero(lengths > at)
         history.push(slots, np.array([series[int(slot)][at] for slot in slots]))
@@ -116,7 +121,7 @@ def _losses(said: Said) -> Floats:
     for column in range(len(TARGETS)):
         truth, forecasts = said.truths[column], said.forecasts[column][:, :-1]
         if len(truth):
-            lost = pinball(truth[:, None], forecasts).mean(axis=0)
+            lost = pinball_loss(truth[:, None], forecasts).mean(axis=0)
             found[:, column] = lost / np.maximum(lost.mean(axis=0), 1e-12)
     return found
 
@@ -126,7 +131,7 @@ def _lost(said: Said) -> Floats:
     found = np.full(len(TARGETS), np.inf)
     for column, (truth, scale) in enumerate(zip(said.truths, said.scales, strict=True)):
         if len(truth):
-            lost = pinball(truth, said.forecasts[column][:, -1]).mean(axis=-1)
+            lost = pinball_loss(truth, said.forecasts[column][:, -1]).mean(axis=-1)
             found[column] = (lost / np.maximum(scale, VALUE_MIN)).mean()
     return found
 
@@ -143,7 +148,13 @@ def _stretch(said: Said) -> Floats:
 
 
 def pack(prior: Prior, ewma: Floats, names: Sequence[str]) -> bytes:
-    """Write a prior as `.npz`."""
+    """Write a prior as `.npz`.
+
+    Args:
+        prior: the losses and corrections to begin with.
+        ewma: (targets,), weights of the EWMA.
+        names: of the experts, in the order of the prior's arrays.
+    """
     buffer = io.BytesIO()
     arrays = {
         "bands": prior.bands,

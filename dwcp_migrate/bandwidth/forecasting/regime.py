@@ -1,11 +1,11 @@
 """State of a series after a silence: whether it goes on as before, and at which level (pure).
 
 The rule: the panel takes samples as consecutive seconds and expects a series to return to where it mostly was. Between
-two migrations lie hours, in which a link may have been shaped anew or routed elsewhere; then what it was before is no
-place to return to. The first samples after a silence decide, all of them together against the range that was forecast.
+two migrations lie hours, in which a link may have been shaped anew or routed elsewhere; then it will not return to its
+old level. The first samples after a silence decide, all of them together against the range that was forecast.
 
-And after a silence the last seconds before it tell no more than any others of that migration: a forecast leans on them,
-and a migration's last seconds are its slowest. So its mean counts as well.
+After a silence the last seconds before it say no more than any others of that migration: a forecast leans on them, and
+a migration's last seconds are its slowest. So its mean counts as well.
 """
 
 import statistics
@@ -60,11 +60,15 @@ class Run:
         self._at = 0.0
 
     def is_over(self, now: float) -> bool:
-        """Whether the series has fallen silent; `now` is seconds since the epoch."""
+        """Tell whether the series has fallen silent; `now` is seconds since the epoch."""
         return now - self._at > SILENCE_S
 
     def take(self, sample: float, now: float) -> bool:
         """Take one sample.
+
+        Args:
+            sample: not negative.
+            now: seconds since the epoch.
 
         Returns:
             Whether the series has shown with it that it is another one, which begins with `samples`.

@@ -1,7 +1,7 @@
-"""From samples at ten a second to steps of one second, for many series at once (pure).
+"""Resampling: from samples at ten a second to steps of one second, for many series at once (pure).
 
-The rule: what is measured often is averaged, what is forecast is a second's mean: a migration lasts seconds to minutes,
-so 1, 10 and 60 steps are its horizons, and one panel step a second costs a tenth of ten.
+The rule: measurements are averaged, forecasts are of a second's mean: a migration lasts seconds to minutes, so 1, 10
+and 60 steps are its horizons, and one panel step a second costs a tenth of ten.
 """
 
 from typing import Final
@@ -22,7 +22,12 @@ class Samples:
         self._counts = np.zeros(count, dtype=np.intp)
 
     def add(self, slots: Indices, values: Floats) -> None:
-        """Take one sample of each of these series; what is not finite is left out."""
+        """Take one sample of each of these series.
+
+        Args:
+            slots: (m,), none twice.
+            values: (m,); those that are not finite are left out.
+        """
         finite = np.isfinite(values)
         if not finite.all():
             slots, values = slots[finite], values[finite]

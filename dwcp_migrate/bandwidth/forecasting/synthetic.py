@@ -35,32 +35,56 @@ SINES: Final = 0.6
 
 
 def stable(draw: np.random.Generator, length: int) -> Floats:
-    """Constant but for noise."""
+    """Draw a series that is constant but for noise.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
+    """
     return LEVEL * _noise(draw, length, 0.02)
 
 
 def linear(draw: np.random.Generator, length: int) -> Floats:
-    """A steady rise to three times the level."""
+    """Draw a steady rise to three times the level.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
+    """
     return LEVEL * np.linspace(1, 3, length) * _noise(draw, length, 0.04)
 
 
 def periodic(draw: np.random.Generator, length: int) -> Floats:
-    """A sine of 48 samples, the phase drawn."""
+    """Draw a sine of 48 samples with a random phase.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
+    """
     phase = draw.uniform(0, 2 * np.pi)
     wave = 1 + 0.35 * np.sin(2 * np.pi * np.arange(length) / 48 + phase)
     return LEVEL * wave * _noise(draw, length, 0.04)
 
 
 def volatile(draw: np.random.Generator, length: int) -> Floats:
-    """An autoregression in logarithms whose level jumps now and then."""
+    """Draw an autoregression in logarithms whose level jumps now and then.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
+    """
     return LEVEL * np.exp(_autoregression(draw, length, 0.85, 0.13) + _jumps(draw, length, 1 / 150, 0.35))
 
 
 def satellite(draw: np.random.Generator, length: int) -> Floats:
-    """A link by satellite: a wandering rate that is drawn anew at each change of beam, and dead seconds between.
+    """Draw a link by satellite: a wandering rate that is drawn anew at each change of beam, and dead seconds between.
 
     The chance of dying differs from link to link, from one second in 100 to one in 12; an outage lasts 1 to 4 seconds
     on average.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
     """
     beams = _jumps(draw, length, 1 / 15, 0.25)
     alive = LEVEL * np.exp(beams + _autoregression(draw, length, 0.7, 0.12))
@@ -78,7 +102,15 @@ CLASSES: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {
 
 
 def mixture(draw: np.random.Generator, length: int) -> Floats:
-    """One series of a random kind and random parameters, positive."""
+    """Draw one series of a random kind and random parameters.
+
+    Args:
+        draw: source of randomness.
+        length: samples.
+
+    Returns:
+        (length,), positive.
+    """
     kind = draw.choice(len(_KINDS), p=[0.08, 0.08, 0.14, 0.28, 0.22, 0.2])
     found = _KINDS[kind](draw, length)
     if draw.random() < OUTAGES:

@@ -1,4 +1,4 @@
-"""Weights of the neural forecasters as `.npz` bytes: what they must hold, and how they are read without trust.
+"""Weights of the neural forecasters as `.npz` bytes: their exact content, and how they are read without trust.
 
 The rule: nothing is unpickled and no size is believed. The members must be exactly those of the architecture, with its
 shapes, in float32, finite; anything else is refused as a whole.
@@ -73,8 +73,12 @@ MODELS: Final = {
 Weights = dict[str, Floats]
 
 
-def pack(model: Architecture, weights: Weights) -> bytes:
+def pack_weights(model: Architecture, weights: Weights) -> bytes:
     """Write weights as `.npz`, float32.
+
+    Args:
+        model: its form.
+        weights: arrays by name, as `Architecture.shapes` has them.
 
     Raises:
         ConfigError: they are not this model's.
@@ -87,6 +91,10 @@ def pack(model: Architecture, weights: Weights) -> bytes:
 
 def read_arrays(what: str, data: bytes) -> dict[str, NDArray[Any]]:
     """Read the arrays of an `.npz` of at most `FILE_BYTES_MAX`, packed and unpacked; nothing in it is unpickled.
+
+    Args:
+        what: name of the file's content, for the error.
+        data: the file.
 
     Raises:
         ConfigError: larger, or no such file.
@@ -108,8 +116,15 @@ _UNREADABLE: Final = (ValueError, OSError, EOFError, KeyError, RuntimeError, Mem
 that zipfile does not know, MemoryError because a header may name any shape."""
 
 
-def unpack(model: Architecture, data: bytes) -> Weights:
+def unpack_weights(model: Architecture, data: bytes) -> Weights:
     """Read weights.
+
+    Args:
+        model: its form.
+        data: the file.
+
+    Returns:
+        Arrays by name, float64.
 
     Raises:
         ConfigError: not this model's weights, or too large, or not finite.

@@ -49,13 +49,21 @@ class SeriesWindow:
         self.taken[slots] += 1
 
     def window(self, slots: Indices, width: int) -> Floats:
-        """Read the newest `width` (at most `DEPTH`) samples: (m, width), oldest first."""
+        """Read the newest samples.
+
+        Args:
+            slots: (m,), which series.
+            width: samples of each, at most `DEPTH`.
+
+        Returns:
+            (m, width), oldest first.
+        """
         where = (self.taken[slots, None] + self._behind[DEPTH - width :]) % DEPTH
         found: Floats = self._ring[slots[:, None], where]
         return found
 
     def last(self, slots: Indices) -> Floats:
-        """The newest sample of each, (m,)."""
+        """Return the newest sample of each, (m,)."""
         found: Floats = self._ring[slots, (self.taken[slots] - 1) % DEPTH]
         return found
 

@@ -1,8 +1,8 @@
 """Advice before a migration, with its reason: precopy, postcopy, or not now (pure).
 
-The rule: the mildest that works. Precopy risks nothing but time; postcopy risks the guest if the link is lost on the
-way; waiting costs nothing but waiting. The reason names the figures that it rests on. Nothing is advised that no
-command can do: `virsh migrate` is precopy, `virsh migrate --postcopy` is postcopy.
+The rule: the mildest way that works. Precopy risks nothing but time; postcopy risks the guest if the link is lost on
+the way; waiting costs nothing but time. The reason names the figures that it rests on. Only ways that a command has are
+advised: `virsh migrate` is precopy, `virsh migrate --postcopy` is postcopy.
 """
 
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ class Advice:
     """A recommendation.
 
     Attributes:
-        way: what.
-        reason: why, one sentence for people.
+        way: precopy, postcopy, or waiting.
+        reason: one sentence for people.
     """
 
     way: Way
     reason: str
 
 
-def advise(
+def choose_way(
     guest: GuestFacts, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
 ) -> Advice:
     """Choose what to recommend.

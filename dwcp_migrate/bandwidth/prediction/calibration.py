@@ -1,11 +1,11 @@
 """Calibration of predictions: scores of past ones, and the correction that follows (pure).
 
-The rule: errors of each finished migration are kept apart by their cause. What the model would have said of it, had
-guest and link been known as they turned out, shows the model's own error: the next migration of the guest meets it
-again, and the median is corrected by it. The rest is what guest and link were off by, which for one that is known is
-mostly how the link's forecast errs; its median over all guests counts too. What was in fact said shows how well
-everything was known: the interval is to hold as many outcomes as it says (split conformal prediction over recent
-scores; Vovk et al. 2005). With few scores the model's own interval counts more.
+The rule: errors of each finished migration are kept apart by their cause. The model's prediction for the guest and link
+as they turned out shows the model's own error: the next migration of the guest meets it again, and the median is
+corrected by it. The rest is the error of the forecasts of guest and link, for a known guest mostly the link's; its
+median over all guests counts too. The prediction that was really given shows how well everything was known: the
+interval is to hold as many outcomes as it says (split conformal prediction over recent scores; Vovk et al. 2005). With
+few scores the model's own interval counts more.
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ ERROR_MAX: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PredictionScore:
-    """One prediction against what came.
+    """One prediction and its outcome.
 
     Attributes:
-        predicted: as it was said.
-        actual: what came.
+        predicted: as it was given.
+        actual: the outcome.
     """
 
     predicted: Range
@@ -51,7 +51,7 @@ class PredictionScore:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it lay in the interval."""
+        """Tell whether the outcome lay in the interval."""
         return self.predicted.low <= self.actual <= self.predicted.high
 
 
@@ -63,8 +63,8 @@ class Scored:
         uuid: of its domain.
         is_known: an earlier migration had shown the guest.
         model_error: of the model's median, had guest and link been known.
-        foresight_error: ln of that median over the one that was forecast: what guest and link were off by.
-        said_error: of the median that was said.
+        foresight_error: ln of that median over the one that was forecast: the error of guest and link.
+        said_error: of the median that was given.
     """
 
     uuid: str
@@ -74,8 +74,8 @@ class Scored:
     said_error: float
 
 
-def bias(own: Sequence[float], everybody: Sequence[float]) -> float:
-    """The error to be expected, as a logarithm.
+def estimate_bias(own: Sequence[float], everybody: Sequence[float]) -> float:
+    """Estimate the error to be expected, as a logarithm.
 
     Args:
         own: errors of the guest's earlier migrations to this peer, the newest last.
@@ -88,8 +88,8 @@ def bias(own: Sequence[float], everybody: Sequence[float]) -> float:
     return found
 
 
-def corrected(said: Range, shift: float, said_errors: Sequence[float]) -> Range:
-    """Correct a prediction by how far earlier ones were off.
+def correct_prediction(said: Range, shift: float, said_errors: Sequence[float]) -> Range:
+    """Correct a prediction by the errors of earlier ones.
 
     Args:
         said: by the model.

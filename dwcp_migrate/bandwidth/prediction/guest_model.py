@@ -1,7 +1,7 @@
 """Model of a guest, learnt from its migrations: compressibility, dirty rate, forms of its pages (pure).
 
-The rule: one finished pass after the other. The first pass tells what memory costs that was never sent before; later
-passes tell what the guest wrote while the pass before ran, and what that costs as deltas.
+The rule: one finished pass after the other. The first pass shows the wire bytes of memory that was never sent before;
+later passes show how much the guest wrote while the pass before ran, and the wire bytes of that as deltas.
 """
 
 import itertools
@@ -73,7 +73,7 @@ class Lesson:
     rewritten_bytes_per_s: float | None = None
 
 
-def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float) -> Lesson:
+def read_lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float) -> Lesson:
     """Read a finished migration.
 
     Args:
@@ -110,6 +110,11 @@ def lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: float
 def working_set(written_bytes: float, dirty_bytes_per_s: float, seconds: float) -> float:
     """Solve written = W (1 - exp(-D t / W)) for W, by bisection.
 
+    Args:
+        written_bytes: during the pass.
+        dirty_bytes_per_s: rate at which it writes, repeated writes counted.
+        seconds: length of the pass.
+
     Returns:
         At least `written_bytes`; four times that where D t says nothing about a bound.
     """
@@ -134,8 +139,13 @@ class KnownGuest:
     encode: Sequence[float] = ()
 
 
-def describe(memory_bytes: float, known: KnownGuest) -> GuestFacts:
-    """Put a guest together from what was measured of it, and from what is usual where nothing was."""
+def describe_guest(memory_bytes: float, known: KnownGuest) -> GuestFacts:
+    """Put a guest together from its measurements, and from usual values where there are none.
+
+    Args:
+        memory_bytes: of the guest.
+        known: its measurements.
+    """
     dirty = _known(known.dirty, Range(0.0, 0.01 * memory_bytes, 0.05 * memory_bytes))
     bound = Range(min(4 * MIB, memory_bytes), min(16 * max(dirty.median, MIB), memory_bytes), memory_bytes)
     return GuestFacts(

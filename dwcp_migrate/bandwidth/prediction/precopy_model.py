@@ -1,4 +1,4 @@
-"""A guest under precopy as a fluid: what is left of a pass, what the guest has written since, when it switches over.
+"""A guest under precopy as a fluid: bytes left of a pass, bytes written since, and the time of the switchover.
 
 The rule: bytes on the wire and seconds. It is the model that the allocator's simulations and tests run on; `predictor`
 solves the same model pass by pass.
@@ -47,11 +47,16 @@ class Fluid:
         self.left_bytes = self.first_bytes
 
     def next_event_s(self, rate_bytes_per_s: float) -> float:
-        """Time until the pass or the switchover ends at this rate; infinite at none."""
+        """Return the seconds until the pass or the switchover ends at this rate; infinite at none."""
         return self.left_bytes / rate_bytes_per_s if rate_bytes_per_s > 0 and not self.is_over else math.inf
 
     def advance(self, seconds: float, rate_bytes_per_s: float) -> None:
-        """Let time pass, no further than `next_event_s`."""
+        """Let time pass.
+
+        Args:
+            seconds: at most `next_event_s`.
+            rate_bytes_per_s: granted meanwhile, on the wire.
+        """
         if self.is_over:
             return
         sent = min(self.left_bytes, rate_bytes_per_s * seconds)

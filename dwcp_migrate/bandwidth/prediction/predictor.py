@@ -1,6 +1,6 @@
 """Prediction of a migration: duration, downtime, bytes on the wire, and whether it converges (pure).
 
-The rule: what is uncertain goes in as quantiles and comes out as quantiles. `SCENARIOS` quasi-random points (Halton's
+The rule: uncertain numbers go in as quantiles and come out as quantiles. `SCENARIOS` quasi-random points (Halton's
 sequence: the same ones every time) pick a link, a guest and a compression each; precopy is then played pass by pass for
 all of them at once, as QEMU plays it:
 
@@ -89,11 +89,11 @@ class Prediction:
 
     @property
     def converges(self) -> bool:
-        """More likely than not."""
+        """True if it converges in more than half of the scenarios."""
         return self.convergence >= 0.5  # noqa: PLR2004
 
 
-def predict(guest: GuestFacts, path: Path, *, done_s: float = 0.0, later: bool = False) -> Prediction:
+def predict_migration(guest: GuestFacts, path: Path, *, done_s: float = 0.0, later: bool = False) -> Prediction:
     """Play precopy.
 
     Args:

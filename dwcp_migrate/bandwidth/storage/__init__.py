@@ -2,6 +2,6 @@
 
 Modules:
     model_files: files of forecasting models
-    series: one schema of all that is measured
+    series: schema of all measured series
     series_store: series on disk
 """

@@ -1,11 +1,11 @@
-"""Files of forecasting models: those that the package ships, and those that this host has trained (shell).
+"""Files of forecasting models: those of the package, and those that this host has trained (shell).
 
 The rule: a file that cannot be used is never a reason to stop: the shipped models stand behind the host's own, and the
 forecasters that need no training behind those.
 
     models/MODEL.npz, models/prior.npz     shipped, trained on `synthetic.mixture`
     STATE/models/current/...               the host's own, each taken only after it was better on history held out
-    STATE/models/previous/...              what they replaced, to go back to
+    STATE/models/previous/...              those that they replaced, to go back to
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 
 from dwcp_migrate.bandwidth.forecasting import priors
 from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
-from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
+from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack_weights, unpack_weights
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.errors import ConfigError, NotFoundError
 
@@ -33,11 +33,15 @@ TRACE_FILES_MAX: Final = 20_000
 def load(models: Sequence[str] = DEFAULT_MODELS, directory: Path = SHIPPED) -> Ensemble:
     """Read an ensemble; the prior only if it is of exactly these experts.
 
+    Args:
+        models: names of the neural experts.
+        directory: of their files and the prior's.
+
     Raises:
         ConfigError: a file is there and wrong.
         NotFoundError: a file is not there.
     """
-    weights = {name: unpack(MODELS[name], read(directory / f"{name}.npz")) for name in models}
+    weights = {name: unpack_weights(MODELS[name], read(directory / f"{name}.npz")) for name in models}
     prior, ewma, names = priors.unpack(read(directory / PRIOR))
     bare = Ensemble(weights, ewma)
     return Ensemble(weights, ewma, prior) if names == bare.experts(1).names else bare
@@ -71,7 +75,11 @@ def replaced(state: Path) -> Ensemble | None:
 
 
 def promote(state: Path, ensemble: Ensemble) -> None:
-    """Put an ensemble into use; what was in use becomes the previous one.
+    """Put an ensemble into use; the one in use becomes the previous one.
+
+    Args:
+        state: the agent's state directory.
+        ensemble: with a prior.
 
     Raises:
         ConfigError: the directory cannot be written.
@@ -130,6 +138,10 @@ def read(path: Path) -> bytes:
 def save(directory: Path, ensemble: Ensemble) -> None:
     """Write an ensemble that has a prior; each file is replaced as a whole.
 
+    Args:
+        directory: made if it is not there.
+        ensemble: with a prior.
+
     Raises:
         ConfigError: the directory cannot be written.
     """
@@ -138,7 +150,7 @@ def save(directory: Path, ensemble: Ensemble) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, weights in ensemble.weights.items():
-            _replace(directory / f"{name}.npz", pack(MODELS[name], weights))
+            _replace(directory / f"{name}.npz", pack_weights(MODELS[name], weights))
         names = ensemble.experts(1).names
         _replace(directory / PRIOR, priors.pack(ensemble.prior, ensemble.ewma, names))
     except OSError as error:
@@ -148,12 +160,17 @@ def save(directory: Path, ensemble: Ensemble) -> None:
 def save_weights(directory: Path, name: str, weights: Weights) -> None:
     """Write one model beside an ensemble.
 
+    Args:
+        directory: of the ensemble, made if it is not there.
+        name: of the model, in `weights.MODELS`.
+        weights: of that model.
+
     Raises:
         ConfigError: the directory cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / f"{name}.npz", pack(MODELS[name], weights))
+        _replace(directory / f"{name}.npz", pack_weights(MODELS[name], weights))
     except OSError as error:
         raise ConfigError(f"cannot write {directory}: {error.strerror}") from error
 
@@ -191,7 +208,7 @@ def traces(directory: Path) -> dict[str, dict[str, Floats]]:
 
 
 def trace(path: Path) -> Floats:
-    """Read one file of `time value` rows; the values.
+    """Read the values of one file of `time value` rows.
 
     Raises:
         ConfigError: it holds something else, or more than `TRACE_BYTES_MAX`.

@@ -1,7 +1,7 @@
-"""The one schema of all that is measured: which quantity, of whom, in which unit, and how it lies in a file (pure).
+"""The schema of all measured series: quantity, subject, unit, and their form in a file (pure).
 
 The rule: a series is a ring of `CAPACITY` float32 samples, one a second while there is something to measure, so its
-file never grows. What cannot be read is no series; it is begun anew.
+file never grows. A file that cannot be read is no series; it is begun anew.
 
     0    8   magic "DWCPSER1"
     8    8   float64  seconds of a step
@@ -106,7 +106,17 @@ class Ring:
 
 
 def header(key: Key, *, step_s: float, last_at: float, taken: int) -> bytes:
-    """Write a file's header."""
+    """Write a file's header.
+
+    Args:
+        key: of the series.
+        step_s: seconds of a step.
+        last_at: when the last sample was taken, seconds since the epoch.
+        taken: samples so far.
+
+    Returns:
+        `HEADER_BYTES` bytes.
+    """
     text = key.text.encode()
     data = _HEADER.pack(_MAGIC, step_s, last_at, taken, CAPACITY, len(text)) + text
     data = data.ljust(HEADER_BYTES - 4, b"\0")

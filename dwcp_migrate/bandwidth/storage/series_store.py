@@ -1,7 +1,7 @@
 """The series on disk: one file of fixed size for each, written now and then (shell).
 
 The rule: measuring never waits for the disk and never fails because of it. Samples are kept in memory until `flush`; an
-error is said in `error` and the samples are dropped. At most `SERIES_MAX` files: the one longest unchanged makes room.
+error is noted in `error` and the samples are dropped. At most `SERIES_MAX` files: the one longest unchanged makes room.
 """
 
 from pathlib import Path
@@ -43,14 +43,20 @@ class Store:
         self.error = ""
 
     def add(self, key: Key, value: float, now: float) -> None:
-        """Take one sample; `now` is seconds since the epoch."""
+        """Take one sample.
+
+        Args:
+            key: of the series.
+            value: in its unit.
+            now: seconds since the epoch.
+        """
         pending = self._pending.setdefault(key, [])
         if len(pending) < PENDING_MAX:
             pending.append(value)
             self._last_at[key] = now
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Write the pending samples."""
         pending, self._pending = self._pending, {}
         try:
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -97,12 +103,28 @@ class Store:
         self._taken = {key: taken for key, taken in self._taken.items() if self._path(key) not in oldest}
 
     def tail(self, key: Key, count: int) -> Floats:
-        """The newest samples of a series on disk, oldest first; none where there is no such series."""
+        """Read the newest samples of a series on disk.
+
+        Args:
+            key: of the series.
+            count: samples at most, above 0.
+
+        Returns:
+            Oldest first; none where there is no such series.
+        """
         ring = read_file(self._path(key))
         return ring.values[-count:] if ring is not None else np.zeros(0)
 
     def newest(self, key: Key, count: int) -> list[float]:
-        """The same with what is pending."""
+        """Read the newest samples of a series, the pending ones included.
+
+        Args:
+            key: of the series.
+            count: samples at most, above 0.
+
+        Returns:
+            Oldest first.
+        """
         pending = self._pending.get(key, [])[-count:]
         return [*self.tail(key, count - len(pending)).tolist(), *pending] if len(pending) < count else pending
 
@@ -117,6 +139,6 @@ def read_file(path: Path) -> Ring | None:
 
 
 def read_all(directory: Path) -> list[Ring]:
-    """Read every series in a directory, in the order of the keys; what is broken is left out."""
+    """Read every series in a directory, in the order of the keys; broken files are left out."""
     found = [read_file(path) for path in directory.iterdir()] if directory.is_dir() else []
     return sorted((ring for ring in found if ring is not None), key=lambda ring: ring.key)

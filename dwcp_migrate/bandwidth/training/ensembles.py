@@ -1,8 +1,8 @@
-"""Trains everything that a panel begins with: the networks, the weights of the EWMA, bands and losses.
+"""Training of everything that a panel begins with: the networks, the weights of the EWMA, bands and losses.
 
 The rule: the losses and corrections that the mix begins with come from series that the networks did not learn from, or
-it would trust whoever learned by heart. Of many series some are kept apart for that. Of few, each half judges networks
-that learned from the other (cross-fitting), and those that are used learn from all.
+it would trust a network that learned by heart. Of many series some are kept apart for that. Of few, each half judges
+networks that learned from the other (cross-fitting), and those that are used learn from all.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ PRIOR_SERIES_MIN: Final = 30
 """With fewer kept apart, a prior is the luck of the draw."""
 
 HALF_SERIES_MIN: Final = 4
-"""With fewer in a half the prior is found on what the networks saw: better a proud mix than one of three traces."""
+"""With fewer in a half the prior is found on the networks' own series: too confident, but better than three traces."""
 
 Progress = Callable[[str, Trained], None]
 
@@ -50,13 +50,23 @@ class TrainingEffort:
     seed: int = 1
 
     def plan(self, model: Architecture, series: int) -> TrainingPlan:
-        """Plan the training of a model on so many series: an LSTM needs more steps, so smaller batches."""
+        """Plan the training of a model on so many series: an LSTM needs more steps, so smaller batches.
+
+        Args:
+            model: its form.
+            series: number of series to learn from.
+        """
         batch = 512 if model.kind == "mlp" else max(8, min(64, series // 8))
         return TrainingPlan(epochs=self.epochs, batch=batch, seed=self.seed, threads=self.threads)
 
 
 def synthetic_series(seed: int, count: int = SYNTHETIC_SERIES) -> list[Floats]:
-    """Draw the series that the shipped models are trained on."""
+    """Draw the series that the shipped models are trained on.
+
+    Args:
+        seed: of everything that is drawn.
+        count: of series.
+    """
     draw = np.random.default_rng(seed)
     return [synthetic.mixture(draw, SYNTHETIC_SAMPLES) for _ in range(count)]
 
@@ -115,5 +125,5 @@ class _Fit:
 
 
 def _silent(name: str, trained: Trained) -> None:
-    """Half a model is nobody's business."""
+    """Report nothing: a model of a half is not the result."""
     del name, trained

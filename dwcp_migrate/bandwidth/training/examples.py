@@ -1,4 +1,4 @@
-"""Turns series into what the networks learn from: normalised inputs, outcomes against the same level, weights.
+"""Examples for the networks, made from series: normalised inputs, outcomes against the same level, weights.
 
 The rule: an outcome counts by the level that it was normalised with relative to its series' mean, because forecasts are
 judged in the unit of the series: a link at a tenth of its usual rate weighs a tenth.
@@ -13,7 +13,7 @@ import numpy as np
 from dwcp_migrate.bandwidth.forecasting.features import WINDOW, log_ratio, window_inputs
 from dwcp_migrate.bandwidth.forecasting.neural import level_gain
 from dwcp_migrate.bandwidth.forecasting.windows import VALUE_MIN
-from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, outcomes
+from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, compute_outcomes
 
 SERIES_SAMPLES_MIN: Final = WINDOW + 2
 """A shorter series has not one example."""
@@ -37,7 +37,12 @@ class Examples:
 
 
 def windows(series: Sequence[Floats], draw: np.random.Generator, count_max: int) -> Examples:
-    """Cut windows for the perceptron, at most `count_max` of all that there are, drawn evenly.
+    """Cut windows for the perceptron, drawn evenly.
+
+    Args:
+        series: (samples,) each; short ones are left out.
+        draw: source of randomness.
+        count_max: windows at most.
 
     Raises:
         ValueError: every series is shorter than `SERIES_SAMPLES_MIN`.
@@ -51,7 +56,7 @@ def windows(series: Sequence[Floats], draw: np.random.Generator, count_max: int)
         inputs, levels = window_inputs(views)
         cut.append(inputs)
         level.append(levels)
-        came.append(log_ratio(outcomes(values)[WINDOW - 1 : -1], levels[:, None]))
+        came.append(log_ratio(compute_outcomes(values)[WINDOW - 1 : -1], levels[:, None]))
         mean.append(np.full(len(views), values.mean()))
     if not cut:
         raise ValueError(f"no series has {SERIES_SAMPLES_MIN} samples")
@@ -62,7 +67,12 @@ def windows(series: Sequence[Floats], draw: np.random.Generator, count_max: int)
 
 
 def sequences(series: Sequence[Floats], sequence: int, steps: int) -> Examples:
-    """Lay series side by side for an LSTM that looks back `sequence` samples, each cut or padded to `steps`.
+    """Lay series side by side for an LSTM.
+
+    Args:
+        series: (samples,) each; short ones are left out.
+        sequence: samples that the LSTM looks back.
+        steps: length to which each is cut or padded.
 
     Raises:
         ValueError: every series is shorter than `SERIES_SAMPLES_MIN`.
@@ -78,7 +88,7 @@ def sequences(series: Sequence[Floats], sequence: int, steps: int) -> Examples:
     laid = np.stack([np.pad(piece, (0, steps + STEPS_MAX - len(piece)), mode="edge") for piece in pieces])
     came = np.full((len(pieces), steps, len(TARGETS)), np.nan)
     for row, piece in enumerate(pieces):
-        known = outcomes(piece)[:steps]
+        known = compute_outcomes(piece)[:steps]
         came[row, : len(known)] = known
     laid = laid[:, :steps]
     level = levels(laid, level_gain(sequence))
@@ -89,7 +99,15 @@ def sequences(series: Sequence[Floats], sequence: int, steps: int) -> Examples:
 
 
 def levels(laid: Floats, gain: float) -> Floats:
-    """The running level of each series, as `neural.Lstm` keeps it: (series, samples)."""
+    """Compute the running level of each series, as `neural.Lstm` keeps it.
+
+    Args:
+        laid: (series, samples).
+        gain: weight of the newest sample.
+
+    Returns:
+        (series, samples).
+    """
     found = np.empty_like(laid)
     level = laid[:, 0]
     for at in range(laid.shape[1]):

@@ -1,6 +1,6 @@
-"""A training run as the command line and the agent start it: what to learn from, what becomes of the result (shell).
+"""A training run as the command line and the agent start it: its history, and the use of its result (shell).
 
-The rule: nothing that is in use is touched before its successor is whole and judged; see `lifecycle`.
+The rule: models in use are not touched before their successor is whole and judged; see `lifecycle`.
 """
 
 import time
@@ -27,7 +27,7 @@ SERIES_MIN: Final = 2
 
 
 class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's training: the loss on what was held out, before and after, and how long it took."""
+    """One model's training: its loss on the held-out series, before and after, and the seconds that it took."""
 
     model: str
     before: float
@@ -53,7 +53,7 @@ class TrainingOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """An ensemble and how it came about."""
+    """An ensemble and the log of its training."""
 
     ensemble: Ensemble
     models: list[ModelOutcome]
@@ -61,6 +61,11 @@ class Learned(msgspec.Struct, frozen=True):
 
 def make(series: Sequence[Floats], effort: TrainingEffort, start: Ensemble | None = None) -> Learned:
     """Train an ensemble.
+
+    Args:
+        series: to learn from.
+        effort: how much.
+        start: networks to go on from; None begins with random ones.
 
     Raises:
         ConfigError: fewer than two series are long enough.
@@ -82,7 +87,11 @@ def make(series: Sequence[Floats], effort: TrainingEffort, start: Ensemble | Non
 
 
 def keep(learned: Learned, directory: Path) -> TrainingOutcome:
-    """Write models where the operator wants them.
+    """Write models into a directory of the operator's.
+
+    Args:
+        learned: the models.
+        directory: made if it is not there.
 
     Raises:
         ConfigError: they cannot be written.
@@ -95,6 +104,10 @@ def learn(state: Path, effort: TrainingEffort) -> TrainingOutcome:
     """Learn from the history in an agent's state directory, and take the result if it is better.
 
     Before that, models that turned out worse than those that they replaced are rolled back.
+
+    Args:
+        state: the agent's state directory.
+        effort: how much.
 
     Raises:
         ConfigError: too little history, or the directory cannot be written.
@@ -128,7 +141,7 @@ def _history(state: Path) -> list[Floats]:
 
 
 def look_back(state: Path) -> str:
-    """Go back to the previous models if they would have done better on the newest history; says so, or nothing."""
+    """Go back to the previous models if they do better on the newest history; returns a message, or nothing."""
     previous = model_files.replaced(state)
     _, newest = lifecycle.split(_history(state))
     if previous is None or not newest:

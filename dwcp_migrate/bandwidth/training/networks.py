@@ -50,7 +50,15 @@ class LstmNetwork(nn.Module):
         self.head = nn.Linear(model.hidden, OUTPUTS)
 
     def forward(self, inputs: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Map (series, steps, 2) to (series, steps, targets, 3), and the state to go on from."""
+        """Map inputs to log-ratio quantiles.
+
+        Args:
+            inputs: (series, steps, 2).
+            state: of the cell, as the last call returned it; None begins anew.
+
+        Returns:
+            (series, steps, targets, 3), and the state to go on from.
+        """
         hidden, state = self.cell(inputs, state)
         return ordered(self.head(hidden)), state
 
@@ -87,7 +95,7 @@ def ordered(outputs: Tensor) -> Tensor:
 
 
 def loss(said: Tensor, outcomes: Tensor, weights: Tensor) -> Tensor:
-    """Mean weighted pinball loss of ratios; outcomes that are not known (NaN) do not count.
+    """Compute the mean weighted pinball loss of ratios; outcomes that are not known (NaN) do not count.
 
     Args:
         said: (..., targets, 3) log-ratios.

@@ -15,7 +15,7 @@ from dwcp_migrate.bandwidth.allocation.allocator import (
     Demand,
     Grant,
     LinkCapacity,
-    allocate,
+    allocate_rates,
 )
 from dwcp_migrate.bandwidth.allocation.ordering import PASSES_MAX, OrderedJob, late, order
 from dwcp_migrate.bandwidth.prediction.precopy_model import Fluid
@@ -53,7 +53,7 @@ def by_identity(grants: list[Grant]) -> dict[str, Grant]:
 def test_no_grant_exceeds_what_there_is_and_nobody_starves(
     capacity: LinkCapacity, wanted: list[Demand], running_max: int
 ) -> None:
-    grants = allocate(capacity, wanted, running_max=running_max)
+    grants = allocate_rates(capacity, wanted, running_max=running_max)
     available = capacity.available_bytes_per_s
     assert [grant.identity for grant in grants] == [demand.identity for demand in wanted]
     assert sum(grant.rate_bytes_per_s for grant in grants) <= available * (1 + 1e-9)
@@ -67,7 +67,7 @@ def test_no_grant_exceeds_what_there_is_and_nobody_starves(
 def test_nothing_is_left_while_somebody_could_use_it(
     capacity: LinkCapacity, wanted: list[Demand], running_max: int
 ) -> None:
-    grants = allocate(capacity, wanted, running_max=running_max)
+    grants = allocate_rates(capacity, wanted, running_max=running_max)
     could_use = sum(demand.rate_bytes_per_s_max for demand in wanted)
     granted = sum(grant.rate_bytes_per_s for grant in grants)
     assert granted == pytest.approx(min(capacity.available_bytes_per_s, could_use) if wanted else 0.0)
@@ -77,14 +77,14 @@ def test_headroom_storage_and_the_interface_are_respected() -> None:
     capacity = LinkCapacity(
         forecast_bytes_per_s=200.0, speed_bytes_per_s=100.0, headroom_share=0.2, reserved_bytes_per_s=30.0
     )
-    assert allocate(capacity, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == pytest.approx(50)
+    assert allocate_rates(capacity, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == pytest.approx(50)
     nothing = LinkCapacity(forecast_bytes_per_s=10.0, reserved_bytes_per_s=30.0)
-    assert allocate(nothing, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == 0
+    assert allocate_rates(nothing, [Demand(identity="a", remaining_bytes=1)])[0].rate_bytes_per_s == 0
 
 
 def test_those_that_run_share_by_weight() -> None:
     two = [Demand(identity="a", remaining_bytes=1e4, weight=3), Demand(identity="b", remaining_bytes=1e4)]
-    grants = by_identity(allocate(LINK, two, running_max=2))
+    grants = by_identity(allocate_rates(LINK, two, running_max=2))
     assert grants["a"].rate_bytes_per_s == pytest.approx(2.5 + 95 * 0.75)
     assert grants["b"].rate_bytes_per_s == pytest.approx(2.5 + 95 * 0.25)
     assert {grant.reason for grant in grants.values()} == {"share"}
@@ -95,14 +95,14 @@ def test_what_one_cannot_use_the_others_get() -> None:
         Demand(identity="a", remaining_bytes=1e4, rate_bytes_per_s_max=10),
         Demand(identity="b", remaining_bytes=1e5),
     ]
-    grants = by_identity(allocate(LINK, two))
+    grants = by_identity(allocate_rates(LINK, two))
     assert grants["a"].rate_bytes_per_s == pytest.approx(10)
     assert grants["b"].rate_bytes_per_s == pytest.approx(90)
 
 
 def test_the_shortest_runs_and_the_others_are_queued() -> None:
     three = [Demand(identity=name, remaining_bytes=size) for name, size in (("a", 900), ("b", 100), ("c", 500))]
-    grants = by_identity(allocate(LINK, three))
+    grants = by_identity(allocate_rates(LINK, three))
     assert grants["b"].reason == "share"
     assert {grants["a"].reason, grants["c"].reason} == {"queued"}
 
@@ -112,7 +112,7 @@ def test_a_paused_guest_comes_before_everything() -> None:
         Demand(identity="a", remaining_bytes=1e6, deadline_s=100),
         Demand(identity="b", remaining_bytes=1e6, is_switching=True),
     ]
-    grants = by_identity(allocate(LINK, two))
+    grants = by_identity(allocate_rates(LINK, two))
     assert grants["b"].reason == "switchover"
     assert grants["b"].rate_bytes_per_s > 95
 
@@ -120,13 +120,13 @@ def test_a_paused_guest_comes_before_everything() -> None:
 def test_a_deadline_that_the_order_cannot_keep_gets_its_rate() -> None:
     """Two jobs of 60 s for the link, both due in 100 s: the second would end after 120 s."""
     two = [Demand(identity=name, remaining_bytes=6000, deadline_s=due) for name, due in (("a", 100.0), ("b", 110.0))]
-    grants = by_identity(allocate(LINK, two))
+    grants = by_identity(allocate_rates(LINK, two))
     assert grants["b"].reason == "deadline"
     assert grants["b"].is_met is False or grants["b"].rate_bytes_per_s >= 1.1 * 6000 / 110 * 0.99
 
 
 def test_a_deadline_that_has_passed_gets_what_there_is_and_says_that_it_is_not_met() -> None:
-    (grant,) = allocate(LINK, [Demand(identity="a", remaining_bytes=1e6, deadline_s=-1)])
+    (grant,) = allocate_rates(LINK, [Demand(identity="a", remaining_bytes=1e6, deadline_s=-1)])
     assert grant.rate_bytes_per_s == pytest.approx(100)
     assert not grant.is_met
 
@@ -136,7 +136,7 @@ def test_a_guest_that_would_not_converge_at_its_share_gets_what_it_needs() -> No
         Demand(identity="busy", remaining_bytes=1000, dirty_bytes_per_s=50),
         Demand(identity="idle", remaining_bytes=1000),
     ]
-    grants = by_identity(allocate(LINK, two, running_max=2))
+    grants = by_identity(allocate_rates(LINK, two, running_max=2))
     assert grants["busy"].reason == "convergence"
     assert grants["busy"].rate_bytes_per_s >= 50 * CONVERGENCE_MARGIN
     assert grants["idle"].rate_bytes_per_s > 5
@@ -147,7 +147,7 @@ def test_a_need_that_no_share_could_meet_takes_nothing_from_the_others() -> None
         Demand(identity="hopeless", remaining_bytes=1000, dirty_bytes_per_s=500),
         Demand(identity="idle", remaining_bytes=1000),
     ]
-    grants = by_identity(allocate(LINK, two, running_max=2))
+    grants = by_identity(allocate_rates(LINK, two, running_max=2))
     assert grants["hopeless"].rate_bytes_per_s == pytest.approx(grants["idle"].rate_bytes_per_s)
 
 
@@ -158,9 +158,9 @@ def test_who_comes_first_is_judged_by_the_median_and_what_is_granted_by_the_low_
         Demand(identity="dated", remaining_bytes=6000, deadline_s=100.0),
     ]
     low = LinkCapacity(forecast_bytes_per_s=60.0, headroom_share=0.0)
-    assert by_identity(allocate(low, two))["dated"].rate_bytes_per_s > 50
+    assert by_identity(allocate_rates(low, two))["dated"].rate_bytes_per_s > 50
     both = LinkCapacity(forecast_bytes_per_s=60.0, headroom_share=0.0, median_bytes_per_s=100.0)
-    grants = by_identity(allocate(both, two))
+    grants = by_identity(allocate_rates(both, two))
     assert grants["short"].rate_bytes_per_s > 50
     assert sum(grant.rate_bytes_per_s for grant in grants.values()) <= 60 * (1 + 1e-9)
 
@@ -189,14 +189,14 @@ def test_one_that_has_the_link_for_its_deadline_keeps_it_longer_than_it_would_ge
         Demand(identity="short", remaining_bytes=1900),
         Demand(identity="dated", remaining_bytes=7600, deadline_s=100 * margin, is_first=is_first),
     ]
-    assert by_identity(allocate(LINK, two))[first].rate_bytes_per_s > 90
+    assert by_identity(allocate_rates(LINK, two))[first].rate_bytes_per_s > 90
 
 
 def test_as_many_migrations_as_allowed_share_a_link_and_one_more_is_refused() -> None:
     many = [Demand(identity=str(number), remaining_bytes=1.0 + number) for number in range(DEMANDS_MAX)]
-    assert len(allocate(LINK, many)) == DEMANDS_MAX
+    assert len(allocate_rates(LINK, many)) == DEMANDS_MAX
     with pytest.raises(ValueError, match="at most"):
-        allocate(LINK, [*many, Demand(identity="one more", remaining_bytes=1)])
+        allocate_rates(LINK, [*many, Demand(identity="one more", remaining_bytes=1)])
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_as_many_migrations_as_allowed_share_a_link_and_one_more_is_refused() ->
 )
 def test_what_makes_no_sense_is_refused(wrong: list[Demand]) -> None:
     with pytest.raises(ValueError, match=r"twice|positive"):
-        allocate(LINK, wrong)
+        allocate_rates(LINK, wrong)
 
 
 jobs = st.lists(st.tuples(st.integers(1, 50), st.one_of(st.none(), st.integers(1, 200))), min_size=1, max_size=5).map(

@@ -7,7 +7,7 @@ import torch
 
 from dwcp_migrate.bandwidth.forecasting.features import OUTPUTS, RATIO_MAX, ordered
 from dwcp_migrate.bandwidth.forecasting.neural import Lstm, Mlp
-from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack, unpack
+from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack_weights, unpack_weights
 from dwcp_migrate.bandwidth.forecasting.windows import SeriesWindow
 from dwcp_migrate.bandwidth.storage import model_files
 from dwcp_migrate.bandwidth.targets import Floats
@@ -85,7 +85,7 @@ def test_shipped_weights_are_there_and_say_positive_ascending_quantiles(name: st
 
 def test_weights_are_packed_and_unpacked() -> None:
     weights = drawn("mlp")
-    for key, array in unpack(MLP, pack(MLP, weights)).items():
+    for key, array in unpack_weights(MLP, pack_weights(MLP, weights)).items():
         np.testing.assert_allclose(array, weights[key], rtol=1e-6)
 
 
@@ -101,7 +101,7 @@ def _with(**changed: object) -> bytes:
 
 def _zipped_as(field: int, value: int) -> bytes:
     """Weights whose archive says `value` in a field of its members' headers: 0 for the flags, 2 for the compression."""
-    data = bytearray(pack(MLP, drawn("mlp")))
+    data = bytearray(pack_weights(MLP, drawn("mlp")))
     for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = data.find(signature)
         while at >= 0:
@@ -128,14 +128,14 @@ def _zipped_as(field: int, value: int) -> bytes:
 )
 def test_what_are_no_weights_is_refused(data: bytes) -> None:
     with pytest.raises(ConfigError):
-        unpack(MLP, data)
+        unpack_weights(MLP, data)
 
 
 def test_weights_of_the_largest_size_are_read_and_one_byte_more_is_not() -> None:
-    small = pack(MLP, drawn("mlp"))
-    assert unpack(MLP, small)
+    small = pack_weights(MLP, drawn("mlp"))
+    assert unpack_weights(MLP, small)
     with pytest.raises(ConfigError, match="at most"):
-        unpack(MLP, small + bytes(FILE_BYTES_MAX + 1 - len(small)))
+        unpack_weights(MLP, small + bytes(FILE_BYTES_MAX + 1 - len(small)))
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked() -> None:
@@ -143,4 +143,4 @@ def test_an_archive_that_unpacks_to_too_much_is_not_unpacked() -> None:
     np.savez_compressed(buffer, first=np.zeros(FILE_BYTES_MAX, dtype=np.float32))
     assert len(buffer.getvalue()) < FILE_BYTES_MAX
     with pytest.raises(ConfigError, match="unpacks"):
-        unpack(MLP, buffer.getvalue())
+        unpack_weights(MLP, buffer.getvalue())

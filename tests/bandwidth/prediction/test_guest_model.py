@@ -8,8 +8,8 @@ from dwcp_migrate.bandwidth.prediction.guest_model import (
     KnownGuest,
     Lesson,
     Pass,
-    describe,
-    lesson,
+    describe_guest,
+    read_lesson,
     working_set,
 )
 from dwcp_migrate.units import GIB, MIB
@@ -22,15 +22,15 @@ PASSES = (
 
 
 def test_libvirts_dirty_rate_comes_first_and_the_stream_says_it_where_there_is_none() -> None:
-    assert lesson(GIB, PASSES, 12e6).dirty_bytes_per_s == 12e6
+    assert read_lesson(GIB, PASSES, 12e6).dirty_bytes_per_s == 12e6
     for absent in (-1.0, 0.0):
-        assert lesson(GIB, PASSES, absent).dirty_bytes_per_s == pytest.approx(32 * MIB / 4.0)
-    assert lesson(GIB, PASSES[:1], -1.0).dirty_bytes_per_s is None
-    assert lesson(GIB, (), 12e6) == Lesson()
+        assert read_lesson(GIB, PASSES, absent).dirty_bytes_per_s == pytest.approx(32 * MIB / 4.0)
+    assert read_lesson(GIB, PASSES[:1], -1.0).dirty_bytes_per_s is None
+    assert read_lesson(GIB, (), 12e6) == Lesson()
 
 
 def test_passes_tell_what_memory_costs_and_how_much_is_written_again_and_again() -> None:
-    found = lesson(GIB, PASSES, 12e6)
+    found = read_lesson(GIB, PASSES, 12e6)
     assert found.first_share == pytest.approx(300 / 1024)
     assert found.later_share == pytest.approx(26 / 132)
     assert found.encode_bytes_per_s is None  # the link was busy: it says nothing of the hosts
@@ -46,7 +46,7 @@ def test_a_working_set_is_what_makes_the_written_bytes_come_out() -> None:
 def test_what_was_measured_once_is_believed_less_than_what_was_measured_often() -> None:
     spreads = []
     for count in (1, 2, 20):
-        dirty = describe(GIB, KnownGuest(dirty=(1e6,) * count)).dirty_bytes_per_s
+        dirty = describe_guest(GIB, KnownGuest(dirty=(1e6,) * count)).dirty_bytes_per_s
         assert dirty.median == 1e6
         spreads.append(dirty.high / dirty.median)
     assert spreads[0] == pytest.approx(KNOWN_SPREAD * FEW_SPREAD)
