@@ -23,7 +23,11 @@ class PlanStore(Protocol):
         """
 
     def put(self, record: PlanRecord, revision: int) -> StoredPlan:
-        """Keep a record; a new one, of revision 0, gets its number.
+        """Keep a record.
+
+        Args:
+            record: to keep; one of `id` 0 is new and gets its number.
+            revision: that the change is of; 0 for a new one.
 
         Raises:
             StalePlanError: somebody else changed it meanwhile.
@@ -53,7 +57,11 @@ class AgentPlans:
 
 
 def find_plan(store: PlanStore, number: int) -> StoredPlan:
-    """Find one by its number.
+    """Find a plan by its number.
+
+    Args:
+        store: that keeps it.
+        number: of the plan, from 1.
 
     Raises:
         NotFoundError: there is none.

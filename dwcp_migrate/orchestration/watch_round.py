@@ -39,7 +39,11 @@ class WatchStore(Protocol):
         """
 
     def put(self, record: WatchRecord, revision: int) -> StoredWatch:
-        """Keep it.
+        """Keep the record.
+
+        Args:
+            record: to keep.
+            revision: that the change is of; 0 where none was written before.
 
         Raises:
             StalePlanError: somebody else changed it meanwhile.

@@ -58,10 +58,23 @@ class OutgoingSide(Protocol):
     """The source side of this agent, as far as the destinations of its migrations speak to it."""
 
     def closed(self, peer: PeerConfig, message: Close) -> bool:
-        """A destination ended a migration; False if this host has none of that id."""
+        """End the migration that a destination's agent has ended.
+
+        Args:
+            peer: the destination.
+            message: names the session, and why it ended.
+
+        Returns:
+            False where no migration of that session leaves this host.
+        """
 
     def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
-        """Whether this host carries a migration to that peer."""
+        """Whether a migration to a peer leaves this host in a session.
+
+        Args:
+            peer: the destination.
+            session_id: of the session.
+        """
 
 
 class Incoming:
@@ -96,13 +109,23 @@ class Incoming:
         return sum(session.is_carried for session in self._sessions.values())
 
     def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
-        """Take over a session whose data process runs."""
+        """Take over a session whose data process runs.
+
+        Args:
+            kept: facts of the agent before this one.
+            process: the data process.
+        """
         session = self._taken_over(kept)
         session.adopt(kept, process)
         self._runtime.migrations.begin(self._run(session, session.run()))
 
     def conclude(self, kept: KeptMigration, reason: str) -> None:
-        """End a session whose data process is no more; `reason` is why it failed, empty where its record knows."""
+        """End a session whose data process has gone.
+
+        Args:
+            kept: facts of the agent before this one.
+            reason: why it failed; empty where its record has the reason.
+        """
         session = self._taken_over(kept)
         self._runtime.migrations.begin(self._run(session, session.conclude(kept, reason)))
 
@@ -126,7 +149,12 @@ class Incoming:
         del self._sessions[session.session_id]
 
     async def answer(self, peer: PeerConfig, request: Request) -> Message:
-        """Answer a peer's request."""
+        """Answer a peer's request.
+
+        Args:
+            peer: whose certificate the connection proved.
+            request: of any kind.
+        """
         match request:
             case Open():
                 answer: Message = await self._open(peer, request)
@@ -255,7 +283,15 @@ class Incoming:
         return tuple(DomainName(found.uuid, found.name) for found in candidates)
 
     def channel(self, session_id: bytes, sock: socket.socket) -> bool:
-        """Hand a channel to its session's data process; False (socket closed) if there is none."""
+        """Hand a channel to its session's data process.
+
+        Args:
+            session_id: that the channel named.
+            sock: of the channel; owned from now on.
+
+        Returns:
+            False where there is no such session; the socket is closed then.
+        """
         session = self._sessions.get(session_id)
         if session is None:
             sock.close()

@@ -47,14 +47,25 @@ class Outgoing:
         migration.add(connection)
 
     def adopt(self, kept: KeptMigration, process: DataProcess, connections: int) -> None:
-        """Take over a migration whose data process runs; `connections` of QEMU's have reached it."""
+        """Take over a migration whose data process runs.
+
+        Args:
+            kept: facts of the agent before this one.
+            process: the data process.
+            connections: of QEMU's that have reached it.
+        """
         migration = self._taken_over(kept)
         migration.adopt(kept, process)
         self._live.setdefault(migration.key, migration)  # one that began meanwhile keeps its port
         self._runtime.migrations.begin(self._run(migration, migration.resume(connections)))
 
     def conclude(self, kept: KeptMigration, reason: str) -> None:
-        """End a migration whose data process is no more; `reason` is why it failed, empty where its record knows."""
+        """End a migration whose data process has gone.
+
+        Args:
+            kept: facts of the agent before this one.
+            reason: why it failed; empty where its record has the reason.
+        """
         self._runtime.migrations.begin(self._taken_over(kept).conclude(kept, reason))
 
     def _taken_over(self, kept: KeptMigration) -> OutgoingMigration:
@@ -76,7 +87,7 @@ class Outgoing:
         await migration.settle()
 
     def closed(self, peer: PeerConfig, message: Close) -> bool:
-        """The peer's agent says that its side is over; True if that is a migration which runs here."""
+        """See `admission.OutgoingSide.closed`."""
         for migration in self._live.values():
             if migration.session_id == message.session_id and migration.peer is not None:
                 if migration.peer.name == peer.name:
@@ -85,14 +96,19 @@ class Outgoing:
         return False
 
     def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
-        """Whether a migration to that peer runs here under this session id."""
+        """See `admission.OutgoingSide.carries`."""
         return any(
             migration.session_id == session_id and migration.peer is not None and migration.peer.name == peer.name
             for migration in self._live.values()
         )
 
     def pace(self, identity: str, bytes_per_s: float) -> None:
-        """Hold a migration's channels to a rate, 0 for none; one that is gone is none."""
+        """Limit the rate of a migration's channels; nothing happens to one that has ended.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            bytes_per_s: on the wire; 0 is no limit.
+        """
         for migration in self._live.values():
             if migration.session_id.hex() == identity:
                 migration.pace(bytes_per_s)

@@ -180,7 +180,12 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         return await self._carried(handle, begin_task(feed(handle, connections)))
 
     async def conclude(self, kept: KeptMigration, reason: str) -> None:
-        """End the record of one that has no data process any more."""
+        """End the record of a migration whose data process has gone.
+
+        Args:
+            kept: facts of the agent before this one.
+            reason: why it failed; empty where its record has the reason.
+        """
         self._take_over(kept)
         self._reason = reason
         await self.settle()

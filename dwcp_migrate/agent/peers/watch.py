@@ -34,7 +34,7 @@ class PeerWatch:
 
     @property
     def up(self) -> dict[str, bool]:
-        """How each configured peer answered last; one that was not asked yet is left out."""
+        """Whether each configured peer answered last, by name; one that was not asked yet is left out."""
         return {name: self._up[name] for name in self._names() if name in self._up}
 
     async def run(self) -> None:

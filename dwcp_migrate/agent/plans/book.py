@@ -69,6 +69,10 @@ class PlanBook:
     async def put(self, record: PlanRecord, revision: int) -> StoredPlan:
         """Keep a record; see `orchestration.plan_store.PlanStore.put`.
 
+        Args:
+            record: to keep; `id` is 0 for a new one.
+            revision: that the change is of; 0 for a new one.
+
         Raises:
             StalePlanError: somebody else changed it meanwhile.
             PlacementError: as many plans are open as may be, or the file cannot be written.

@@ -49,7 +49,11 @@ class WatchBook:
             return StoredWatch()
 
     async def put(self, record: WatchRecord, revision: int) -> StoredWatch:
-        """Keep it; see `orchestration.watch_round.WatchStore.put`.
+        """Keep the record; see `orchestration.watch_round.WatchStore.put`.
+
+        Args:
+            record: to keep.
+            revision: that the change is of; 0 where none was written before.
 
         Raises:
             StalePlanError: somebody else changed it meanwhile.

@@ -59,7 +59,7 @@ def settings_with(settings: WatchSettings, mode: WatchMode, changes: Sequence[st
 
 
 def watch_words(record: WatchRecord) -> str:
-    """What the service is set to, and what it saw and did, for people."""
+    """Settings, findings and actions of the service, for people."""
     settings = record.settings
     windows = ", ".join(settings.windows) or "always"
     looked = f"looked {record.looks} times, last {_at(record.looked_at)}" if record.looks else "has not looked yet"
