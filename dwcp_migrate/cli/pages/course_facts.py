@@ -65,7 +65,9 @@ def passes_of(migration: Migration) -> list[tuple[float, str]]:
     for event in migration.events:
         if event.event in {"iteration", "libvirt-iteration"} and event.number > 0:
             found.setdefault(event.number, max(0.0, event.at - migration.started_at))
-    return [(at, f"pass {number}") for number, at in sorted(found.items())]
+    return [
+        (at, str(number) if place else f"pass {number}") for place, (number, at) in enumerate(sorted(found.items()))
+    ]
 
 
 def phases_of(migration: Migration, now: float) -> list[tuple[str, float]]:

@@ -10,6 +10,9 @@ from dwcp_migrate.cli.pages.markup import Child, Markup, element, join_markup
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
+TILES_IN_A_ROW: Final = 6
+"""More are laid out in two rows, and not as one row with a rest below it."""
+
 STYLE: Final = """
 :root { color-scheme: light dark; --paper: #ffffff; --ground: #f4f5f7; --ink: #1b1f24; --soft: #59636e; --line:
   #d5dae0; --good: #1a7f37; --bad: #c62828; --warn: #9a6700; --c0: #0a58ca; --c1: #d9480f; --c2: #2b8a3e; --c3:
@@ -28,7 +31,7 @@ small { color: var(--soft); font-size: .85em }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px;
   margin-top: 14px }
 .tiles { display: flex; flex-wrap: wrap; gap: 10px; margin-top: 16px }
-.tile { flex: 1 1 152px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
+.tile { flex: 1 1 var(--basis, 152px); background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px }
 .tile b { display: block; font-size: 1.3rem; line-height: 1.25; font-variant-numeric: tabular-nums }
 .tile span { color: var(--soft); font-size: .85rem }
@@ -123,7 +126,8 @@ def section_of(heading: str, said: str, *children: Child, identity: str) -> Mark
 def tiles_of(tiles: Sequence[tuple[str, str]]) -> Markup:
     """Make a row of figures: each with what it is of."""
     made = (element("div", element("b", figure), element("span", what), class_="tile") for figure, what in tiles)
-    return element("div", *made, class_="tiles")
+    basis = "--basis:220px" if len(tiles) > TILES_IN_A_ROW else None
+    return element("div", *made, class_="tiles", style=basis)
 
 
 def folded(summary: str, *children: Child) -> Markup:

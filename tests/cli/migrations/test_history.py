@@ -49,6 +49,22 @@ def test_history_is_filtered(some: None, call: Call, options: list[str], expecte
     assert "".join(one["id"][0] for one in json.loads(out)) == expected
 
 
+def test_an_observed_migration_is_told_with_what_it_would_have_taken(
+    agent: Any, call: Call, ended: Callable[..., schema.Migration]
+) -> None:
+    expected = schema.ExpectedMigration(
+        time_s=(9.0, 12.0, 15.0),
+        downtime_s=(0, 0, 0),
+        wire_bytes=(0, 0, 0),
+        convergence=1.0,
+        way="precopy",
+        model_time_s=12.0,
+    )
+    agent.ended = [ended(passthrough_reason="observe", expected=expected)]  # it took 50 s
+    assert "observed: accelerated 12 s (9.0 s to 15 s)" in call("history")[1]
+    assert "12 s (9.0 s to 15 s) if it had been accelerated: 35 s to 41 s saved" in call("show", "aa")[1]
+
+
 def test_history_as_csv_is_read_back_by_a_csv_reader(some: None, call: Call) -> None:
     del some
     code, out, _ = call("history", "--csv")
