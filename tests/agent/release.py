@@ -5,7 +5,6 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -49,7 +48,6 @@ class ReleaseHosts:
         self._switch = Namespace()
         self._switch.run("ip", "link", "add", "switch", "type", "bridge")
         self._switch.run("ip", "link", "set", "switch", "up")
-        self._numbers = count(1)
         addresses = {name: f"10.79.0.{number}" for number, name in enumerate(names, 1)}
         self._hosts: dict[str, Host] = {}
         for name, address in addresses.items():
@@ -96,16 +94,15 @@ class ReleaseHosts:
         self._switch.close()
 
     def migrate(self, source: str, destination: str, stream: bytes) -> Migration:
-        """Send a migration of a domain of its own; it must arrive whole. Returns the source's record."""
+        """Send a migration of the source's one domain; it must arrive whole. Returns the source's record."""
         record, arrived = self.attempt(source, destination, stream)
         assert arrived == stream, record
         return record
 
     def attempt(self, source: str, destination: str, stream: bytes) -> tuple[Migration, bytes]:
         """Send a migration that may be refused: then nothing of it arrives. Returns the record and what arrived."""
-        number = next(self._numbers)
         here, there = self[source], self[destination]
-        assert announce(there, f"vm{number}", f"0123abcd-0000-4000-8000-{number:012d}")
+        assert announce(there, f"vm-{source}", f"0123abcd-0000-4000-8000-{ord(source):012d}")
         with echoing(there.listen()) as brought, contextlib.suppress(ConnectionResetError, BrokenPipeError):
             assert exchange(here.connect(there.address), stream) == stream
         (record,) = here.ended()

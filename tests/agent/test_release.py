@@ -83,8 +83,8 @@ def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
     for host in hosts:
         lives_in_one_record(host, VOTERS)
 
-    turns = [*((name, False) for name in "cba"), *((name, True) for name in "abc"), *((name, False) for name in "bca")]
-    old = {"a": True, "b": True, "c": True}
+    turns = [("c", False), ("b", False), ("c", True), ("c", False), ("a", False)]
+    old, agreed = {"a": True, "b": True, "c": True}, list[str]()
     for name, is_old in turns:
         hosts.restart(name, old=is_old)
         old[name] = is_old
@@ -94,11 +94,13 @@ def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
         for source, destination in ("ab", "bc", "ca"):
             record = hosts.migrate(source, destination, stream)
             assert record.passthrough_reason == "", (old, source, destination, record)
+            agreed += [event.detail for event in record.events if event.event == "agreed"]
         new = next((name for name, is_old in old.items() if not is_old), None)
         behind = [f"{name}.lab" for name, is_old in old.items() if is_old]
         if new is not None and behind:
             status, body = hosts[new].get("/v1/cluster/raise-version", "POST")
             assert (status, all(name in body.decode() for name in behind)) == (503, True), body
+    assert agreed.count("fleet") > len(agreed) / 2, agreed  # the others while a leader was being replaced
     status, body = hosts["a"].get("/v1/cluster/raise-version", "POST")
     assert status == 200, body
     hear_each_other(hosts)
