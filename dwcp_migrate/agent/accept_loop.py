@@ -1,10 +1,10 @@
 """A listening socket whose connections are accepted on the event loop.
 
-It ends when it is closed and for no other reason: whatever goes wrong with one connection costs that connection, is
-logged and is counted, and accepting goes on.
+It ends only when it is closed: an error with one connection costs that connection, is logged and counted, and accepting
+goes on.
 
-The rule: accepting is one step of the loop, from the kernel's queue into `take`'s hands. A task that waits in
-`loop.sock_accept` may be cancelled between the two, and the connection then belongs to nobody.
+The rule: accepting a connection and giving it to `take` is one step of the loop. A task that waits in
+`loop.sock_accept` may be cancelled between the two, and the connection would then never be closed.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ BACKLOG: Final = 1024
 """A migration opens up to 512 channels at once."""
 
 AT_ONCE: Final = 64
-"""Connections taken before the loop turns to others."""
+"""Connections accepted in one turn of the loop, before other events have theirs."""
 
 ACCEPT_PAUSE_S: Final = 0.2
 """Pause when no descriptor or memory is left; the connections wait in the backlog."""
@@ -92,7 +92,7 @@ class AcceptLoop:
                 sock.close()
 
     def _rest(self) -> None:
-        """Look away for a while: what waits stays readable and would keep the loop busy."""
+        """Stop reading for a while: the socket stays readable while connections wait, and would keep the loop busy."""
         if self._loop is not None:
             self._loop.remove_reader(self._socket)
             self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self.start)

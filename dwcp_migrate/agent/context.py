@@ -1,7 +1,7 @@
 """State that all rooms of the agent share: configuration in force, registry, data processes, peers, libvirt.
 
-The rule: only `daemon` makes it and only a reload changes it, by replacing `config` and `directory` as a whole; whoever
-began with the old ones goes on with them.
+The rule: only `daemon` makes it and only a reload changes it, by replacing `config` and `directory` as a whole; work
+that began with the old ones goes on with them.
 """
 
 import socket

@@ -83,10 +83,10 @@ STOP_S_MAX: Final = 20.0
 others only lack libvirt's word. systemd's TimeoutStopSec must be longer."""
 
 STOP_LOOK_S: Final = 0.1
-"""Between two looks at whether any such is left."""
+"""Interval at which `stop` looks for such migrations."""
 
 TICK_S: Final = 2.0
-"""Between two looks at whether the redirect is as it should be."""
+"""Interval at which the redirect is checked and its life prolonged."""
 
 log = get_logger(component="agent")
 

@@ -1,6 +1,6 @@
-"""The operator's word that this agent is disabled: kept in a file, so that it outlives restarts of agent and host.
+"""Disablement of this agent by its operator, kept in a file so that it outlives restarts of agent and host.
 
-The rule: who is disabled takes part in nothing new, as one who drains; what runs goes on. Only `enable` ends it.
+The rule: a disabled agent takes no new migrations, as one that drains; those that run go on. Only `enable` ends it.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""One thread for all that the agent writes durably: a slow disk holds nobody up but who must wait for it.
+"""One thread for all that the agent writes durably, so that a slow disk delays only those who wait for it.
 
-The rule: the event loop never waits for a disk. What is begun here is done in that order, one after the other, so that
-of two writes the second is never on the disk without the first. Who may say something only once it is written awaits
-the write, or `settled`, before it says so.
+The rule: the event loop never waits for a disk. Writes are done one after the other in the order in which they were
+begun, so that the second is never on the disk without the first. A caller that may answer only once something is
+written awaits the write, or `settled`, before it answers.
 """
 
 import asyncio

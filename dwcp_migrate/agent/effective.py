@@ -1,4 +1,4 @@
-"""The configuration in force: the file's, less what only a restart changes, with what the agent fills in."""
+"""The configuration in force: the file's, but for new values that wait for a restart, completed by the agent."""
 
 import os
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""The locks by which one agent has its directories to itself.
+"""Locks on an agent's directories, so that only one agent uses them.
 
-A second agent would take the first one's sockets away and write into its journals. It is refused before it touches
+A second agent would replace the first one's sockets and write into its journals, so it is refused before it touches
 anything. The kernel drops the locks when the process ends, however it ends. Where no lock file can be made, as on a
-disk that is full or read-only, the agent runs without: migrations need none.
+disk that is full or read-only, the agent runs without it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Lines that whoever can reach a port may cause in the log: a few in each window. No clock; `now` is an argument."""
+"""Limit on log lines that strangers can cause: a few in each window. No clock; `now` is an argument."""
 
 from typing import Final
 

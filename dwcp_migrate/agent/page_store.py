@@ -1,7 +1,7 @@
-"""This host's page store as its migrations use it: whose pages they are, and whether there is a store at all.
+"""This host's page store as its migrations use it: whether there is one, and the scope that a guest's pages belong to.
 
-The rule: a store that cannot be used costs a line in the log and nothing else. Which scope a migration is of says this
-host's own configuration, never the peer: what the peer asks for has to be the same, else nothing is stated.
+The rule: a store that cannot be used costs a line in the log and nothing else. This host's own configuration decides on
+the scope of a migration; if the peer asks for another scope, nothing is stated to it.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from dwcp_migrate.store.digests import scope_of
 from dwcp_migrate.store.shelf import Shelf
 
 EXPIRY_S: Final = 600.0
-"""Between two looks for what was of no use for `store.keep_s`."""
+"""Interval at which pages that were not used for `store.keep_s` are removed."""
 
 KEY_S_MAX: Final = 1.0
-"""For the store's directory to answer a migration that waits: it is memory, or a disk that hangs."""
+"""Longest wait of a migration for the store's directory: it is in memory, or on a disk that may hang."""
 
 log = get_logger(component="agent")
 

@@ -1,6 +1,6 @@
-"""Schedule of questions for domains that the record says are here and that do not run: at once, then ever more rarely.
+"""Schedule of questions about domains that the record has on this host and that do not run: at once, then more rarely.
 
-A guest that is shut off may stay so for years, and each question costs every peer a look at its libvirt.
+A guest may be shut off for years, and each question costs every peer a call to its libvirt.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ FIRST_S: Final = 5.0
 PAUSE_S_MAX: Final = 1800.0
 
 AT_ONCE_MAX: Final = 16
-"""Domains asked for in one look; the others have their turn in the next ones."""
+"""Domains asked about in one look; the others follow in the next looks."""
 
 
 class AbsentDomains:

@@ -1,9 +1,9 @@
-"""Certificates of migrations: who decides, asking the group for one, judging one, and what became of it.
+"""Certificates of migrations: choice of the engine, request for a certificate, its verification, report of the result.
 
-The rule: a destination believes a certificate because of the members' keys that its own configuration names, or of
-those whom these named since (`memberships`), and once: a ticket is written down as used, and synced, before its
-migration is let in. The disk and the memory connections of one migration show the same one, so that it stays good while
-one of them runs.
+The rule: a destination verifies a certificate with the members' keys of its own configuration, or of the memberships
+that those members signed since (`memberships`). It accepts each once: a ticket is written as used, and synced, before
+its migration is let in. The disk and the memory connections of one migration show the same certificate, so that it
+stays valid while one of them runs.
 
     source       Propose ─> certificate ─> in the permit               failed: Fail, if nothing was begun
     destination  admit ─> used, on disk ─> Begin ─> the migration runs   completed: Resume, the domain is its own
@@ -52,10 +52,10 @@ CHOICES_KEPT: Final = 64
 """Latest choices that `cluster pbft` shows."""
 
 BUSY_S: Final = 0.25
-"""Until a domain is proposed again whose last destination has not said yet how that ended."""
+"""Pause before a domain is proposed again whose last destination has not reported the result yet."""
 
 SETTLED_S: Final = 10.0
-"""Time for which libvirt must say the same of a domain before a migration that a crash left open is settled by it."""
+"""Time for which libvirt must report the same before it settles a migration that a crash left open."""
 
 log = get_logger(component="certifying")
 
@@ -94,7 +94,7 @@ class CertificateIssuer:
         self.choices: deque[Chosen] = deque(maxlen=CHOICES_KEPT)
 
     def group_status(self) -> GroupStatus:
-        """Say where the group stands, and what it is owed."""
+        """Status of the group, with the number of reports that it has not confirmed."""
         return msgspec.structs.replace(self._group.status(), owed=len(self._retry_queue))
 
     # -- who decides
@@ -293,7 +293,7 @@ class CertificateIssuer:
         self._running[identity] = uuid
 
     def forget(self, identity: str) -> None:
-        """Note that it did not come to be."""
+        """Forget a migration that did not begin."""
         self._running.pop(identity, None)
 
     def carries(self, identity: str) -> bool:
@@ -384,7 +384,7 @@ def _ticket_of(certificate: bytes) -> Ticket | None:
 
 
 def _end(domain: str, token: int, *, is_here: bool) -> Operation:
-    """Say what a destination tells of a ticket that it began."""
+    """Build the operation by which a destination ends a ticket that it began."""
     return (ResumeTicket if is_here else FailTicket)(domain, token)
 
 

@@ -1,18 +1,18 @@
-"""Choice of the engine that authorises a migration: by who is involved, the policy, and what works at the moment.
+"""Choice of the engine that authorises a migration, by the hosts' trust domains, the policy, and the engines' health.
 
-Rule: trust is never traded for availability. Inside one trust domain a crash is the worst to fear: Raft, and PBFT if
-Raft has no quorum. Across trust domains, or where the policy says so, only PBFT's certificate counts; Raft does not
-stand in for it. With neither, a fleet that does not require coordination migrates point to point, both ends agreeing,
-and says so; one that does refuses. Each choice carries its reason; each change is recorded.
+Rule: trust is never traded for availability. Inside one trust domain hosts may crash but do not lie: Raft decides, and
+PBFT if Raft has no quorum. Across trust domains, or where the policy says so, only PBFT's certificate counts; Raft does
+not replace it. With neither engine, a fleet that does not require coordination lets the two hosts agree by themselves,
+and records that; a fleet that requires it refuses. Each choice has its reason; each change is recorded.
 
-A failed engine is tried again by one decision after a pause that doubles; what works again is used again at once.
+A failed engine is tried again by one decision after a pause that doubles; once it works it is used at once.
 """
 
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 PAUSE_S: Final = 5.0
-"""Until a failed engine is tried again: a Raft election takes less than one."""
+"""First pause before a failed engine is tried again, in seconds: a Raft election takes less."""
 PAUSE_DOUBLINGS_MAX: Final = 4
 EVENTS_MAX: Final = 256
 

@@ -1,10 +1,10 @@
-"""This host tells the fleet where it is reached, and finds the others by what they tell: nobody lists them.
+"""Discovery: this host publishes its addresses in the fleet's state and takes its peers from it, without a list.
 
-The rule: what is not to be had changes nothing. A fleet that cannot be asked, or has a host whose release does not read
-what this needs, leaves the peers as they are; what was found is forgotten only when the fleet says so.
+The rule: missing information changes nothing. Where the fleet cannot be asked, or one of its hosts runs a release that
+does not know this record, the peers stay as they are; a peer is removed only when the fleet's state no longer has it.
 
-Only this host's copy of the fleet's state is looked at, and no host is dialled for being found: connections come with
-the first migration.
+Only this host's copy of the state is read, and a host that is found is not dialled: connections are made with the first
+migration.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from dwcp_migrate.state.fleet.model import FleetState, HostRecord
 from dwcp_migrate.tasks import Tasks
 
 LOOK_S: Final = 5.0
-"""Between two looks; how long a host that joined or moved is not caught here at most, its publishing apart."""
+"""Time between two looks, and so the longest time until migrations to a host that published an address are caught."""
 
 log = get_logger(component="fleet-members")
 

@@ -1,7 +1,7 @@
-"""The agent's side of the fleet's state: its engine, what this host says of itself there, and the looks at it.
+"""The agent's client of the fleet's state: the engine's life, this host's heartbeat and facts, reads of the state.
 
-The rule: nothing here may cost a migration that the configuration does not ask to be refused. An engine that cannot
-start leaves an agent without shared state, and says so in the status, in the log and in `doctor`'s place: `cluster`.
+The rule: no fault here fails a migration unless the configuration requires the fleet's agreement. With an engine that
+cannot start the agent runs without shared state; the log, the status and `cluster status` report it.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.core.frames import Preamble, encode_preamble
 
 ALIVE_S: Final = 10.0
-"""Between two times that this host says that it lives."""
+"""Interval of this host's heartbeat."""
 
 FIRST_S: Final = 1.0
-"""Between two attempts to say so for the first time: a fleet that starts has no leader for about that long."""
+"""Interval of attempts at the first heartbeat: a fleet that starts has no leader for about that long."""
 
 LOOK_S: Final = 2.0
 """Between two looks at where the engine stands, for status and metrics."""
 
 DRAINING_FILE: Final = "draining"
-"""There while this agent, and no operator, has told the fleet that the host takes no domains."""
+"""File that exists while this agent, and no operator, has the fleet place no domains on this host."""
 
 log = get_logger(component="coordination")
 
@@ -172,7 +172,7 @@ class ClusterStateClient:
             self._engine.adopt(sock)
 
     async def _say_alive(self) -> None:
-        """Say so again and again to a fleet, once to oneself."""
+        """Send the heartbeat: again and again in a fleet, once for a host by itself."""
         is_first = True
         while not self.is_known or self._runtime.config.coordination.is_shared:
             try:
@@ -301,7 +301,7 @@ def _password(configured: EtcdConfig) -> str:
 
 
 def check_outcome(outcome: TicketOutcome) -> None:
-    """Let pass what the fleet took.
+    """Raise the fleet's refusal of a command as an error.
 
     Raises:
         CoordinationError: it refused, for the reason and with the remedy of the error.

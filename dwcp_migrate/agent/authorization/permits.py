@@ -1,9 +1,9 @@
-"""Authorisation of a migration: what source and destination agree on before bytes flow, and record at its end.
+"""Authorisation of a migration: the agreement of source and destination before bytes flow, and the record of its end.
 
-Unless `coordination.require` says so no answer of the fleet's, and none of a destination, makes a migration fail: what
-the fleet refuses runs unaccelerated, what two hosts agree on by themselves proves nothing and is never a reason to
-refuse. Where it says so a migration without the fleet's word, or between trust domains without a certificate, is reset.
-Which trust domain a peer is of, and so whether a certificate is needed, each host's own configuration says.
+Without `coordination.require` no answer of the fleet or of a destination makes a migration fail: one that the fleet
+refuses runs unaccelerated, and an agreement of two hosts by themselves is never a reason to refuse. With it, a
+migration that the fleet has not agreed to, or between trust domains without a certificate, is reset. Each host's own
+configuration says of which trust domain a peer is, and so whether a certificate is needed.
 
     source       Expect ─> which domain is it? ─> Propose ─> ticket ─> Open(permit)
     destination  Open(permit) ─> needs a certificate? verified, and begun by the group
@@ -35,7 +35,7 @@ from dwcp_migrate.state.fleet.commands import Begin, Body, Fail, Propose, Resume
 from dwcp_migrate.state.fleet.model import FleetState, Ticket
 
 BLOCKING: Final = frozenset({"busy", "draining", "limit"})
-"""Outcomes of a proposal by which the fleet says no; after any other one both ends agree by themselves."""
+"""Outcomes of a proposal that are the fleet's refusal; after any other one both ends agree by themselves."""
 
 log = get_logger(component="permits")
 
@@ -194,7 +194,7 @@ class MigrationAuthorizer:
         return Authorization(as_permit(ticket), f"ticket {ticket.token}, generation {ticket.generation}")
 
     def _settle(self, permit: Permit | None, why: str, peer: PeerConfig) -> Authorization:
-        """Go without the fleet's word, if that may be."""
+        """Go without the fleet's agreement, where that is allowed."""
         if permit is not None and permit.certificate and self._runtime.config.coordination.require is not True:
             return Authorization(permit, f"certificate alone: {why}")
         if self.requires(peer):
@@ -366,7 +366,7 @@ class MigrationAuthorizer:
             self._certifying.begin(identity, facts.certified_uuid)
 
     def forget(self, identity: str) -> None:
-        """A migration that was agreed on did not begin."""
+        """Forget a migration that was agreed on and did not begin."""
         self.carried.pop(identity, None)
         self._certifying.forget(identity)
 
@@ -403,7 +403,7 @@ class MigrationAuthorizer:
 
 
 def as_permit(ticket: Ticket) -> Permit:
-    """Say of a ticket what both ends compare."""
+    """Build the permit of a ticket, which both ends compare."""
     return Permit(
         token=ticket.token,
         uuid=ticket.uuid,

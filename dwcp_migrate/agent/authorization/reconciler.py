@@ -1,8 +1,8 @@
-"""Settles what a crash or a lost quorum left open, by what libvirt says on the hosts themselves.
+"""Reconciler of tickets that a crash or a lost quorum left open, with the facts of both hosts' libvirt.
 
-The rule: nothing is concluded from silence or from time. A ticket is settled when libvirt on both hosts has said
-whether the domain runs there; a domain changes hands outside a ticket only when its owner's libvirt says that it is
-gone and another host's that it is there.
+The rule: nothing is concluded from silence or from time. A ticket is settled when libvirt on both hosts has told
+whether the domain runs there; a domain gets another owner outside a ticket only when its owner's libvirt says that it
+is gone and another host's that it is there.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SETTLED_S: Final = 10.0
 """A ticket that changed more recently is left alone: its migration may be ending just now."""
 
 STUCK_S: Final = 300.0
-"""A ticket that is open so long after its migration ended is none that the next look settles."""
+"""Age from which a ticket whose migration has ended counts as stuck, because looks have not settled it."""
 
 log = get_logger(component="recovery")
 

@@ -1,7 +1,7 @@
-"""Retry queue of what this host owes the PBFT group: kept on disk, and told again until the group has answered.
+"""Retry queue of notifications to the PBFT group: kept on disk, and sent again until the group has confirmed them.
 
-The rule: in the order in which it happened, one at a time. Each of these operations changes nothing the second time, so
-an answer that was lost costs a repetition. A crash forgets none.
+The rule: one at a time, in the order of their events. Each operation changes nothing the second time, so after a lost
+answer it is simply sent again. A crash loses none.
 """
 
 from collections import deque
@@ -59,7 +59,7 @@ class RetryQueue:
             return []
 
     def _write(self) -> None:
-        """Begin to keep what waits; where the disk refuses it is told from memory all the same."""
+        """Begin to write the queue; where the disk refuses, it is sent from memory all the same."""
         data, path = msgspec.msgpack.encode(list(self._waiting)), self._path
 
         def write() -> None:
@@ -72,7 +72,7 @@ class RetryQueue:
         self._disk.begin(write)
 
     def add(self, operation: Operation) -> None:
-        """Owe another one."""
+        """Add a notification."""
         self._waiting.append(operation)
         self._write()
 

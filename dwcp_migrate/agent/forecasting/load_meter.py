@@ -1,4 +1,4 @@
-"""Load of this host and its guests: rates of two looks at libvirt's counters, means of minutes, quantiles of an hour.
+"""Load of this host and its guests: rates between two samples of libvirt's counters, means of minutes, quantiles.
 
 The rule: no clock and no libvirt here; a guest that moved, began or ended between two looks has no figure for then.
 Minutes are kept on disk beside the forecasters' series, so that an agent that starts knows the last hour.
@@ -17,7 +17,7 @@ from dwcp_migrate.protocol.load import GuestLoad, HostLoad, LoadRange
 
 MINUTE_S: Final = 60.0
 KEPT: Final = 60
-"""Minutes of which quantiles are told."""
+"""Minutes over which quantiles are computed."""
 
 HIGH: Final = 0.9
 """The quantile by which guests are balanced: a guest that is busy six minutes an hour is not idle."""

@@ -1,7 +1,7 @@
-"""The agent's foresight at work: once a second measure, forecast, share, estimate; now and then look at the network.
+"""The forecast loop: once a second it samples rates, updates forecasts, shares links and refreshes ETAs.
 
-The rule: nothing here is needed for a migration to run. Whatever fails is logged and tried again at the next tick, and
-the data processes go on at the rates that they have.
+The rule: nothing here is needed for a migration to run. An error is logged and the work tried again at the next tick,
+and the data processes go on at the rates that they have.
 
     every TICK_S    rates of running migrations -> Forecasts -> RateController -> ETA of each record
     at once         RateController, when a migration begins to send, has sent all, or its domain becomes known: the
@@ -38,10 +38,10 @@ TICK_S: Final = 1.0
 """A step of the panel."""
 
 BOUND_MIN: Final = 0.6
-"""Share of a second in which the path held a migration up, from which on its rate is what the path carries."""
+"""Share of a second that a migration must have waited for the path, so that its rate counts as the path's capacity."""
 
 LOOK_S: Final = 10.0
-"""Between two looks at the network: 6 to 15 ms of CPU each."""
+"""Interval of the statistics of the interfaces: 6 to 15 ms of CPU each time."""
 
 LIMITS_S: Final = 2.0
 """Between two questions for the downtime limits of domains that migrate."""
@@ -56,7 +56,7 @@ LEARN_NICE: Final = 19
 """Training runs when nobody else wants to."""
 
 RETRY_S: Final = 3600.0
-"""Before training is tried again that failed."""
+"""Pause before training that failed is tried again."""
 
 log = get_logger(component="planner")
 
@@ -129,7 +129,7 @@ class ForecastLoop:
             await self._share_until(steady_clock() + TICK_S)
 
     async def _share_until(self, due: float) -> None:
-        """Wait for the next tick; meanwhile share anew whenever it is somebody else's turn."""
+        """Wait for the next tick; meanwhile share again whenever the migrations on a link change."""
         while (left := due - steady_clock()) > 0:
             try:
                 await asyncio.wait_for(self._turned.wait(), left)

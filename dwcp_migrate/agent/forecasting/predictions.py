@@ -1,7 +1,7 @@
-"""Predictions as the agent makes them: from what it has measured, corrected by how earlier ones turned out.
+"""Predictions of migrations from the agent's measurements, corrected by the errors of earlier predictions.
 
-The rule: whatever is not known is said as a wide range, never as a guess without one. A prediction is fixed in the
-record when the migration's domain is known, and scored when the record ends.
+The rule: an unknown figure is given as a wide range, never as a single guess. A prediction is fixed in the record when
+the migration's domain is known, and scored when the record ends.
 
     Forecasts (link, guest) ── describe ──> predict ── corrected by scores of this peer ──> ExpectedMigration, ETA
     record ended ──> its passes ──> Lesson ──> Forecasts
@@ -34,7 +34,7 @@ from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import MEDIAN
 
 UNKNOWN_LINK: Final = Range(1e6, 12e6, 120e6)
-"""8 Mbit/s to 1 Gbit/s: a link over which nothing was ever carried."""
+"""Range for a link over which no migration ever went: 8 Mbit/s to 1 Gbit/s."""
 
 TRANSFER_STEPS: Final = 60.0
 """Horizon of a link's forecast before the length of the transfer is known."""

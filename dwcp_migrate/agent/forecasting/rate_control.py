@@ -1,16 +1,16 @@
 """Rate control of migrations that share a link: once a second the allocator's grants go to data processes and libvirt.
 
-The rule: one domain alone is held to no rate unless head-room is asked for, and what is learned of a link is never
-only what was granted of it. So of several, the one that is granted most is not held at all: it takes what the others,
-which are held, leave. Where head-room holds all of them, the brake is let go for `PROBE_S` every `PROBE_EVERY_S`.
-A link's limit (`bandwidth.link_bytes_per_s_max`, the peer's own, or a commanded one; the lowest counts) is a ceiling
-over all of that, at every moment and whether links are shared or not.
+The rule: a single domain has no rate limit unless head-room is configured, and grants must not hide what a link could
+carry. So of several domains the one with the largest grant has no limit: it takes what the others leave. Where
+head-room limits all of them, the limits are lifted for `PROBE_S` every `PROBE_EVERY_S`. A link's limit
+(`bandwidth.link_bytes_per_s_max`, the peer's own, or a commanded one; the lowest counts) is a ceiling over all of that,
+at every moment and whether links are shared or not.
 
 A domain is one, however many sessions it has: its disks' copies and its memory follow each other. Once its memory is on
-the way its disks are not held any more: what they carry is what the guest writes, and the guest would be held with it.
-A memory whose domain is not known yet is one as well, since no other session carries it; while there is such a one no
-disks are held, for they may be its own. What one leaves whose bound is not the link, others get. Nobody is held under
-`ALIVE_BYTES_PER_S`, whatever the link has.
+the way its disks have no limit any more: they carry what the guest writes, and the guest would be slowed with them. A
+memory whose domain is not known yet counts as a domain too; while there is one, no disks are limited, because they may
+belong to it. Capacity that a domain cannot use goes to the others. No limit is below `ALIVE_BYTES_PER_S`, however
+little the link carries.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ PROBE_S: Final = 1.0
 PROBE_EVERY_S: Final = 30.0
 
 CHANGE_MIN: Final = 0.03
-"""A rate that moves by less is left as it is: a message for each flutter of a forecast would say nothing."""
+"""Relative change below which a rate is left as it is, so that small changes of a forecast cost no messages."""
 
 FORECAST_STEPS: Final = 10.0
 """A grant holds for a second; the low quantile of the next ten keeps it from jumping."""

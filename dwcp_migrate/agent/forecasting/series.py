@@ -1,7 +1,7 @@
 """Measured series of this host and their forecasts for the next minute: one panel over all, kept on disk.
 
-The rule: a series has a slot of the panel while it is measured; the one longest silent gives its slot away and takes it
-up again from the disk. Nothing here waits for the disk but `flush`, which runs on a thread.
+The rule: a series has a slot of the panel while it is measured; a new series takes the slot of the one that has been
+silent longest, which is read from disk when it is measured again. Only `flush` waits for the disk, on a thread.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ SEEN_KEPT: Final = 60
 """Seconds in which migrations did not fill a link, whose rate counts as what it carries at least."""
 
 SEEN_QUANTILE: Final = 0.9
-"""Of those: a single second may be a burst out of a buffer."""
+"""Quantile of those rates that counts: a single second may be a burst out of a buffer."""
 
 UNFILLED: Final = 8.0
 """A link that migrations never filled may carry so many times what they sent."""
 
 FLUSH_S: Final = 60.0
-"""Between two writes; a crash costs that much history."""
+"""Interval of writes; a crash loses that much history."""
 
 
 class Forecasts:

@@ -1,8 +1,8 @@
 """The agent's status as Prometheus text: `render(status)`, a pure function without registry or state.
 
-The rule: whatever the agent exports stands in `metric_table.TABLE`, and every family of the table appears in every
-answer, so that a rule or a dashboard never meets a name that does not exist yet. A counter whose labels are known
-beforehand starts at 0, because a rate needs a first sample.
+The rule: every exported metric is in `metric_table.TABLE`, and every family of the table appears in every answer, so
+that rules and dashboards find all names from the start. A counter whose labels are known beforehand starts at 0,
+because a rate needs a first sample.
 
     GET /metrics -> AgentStatus (api.schema) -> values: {family: {label values: number}} -> families -> text
 """

@@ -1,6 +1,6 @@
 """The metrics' own listener: `/metrics`, `/healthz` and a page at `/`, over TLS and behind a password where configured.
 
-It answers readers on the network, the control socket those on this host: nothing can be changed here.
+It is for readers on the network, as the control socket is for this host: nothing can be changed here.
 """
 
 import base64

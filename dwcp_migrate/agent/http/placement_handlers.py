@@ -1,7 +1,6 @@
 """Control API of the shared constraints: placement rules, limits, leases, in-flight migrations.
 
-The rule: as in `cluster_api`. A plan that is made or carried out must not rest on an old answer, so that whoever asks
-is told whether it may be one.
+The rule: as in `api.cluster`. A plan must not rest on an old answer, so each answer says whether it may be one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,6 +1,6 @@
 """Read-only views of the agent: its status, its peers, the facts for `doctor`.
 
-The rule: a view reads what is there; the only thing that it does is to ask peers whether they are.
+The rule: views are read-only; their only requests are pings of peers.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""Room at the link port for connections that have not shown yet who they are. No IO; `now` is an argument.
+"""Places at the link port for connections that have not authenticated yet. No IO; `now` is an argument.
 
-Peers come from the addresses that are configured for them, or from one that proved a certificate of the fleet lately:
-these have the whole room. Anybody else has a part of it, and each source of theirs a part of that, so that whoever
-fills it shuts out strangers alone.
+Connections from a peer's configured address, or from one that showed a certificate of the fleet lately, may take all
+places. Strangers have a part of them, and each source of strangers a part of that, so that a source that takes all it
+can shuts out strangers only.
 """
 
 from collections import Counter, OrderedDict
@@ -18,7 +18,7 @@ PROVEN_MAX: Final = 4096
 """Such sources; the oldest are forgotten first."""
 
 IPV6_PREFIX_BITS: Final = 64
-"""One site can have as many addresses below it as it likes."""
+"""Prefix that counts as one source: a site can have any number of addresses below it."""
 
 
 @dataclass(frozen=True, slots=True)

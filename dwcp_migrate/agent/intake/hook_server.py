@@ -1,4 +1,4 @@
-"""The hook socket: libvirt's hook announces an incoming migration, the agent remembers it and says so.
+"""The hook socket: libvirt's hook announces an incoming migration, the agent notes and confirms it.
 
 The rule: the answer comes from memory, at once; a hook that is slow, silent or wrong is dropped within
 `hypervisor.hook.ANSWER_S_MAX` and costs nothing.

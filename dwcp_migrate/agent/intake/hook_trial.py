@@ -1,7 +1,7 @@
-"""A trial of the libvirt hook: run as libvirt runs it, for a domain that does not exist, until its word is heard.
+"""A trial of the libvirt hook: it is run as libvirt runs it, for a domain that does not exist, until it has announced.
 
-The rule: a trial announces nothing. The domain's UUID is made for it and known to nobody else, so that its announcement
-opens no door; and peers may ask as often as they like, the hook is run once in `KEPT_S` at most.
+The rule: a trial allows no migration. The domain's UUID is made for it and known to nobody else, so that its
+announcement fits none; and however often peers ask, the hook is run once in `KEPT_S` at most.
 """
 
 import asyncio

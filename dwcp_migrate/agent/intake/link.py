@@ -1,7 +1,7 @@
 """The link port, which peers dial.
 
-What is accepted costs a bounded wait and a bounded number of bytes before it is known who it is, and strangers have a
-bounded part of both (see `admission`); then it belongs to a session or it is closed and counted.
+Before a connection has authenticated it costs a limited wait and a limited number of bytes, and strangers have a
+limited part of both (see `admission`); then it belongs to a session, or is closed and counted.
 
     preamble of 24 bytes in clear, then: all-zero id = TLS and control, else to the session's data process
 """
@@ -169,7 +169,7 @@ class LinkIntake:
 
 
 async def _receive_exactly(sock: socket.socket, count: int) -> bytes:
-    """Receive `count` bytes and not one more: what follows is TLS, which somebody else reads."""
+    """Receive exactly `count` bytes: the bytes that follow are TLS's, and are read elsewhere."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < count:

@@ -1,7 +1,7 @@
-"""The redirect as the agent wants it: armed towards every peer while migrations may be accelerated.
+"""Keeper of the redirect: armed towards every peer while migrations may be accelerated.
 
 It is armed only while a data process waits, because a connection that is caught and cannot be carried fails a migration
-that plain TCP would have done. Whatever the kernel refuses is said in the status and tried again.
+that would have succeeded over plain TCP. A refusal of the kernel is shown in the status, and arming is tried again.
 """
 
 import socket
@@ -158,7 +158,7 @@ class Redirection:
         )
 
     def close(self) -> None:
-        """Give it up; the kernel removes it."""
+        """Close the interface; the kernel removes the redirect."""
         if self._interceptor is not None:
             self._interceptor.close()
             self._interceptor = None

@@ -1,7 +1,8 @@
 """Failure detector for the peer of a migration all of whose channels are gone.
 
-The rule: a link that was cut is waited for, a peer that is gone is not. The peer's agent knows which. One that is not
-there although its host answers says something only of an agent before 0.2.0: their data processes died with them.
+The rule: a migration waits for a link that was cut, and not for a peer that is gone; the peer's agent tells which. If
+the peer's host answers but its agent does not run, only an agent before 0.2.0 counts as gone: its data processes died
+with it.
 
     no channel ── ask the peer's agent ── it carries the session, or nothing comes back: wait on (`link.loss_s_max`)
                                       ├── it knows no such session: gone
@@ -26,7 +27,7 @@ LOOK_S: Final = 1.0
 """Between two looks; a lost link is back within that time if it was one channel's bad luck."""
 
 REFUSED_S_MAX: Final = 10.0
-"""A service manager has its agent up again sooner, and that agent says it at once."""
+"""Time after which a refusing host counts as gone: a service manager restarts an agent sooner, and that one answers."""
 
 log = get_logger(component="peer-liveness")
 

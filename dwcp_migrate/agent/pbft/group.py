@@ -1,11 +1,11 @@
-"""The PBFT group as this host's agent uses it: it decides, its members change, it says where it stands.
+"""The PBFT group as this host's agent uses it: decisions, changes of its members, status.
 
-The rule: as in `coordination`: a group that cannot be joined costs no migration that the configuration does not ask to
-be refused; it is logged, and shown by `cluster pbft`. Replicas and clients meet on the agents' link port, each proven
-by its host certificate; the Ed25519 keys of the group are for what third parties verify.
+The rule: a group that cannot be joined fails no migration unless the configuration requires its agreement; the fault is
+logged, and shown by `cluster pbft`. Replicas and clients connect through the agents' link port, each authenticated by
+its host certificate; the Ed25519 keys of the group sign what third parties verify.
 
-    memberships  who the members are, believed and kept     following  asks peers who followed
-    part         replica and client of this host            proposing  what an operator wants to be different
+    membership_store   verified memberships, on disk       membership_sync    asks peers for newer ones
+    local_member       replica and client of this host     membership_change  changes that an operator asks for
 """
 
 import asyncio
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from dwcp_migrate.consensus.pbft.model.keys import SigningIdentity
 
 KEPT: Final = 256
-"""Batches and decisions of which sizes and times are kept."""
+"""Number of latest batches and decisions whose sizes and times are kept."""
 
 IN_FORCE_S_MAX: Final = 6.0
 """From a decided change of the members to the new epoch: an exchange of signatures, or a member that catches up."""

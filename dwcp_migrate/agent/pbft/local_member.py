@@ -1,8 +1,9 @@
 """This host's part in the PBFT group as its newest membership has it: a replica, a client, both, or none.
 
-The rule: `settle` makes it so, whatever it was before, and may be called at any time. A replica runs while the newest
-membership names this host with its key, starts from the first membership that is known and follows from there; a host
-that is not named any more stops it at once and keeps its journal. Addresses are those of [[peers]], never the group's.
+The rule: `settle` brings this about from any earlier state, and may be called at any time. A replica runs while the
+newest membership names this host with its key; it starts from the first membership that is known and catches up from
+there. A host that is no longer named stops its replica at once and keeps the journal. Addresses are those of [[peers]],
+never the group's.
 """
 
 import asyncio
@@ -78,7 +79,7 @@ class LocalMember:
         return self._error or self._failure
 
     async def settle(self, identity: SigningIdentity) -> None:
-        """Become what the newest membership says; what goes wrong is in `error`."""
+        """Start or stop replica and client by the newest membership; a failure is in `error`."""
         async with self._settling:
             group = self._memberships.newest
             addresses = self._addresses(group)

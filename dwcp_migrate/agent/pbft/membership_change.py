@@ -1,8 +1,8 @@
-"""A change of the PBFT group's members as an operator asks for it, made into the next epoch's membership. No IO.
+"""A change of the PBFT group's members at an operator's request, made into the next epoch's membership. No IO.
 
-The rule: those who stay are a quorum of the new group. So it decides at once, without anybody who has yet to fetch the
-state, and nothing that was decided can be lost with those who leave. A group that only grows may outgrow that, if those
-who come have answered: all who hold the state stay. Who wants more makes several changes.
+The rule: the members that stay are a quorum of the new group. So the group decides at once, without members that have
+yet to fetch the state, and no decision is lost with the members that leave. A group that only grows may add more
+members, if those have answered, because all that hold the state stay. Larger changes are made in several steps.
 """
 
 from typing import Annotated, Final

@@ -1,8 +1,8 @@
-"""The memberships of the PBFT group that this host believes: configured, then followed, kept over restarts.
+"""Memberships of the PBFT group that this host has verified: the configured one and later ones, kept over restarts.
 
-The rule: the newest verified one counts. A configuration of an earlier epoch does not turn it back, one of a later
-epoch replaces it. What was verified is written before it is used; where the disk refuses it is used all the same and
-written later: members that have gone must not be believed because a disk is full.
+The rule: the newest verified membership counts. A configuration of an earlier epoch does not replace it, one of a later
+epoch does. A verified membership is written before it is used; where the disk refuses, it is used all the same and
+written later, because members that have left must not be trusted only because a disk is full.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Keeps up with who the PBFT group's members are: asks peers, believes signatures.
+"""Synchronisation of the PBFT group's membership: peers are asked for signed links to newer epochs.
 
-The rule: anybody may be asked, for what is answered proves itself (`lineage`). One question every `FOLLOW_S` to one
-member in turn; several at once as soon as there is a reason: a reply or a certificate of a later epoch. What does not
-hold is logged, counts for nothing, and the next peer is asked.
+The rule: any peer may be asked, because the answer's signatures prove it (`lineage`). One member is asked in turn every
+`FOLLOW_S`; all are asked at once when a reply or a certificate is of a later epoch. An answer that cannot be verified
+is logged and ignored, and the next peer is asked.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ EAGER_S: Final = 0.5
 """At least so long between two rounds that somebody's word brought about: a liar costs that many questions."""
 
 PEER_S_MAX: Final = 3.0
-"""For all that one peer has to say: the slowest one bounds a round."""
+"""Longest time for all answers of one peer; the slowest peer limits a round."""
 
 PARTS_MAX: Final = 64
 """Answers that a link may come in; this release sends three at most."""

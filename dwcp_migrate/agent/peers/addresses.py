@@ -1,7 +1,7 @@
-"""The addresses of the peers as they are now: names are resolved, again and again, and this host's own are watched.
+"""Addresses of the peers, kept current: names are resolved again and again, and this host's own addresses are watched.
 
-Resolving runs on threads of its own and never on the event loop: a name server that does not answer costs nothing but
-news. A name that cannot be resolved keeps the addresses that it had.
+Names are resolved on threads and never on the event loop, so that a name server that does not answer delays only
+changes. A name that cannot be resolved keeps the addresses that it had.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
-"""The peers that nobody listed: hosts of the fleet's state, with what each publishes of itself there. No IO.
+"""Peers found in the fleet's state, with the addresses that each host publishes there. No IO.
 
-The rule: the fleet's state only finds a host. Whom this host believes is what it always was: a certificate of the
-fleet's CA, here with a name that `coordination.discover` allows; the static list counts first, for names and addresses.
+The rule: the fleet's state only locates a host. Trust comes from a certificate of the fleet's CA, with a name that
+`coordination.discover` allows; for names and addresses the configured list comes first.
 
-A host that publishes an address of another one gets nothing by it but plain migrations to that one: whoever answers
-there has to prove the name.
+A host that publishes another one's address only makes migrations to that one run unaccelerated, because the host at the
+address has to prove the name.
 """
 
 import ipaddress

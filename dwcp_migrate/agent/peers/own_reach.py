@@ -1,4 +1,4 @@
-"""This host as it publishes itself to the fleet: its addresses, and what its qemu.conf says of migrations.
+"""Facts that this host publishes to the fleet: its addresses, and the settings of its qemu.conf for migrations.
 
 The rule: an address is published only where somebody meant other hosts to use it: configured, named by qemu.conf, what
 this host's name resolves to, or the one that it reaches its peers from. Bridges of guests and containers have the same

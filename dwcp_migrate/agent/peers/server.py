@@ -1,7 +1,7 @@
 """The answering side of control connections: a peer's agent asks, this one answers.
 
-The rule: who asks is what its certificate proves, and it must be a configured peer; one request at a time, each
-answered before the next is read, so that a peer cannot make this agent hold more than one frame.
+The rule: the certificate identifies the peer, and it must be one that is configured or found; one request at a time,
+each answered before the next is read, so that a peer cannot make this agent hold more than one frame.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Peers that answer and peers that do not, asked again and again: what the metrics tell of them."""
+"""Periodic pings of all peers, for the metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
