@@ -24,6 +24,7 @@ import msgspec
 from dwcp_migrate.errors import SessionError
 from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
+    AddConnection,
     FromWorker,
     Returned,
     ToWorker,
@@ -89,7 +90,7 @@ class DataProcess:
         self._pidfd = os.pidfd_open(pid)
         self._socket = control
         self._socket.setblocking(False)
-        self._outbox: deque[tuple[bytes, list[socket.socket]]] = deque()
+        self._outbox: deque[tuple[ToWorker, bytes, list[socket.socket]]] = deque()
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[int | None] = self._loop.create_future()
         self._owner: ProcessOwner | None = None
@@ -149,14 +150,17 @@ class DataProcess:
         if self.exited.done() or len(self._outbox) >= OUTBOX_MAX:
             _close(sockets)
             raise SessionError(f"data process {self.pid} takes no messages")
-        self._outbox.append((encode_worker_message(message), list(sockets)))
+        self._outbox.append((message, encode_worker_message(message), list(sockets)))
         self._flush()
 
     def finish_sending(self) -> None:
         """Say that nothing more comes, so that it may exit; what waits here is given back at once."""
         waiting, self._outbox = self._outbox, deque()
-        for _, sockets in waiting:
-            self._give_back(sockets)
+        for message, _, sockets in waiting:
+            if isinstance(message, AddConnection):
+                self._give_back(sockets)
+            else:
+                _close(sockets)
         with contextlib.suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -174,7 +178,7 @@ class DataProcess:
 
     def _flush(self) -> None:
         while self._outbox:
-            data, sockets = self._outbox[0]
+            _, data, sockets = self._outbox[0]
             try:
                 socket.send_fds(self._socket, [data], [sock.fileno() for sock in sockets])
             except BlockingIOError:
@@ -189,7 +193,7 @@ class DataProcess:
 
     def _drop_outbox(self) -> None:
         while self._outbox:
-            _close(self._outbox.popleft()[1])
+            _close(self._outbox.popleft()[2])
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_AT_ONCE):
@@ -346,6 +350,12 @@ class DataProcessPool:
         self.error = error
         self._start_in(min(RESTART_S_MAX, RESTART_S_MIN * 2 ** min(self._failures - 1, 10)))
 
+    def take_ready(self) -> DataProcess | None:
+        """Hand out the oldest spare if it is ready; None where the caller would have to wait."""
+        if not self._waiting or not _is_warm(self._waiting[0]):
+            return None
+        return self._take()
+
     async def take(self, timeout_s: float = READY_S_MAX) -> DataProcess:
         """Hand out the oldest spare, waiting until it is ready.
 
@@ -356,17 +366,21 @@ class DataProcessPool:
             self.start()
         if not self._waiting:
             raise SessionError(self.error or "the agent is stopping")
+        spare = self._take()
+        done, _ = await asyncio.wait([spare.ready], timeout=timeout_s)
+        if not done:
+            spare.kill()
+            raise SessionError(f"data process {spare.pid} was not ready within {timeout_s:.0f} s")
+        spare.ready.result()
+        return spare
+
+    def _take(self) -> DataProcess:
         spare = self._waiting.pop(0)
         self._refill_at = asyncio.get_running_loop().time() + REFILL_S
         if self._waiting:
             self._start_in(REFILL_S)
         else:
             self.start()
-        done, _ = await asyncio.wait([spare.ready], timeout=timeout_s)
-        if not done:
-            spare.kill()
-            raise SessionError(f"data process {spare.pid} was not ready within {timeout_s:.0f} s")
-        spare.ready.result()
         return spare
 
     async def close(self) -> None:

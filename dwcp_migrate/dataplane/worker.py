@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.dataplane.known.keeping import keep_behind
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
+from dwcp_migrate.dataplane.relay.held import HeldConnections
 from dwcp_migrate.dataplane.relay.passthrough import RelaySession
 from dwcp_migrate.dataplane.source import SourceSession
 from dwcp_migrate.durable import write_whole
@@ -47,10 +48,13 @@ from dwcp_migrate.protocol.worker import (
     Finished,
     FromWorker,
     Happened,
+    Hold,
     Noted,
+    Release,
     Returned,
     Reunited,
     SetRate,
+    StandBy,
     StartDestination,
     StartRelay,
     StartSource,
@@ -198,7 +202,8 @@ class Worker:
         self._session: Session | None = None
         self._session_id = b""
         self._connections = 0
-        self._held: list[socket.socket] = []
+        self._waiting: HeldConnections | None = None
+        self._kept_open: list[socket.socket] = []
         self._lock = threading.Lock()
         self._kept: deque[Happened] = deque(maxlen=PENDING_EVENTS_MAX)
         self._events: deque[Happened] = deque(maxlen=PENDING_EVENTS_MAX)
@@ -246,8 +251,27 @@ class Worker:
             message, fds = received
             self._handle(message, [socket.socket(fileno=fd) for fd in fds])
 
+    def _relay_what_waits(self) -> None:
+        """Without an agent, carry on with the connections that it had not handed over."""
+        waiting, session = self._waiting, self._session
+        if not waiting:
+            return
+        if isinstance(session, SourceSession) and self._connections:  # they belong to it
+            for accepted, sock in waiting.take():
+                self._connections = accepted + 1
+                session.add_connection(accepted, sock)
+            return
+        if isinstance(session, SourceSession):
+            session.abort("the agent ended")
+        if not isinstance(session, RelaySession):
+            session = RelaySession(self.report)
+        self.report(Happened(event="left-alone", detail="the agent ended before it had handed its connections over"))
+        self._connections = max(self._connections, waiting.relay(session, self.report))
+        self._session = session if self._connections else None
+
     def _wait_for_agent(self) -> bool:
         """Look for the next agent; False when this process need not wait any more."""
+        self._relay_what_waits()
         session = self._session
         if session is None or self._is_noted or not self._agent.may_come_back:
             return False
@@ -337,6 +361,8 @@ class Worker:
             case AddConnection(), SourceSession() | RelaySession() as session:
                 self._connections = message.connection + 1
                 session.add_connection(message.connection, *sockets)
+                if self._waiting is not None:
+                    self._waiting.release(message.accepted)
             case AddChannel(), DestinationSession() as session:
                 session.add_channel(*sockets)
             case SetRate(), session:
@@ -351,12 +377,26 @@ class Worker:
                     raise SystemExit(0)
                 session.abort(message.reason)
             case _:
+                self._stand_by(message, sockets)
+
+    def _stand_by(self, message: ToWorker, sockets: list[socket.socket]) -> None:
+        match message, self._waiting:
+            case StandBy(), None if self._session is None:
+                self._session_id, self._kept_open = message.session_id, sockets
+                self._show()
+                self._waiting = HeldConnections(message)
+            case Hold(), HeldConnections() as waiting:
+                waiting.hold(message.accepted, *sockets)
+            case Release(), HeldConnections() as waiting:
+                waiting.release(message.accepted)
+            case _:
                 raise SessionError(f"unexpected {type(message).__name__}")
 
-    def _begin(self, start: StartSource | StartDestination | StartRelay, held: list[socket.socket]) -> None:
+    def _begin(self, start: StartSource | StartDestination | StartRelay, kept_open: list[socket.socket]) -> None:
         self._session_id = start.session_id
-        self._held = held
-        self._show()
+        self._kept_open += kept_open
+        if self._waiting is None:
+            self._show()
         self._store = None if isinstance(start, StartRelay) else start.options.store
         match start:
             case StartSource():

@@ -4,13 +4,18 @@ Each data process holds one end of a `SOCK_SEQPACKET` pair. One message is one d
 `MESSAGE_BYTES_MAX`, with file descriptors beside it (SCM_RIGHTS) where the message says so.
 
     agent -> data process                          data process -> agent
-    StartSource | StartDestination | StartRelay    WorkerReady            imports done, waiting
+    StandBy + 1 fd to hold (not always)            WorkerReady            imports done, waiting
+    Hold + 1 fd, Release
+    StartSource | StartDestination | StartRelay
         + 1 fd to hold until the end (not always)
     AddConnection   + 1 fd (relay: 2)              Happened         something worth a log line or a state
     AddChannel      + 1 fd (destination)
     SetRate                                           WorkerProgress         counters, every PROGRESS_S
     Abort                                          Finished         the session is over
     Noted, half-close                              Returned + fds   a connection that came too late; then it exits
+
+A source's data process stands by while the migration is set up: it holds each connection, too, and relays those that it
+holds where the agent ends before it said what becomes of them.
 
 A data process outlives its agent. It connects to the next one at `RENDEZVOUS_SOCKET` in the runtime directory, with
 `Reunited`; the agent answers `Adopted`, hears again what its predecessor had not heard, and all goes on as above. A
@@ -100,6 +105,34 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     may_stand_aside: bool = False
 
 
+class StandBy(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Relay the connections that you hold, if I am gone before the session is started or they are handed over.
+
+    Attributes:
+        session_id: of the migration's record.
+        addresses: of the destination, in the order in which to try them.
+        port: where its QEMU waits.
+        mark: socket mark that the redirect lets pass, 0 for none.
+    """
+
+    session_id: bytes
+    addresses: tuple[str, ...]
+    port: int
+    mark: int = 0
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One connection of QEMU's of which nothing has been read (fd 0), number `accepted` of this migration."""
+
+    accepted: int
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let go of a connection that you hold: I have ended it."""
+
+    accepted: int
+
+
 class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Carry a migration to a peer whose agent has already agreed to it.
 
@@ -150,9 +183,15 @@ class StartRelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class AddConnection(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """One connection of QEMU's (fd 0); for a relay also the connected onward socket (fd 1)."""
+    """One connection of QEMU's (fd 0); for a relay also the connected onward socket (fd 1).
+
+    Attributes:
+        connection: its number in the session.
+        accepted: its number in `Hold`; -1: it was not held.
+    """
 
     connection: int
+    accepted: int = -1
 
 
 class AddChannel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -232,6 +271,7 @@ EVENTS: Final = frozenset(
         "link-restored",  # number: milliseconds it took
         "coding",  # detail: what segments are coded with from here on, and what held the migration up
         "stands-aside",  # detail: why QEMU's bytes go past the link from here on, unencrypted
+        "left-alone",  # detail: the agent ended, and what it had not handed over is relayed
         "record-full",  # the recording reached its limit
         "store",  # detail: what was wrong with this host's page store, or with what the peer said of its own
     }
@@ -344,7 +384,20 @@ class Farewell(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Happened, ...]
 
 
-ToWorker = StartSource | StartDestination | StartRelay | AddConnection | AddChannel | SetRate | Abort | Adopted | Noted
+ToWorker = (
+    StandBy
+    | Hold
+    | Release
+    | StartSource
+    | StartDestination
+    | StartRelay
+    | AddConnection
+    | AddChannel
+    | SetRate
+    | Abort
+    | Adopted
+    | Noted
+)
 FromWorker = WorkerReady | Happened | WorkerProgress | Finished | Returned | Reunited
 
 _encoder = msgspec.msgpack.Encoder()

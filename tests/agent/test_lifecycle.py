@@ -127,6 +127,43 @@ def test_a_migration_whose_data_process_died_without_an_agent_is_recorded_once_a
     assert [found.id for found in source.history()] == [record.id]
 
 
+@contextlib.contextmanager
+def hung(host: Host) -> Iterator[None]:
+    """The host's agent answers nobody meanwhile."""
+    assert host.agent is not None
+    host.agent.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        host.agent.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "unreachable"), (signal.SIGKILL, "left-alone")])
+def test_connections_of_an_agent_that_ends_while_it_asks_its_peer_are_relayed_in_order(
+    hosts: Hosts, number: signal.Signals, reason: str
+) -> None:
+    source, destination = hosts
+    for host in hosts:
+        host.start()
+    with destination.listen() as listener, hung(destination), contextlib.ExitStack() as stack:
+        ours = [stack.enter_context(source.connect(DESTINATION_ADDRESS)) for _ in range(3)]
+        source.wait(lambda status: len(status.migrations) == 1)
+        source.stop(number)
+        theirs = [stack.enter_context(listener.accept()[0]) for _ in ours]
+        for near, far, word in zip(ours, theirs, (b"one", b"two", b"six"), strict=True):
+            near.sendall(word)
+            assert far.recv(3, socket.MSG_WAITALL) == word
+        source.start()
+        (adopted,) = source.status().migrations
+        assert adopted.passthrough_reason == reason
+        later = stack.enter_context(source.connect(DESTINATION_ADDRESS))
+        last = stack.enter_context(listener.accept()[0])
+        for near, far in zip([*ours, later], [*theirs, last], strict=True):
+            end(near, far)
+    (record,) = source.ended()
+    assert (record.result, record.passthrough_reason) == ("completed", reason)
+
+
 def test_a_migration_that_passes_through_goes_on_without_its_agent_too(hosts: Hosts) -> None:
     source, destination = hosts
     source.start()

@@ -11,5 +11,6 @@ Modules:
     local_relay: relay on threads of the agent, where no data process is to be had
     outgoing: the source side: from the first caught connection to the end
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone
+    stand_in: the data process that holds a migration's connections while it is set up
     step_aside: the decision to leave a migration alone, because the link outruns the pipeline
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from dwcp_migrate.agent.accept_loop import AcceptLoop
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
@@ -51,6 +52,9 @@ HELLO_S_MAX: Final = 5.0
 
 BACKLOG: Final = 512
 """As many as migrations can run, both sides."""
+
+LEFT_ALONE: Final = "left-alone"
+"""Reason of a migration that passes through because its agent ended while it was set up."""
 
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -147,6 +151,11 @@ class Adoption:
             process.kill()
             return
         self._note(identity, f"by agent {os.getpid()}")
+        if hello.kind == "relay" and not kept.record.passthrough_reason:  # its agent ended while it was set up
+            record = replace(kept.record, passthrough_reason=LEFT_ALONE)
+            self._runtime.ledger.change(identity, lambda record: replace(record, passthrough_reason=LEFT_ALONE))
+            self._runtime.ledger.count("passthrough", LEFT_ALONE)
+            kept = replace(kept, record=record)
         self._runtime.ledger.count_one("adopted")
         process.send(Adopted(heard=kept.heard))
         if kept.record.role == "source":

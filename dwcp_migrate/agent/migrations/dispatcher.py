@@ -9,7 +9,8 @@ from collections.abc import Coroutine
 
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.migrations.outgoing import FOREIGN, Connection, OutgoingMigration
+from dwcp_migrate.agent.migrations.outgoing import FOREIGN, OutgoingMigration
+from dwcp_migrate.agent.migrations.stand_in import CaughtConnection
 from dwcp_migrate.agent.tracking.running_store import KeptMigration
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
@@ -36,9 +37,11 @@ class Outgoing:
             peer: who has the address.
             foreign: a service opened it that migrates no guest. It is relayed, whatever the fleet asks of migrations.
         """
-        self._dispatch((sock, None), (address, port), None if foreign else peer, FOREIGN if foreign else "")
+        self._dispatch(CaughtConnection(sock), (address, port), None if foreign else peer, FOREIGN if foreign else "")
 
-    def _dispatch(self, connection: Connection, key: tuple[str, int], peer: PeerConfig | None, again: str = "") -> None:
+    def _dispatch(
+        self, connection: CaughtConnection, key: tuple[str, int], peer: PeerConfig | None, again: str = ""
+    ) -> None:
         migration = self._live.get(key)
         if migration is None:
             migration = OutgoingMigration(self._runtime, self._permits, key, peer, again)
@@ -75,14 +78,14 @@ class Outgoing:
             self._runtime, self._permits, (record.address, record.port), peer, record.passthrough_reason, record
         )
 
-    async def _run(self, migration: OutgoingMigration, work: Coroutine[None, None, list[Connection]]) -> None:
+    async def _run(self, migration: OutgoingMigration, work: Coroutine[None, None, list[CaughtConnection]]) -> None:
         try:
             late = await work
         finally:
             if self._live.get(migration.key) is migration:
                 del self._live[migration.key]
         for connection in late:  # they came for the next migration to the same port
-            again = migration.passthrough if connection[1] else ""  # that one has reached its QEMU already
+            again = migration.passthrough if connection.onward else ""  # that one has reached its QEMU already
             self._dispatch(connection, migration.key, migration.peer, again)
         await migration.settle()
 

@@ -23,6 +23,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
 from dwcp_migrate.agent.migrations.life_cycle import MigrationSide, Stoppable
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
+from dwcp_migrate.agent.migrations.stand_in import CaughtConnection, stand_in_for
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
@@ -70,15 +71,6 @@ RELAY_S_MAX: Final = 3.0
 
 log = get_logger(component="agent")
 
-Connection = tuple[socket.socket, socket.socket | None]
-"""The accepted socket, and the onward one where there is one already."""
-
-
-def _reset_both(connection: Connection) -> None:
-    for sock in connection:
-        if sock is not None:
-            reset_and_close(sock)
-
 
 class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     """One migration from its first connection to its record's end.
@@ -106,7 +98,10 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self.key = key
         self.peer = peer
         self.passthrough = again
-        self._connections: asyncio.Queue[Connection] = asyncio.Queue(CONNECTIONS_MAX)
+        self._connections: asyncio.Queue[CaughtConnection] = asyncio.Queue(CONNECTIONS_MAX)
+        self._accepted = 0
+        may_stand_in = record is None and peer is not None and not again and not permits.requires(peer)
+        self._stand_in = stand_in_for(runtime, self.session_id, key, peer) if peer and may_stand_in else None
         self._accelerated = False
         self._heard = ""
         self._store: StoreOptions | None = None
@@ -126,12 +121,27 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                 )
             )
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: CaughtConnection) -> None:
         """Queue a connection in the order of acceptance; beyond `CONNECTIONS_MAX` it is reset."""
+        connection = connection._replace(accepted=self._accepted)
         try:
             self._connections.put_nowait(connection)
         except asyncio.QueueFull:
-            _reset_both(connection)
+            connection.reset()
+            return
+        self._accepted += 1
+        if self._stand_in is not None:
+            self._stand_in.hold(connection.accepted, connection.sock)
+
+    async def _take_process(self, timeout_s: float) -> DataProcessHandle:
+        """The data process that stands in, or another. Raises SessionError: there is none."""
+        stand_in = self._stand_in
+        if self._handle is None and stand_in is not None and not stand_in.process.exited.done():
+            process = stand_in.process
+        else:
+            self._stand_in = None
+            process = await self._runtime.spares.take(timeout_s)
+        return DataProcessHandle(self.identity, process, self._runtime.ledger)
 
     def abort(self, reason: str) -> None:
         """Have its data process reset everything."""
@@ -145,7 +155,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             alone = self._runtime.link_ceiling(self.peer.name if self.peer else "")
             self._handle.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
 
-    async def run(self) -> list[Connection]:
+    async def run(self) -> list[CaughtConnection]:
         """Carry it to its end; returns connections that came too late to belong to it."""
         try:
             opened = await self._ask()
@@ -155,8 +165,10 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             self._reason = str(error)
             log.error("migration refused", migration=self.identity, error=str(error))  # noqa: TRY400 - no bug, no trace
             self._reset_waiting()
-            return []
+            feed = None
         if feed is None or self._handle is None:
+            if self._stand_in is not None:
+                self._stand_in.process.kill()
             return []
         self.enter("carried")
         return await self._carried(self._handle, feed)
@@ -172,7 +184,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self.enter("carried")
         self._take_over(kept)
 
-    async def resume(self, connections: int) -> list[Connection]:
+    async def resume(self, connections: int) -> list[CaughtConnection]:
         """Carry on what was adopted; `connections` of QEMU's have reached it. See `run`."""
         handle = self._handle
         assert isinstance(handle, DataProcessHandle), "it was adopted"
@@ -203,21 +215,23 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             facts = replace(facts, candidates=opened.candidates, peer_outlives=opened.outlives, memory_bytes=granted)
         self._runtime.ledger.learn(self.identity, self._permits.facts(self.identity, facts))
 
-    async def _carried(self, handle: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]") -> list[Connection]:
+    async def _carried(
+        self, handle: DataProcessHandle | LocalRelay, feed: "asyncio.Task[None]"
+    ) -> list[CaughtConnection]:
         """Wait for its end; returns connections that came too late to belong to it."""
         beside: list[Stoppable] = [feed]
         if self._accelerated and self.peer is not None:
             outlives = self._runtime.ledger.facts(self.identity).peer_outlives
             beside.append(self._watch_peer(self.peer, self._link_address, self.abort, outlives=outlives))
         await self._carry(handle, *beside)
-        return [*handle.returned, *self._waiting()]
+        return [*(CaughtConnection(*pair) for pair in handle.returned), *self._waiting()]
 
-    def _waiting(self) -> list[Connection]:
+    def _waiting(self) -> list[CaughtConnection]:
         return [self._connections.get_nowait() for _ in range(self._connections.qsize())]
 
     def _reset_waiting(self) -> None:
         for connection in self._waiting():
-            _reset_both(connection)
+            connection.reset()
 
     async def _ask(self) -> Opened | None:
         """Ask the peer's agent; None when the migration has to pass through, with the reason in the record."""
@@ -318,7 +332,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
 
         def change(record: Migration) -> Migration:
             record = append_event(record, MigrationEvent(at=now, event="passthrough", detail=f"{code}: {message}"))
-            return enter_state(_with_passthrough(record, code), "passthrough", now)
+            return enter_state(replace(record, passthrough_reason=code), "passthrough", now)
 
         self._runtime.ledger.change(self.identity, change)
         log.warning("migration passes through", migration=self.identity, code=code, why=message)
@@ -330,9 +344,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self._candidates = opened.candidates
         runtime.domains.follow(self.identity, "source", opened.candidates)
         try:
-            handle = self._handle = DataProcessHandle(
-                self.identity, await runtime.spares.take(SOURCE_S_MAX), runtime.ledger
-            )
+            handle = self._handle = await self._take_process(SOURCE_S_MAX)
         except SessionError as error:
             await self._withdraw(self.peer, "no-data-process", str(error))
             return None
@@ -373,8 +385,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
 
     async def _feed_source(self, handle: DataProcessHandle, number: int) -> None:
         while True:
-            sock, _ = await self._connections.get()
-            handle.send(AddConnection(connection=number), [sock])
+            connection = await self._connections.get()
+            handle.send(AddConnection(connection=number, accepted=connection.accepted), [connection.sock])
             number += 1
 
     async def _start_relay(self) -> "asyncio.Task[None] | None":
@@ -383,11 +395,12 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         if self.passthrough != FOREIGN:
             runtime.domains.follow(self.identity, "source", self._candidates)
         while not self._connections.empty():
-            pair = await self._dial_onward(self._connections.get_nowait())
+            connection = self._connections.get_nowait()
+            pair = await self._dial_onward(connection)
             if pair is None:
                 continue
             relay = self._handle = await self._relay()
-            relay.send(AddConnection(connection=0), pair)
+            relay.send(AddConnection(connection=0, accepted=connection.accepted), pair)
             return begin_task(self._feed_relay(relay, 1))
         return None
 
@@ -396,7 +409,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         runtime = self._runtime
         held = runtime.keep_translation()
         try:
-            relay = DataProcessHandle(self.identity, await runtime.spares.take(RELAY_S_MAX), runtime.ledger)
+            relay = await self._take_process(RELAY_S_MAX)
         except SessionError as error:
             self._note("relayed-by-the-agent", str(error))
             log.warning("migration relayed by the agent itself", migration=self.identity, why=str(error))
@@ -406,22 +419,25 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
 
     async def _feed_relay(self, handle: DataProcessHandle | LocalRelay, number: int) -> None:
         while True:
-            pair = await self._dial_onward(await self._connections.get())
+            connection = await self._connections.get()
+            pair = await self._dial_onward(connection)
             if pair is not None:
-                handle.send(AddConnection(connection=number), pair)
+                handle.send(AddConnection(connection=number, accepted=connection.accepted), pair)
                 number += 1
 
-    async def _dial_onward(self, connection: Connection) -> tuple[socket.socket, socket.socket] | None:
+    async def _dial_onward(self, connection: CaughtConnection) -> tuple[socket.socket, socket.socket] | None:
         """Connect to where the connection wanted to go, past the redirect; on failure it is reset."""
-        sock, known = connection
-        if known is not None:
-            return sock, known
+        sock = connection.sock
+        if connection.onward is not None:
+            return sock, connection.onward
         try:
             onward, address = await dial_onward(
                 candidate_addresses(self.peer, self._onward_address), self.key[1], self._runtime.config.intercept.mark
             )
         except SessionError as error:
             reset_and_close(sock)
+            if self._stand_in is not None:
+                self._stand_in.release(connection.accepted)
             self._reason = str(error)
             return None
         except BaseException:

@@ -164,14 +164,24 @@ def killed_meanwhile(stage: Stage, side: Side, moment: str) -> Iterator[None]:
         yield
 
 
-for _side, _moment in (
-    ("destination", "set-up"),
-    *((each, late) for each in SIDES for late in ("first-pass", "switchover")),
-):
-    fault(
-        f"{_side}-killed-in-the-{_moment}",
-        reason=(ACCELERATED, "unreachable") if _moment == "set-up" else ACCELERATED,
-    )(partial(killed_meanwhile, side=_side, moment=_moment))
+_IN_THE_SET_UP: Final[dict[Side, str]] = {"source": "left-alone", "destination": "unreachable"}
+"""The reason where the agent had not handed the connection over yet."""
+
+for _side in SIDES:
+    for _moment in MOMENTS:
+        fault(
+            f"{_side}-killed-in-the-{_moment}",
+            reason=(ACCELERATED, _IN_THE_SET_UP[_side]) if _moment == "set-up" else ACCELERATED,
+        )(partial(killed_meanwhile, side=_side, moment=_moment))
+
+
+@fault("source-killed-while-it-asks", reason="left-alone")
+@fault("source-killed-while-it-asks-parallel", reason="left-alone", flags=PARALLEL)
+@contextmanager
+def source_killed_while_it_asks(stage: Stage) -> Iterator[None]:
+    """Kill the source's agent while it waits for the answer of one that hangs."""
+    with hanging(stage, acquainted=False), killed_meanwhile(stage, "source", "set-up"):
+        yield
 
 
 PIPES: Final = """
