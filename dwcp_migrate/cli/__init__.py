@@ -79,7 +79,7 @@ COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found 
 """Sub-command (and module) name; the room that its module is in, and its line in `dwcp-migrate --help`."""
 
 HIDDEN: Final = {"bench": "develop", "carry": "plans", "lookout": "plans"}
-"""Old spellings, which work for one release more and say so, and what agents start; and the room of its module."""
+"""Hidden sub-commands and the rooms of their modules: old spellings, for one release more, and helpers of agents."""
 
 EXIT_INTERNAL: Final = 70
 """An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
@@ -159,7 +159,7 @@ class LazyGroup(click.Group):
 
 
 def _is_installed(room: str) -> bool:
-    """Tell whether the commands of a room are there: packages carry those for development not."""
+    """Tell whether the commands of a room are installed: packages do not carry those for development."""
     return room != "develop" or find_spec(f"{__name__}.{room}") is not None
 
 

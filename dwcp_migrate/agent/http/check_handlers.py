@@ -1,6 +1,6 @@
-"""Control API of the trial of a peer: everything that a migration to it would meet, looked at now.
+"""Control API of the trial of a peer: checks of everything that a migration to it depends on.
 
-The rule: one trial at a time, bounded in bytes and seconds, whoever asks; it opens no migration and leaves nothing.
+The rule: one trial at a time, limited in bytes and seconds; it opens no migration and leaves no traces.
 """
 
 import asyncio

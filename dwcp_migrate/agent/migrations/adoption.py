@@ -1,8 +1,9 @@
 """Adoption of migrations that the agent before this one left running.
 
-Data processes outlive their agent and connect to the next one here. What the predecessor kept of each migration (see
-`tracking.running_store`) becomes a running record again; its data process, once it has come, carries on under it. One
-whose data process is gone is ended with what is known, so that the history has exactly one record of each migration.
+Data processes outlive their agent and connect to the next one here. The record that the predecessor kept of each
+migration (see `tracking.running_store`) is a running one again, and goes on with its data process once that has
+connected. A migration whose data process is gone is ended with the facts that are known, so that the history has
+exactly one record of each migration.
 
     start ── records taken over ── socket listens ── data processes come (0.3 s) ── link port, redirect
                                                  └── gone meanwhile ── farewell, libvirt's word ── history
@@ -42,13 +43,13 @@ from dwcp_migrate.protocol.worker import (
 from dwcp_migrate.tasks import Tasks
 
 REUNION_S_MAX: Final = 3.0
-"""For data processes to come before this agent serves peers and catches connections. They look every 0.25 s."""
+"""Time for data processes to connect before this agent serves peers and catches connections; they try every 0.25 s."""
 
 LOOK_S: Final = 1.0
 """Between two looks at whether a data process that has not come still lives."""
 
 HELLO_S_MAX: Final = 5.0
-"""From a data process's connection to its first word."""
+"""Time from a data process's connection to its first message."""
 
 BACKLOG: Final = 512
 """As many as migrations can run, both sides."""

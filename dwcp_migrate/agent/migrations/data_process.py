@@ -1,7 +1,7 @@
-"""One data process at work on one migration: its messages become the record, its end is noticed however it comes.
+"""Handle of one migration's data process: its messages change the record, and its end is noticed in any case.
 
-The rule: a data process costs at most its own migration. One that vanishes leaves its sockets to the kernel, which
-closes them; one that said its last message and does not go is killed.
+The rule: a fault of a data process costs at most its own migration. If it dies the kernel closes its sockets; if it has
+sent its last message and does not exit, it is killed.
 """
 
 import asyncio

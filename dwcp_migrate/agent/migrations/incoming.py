@@ -1,6 +1,6 @@
 """The destination side of one migration: its channels arrive, a data process writes into the waiting QEMU.
 
-The rule: its life is that of `life_cycle`. Its result is libvirt's word here, and the source's where libvirt says none.
+The rule: its life cycle is that of `life_cycle`. Its result is what libvirt reports here, else what the source reports.
 """
 
 import asyncio

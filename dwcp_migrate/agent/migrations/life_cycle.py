@@ -1,7 +1,7 @@
 """Life cycle of a migration on one host: the same at its source and at its destination.
 
-The rule: a side moves along `TRANSITIONS` and in no other way. A move that the table does not know changes nothing,
-because the words of the peer, of libvirt and of the data process arrive in any order.
+The rule: a side moves along `TRANSITIONS` and in no other way. A move that is not in the table changes nothing, because
+reports of the peer, of libvirt and of the data process arrive in any order.
 
     opening ──> carried ──> ending ──> ended
        │          ├───────────────────> left     the agent ends; the next one adopts it

@@ -15,7 +15,7 @@ STEP_ASIDE: Final = "step-aside"
 """The reason in the record of a migration that was left alone."""
 EVIDENCE_S_MAX: Final = 24 * 3600.0
 EVIDENCE_BYTES_MIN: Final = 64 * MIB
-"""Less is over before its rate says anything."""
+"""Bytes from which a migration counts as evidence: a smaller one is over before its rate is meaningful."""
 LINK_SHARE_MAX: Final = 0.2
 """Share of its time that a migration may have waited for the link, where the link counts as idle."""
 UNCLASSIFIED_MIN: Final = 0.5

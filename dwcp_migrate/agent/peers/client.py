@@ -1,8 +1,8 @@
 """The asking side of control connections, kept for reuse.
 
-The rule: a request has one deadline for connecting and one for the answer; whatever goes wrong closes the connection
-and becomes one of four errors: unreachable, certificate, version, refused. A connection from the pool that turns out
-to be dead is replaced once, silently, because the peer's agent may have restarted.
+The rule: a request has one deadline for connecting and one for the answer; every failure closes the connection and
+becomes one of four errors: unreachable, certificate, version, refused. A kept connection that turns out to be dead is
+replaced once without an error, because the peer's agent may have restarted.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Limits of links that an operator commanded: kept in a file, so that they outlive the agent, until they end.
 
-The rule: a command never lifts what the configuration says; of all limits the lowest holds. A file that cannot be read
-limits nothing and is said; one that cannot be written fails the command.
+The rule: a command never raises a configured limit; of all limits the lowest holds. A file that cannot be read limits
+nothing, and is reported; one that cannot be written fails the command.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Bytes of measurements that each peer may have this host take in. No clock; `now` is an argument.
+"""Budget of bytes that each peer may send to this host for measurements. No clock; `now` is an argument.
 
-The rule: whoever asks has proven to be a peer, sends the bytes itself and gets less back than it sent; the budget keeps
-one that measures without end from filling the link and a core of this host.
+The rule: a peer that measures has authenticated, sends the bytes itself and gets less back than it sent; the budget
+keeps a peer that measures without end from filling the link and a core of this host.
 """
 
 from typing import Final
@@ -14,7 +14,7 @@ BYTES_MAX: Final = 1024 * MIB
 WINDOW_S: Final = 60.0
 
 PEERS_MAX: Final = 4096
-"""Peers that are kept account of; beyond, the one whose window began first makes room."""
+"""Peers in the account; beyond that the one whose window began first makes room."""
 
 
 class ProbeBudget:

@@ -1,7 +1,7 @@
-"""A measurement of the link to a peer: bytes over several TLS connections at once, and the rate at which it took them.
+"""A measurement of the link to a peer: the rate at which it takes bytes over several TLS connections at once.
 
-The rule: it is bounded in bytes and in time, whichever comes first, and held below what migrations need; the peer
-answers each message with a few bytes, so nobody gets more out of it than was put in.
+The rule: it has limits in bytes and in time, whichever comes first, and its rate leaves running migrations what they
+need; the peer answers each message with a few bytes, so that a measurement cannot amplify traffic.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ UNANSWERED_MAX: Final = 128
 """Messages under way on one channel: 6 MiB, more than one TCP flow of a usual path has in flight."""
 
 LAST_ANSWERS_S: Final = 2.0
-"""For what is under way when the time is over."""
+"""Time for the answers to messages that are under way at the end."""
 
 SHARE_BESIDE: Final = 0.05
-"""Of what running migrations get: a measurement beside them takes no more."""
+"""Share of the running migrations' rate that a measurement beside them may take."""
 
 RATE_BESIDE_MIN: Final = 64.0 * KIB
 
@@ -39,7 +39,7 @@ BUSY: Final = 0.8
 """Share of a core from which on an agent itself held the measurement up, and the link may carry more."""
 
 START_SHARE: Final = 0.25
-"""Of the bytes, that crossed while the channels were still growing."""
+"""Share of the bytes that is not counted, because the channels were still growing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Carrier of plans: the helper process of one agent, and of the next one where that died.
+"""Carrier of plans: the helper process of one agent, or of the next one after that agent's death.
 
-The rule: planning and waiting for migrations belong in no agent's own process. The helper holds the fleet's lease while
-it works and dies with its agent; libvirt's migrations go on without either. The agent that was asked begins; where its
-lease has run out another takes the plan up, the first in the order of names, the others later if that does not.
+The rule: no agent plans or waits for migrations in its own process. The helper holds the fleet's lease while it works
+and dies with its agent; libvirt's migrations go on without either. The agent that was asked begins; where its lease has
+run out another agent takes the plan up, the first in the order of names, or a later one if that does not.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ LOOK_S: Final = 2.0
 """Between two looks at the plans; a new one is seen at once."""
 
 TAKE_OVER_S: Final = 15.0
-"""After the lease ran out, before another agent takes a plan up: its own may just be starting again."""
+"""Pause after the lease ran out before another agent takes a plan up: the first one may be starting again."""
 
 RANK_S: Final = 10.0
-"""Between two agents that might take it up."""
+"""Delay of each further agent that may take a plan up."""
 
 RETRY_S: Final = (2.0, 5.0, 15.0, 60.0)
 """Before a helper that failed is started again."""
 
 FAREWELL_S: Final = 5.0
-"""For the helper to end when its agent does."""
+"""Time that the helper has to end when its agent does."""
 
 log = get_logger(component="plans")
 

@@ -1,6 +1,6 @@
 """The service that relieves the fleet by itself: the agent that holds its lease looks, in a helper process.
 
-The rule: off is off: then nothing is asked of anybody. A look that fails is followed by the next one.
+The rule: while it is off, no host is asked for anything. A look that fails is followed by the next one.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ LOOK_S: Final = 10.0
 """Between two looks at the settings."""
 
 LEASE_LOOKS: Final = 3
-"""Looks that the lease outlives: so long after the death of its agent another one looks."""
+"""Looks that the lease lasts: so long after the death of an agent another one takes over."""
 
 HELPER_S_MAX: Final = 600.0
 

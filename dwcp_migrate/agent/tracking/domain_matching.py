@@ -6,8 +6,8 @@ waits for more facts, at the latest for libvirt's event at the end.
     possible = domains announced at the destination  ∩  domains that libvirt moves here now, once those are enough
                narrowed by the UUID of a multifd channel, by the stream's total of memory, and by those already tied
 
-Libvirt lists a job some time after its connection is there, so of several that begin at once it names a few at first:
-those few are not the answer for all.
+Libvirt lists a job some time after its connection is there: of several migrations that begin at once it lists only some
+at first, so a domain is not ruled out because it is not listed yet.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
-"""Ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end.
+"""Tracker of domains: ties migrations to libvirt's domains, and follows libvirt's reports of progress and result.
 
-The rule: nothing here delays a byte. Libvirt is asked beside the data path, each question with a deadline, and without
-libvirtd every answer is "unknown".
+The rule: nothing here delays a byte. Libvirt is asked outside of the data path, each question with a deadline, and
+without libvirtd every answer is "unknown".
 """
 
 import asyncio
@@ -30,28 +30,28 @@ LEAVING_S_MAX: Final = 0.3
 All of it only where there are more, or where one hangs that did not before."""
 
 ARRIVING_S_MAX: Final = 1.0
-"""For libvirt to say which domains wait for their memory; asked once where no hook announced a migration."""
+"""Time for libvirt to list the domains that wait for their memory; asked once where no hook announced a migration."""
 
 POLL_S: Final = 1.0
-"""Between two looks at the jobs of running migrations; libvirt itself refreshes them at that pace."""
+"""Interval at which the jobs of running migrations are read; libvirt refreshes them as often."""
 
 QUERY_S_MAX: Final = 5.0
-"""For any other question to libvirt."""
+"""Time-out of any other question to libvirt."""
 
 JOBS_S_MAX: Final = 1.0
-"""Of that, for the jobs of domains: one whose job lock hangs costs the others no more."""
+"""Part of that for the jobs of domains, so that a domain whose job lock hangs delays the others by no more."""
 
 VERDICT_S_MAX: Final = 10.0
 """From the data process's end to libvirt's word: Finish and Confirm are two round trips of libvirt's own connection."""
 
 UNTIED_S_MAX: Final = 3.0
-"""The same for a migration that is tied to no domain: it may not be libvirt's at all."""
+"""The same for a migration that is tied to no domain: it may be no migration of libvirt's."""
 
 STATISTICS_S_MAX: Final = 5.0
 """From libvirt's word to the job's statistics, which come as an event of their own: a moment, but on busy hosts."""
 
 CLOCK_SLACK_S: Final = 0.5
-"""Between libvirt's clock of a job and ours of the record."""
+"""Largest difference between libvirt's time of a job and this agent's time of its record."""
 
 _ENDINGS: Final[dict[str, tuple[Role, Result]]] = {
     "left": ("source", "completed"),

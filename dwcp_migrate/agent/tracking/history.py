@@ -1,6 +1,6 @@
 """Ended migrations on disk: JSON lines, newest last, two files of bounded size.
 
-The rule: the history never stops a migration. A line that cannot be written is counted and said in `error`; a line
+The rule: the history never stops a migration. A line that cannot be written is counted and reported in `error`; a line
 that cannot be read (a crash cut it) is left out.
 
     history.jsonl     written to

@@ -1,7 +1,7 @@
-"""One budget of memory for all sessions of this host: guests first.
+"""One budget of memory for all sessions of this host, so that guests keep theirs.
 
-The rule: what sessions may occupy is asked for at the moment each begins, and never more than a fifth of what the host
-then has to spare. A session that there is no memory for runs unaccelerated; nothing that runs is shrunk or ended.
+The rule: the budget is computed when a session begins, and is at most a fifth of the memory that the host then has to
+spare. A migration without memory for its session runs unaccelerated; running sessions are never shrunk or ended.
 
     budget     the smaller of `policy.memory_bytes_max` and a fifth of (available + granted already)
     reserved   the floor for each session that may still come: `policy.sessions_max`, or as many as the budget holds

@@ -1,4 +1,4 @@
-"""Migrations that this agent only observes: no bytes of theirs, libvirt's word, and what they would have taken."""
+"""Migrations that this agent only observes: libvirt's reports, and a forecast of their time accelerated."""
 
 from typing import Final
 

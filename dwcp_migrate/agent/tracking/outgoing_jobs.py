@@ -1,7 +1,7 @@
-"""Libvirt's outgoing migration jobs, by its events alone (pure), and which of them no record of the agent's follows.
+"""Libvirt's outgoing migration jobs, by its events alone (pure), and those that no record of the agent follows.
 
-Libvirt tells of each pass over the memory of a domain that migrates away, and of the end. A job that belongs to no
-caught connection is one that the agent has missed; while a caught connection waits for its domain nobody can tell.
+Libvirt reports each pass over the memory of a domain that migrates away, and the end. A job without a caught connection
+has passed the agent by; while a caught connection waits for its domain, it cannot be decided which jobs have one.
 """
 
 from collections.abc import Collection

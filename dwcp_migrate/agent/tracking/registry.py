@@ -1,7 +1,7 @@
-"""The agent's books: migrations that run, totals since the start, and who wants to hear of changes.
+"""Registry of migrations: running records, totals since the start, and subscribers to changes.
 
-The rule: a record changes here and nowhere else, so that a change is seen by every reader of `/v1/events` and a
-migration that ended is counted exactly once.
+The rule: records change only here, so that every reader of `/v1/events` sees each change and a migration that ended is
+counted exactly once.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.protocol.worker import MigrationCounters
 
 UPDATES_WAITING_MAX: Final = 1000
-"""Updates that a reader may be behind; at 2 a second and migration that is minutes."""
+"""Updates that a reader may be behind; at two a second for each migration that is minutes."""
 
 SUBSCRIBERS_MAX: Final = 32
 

@@ -1,8 +1,8 @@
-"""Running migrations as the next agent will find them: one file each in the runtime directory.
+"""Records of running migrations for the next agent: one file each in the runtime directory.
 
-The rule: keeping never stops a migration. The directory is in memory (`/run`), so nothing here waits for a disk; what
-cannot be written costs the next agent the record's details, no more. Data processes outlive the agent, not the host,
-and so do these files.
+The rule: a failed write never stops a migration. The directory is in memory (`/run`), so nothing here waits for a disk;
+a file that cannot be written only costs the next agent the record's details. Data processes outlive the agent, not the
+host, and so do these files.
 
     sessions/ID.json     the record and what else the next agent needs; written at each event
     sessions/ID.lock     locked by the data process for as long as it lives

@@ -1,8 +1,8 @@
 """Migrations of libvirt's that leave this host past the agent: a record of each, with where it went and why.
 
 Only connections to peers' addresses and migration ports are caught. A migration that goes elsewhere (another address,
-another port, a Unix socket, a tunnel) runs as it would without the agent; what libvirt says of it is told all the same,
-so that nobody has to find out from the clock on the wall.
+another port, a Unix socket, a tunnel) runs as it would without the agent; its record is made from libvirt's reports, so
+that operators see that it was not accelerated, and why.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ LOOK_S: Final = 1.0
 """Between two looks at libvirt's jobs."""
 
 OBSERVED_S: Final = 1.0
-"""The same for an agent that only observes: no connection is caught, so no record is to be waited for."""
+"""The same for an agent that only observes: it catches no connection, and need not wait for one's record."""
 
 TIE_S_MAX: Final = 5.0
 """A record finds its domain within two looks at libvirt; a job that is older and has none was not caught."""

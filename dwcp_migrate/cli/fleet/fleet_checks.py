@@ -8,7 +8,7 @@ from dwcp_migrate.cli.host.check import Check, advised_check, required_check
 from dwcp_migrate.cli.support import output
 
 TIME_AHEAD_S_MAX: Final = 60.0
-"""Of the fleet's time before this host's clock: as the alert has it."""
+"""Largest lead of the fleet's time over this host's clock, as in the alert."""
 
 TICKETS_NAMED_MAX: Final = 5
 

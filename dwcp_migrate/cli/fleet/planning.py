@@ -211,7 +211,7 @@ def _how_to_go_on(ended: Ending | None) -> str:
 
 
 def _say_lease_lost() -> None:
-    """The lease is gone, or about to be: another host may begin a plan, so this one begins nothing more."""
+    """Report that the lease is lost, or about to be: another host may begin a plan, so this one begins nothing more."""
     click.echo(
         "stopping: the lease `placement` could not be prolonged; migrations that run go on to their end", err=True
     )

@@ -1,4 +1,4 @@
-"""One judgement of `dwcp-migrate doctor`, and how it is made."""
+"""One judgement of `dwcp-migrate doctor`, and the functions that make it."""
 
 from typing import Final, Literal
 

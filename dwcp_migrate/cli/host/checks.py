@@ -3,7 +3,7 @@
 The rule: each check says what was found, why it matters to a migration and what to do; `warn` means that migrations
 work but not as well as they could (or cannot be judged), `fail` means that some run unaccelerated or are refused.
 
-    agent.api.Facts (or why there are none) + host.Host + Config -> list[Check], always the same ids in the same order
+    api.schema.Facts (or why there are none) + HostFiles + Config -> list[Check], always the same ids in the same order
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Facts that `doctor` reads without the agent: files under /proc and /etc/libvirt, the kernel's clock.
 
-The rule: read, never change, never judge (`checks` judges); what cannot be read is told as None or an empty string.
+The rule: read, never change, never judge (`checks` judges); a fact that cannot be read is None or an empty string.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ CONNTRACK: Final = Path("proc/sys/net/netfilter")
 CONGESTION: Final = Path("proc/sys/net/ipv4/tcp_available_congestion_control")
 
 RESOLVE_S_MAX: Final = 3.0
-"""For all names together: `doctor` does not wait for a resolver that is away."""
+"""Time for all names together: `doctor` does not wait for a resolver that does not answer."""
 
 NAMES_MAX: Final = 256
 """Names that are resolved, each on a thread of its own."""

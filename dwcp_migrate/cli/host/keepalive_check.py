@@ -6,7 +6,7 @@ from typing import Final
 from dwcp_migrate.cli.host.check import Check, advised_check
 
 SHIPPED_S: Final = 30.0
-"""After which libvirt ends a connection without an answer, as it is shipped."""
+"""Silence after which libvirt ends a connection by default, in seconds."""
 
 
 def patience(silent_s: Mapping[str, float | None], loss_s_max: float) -> Check:

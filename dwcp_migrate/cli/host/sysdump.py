@@ -1,4 +1,4 @@
-"""`dwcp-migrate sysdump`: one archive with all that a report of a fault wants, and nothing secret."""
+"""`dwcp-migrate sysdump`: one archive with everything that a fault report needs, and no secrets."""
 
 import io
 import os

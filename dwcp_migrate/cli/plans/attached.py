@@ -1,7 +1,7 @@
 """A terminal and a kept plan: handed over to the agents, followed, stopped, and left.
 
-The rule here: the plan is the agents'. A terminal that goes away changes nothing; Ctrl-C pauses the plan and waits for
-what runs, a second one ends the command at once and says what runs on and how to take it up.
+The rule here: the agents own the plan. A terminal that goes away changes nothing; Ctrl-C pauses the plan and waits for
+running migrations, a second one ends the command at once and says which migrations run on and how to resume the plan.
 """
 
 import json
