@@ -11,10 +11,9 @@ wake this one. The lock is held for a look-up or a list operation, never for a s
 
 import contextlib
 import os
-import select
 import socket
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -36,6 +35,7 @@ from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.core.usage import Leaves, LinkUsage
 from dwcp_migrate.transport.io import channel as channels
 from dwcp_migrate.transport.io.channel import Channel, ChannelEnd, ChannelPhase, Terms
+from dwcp_migrate.transport.io.channel_table import ChannelTable
 from dwcp_migrate.transport.io.totals import CarriedFrames, ChannelTotals
 from dwcp_migrate.units import KIB
 
@@ -70,10 +70,7 @@ class LinkThread:
         self._terms = terms
         self._controller = controller
         self._dialer = Dialer(now)
-        self._channels: dict[int, Channel] = {}
-        self._ready: OrderedDict[int, Channel] = OrderedDict()
-        self._by_fd: dict[int, Channel] = {}
-        self._again: dict[int, Channel] = {}
+        self._table = ChannelTable()
         self._owing: set[int] = set()
         self._called: deque[int] = deque()
         self._accepted: deque[socket.socket] = deque()
@@ -84,9 +81,6 @@ class LinkThread:
         self._asleep = False
         self._finished = False
         self._closing_until: float | None = None
-        self._epoll = select.epoll()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     # --- any thread
@@ -106,8 +100,7 @@ class LinkThread:
 
     def wake(self) -> None:
         """End the thread's wait."""
-        with contextlib.suppress(OSError, ValueError):  # it has finished
-            os.eventfd_write(self._wake_fd, 1)
+        self._table.wake()
 
     def pace(self, bytes_per_s: float) -> None:
         """Hold bulk to a rate, 0 for none."""
@@ -145,7 +138,7 @@ class LinkThread:
 
     def carried(self) -> CarriedFrames:
         """Total frames and errors of all channels since the start."""
-        return self._totals.carried(list(self._channels.values()))
+        return self._totals.carried(list(self._table.all.values()))
 
     # --- the thread
 
@@ -162,14 +155,9 @@ class LinkThread:
 
     def _turn(self) -> None:
         self._dial(monotonic())
-        for descriptor, mask in self._epoll.poll(self._timeout()):
-            if descriptor == self._wake_fd:
-                os.eventfd_read(self._wake_fd)
-                continue
-            channel = self._by_fd.get(descriptor)
-            if channel is not None:
-                self._advance(channel, writable=bool(mask & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP)))
-        for channel in list(self._again.values()):
+        for channel, writable in self._table.poll(self._timeout()):
+            self._advance(channel, writable=writable)
+        for channel in list(self._table.again.values()):
             self._advance(channel, writable=False)
         self._accept()
         now = monotonic()
@@ -184,21 +172,23 @@ class LinkThread:
             self._asleep = False
             now = monotonic()
             waiting = self.state.has_work(now)
-            self.usage.turned(now, (Leaves.BUSY if self._ready else Leaves.BLOCKED) if waiting else Leaves.NOTHING)
-            if self._again or self._accepted or (self._ready and waiting):
+            self.usage.turned(
+                now, (Leaves.BUSY if self._table.ready else Leaves.BLOCKED) if waiting else Leaves.NOTHING
+            )
+            if self._table.again or self._accepted or (self._table.ready and waiting):
                 return 0.0
-            self._asleep = bool(self._ready)
-            held_s = self.state.pacer.wait_s(now) if self._ready and self.state.outbox.waiting else TICK_S
+            self._asleep = bool(self._table.ready)
+            held_s = self.state.pacer.wait_s(now) if self._table.ready and self.state.outbox.waiting else TICK_S
         timeout = min(TICK_S, held_s)
         if self._controller is not None:
-            up, pending = self._counts()
+            up, pending = self.state.up, self._table.dialling
             soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._controller.count)
             timeout = timeout if soon is None else min(timeout, soon)
         return timeout
 
     def _advance(self, channel: Channel, *, writable: bool) -> None:
         """Let a channel read, and go on with its greeting or with what it could not write."""
-        if channel.number not in self._channels:
+        if channel.number not in self._table.all:
             return
         self._owing.add(channel.number)
         now = monotonic()
@@ -212,8 +202,8 @@ class LinkThread:
                     event = self.state.receive(now, channel.number, frame)
                 if event is not None and not self._delivered(channel, event):
                     return
-            if channel.number in self._channels and not self._detach_if_due(channel, now):
-                self._settle(channel, heard=not writable)
+            if channel.number in self._table.all and not self._detach_if_due(channel, now):
+                self._table.settle(channel, heard=not writable)
         except ChannelEnd as end:
             self._lose(channel, str(end), in_order=end.in_order)
         except DwcpError as error:
@@ -244,36 +234,19 @@ class LinkThread:
             case Closed():
                 self._peer_closed(event.error)
 
-    def _settle(self, channel: Channel, *, heard: bool) -> None:
-        """Note what the channel can do next, and wait for what it cannot."""
-        if channel.has_buffered:
-            self._again[channel.number] = channel
-        else:
-            self._again.pop(channel.number, None)
-        events = select.EPOLLIN | (select.EPOLLOUT if channel.blocked else 0)
-        if events != channel.events:
-            channel.events = events
-            self._epoll.modify(channel.socket, events)
-        if channel.phase is ChannelPhase.UP and not channel.blocked:
-            self._ready[channel.number] = channel
-            if heard:  # it lives: acknowledgements go there first
-                self._ready.move_to_end(channel.number, last=False)
-        else:
-            self._ready.pop(channel.number, None)
-
     def _write(self) -> None:
         """Let channels send their answers and pings, then all pull in turn while something waits."""
         owing, self._owing = self._owing, set()
         while self._called:
             owing.add(self._called.popleft())
-        for number in owing & self._ready.keys():
-            self._write_one(self._ready[number])  # it keeps its place: the one heard last is the first to pull
-        for _ in range(len(self._ready)):
+        for number in owing & self._table.ready.keys():
+            self._write_one(self._table.ready[number])  # it keeps its place: the one heard last is the first to pull
+        for _ in range(len(self._table.ready)):
             with self.lock:
                 waiting = self.state.has_work(monotonic())
-            if not waiting or not self._ready:
+            if not waiting or not self._table.ready:
                 return
-            self._write_one(self._ready.popitem(last=False)[1])
+            self._write_one(self._table.ready.popitem(last=False)[1])
 
     def _write_one(self, channel: Channel) -> None:
         try:
@@ -284,7 +257,7 @@ class LinkThread:
         except ChannelEnd as end:
             self._lose(channel, str(end))
             return
-        self._settle(channel, heard=False)
+        self._table.settle(channel, heard=False)
 
     def _fill(self, channel: Channel) -> None:
         """One turn of pulling: one large frame, or small ones for one TLS record."""
@@ -330,16 +303,14 @@ class LinkThread:
             self._totals.count_error(PeerUnreachableError)
             sock.close()
             return
-        channel.events = select.EPOLLIN | (select.EPOLLOUT if dialled else 0)
-        self._channels[channel.number] = self._by_fd[channel.socket.fileno()] = channel
-        self._epoll.register(channel.socket, channel.events)
+        self._table.add(channel)
 
     def _accept(self) -> None:
         while self._accepted:
             sock = self._accepted.popleft()
             options = self._terms.options
             try:
-                if len(self._channels) >= ACCEPTED_MAX:
+                if len(self._table.all) >= ACCEPTED_MAX:
                     raise ConnectionError("too many channels")
                 channels.prepare(
                     sock, options.congestion_control, channels.unsent_bytes(options.channels or options.channels_max)
@@ -350,17 +321,10 @@ class LinkThread:
                 continue
             self._adopt(sock, dialled=False)
 
-    def _counts(self) -> tuple[int, int]:
-        up = self.state.up
-        pending = sum(
-            1 for channel in self._channels.values() if channel.dialled and channel.phase is not ChannelPhase.UP
-        )
-        return up, pending
-
     def _dial(self, now: float) -> None:
         if self._controller is None or self._finished or self._closing_until is not None:
             return
-        up, pending = self._counts()
+        up, pending = self.state.up, self._table.dialling
         wanted = self._controller.count
         for _ in range(self._dialer.count(now, up=up, pending=pending, wanted=wanted)):
             try:
@@ -383,19 +347,14 @@ class LinkThread:
         self._receiver.on_channels(up)
 
     def _forget(self, channel: Channel, *, in_order: bool = False, keep: bool = False) -> None:
-        self._channels.pop(channel.number, None)
-        self._ready.pop(channel.number, None)
-        self._again.pop(channel.number, None)
-        descriptor = channel.socket.fileno()
-        if self._by_fd.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+        self._table.remove(channel)
         self._totals.left(channel)
         if not keep:
             channel.close(in_order=in_order)
 
     def _lose(self, channel: Channel, reason: str, *, in_order: bool = False) -> None:
         """A channel is over, whatever the phase."""
-        if channel.number not in self._channels:
+        if channel.number not in self._table.all:
             return
         self._forget(channel, in_order=in_order)
         now = monotonic()
@@ -425,7 +384,7 @@ class LinkThread:
         """The peer on this channel is not who or what it should be: close it; the others go on."""
         self._totals.count_error(type(error))
         if channel.refused(now, error):
-            self._settle(channel, heard=False)
+            self._table.settle(channel, heard=False)
             return
         fatal = isinstance(error, CertificateError | VersionMismatchError) or (
             isinstance(error, PeerRefusedError) and error.code != "channels"
@@ -437,14 +396,14 @@ class LinkThread:
     # --- time and end
 
     def _tick(self, now: float) -> None:
-        for channel in list(self._channels.values()):
+        for channel in list(self._table.all.values()):
             if channel.is_late(now):
                 self._lose(channel, "timeout")
             elif channel.phase is ChannelPhase.UP:
                 with contextlib.suppress(OSError), self.lock:
                     self.state.progress(now, channel.number, channel.delivered_bytes())
-        self.usage.tick(self._channels.values())
-        self._owing.update(self._ready)
+        self.usage.tick(self._table.all.values())
+        self._owing.update(self._table.ready)
         with self.lock:
             verdicts = self.state.tick(now)
             if self._controller is not None:
@@ -463,8 +422,8 @@ class LinkThread:
         for verdict in verdicts:
             if not isinstance(verdict, ChannelDead):
                 self._finish(verdict.error)
-            elif verdict.channel in self._channels:
-                self._lose(self._channels[verdict.channel], "no progress")
+            elif verdict.channel in self._table.all:
+                self._lose(self._table.all[verdict.channel], "no progress")
         hung_up = self.state.close_sent and not self.state.up
         if self._closing_until is not None and (now > self._closing_until or hung_up):
             self._finish(None)
@@ -493,8 +452,6 @@ class LinkThread:
             self._accepted.clear()
         for sock in accepted:
             sock.close()
-        for channel in list(self._channels.values()):
+        for channel in list(self._table.all.values()):
             self._forget(channel, in_order=True)
-        self._epoll.close()
-        descriptor, self._wake_fd = self._wake_fd, -1
-        os.close(descriptor)
+        self._table.close()
