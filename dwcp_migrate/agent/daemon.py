@@ -80,7 +80,7 @@ from dwcp_migrate.transport.tls import ContextCache
 
 STOP_S_MAX: Final = 20.0
 """For migrations that have no data process yet, or none any more, on SIGTERM: the first would fail with this agent, the
-others only lack libvirt's word. systemd's TimeoutStopSec must be longer."""
+others only lack libvirt's report. systemd's TimeoutStopSec must be longer."""
 
 STOP_LOOK_S: Final = 0.1
 """Interval at which `stop` looks for such migrations."""

@@ -56,6 +56,6 @@ class ConfigurationInForce:
 
 
 def exempted(config: Config) -> tuple[Config, Exemption]:
-    """Whom the redirect lets pass, and the configuration with the mark that follows: whoever dials reads it there."""
+    """Choose how the agent's sockets pass the redirect; returns the configuration with their mark, and exemption."""
     exempt = own_exemption(config.intercept.mark, os.geteuid())
     return replace(config, intercept=replace(config.intercept, mark=exempt.mark)), exempt

@@ -12,7 +12,7 @@ import msgspec
 from dwcp_migrate.units import KIB
 
 LIMIT_BYTES_PER_S_MIN: Final = 256.0 * KIB
-"""Below it a migration's control messages and libvirt's own patience suffer: nobody is held to less."""
+"""Lowest limit: below it a migration's control messages would be so late that libvirt could time out."""
 
 
 class LinkLimit(msgspec.Struct, frozen=True, kw_only=True):

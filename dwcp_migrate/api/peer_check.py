@@ -59,7 +59,7 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True):
         own_certificates: of this host.
         own_refusal: reason for which this host itself would not accelerate a migration now; a code as in records.
         own_refusal_why: the same for people.
-        examined: the peer's word on itself; None where it gave none, for the reason `examine_error`.
+        examined: facts that the peer told of itself; None where it told none, for the reason `examine_error`.
         measured: the link; None where it was not measured, for the reason `measure_error`, with its `measure_hint`.
         running: migrations that ran on either host meanwhile.
         forecast: of the link, from migrations.

@@ -1,6 +1,6 @@
 """Plans that agents carry out, as the control API tells and takes them.
 
-The rule: as in `api`. A plan's record is its goal and what came of it, never its steps: whoever takes it up plans for
+The rule: as in `api`. A plan's record is its goal and its results, never its steps: an agent that takes it up plans for
 that goal in the fleet as it is then. A change names the revision that it is of.
 
     GET  /v1/plans                     PlanList       those that have not ended, then the last that have

@@ -82,7 +82,7 @@ HIDDEN: Final = {"bench": "develop", "carry": "plans", "lookout": "plans"}
 """Hidden sub-commands and the rooms of their modules: old spellings, for one release more, and helpers of agents."""
 
 EXIT_INTERNAL: Final = 70
-"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an unforeseen error (EX_SOFTWARE of sysexits.h)."""
 
 ALIKE_MIN: Final = 0.6
 """Similarity from which a mistyped command is taken for another."""
@@ -181,8 +181,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line.
 
     Returns:
-        Exit code: 0, 2 for wrong usage, 130 after Ctrl-C, 70 for an error that nobody foresaw, else that of the
-        error's class (see `errors`).
+        Exit code: 0, 2 for wrong usage, 130 after Ctrl-C, 70 for an unforeseen error, else that of the error's class
+        (see `errors`).
 
     Raises:
         SystemExit: click's own, with 1, when the reader of our output left (`| head`).
@@ -221,7 +221,7 @@ def report_unforeseen(error: Exception, arguments: list[str]) -> int:
     """Report an error as a fault of this program, with its traceback in a file.
 
     Args:
-        error: that nobody foresaw.
+        error: the unforeseen one.
         arguments: of the command line, for the file.
 
     Returns:

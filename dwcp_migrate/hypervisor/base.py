@@ -78,7 +78,7 @@ class Interceptor(Protocol):
         """
 
     def keep_alive(self) -> None:
-        """Say that the agent lives: what nobody says this of for `intercept.ALIVE_S` catches nothing any more.
+        """Keep the redirect in force; `intercept.ALIVE_S` after the last call it catches nothing any more.
 
         Raises:
             HypervisorError: the kernel does not answer.
@@ -95,7 +95,7 @@ class Interceptor(Protocol):
         """
 
     def keep_translation(self) -> socket.socket:
-        """Let connections that were redirected stay so while any process holds the returned socket, whatever ends here.
+        """Keep the translation of redirected connections while any process holds the returned socket.
 
         A process that is killed with it closes its other sockets first.
 

@@ -82,7 +82,7 @@ class ForeignServices:
     def __init__(self, root: Path | None) -> None:
         self._root = root
         self._owners: SocketOwners | None = None
-        with contextlib.suppress(OSError):  # a kernel without sock_diag: nobody is known to be foreign
+        with contextlib.suppress(OSError):  # a kernel without sock_diag: no connection is known to be foreign
             self._owners = SocketOwners()
 
     def groups(self) -> frozenset[Cgroup]:

@@ -1,6 +1,6 @@
 """A whole lab: hypervisors and the WAN between them, brought up, found again, and taken down without a trace.
 
-The rule here: nothing outside the lab's namespaces is changed, and whatever fails or crashes at whatever point, `down`
+The rule here: nothing outside the lab's namespaces is changed, and after any failure or crash, at any point, `down`
 (or the next `up` under the same name) clears it all.
 
     with Lab.up(LabOptions(name="demo")) as lab:       # down at the end

@@ -73,7 +73,7 @@ def find_plan(store: PlanStore, number: int) -> StoredPlan:
 
 
 def change_plan(store: PlanStore, number: int, change: Callable[[PlanRecord], PlanRecord]) -> StoredPlan:
-    """Change one, whoever else changes it at the same time.
+    """Change a plan's record, also where others change it at the same time.
 
     Args:
         store: of it.

@@ -272,7 +272,7 @@ class ClusterStateClient:
             await self.set_draining(draining=False)
 
     def change_draining(self, *, draining: bool) -> None:
-        """Begin `set_draining`; whoever drains does not wait for the fleet."""
+        """Begin `set_draining`, without waiting for the fleet."""
         with contextlib.suppress(RuntimeError):  # no loop: nothing was started
             asyncio.get_running_loop()
             self._tasks.begin(self.set_draining(draining=draining))

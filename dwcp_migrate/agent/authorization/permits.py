@@ -87,7 +87,7 @@ class MigrationAuthorizer:
         self.carried: dict[str, int] = {}
 
     def requires(self, peer: PeerConfig) -> bool:
-        """Whether a migration to or from a peer is refused if nobody but the two hosts agreed to it."""
+        """Whether a migration to or from a peer is refused if only the two hosts agreed to it."""
         return self._runtime.config.coordination.requires(peer)
 
     def is_agreed(self, identity: str) -> bool:

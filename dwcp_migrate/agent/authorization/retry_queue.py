@@ -83,7 +83,7 @@ class RetryQueue:
         self._is_telling = True
         try:
             while self._waiting:
-                await self._disk.settled()  # nobody hears of what a crash could make this host forget
+                await self._disk.settled()  # send only what a crash cannot make this host forget
                 operation = self._waiting[0]
                 result = await self._ask(operation)
                 log.info("group", operation=type(operation).__name__, result=str(result))

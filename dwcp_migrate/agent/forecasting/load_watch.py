@@ -44,7 +44,7 @@ class LoadWatch:
 
     Args:
         runtime: the shared parts.
-        pressure: reads the kernel's word on memory pressure; empty where it has none.
+        pressure: reads the kernel's figures of memory pressure; empty where it has none.
     """
 
     def __init__(self, runtime: Runtime, pressure: Callable[[], str] | None = None) -> None:

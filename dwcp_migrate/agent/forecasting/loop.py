@@ -53,7 +53,7 @@ PREDICTED_S_MAX: Final = 10.0
 """A migration that is tied to its domain later than that is not predicted any more: it is half over."""
 
 LEARN_NICE: Final = 19
-"""Training runs when nobody else wants to."""
+"""Niceness of training: it runs only on cores that are idle otherwise."""
 
 RETRY_S: Final = 3600.0
 """Pause before training that failed is tried again."""

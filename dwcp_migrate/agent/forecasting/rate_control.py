@@ -196,7 +196,7 @@ class RateController:
         return shares
 
     def _hold_all(self, running: list[Migration], shares: dict[str, tuple[float, float]], ceiling: float) -> None:
-        """Put shares in force; under a ceiling everyone is held, and whoever gets less is told first."""
+        """Put shares in force; under a ceiling all are limited, and those that get less are told first."""
         found = {record.id: shares.get(record.id, (0.0, -1.0)) for record in running}
         if ceiling:
             rates = cap_rates({identity: rate for identity, (rate, _) in found.items()}, ceiling)

@@ -132,7 +132,7 @@ class Forecasts:
         return slot
 
     def step(self, now: float) -> None:
-        """End a step: forecast anew whatever was measured in it. `now` is seconds since the epoch."""
+        """End a step: update the forecasts of the series that were measured in it. `now` is seconds since the epoch."""
         slots, means = self._samples.take()
         if not len(slots):
             return

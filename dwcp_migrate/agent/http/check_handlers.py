@@ -171,7 +171,7 @@ class CheckHandlers:
         )
 
     async def _with_word(self, found: PeerCheck, peer: PeerConfig) -> PeerCheck:
-        """Add the peer's word on itself."""
+        """Add the facts that the peer tells of itself."""
         request = Examine(addresses=tuple(peer.addresses[:ADDRESSES_MAX]))
         try:
             said = await self._runtime.control.ask(peer, _answering(found.peer), request, Examined, EXAMINE_S_MAX)

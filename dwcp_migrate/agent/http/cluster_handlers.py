@@ -1,7 +1,7 @@
 """The handlers of the control API's part about the fleet's shared state; what they answer stands in `cluster_views`.
 
-The rule: as in `server`: handlers translate. A look at tickets or locks waits for the fleet's word and says when it
-could not have it.
+The rule: as in `server`: handlers translate. A read of tickets or locks waits for the fleet's confirmation, and says
+where there was none.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

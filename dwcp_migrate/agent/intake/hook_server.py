@@ -20,7 +20,7 @@ from dwcp_migrate.hypervisor.hook import (
 )
 
 HOOK_SOCKET_MODE = 0o600
-"""Hooks run as root; nobody else may announce."""
+"""Hooks run as root; no other user may announce."""
 
 
 class HookServer:

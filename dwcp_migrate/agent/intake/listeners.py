@@ -19,8 +19,8 @@ class RedirectIntake:
 
     Args:
         accepted: takes the connection, its address, its port, and whether a service opened it that migrates no guest.
-        is_foreign: says that of a connection by its two ends, as whoever opened it sees them.
-        rejected: counts a connection that nobody redirected.
+        is_foreign: whether a service that migrates no guest opened a connection, by its ends as that side has them.
+        rejected: counts a connection that was not redirected.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ AboutRequest = Follow | Weigh | Examine | Probe | Recall
 
 @dataclass(frozen=True, slots=True)
 class AboutHost:
-    """This host's word on itself.
+    """Answers about this host.
 
     Attributes:
         runtime: the shared parts.

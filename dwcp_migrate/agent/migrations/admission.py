@@ -144,7 +144,7 @@ class Incoming:
         return session
 
     async def _run(self, session: IncomingMigration, work: Coroutine[None, None, None]) -> None:
-        """Let a session run. It goes in the moment in which its record ends: a peer's word finds one or the other."""
+        """Let a session run; it is removed when its record ends, so that a peer's report finds one of the two."""
         await work
         del self._sessions[session.session_id]
 

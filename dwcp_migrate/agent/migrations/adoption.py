@@ -127,7 +127,7 @@ class Adoption:
         await self._tasks.cancel()
 
     async def _greet(self, sock: socket.socket) -> None:
-        """Hear who comes; whoever is not this user's data process is sent away."""
+        """Read the first message of a connection; one that is not from this user's data process is closed."""
         sock.setblocking(False)
         pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         try:
@@ -147,7 +147,7 @@ class Adoption:
     def _adopt(self, hello: Reunited, process: DataProcess) -> None:
         identity = hello.session_id.hex()
         kept = self._expected.pop(identity, None)
-        if kept is None:  # its record has ended, or never was: nobody would hear it
+        if kept is None:  # its record has ended, or never was: its reports would go nowhere
             log.warning("a data process of no migration that is known", migration=identity, pid=process.pid)
             process.kill()
             return

@@ -196,7 +196,7 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
         return True
 
     def hear_source(self, message: Close) -> None:
-        """Take the source's word that its side is over."""
+        """Note that the source reports the end of its side."""
         self._source_close = message
         if message.result == WITHDRAWN:
             self.enter("withdrawn")

@@ -169,7 +169,7 @@ class MigrationSide(ABC, Generic[Process]):
 
         Args:
             ended: the record as it will be.
-            certain: whether its result is libvirt's word.
+            certain: whether libvirt has confirmed its result.
         """
 
     @abstractmethod

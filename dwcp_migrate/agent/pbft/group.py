@@ -184,7 +184,7 @@ class PbftGroup:
             await self._settle()
 
     def successor(self, request: Follow) -> Successor:
-        """Answer a peer that asks who follows the members that it knows."""
+        """Answer a peer that asks for the members after the ones that it knows."""
         if self._memberships is None:
             return Successor(newest=-1)
         return self._memberships.answer(request, self._identity.public if self._identity else b"")

@@ -25,7 +25,7 @@ FOLLOW_S: Final = 5.0
 """A host that hears nothing else is that far behind; 100 hosts ask all members together 20 times a second."""
 
 EAGER_S: Final = 0.5
-"""At least so long between two rounds that somebody's word brought about: a liar costs that many questions."""
+"""Shortest interval of rounds that a peer's report causes, so that false reports cost few questions."""
 
 PEER_S_MAX: Final = 3.0
 """Longest time for all answers of one peer; the slowest peer limits a round."""

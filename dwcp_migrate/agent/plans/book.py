@@ -26,7 +26,7 @@ OPEN_MAX: Final = 8
 
 NUMBER_TRIES: Final = 8
 LEASE: Final = "placement"
-"""Held by whoever carries a plan out, see `orchestration.shared_state`."""
+"""Lease that the carrier of a plan holds, see `orchestration.shared_state`."""
 
 
 class PlanBook:

@@ -2,7 +2,7 @@
 
 Modules:
     domain_matching: match of a migration to its domain
-    domain_tracker: ties migrations to libvirt's domains and takes libvirt's word on how they go and how they end
+    domain_tracker: ties migrations to libvirt's domains, and follows libvirt's reports of progress and result
     history: ended migrations on disk
     memory_budget: one budget of memory for all sessions of this host
     observed: migrations that this agent only observes

@@ -42,13 +42,13 @@ JOBS_S_MAX: Final = 1.0
 """Part of that for the jobs of domains, so that a domain whose job lock hangs delays the others by no more."""
 
 VERDICT_S_MAX: Final = 10.0
-"""From the data process's end to libvirt's word: Finish and Confirm are two round trips of libvirt's own connection."""
+"""Wait for libvirt's report after the data process's end: Finish and Confirm are two round trips of its connection."""
 
 UNTIED_S_MAX: Final = 3.0
 """The same for a migration that is tied to no domain: it may be no migration of libvirt's."""
 
 STATISTICS_S_MAX: Final = 5.0
-"""From libvirt's word to the job's statistics, which come as an event of their own: a moment, but on busy hosts."""
+"""Wait for the job's statistics after libvirt's report: they are an event of their own, late only on busy hosts."""
 
 CLOCK_SLACK_S: Final = 0.5
 """Largest difference between libvirt's time of a job and this agent's time of its record."""
@@ -65,7 +65,7 @@ log = get_logger(component="domains")
 
 @dataclass(frozen=True, slots=True)
 class MigrationVerdict:
-    """Libvirt's word: `result` is empty when it said nothing, `reason` when it named none."""
+    """Libvirt's report of the end: `result` is empty where there was none, `reason` where it named none."""
 
     result: Result = ""
     reason: str = ""
@@ -410,7 +410,7 @@ class DomainTracker:
             followed.verdict = MigrationVerdict(result)
 
     async def verdict(self, identity: str) -> MigrationVerdict:
-        """Libvirt's word on how it ended; waits for it within `VERDICT_S_MAX` if libvirt is there to say it."""
+        """Libvirt's report of the end, awaited for at most `VERDICT_S_MAX`, and only while libvirt is connected."""
         followed = self._followed.get(identity)
         if followed is None or not self.state().connected:
             return MigrationVerdict()
@@ -428,7 +428,7 @@ class DomainTracker:
         return followed.verdict
 
     async def _statistics(self, followed: _Followed) -> None:
-        """Wait for the job's statistics, whatever else is heard meanwhile."""
+        """Wait for the job's statistics; other events meanwhile do not end the wait."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STATISTICS_S_MAX
         while not followed.has_statistics and loop.time() < deadline and self.state().connected:

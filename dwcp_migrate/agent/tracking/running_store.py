@@ -49,7 +49,7 @@ class KeptMigration(msgspec.Struct, frozen=True, kw_only=True):
     """A running migration as it is kept.
 
     Attributes:
-        is_over: its data process said its last message; what is missing is libvirt's word.
+        is_over: its data process has sent its last message; only libvirt's report is missing.
     """
 
     record: Migration

@@ -214,7 +214,7 @@ class UncaughtMigrations:
         self._tasks.begin(self._settle(identity))
 
     async def _settle(self, identity: str) -> None:
-        """Wait for libvirt's word, however long the migration takes."""
+        """Wait for libvirt's report of the end, however long the migration takes."""
         verdict = await self._domains.verdict(identity)
         while not verdict.result:
             await asyncio.sleep(LOOK_S)

@@ -1,6 +1,6 @@
 """Series that a migration's record holds: rates, waits, passes and the parts of the downtime. Nothing is made up.
 
-The rule: a series that the record lacks is empty; whoever draws it says that it is not there.
+The rule: a series that the record lacks is empty; the picture of it says that it is missing.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The frame of a page: head, style in light and dark, sections and tiles.
 
-The rule: the page asks nobody for anything; its policy of contents forbids it even where markup got in.
+The rule: the page makes no requests; its content security policy forbids them even where markup got in.
 """
 
 from collections.abc import Iterable, Sequence

@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
 
 
 def progress(migration: Migration) -> float | None:
-    """Say how much of the guest's memory is done, 0 to 1, or None while nobody knows.
+    """Say how much of the guest's memory is done, 0 to 1, or None while that is not known.
 
     libvirt's figure of what remains where there is one, else bytes taken against the size of memory; dirtied pages are
     sent again, so the latter stops at 0.99.

@@ -238,7 +238,7 @@ def _hypervisor_cpu(connection: Any) -> tuple[CpuFacts | None, bool | None]:
 
 
 def _free_pages(connection: Any, pages: Mapping[int, int]) -> dict[int, int]:
-    """Huge pages that nobody uses, by size in bytes; all of them where libvirt does not say."""
+    """Huge pages that are free, by size in bytes; all of them where libvirt does not say."""
     if not pages:
         return {}
     sizes = [bytes_ // KIB for bytes_ in pages]
@@ -372,7 +372,7 @@ def _job(domain: Any) -> str:
     try:
         return "outgoing" if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE else ""
     except libvirt.libvirtError as error:
-        # The destination of a migration has statistics for nobody: "available only on the source host".
+        # Libvirt refuses statistics at a migration's destination: "available only on the source host".
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
             return "incoming"
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and _is_active(domain):

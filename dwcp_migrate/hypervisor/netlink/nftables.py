@@ -120,7 +120,7 @@ class Nftables:
         self.close()
 
     def fileno(self) -> int:
-        """The socket's descriptor; whoever holds a copy of it holds the tables up."""
+        """The socket's descriptor; the tables stay while any process holds a copy of it."""
         return self._socket.fileno()
 
     def close(self) -> None:
