@@ -26,7 +26,7 @@ from dwcp_migrate.placement.balance import bound, even_out, figures, moved, retu
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.kernels.search import put_item, take_item
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.model import Problem, build_problem
 
 SQUARES = 2
 ABSOLUTE = 1
@@ -74,7 +74,7 @@ def theirs(problem: Problem, fleet: Fleet, seconds: float) -> tuple[float, dict[
 def compare(domains: int, hosts: int, seconds: float, seed: int) -> dict[str, Any]:
     """One fleet, both ways."""
     fleet = generate.skewed(np.random.Generator(np.random.PCG64(seed)), domains, hosts)
-    problem = build(fleet, PlacementPolicy(price_per_s=0.0, price_per_downtime_s=0.0))
+    problem = build_problem(fleet, PlacementPolicy(price_per_s=0.0, price_per_downtime_s=0.0))
     start = problem.state.copy()
     before = figures(problem)
     took, assignment = theirs(problem, fleet, seconds)

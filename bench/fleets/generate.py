@@ -95,11 +95,11 @@ def mixed(rng: Rng, domain_count: int, host_count: int, *, rules: bool = True) -
 def skewed(rng: Rng, domain_count: int, host_count: int, *, fill: float = 0.6, rules: bool = True) -> Fleet:
     """Domains placed with a preference for the first hosts, no rule broken, `fill` of all capacity promised."""
     from dwcp_migrate.placement.kernels.search import item_scores, put_item
-    from dwcp_migrate.placement.model import build
+    from dwcp_migrate.placement.model import build_problem
 
     fleet = mixed(rng, domain_count, host_count, rules=rules)
     fleet = sized(fleet, fill)
-    problem = build(fleet)
+    problem = build_problem(fleet)
     preference = np.linspace(0, 1, host_count) ** 0.5
     scores = np.empty(host_count)
     placed = []

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dwcp_migrate.placement.check import violations
-from dwcp_migrate.placement.contention import due_hosts, hot_since, relief
+from dwcp_migrate.placement.contention import due_hosts, hot_since, plan_relief
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule
 from dwcp_migrate.placement.planner import plan_rebalance
 from dwcp_migrate.placement.watch_settings import WatchSettings
@@ -169,7 +169,7 @@ class Month:
                 due = due_hosts(since, settings, now) if step % LOOKS_EACH == 0 else []
                 resting = {f"g{one}" for one, at in moved_at.items() if now - at < settings.cool_down_s}
                 if due:
-                    plan = relief(self.fleet(where, high, set(closed)), due, resting, settings, (CPU,))
+                    plan = plan_relief(self.fleet(where, high, set(closed)), due, resting, settings, (CPU,))
                     steps = [(int(one.domain[1:]), int(one.destination[1:])) for one in plan.steps]
             elif by_promises and step % (6 * HOUR) == 0:
                 plan = plan_rebalance(self.fleet(where, np.zeros(self.guests), set(closed)))

@@ -1,11 +1,11 @@
 """Kernel: nothing but rule checks, to know what one costs."""
 
 from dwcp_migrate.placement.arrays import Table, unpack
-from dwcp_migrate.placement.kernel import entry
+from dwcp_migrate.placement.kernel import compile_entry
 from dwcp_migrate.placement.kernels.moves import rule_cost
 
 
-@entry("int64(table)")
+@compile_entry("int64(table)")
 def check_rules(table: Table) -> int:
     """Ask every rule of every item about every host.
 

@@ -22,8 +22,8 @@ from dwcp_migrate.placement.arrays import NOWHERE
 from dwcp_migrate.placement.balance import bound, figures
 from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.fleet import VCPUS, Fleet
-from dwcp_migrate.placement.kernels.search import item_cost, place, put_item, relieve, take_item
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.kernels.search import item_cost, place_items, put_item, relieve_fullest, take_item
+from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.schedule import Residue, hold_residue
 
 HOUR_S: Final = 3600.0
@@ -124,7 +124,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         """Draw what will happen."""
-        self.problem = build(self.fleet, self.policy, self.cost)
+        self.problem = build_problem(self.fleet, self.policy, self.cost)
         items = len(self.problem.items)
         self._phase = self.rng.random(items)
         end = self.scenario.hours * HOUR_S
@@ -160,7 +160,7 @@ class Simulation:
         self._count += 1
 
     def _arrive(self, item: int) -> None:
-        if place(self.problem.table, np.array([item], np.int64)) != NOWHERE:
+        if place_items(self.problem.table, np.array([item], np.int64)) != NOWHERE:
             self.report.refused += 1
             return
         self.report.placed += 1
@@ -219,7 +219,7 @@ class Simulation:
         model.movable[still] = 0
         start = problem.state.copy()
         room = policy.running_max - len(self._flying)
-        relieve(problem.table, max(room, 0), bound(problem) + policy.balanced / 2)
+        relieve_fullest(problem.table, max(room, 0), bound(problem) + policy.balanced / 2)
         wanted = problem.state.host.copy()
         problem.restore(start)
         model.movable[still] = 1
@@ -284,7 +284,7 @@ class Simulation:
         """Start what a failed host took down, where there is room."""
         still = []
         for item in self._waiting:
-            if place(self.problem.table, np.array([item], np.int64)) == NOWHERE:
+            if place_items(self.problem.table, np.array([item], np.int64)) == NOWHERE:
                 self.report.restarted += 1
                 self._settle(item)
             else:

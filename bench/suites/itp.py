@@ -32,8 +32,8 @@ from dwcp_migrate.placement.balance import ALONE, Workers, bound, even_out, move
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet, Kind, Rule
 from dwcp_migrate.placement.kernel import COMPILED
-from dwcp_migrate.placement.kernels.search import descend, place, relieve, take_item, utilisation
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.kernels.search import descend_steepest, place_items, relieve_fullest, take_item, utilisation
+from dwcp_migrate.placement.model import Problem, build_problem
 
 SEED: Final = 1
 CALLS: Final = 2000
@@ -84,9 +84,9 @@ def _row(case: str, metric: str, value: float, unit: str, n: int, method: str) -
 
 
 def _overhead(calls: int) -> Row:
-    problem = build(generate.mixed(_rng(), 10, 5))
+    problem = build_problem(generate.mixed(_rng(), 10, 5))
     empty = np.arange(0)
-    seconds = timed(lambda: place(problem.table, empty), _nothing, calls)
+    seconds = timed(lambda: place_items(problem.table, empty), _nothing, calls)
     method = "the kernel called with an empty batch: what a call costs before it does anything"
     return _row("place/0x5/call", "us", statistics.median(seconds) * 1e6, "us", calls, method)
 
@@ -114,26 +114,26 @@ def _geo(regions: int, datacentres: int, vms: int, calls: int) -> Row:
 
 
 def _batch(case: str, fleet: Fleet, calls: int, method: str) -> Row:
-    problem = build(fleet)
+    problem = build_problem(fleet)
     size = (
         problem.model.demand * np.where(problem.capacity > 0, 1 / np.maximum(problem.capacity, 1e-9), 0).mean(axis=1)
     ).max(axis=1)
     items, empty = np.argsort(-size, kind="stable"), problem.state.copy()
     fitting = items[: place_all(problem, items, empty)]
-    seconds = timed(lambda: place(problem.table, fitting), lambda: problem.restore(empty), calls)
+    seconds = timed(lambda: place_items(problem.table, fitting), lambda: problem.restore(empty), calls)
     method = f"{method}; {len(fitting)} of {len(items)} domains fit"
     return _row(case, "us", statistics.median(seconds) * 1e6, "us", calls, method)
 
 
 def place_all(problem: Problem, items: "np.ndarray[tuple[int], np.dtype[np.int64]]", empty: State) -> int:
     """How many of the items, in order, can be placed before one fits nowhere."""
-    failed = int(place(problem.table, items))
+    failed = int(place_items(problem.table, items))
     problem.restore(empty)
     return len(items) if failed < 0 else failed
 
 
 def _utilisation(hosts: int, calls: int) -> Row:
-    problem, out = build(generate.skewed(_rng(), hosts * 2, hosts, rules=False)), np.zeros(4)
+    problem, out = build_problem(generate.skewed(_rng(), hosts * 2, hosts, rules=False)), np.zeros(4)
     seconds = timed(lambda: utilisation(problem.table, out), _nothing, calls)
     return _row(
         f"utilisation/{hosts}", "us", statistics.median(seconds) * 1e6, "us", calls, "two resources, four figures"
@@ -148,7 +148,7 @@ def _affinity(vms: int, rules: int, kind: Kind, calls: int) -> Row:
         Rule(name=f"r{n}", kind=kind, domains=[f"vm{one + 1}" for one in chosen], level="rack")
         for n, chosen in enumerate(members)
     ]
-    problem = build(Fleet(hosts=fleet.hosts, domains=fleet.domains, rules=made))
+    problem = build_problem(Fleet(hosts=fleet.hosts, domains=fleet.domains, rules=made))
     assert (problem.model.kind == (TOGETHER if kind == "together" else APART)).all()
     checks = int(check_rules(problem.table))
     seconds = timed(lambda: check_rules(problem.table), _nothing, max(calls // 20, 5))
@@ -159,13 +159,13 @@ def _affinity(vms: int, rules: int, kind: Kind, calls: int) -> Row:
 
 
 def _rebalance(hosts: int, calls: int) -> Iterator[Row]:
-    problem = build(generate.skewed(_rng(), hosts * 10, hosts), FREE)
+    problem = build_problem(generate.skewed(_rng(), hosts * 10, hosts), FREE)
     start = problem.state.copy()
 
     def settle() -> None:
-        relieve(problem.table, 10**6, 0.0)
-        descend(problem.table, 10**6, 1e-3)
-        relieve(problem.table, 10**6, 0.0)
+        relieve_fullest(problem.table, 10**6, 0.0)
+        descend_steepest(problem.table, 10**6, 1e-3)
+        relieve_fullest(problem.table, 10**6, 0.0)
 
     def chained(workers: Workers = ALONE) -> None:
         even_out(problem, start, 0.0, 10**6, workers)
@@ -202,16 +202,16 @@ def _settled(
 
 
 def _dynamic(vms: int, hosts: int, calls: int) -> Row:
-    problem = build(generate.mixed(_rng(), vms, hosts))
+    problem = build_problem(generate.mixed(_rng(), vms, hosts))
     fitting = place_all(problem, np.arange(vms), problem.state.copy())
-    place(problem.table, np.arange(fitting))
+    place_items(problem.table, np.arange(fitting))
     batches = [np.array([item]) for item in range(fitting)]
     turn = iter(range(10**9))
 
     def event() -> None:
         item = next(turn) % fitting
         take_item(problem.table, item)
-        place(problem.table, batches[item])
+        place_items(problem.table, batches[item])
 
     seconds = timed(event, _nothing, calls)
     return _row(

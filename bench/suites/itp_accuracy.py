@@ -27,9 +27,9 @@ from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.kernels.chains import fit
 from dwcp_migrate.placement.kernels.moves import scores_by_vector
-from dwcp_migrate.placement.kernels.recreate import recreate
-from dwcp_migrate.placement.kernels.search import place, take_item, walk
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.kernels.recreate import ruin_and_recreate
+from dwcp_migrate.placement.kernels.search import place_items, take_item, walk
+from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.planner import places
 
 EXACT: Final = 200
@@ -102,9 +102,9 @@ def settled(problem: Problem) -> int:
     model = problem.model
     size = (model.load * model.inverse.mean(axis=1)).max(axis=1)
     order = np.argsort(-size, kind="stable")
-    if place(problem.table, order) >= 0 and fit(problem.table, order, FIT_STEPS) < 0:
+    if place_items(problem.table, order) >= 0 and fit(problem.table, order, FIT_STEPS) < 0:
         for item in order:
-            place(problem.table, np.array([item]))
+            place_items(problem.table, np.array([item]))
     even_out(problem, problem.state.copy(), bound(problem), 10**9)
     return int((problem.state.host >= 0).sum())
 
@@ -115,7 +115,7 @@ def exact(count: int) -> Score:
     for seed in range(1, count + 1):
         rng = _rng(seed)
         fleet = generate.planted(rng, int(rng.integers(2, 6)), int(rng.integers(2, 4)), LEVEL, apart=0.3)
-        problem = build(fleet)
+        problem = build_problem(fleet)
         verdict = referee.fullest(problem, SECONDS_MAX)
         if not verdict.proven:
             score.unproven += 1
@@ -129,7 +129,7 @@ def planted(hosts: int, count: int) -> Score:
     score = Score()
     for seed in range(1, count + 1):
         fleet = generate.planted(_rng(seed), hosts, 10, LEVEL)
-        _settle(score, fleet, build(fleet), LEVEL)
+        _settle(score, fleet, build_problem(fleet), LEVEL)
     return score
 
 
@@ -145,7 +145,7 @@ def geo(vms: int, count: int) -> Score:
     score = Score()
     for seed in range(1, count + 1):
         fleet = generate.spread(_rng(seed), 5, 20, vms)
-        problem = build(fleet)
+        problem = build_problem(fleet)
         verdict = referee.nearest(problem, SECONDS_MAX)
         if not verdict.proven:
             score.unproven += 1
@@ -161,15 +161,15 @@ def geo(vms: int, count: int) -> Score:
 def near(problem: Problem, rounds: int) -> float:
     """Place all items of an empty fleet, the largest first, then ruin and recreate; summed latency."""
     model, items = problem.model, np.arange(len(problem.items))
-    place(problem.table, np.argsort(-model.demand[:, 0], kind="stable"))
+    place_items(problem.table, np.argsort(-model.demand[:, 0], kind="stable"))
     for seed, share in enumerate(THRESHOLDS, 1):
-        recreate(problem.table, items, rounds, float(model.site_cost.mean()) * share, seed)
+        ruin_and_recreate(problem.table, items, rounds, float(model.site_cost.mean()) * share, seed)
     return float(model.site_cost[model.site, problem.state.host].sum())
 
 
 def random_moves(count: int) -> Row:
     """Random moves; the fleet itself says after each batch whether a hard rule or a capacity is broken."""
-    problem, draw, made, broken = build(generate.skewed(_rng(1), 400, 40)), _rng(2), 0, 0
+    problem, draw, made, broken = build_problem(generate.skewed(_rng(1), 400, 40)), _rng(2), 0, 0
     while made < count:
         items = draw.integers(len(problem.items), size=MOVES_A_CHECK)
         targets = draw.integers(len(problem.hosts), size=MOVES_A_CHECK)
@@ -182,12 +182,12 @@ def random_moves(count: int) -> Row:
 def online(count: int) -> Iterator[Row]:
     """One placement after another, each against all hosts tried by the twin."""
     fleet = generate.mixed(_rng(1), count, max(count // 10, 10))
-    problem = build(fleet, PlacementPolicy())
+    problem = build_problem(fleet, PlacementPolicy())
     draw, costs, score = _rng(2), np.empty(len(problem.hosts)), Score()
     for item in range(count):
         scores_by_vector(problem.model, problem.state, item, costs)
         score.wanted += bool(np.isfinite(costs.min()))
-        if place(problem.table, np.array([item])) >= 0:
+        if place_items(problem.table, np.array([item])) >= 0:
             continue
         chosen = costs[problem.state.host[item]]
         score.placed += 1

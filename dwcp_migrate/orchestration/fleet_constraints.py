@@ -10,7 +10,7 @@ import msgspec
 
 from dwcp_migrate.api.cluster import InFlightMigration, PlacementConstraints
 from dwcp_migrate.placement.cost import PlacementPolicy
-from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check
+from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Fleet, Host, Rule, check_fleet
 from dwcp_migrate.state.fleet.model import HostRecord as Known
 from dwcp_migrate.units import MIB
 
@@ -44,7 +44,7 @@ def constrain_fleet(fleet: Fleet, constraints: PlacementConstraints) -> Fleet:
     found = msgspec.structs.replace(
         fleet, hosts=described, domains=domains, rules=[*rules, *_closed(domains, constraints, hosts)]
     )
-    check(found)
+    check_fleet(found)
     return found
 
 

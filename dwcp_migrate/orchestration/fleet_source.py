@@ -38,8 +38,8 @@ from dwcp_migrate.placement.fleet import (
     Host,
     Name,
     Rule,
-    check,
-    decode,
+    check_fleet,
+    decode_fleet,
 )
 from dwcp_migrate.units import MIB
 
@@ -115,7 +115,7 @@ class FleetFile:
     def snapshot(self) -> Fleet:
         """See `FleetSource.snapshot`."""
         try:
-            return decode(self.path.read_bytes())
+            return decode_fleet(self.path.read_bytes())
         except OSError as error:
             raise PlacementError(f"cannot read {self.path}: {error.strerror}") from error
 
@@ -197,7 +197,7 @@ class LibvirtFleet:
         judged = Compatibility(hosts, StorageMap(hosts, settings.shared), self._cpu_refusal, self.copies_storage)
         facts = FleetFacts(hosts, domains, silent, self.known, self._copied_bytes(judged, domains))
         fleet = assemble(facts, settings, judged)
-        check(fleet)
+        check_fleet(fleet)
         return fleet
 
     def _copied_bytes(self, judged: Compatibility, domains: Mapping[str, list[DomainFacts]]) -> dict[str, int]:

@@ -23,7 +23,7 @@ import msgspec
 from dwcp_migrate.durable import sync_directory
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.orchestration.failures import MigrationFailure
-from dwcp_migrate.placement.plan import PLAN_BYTES_MAX, Goal, Plan, decode, encode
+from dwcp_migrate.placement.plan import PLAN_BYTES_MAX, Goal, Plan, decode_plan, encode_plan
 
 JOURNAL_NAME: Final = "plan.journal"
 JOURNAL_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
@@ -94,7 +94,7 @@ class PlanJournal:
                 f"{path}: a plan ({goal_words(unended.plan.goal)}) has not ended",
                 hint="give that command again to go on, or `dwcp-migrate rebalance --abandon`",
             )
-        line = msgspec.json.encode(PlanEntry(plan=msgspec.Raw(encode(plan)))) + b"\n"
+        line = msgspec.json.encode(PlanEntry(plan=msgspec.Raw(encode_plan(plan)))) + b"\n"
         fresh = path.with_suffix(f".{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ class PlanJournal:
 
     def plan_again(self, plan: Plan) -> None:
         """Note that a new plan replaces the one so far."""
-        entry = PlanEntry(plan=msgspec.Raw(encode(plan)))
+        entry = PlanEntry(plan=msgspec.Raw(encode_plan(plan)))
         self._write(entry)
         _apply(self.progress, entry)
 
@@ -193,7 +193,7 @@ def read(path: Path) -> PlanProgress | None:
         if progress is None:
             if not bytes(entry.plan):
                 raise PlacementError(f"{path} does not begin with a plan", hint="remove it to give the plan up")
-            progress = PlanProgress(decode(bytes(entry.plan)))
+            progress = PlanProgress(decode_plan(bytes(entry.plan)))
         else:
             _apply(progress, entry)
     return progress
@@ -201,7 +201,7 @@ def read(path: Path) -> PlanProgress | None:
 
 def _apply(progress: PlanProgress, entry: PlanEntry) -> None:
     if bytes(entry.plan):
-        progress.plan, progress.states = decode(bytes(entry.plan)), {}
+        progress.plan, progress.states = decode_plan(bytes(entry.plan)), {}
         progress.plans += 1
     elif entry.state is not None:
         if not 0 <= entry.step < len(progress.plan.steps):

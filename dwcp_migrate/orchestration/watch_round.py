@@ -19,7 +19,7 @@ from dwcp_migrate.orchestration.measured_load import CPU_USED
 from dwcp_migrate.orchestration.plan_progress import moved_since, way
 from dwcp_migrate.orchestration.plan_store import PlanStore
 from dwcp_migrate.orchestration.workspace import Workspace
-from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, relief
+from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, plan_relief
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.plan import Goal, Plan
 from dwcp_migrate.placement.watch_settings import in_window
@@ -173,4 +173,6 @@ def relieving(ours: Workspace, fleet: Fleet, request: PlanRequest) -> Plan:
         request: of the round.
     """
     assert request.watch is not None
-    return relief(fleet, request.relieve, request.resting, request.watch, WATCHED, policy=ours.policy(), cost=ours.cost)
+    return plan_relief(
+        fleet, request.relieve, request.resting, request.watch, WATCHED, policy=ours.policy(), cost=ours.cost
+    )

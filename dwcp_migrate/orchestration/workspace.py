@@ -139,7 +139,7 @@ class Workspace:
 
     def rested(self, fleet: Fleet) -> Fleet:
         """Fix the domains that were rebalanced lately to their hosts; domains of a drain may come back."""
-        from dwcp_migrate.placement.planner import rested
+        from dwcp_migrate.placement.planner import rest_domains
 
         last = read(self.journal_path) if self.hosts is not None else None
         since = wall_clock() - self.settings().policy.cool_down_s
@@ -149,7 +149,7 @@ class Workspace:
         if self.client is not None:
             with contextlib.suppress(DwcpError):  # no agent keeps plans
                 tired |= moved_since((one.record for one in AgentPlans(self.client).all()), since)
-        return rested(fleet, tired) if tired else fleet
+        return rest_domains(fleet, tired) if tired else fleet
 
     def unended(self, goal: Goal) -> bool:
         """Whether the journal has a plan for this goal that has not ended.

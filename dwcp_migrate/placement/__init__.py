@@ -5,10 +5,10 @@ Pure: a `Fleet` comes in, a `Plan` or a host goes out; no clock, no I/O, no rand
 Modules:
     fleet, cost, plan: the values: hosts, domains and rules; the price of a move; a plan and its steps
     model, arrays: a fleet as arrays that kernels work on
-    amounts: what hosts may promise and domains use
+    amounts: resources that hosts may promise and that domains use
     kernel, kernels: searches over the arrays, compiled where numba is installed
     online: a place for one domain or a batch, with reservations
-    balance, schedule, planner: where everything should be, in which order, as a plan
+    balance, schedule, planner: the target of each domain, the order of the moves, and the plan of both
     watch_settings: settings of the watch over a fleet
     contention: hosts that are hot for long, and the few moves that relieve them
     solver: exact optimum of small plans

@@ -1,4 +1,4 @@
-"""Amounts of resources: what a host may promise, and what a domain uses.
+"""Amounts of resources: those that a host may promise, and those that a domain uses.
 
 It loads no kernel, so that a list of hosts compiles nothing.
 """
@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 from dwcp_migrate.placement.fleet import Domain, Fleet
 
 
-def usable(fleet: Fleet, resources: Sequence[str]) -> NDArray[np.float64]:
-    """Capacity that may be promised (R, H): with over-commit, without reserves for the host and for failures."""
+def usable_capacity(fleet: Fleet, resources: Sequence[str]) -> NDArray[np.float64]:
+    """Compute the capacity that may be promised: with over-commit, without reserves for the host and for failures.
+
+    Args:
+        fleet: hosts and reserves count.
+        resources: names.
+
+    Returns:
+        (R, H), in the order of `resources` and `fleet.hosts`.
+    """
     capacity = np.zeros((len(resources), len(fleet.hosts)))
     for h, host in enumerate(fleet.hosts):
         for r, name in enumerate(resources):
@@ -27,6 +35,11 @@ def usable(fleet: Fleet, resources: Sequence[str]) -> NDArray[np.float64]:
 
 
 def used_amounts(domain: Domain, quantile: float) -> dict[str, float]:
-    """Resources that a domain uses: measured, else the quantile of its series, else what it is promised."""
+    """Return the resources that a domain uses: measured, else the quantile of its series, else the promised amount.
+
+    Args:
+        domain: of a fleet.
+        quantile: of its series, 0 to 1.
+    """
     series = {name: float(np.quantile(values, quantile)) for name, values in domain.series.items()}
     return {**domain.demand, **series, **domain.load}

@@ -1,6 +1,6 @@
-"""The problem as arrays: what does not change in a search (`Model`) and what does (`State`).
+"""The problem as arrays: those that do not change in a search (`Model`) and those that do (`State`).
 
-An item is what moves as one: a domain, or the domains that a hard rule keeps together on one host. Everything is
+An item is the unit of a move: a domain, or the domains that a hard rule keeps together on one host. Everything is
 int64 or float64, C-contiguous; per-resource matrices have hosts along the last axis, so that one item's score on all
 hosts is a few vector operations.
 
@@ -144,6 +144,10 @@ _SIZES: Final = 11
 def table(model: Model, state: State) -> Table:
     """Make the table that kernels take. The arrays must outlive it.
 
+    Args:
+        model: of the problem.
+        state: its assignment.
+
     Raises:
         ValueError: an array is not contiguous or not of its type: kernels would read what is not there.
     """
@@ -173,7 +177,7 @@ def table(model: Model, state: State) -> Table:
 if kernel.COMPILED:
     from dwcp_migrate.placement.kernel import floats, integers
 
-    @kernel.inlined
+    @kernel.compile_inlined
     def unpack(table: Table) -> Any:
         """Model and state of a table."""
         v, r, h, k, s, g = table[0], table[1], table[2], table[3], table[4], table[5]

@@ -1,15 +1,14 @@
 """Rebalancing: repair broken rules and capacities, then even out, with as few moves as that takes.
 
-The rule here: a fleet in which no hard rule is broken and whose fullest host is within `Policy.balanced` of what is
-possible is left alone. Otherwise, in this order:
+The rule here: a fleet in which no hard rule is broken and whose fullest host is within `Policy.balanced` of the
+possible level is left alone. Otherwise, in this order:
 
-    heal      steepest moves that each end a breach (drained hosts, overfull hosts, parted rules); chains for what is
-              left
+    heal      steepest moves that each end a breach (drained hosts, overfull hosts, parted rules); chains for the rest
     relieve   the fullest host first, until the fleet is within half of `balanced`
     unlock    an ejection chain where no move and no swap helps, then relieve again
-    return    whoever moved and is not needed away goes home
-    descend   what still gains more than its price: latency, soft rules, evenness; ruin and recreate where hosts are
-              full
+    return    items that moved and are not needed away go home
+    descend   moves that still gain more than their price: latency, soft rules, evenness; ruin and recreate where hosts
+              are full
 
 Each phase's measure falls strictly with each of its moves, and none undoes an earlier one's.
 """
@@ -21,9 +20,9 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.placement.arrays import OVERLOADED, Floats, Integers, State
-from dwcp_migrate.placement.kernels.chains import repack
-from dwcp_migrate.placement.kernels.recreate import recreate
-from dwcp_migrate.placement.kernels.search import descend, item_cost, put_item, relieve, take_item
+from dwcp_migrate.placement.kernels.chains import repack_hosts
+from dwcp_migrate.placement.kernels.recreate import ruin_and_recreate
+from dwcp_migrate.placement.kernels.search import descend_steepest, item_cost, put_item, relieve_fullest, take_item
 from dwcp_migrate.placement.model import Problem
 
 UNLOCK_ROUNDS: Final = 8
@@ -77,7 +76,7 @@ def level_of_hosts(problem: Problem) -> Floats:
 
 
 def bound(problem: Problem) -> float:
-    """Level that the fullest host has at least: all demand over all capacity, or an item alone on its best host."""
+    """Return the least level of the fullest host: all demand over all capacity, or an item alone on its best host."""
     model, placed = problem.model, problem.state.host >= 0
     room = np.where(model.inverse > 0, problem.capacity, 0.0).sum(axis=1)
     total = model.load[placed].sum(axis=0)
@@ -92,7 +91,7 @@ def bound(problem: Problem) -> float:
 
 
 def broken_items(problem: Problem) -> list[int]:
-    """Items that are where a hard rule or capacity would not have them."""
+    """List the items that break a hard rule or a capacity where they are."""
     placed = np.flatnonzero(problem.state.host >= 0)
     return [
         int(item)
@@ -103,7 +102,7 @@ def broken_items(problem: Problem) -> list[int]:
 
 def heal(problem: Problem) -> None:
     """End breaches, by as few moves as the steepest ones and chains take."""
-    descend(problem.table, len(problem.items) * 2, OVERLOADED / 2)
+    descend_steepest(problem.table, len(problem.items) * 2, OVERLOADED / 2)
     if any(problem.model.movable[item] for item in broken_items(problem)):
         _repack(problem, ANY_LEVEL)
 
@@ -118,7 +117,7 @@ def even_out(problem: Problem, start: State, target: float, moves_max: int, work
         moves_max: items that may be elsewhere than in `start` at the end.
         workers: who tries chains.
     """
-    relieve(problem.table, moves_max - moved(problem, start), target)
+    relieve_fullest(problem.table, moves_max - moved(problem, start), target)
     lowest, rounds = max(target, bound(problem)), UNLOCK_ROUNDS
     while (top := figures(problem)[0]) > target:
         aims = list(_aims(top, lowest, rounds))
@@ -133,7 +132,7 @@ def even_out(problem: Problem, start: State, target: float, moves_max: int, work
         if moved(problem, start) > moves_max:
             problem.restore(before)
             break
-        relieve(problem.table, moves_max - moved(problem, start), target)
+        relieve_fullest(problem.table, moves_max - moved(problem, start), target)
 
 
 def _aims(top: float, lowest: float, rounds: int) -> Iterator[float]:
@@ -164,11 +163,16 @@ def _repack(problem: Problem, aim: float) -> bool:
     items = len(problem.items)
     tries = max(1, TRIES_ITEMS // max(items, 1))
     steps_max = STEPS_MIN + items // STEPS_SHARE
-    return any(repack(problem.table, aim, steps_max, seed) >= 0 for seed in range(min(tries, TRIES_MAX)))
+    return any(repack_hosts(problem.table, aim, steps_max, seed) >= 0 for seed in range(min(tries, TRIES_MAX)))
 
 
 def moved(problem: Problem, start: State) -> int:
-    """Number of items that are elsewhere than they were."""
+    """Count the items that are elsewhere than they were.
+
+    Args:
+        problem: with its present state.
+        start: the earlier state.
+    """
     return int((problem.state.host != start.host).sum())
 
 
@@ -176,6 +180,10 @@ def return_home(problem: Problem, start: State) -> None:
     """Send items home that are not needed away: no rule breaks and the fullest host stays as full as it is.
 
     A breach that was healed stays healed: home bars who broke a rule there.
+
+    Args:
+        problem: its state is changed.
+        start: the state with every item at home.
     """
     top, _, _ = figures(problem)
     state, model = problem.state, problem.model
@@ -191,7 +199,12 @@ def return_home(problem: Problem, start: State) -> None:
 
 
 def rebalance(problem: Problem, workers: Workers = ALONE) -> None:
-    """Move items of a problem to where they should be; its state is changed."""
+    """Move items of a problem to where they should be.
+
+    Args:
+        problem: its state is changed.
+        workers: threads that try chains.
+    """
     policy, start = problem.policy, problem.state.copy()
     heal(problem)
     top, _, _ = figures(problem)
@@ -202,9 +215,9 @@ def rebalance(problem: Problem, workers: Workers = ALONE) -> None:
         return_home(problem, start)
     settled, before = problem.state.copy(), figures(problem)[0]
     gain_min = max(policy.gain_min, _least_gain(problem))
-    descend(problem.table, policy.moves_max - moved(problem, start), gain_min)
+    descend_steepest(problem.table, policy.moves_max - moved(problem, start), gain_min)
     if problem.model.site_cost.any() or np.isfinite(problem.model.weight).any():
-        recreate(problem.table, _dear_items(problem), ROUNDS_AN_ITEM * len(problem.items), 0.0, 1)
+        ruin_and_recreate(problem.table, _dear_items(problem), ROUNDS_AN_ITEM * len(problem.items), 0.0, 1)
     if figures(problem)[0] > max(before, aim) or moved(problem, start) > policy.moves_max:
         problem.restore(settled)
 

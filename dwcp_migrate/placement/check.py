@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dwcp_migrate.placement.amounts import usable, used_amounts
+from dwcp_migrate.placement.amounts import usable_capacity, used_amounts
 from dwcp_migrate.placement.arrays import EPSILON
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule, zone
 from dwcp_migrate.placement.model import refusal
@@ -41,7 +41,7 @@ def violations(fleet: Fleet, places: Mapping[str, str]) -> list[str]:
 
 def _overfull(fleet: Fleet, places: Mapping[str, str]) -> list[str]:
     resources = list(dict.fromkeys(name for domain in fleet.domains for name in domain.demand))
-    room = usable(fleet, resources)
+    room = usable_capacity(fleet, resources)
     used: Counter[tuple[str, str]] = Counter()
     for domain in fleet.domains:
         for place in _everywhere(domain, places):
@@ -76,9 +76,14 @@ def _counted(fleet: Fleet, rule: Rule, everywhere: Mapping[str, list[str]], host
 
 
 def levels(fleet: Fleet, places: Mapping[str, str]) -> dict[str, float]:
-    """Largest utilisation of any balanced resource, by host that is up."""
+    """Compute the largest utilisation of any balanced resource, by host that is up.
+
+    Args:
+        fleet: of which hosts and domains count.
+        places: host of each domain; a domain that is not in it has none.
+    """
     resources = [name for name, weight in fleet.balance.items() if weight > 0]
-    room = usable(fleet, resources)
+    room = usable_capacity(fleet, resources)
     used = [[0.0] * len(fleet.hosts) for _ in resources]
     index = {host.name: h for h, host in enumerate(fleet.hosts)}
     for domain in fleet.domains:
@@ -94,9 +99,14 @@ def levels(fleet: Fleet, places: Mapping[str, str]) -> dict[str, float]:
 
 
 def level_bound(fleet: Fleet, placed: Sequence[str]) -> float:
-    """Level that no assignment of these domains can have all hosts below: all demand over all capacity."""
+    """Compute the level that no assignment can have all hosts below: all demand over all capacity.
+
+    Args:
+        fleet: of which hosts and domains count.
+        placed: names of the domains that have to have a place.
+    """
     resources = [name for name, weight in fleet.balance.items() if weight > 0]
-    room = usable(fleet, resources)
+    room = usable_capacity(fleet, resources)
     up = [h for h, host in enumerate(fleet.hosts) if host.state == "up"]
     kept = set(placed)
     bound = 0.0

@@ -1,10 +1,10 @@
-"""Contention: which hosts have been too hot for too long, and the few moves that relieve them. No IO, no clock.
+"""Contention: hosts that have been too hot for too long, and the few moves that relieve them. No IO, no clock.
 
-The rule: what decides is use that lasts, never a promise and never a moment. A host is due once its level was above the
-threshold in every look for `hold_s`; a move is worth it only if it leaves its own host lower by `margin` and no other
-above threshold less margin; who moved rests for `cool_down_s`. A fleet in which nothing lasts is left alone.
+The rule: only use that lasts counts, never a promise and never a moment. A host is due once its level was above the
+threshold in every sample for `hold_s`; a move is worth it only if it leaves its own host lower by `margin` and no other
+above threshold less margin; a domain that moved rests for `cool_down_s`. A fleet in which nothing lasts is left alone.
 
-    level = what is used of the scarcest resource / what the host has of it
+    level = use of the scarcest resource / the host's capacity of it
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +18,12 @@ from dwcp_migrate.placement.watch_settings import WatchSettings
 
 
 def levels_by_use(fleet: Fleet, resources: Collection[str]) -> dict[str, float]:
-    """The level of each host that is up, by what its domains use of some resources."""
+    """Compute the level of each host that is up, by the use of its domains.
+
+    Args:
+        fleet: with measured loads; a domain without one uses nothing.
+        resources: names of those that count.
+    """
     used: dict[tuple[str, str], float] = {}
     for domain in fleet.domains:
         for resource in resources:
@@ -49,11 +54,17 @@ def hot_since(
 
 
 def due_hosts(since: Mapping[str, float], settings: WatchSettings, now: float) -> list[str]:
-    """Hosts that have been hot for long enough, by their names."""
+    """List the hosts that have been hot for long enough, by name.
+
+    Args:
+        since: time since when each hot host is hot, of `hot_since`.
+        settings: see there.
+        now: seconds since the epoch.
+    """
     return sorted(host for host, at in since.items() if now - at >= settings.hold_s)
 
 
-def relief(  # noqa: PLR0913 - each a value of its own
+def plan_relief(  # noqa: PLR0913 - each a value of its own
     fleet: Fleet,
     hosts: Collection[str],
     resting: Collection[str],
@@ -79,9 +90,9 @@ def relief(  # noqa: PLR0913 - each a value of its own
         one if one.host in hosts else replace(one, movable=False, stays=one.stays or "its host is not hot")
         for one in fleet.domains
     ]
-    from dwcp_migrate.placement.planner import plan_rebalance, rested  # not to find a fleet in which none is hot
+    from dwcp_migrate.placement.planner import plan_rebalance, rest_domains  # not to find a fleet in which none is hot
 
-    asked = rested(replace(fleet, domains=stays, balance=dict.fromkeys(resources, 1.0)), set(resting))
+    asked = rest_domains(replace(fleet, domains=stays, balance=dict.fromkeys(resources, 1.0)), set(resting))
     plan = plan_rebalance(asked, policy, cost)
     kept = worth(fleet, plan.steps, hosts, settings, resources)
     return replace(plan, goal=Goal(purpose="rebalance"), steps=kept, left=[])
@@ -94,7 +105,18 @@ def worth(
     settings: WatchSettings,
     resources: Collection[str],
 ) -> list[Step]:
-    """The steps that pay: each leaves a hot host and keeps its destination cool; none where they lower too little."""
+    """Choose the steps that pay: each leaves a hot host, keeps its destination cool and lowers enough.
+
+    Args:
+        fleet: with measured loads.
+        steps: of a plan.
+        hosts: that are due.
+        settings: see there.
+        resources: names of those that count.
+
+    Returns:
+        Steps numbered anew from 0.
+    """
     load = {one.name: one.load for one in fleet.domains}
     has = {one.name: one.capacity for one in fleet.hosts}
     level = levels_by_use(fleet, resources)

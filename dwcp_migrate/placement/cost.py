@@ -1,10 +1,10 @@
 """Cost of a move: seconds, downtime and bytes, and their price beside balance.
 
-The rule here: who can forecast a migration hands in a `MoveCost`; placement itself knows only the plain model of
+The rule here: callers that can forecast a migration pass a `MoveCost`; placement itself has only the plain model of
 precopy.
 
 A move is worth it when its gain in the objective (`arrays`) is above its price by `gain_min`. With the defaults a
-migration of ten seconds costs what taking a tenth of a host from a host to one that is 0.5 % emptier would gain.
+migration of ten seconds costs as much as moving a tenth of a host to one that is 0.5 % emptier gains.
 """
 
 from typing import Annotated, Final, Literal, Protocol
@@ -96,6 +96,12 @@ def default_cost(domain: Domain, bytes_per_s: float, _source: str = "", _destina
 
     With d the dirty rate over the link's rate in raw bytes, pass n takes d^n of the first; a guest with d of 1 or more
     takes as many passes as there may be.
+
+    Args:
+        domain: that moves.
+        bytes_per_s: rate of the link on the wire, above 0.
+        _source: not used.
+        _destination: not used.
     """
     memory_bytes = domain.demand.get(MEMORY, 0.0) * MIB
     raw_bytes_per_s = bytes_per_s / RATIO

@@ -1,7 +1,7 @@
-"""Explanation of a plan in words: why this host, why not the others.
+"""Explanation of a plan in words: the reason for a host, and against each other one.
 
-The rule here: every host gets one reason, the first that decides: what it is not (`model.refusal`), what it lacks,
-whose rule bars it, and last by how much it would be worse.
+The rule here: every host gets one reason, the first that decides: why it takes nothing (`model.refusal`), a lack of
+room, a rule, and last the cost by which it is worse.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,15 @@ FORECASTERS: Final = {
 
 
 def reasons(problem: Problem, item: int) -> dict[str, str]:
-    """Reasons for which hosts may not have an item; empty for those that may, and for the one that it is on."""
+    """Collect the reasons for which hosts may not have an item.
+
+    Args:
+        problem: its state counts.
+        item: index.
+
+    Returns:
+        By host name; empty for hosts that may, and for the one that it is on.
+    """
     found = {}
     for h, host in enumerate(problem.hosts):
         here = h == problem.state.host[item]
@@ -75,7 +83,16 @@ def _rules(problem: Problem, item: int, h: int) -> Iterator[tuple[str, str]]:
 
 
 def explain_item(problem: Problem, item: int, chosen: int) -> list[str]:
-    """Say for each host why an item goes to `chosen` and not there. The state is as before the move."""
+    """Explain for each host why an item goes to `chosen` and not there.
+
+    Args:
+        problem: its state is as before the move.
+        item: index.
+        chosen: index of the host.
+
+    Returns:
+        Lines for people, the chosen host first.
+    """
     barred = reasons(problem, item)
     at_chosen = item_cost(problem.table, item, chosen)
     lines = [f"{problem.item_name(item)} -> {problem.hosts[chosen]}: {_level_words(problem, item, chosen)}"]
@@ -110,7 +127,15 @@ def _level_words(problem: Problem, item: int, h: int) -> str:
 
 
 def explain_plan(problem: Problem, plan: Plan) -> list[str]:
-    """Say for each step why it goes where it goes; the problem is that of the fleet before the plan, and is changed."""
+    """Explain for each step why it goes where it goes.
+
+    Args:
+        problem: of the fleet before the plan; its state is changed.
+        plan: to explain.
+
+    Returns:
+        Lines for people.
+    """
     lines: list[str] = []
     moved: dict[int, int] = {}
     for step in plan.steps:

@@ -1,6 +1,6 @@
 """The fleet as one value: hosts, domains, rules and distances, and the JSON file that holds them.
 
-The rule here: plain data. Whoever knows the fleet (a file, libvirt, the replicated state) makes a `Fleet`; placement
+The rule here: plain data. The source of a fleet (a file, libvirt, the replicated state) makes a `Fleet`; placement
 reads nothing else. Unknown keys, wrong types and sizes past the limits are refused with their path.
 
     {"hosts":   [{"name": "hv1", "rack": "r1", "datacentre": "dc1", "region": "eu", "capacity": {"vcpus": 64,
@@ -9,7 +9,7 @@ reads nothing else. Unknown keys, wrong types and sizes past the limits are refu
      "rules":   [{"name": "web", "kind": "apart", "domains": ["web1", "web2"], "level": "rack"}]}
 
 Every resource is a name and a number: `vcpus`, `memory_mib`, `hugepages_1g`, `disk_gib`, `network_mbit`, `gpu_a100`, or
-whatever the fleet counts. A host that does not name a resource has none of it.
+any other that the fleet counts. A host that does not name a resource has none of it.
 """
 
 from typing import Annotated, Final, Literal
@@ -156,7 +156,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bars: dict[Name, dict[Name, str]] = {}
 
 
-def decode(data: bytes) -> Fleet:
+def decode_fleet(data: bytes) -> Fleet:
     """Read a fleet from JSON.
 
     Raises:
@@ -168,17 +168,22 @@ def decode(data: bytes) -> Fleet:
         fleet = msgspec.json.decode(data, type=Fleet)
     except msgspec.MsgspecError as error:
         raise PlacementError(f"fleet: {error}", hint="see docs/placement.md") from error
-    check(fleet)
+    check_fleet(fleet)
     return fleet
 
 
-def encode(fleet: Fleet) -> bytes:
+def encode_fleet(fleet: Fleet) -> bytes:
     """Write a fleet as JSON."""
     return msgspec.json.encode(fleet)
 
 
 def zone(host: Host, level: Level) -> str:
-    """Name the zone of a level that a host stands in."""
+    """Name the zone of a level that a host stands in.
+
+    Args:
+        host: of a fleet.
+        level: `host`, `rack`, `datacentre` or `region`.
+    """
     if level == "host":
         return host.name
     if level == "rack":
@@ -186,8 +191,8 @@ def zone(host: Host, level: Level) -> str:
     return host.datacentre if level == "datacentre" else host.region
 
 
-def check(fleet: Fleet) -> None:
-    """Hold what types cannot say.
+def check_fleet(fleet: Fleet) -> None:
+    """Check the rules of a fleet that types cannot express.
 
     Raises:
         PlacementError: two of one name, or a name that nothing bears.

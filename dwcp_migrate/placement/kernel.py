@@ -1,4 +1,4 @@
-"""Compiled where numba is installed, interpreted where it is not: the same functions either way.
+"""Kernels: compiled where numba is installed, interpreted where it is not; the same functions either way.
 
 The rule here: a kernel takes one table. Compiled, that is a vector of sizes and addresses: a call costs a fifth of a
 microsecond however many arrays the kernel reads, where passing thirty arrays would cost three. Interpreted, the table
@@ -53,6 +53,10 @@ def cache_directory(package: Path, home: Path) -> Path | None:
 
     numba tells by one file's time whether what it kept is still good, but a kernel is made of parts from several
     files: so each version of all of them has a directory of its own.
+
+    Args:
+        package: directory of this package.
+        home: of the user.
     """
     digest = hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
     for base in (package / "__pycache__", home / ".cache" / "dwcp-migrate"):
@@ -74,7 +78,7 @@ _CACHED: Final = _kept is not None
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def part(function: F) -> F:
+def compile_part(function: F) -> F:
     """Make a function a part of kernels; the compiler decides whether it is inlined."""
     if numba is None:
         return function
@@ -82,7 +86,7 @@ def part(function: F) -> F:
     return compiled
 
 
-def inlined(function: F) -> F:
+def compile_inlined(function: F) -> F:
     """Make a part of kernels that is copied into each: in inner loops passing the arrays would cost more."""
     if numba is None:
         return function
@@ -90,7 +94,7 @@ def inlined(function: F) -> F:
     return compiled
 
 
-def entry(signature: str) -> Callable[[F], F]:
+def compile_entry(signature: str) -> Callable[[F], F]:
     """Make a function a kernel that is called from outside; `signature` is numba's, `table` stands for the table."""
 
     def made(function: F) -> F:
@@ -118,12 +122,12 @@ if numba is not None:
 
     _pointer: Any = _extending.intrinsic(_typed_pointer)
 
-    @part
+    @compile_part
     def integers(table: Any, slot: int, shape: Any) -> Any:
         """Int64 array whose address is in a slot of the table."""
         return numba.carray(_pointer(table[slot]), shape, np.int64)
 
-    @part
+    @compile_part
     def floats(table: Any, slot: int, shape: Any) -> Any:
         """Float64 array whose address is in a slot of the table."""
         return numba.carray(_pointer(table[slot]), shape, np.float64)

@@ -1,7 +1,7 @@
 """From a `Fleet` to arrays, and names back from them.
 
-The rule here: what contradicts itself is refused here, what is broken in reality is taken as it is: a domain may run
-where the rules would not have it, and a search begins by healing that.
+The rule here: a fleet that contradicts itself is refused here; one that breaks its rules in reality is taken as it is:
+a domain may run where the rules would not have it, and a search begins by healing that.
 
     domains ── hard `together` on one host, members on one host now ──> items
     CPU model, storage, networks, pins, latency bound               ──> eligibility classes (rows of `barrier`)
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.placement.amounts import usable, used_amounts
+from dwcp_migrate.placement.amounts import usable_capacity, used_amounts
 from dwcp_migrate.placement.arrays import (
     APART,
     NOWHERE,
@@ -43,17 +43,17 @@ class Problem:
     """A fleet in arrays.
 
     Attributes:
-        fleet: what it was made of.
+        fleet: that it was made of.
         policy: prices of moves.
         model: see `arrays`, with `state`.
         resources: names, in the order of the arrays.
         hosts: names, likewise.
-        items: indices in `fleet.domains` of the domains of each item; an arriving domain is an item once more, at
-            the host that it goes to.
+        items: indices in `fleet.domains` of the domains of each item; an arriving domain is an item once more, at the
+            host that it goes to.
         item_of: item of each domain.
         capacity: (R, H) usable.
         cell_capacity: (C, 2).
-        table: what kernels take.
+        table: the argument of kernels.
     """
 
     fleet: Fleet
@@ -108,8 +108,13 @@ class Problem:
             mine[...] = theirs
 
 
-def build(fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Problem:
+def build_problem(fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Problem:
     """Make the arrays of a fleet and put every domain where it is.
+
+    Args:
+        fleet: checked.
+        policy: None takes the defaults.
+        cost: forecasts, for the prices of moves.
 
     Raises:
         PlacementError: rules that contradict each other, or too many resources.
@@ -117,7 +122,7 @@ def build(fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = 
     policy = policy or PlacementPolicy()
     resources = _resources(fleet)
     items, item_of, ghosts = _items(fleet)
-    capacity = usable(fleet, resources)
+    capacity = usable_capacity(fleet, resources)
     demand, load = _amounts(fleet, resources, items)
     up = np.array([host.state == "up" for host in fleet.hosts], np.bool_)
     price, inverse = _prices(fleet, resources, capacity, up)
@@ -262,12 +267,29 @@ def _classes(fleet: Fleet, items: list[list[int]]) -> tuple[Floats, Integers]:
 
 
 def may_run(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()) -> bool:
-    """Whether a host may have a domain at all, whatever else is on it."""
+    """Tell whether a host may have a domain at all, whatever else is on it.
+
+    Args:
+        fleet: of both.
+        domain: to place.
+        host: to judge.
+        bound: rules that bind the domain to a place.
+    """
     return refusal(fleet, domain, host, bound) == ""
 
 
 def refusal(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule] = ()) -> str:
-    """Reason for which a host may not have a domain, whatever else is on it; empty when it may."""
+    """Return the reason for which a host may not have a domain, whatever else is on it.
+
+    Args:
+        fleet: of both.
+        domain: to place.
+        host: to judge.
+        bound: rules that bind the domain to a place.
+
+    Returns:
+        Words for people; empty when it may.
+    """
     return (
         _closed_words(domain, host) or _lacking_words(fleet, domain, host) or _bound_words(fleet, domain, host, bound)
     )
@@ -308,7 +330,13 @@ def _bound_words(fleet: Fleet, domain: Domain, host: Host, bound: Iterable[Rule]
 
 
 def latency(fleet: Fleet, one: str, other: str) -> float:
-    """Milliseconds between two datacentres."""
+    """Return the milliseconds between two datacentres.
+
+    Args:
+        fleet: whose distances count.
+        one: name.
+        other: name.
+    """
     if one == other:
         return 0.0
     for begin, end in ((one, other), (other, one)):

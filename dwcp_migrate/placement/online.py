@@ -1,7 +1,7 @@
 """Online placement: the best host for a domain, or for a batch at once, while other placements are under way.
 
 The rule here: a placement is a reservation from the moment that it is answered. A batch is placed whole or not at
-all. Whoever asked commits (the domain runs there), or releases; a reservation that is neither expires.
+all. The caller commits it (the domain runs there), or releases it; otherwise it expires.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.arrays import NOWHERE
-from dwcp_migrate.placement.kernels.search import place, put_item, take_item
+from dwcp_migrate.placement.kernels.search import place_items, put_item, take_item
 from dwcp_migrate.placement.model import Problem
 
 
@@ -50,12 +50,16 @@ class Placer:
 
         Domains that a hard rule keeps together on one host come together: all of them are placed when one is asked for.
 
+        Args:
+            names: of the domains.
+            expires_at: seconds on the caller's clock; infinite for never.
+
         Raises:
             PlacementError: no such domain, one has a place already, or not all fit; then nothing is held.
         """
         problem = self.problem
         items = sorted({self._item(name) for name in names}, key=lambda item: (-self._size[item], item))
-        failed = int(place(problem.table, np.array(items, np.int64)))
+        failed = int(place_items(problem.table, np.array(items, np.int64)))
         if failed != NOWHERE:
             raise PlacementError(
                 f"no host takes {problem.item_name(items[failed])}", hint="dwcp-migrate explain says why, host by host"
@@ -67,7 +71,7 @@ class Placer:
         return held
 
     def commit(self, held: Reservation) -> None:
-        """The domains run where they were placed: the reservation no longer expires.
+        """Note that the domains run where they were placed: the reservation no longer expires.
 
         Raises:
             PlacementError: it has expired or was released.
@@ -85,7 +89,7 @@ class Placer:
             take_item(self.problem.table, item)
 
     def remove(self, name: str) -> None:
-        """A domain that ran has ended.
+        """Note that a domain that ran has ended.
 
         Raises:
             PlacementError: no such domain, or it is held or nowhere.
@@ -96,7 +100,11 @@ class Placer:
         take_item(self.problem.table, item)
 
     def add(self, name: str, host: str) -> None:
-        """A domain runs somewhere without having been placed here.
+        """Note that a domain runs on a host without having been placed here.
+
+        Args:
+            name: of the domain.
+            host: its name.
 
         Raises:
             PlacementError: no such domain or host, or it is placed already.

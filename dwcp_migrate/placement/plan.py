@@ -1,7 +1,7 @@
-"""A plan: which domain goes where, in which order, and what that is worth. JSON in, JSON out.
+"""A plan: the moves of domains, their order, and the gain. JSON in, JSON out.
 
 The rule here: a step may begin once the steps in `after` are done; whenever each begins after those, every host holds
-what is promised to it at each moment, the migrating domain counted on both ends, and no rule is broken that was not
+the amounts promised to it at each moment, the migrating domain counted on both ends, and no rule is broken that was not
 broken before.
 """
 
@@ -137,12 +137,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     proof: Proof | None = None
 
 
-def encode(plan: Plan) -> bytes:
+def encode_plan(plan: Plan) -> bytes:
     """Write a plan as JSON."""
     return msgspec.json.encode(plan)
 
 
-def decode(data: bytes) -> Plan:
+def decode_plan(data: bytes) -> Plan:
     """Read a plan from JSON.
 
     Raises:

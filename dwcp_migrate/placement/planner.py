@@ -1,6 +1,6 @@
 """Plans for a fleet: rebalance, drain, migrate; and the same again when the fleet has changed.
 
-The rule here: pure functions from a `Fleet` to a `Plan`. What a plan reaches is checked against the fleet itself
+The rule here: pure functions from a `Fleet` to a `Plan`. The result of a plan is checked against the fleet itself
 (`check`), not against the arrays that found it.
 """
 
@@ -17,17 +17,24 @@ from dwcp_migrate.placement.cost import MoveCost, PlacementPolicy, default_cost
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Fleet
 from dwcp_migrate.placement.kernels.search import item_cost, item_scores, put_item, take_item
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.plan import Figures, Goal, Plan, Proof, Unfinished
 from dwcp_migrate.placement.schedule import schedule
-from dwcp_migrate.placement.solver.exact import SolverEffort, settle
+from dwcp_migrate.placement.solver.exact import SolverEffort, solve_exactly
 
 
 def plan_rebalance(
     fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost, workers: Workers = ALONE
 ) -> Plan:
-    """Even a fleet out; an even one gives a plan without steps. It is the same plan with any number of workers."""
-    problem = build(fleet, policy, cost)
+    """Even a fleet out; an even one gives a plan without steps. It is the same plan with any number of workers.
+
+    Args:
+        fleet: as it is now.
+        policy: None takes the defaults.
+        cost: forecasts migrations.
+        workers: threads that try chains.
+    """
+    problem = build_problem(fleet, policy, cost)
     start = problem.state.copy()
     rebalance(problem, workers)
     return _planned(problem, start, Goal(purpose="rebalance"), cost)
@@ -36,12 +43,18 @@ def plan_rebalance(
 def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Plan:
     """Empty a host.
 
+    Args:
+        fleet: as it is now.
+        host: its name.
+        policy: None takes the defaults.
+        cost: forecasts migrations.
+
     Raises:
         PlacementError: no such host.
         HypervisorError: the host does not answer, so that nobody knows what runs there.
     """
     drained = in_maintenance(fleet, host)
-    problem = build(drained, policy, cost)
+    problem = build_problem(drained, policy, cost)
     start = problem.state.copy()
     heal(problem)
     return _planned(problem, start, Goal(purpose="drain", host=host), cost)
@@ -52,18 +65,25 @@ def plan_exactly(
 ) -> Plan:
     """Rebalance or drain a small fleet by the cheapest moves within half of `PlacementPolicy.balanced` of the best.
 
+    Args:
+        fleet: as it is now.
+        goal: `rebalance` or `drain`.
+        effort: of the solver.
+        policy: None takes the defaults.
+        cost: forecasts migrations.
+
     Raises:
-        PlacementError: no such host, or see `exact.settle`.
+        PlacementError: no such host, or see `exact.solve_exactly`.
         HypervisorError: the host to be drained does not answer.
     """
     whole = in_maintenance(fleet, goal.host) if goal.purpose == "drain" else fleet
-    problem = build(whole, policy, cost)
+    problem = build_problem(whole, policy, cost)
     start = problem.state.copy()
     (heal if goal.purpose == "drain" else rebalance)(problem)
     found = problem.state.host.copy()
     problem.restore(start)
     top, drains = figures(problem)[0], goal.purpose == "drain"
-    settled = settle(problem, found, effort, top if drains else 0.0)
+    settled = solve_exactly(problem, found, effort, top if drains else 0.0)
     level, price = settled.level, settled.price
     proof = Proof(fullest=level.value, fullest_min=level.bound, price=price.value, price_min=price.bound)
     if not drains and not broken_items(problem) and top <= level.value + problem.policy.balanced:
@@ -78,10 +98,17 @@ def plan_migrate(
 ) -> Plan:
     """Move one domain, and those that a hard rule keeps with it, to its best other host or to a named one.
 
+    Args:
+        fleet: as it is now.
+        domain: its name.
+        host: where to; empty for the best other one.
+        policy: None takes the defaults.
+        cost: forecasts migrations.
+
     Raises:
         PlacementError: no such domain or host, it does not run or may not move, or no host takes it.
     """
-    problem = build(fleet, policy, cost)
+    problem = build_problem(fleet, policy, cost)
     item = problem.item_of[problem.domain_index(domain)]
     source = int(problem.state.host[item])
     if source < 0:
@@ -96,10 +123,16 @@ def plan_migrate(
 
 
 def plan_again(plan: Plan, fleet: Fleet, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Plan:
-    """Plan for the same goal in a fleet as it is now.
+    """Plan for the same goal in the fleet as it is now.
+
+    Args:
+        plan: the earlier one.
+        fleet: as it is now.
+        policy: None takes the defaults.
+        cost: forecasts migrations.
 
     Raises:
-        PlacementError: what the goal names is gone.
+        PlacementError: a host or domain of the goal is gone.
     """
     goal = plan.goal
     if goal.purpose == "drain":
@@ -114,7 +147,11 @@ def plan_again(plan: Plan, fleet: Fleet, policy: PlacementPolicy | None = None, 
 
 
 def in_maintenance(fleet: Fleet, host: str) -> Fleet:
-    """The fleet with a host in maintenance.
+    """Return the fleet with a host in maintenance.
+
+    Args:
+        fleet: as it is.
+        host: its name.
 
     Raises:
         PlacementError: no such host.
@@ -132,8 +169,13 @@ def in_maintenance(fleet: Fleet, host: str) -> Fleet:
     return msgspec.structs.replace(fleet, hosts=hosts)
 
 
-def rested(fleet: Fleet, moved: Collection[str]) -> Fleet:
-    """The fleet in which domains that moved lately stay where they are."""
+def rest_domains(fleet: Fleet, moved: Collection[str]) -> Fleet:
+    """Return the fleet with some domains fixed where they are.
+
+    Args:
+        fleet: as it is.
+        moved: names of the domains that moved lately.
+    """
     domains = [
         msgspec.structs.replace(one, movable=False, stays="it moved lately")
         if one.name in moved and one.movable
@@ -226,7 +268,7 @@ def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan
 
 
 def places(problem: Problem) -> dict[str, str]:
-    """Host of each domain that has one."""
+    """Return the host of each domain that has one."""
     hosts = problem.state.host
     return {
         domain.name: problem.hosts[int(hosts[problem.item_of[number]])]

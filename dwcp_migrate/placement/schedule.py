@@ -1,9 +1,9 @@
-"""In which order, and how many at once: from where everything is to where it should be, feasible at each moment.
+"""Schedule: the order of moves and their number at once, from the present to the target, feasible at each moment.
 
 The rule here: virtual time. A migration that has begun is promised room on its destination and still holds all that
 it has on its source; only its end frees the source. Limits of migrations at once hold for each host and the fleet.
-Whoever can begin does, those that take longest first. Where nobody can (a cycle), one goes by way of a third host;
-where that does not help either, the rest is left and said so.
+Every migration that can begin does, those that take longest first. Where none can (a cycle), one goes by way of a third
+host; where that does not help either, the rest is left and reported.
 """
 
 import heapq
@@ -198,7 +198,13 @@ class Scheduler:
 
 
 def hold_residue(problem: Problem, residue: Residue, sign: int) -> None:
-    """Hold (1) or give back (-1) what an item that counts at its destination has on its source."""
+    """Hold the resources that an item which counts at its destination has on its source, or give them back.
+
+    Args:
+        problem: its state is changed.
+        residue: the item and its source.
+        sign: 1 holds, -1 gives back.
+    """
     item, host = residue.item, residue.host
     model, state = problem.model, problem.state
     state.free[:, host] -= sign * model.demand[item]
@@ -212,7 +218,13 @@ def hold_residue(problem: Problem, residue: Residue, sign: int) -> None:
 
 
 def schedule(problem: Problem, start: State, cost: MoveCost) -> Schedule:
-    """Order the moves from `start` to the problem's state; the problem is left in what the schedule reaches."""
+    """Order the moves from one state of a problem to another.
+
+    Args:
+        problem: in its target state; it is left in the state that the schedule reaches.
+        start: the state now.
+        cost: forecasts migrations.
+    """
     targets = problem.state.host.copy()
     problem.restore(start)
     return Scheduler(problem, targets, cost).run()

@@ -19,14 +19,14 @@ Seconds = Annotated[float, Meta(ge=0, le=31 * 86400)]
 
 
 class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a fleet is relieved by itself.
+    """Settings of the relief of a fleet that happens by itself.
 
     Attributes:
-        mode: `observe` notes what `on` would do.
+        mode: `observe` notes the moves that `on` would make.
         threshold: level above which a host is hot.
         margin: by which a move must lower it, and by which its destination stays below the threshold.
-        hold_s: for which a host must have been hot in every look.
-        every_s: between two looks.
+        hold_s: for which a host must have been hot in every sample.
+        every_s: between two samples.
         cool_down_s: for which a domain that moved stays.
         windows: when moves may begin, as `mon-fri 22:00-06:00` in UTC; none is always.
         moves_max: of one round.
@@ -45,7 +45,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def in_window(windows: Iterable[str], weekday: int, minute: int) -> bool:
-    """Whether moves may begin now.
+    """Tell whether moves may begin now.
 
     Args:
         windows: as in `WatchSettings`; none is always.

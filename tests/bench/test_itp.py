@@ -10,7 +10,7 @@ from bench.frame import Row
 from bench.suites import itp, itp_accuracy
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.fleet import Rule
-from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.model import build_problem
 from tests.placement.fleets import domain, fleet, host, rng
 
 CASES = re.compile(
@@ -57,7 +57,7 @@ def test_each_accuracy_suite_breaks_nothing_places_all_and_comes_near(score: obj
 
 def test_a_domain_that_fills_a_host_leaves_one_where_others_gain_more() -> None:
     # Seed 10: two thirds above the optimum as long as no round emptied a host for it.
-    problem = build(generate.spread(rng(10), 5, 20, 100))
+    problem = build_problem(generate.spread(rng(10), 5, 20, 100))
     assert itp_accuracy.near(problem, 20_000) <= referee.nearest(problem, 20.0).value * 1.01
 
 
@@ -74,23 +74,23 @@ def test_random_moves_break_nothing() -> None:
 
 
 def test_the_referee_proves_what_can_be_counted_by_hand() -> None:
-    problem = build(fleet([host("a"), host("b")], [domain(f"x{n}", vcpus=4, memory=1) for n in range(4)]))
+    problem = build_problem(fleet([host("a"), host("b")], [domain(f"x{n}", vcpus=4, memory=1) for n in range(4)]))
     verdict = referee.fullest(problem, 10.0)
     assert verdict.proven
     assert np.isclose(verdict.value, 0.5)
     assert np.bincount(verdict.host).tolist() == [2, 2]
     near = generate.spread(rng(1), 2, 4, 3, fill=0.1)
-    found = referee.nearest(build(near), 10.0)
+    found = referee.nearest(build_problem(near), 10.0)
     assert found.proven
     assert found.value == 0.0
-    none = referee.fullest(build(fleet([host("a")], [domain("x", vcpus=99)])), 10.0)
+    none = referee.fullest(build_problem(fleet([host("a")], [domain("x", vcpus=99)])), 10.0)
     assert none.proven
     assert none.value == float("inf")
 
 
 def test_the_referee_refuses_rules_that_it_does_not_know() -> None:
     rule = Rule(name="r", kind="apart", domains=["x", "y"], hard=False)
-    problem = build(fleet([host("a"), host("b", rack="2")], [domain("x"), domain("y")], rule))
+    problem = build_problem(fleet([host("a"), host("b", rack="2")], [domain("x"), domain("y")], rule))
     for ask in (referee.fullest, referee.nearest):
         with pytest.raises(PlacementError, match="rules only"):
             ask(problem, 1.0)

@@ -12,8 +12,8 @@ from dwcp_migrate.cli.support.options import EXACT_S_MAX
 from dwcp_migrate.errors import HypervisorError, NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import read_settings
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanJournal, read
-from dwcp_migrate.placement.fleet import Rule, encode
-from dwcp_migrate.placement.plan import decode
+from dwcp_migrate.placement.fleet import Rule, encode_fleet
+from dwcp_migrate.placement.plan import decode_plan
 from dwcp_migrate.placement.planner import plan_drain
 from tests.placement.fleets import domain, fleet, host
 
@@ -29,7 +29,7 @@ FLEET = fleet(
 @pytest.fixture
 def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run a command with a configuration whose state is in a directory of the test's."""
-    (tmp_path / "fleet.json").write_bytes(encode(FLEET))
+    (tmp_path / "fleet.json").write_bytes(encode_fleet(FLEET))
     (tmp_path / "agent.toml").write_text(
         f'name = "hv1"\nlibvirt_uri = "test:///default"\nstate_directory = "{tmp_path}/state"\n'
     )
@@ -73,7 +73,7 @@ def test_plans_are_shown_and_explained_but_a_file_is_never_changed(say: Say, tmp
     for words in (["drain", "hv1", "--dry-run"], ["rebalance"], ["migrate", "vm0", "--dry-run"]):
         code, out, _ = say(*words, "--fleet", "{fleet}", "--json")
         assert code in {0, PlacementError.exit_code}
-        plan = decode(out.encode())
+        plan = decode_plan(out.encode())
         assert plan.steps
         (tmp_path / "plan.json").write_text(out)
         code, out, _ = say("explain", "{here}/plan.json", "--fleet", "{fleet}")
@@ -92,14 +92,16 @@ def test_an_exact_plan_says_how_far_from_the_best_it_is(say: Say) -> None:
         code, out, _ = say(*words, "--exact", "20", "--fleet", "{fleet}")
         assert (code, "at best the fullest host is 0.0 % emptier" in out) == (0, True)
         code, out, _ = say(*words, "--exact", "20", "--fleet", "{fleet}", "--json")
-        assert decode(out.encode()).proof is not None
+        assert decode_plan(out.encode()).proof is not None
     for seconds in ("0", str(EXACT_S_MAX + 1)):
         assert say("rebalance", "--exact", seconds, "--fleet", "{fleet}")[0] == 2
     assert say("drain", "--exact", "20")[0] == 2
 
 
 def test_an_even_fleet_needs_nothing(say: Say, tmp_path: Path) -> None:
-    (tmp_path / "fleet.json").write_bytes(encode(fleet([host("a"), host("b")], [domain("x", "a"), domain("y", "b")])))
+    (tmp_path / "fleet.json").write_bytes(
+        encode_fleet(fleet([host("a"), host("b")], [domain("x", "a"), domain("y", "b")]))
+    )
     code, out, _ = say("rebalance", "--fleet", "{fleet}")
     assert (code, "nothing to do: fullest host" in out) == (0, True)
 

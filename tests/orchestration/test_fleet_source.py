@@ -20,7 +20,7 @@ from dwcp_migrate.orchestration.fleet_source import (
     reserved_mib,
     write_settings,
 )
-from dwcp_migrate.placement.fleet import encode
+from dwcp_migrate.placement.fleet import encode_fleet
 from dwcp_migrate.units import GIB
 from tests.orchestration.world import World, facts_of
 from tests.placement.fleets import domain, fleet, host
@@ -163,5 +163,5 @@ def test_a_fleet_file_is_a_source(tmp_path: Path) -> None:
     path = tmp_path / "fleet.json"
     with pytest.raises(PlacementError, match="cannot read"):
         FleetFile(path).snapshot()
-    path.write_bytes(encode(whole))
+    path.write_bytes(encode_fleet(whole))
     assert FleetFile(path).snapshot() == whole

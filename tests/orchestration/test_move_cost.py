@@ -7,7 +7,7 @@ from dwcp_migrate.errors import AgentUnreachableError, DwcpError, NotFoundError
 from dwcp_migrate.orchestration.move_cost import ASKING_S_MAX, AgentCost, Questions
 from dwcp_migrate.placement.cost import default_cost
 from dwcp_migrate.placement.explain import explain_plan
-from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.model import build_problem
 from dwcp_migrate.placement.planner import plan_drain
 from tests.cli.conftest import make_predicted
 from tests.placement.fleets import domain, fleet, host
@@ -113,7 +113,7 @@ def test_plan_and_explanation_say_who_forecast() -> None:
     agent = Agent()
     plan = plan_drain(whole, "hv1", cost=agent.cost("hv2"))
     assert [(step.seconds, step.forecast_by) for step in plan.steps] == [(42.0, "agent")] * 2
-    lines = explain_plan(build(whole), plan)
+    lines = explain_plan(build_problem(whole), plan)
     assert "  web1 takes 42 s, downtime 120 ms, 1.0 GiB on the wire, by the agent's prediction" in lines
-    plain = explain_plan(build(whole), plan_drain(whole, "hv1"))
+    plain = explain_plan(build_problem(whole), plan_drain(whole, "hv1"))
     assert sum(line.endswith("by the plain model of precopy") for line in plain) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from dwcp_migrate import config
 from dwcp_migrate.orchestration.fleet_source import FleetSettings
-from dwcp_migrate.placement.fleet import decode
+from dwcp_migrate.placement.fleet import decode_fleet
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -28,5 +28,5 @@ def test_a_configuration_on_a_page_is_accepted(page: Path, text: str) -> None:
 
 def test_the_fleet_and_the_settings_of_the_placement_page_are_accepted() -> None:
     fleet, settings = blocks(REPOSITORY / "docs/placement.md", "json")
-    assert len(decode(fleet.encode()).domains) == 2
+    assert len(decode_fleet(fleet.encode()).domains) == 2
     assert msgspec.json.decode(settings, type=FleetSettings).reserve_hosts == 1

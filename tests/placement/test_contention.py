@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.fleets.month import Month
-from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, relief
+from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, plan_relief
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host, Rule
 from dwcp_migrate.placement.watch_settings import WatchSettings, in_window, parse_window
 
@@ -41,32 +41,32 @@ def test_at_the_threshold_a_host_is_not_hot_and_past_it_it_is() -> None:
 
 def test_a_hot_host_gives_up_few_domains_and_no_other_gets_hot() -> None:
     found = fleet({"hv1": [3, 3, 3], "hv2": [2, 2], "hv3": [1]})
-    plan = relief(found, ["hv1"], [], ON, CPU)
+    plan = plan_relief(found, ["hv1"], [], ON, CPU)
     assert [(step.source, step.destination) for step in plan.steps] == [("hv1", "hv3")]
     assert levels_by_use(found, CPU)["hv1"] == pytest.approx(0.9)
 
 
 def test_where_no_host_would_stay_cool_nothing_moves() -> None:
-    assert relief(fleet({"hv1": [3, 3, 3], "hv2": [3, 3], "hv3": [3, 2.5]}), ["hv1"], [], ON, CPU).steps == []
+    assert plan_relief(fleet({"hv1": [3, 3, 3], "hv2": [3, 3], "hv3": [3, 2.5]}), ["hv1"], [], ON, CPU).steps == []
 
 
 def test_who_moved_lately_stays_and_a_rule_is_kept() -> None:
     found = fleet({"hv1": [4.5, 4.5], "hv2": [1]})
-    assert relief(found, ["hv1"], ["hv1-0", "hv1-1"], ON, CPU).steps == []
+    assert plan_relief(found, ["hv1"], ["hv1-0", "hv1-1"], ON, CPU).steps == []
     apart = Rule(name="apart", kind="apart", domains=["hv1-0", "hv2-0"])
-    plan = relief(fleet({"hv1": [4.5, 4.5], "hv2": [1]}, rules=[apart]), ["hv1"], [], ON, CPU)
+    plan = plan_relief(fleet({"hv1": [4.5, 4.5], "hv2": [1]}, rules=[apart]), ["hv1"], [], ON, CPU)
     assert [step.domain for step in plan.steps] == ["hv1-1"]
 
 
 def test_a_move_that_lowers_too_little_is_not_made() -> None:
     found = fleet({"hv1": [8.5, 0.2], "hv2": [1]})
-    assert [step.domain for step in relief(found, ["hv1"], [], ON, CPU).steps if step.domain == "hv1-1"] == []
+    assert [step.domain for step in plan_relief(found, ["hv1"], [], ON, CPU).steps if step.domain == "hv1-1"] == []
 
 
 def test_no_more_moves_than_a_round_may_have() -> None:
     found = fleet({"hv1": [1.0] * 10, "hv2": [], "hv3": []})
     settings = WatchSettings(mode="on", moves_max=2)
-    assert len(relief(found, ["hv1"], [], settings, CPU).steps) == 2
+    assert len(plan_relief(found, ["hv1"], [], settings, CPU).steps) == 2
 
 
 @pytest.mark.parametrize(("weekday", "minute", "holds"), [

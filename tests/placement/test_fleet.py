@@ -3,8 +3,8 @@ import pytest
 
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement import fleet as fleets
-from dwcp_migrate.placement.fleet import Cell, Rule, decode, encode
-from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.fleet import Cell, Rule, decode_fleet, encode_fleet
+from dwcp_migrate.placement.model import build_problem
 from tests.placement.fleets import domain, fleet, host
 
 
@@ -15,7 +15,7 @@ def test_a_fleet_survives_its_file() -> None:
         Rule(name="part", kind="apart", domains=["x", "y"]),
         latency_ms={"dc1": {"dc2": 5.0}},
     )
-    assert decode(encode(whole)) == whole
+    assert decode_fleet(encode_fleet(whole)) == whole
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_fleet_survives_its_file() -> None:
 def test_what_contradicts_itself_is_refused_with_its_name(changed: dict[str, object], says: str) -> None:
     whole = msgspec.structs.replace(fleet([host("a")], [domain("x", "a")]), **changed)
     with pytest.raises(PlacementError, match=says):
-        decode(encode(whole))
+        decode_fleet(encode_fleet(whole))
 
 
 @pytest.mark.parametrize(
@@ -41,21 +41,21 @@ def test_what_contradicts_itself_is_refused_with_its_name(changed: dict[str, obj
 )
 def test_what_is_no_fleet_is_refused(text: bytes) -> None:
     with pytest.raises(PlacementError, match="fleet"):
-        decode(text)
+        decode_fleet(text)
 
 
 def test_the_limits_hold_at_and_past_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(fleet([host("a")], []))
+    data = encode_fleet(fleet([host("a")], []))
     monkeypatch.setattr(fleets, "FILE_BYTES_MAX", len(data))
-    assert decode(data).hosts
+    assert decode_fleet(data).hosts
     with pytest.raises(PlacementError, match="more than"):
-        decode(data + b" ")
+        decode_fleet(data + b" ")
     monkeypatch.undo()
     with pytest.raises(PlacementError):
-        decode(encode(fleet([host("a")], [domain("x", "a", cells=fleets.CELLS_MAX + 1)])))
-    assert decode(encode(fleet([host("a")], [domain("x", "a", cells=fleets.CELLS_MAX)])))
+        decode_fleet(encode_fleet(fleet([host("a")], [domain("x", "a", cells=fleets.CELLS_MAX + 1)])))
+    assert decode_fleet(encode_fleet(fleet([host("a")], [domain("x", "a", cells=fleets.CELLS_MAX)])))
     many = {f"r{number}": 1.0 for number in range(fleets.RESOURCES_MAX - 2)}
     some = fleets.Domain(name="x", demand=many)
-    assert len(build(fleet([host("a")], [some])).resources) == fleets.RESOURCES_MAX
+    assert len(build_problem(fleet([host("a")], [some])).resources) == fleets.RESOURCES_MAX
     with pytest.raises(PlacementError, match="resources"):
-        build(fleet([host("a")], [fleets.Domain(name="x", demand=many | {"one": 1.0})]))
+        build_problem(fleet([host("a")], [fleets.Domain(name="x", demand=many | {"one": 1.0})]))

@@ -18,20 +18,20 @@ from dwcp_migrate.placement.check import level_bound, levels, violations
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Fleet, Rule
 from dwcp_migrate.placement.kernels import chains
-from dwcp_migrate.placement.kernels.chains import repack
+from dwcp_migrate.placement.kernels.chains import repack_hosts
 from dwcp_migrate.placement.kernels.moves import lowest_by_vector, scores_by_vector
 from dwcp_migrate.placement.kernels.search import (
-    descend,
+    descend_steepest,
     item_cost,
     item_scores,
-    place,
+    place_items,
     put_item,
-    relieve,
+    relieve_fullest,
     take_item,
     utilisation,
     walk,
 )
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.planner import places
 from tests.placement.fleets import rng
 
@@ -70,7 +70,7 @@ def objective(problem: Problem) -> float:
 
 def consistent(problem: Problem) -> bool:
     """Whether what the state counts is what the assignment says."""
-    fresh = build(problem.fleet, problem.policy)
+    fresh = build_problem(problem.fleet, problem.policy)
     for item, h in enumerate(problem.state.host):
         if fresh.state.host[item] >= 0:
             take_item(fresh.table, item)
@@ -85,7 +85,7 @@ def consistent(problem: Problem) -> bool:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_scores_are_those_of_the_numpy_twin(seed: int) -> None:
-    problem = build(complex_fleet(seed))
+    problem = build_problem(complex_fleet(seed))
     one, other = np.empty(len(problem.hosts)), np.empty(len(problem.hosts))
     for item in range(len(problem.items)):
         item_scores(problem.table, item, one)
@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_numpy_twin(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_gain_is_the_difference_of_the_objective(seed: int) -> None:
-    problem = build(complex_fleet(seed))
+    problem = build_problem(complex_fleet(seed))
     draw = rng(seed + 100)
     moved = 0
     while moved < 50:
@@ -117,26 +117,26 @@ def test_a_gain_is_the_difference_of_the_objective(seed: int) -> None:
 
 def test_a_batch_is_placed_whole_or_not_at_all() -> None:
     fleet = generate.mixed(rng(1), 60, 4)
-    problem = build(fleet)
+    problem = build_problem(fleet)
     empty = problem.state.copy()
-    stopped = place(problem.table, np.arange(60))
+    stopped = place_items(problem.table, np.arange(60))
     if stopped == NOWHERE:
         assert violations(fleet, places(problem)) == []
-    many = build(generate.mixed(rng(1), 4000, 4))
+    many = build_problem(generate.mixed(rng(1), 4000, 4))
     before = many.state.copy()
-    failed = place(many.table, np.arange(4000))
+    failed = place_items(many.table, np.arange(4000))
     assert failed > 0
     assert np.array_equal(many.state.host, before.host)
     assert np.allclose(many.state.free, before.free)
     problem.restore(empty)
-    assert place(problem.table, np.arange(0)) == NOWHERE
+    assert place_items(problem.table, np.arange(0)) == NOWHERE
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_descending_ends_where_no_move_gains(seed: int) -> None:
-    problem = build(complex_fleet(seed), PlacementPolicy(price_per_s=0.0))
+    problem = build_problem(complex_fleet(seed), PlacementPolicy(price_per_s=0.0))
     before = objective(problem)
-    moves = descend(problem.table, 10_000, 1e-3)
+    moves = descend_steepest(problem.table, 10_000, 1e-3)
     assert 0 < moves < 10_000
     assert objective(problem) <= before - moves * 1e-3 + 1e-9
     scores = np.empty(len(problem.hosts))
@@ -145,12 +145,12 @@ def test_descending_ends_where_no_move_gains(seed: int) -> None:
         assert item_cost(problem.table, item, int(problem.state.host[item])) - scores.min() <= 1e-3 + 1e-9
     assert consistent(problem)
     assert violations(problem.fleet, places(problem)) == []
-    assert descend(problem.table, 10_000, 1e-3) == 0
+    assert descend_steepest(problem.table, 10_000, 1e-3) == 0
 
 
 def test_descending_makes_the_steepest_move_each_time() -> None:
-    problem = build(complex_fleet(9, 60, 10), PlacementPolicy(price_per_s=0.0))
-    oracle = build(problem.fleet, problem.policy)
+    problem = build_problem(complex_fleet(9, 60, 10), PlacementPolicy(price_per_s=0.0))
+    oracle = build_problem(problem.fleet, problem.policy)
     scores = np.empty(len(problem.hosts))
     for moves in range(1, 12):
         gains = []
@@ -162,16 +162,16 @@ def test_descending_makes_the_steepest_move_each_time() -> None:
         gain, item, target = max(gains, key=lambda one: (one[0], -one[1]))
         take_item(oracle.table, item)
         put_item(oracle.table, item, int(target))
-        problem.restore(build(problem.fleet, problem.policy).state)
-        assert descend(problem.table, moves, 1e-9) == moves
+        problem.restore(build_problem(problem.fleet, problem.policy).state)
+        assert descend_steepest(problem.table, moves, 1e-9) == moves
         assert np.isclose(objective(problem), objective(oracle)), (moves, gain)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_relieving_never_fills_the_fullest_host_further(seed: int) -> None:
-    problem = build(complex_fleet(seed))
+    problem = build_problem(complex_fleet(seed))
     tops = [max(levels(problem.fleet, places(problem)).values())]
-    while relieve(problem.table, 2, 0.0):
+    while relieve_fullest(problem.table, 2, 0.0):
         tops.append(max(levels(problem.fleet, places(problem)).values()))
     assert tops == sorted(tops, reverse=True)
     assert tops[-1] < tops[0]
@@ -181,13 +181,13 @@ def test_relieving_never_fills_the_fullest_host_further(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chains_reach_a_level_or_change_nothing(seed: int) -> None:
-    problem = build(complex_fleet(seed))
+    problem = build_problem(complex_fleet(seed))
     bound = level_bound(problem.fleet, [one.name for one in problem.fleet.domains])
     before = problem.state.host.copy()
-    assert repack(problem.table, bound * 0.99, 500, 0) == -1
+    assert repack_hosts(problem.table, bound * 0.99, 500, 0) == -1
     assert np.array_equal(problem.state.host, before)
     assert consistent(problem)
-    assert repack(problem.table, bound * 1.1, 5000, 0) > 0
+    assert repack_hosts(problem.table, bound * 1.1, 5000, 0) > 0
     assert max(levels(problem.fleet, places(problem)).values()) <= bound * 1.1 + 1e-9
     assert violations(problem.fleet, places(problem)) == []
     assert consistent(problem)
@@ -196,7 +196,7 @@ def test_chains_reach_a_level_or_change_nothing(seed: int) -> None:
 @pytest.mark.parametrize("pair", [0, chains.PAIR])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_host_that_chains_pass_over_makes_room_for_nobody(seed: int, pair: int) -> None:
-    problem = build(complex_fleet(seed))
+    problem = build_problem(complex_fleet(seed))
     m, s = problem.model, problem.state
     largest = np.empty((2 * chains.PAIR, *m.inverse.shape))
     for h in range(len(problem.hosts)):
@@ -219,18 +219,18 @@ def test_a_host_that_chains_pass_over_makes_room_for_nobody(seed: int, pair: int
 
 
 def test_a_chain_ends_at_its_limit() -> None:
-    problem = build(complex_fleet(1))
+    problem = build_problem(complex_fleet(1))
     bound = level_bound(problem.fleet, [one.name for one in problem.fleet.domains])
-    needed = repack(problem.table, bound * 1.1, 5000, 0)
-    problem.restore(build(problem.fleet).state)
-    assert repack(problem.table, bound * 1.1, needed, 0) == needed
-    problem.restore(build(problem.fleet).state)
-    assert repack(problem.table, bound * 1.1, needed - 1, 0) == -1
+    needed = repack_hosts(problem.table, bound * 1.1, 5000, 0)
+    problem.restore(build_problem(problem.fleet).state)
+    assert repack_hosts(problem.table, bound * 1.1, needed, 0) == needed
+    problem.restore(build_problem(problem.fleet).state)
+    assert repack_hosts(problem.table, bound * 1.1, needed - 1, 0) == -1
 
 
 def random_moves(seed: int, count: int, checks: int) -> None:
     """Random moves where rules let them; the fleet itself says after each batch that none is broken."""
-    problem = build(complex_fleet(seed, 400, 40))
+    problem = build_problem(complex_fleet(seed, 400, 40))
     draw = rng(seed)
     made = 0
     while made < count:
@@ -251,7 +251,7 @@ def test_a_million_random_moves_break_no_hard_rule() -> None:
 
 
 def test_utilisation_is_that_of_the_fleet() -> None:
-    problem = build(complex_fleet(1))
+    problem = build_problem(complex_fleet(1))
     out = np.zeros(4)
     utilisation(problem.table, out)
     found = np.array(list(levels(problem.fleet, places(problem)).values()))
@@ -259,7 +259,7 @@ def test_utilisation_is_that_of_the_fleet() -> None:
 
 
 def test_arrays_that_kernels_cannot_read_are_refused() -> None:
-    problem = build(complex_fleet(1))
+    problem = build_problem(complex_fleet(1))
     with pytest.raises(ValueError, match="contiguous"):
         table(problem.model, problem.state._replace(free=problem.state.free.astype(np.float32)))
 

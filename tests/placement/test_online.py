@@ -4,7 +4,7 @@ from bench.fleets import generate
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.fleet import Rule
-from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.model import build_problem
 from dwcp_migrate.placement.online import Placer, Reservation
 from dwcp_migrate.placement.planner import places
 from tests.placement.fleets import domain, fleet, host, rng
@@ -12,7 +12,7 @@ from tests.placement.fleets import domain, fleet, host, rng
 
 def placer() -> Placer:
     hosts = [host("a", vcpus=4), host("b", vcpus=4)]
-    return Placer(build(fleet(hosts, [domain(f"x{n}") for n in range(5)])))
+    return Placer(build_problem(fleet(hosts, [domain(f"x{n}") for n in range(5)])))
 
 
 def test_placements_under_way_hold_their_room() -> None:
@@ -59,7 +59,7 @@ def test_what_is_placed_is_not_placed_again() -> None:
 
 def test_placements_that_alternate_with_ends_never_break_a_rule() -> None:
     whole = generate.mixed(rng(5), 300, 12)
-    ours = Placer(build(whole))
+    ours = Placer(build_problem(whole))
     draw = rng(6)
     held: dict[str, Reservation] = {}
     for _ in range(600):
@@ -77,7 +77,7 @@ def test_placements_that_alternate_with_ends_never_break_a_rule() -> None:
 
 def test_those_that_belong_together_come_together() -> None:
     rule = Rule(name="r", kind="together", domains=["x", "y"])
-    ours = Placer(build(fleet([host("a"), host("b")], [domain("x"), domain("y")], rule)))
+    ours = Placer(build_problem(fleet([host("a"), host("b")], [domain("x"), domain("y")], rule)))
     held = ours.place(["y"])
     assert held.domains == ("x", "y")
     assert len(set(held.hosts)) == 1

@@ -16,8 +16,8 @@ from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import Forecast, PlacementPolicy, default_cost
 from dwcp_migrate.placement.explain import explain_plan
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
-from dwcp_migrate.placement.kernels.search import place
-from dwcp_migrate.placement.model import build
+from dwcp_migrate.placement.kernels.search import place_items
+from dwcp_migrate.placement.model import build_problem
 from dwcp_migrate.placement.plan import Plan, Step
 from dwcp_migrate.placement.planner import (
     in_maintenance,
@@ -26,7 +26,7 @@ from dwcp_migrate.placement.planner import (
     plan_drain,
     plan_migrate,
     plan_rebalance,
-    rested,
+    rest_domains,
 )
 from tests.placement.fleets import domain, fleet, host, rng
 
@@ -99,9 +99,9 @@ def test_what_was_evened_out_is_left_alone(seed: int) -> None:
 
 def test_a_plan_is_the_same_with_any_number_of_workers() -> None:
     whole = generate.planted(rng(5), 40, 10, 0.65)
-    problem = build(whole)
+    problem = build_problem(whole)
     for item in np.argsort(-problem.model.load[:, 0], kind="stable"):
-        place(problem.table, np.array([item]))
+        place_items(problem.table, np.array([item]))
     placed = at(whole, places(problem))
     tried = 0
 
@@ -230,7 +230,7 @@ def test_the_moves_of_a_plan_have_a_limit() -> None:
 
 def test_who_moved_lately_stays_but_leaves_a_drained_host() -> None:
     whole = fleet([host("a"), host("b")], [domain(name, "a", vcpus=4) for name in ("x", "y")])
-    moved = [step.domain for step in plan_rebalance(rested(whole, {"x"})).steps]
+    moved = [step.domain for step in plan_rebalance(rest_domains(whole, {"x"})).steps]
     assert moved == ["y"]
     assert len(plan_drain(whole, "a").steps) == 2
 
@@ -269,7 +269,7 @@ def test_the_same_goal_in_a_changed_fleet() -> None:
 
 def test_a_plan_survives_its_file_and_nonsense_is_refused() -> None:
     made = plan_rebalance(generate.skewed(rng(1), 100, 16))
-    assert plan.decode(plan.encode(made)) == made
+    assert plan.decode_plan(plan.encode_plan(made)) == made
     first, second = made.steps[:2]
     for steps, says in (
         ([second], "stands in place"),
@@ -278,9 +278,9 @@ def test_a_plan_survives_its_file_and_nonsense_is_refused() -> None:
         ([msgspec.structs.replace(first, destination=first.source)], "to itself"),
     ):
         with pytest.raises(PlacementError, match=says):
-            plan.decode(plan.encode(msgspec.structs.replace(made, steps=steps)))
+            plan.decode_plan(plan.encode_plan(msgspec.structs.replace(made, steps=steps)))
     with pytest.raises(PlacementError, match="plan"):
-        plan.decode(b"[]")
+        plan.decode_plan(b"[]")
 
 
 def test_a_plan_is_explained_host_by_host() -> None:
@@ -290,7 +290,7 @@ def test_a_plan_is_explained_host_by_host() -> None:
         Rule(name="part", kind="exclude", domains=["x"], zones=["d"]),
     )
     made = plan_drain(whole, "a")
-    text = "\n".join(explain_plan(build(in_maintenance(whole, "a")), made))
+    text = "\n".join(explain_plan(build_problem(in_maintenance(whole, "a")), made))
     assert "x -> b: the host would be at" in text
     assert "c: no, it has 1 vcpus free, 2 are needed" in text
     assert "d: no, it is down" in text

@@ -10,7 +10,7 @@ from dwcp_migrate.placement.check import violations
 from dwcp_migrate.placement.explain import reasons
 from dwcp_migrate.placement.fleet import Cell, Domain, Fleet, Host, Rule
 from dwcp_migrate.placement.kernels.search import item_cost, item_scores
-from dwcp_migrate.placement.model import Problem, build
+from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.online import Placer
 from tests.placement.fleets import domain, fleet, host
 
@@ -18,7 +18,7 @@ RACKS = [host("a", rack="1"), host("b", rack="1"), host("c", rack="2")]
 
 
 def open_to(whole: Fleet, name: str) -> set[str]:
-    problem = build(whole)
+    problem = build_problem(whole)
     item = problem.item_of[problem.domain_index(name)]
     scores = np.empty(len(problem.hosts))
     item_scores(problem.table, item, scores)
@@ -52,14 +52,14 @@ def test_a_soft_rule_costs_its_weight() -> None:
         Rule(name="r", kind="apart", domains=["x", "y"], hard=False, weight=7.0),
         Rule(name="r", kind="exclude", domains=["y"], zones=["a"], hard=False, weight=7.0),
     ):
-        ruled, free = (build(fleet(RACKS, [domain("x", "a"), domain("y")], *some)) for some in ([rule], []))
+        ruled, free = (build_problem(fleet(RACKS, [domain("x", "a"), domain("y")], *some)) for some in ([rule], []))
         assert math.isclose(item_cost(ruled.table, 1, 0) - item_cost(free.table, 1, 0), 7.0)
         assert math.isclose(item_cost(ruled.table, 1, 2), item_cost(free.table, 1, 2))
 
 
 def test_a_soft_together_costs_each_parted_pair() -> None:
     rule = Rule(name="r", kind="together", domains=["x", "y", "z"], hard=False, weight=2.0)
-    problem = build(fleet(RACKS, [domain("x", "a"), domain("y", "b"), domain("z")], rule))
+    problem = build_problem(fleet(RACKS, [domain("x", "a"), domain("y", "b"), domain("z")], rule))
     assert math.isclose(
         item_cost(problem.table, 2, 2) - item_cost(problem.table, 2, 0), 2.0 * 2 - 2.0 + _balance(problem, 2, 0)
     )
@@ -87,7 +87,7 @@ def _balance(problem: Problem, item: int, h: int) -> float:
 def test_what_bars_a_host_is_said(of_domain: dict[str, object], of_host: dict[str, object], says: str) -> None:
     whole = fleet([host("a", **of_host)], [domain("x", **of_domain)], latency_ms={"x": {"y": 7.0}})  # type: ignore[arg-type]
     assert open_to(whole, "x") == set()
-    assert says in reasons(build(whole), 0)["a"]
+    assert says in reasons(build_problem(whole), 0)["a"]
 
 
 def test_a_counted_device_is_a_resource() -> None:
@@ -113,7 +113,7 @@ def test_the_reserve_of_hosts_leaves_room_for_the_largest_to_fail() -> None:
 
 def test_cells_are_taken_and_given_back() -> None:
     cells = [Cell(vcpus=8, memory_mib=32768), Cell(vcpus=8, memory_mib=32768)]
-    problem = build(
+    problem = build_problem(
         fleet([host("a", cells=cells)], [domain(f"x{n}", vcpus=10, memory=8192, cells=2) for n in range(2)])
     )
     placer = Placer(problem)
@@ -126,16 +126,16 @@ def test_cells_are_taken_and_given_back() -> None:
 
 def test_domains_that_must_share_a_host_move_as_one() -> None:
     rule = Rule(name="r", kind="together", domains=["x", "y"])
-    problem = build(fleet(RACKS, [domain("x", "a"), domain("y", "a")], rule))
+    problem = build_problem(fleet(RACKS, [domain("x", "a"), domain("y", "a")], rule))
     assert problem.items == [[0, 1]]
-    parted = build(fleet(RACKS, [domain("x", "a"), domain("y", "b")], rule))
+    parted = build_problem(fleet(RACKS, [domain("x", "a"), domain("y", "b")], rule))
     assert parted.items == [[0], [1]]
 
 
 def test_rules_that_contradict_each_other_are_refused() -> None:
     rules = [Rule(name=kind, kind=kind, domains=["x", "y"]) for kind in ("together", "apart")]
     with pytest.raises(PlacementError, match="keeps together"):
-        build(fleet(RACKS, [domain("x"), domain("y")], *rules))
+        build_problem(fleet(RACKS, [domain("x"), domain("y")], *rules))
 
 
 def test_an_arriving_domain_counts_on_both_hosts() -> None:
@@ -146,5 +146,5 @@ def test_an_arriving_domain_counts_on_both_hosts() -> None:
 
 def test_the_quantile_of_a_series_stands_for_the_load() -> None:
     series = {"vcpus": [float(value) for value in range(101)]}
-    problem = build(fleet([host("a", vcpus=200)], [domain("x", "a", series=series)], quantile=0.9))
+    problem = build_problem(fleet([host("a", vcpus=200)], [domain("x", "a", series=series)], quantile=0.9))
     assert math.isclose(problem.state.loaded[problem.resources.index("vcpus"), 0], 90.0)

@@ -18,12 +18,12 @@ def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | Non
     """
     plan = planning.read_plan(plan_path)
     from dwcp_migrate.placement.explain import explain_plan
-    from dwcp_migrate.placement.model import build
+    from dwcp_migrate.placement.model import build_problem
     from dwcp_migrate.placement.planner import in_maintenance
 
     with open_workspace(config_path, fleet_path) as ours:
         whole = ours.source.snapshot()
         if plan.goal.purpose == "drain":
             whole = in_maintenance(whole, plan.goal.host)
-        lines = explain_plan(build(whole, ours.policy()), plan)
+        lines = explain_plan(build_problem(whole, ours.policy()), plan)
         click.echo("\n".join(lines) if lines else "the plan has no steps")

@@ -69,9 +69,9 @@ def host_rows(fleet: Fleet, loads: Mapping[str, HostLoad] = EMPTY) -> list[HostR
         fleet: as it is.
         loads: what agents told, by host.
     """
-    from dwcp_migrate.placement.amounts import usable
+    from dwcp_migrate.placement.amounts import usable_capacity
 
-    room = usable(fleet, [VCPUS, MEMORY])
+    room = usable_capacity(fleet, [VCPUS, MEMORY])
     count, promised, used = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     for one in fleet.domains:
         for place in filter(None, (one.host, one.arriving)):

@@ -46,7 +46,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     A domain of the fleet file that has no host is taken as it stands there; any other name is a new domain.
     """
     from dwcp_migrate.placement.explain import explain_item
-    from dwcp_migrate.placement.model import build
+    from dwcp_migrate.placement.model import build_problem
     from dwcp_migrate.placement.online import Placer
 
     with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
@@ -56,7 +56,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         if running := [one.name for one in whole.domains if one.host and one.name in domains]:
             raise PlacementError(f"{running[0]} runs already", hint="dwcp-migrate migrate moves it")
         rules = [*whole.rules, Rule(name="--apart", kind="apart", domains=list(domains))] if apart else whole.rules
-        problem = build(msgspec.structs.replace(whole, domains=[*whole.domains, *new], rules=rules))
+        problem = build_problem(msgspec.structs.replace(whole, domains=[*whole.domains, *new], rules=rules))
         items = {name: problem.item_of[problem.domain_index(name)] for name in domains}
         before = problem.state.copy()
         held = Placer(problem).place(domains)

@@ -81,7 +81,7 @@ def read_plan(path: Path) -> Plan:
         data = sys.stdin.buffer.read(plans.PLAN_BYTES_MAX + 1) if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise PlacementError(f"cannot read {path}: {error.strerror}") from error
-    return plans.decode(data)
+    return plans.decode_plan(data)
 
 
 def plan_text(plan: Plan) -> str:

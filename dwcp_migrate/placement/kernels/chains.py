@@ -1,8 +1,8 @@
-"""Kernel: ejection chains, for what single moves and swaps cannot reach.
+"""Kernel: ejection chains, for improvements that single moves and swaps cannot reach.
 
 The rule here: all or nothing. Every host above a level gives up items until it is at or below; each of these is put
 where it fits below the level, or else takes the place of others, mostly one or two, that are easiest to place
-elsewhere, which then look for a place themselves. Whoever had to look often is hard to place: it is ejected less
+elsewhere, which then look for a place themselves. An item that had to look often is hard to place: it is ejected less
 readily each time (after Nagata and Braeysy, "A powerful route minimization heuristic", 2009). If the last one finds
 no place in time, everything is as it was.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dwcp_migrate.placement.arrays import EPSILON, NOWHERE, Floats, Integers, Model, State, Table, unpack
-from dwcp_migrate.placement.kernel import entry, inlined, part
+from dwcp_migrate.placement.kernel import compile_entry, compile_inlined, compile_part
 from dwcp_migrate.placement.kernels.moves import put, take
 from dwcp_migrate.placement.kernels.search import allowed, level, level_with, may_go
 
@@ -34,7 +34,7 @@ SLACK = 1e-12
 """Sums of the same amounts in another order differ by less."""
 
 
-@part
+@compile_part
 def _size(m: Model, v: int, mean: Floats) -> float:
     """Largest share of an average host that an item uses."""
     size = 0.0
@@ -43,7 +43,7 @@ def _size(m: Model, v: int, mean: Floats) -> float:
     return size
 
 
-@part
+@compile_part
 def _unload(m: Model, s: State, h: int, target: float, queue: Integers, waiting: int) -> int:
     """Take items off a host: those that may not be there, then the smallest that is enough, else the largest."""
     v = s.first[h]
@@ -74,7 +74,7 @@ def _unload(m: Model, s: State, h: int, target: float, queue: Integers, waiting:
     return waiting
 
 
-@part
+@compile_part
 def _place_below(m: Model, s: State, v: int, target: float, tight: int) -> bool:
     """Put an item where it may go and the target holds: home, else the emptiest host, or the fullest if `tight`."""
     chosen, chosen_level = NOWHERE, INFINITE
@@ -98,7 +98,7 @@ def _place_below(m: Model, s: State, v: int, target: float, tight: int) -> bool:
     return True
 
 
-@inlined
+@compile_inlined
 def _has_room(m: Model, s: State, v: int, h: int, pair: Any, target: float) -> bool:
     """Whether an item fits on a host below the target once one or two others have left."""
     w, x = pair
@@ -113,7 +113,7 @@ def _has_room(m: Model, s: State, v: int, h: int, pair: Any, target: float) -> b
     return True
 
 
-@part
+@compile_part
 def _held(m: Model, s: State, h: int, held: Integers) -> int:
     """List the movable items of a host into `held`; their number."""
     count = 0
@@ -126,7 +126,7 @@ def _held(m: Model, s: State, h: int, held: Integers) -> int:
     return count
 
 
-@part
+@compile_part
 def _note_largest(m: Model, s: State, h: int, largest: Floats) -> None:
     """Keep what the largest movable item of a host holds of each resource, and the two largest, in `largest`."""
     for r in range(m.inverse.shape[0]):
@@ -143,7 +143,7 @@ def _note_largest(m: Model, s: State, h: int, largest: Floats) -> None:
         w = s.after[w]
 
 
-@inlined
+@compile_inlined
 def _hopeful(m: Model, s: State, v: int, h: int, target: float, largest: Floats, pair: int) -> bool:
     """Whether an item could fit on a host below the target if the largest (0) or the two largest (PAIR) left it."""
     for r in range(m.inverse.shape[0]):
@@ -154,7 +154,7 @@ def _hopeful(m: Model, s: State, v: int, h: int, target: float, largest: Floats,
     return True
 
 
-@part
+@compile_part
 def _single(m: Model, s: State, v: int, target: float, penalty: Floats, largest: Floats) -> Any:
     """The host, and the item on it to eject, that costs least; NOWHERE if none makes room."""
     host, item, lowest = NOWHERE, NOWHERE, INFINITE
@@ -171,7 +171,7 @@ def _single(m: Model, s: State, v: int, target: float, penalty: Floats, largest:
     return host, item, lowest
 
 
-@part
+@compile_part
 def _pair(m: Model, s: State, v: int, target: float, penalty: Floats, largest: Floats, limit: float) -> Any:
     """The host, and the two items on it to eject, that cost least together and less than `limit`."""
     host, one, other, lowest = NOWHERE, NOWHERE, NOWHERE, limit
@@ -189,7 +189,7 @@ def _pair(m: Model, s: State, v: int, target: float, penalty: Floats, largest: F
     return host, one, other, lowest
 
 
-@part
+@compile_part
 def _several(m: Model, s: State, v: int, h: int, target: float, gone: Integers) -> int:
     """Choose items of a host to eject, most helpful first, until item v fits: noted in `gone`; their number, or -1."""
     held, used, room = np.empty(len(s.host), np.int64), np.empty(m.inverse.shape[0]), np.empty(m.inverse.shape[0])
@@ -220,7 +220,7 @@ def _several(m: Model, s: State, v: int, h: int, target: float, gone: Integers) 
             room[r] += m.demand[w, r]
 
 
-@part
+@compile_part
 def _cheapest_several(m: Model, s: State, v: int, target: float, penalty: Floats) -> int:
     """The host on which ejecting several items for item v costs least; NOWHERE if that makes room nowhere."""
     host, lowest, gone = NOWHERE, INFINITE, np.empty(EJECTED_MAX, np.int64)
@@ -235,7 +235,7 @@ def _cheapest_several(m: Model, s: State, v: int, target: float, penalty: Floats
     return host
 
 
-@part
+@compile_part
 def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, steps_max: int, seed: int) -> int:
     """Find places for those who wait, the largest first; steps that it took, or -1."""
     penalty, mean = np.ones(len(s.host)), np.zeros(m.inverse.shape[0])
@@ -284,9 +284,15 @@ def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, st
     return steps
 
 
-@part
+@compile_part
 def go_back(m: Model, s: State, before: Integers) -> None:
-    """Put everything where it was."""
+    """Put everything where it was.
+
+    Args:
+        m: the problem.
+        s: its state, which is changed.
+        before: (V,) host of each item, NOWHERE for none.
+    """
     for v in range(len(before)):
         if s.host[v] >= 0 and s.host[v] != before[v]:
             take(m, s, v)
@@ -295,8 +301,8 @@ def go_back(m: Model, s: State, before: Integers) -> None:
             put(m, s, v, before[v])
 
 
-@entry("int64(table, float64, int64, int64)")
-def repack(table: Table, target: float, steps_max: int, seed: int) -> int:
+@compile_entry("int64(table, float64, int64, int64)")
+def repack_hosts(table: Table, target: float, steps_max: int, seed: int) -> int:
     """Bring every host to a level, by ejection chains of `steps_max` steps in all.
 
     Args:
@@ -321,9 +327,14 @@ def repack(table: Table, target: float, steps_max: int, seed: int) -> int:
     return steps
 
 
-@entry("int64(table, int64[::1], int64)")
+@compile_entry("int64(table, int64[::1], int64)")
 def fit(table: Table, items: Integers, steps_max: int) -> int:
     """Place items that are nowhere where the others must make room, by ejection chains of `steps_max` steps in all.
+
+    Args:
+        table: of the problem.
+        items: (n,) indices of the items to place.
+        steps_max: limit.
 
     Returns:
         Steps that it took, or -1: no way was found, and everything is as it was.

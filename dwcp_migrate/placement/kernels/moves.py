@@ -1,8 +1,8 @@
-"""Parts of all kernels: what an item costs on a host, on all hosts, and putting it there.
+"""Parts of all kernels: the cost of an item on a host and on all hosts, and its moves.
 
-The rule here: costs are marginal: what an item adds on a host, everything else being where it is, the item itself taken
-away. So the gain of a move is the cost where it is minus the cost where it would be, and sums of gains are
-differences of the objective (`arrays`). `scores` has a vectorised twin for where there is no compiler; tests hold
+The rule here: costs are marginal: the addition of an item on a host, everything else being where it is, the item itself
+taken away. So the gain of a move is the cost where it is minus the cost where it would be, and sums of gains are
+differences of the objective (`arrays`). `scores` has a vectorised twin for interpreters without a compiler; tests hold
 both against each other.
 """
 
@@ -26,9 +26,17 @@ from dwcp_migrate.placement.arrays import (
 INFINITE = np.inf
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def excess(m: Model, s: State, g: int, v: int, h: int) -> int:
-    """Number of items too many (`apart`) or in other zones (`together`) of rule g with item v on host h."""
+    """Count the items too many (`apart`) or in other zones (`together`) of a rule if an item were on a host.
+
+    Args:
+        m: the problem.
+        s: its state.
+        g: rule.
+        v: item.
+        h: host.
+    """
     zone = m.zone[m.level[g], h]
     there = s.counts[m.count_begin[g] + zone]
     here = s.host[v]
@@ -40,9 +48,17 @@ def excess(m: Model, s: State, g: int, v: int, h: int) -> int:
     return int(others - there)
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def rule_cost(m: Model, s: State, g: int, v: int, h: int) -> float:
-    """Cost of rule g for item v on host h; a hard one bars it, unless the move heals what is broken."""
+    """Return the cost of a rule for an item on a host; a hard one bars it, unless the move heals a breach.
+
+    Args:
+        m: the problem.
+        s: its state.
+        g: rule.
+        v: item.
+        h: host.
+    """
     too_many = excess(m, s, g, v, h)
     if too_many == 0:
         return 0.0
@@ -54,9 +70,16 @@ def rule_cost(m: Model, s: State, g: int, v: int, h: int) -> float:
     return INFINITE
 
 
-@kernel.part
+@kernel.compile_part
 def fits_cells(m: Model, s: State, v: int, h: int) -> bool:
-    """Whether enough NUMA cells of a host have room for one share of an item each."""
+    """Tell whether enough NUMA cells of a host have room for one share of an item each.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        h: host.
+    """
     found = 0
     for c in range(m.cell_begin[h], m.cell_begin[h + 1]):
         if s.cell_free[c, 0] >= m.cell_demand[v, 0] - EPSILON and s.cell_free[c, 1] >= m.cell_demand[v, 1] - EPSILON:
@@ -64,9 +87,16 @@ def fits_cells(m: Model, s: State, v: int, h: int) -> bool:
     return bool(found >= m.cells_needed[v])
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def balance_at(m: Model, s: State, v: int, h: int) -> float:
-    """The part of `cost_at` that is about even utilisation: a lower bound of it that is quick to have."""
+    """Return the part of `cost_at` that is about even utilisation: a lower bound of it that is quick to have.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        h: host.
+    """
     cost = 0.0
     for r in range(m.demand.shape[1]):
         used = m.load[v, r]
@@ -74,9 +104,16 @@ def balance_at(m: Model, s: State, v: int, h: int) -> float:
     return cost
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def cost_at(m: Model, s: State, v: int, h: int) -> float:
-    """Cost of item v, which is not there, on host h; infinite where it may not go."""
+    """Return the cost of an item on a host; infinite where it may not go.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item, not on this host now.
+        h: host.
+    """
     cost = m.barrier[m.klass[v], h] + m.site_cost[m.site[v], h]
     if m.home[v] != h:
         cost += m.move_cost[v]
@@ -92,9 +129,15 @@ def cost_at(m: Model, s: State, v: int, h: int) -> float:
     return float(cost)
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def cost_here(m: Model, s: State, v: int) -> float:
-    """Cost of item v on the host that it is on; what is broken there costs BROKEN."""
+    """Return the cost of an item on its host; each breach there costs BROKEN.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item, which has a host.
+    """
     h = s.host[v]
     cost = m.site_cost[m.site[v], h]
     if not np.isfinite(m.barrier[m.klass[v], h]):
@@ -146,14 +189,20 @@ def _put(m: Model, s: State, v: int, h: int) -> None:
             s.cell_free[best, 1] -= m.cell_demand[v, 1]
 
 
-put = kernel.part(_put)
-put_inlined = kernel.inlined(_put)
+put = kernel.compile_part(_put)
+put_inlined = kernel.compile_inlined(_put)
 """For a loop of nothing else: a call would cost as much as its work."""
 
 
-@kernel.part
+@kernel.compile_part
 def take(m: Model, s: State, v: int) -> None:
-    """Take an item off its host."""
+    """Take an item off its host.
+
+    Args:
+        m: the problem.
+        s: its state, which is changed.
+        v: item, which has a host.
+    """
     h = s.host[v]
     for r in range(m.demand.shape[1]):
         s.free[r, h] += m.demand[v, r]
@@ -179,9 +228,16 @@ def take(m: Model, s: State, v: int) -> None:
     s.host[v] = NOWHERE
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def scores_by_loop(m: Model, s: State, v: int, out: Floats) -> None:
-    """Cost of item v on every host into `out` (H,); infinite where it may not go, and where it is."""
+    """Compute the cost of an item on every host; infinite where it may not go, and where it is.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        out: (H,), gets the costs.
+    """
     hosts = out.shape[0]
     barrier, site = m.barrier[m.klass[v]], m.site_cost[m.site[v]]
     cost = m.move_cost[v]
@@ -207,9 +263,9 @@ def scores_by_loop(m: Model, s: State, v: int, out: Floats) -> None:
         out[s.host[v]] = INFINITE
 
 
-@kernel.inlined
+@kernel.compile_inlined
 def lowest_by_loop(values: Floats) -> int:
-    """Index of the lowest value, the first of equals."""
+    """Return the index of the lowest value, the first of equals."""
     best = 0
     for h in range(1, values.shape[0]):
         if values[h] < values[best]:
@@ -218,7 +274,14 @@ def lowest_by_loop(values: Floats) -> int:
 
 
 def scores_by_vector(m: Model, s: State, v: int, out: Floats) -> None:
-    """The twin of `scores_by_loop` in numpy."""
+    """Compute the same as `scores_by_loop`, in numpy.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        out: (H,), gets the costs.
+    """
     out[:] = m.barrier[m.klass[v]] + m.site_cost[m.site[v]]
     out += np.where(np.arange(len(out)) == m.home[v], 0.0, m.move_cost[v])
     used = m.load[v][:, None]

@@ -1,8 +1,8 @@
-"""Kernel: ruin and recreate, for what items cost where they are and full hosts keep them from what is better.
+"""Kernel: ruin and recreate, for items that full hosts keep from a better place.
 
 The rule here: a round takes a few items off that are in each other's way, puts them back each where it is cheapest,
 in random order, and keeps the result if the whole objective is no worse, or worse by less than a threshold that falls
-to nothing. The best assignment met is what remains. (Schrimpf et al., "Record breaking optimization results using the
+to nothing. The best assignment met is the result. (Schrimpf et al., "Record breaking optimization results using the
 ruin and recreate principle", 2000.) Chance is a linear congruential generator, so a seed always gives the same
 answer.
 """
@@ -10,7 +10,7 @@ answer.
 import numpy as np
 
 from dwcp_migrate.placement.arrays import Floats, Integers, Model, State, Table, unpack
-from dwcp_migrate.placement.kernel import entry, part
+from dwcp_migrate.placement.kernel import compile_entry, compile_part
 from dwcp_migrate.placement.kernels.chains import go_back
 from dwcp_migrate.placement.kernels.moves import cost_at, cost_here, lowest, put, scores, take
 
@@ -33,13 +33,13 @@ BLINK = 8
 ROUNDING = 1e-9
 
 
-@part
+@compile_part
 def drawn(chance: int) -> int:
     """The number after this one: a linear congruential step modulo 2^31; its upper bits look random."""
     return int((chance * 1103515245 + 12345) & 0x7FFFFFFF)
 
 
-@part
+@compile_part
 def _sizes(m: Model) -> Floats:
     """Of each item (V,) the largest share that it is of the largest demand for a resource."""
     size = np.zeros(m.demand.shape[0])
@@ -52,7 +52,7 @@ def _sizes(m: Model) -> Floats:
     return size
 
 
-@part
+@compile_part
 def _largest_drawn(items: Integers, size: Floats, v: int, chance: int) -> int:
     """The largest of an item and some drawn: it is the large ones that need a host emptied."""
     for _ in range(LOOKS):
@@ -63,7 +63,7 @@ def _largest_drawn(items: Integers, size: Floats, v: int, chance: int) -> int:
     return int(v)
 
 
-@part
+@compile_part
 def _choose(m: Model, s: State, h: int, taken: Integers, count: int, limit: int, chance: int) -> int:
     """Note a host's movable items in `taken`: about half of them, VICTIMS at most, or all, CROWD at most, by `limit`.
 
@@ -81,7 +81,7 @@ def _choose(m: Model, s: State, h: int, taken: Integers, count: int, limit: int,
     return count
 
 
-@part
+@compile_part
 def _kept_out(m: Model, s: State, items: Integers, h: int, chance: int) -> int:
     """The host of one of LOOKS items drawn that would be cheapest on host h, but is not there; -1 if none is met."""
     for _ in range(LOOKS):
@@ -92,7 +92,7 @@ def _kept_out(m: Model, s: State, items: Integers, h: int, chance: int) -> int:
     return -1
 
 
-@part
+@compile_part
 def _wanted(m: Model, s: State, v: int, chance: int) -> int:
     """The host where an item is cheapest; one drawn if it is there, and once in four times."""
     wanted = lowest(m.site_cost[m.site[v]])
@@ -101,7 +101,7 @@ def _wanted(m: Model, s: State, v: int, chance: int) -> int:
     return int(wanted)
 
 
-@part
+@compile_part
 def _choose_whole(m: Model, s: State, items: Integers, wanted: int, taken: Integers, chance: int) -> int:
     """Note behind taken[0] all of the host that it wants, and all of one with somebody whom it keeps out; how many."""
     count = _choose(m, s, wanted, taken, 1, CROWD, chance)
@@ -111,7 +111,7 @@ def _choose_whole(m: Model, s: State, items: Integers, wanted: int, taken: Integ
     return count
 
 
-@part
+@compile_part
 def _shuffle(taken: Integers, first: int, count: int, chance: int) -> None:
     """Put those from `first` on into an order of chance."""
     for n in range(count - 1, first, -1):
@@ -120,7 +120,7 @@ def _shuffle(taken: Integers, first: int, count: int, chance: int) -> None:
         taken[n], taken[other] = taken[other], taken[n]
 
 
-@part
+@compile_part
 def _put_back(m: Model, s: State, taken: Integers, first: int, count: int, costs: Floats, chance: int) -> float:
     """Put items where each is cheapest, in order, until one fits nowhere; what they cost there, then infinite."""
     total = 0.0
@@ -140,8 +140,8 @@ def _put_back(m: Model, s: State, taken: Integers, first: int, count: int, costs
     return total
 
 
-@entry("int64(table, int64[::1], int64, float64, int64)")
-def recreate(table: Table, items: Integers, rounds: int, threshold: float, seed: int) -> int:
+@compile_entry("int64(table, int64[::1], int64, float64, int64)")
+def ruin_and_recreate(table: Table, items: Integers, rounds: int, threshold: float, seed: int) -> int:
     """Improve the objective for a number of rounds.
 
     Args:

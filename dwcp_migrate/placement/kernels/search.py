@@ -5,10 +5,10 @@ Orders are fixed: the same arrays give the same answer, compiled or interpreted.
 
     descend    steepest move first. Each item's best target and gain are cached. A move a -> b makes b dearer: a
                cached target b is only an upper bound now and is looked at again when it comes up first. It makes a
-               cheaper: one comparison an item. What was on a or b, and whom a rule ties to the item, is adjusted or
-               looked up anew.
+               cheaper: one comparison an item. Items that were on a or b, or that a rule ties to the moved item, are
+               adjusted or looked up anew.
     relieve    from the fullest host (largest utilisation of any resource) one move, or else one swap, that brings
-               both hosts below what it was, by more than its price; until there is none. The fullest utilisation
+               both hosts below its level, by more than its price; until there is none. The fullest utilisation
                never grows.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dwcp_migrate.placement.arrays import EPSILON, NOWHERE, Integers, Model, State, Table, unpack
-from dwcp_migrate.placement.kernel import entry, inlined, part
+from dwcp_migrate.placement.kernel import compile_entry, compile_inlined, compile_part
 from dwcp_migrate.placement.kernels.moves import (
     balance_at,
     cost_at,
@@ -40,39 +40,66 @@ LEVEL_GAIN = 1e-9
 """The least by which the fullest host must get emptier."""
 
 
-@entry("void(table, int64, int64)")
+@compile_entry("void(table, int64, int64)")
 def put_item(table: Table, v: int, h: int) -> None:
-    """Put an item that is nowhere on a host, whatever that breaks."""
+    """Put an item that is nowhere on a host, also if that breaks a rule.
+
+    Args:
+        table: of the problem.
+        v: item.
+        h: host.
+    """
     m, s = unpack(table)
     put(m, s, v, h)
 
 
-@entry("void(table, int64)")
+@compile_entry("void(table, int64)")
 def take_item(table: Table, v: int) -> None:
-    """Take an item off its host."""
+    """Take an item off its host.
+
+    Args:
+        table: of the problem.
+        v: item, which has a host.
+    """
     m, s = unpack(table)
     take(m, s, v)
 
 
-@entry("float64(table, int64, int64)")
+@compile_entry("float64(table, int64, int64)")
 def item_cost(table: Table, v: int, h: int) -> float:
-    """Cost of an item on a host; infinite where it may not go."""
+    """Return the cost of an item on a host; infinite where it may not go.
+
+    Args:
+        table: of the problem.
+        v: item.
+        h: host.
+    """
     m, s = unpack(table)
     if s.host[v] == h:
         return float(cost_here(m, s, v))
     return float(cost_at(m, s, v, h))
 
 
-@entry("void(table, int64, float64[::1])")
+@compile_entry("void(table, int64, float64[::1])")
 def item_scores(table: Table, v: int, out: Any) -> None:
-    """Costs of an item on every host (H,); infinite where it may not go and where it is."""
+    """Compute the costs of an item on every host; infinite where it may not go and where it is.
+
+    Args:
+        table: of the problem.
+        v: item.
+        out: (H,), gets the costs.
+    """
     m, s = unpack(table)
     scores(m, s, v, out)
 
 
-@entry("int64(table, int64[::1])")
-def place(table: Table, items: Integers) -> int:
+@compile_entry("int64(table, int64[::1])")
+def place_items(table: Table, items: Integers) -> int:
     """Put items that are nowhere on their best hosts, in the given order, all or none.
+
+    Args:
+        table: of the problem.
+        items: (n,) indices.
 
     Returns:
         -1, or the position in `items` of the first that fits nowhere; then none is placed.
@@ -91,7 +118,7 @@ def place(table: Table, items: Integers) -> int:
     return NOWHERE
 
 
-@inlined
+@compile_inlined
 def _look(m: Model, s: State, v: int, here: Any, best: Any, gain: Any, costs: Any) -> None:
     """Find an item's best target."""
     scores(m, s, v, costs)
@@ -100,7 +127,7 @@ def _look(m: Model, s: State, v: int, here: Any, best: Any, gain: Any, costs: An
     gain[v] = here[v] - costs[best[v]]
 
 
-@inlined
+@compile_inlined
 def _note_peak(gain: Any, peaks: Any, block: int) -> None:
     """Keep the highest gain of a block of items."""
     peak = -INFINITE
@@ -109,7 +136,7 @@ def _note_peak(gain: Any, peaks: Any, block: int) -> None:
     peaks[block] = peak
 
 
-@inlined
+@compile_inlined
 def _highest(gain: Any, peaks: Any) -> int:
     """The item that gains most, the first of equals."""
     block = 0
@@ -122,12 +149,14 @@ def _highest(gain: Any, peaks: Any) -> int:
     return v
 
 
-@entry("int64(table, int64, float64)")
-def descend(table: Table, moves_max: int, gain_min: float) -> int:
-    """Make the move that gains most, again and again, until none gains more than `gain_min`.
+@compile_entry("int64(table, int64, float64)")
+def descend_steepest(table: Table, moves_max: int, gain_min: float) -> int:
+    """Make the move that gains most, until none gains more than `gain_min`; returns the number of moves.
 
-    Returns:
-        How many moves were made.
+    Args:
+        table: of the problem.
+        moves_max: limit.
+        gain_min: in units of the objective.
     """
     m, s = unpack(table)
     items = len(s.host)
@@ -181,18 +210,32 @@ def descend(table: Table, moves_max: int, gain_min: float) -> int:
     return moves
 
 
-@inlined
+@compile_inlined
 def level(m: Model, s: State, h: int) -> float:
-    """Largest utilisation of any judged resource of a host."""
+    """Return the largest utilisation of any judged resource of a host.
+
+    Args:
+        m: the problem.
+        s: its state.
+        h: host.
+    """
     top = 0.0
     for r in range(m.inverse.shape[0]):
         top = max(top, s.loaded[r, h] * m.inverse[r, h])
     return top
 
 
-@inlined
+@compile_inlined
 def level_with(m: Model, s: State, h: int, added: int, removed: int) -> float:
-    """Level of a host with one item more and one item less; NOWHERE is no item."""
+    """Return the level of a host with one item more and one item less.
+
+    Args:
+        m: the problem.
+        s: its state.
+        h: host.
+        added: item; NOWHERE for none.
+        removed: item; NOWHERE for none.
+    """
     top = 0.0
     for r in range(m.inverse.shape[0]):
         used = s.loaded[r, h]
@@ -204,9 +247,16 @@ def level_with(m: Model, s: State, h: int, added: int, removed: int) -> float:
     return top
 
 
-@inlined
+@compile_inlined
 def allowed(m: Model, s: State, v: int, h: int) -> bool:
-    """Whether rules and NUMA cells let item v go to host h; room is asked for elsewhere."""
+    """Tell whether rules and NUMA cells let an item go to a host; `may_go` checks the room too.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        h: host.
+    """
     if m.barrier[m.klass[v], h] == INFINITE:
         return False
     for k in range(m.rules_begin[v], m.rules_begin[v + 1]):
@@ -215,11 +265,18 @@ def allowed(m: Model, s: State, v: int, h: int) -> bool:
     return bool(m.cells_needed[v] == 0 or fits_cells(m, s, v, h))
 
 
-@inlined
+@compile_inlined
 def may_go(m: Model, s: State, v: int, h: int, removed: int) -> bool:
-    """Whether item v may go to host h once `removed` (NOWHERE: none) has left it; hard rules only.
+    """Tell whether an item may go to a host once another has left it; hard rules only.
 
     Rules and cells count `removed` as still there: a swap of two that one rule parts is missed.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item.
+        h: host.
+        removed: item that leaves; NOWHERE for none.
     """
     for r in range(m.demand.shape[1]):
         room = s.free[r, h] + (m.demand[removed, r] if removed >= 0 else 0.0)
@@ -228,7 +285,7 @@ def may_go(m: Model, s: State, v: int, h: int, removed: int) -> bool:
     return bool(allowed(m, s, v, h))
 
 
-@part
+@compile_part
 def _fullest(m: Model, s: State) -> int:
     full, top = 0, -1.0
     for h in range(m.inverse.shape[1]):
@@ -238,14 +295,21 @@ def _fullest(m: Model, s: State) -> int:
     return full
 
 
-@part
+@compile_part
 def price_of(m: Model, s: State, v: int, h: int) -> float:
-    """Price of moving an item to a host beyond what it has cost already: the way home earns it back."""
+    """Return the price of moving an item to a host beyond its cost so far: the way home earns it back.
+
+    Args:
+        m: the problem.
+        s: its state.
+        v: item, which has a host.
+        h: host.
+    """
     price = m.move_cost[v] if m.home[v] != h else 0.0
     return float(price - (m.move_cost[v] if m.home[v] != s.host[v] else 0.0))
 
 
-@inlined
+@compile_inlined
 def _levels_with(m: Model, s: State, v: int, least: float, out: Any) -> None:
     """Level of every host with item v added, at least `least`, into `out` (H,): loops that a compiler vectorises."""
     for t in range(out.shape[0]):
@@ -256,7 +320,7 @@ def _levels_with(m: Model, s: State, v: int, least: float, out: Any) -> None:
             out[t] = max(out[t], (loaded[t] + added) * inverse[t])
 
 
-@part
+@compile_part
 def _best_move(m: Model, s: State, h: int, top: float, reached: Any) -> Any:
     """The move off host h that leaves the lowest level on both hosts, its price added: item and target, or NOWHERE."""
     limit = top - LEVEL_GAIN
@@ -276,7 +340,7 @@ def _best_move(m: Model, s: State, h: int, top: float, reached: Any) -> Any:
     return item, target
 
 
-@part
+@compile_part
 def _best_swap(m: Model, s: State, h: int, top: float) -> Any:
     """The swap of an item of host h that leaves the lowest level on both hosts, prices added: two items, or NOWHERE."""
     one, other, lowest_sum = NOWHERE, NOWHERE, top - LEVEL_GAIN
@@ -297,9 +361,14 @@ def _best_swap(m: Model, s: State, h: int, top: float) -> Any:
     return one, other
 
 
-@entry("int64(table, int64, float64)")
-def relieve(table: Table, moves_max: int, target: float) -> int:
+@compile_entry("int64(table, int64, float64)")
+def relieve_fullest(table: Table, moves_max: int, target: float) -> int:
     """Make the fullest host emptier until its level is `target`, no move or swap helps, or `moves_max` moves were made.
+
+    Args:
+        table: of the problem.
+        moves_max: limit; a swap counts as two.
+        target: level.
 
     Returns:
         How many items changed host.
@@ -330,9 +399,14 @@ def relieve(table: Table, moves_max: int, target: float) -> int:
     return moves
 
 
-@entry("int64(table, int64[::1], int64[::1])")
+@compile_entry("int64(table, int64[::1], int64[::1])")
 def walk(table: Table, items: Integers, targets: Integers) -> int:
     """Move items to targets where hard rules let them, one after another.
+
+    Args:
+        table: of the problem.
+        items: (n,) indices.
+        targets: (n,) host of each.
 
     Returns:
         How many moves were made.
@@ -350,9 +424,14 @@ def walk(table: Table, items: Integers, targets: Integers) -> int:
     return moves
 
 
-@entry("void(table, float64[::1])")
+@compile_entry("void(table, float64[::1])")
 def utilisation(table: Table, out: Any) -> None:
-    """Mean, standard deviation, maximum and share of hosts beyond 0.8 of the hosts' levels into `out` (4,)."""
+    """Compute mean, standard deviation, maximum and share of hosts beyond 0.8 of the hosts' levels.
+
+    Args:
+        table: of the problem.
+        out: (4,), gets the figures.
+    """
     m, s = unpack(table)
     hosts = m.inverse.shape[1]
     levels = np.zeros(hosts)

@@ -1,14 +1,14 @@
-"""An exact program of a placement, for CP-SAT: what small fleets' searches are measured against, and critical plans.
+"""An exact program of a placement, for CP-SAT: the measure of small fleets' searches, and critical plans.
 
-The rule here: an answer says how far from the best it can be at most, and what is not modelled is refused rather than
-left out. Needs the extra `referee`.
+The rule here: an answer bounds its distance from the best, and rules that are not modelled are refused rather than left
+out. Needs the extra `referee`.
 
-    chosen[v, h]   item v goes to host h, where h may have it; whoever must not move stays
+    chosen[v, h]   item v goes to host h, where h may have it; an item that must not move stays
     room           of each host and resource, and of each zone under an `apart` or `spread` rule
     level          of the fullest host
 
-`settle` asks twice: for the least level, then for the cheapest moves that come near it. Capacity and rules that items
-which must not move break already are widened to what those take: they cannot be healed here.
+`solve_exactly` asks twice: for the least level, then for the cheapest moves that come near it. Capacities and rules
+that immovable items break already are widened to their needs: they cannot be healed here.
 """
 
 from collections.abc import Iterable
@@ -69,7 +69,7 @@ class SolverEffort:
 
 
 def check_kinds(problem: Problem) -> None:
-    """Hold what the programs do not model.
+    """Check that the programs model every rule of a problem.
 
     Raises:
         PlacementError: a soft rule, a `together` rule that is not one item, or NUMA cells.
@@ -159,7 +159,12 @@ class Program:
         return self._solved(effort)
 
     def cheapest(self, level: float, effort: SolverEffort) -> SolverVerdict:
-        """Find the cheapest moves after which no host is above a level: prices of moves, and latencies."""
+        """Find the cheapest moves after which no host is above a level: prices of moves, and latencies.
+
+        Args:
+            level: of the fullest host, at most.
+            effort: of the solver.
+        """
         self._model.add(self.level <= int(np.ceil(level * SCALE)))
         terms = [round(self._cost(item, h) * SCALE) * variable for (item, h), variable in self._chosen.items()]
         self._model.minimize(sum(terms))
@@ -205,8 +210,8 @@ class Settled:
     price: SolverVerdict
 
 
-def settle(problem: Problem, found: Integers, effort: SolverEffort, tolerated: float = 0.0) -> Settled:
-    """Decide where the items of a problem that have a host should be.
+def solve_exactly(problem: Problem, found: Integers, effort: SolverEffort, tolerated: float = 0.0) -> Settled:
+    """Find the best hosts for those items of a problem that have one.
 
     Args:
         problem: at its start.
@@ -238,7 +243,12 @@ def settle(problem: Problem, found: Integers, effort: SolverEffort, tolerated: f
 
 
 def level_of(problem: Problem, host: Integers) -> float:
-    """Level of the fullest host under an assignment."""
+    """Return the level of the fullest host under an assignment.
+
+    Args:
+        problem: items and hosts.
+        host: (V,) of each item, NOWHERE for none.
+    """
     model = problem.model
     used = np.zeros((model.load.shape[1], len(problem.hosts)))
     placed = np.flatnonzero(host >= 0)

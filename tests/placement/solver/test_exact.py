@@ -11,8 +11,8 @@ from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.check import levels, violations
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import Domain, Fleet, Rule
-from dwcp_migrate.placement.model import build
-from dwcp_migrate.placement.plan import Goal, Plan, Proof, decode, encode
+from dwcp_migrate.placement.model import build_problem
+from dwcp_migrate.placement.plan import Goal, Plan, Proof, decode_plan, encode_plan
 from dwcp_migrate.placement.planner import plan_drain, plan_exactly, plan_rebalance
 from dwcp_migrate.placement.solver import exact
 from dwcp_migrate.placement.solver.exact import SolverEffort
@@ -117,8 +117,8 @@ def test_rules_about_racks_are_held() -> None:
 
 def test_out_of_time_the_search_s_plan_remains() -> None:
     whole = generate.skewed(rng(2), 60, 10)
-    problem = build(whole)
-    settled = exact.settle(problem, problem.state.host.copy(), SolverEffort(1e-3))
+    problem = build_problem(whole)
+    settled = exact.solve_exactly(problem, problem.state.host.copy(), SolverEffort(1e-3))
     assert settled.price.value >= settled.price.bound
     assert len(settled.price.host) == len(problem.items)
 
@@ -126,6 +126,6 @@ def test_out_of_time_the_search_s_plan_remains() -> None:
 def test_a_proof_survives_json() -> None:
     whole = fleet([host("a"), host("b")], [Domain(name=f"x{n}", host="a", demand={"vcpus": 4.0}) for n in range(2)])
     made: Plan = plan_exactly(whole, REBALANCE, EFFORT)
-    assert decode(encode(made)).proof == made.proof
+    assert decode_plan(encode_plan(made)).proof == made.proof
     assert Proof(fullest=0.5, fullest_min=0.4, price=0.0, price_min=0.0).fullest_gap == pytest.approx(0.2)
-    assert decode(encode(msgspec.structs.replace(made, proof=None))).proof is None
+    assert decode_plan(encode_plan(msgspec.structs.replace(made, proof=None))).proof is None
