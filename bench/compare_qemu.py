@@ -188,7 +188,7 @@ def measure(options: argparse.Namespace, command: list[str], folder: Path) -> di
 def compare(
     options: argparse.Namespace, first: Path, qemu: list[dict[str, float]], ours: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The figures that matter, with what they were worked out from."""
+    """The figures that matter, with the samples behind them."""
     raw = ours[0]["raw_bytes"]
 
     def per_gb(values: list[float]) -> float:

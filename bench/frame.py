@@ -33,7 +33,7 @@ SUITES: Final = {
     "matrix": "all ways to migrate over links from slow to none, slice by slice, in the lab (root)",
     "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
 }
-"""Name of the module and what it measures."""
+"""Name of the module and a line on its measurement."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,7 +102,7 @@ def _begin(made: Pair, stream: bytes) -> list[threading.Thread]:
 
 
 def main() -> None:
-    """Measure all, and write what was found."""
+    """Measure all, and write the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--guest-mib", type=int, default=256)
     parser.add_argument("--out", type=Path)

@@ -41,7 +41,7 @@ class Slices:
         self._until = time.monotonic() + options.minutes * 60 if options.minutes else None
 
     def resume(self, tally: Kept) -> Kept:
-        """Take over what the slices before this one counted.
+        """Take over the counts of the slices before this one.
 
         Raises:
             ConfigError: the file is another run's.

@@ -1,4 +1,4 @@
-"""A fleet over days, played: daily load, bursts, hosts that fail, maintenance, and whoever balances it or not.
+"""A fleet over days, played: daily load, bursts, hosts that fail, maintenance, with and without a balancer.
 
 All is drawn beforehand from one generator, so that every way to balance meets the same days. Guests of a host that
 fails are started elsewhere by promises, rules kept; one host after the other is drained for an hour and comes back.

@@ -1,4 +1,4 @@
-"""Exact answers for small fleets, and bounds for larger ones: what the searches are measured against.
+"""Exact answers for small fleets, and bounds for larger ones: the measure of the searches.
 
 The rule here: an answer says whether it is proven. Needs the extra `referee`.
 

@@ -258,7 +258,7 @@ class Simulation:
         hold_residue(self.problem, self._flying.pop(item), -1)
 
     def _fail(self, host: int) -> None:
-        """A host dies, with what runs on it; who was on the way to it stays where it was."""
+        """Let a host die with its domains; those that migrate to it stay where they are."""
         problem, model = self.problem, self.problem.model
         self._dead[host] = _Host(
             model.barrier[:, host].copy(), model.inverse[:, host].copy(), model.price[:, host].copy()
@@ -281,7 +281,7 @@ class Simulation:
         self._at(self.now + self.scenario.repair_h * HOUR_S, "repair", host)
 
     def _retry(self) -> None:
-        """Start what a failed host took down, where there is room."""
+        """Start the domains of a failed host again, where there is room."""
         still = []
         for item in self._waiting:
             if place_items(self.problem.table, np.array([item], np.int64)) == NOWHERE:

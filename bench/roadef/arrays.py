@@ -25,10 +25,10 @@ NEVER: Final = -1e15
 """Level of a row that holds nothing: far below nought."""
 
 AWAY: Final = 0
-"""Row of `room`: what a process takes of a machine that it was not on at the start."""
+"""Row of `room`: amounts that a process takes on a machine other than its first."""
 
 HOME: Final = 1
-"""Row of `room`: what it takes there where it was: transient resources it holds there anyhow."""
+"""Row of `room`: amounts that it takes on its first machine: transient resources it holds there anyhow."""
 
 
 class Arrays(NamedTuple):

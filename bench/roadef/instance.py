@@ -84,7 +84,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A cost for what of resource `second` is missing beside `target` times what is free of `first`."""
+    """A cost for each unit of `second` that is free below `target` times the free units of `first`."""
 
     first: int
     second: int

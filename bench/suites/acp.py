@@ -56,7 +56,7 @@ IN_FLIGHT: Final = (1, 10, 64)
 BATCHES: Final = (1, BATCH_REQUESTS_MAX)
 """No batching, and adaptive: as much as there is."""
 FIXED_BATCHES: Final = (4, 16, 64)
-"""At most so many: what the adaptive size is compared with."""
+"""Bounds of fixed batching, which the adaptive one is compared with."""
 OPERATION: Final = os.urandom(KIB)
 OPERATIONS: Final = {1: 400, 10: 3000, 64: 6000}
 RUNS: Final = 3
@@ -265,7 +265,7 @@ def _time_verification(group: "_Group", verify: Callable[[dict[str, bytes], int,
 
 
 def _quorum_row(size: int) -> Row:
-    """Time what a replica does for each vote: count the votes that name the digest."""
+    """Time a replica's work for each vote: count the votes that name the digest."""
     from dwcp_migrate.consensus.pbft.model.log import count_votes
 
     name = os.urandom(32)

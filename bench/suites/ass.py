@@ -113,7 +113,7 @@ def _broadcast(count: int, share: int) -> Iterator[Row]:
 
 
 def _bare_syncs(total: int) -> Iterator[Row]:
-    """What this disk takes for what a commit waits for, without anything around it."""
+    """Time of this disk for the writes of a commit alone."""
     with tempfile.TemporaryDirectory() as directory:
         journal = LogFile(Path(directory), Disk())
         took_ms: list[float] = []

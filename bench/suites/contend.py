@@ -43,7 +43,7 @@ DATED: Final = GUESTS[-1].name
 """The largest: shortest-first would serve it last."""
 
 SLACK: Final = 1.35
-"""The deadline is that many times what the dated guest and the smallest one take one after the other."""
+"""The deadline is that many times the duration of the dated guest and the smallest one, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ def _rebalance(hosts: int, calls: int) -> Iterator[Row]:
 def _settled(
     problem: Problem, case: str, prefix: str, seconds: list[float], method: str, start: State
 ) -> Iterator[Row]:
-    """Rows of what a search came to."""
+    """Rows with the result of a search."""
     out = np.zeros(4)
     utilisation(problem.table, out)
     figures = (

@@ -30,7 +30,7 @@ OVERHEAD_S: Final = 60
 BATCHES: Final = (1, 64, 1024)
 
 TRAINING_SERIES: Final = 240
-"""To time training by: a third of what the shipped models learned from, so that a run ends in minutes."""
+"""Series of the timed training: a third of those of the shipped models, so that a run ends in minutes."""
 
 
 def inference_rows(options: Options) -> list[Row]:
@@ -61,7 +61,7 @@ def inference_rows(options: Options) -> list[Row]:
 
 
 def _whole_sequence(name: str, options: Options) -> Row:
-    """Forecast one series from its first sample: what a cell that does not stream would pay each time."""
+    """Forecast one series from its first sample: the cost of a cell that does not stream."""
     model, slots = MODELS[name], np.arange(1)
     weights = model_files.load((name,)).weights[name]
     runs = 5 if options.quick else 40
@@ -120,7 +120,7 @@ def training_rows(options: Options) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How often an agent forecasts and allocates, in samples; what the row is called and says."""
+    """Samples between two forecasts and allocations of an agent; name and text of the row."""
 
     forecast: int
     allocate: int

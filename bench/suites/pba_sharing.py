@@ -30,7 +30,7 @@ FLEET_LINKS: Final = 1000
 FLEET_S: Final = 86_400
 ARRIVALS_PER_DAY: Final = 24.0
 FLEET_STEP_S: Final = 10.0
-"""Between two allocations of a link where nothing else happens: ten times what the agent takes."""
+"""Between two allocations of a link where nothing else happens: ten times the agent's interval."""
 
 
 def rows(options: Options) -> list[Row]:

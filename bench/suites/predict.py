@@ -29,7 +29,7 @@ GROUP: Final = 5
 """Migrations counted for one link and guest."""
 
 HOPELESS_S: Final = 45.0
-"""Half again what the slowest of the links that can be won needs for the largest guest."""
+"""One and a half times the largest guest's duration on the slowest link that converges."""
 
 PAUSE_S: Final = 2.0
 """Between two migrations of a guest: QEMU's dirty-rate measurement needs a second of the guest's life."""

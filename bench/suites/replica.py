@@ -172,7 +172,7 @@ class Node:
         return await self.do_look(order)
 
     async def do_look(self, _: Order) -> dict[str, Any]:
-        """Read what is here."""
+        """Read the state of this replica."""
         return await self._engine.look(
             lambda fleet: {
                 "index": fleet.index,

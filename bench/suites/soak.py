@@ -83,7 +83,7 @@ class Plan:
 
 
 def plan(seed: int, number: int) -> Plan:
-    """Draw what is done in migration `number` of a run."""
+    """Draw the events of migration `number` of a run."""
     draw = random.Random(f"{seed}/{number}")  # noqa: S311 - to be repeated, not guessed
     flags = draw.choice(FLAGS)
     disturbances = [
@@ -129,7 +129,7 @@ class Soak:
         self._before = census.at_rest(lab)
 
     def migrate(self, number: int) -> None:
-        """Do one migration and everything that is planned for it, and look at what it left."""
+        """Do one migration with everything that is planned for it, and check the state that it left."""
         planned = plan(self._seed, number)
         _say(f"soak: migration {number}, seed {self._seed}: {' '.join(planned.flags) or 'plain'}")
         source, begin = self._shuttle.source, time.time()

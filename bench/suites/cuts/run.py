@@ -86,7 +86,7 @@ class CutOutcome(msgspec.Struct, frozen=True):
 
 
 def cells(options: Options) -> list[Cell]:
-    """Return what is to be done, those of one lab after each other."""
+    """Return the planned runs, those of one lab after each other."""
     seconds = SECONDS[:1] if options.quick else SECONDS
     every = itertools.product(WAYS, KEEPALIVES, PHASES, seconds)
     return [cell for cell in itertools.starmap(Cell, every) if cell.case.startswith(options.only)]
@@ -107,7 +107,7 @@ class CutLab:
         self._shuttle.guest.start(lab.hypervisors[0])
 
     def play(self, cell: Cell) -> CutOutcome:
-        """Migrate once, with the cut, and look at what it left."""
+        """Migrate once, with the cut, and check the state that it left."""
         self._lab.wan.set(SLOW)
         source = self._shuttle.source
         with Watch(self._lab.agents[source.name]) as watch:

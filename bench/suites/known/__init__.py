@@ -1,4 +1,4 @@
-"""Suite `known`: what a page store at the destination spares.
+"""Suite `known`: bytes and time that a page store at the destination spares.
 
 Modules:
     migrations: migrations in the lab, each beside one without a store

@@ -38,7 +38,7 @@ STORE: Final[dict[str, Any]] = {"store": {"bytes_max": GIB}}
 CANCEL_SHARE: Final = 0.8
 """Of the first try's memory that had left when it is cancelled."""
 SETTLE_S_MAX: Final = 90.0
-"""For what was sent to be put away."""
+"""Seconds until the pages that were sent are stored."""
 
 
 class Passage(NamedTuple):
@@ -124,7 +124,7 @@ def _other_pages(shuttle: Shuttle) -> None:
 
 
 def _move(shuttle: Shuttle) -> Passage:
-    """Migrate to the other host, and wait until both have put away what they keep."""
+    """Migrate to the other host, and wait until both have stored the pages that they keep."""
     source, destination = shuttle.source, shuttle.destination
     began, wire = time.time(), shuttle.lab.wan.wire_bytes()
     outcome = shuttle.move()

@@ -66,7 +66,7 @@ class RestartPlan:
 
 
 def plan(seed: int, number: int) -> RestartPlan:
-    """Draw what is done in migration `number` of a run."""
+    """Draw the events of migration `number` of a run."""
     draw = random.Random(f"restarts/{seed}/{number}")  # noqa: S311 - to be repeated, not guessed
     return RestartPlan(
         flags=draw.choice(FLAGS),
@@ -115,7 +115,7 @@ class Restarts:
             self._shuttle.check()
 
     def migrate(self, number: int) -> None:
-        """Do one migration and the restart that is planned for it, and look at what it left."""
+        """Do one migration with the restart that is planned for it, and check the state that it left."""
         planned = plan(self._seed, number)
         _say(
             f"restarts: migration {number}, seed {self._seed}: {' '.join(planned.flags) or 'plain'}, {planned.restart}"
@@ -161,7 +161,7 @@ class Restarts:
         return move
 
     def _count_records(self, host: str, role: str, begin: float) -> None:
-        """Exactly one record there, and what it says."""
+        """Count the record of a migration as wrong unless it is the only one, and of a completed one."""
         agent = self._lab.agents[host]
         record = newest_record(agent, "source" if role == "source" else "destination", after=begin)
         ended = msgspec.convert(agent.get("/v1/history?limit=100"), Migrations).migrations

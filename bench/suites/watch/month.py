@@ -108,7 +108,7 @@ def weigh(hosts: int, guests: int) -> tuple[Fleet, float]:
 
 
 def load_row(hosts: int, guests: int) -> Row:
-    """CPU of knowing what a fleet uses."""
+    """CPU of measuring the use of a fleet."""
     _, seconds = weigh(hosts, guests)
     method = "process CPU of counters, rates, quantiles and the fleet that knows them; records of libvirt's format"
     return Row(case=f"load/{hosts}x{hosts * guests}", metric="CPU", value=seconds, unit="s", n=1, method=method)
