@@ -232,7 +232,7 @@ class Connection:
         self._discard(ready)
 
     def _discard(self, arrivals: Iterable[Arrival]) -> None:
-        """Acknowledge what nobody will write, in order: the other side's window must not fill with it."""
+        """Acknowledge segments that will not be written, in order: the other side's window must not fill with them."""
         for arrival in arrivals:
             self._acknowledge(self.number, arrival.sequence)
 

@@ -79,7 +79,7 @@ class Rebuild:
 
     def _prepare(self, segment: Segment) -> None:
         prepared, sequence = self._prepared(segment)
-        segment = replace(segment, payload=b"")  # what waits for its turn holds its raw bytes, or nothing
+        segment = replace(segment, payload=b"")  # a segment that waits for its turn holds its raw bytes, or none
         if sequence is None:
             self._finish(segment, prepared)
             return

@@ -31,7 +31,7 @@ READ_S: Final = 0.025
 READ_BYTES_MIN: Final = 128 * KIB
 AHEAD_WAIT_S_MIN: Final = 0.004
 AHEAD_WAIT_S_MAX: Final = 0.05
-"""Bounds of how long the first in line sleeps until what waits before the channels should have become short enough."""
+"""Bounds of the time that the first in line sleeps until few enough bytes wait before the channels."""
 REVERSE_BYTES_MAX: Final = 4 * MIB
 """In flight on a return path. Page requests are 12 bytes; only NBD replies can be large."""
 
@@ -148,7 +148,7 @@ class Gate:
         return self._ahead_closed_s
 
     def wait(self, connection: int, *, urgent: bool = False) -> int:
-        """Wait until the connection may take bytes, and reserve them; what was reserved before is given back.
+        """Wait until the connection may take bytes, and reserve them; its earlier reservation is given back.
 
         Args:
             connection: whose turn it is.
@@ -184,7 +184,7 @@ class Gate:
             self._call_next()
 
     def _turn(self, waiter: _Waiter, *, urgent: bool) -> int:
-        """The waiter's grant now; 0 after it was called, or has slept for what is ahead."""
+        """The waiter's grant now; 0 after it was called, or has slept for the bytes ahead."""
         is_first = self._line[0] is waiter
         granted = self._grant(waiter.connection, urgent=urgent) if is_first else 0
         if granted := granted or self._reserve(waiter.connection, self._floor(waiter.connection, urgent=urgent)):
@@ -196,7 +196,7 @@ class Gate:
         return 0
 
     def _grant(self, connection: int, *, urgent: bool) -> int:
-        """Reserve what there is room for, or the connection's floor; 0 if neither is."""
+        """Reserve the room that there is, or the connection's floor; 0 if there is neither."""
         room = self._room()
         if room and self._ahead_s is not None:
             self._too_far_s = self._ahead_s() - self._ahead_s_max
@@ -235,7 +235,7 @@ class Gate:
             self._held_s += time.monotonic() - self._held_since
 
     def _wait_for_what_is_ahead(self, waiter: _Waiter, *, is_first: bool) -> None:
-        """Wait for a channel to take what waits for one; the others wait for the first in line."""
+        """Wait for a channel to take the waiting bytes; the others wait for the first in line."""
         began = time.monotonic()
         waiter.called.wait(min(max(self._too_far_s, AHEAD_WAIT_S_MIN), AHEAD_WAIT_S_MAX) if is_first else None)
         if is_first:

@@ -154,7 +154,7 @@ class DataProcess:
         self._flush()
 
     def finish_sending(self) -> None:
-        """Say that nothing more comes, so that it may exit; what waits here is given back at once."""
+        """Say that nothing more comes, so that it may exit; messages that wait here are given back at once."""
         waiting, self._outbox = self._outbox, deque()
         for message, _, sockets in waiting:
             if isinstance(message, AddConnection):
@@ -234,13 +234,13 @@ class DataProcess:
             _close(sockets)
 
     def _reap(self) -> None:
-        """Its pidfd is readable: it ended. What it still said comes first."""
+        """Its pidfd is readable: it ended. Its last messages are read first."""
         self._receive_rest()
         code = self._child.wait() if self._child is not None else None
         self._let_go()
         if not self.ready.done():
             self.ready.set_exception(SessionError(f"data process ended before it was ready, exit code {code}"))
-            self.ready.exception()  # a spare that nobody waits for must not warn
+            self.ready.exception()  # a spare without a waiter must not warn
         if not self.exited.done():
             self.exited.set_result(code)
 

@@ -39,7 +39,7 @@ CLOSE_S_MAX: Final = 2.0
 
 
 def link_options(start: StartSource | StartDestination) -> LinkOptions:
-    """The link's part of what the agents agreed on."""
+    """The link's part of the agents' agreement."""
     options: SessionOptions = start.options
     return LinkOptions(
         session_id=start.session_id,
@@ -96,7 +96,7 @@ class LinkSession(ABC):
 
     @abstractmethod
     def _totals(self, counters: MigrationCounters) -> None:
-        """Fill in what only this side counts."""
+        """Fill in the counters of this side."""
 
     def _new_connection(
         self, number: int, gate: Gate, watch: Callable[[memoryview | bytes], None] | None

@@ -60,7 +60,7 @@ def reverse_bytes_max(options: SessionOptions, connections: int) -> int:
 
 
 class _Observer:
-    """Reports what a parser notices, each thing once."""
+    """Reports the events of a parser, each once."""
 
     def __init__(self, number: int, report: Callable[[Happened], None]) -> None:
         self._number = number
@@ -172,7 +172,7 @@ class SourceSession(LinkSession):
         return watch
 
     def on_channels(self, up: int) -> None:
-        """See `LinkSession.on_channels`; the first channel is what the agent waits for before it hands QEMU over."""
+        """See `LinkSession.on_channels`; the agent waits for the first channel before it hands QEMU over."""
         if up and not self._was_linked:
             self._was_linked = True
             self.report(Happened(event="link-up"))

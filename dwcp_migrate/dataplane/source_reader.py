@@ -34,7 +34,7 @@ SMALL_BYTES: Final = 16 * KIB
 """A piece so small on a stream that is not parsed is a message that the other end waits for (an NBD request),
 not bulk."""
 INLINE_BYTES_MAX: Final = 64 * KIB
-"""An urgent cut up to that is encoded by who read it: less than a hand-over and its wake-up cost on a busy host."""
+"""An urgent cut up to that is encoded by the thread that read it: a hand-over costs more on a busy host."""
 ROOM_SHARE: Final = 8
 """A buffer with less room than that part of it is changed for a fresh one."""
 
@@ -253,7 +253,7 @@ class ForwardReader:
             ended = False
             with self._idle.member():
                 while not ended and (path := self._way_past()) is None:
-                    if self._begin == self._end:  # what is reserved at the gate is not slept on
+                    if self._begin == self._end:  # bytes reserved at the gate must not wait
                         self._wait_readable(endpoint, None)
                     room = self._gate.wait(connection, urgent=self._postcopy.asks(self._parser))
                     ended, idle = self._fill(endpoint, room)
@@ -322,7 +322,7 @@ class ForwardReader:
             self._change_buffer()
 
     def _change_buffer(self) -> None:
-        """Go on in a fresh buffer; what is not cut yet moves along."""
+        """Go on in a fresh buffer; bytes that are not cut yet move along."""
         rest = self._lease.view[self._begin : self._end]
         fresh = self._buffers.lease(2 * len(rest))
         fresh.view[: len(rest)] = rest

@@ -293,7 +293,7 @@ class Worker:
             return False  # its connections were lost with the agent
         alone_s = self._agent.alone_s(time.monotonic())
         if alone_s >= ALONE_S and not (counters.raw_bytes or counters.wire_bytes):
-            return False  # nobody came, and nobody is there to let them in
+            return False  # no agent came, and there is none to wait for
         if self._alone_bytes_per_s is not None and alone_s >= ALONE_S:
             self._pace(session, self._alone_bytes_per_s)
             self._alone_bytes_per_s = None

@@ -26,7 +26,7 @@ LINK_IDLE: Final = 0.2
 """The same, up to which the link waits."""
 COMPRESSORS_SATURATED: Final = 0.85
 COMPRESSORS_FREE: Final = 0.6
-"""Shares of the compressors' time; waiting for a core counts as work: cores are then what is short."""
+"""Shares of the compressors' time; waiting for a core counts as work: cores are short then."""
 TRIED_BUSY: Final = 0.5
 """The same, from which on a link that was tried with pages as they are is not outrunning us."""
 QEMU_HELD: Final = 0.2
@@ -125,7 +125,7 @@ class CodecChoice:
 
 
 def _direction(seen: Observation) -> int:
-    """+1: bytes are dearer than cycles; -1: we are what QEMU and the link wait for."""
+    """+1: bytes are dearer than cycles; -1: QEMU and the link wait for this pipeline."""
     if seen.link_busy >= LINK_BUSY and seen.compressors_busy <= COMPRESSORS_FREE:
         return 1
     is_slow = 0 < seen.link_bytes_per_s <= MIDDLE_BYTES_PER_S_MAX  # it idles while we catch up after a stall

@@ -109,7 +109,7 @@ class PageDecoder:
         windows(raw, PAGE_BYTES)[plan.known_at] = self._fetch(plan.known_digests).view(np.uint8)
 
     def apply(self, prepared: PreparedSegment) -> memoryview:
-        """Put the pages in and take over what is to be kept; returns the segment's raw bytes.
+        """Put the pages in and store those that are to be kept; returns the segment's raw bytes.
 
         Raises:
             RemoteProtocolError: it refers to a slot that nothing was stored in.
@@ -139,7 +139,7 @@ class PageDecoder:
         self._next += 1
 
     def _carry_out(self, plan: PagePlan, raw: Bytes) -> None:
-        """All that needs the cache, as it was before this segment; then what the segment stores."""
+        """Do all that needs the cache as it was before this segment; then store the segment's pages."""
         target = windows(raw, PAGE_BYTES)
         changed = plan.difference
         if len(changed):

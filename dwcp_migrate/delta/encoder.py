@@ -218,7 +218,7 @@ class PageEncoder:
         result.ref[open_pages[equal]] = slots[equal]
 
     def _keep(self, result: Classified, keys: Words, hashes: Words, previous: SlotNumbers) -> None:
-        """Store what has a body, and remember what became of each page."""
+        """Store the pages that have a body, and remember the slot of each page."""
         table = self._cache.table
         duplicate = result.op == DUPLICATE
         if duplicate.any():
@@ -250,7 +250,7 @@ def raw_payload(raw: memoryview | Bytes) -> bytes:
 
 
 def _worth_it(layout: Layout) -> bool:
-    """False for what is only literal, and for more literal runs than a segment may have."""
+    """False for a cut that is only literal, or has more literal runs than a segment may have."""
     literal_runs = np.count_nonzero(layout.kind == LITERAL)
     return bool(literal_runs < len(layout.kind) and literal_runs <= LITERAL_RUNS_MAX)
 

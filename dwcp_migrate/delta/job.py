@@ -28,7 +28,7 @@ from dwcp_migrate.qemu.layout import LITERAL, RUN_UNIT_BYTES, Bytes, Layout, Wor
 UNDECIDED: Final = 255
 """Stands for DELTA or NEW until `encode` has compared them."""
 GROUP_PAGES: Final = 32
-"""Undecided pages that are compared together: enough for the compressor to show what it makes of them."""
+"""Undecided pages that are compared together: enough for a compressor to show which form is smaller."""
 LEVEL_AGAIN: Final = 2
 """Least zstd level of a segment of pages sent again: level 1 is made for a first pass, where the CPU is short."""
 LEVEL_CHANGED: Final = 3
@@ -189,7 +189,7 @@ def _at_least(level: int, coding: Coding) -> Coding:
 
 
 def _decide(classified: Classified, coding: Coding, compressor: Compressor) -> None:
-    """Settle what is undecided by what the codec makes of both forms, a group of pages at a time."""
+    """Settle undecided pages by the compressed size of both forms, a group of pages at a time."""
     op, difference = classified.op, classified.difference
     undecided = np.flatnonzero(op == UNDECIDED)
     if not len(undecided):

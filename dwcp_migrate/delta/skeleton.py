@@ -179,7 +179,7 @@ def _fill(runs: Runs, literal: Bytes, raw_bytes: int) -> Bytes:
 
 
 def _fill_many(raw: Bytes, runs: Runs) -> None:
-    """Headers of all runs at once; what is to be zero is so already."""
+    """Write the headers of all runs at once; zero bytes are zero already."""
     chosen = RUN_HAS_START[runs.kind]
     if not chosen.any():
         return

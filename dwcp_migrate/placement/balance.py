@@ -236,7 +236,7 @@ def _dear_items(problem: Problem) -> Integers:
 
 
 def _least_gain(problem: Problem) -> float:
-    """Within the band evenness alone is no reason to move: what moving the largest item by the band's width gains."""
+    """Gain of moving the largest item by the band's width: within the band evenness alone is no reason to move."""
     model = problem.model
     shares = (model.load[:, :, None] * model.inverse[None]).max(axis=(1, 2), initial=0.0) if len(model.load) else 0.0
     weights = float((model.price * problem.capacity**2).max(initial=0.0))

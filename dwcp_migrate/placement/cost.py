@@ -16,7 +16,7 @@ from dwcp_migrate.placement.fleet import MEMORY, Domain
 from dwcp_migrate.units import MIB
 
 RATIO: Final = 0.5
-"""Bytes on the wire for each byte of memory: what stock compression gives on real guests, no more."""
+"""Bytes on the wire for each byte of memory: the ratio of stock compression on real guests, no better."""
 
 ROUNDS_MAX: Final = 30
 """Passes over dirty memory that are counted; a guest that does not converge by then is paused by its operator."""
@@ -92,7 +92,7 @@ class PlacementPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def default_cost(domain: Domain, bytes_per_s: float, _source: str = "", _destination: str = "") -> Forecast:
-    """Forecast precopy: all of memory once, then what was written meanwhile, until the rest fits into the downtime.
+    """Forecast precopy: all of memory once, then the pages written meanwhile, until the rest fits into the downtime.
 
     With d the dirty rate over the link's rate in raw bytes, pass n takes d^n of the first; a guest with d of 1 or more
     takes as many passes as there may be.

@@ -32,7 +32,7 @@ def may_compile() -> bool:
 
 
 if numba is not None and (numba.config.DISABLE_JIT or not may_compile()):
-    numba = None  # what cannot be compiled is interpreted
+    numba = None  # kernels are interpreted then
 
 COMPILED: Final = numba is not None
 """Whether kernels run as machine code."""

@@ -178,7 +178,7 @@ def _resources(fleet: Fleet) -> list[str]:
 
 
 def _items(fleet: Fleet) -> tuple[list[list[int]], list[int], list[int]]:
-    """Join what must stay together on one host; items that are arriving domains' second places are named too."""
+    """Join domains that must stay together on one host; names the items that are arriving domains' second places."""
     index = {domain.name: number for number, domain in enumerate(fleet.domains)}
     parent = list(range(len(fleet.domains)))
 
@@ -347,7 +347,7 @@ def latency(fleet: Fleet, one: str, other: str) -> float:
 
 
 def _sites(fleet: Fleet, items: list[list[int]]) -> tuple[Floats, Integers]:
-    """Rows of what the places cost items: latency and soft pins."""
+    """Rows of the cost of each place: latency and soft pins."""
     soft: dict[str, list[Rule]] = {}
     for rule in fleet.rules:
         if rule.kind in {"pin", "exclude"} and not rule.hard:

@@ -112,7 +112,7 @@ class Placer:
         put_item(self.problem.table, self._item(name), self.problem.host_index(host))
 
     def expire(self, now: float) -> list[Reservation]:
-        """Release what expired by `now`."""
+        """Release reservations that expired by `now`."""
         late = list(dict.fromkeys(held for held in self._held.values() if held.expires_at <= now))
         for held in late:
             self.release(held)

@@ -239,7 +239,7 @@ def _in_flight(fleet: Fleet, host: str) -> list[Unfinished]:
 
 
 def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan:
-    """Order what was decided, and check it."""
+    """Order the decided moves, and check the plan."""
     fleet = problem.fleet
     before = _figures(fleet, {one.name: one.host for one in fleet.domains if one.host})
     found = schedule(problem, start, cost)
@@ -254,7 +254,7 @@ def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan
         if item < len(problem.items) and not fleet.domains[number].arriving
     ]
     left = {one.domain: one for one in [*found.left, *stuck]}
-    if goal.purpose == "drain":  # what another host in maintenance keeps is no failure of this drain
+    if goal.purpose == "drain":  # domains that stay on another host in maintenance are no failure of this drain
         there = {name: one for name, one in left.items() if one.host == goal.host}
         left = {one.domain: one for one in _in_flight(fleet, goal.host)} | there
     return Plan(

@@ -25,7 +25,7 @@ FLOOR_BYTES: Final = 32 * MIB
 """The smallest grant: with less a session would hardly hold a window."""
 
 OVERHEAD_BYTES: Final = 10 * MIB
-"""Of a grant, for what has no bound of its own."""
+"""Of a grant, for parts without a bound of their own."""
 
 WINDOW_COPIES: Final = 4
 WINDOW_BYTES_MIN: Final = 1 * MIB
@@ -46,7 +46,7 @@ INDEX_BYTES_A_PAGE: Final = 40
 """Beside each page of the cache: hash, owner, and twice to four times a slot number."""
 
 GUEST_BYTES_UNKNOWN: Final = 64 * GIB
-"""Size that is assumed of a guest when nobody told it."""
+"""Size that is assumed of a guest of unknown size."""
 
 LEGACY_WINDOW_BYTES: Final = 64 * MIB
 LEGACY_BYTES: Final = OVERHEAD_BYTES + WINDOW_COPIES * LEGACY_WINDOW_BYTES
@@ -55,7 +55,7 @@ WORKER_BYTES: Final = 8 * MIB
 """Of a thread that compresses: its context and the segment that it is at."""
 
 CHANNEL_BYTES: Final = 512 * KIB
-"""Of a channel: TLS and what it has taken and not sent."""
+"""Of a channel: TLS and its unsent bytes."""
 
 
 class SessionMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class SessionMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_MEMORY: Final = SessionMemory(granted_bytes=0, cache_bytes=0)
-"""Of a session that this agent did not begin: its data process has what it was given."""
+"""Of a session that this agent did not begin: its data process keeps its former grant."""
 
 
 def table_bytes(guest_bytes: int) -> int:

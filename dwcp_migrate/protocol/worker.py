@@ -269,11 +269,11 @@ EVENTS: Final = frozenset(
         "channel-lost",  # detail: why
         "link-lost",  # all channels are gone; waiting
         "link-restored",  # number: milliseconds it took
-        "coding",  # detail: what segments are coded with from here on, and what held the migration up
+        "coding",  # detail: the coding of segments from here on, and the stage that held the migration up
         "stands-aside",  # detail: why QEMU's bytes go past the link from here on, unencrypted
         "left-alone",  # detail: the agent ended, and what it had not handed over is relayed
         "record-full",  # the recording reached its limit
-        "store",  # detail: what was wrong with this host's page store, or with what the peer said of its own
+        "store",  # detail: the fault of this host's page store, or of the peer's statement
     }
 )
 

@@ -1,4 +1,4 @@
-"""QEMU's migration stream, without I/O: what a connection carries and where the guest's pages lie in it.
+"""QEMU's migration stream, without I/O: the content of a connection and the guest's pages in it.
 
 Parsing is advisory: whatever the bytes are, they come back in order and complete, and nothing raises.
 

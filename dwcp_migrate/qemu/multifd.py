@@ -153,7 +153,7 @@ class MultifdChannel:
 
 
 def _add_offsets(builder: LayoutBuilder, offsets: Words) -> None:
-    """The list of offsets, what is stale in it included: progressions first, then zeros."""
+    """Add the list of offsets, stale ones included: progressions first, then zeros."""
     used = np.flatnonzero(offsets)
     count = int(used[-1]) + 1 if len(used) else 0
     if count and np.count_nonzero(np.diff(offsets[:count]) != PAGE_BYTES) >= SCATTERED:

@@ -25,7 +25,7 @@ from dwcp_migrate.qemu.window import ELEMENT_BYTES_MAX, ParseWindow, Surprise, w
 from dwcp_migrate.units import KIB, MIB
 
 SEGMENT_BYTES_MAX: Final = 2 * MIB
-"""Largest cut unless the caller says otherwise. See docs/hde.md for what the size does to the ratio."""
+"""Largest cut unless the caller says otherwise. See docs/hde.md for its effect on the ratio."""
 SEGMENT_BYTES_MIN: Final = 64 * KIB
 """Smallest bound that may be asked for; it must hold any element."""
 
@@ -175,7 +175,7 @@ class StreamParser:
         return self._cut(view, begin, cuts) if self.opaque_reason else begin
 
     def _run(self, bounds: ParseWindow, position: int) -> int:
-        """Step to the end of what is complete, or to where something else is due: nothing may wait, or all may."""
+        """Step to the end of the complete elements, or to where the urgency changes."""
         before = self.urgent, self.background
         while position < bounds.end:
             after = self._step(bounds, position)

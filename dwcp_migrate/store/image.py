@@ -29,7 +29,7 @@ INDEX_BYTES_A_PAGE: Final = 20
 
 
 def add_image(shelf: Shelf, scope: str, path: Path, now: float) -> int:
-    """Name the blocks of an image for a scope; what an earlier reading of it left is replaced.
+    """Name the blocks of an image for a scope; the volume of an earlier reading is replaced.
 
     Args:
         shelf: of this host.

@@ -28,7 +28,7 @@ OFFSET_MASK: Final = 0x00FF_FFFF_FFFF_FE00
 COMPRESSED: Final = 1 << 62
 ZERO: Final = 1
 INCOMPATIBLE_USABLE: Final = 0b11
-"""Features that change nothing for who reads: dirty, corrupt (then blocks do not fit their names later)."""
+"""Features that change nothing for a reader: dirty, corrupt (then blocks do not fit their names later)."""
 
 
 class Extent(NamedTuple):

@@ -29,7 +29,7 @@ from dwcp_migrate.units import PAGE_BYTES
 
 PAGE_WORDS: Final = PAGE_BYTES // 8
 STEP_PAGES: Final = 1 << 16
-"""Pages stated at a time: a few milliseconds, so that whoever else runs in this process is not held up."""
+"""Pages stated at a time: a few milliseconds, so that other threads of this process are not held up."""
 
 
 class PageMissingError(RemoteProtocolError):

@@ -164,7 +164,7 @@ class Shelf:
         return path
 
     def volumes(self, scope: str | None = None) -> list[StoredVolume]:
-        """All volumes, or a scope's, the last used first. What cannot be read is discarded."""
+        """All volumes, or a scope's, the last used first. Those that cannot be read are discarded."""
         folder = folder_of(self._secret, scope) if scope is not None else "*"
         found = []
         for path in self._files(f"{folder}/*{INDEX}"):
@@ -177,7 +177,7 @@ class Shelf:
         return sorted(found, key=lambda each: (-each.used_at, each.name))
 
     def _files(self, pattern: str) -> list[Path]:
-        """Files of the store: what lies in directories with other names is none of its own."""
+        """Files of the store; those in directories with other names are not its own."""
         return [path for path in self.root.glob(pattern) if FOLDER.fullmatch(path.parent.name)]
 
     def touch(self, volumes: Iterable[StoredVolume], now: float) -> None:
@@ -202,7 +202,7 @@ class Shelf:
                 path.unlink()
 
     def held_bytes(self) -> int:
-        """Of everything on the shelf, what is being written too."""
+        """Bytes of everything on the shelf, files that are being written included."""
         total = 0
         for path in self._files("*/*"):
             with contextlib.suppress(OSError):
@@ -210,7 +210,7 @@ class Shelf:
         return total
 
     def make_room(self, wanted_bytes: int, keep: frozenset[str] = frozenset()) -> bool:
-        """Evict what has to go for so many bytes more; whether they fit then.
+        """Evict volumes to make room for so many bytes; returns whether they fit then.
 
         Args:
             wanted_bytes: that are about to be written.
@@ -249,7 +249,7 @@ class Shelf:
         return len(gone)
 
     def _tidy(self) -> None:
-        """Remove what has no index and no writer. Call with the lock held."""
+        """Remove files without an index and a writer. Call with the lock held."""
         for path in self._files(f"*/*{PAGES}"):
             if not path.with_suffix(INDEX).exists():
                 path.unlink(missing_ok=True)
@@ -295,7 +295,7 @@ class Shelf:
         return count
 
     def _remove_all(self) -> None:
-        """Remove all volumes, and nothing that is none of the store's, whatever directory the operator named."""
+        """Remove all volumes, and no other file: the operator may have named any directory."""
         for folder in self.root.iterdir():
             if not FOLDER.fullmatch(folder.name) or folder.is_symlink():
                 continue

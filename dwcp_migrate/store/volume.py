@@ -29,7 +29,7 @@ BLOCK_PAGES: Final = 16
 read alone costs 20 µs."""
 BLOCK_BYTES: Final = BLOCK_PAGES * PAGE_BYTES
 VOLUME_PAGES_MAX: Final = 1 << 16
-"""Pages of a volume: 256 MiB, what is evicted at once."""
+"""Pages of a volume: 256 MiB, the unit of eviction."""
 IMAGE_PAGES_MAX: Final = 1 << 25
 """Blocks of one image: 128 GiB of data."""
 HEAD_BYTES_MAX: Final = 16 * KIB

@@ -20,7 +20,7 @@ from typing import Final
 from dwcp_migrate.bandwidth.allocation.ordering import OrderedJob, late, order
 
 TRICKLE_SHARE: Final = 0.05
-"""Of what there is, together for all migrations: 1.2 Mbit/s each for eight of them on 200 Mbit/s."""
+"""Of the capacity, together for all migrations: 1.2 Mbit/s each for eight of them on 200 Mbit/s."""
 
 DEADLINE_MARGIN: Final = 1.1
 """A deadline's rate is asked for with 10 % to spare, because forecasts err and passes are not even."""
@@ -30,7 +30,7 @@ STAY_MARGIN: Final = 1.3
 both, two migrations changed places every second on each flutter of a forecast, and each change cost a slow start."""
 
 CONVERGENCE_MARGIN: Final = 1.5
-"""Of what the guest writes: each pass then takes two thirds of the one before, eight passes for a factor of 25."""
+"""Times the guest's dirty rate: each pass then takes two thirds of the one before, eight passes for a factor of 25."""
 
 DEMANDS_MAX: Final = 512
 """Twice the agent's `policy.sessions_max` at its largest."""
@@ -200,7 +200,7 @@ class _Share:
                 self._raise_to(index, need, "convergence")
 
     def rest(self) -> None:
-        """The first of the sequence by weight, then whoever can use what they leave."""
+        """Give the rest to the first of the sequence by weight, then to any that can use more."""
         weights = {index: demand.weight for index, demand in enumerate(self._demands)}
         self._fill(self._first, "share", weights)
         self._fill(range(len(self._demands)), "queued", weights)

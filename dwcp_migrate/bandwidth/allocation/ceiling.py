@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 LEAST_SHARE: Final = 0.05
-"""Of an even share of the ceiling: what one gets at least for whom nothing is left."""
+"""Least rate of a migration for which nothing is left, as a part of an even share of the ceiling."""
 
 
 def cap_rates(rates: Mapping[str, float], ceiling: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ USED_UP: Final = 0.9
 fifths."""
 
 LOOKS: Final = 3
-"""One a second; so many without a busy one among them show what can be used."""
+"""One a second; so many without a busy one among them show the rate that can be used."""
 
 ROOM: Final = 1.25
 """Grant in relation to the rate that was used: an encoder that gets faster shows it, a quarter more each second."""

@@ -21,7 +21,7 @@ GAIN_MIN: Final = 0.01
 """A candidate that is not 1 % better is not worth the change."""
 
 LOSS_MAX: Final = 0.02
-"""Beyond 2 % worse than what it replaced, a model goes."""
+"""A model that is more than 2 % worse than its predecessor goes."""
 
 HELD_OUT: Final = 0.25
 """The newest share of each series, for the judgement."""

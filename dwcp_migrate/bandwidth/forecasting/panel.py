@@ -141,7 +141,7 @@ class Panel:
         return self._outages.forecast(slots, self.experts_say[slots])
 
     def _learn(self, slots: Indices) -> None:
-        """Score what was said of the sample that has just come."""
+        """Score the forecasts of the sample that has just come."""
         taken = self._history.taken[slots]
         known = (taken[:, None] > LAGS).astype(np.float64)
         if not known.any():

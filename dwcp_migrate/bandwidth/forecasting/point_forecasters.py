@@ -90,7 +90,7 @@ class Holt:
     LEVEL_WEIGHT: Final = 0.4
     TREND_WEIGHT: Final = 0.1
     DAMPING: Final = 0.95
-    """A trend halves every 13 samples: what rises for ever does so only on paper."""
+    """A trend halves every 13 samples: no rate rises for ever."""
 
     def __init__(self, count: int) -> None:
         self._level = np.zeros(count)
@@ -204,7 +204,7 @@ class Autoregressive:
     FIT_STEPS: Final = 32
     FIT_WIDTH: Final = 192
     RIDGE: Final = 0.02
-    """Of the mean variance: damps what 192 samples cannot tell."""
+    """Of the mean variance: damps coefficients that 192 samples do not determine."""
 
     def __init__(self, count: int) -> None:
         self._weights = np.zeros((count, len(TARGETS), self.ORDER))

@@ -39,7 +39,7 @@ class Advice:
 def choose_way(
     guest: GuestFacts, path: Path, prediction: Prediction, *, link_losses: int = 0, deadline_s: float = 0.0
 ) -> Advice:
-    """Choose what to recommend.
+    """Choose a way and give the reason.
 
     Args:
         guest: as predicted from.

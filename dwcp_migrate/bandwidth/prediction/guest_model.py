@@ -31,7 +31,7 @@ KNOWN_SPREAD: Final = 1.15
 """Factor either way around a quantity, however often it was measured."""
 
 FEW_SPREAD: Final = 1.35
-"""Further factor around what was measured once; of n measurements its nth root is left."""
+"""Further factor around a quantity measured once; of n measurements its nth root is left."""
 
 SAMPLES_KEPT: Final = 20
 """Of a quantity of a guest: a guest changes its habits with its software."""
@@ -93,7 +93,7 @@ def read_lesson(memory_bytes: float, passes: Sequence[Pass], dirty_bytes_per_s: 
         for before, written in itertools.pairwise(passes)
         if written.raw_bytes >= MIB and before.seconds > 0
     ]
-    # What is written twice during a pass comes once: the shortest passes show most of it.
+    # A page that is written twice during a pass comes once: the shortest passes show most of the writing.
     streamed = max((written.whole_bytes / before.seconds for before, written in pairs), default=None)
     dirty = dirty_bytes_per_s if dirty_bytes_per_s > 0 else streamed
     sets = [working_set(written.whole_bytes, dirty or 0.0, before.seconds) for before, written in pairs]

@@ -75,7 +75,7 @@ class Store:
             self._taken[key] = known.taken if known is not None else 0
             if known is None:
                 with path.open("wb") as file:
-                    file.truncate(FILE_BYTES)  # what was never written takes no room
+                    file.truncate(FILE_BYTES)  # unwritten samples take no room
         taken = self._taken[key]
         with path.open("r+b") as file:
             at = taken % CAPACITY

@@ -107,7 +107,7 @@ def train_ensemble(
 
 
 class _Fit:
-    """Trains the networks of one ensemble, on whatever series."""
+    """Trains the networks of one ensemble, on any series."""
 
     def __init__(self, effort: TrainingEffort, start: Ensemble | None) -> None:
         self._effort = effort

@@ -135,7 +135,7 @@ def learn(state: Path, effort: TrainingEffort) -> TrainingOutcome:
 
 
 def _history(state: Path) -> list[Floats]:
-    """Rates of links and of guests' writing: what the panel forecasts."""
+    """Rates of links and of guests' writing: the series that the panel forecasts."""
     rings = read_all(state / model_files.SERIES_DIRECTORY)
     return [ring.values for ring in rings if (ring.key.kind, ring.key.quantity) in FORECAST]
 

@@ -66,7 +66,7 @@ class StateOfStore:
         self._report(Happened(event="store", detail=what))
 
     def _state(self) -> None:
-        """The thread: read the indexes, say what is in them."""
+        """The thread: read the indexes and state their pages."""
         try:
             shelf = Shelf(Path(self._options.directory), self._options.bytes_max)
             reader = PageReader(shelf, self._options.scope, self._complain)

@@ -13,7 +13,7 @@ from dwcp_migrate.protocol.worker import Happened
 
 
 class Recorder:
-    """Writes what each connection of one migration sends.
+    """Writes the bytes that each connection of one migration sends.
 
     Args:
         directory: made if it is missing, mode 0700.

@@ -229,7 +229,7 @@ def _segment(sides: _Sides, number: int, data: memoryview, cut: Cut, report: Rep
 
 
 def _rebuild(sides: _Sides, report: ReplayReport) -> None:
-    """Decode what has arrived and compare it with what was sent."""
+    """Decode the segments that arrived and compare them with those that were sent."""
     decoder = sides.decoder
     for segment, raw in sides.arrived:
         with _stage(report.cpu_s, "decode"):
@@ -239,7 +239,7 @@ def _rebuild(sides: _Sides, report: ReplayReport) -> None:
 
 
 def _framed(sides: _Sides, segment: Segment) -> tuple[Segment, int]:
-    """Send a segment through the transport's codec; returns what arrives and the bytes that it took."""
+    """Send a segment through the transport's codec; returns the segment that arrives and its bytes on the wire."""
     frame = frames.Frame(
         kind=frames.FrameKind.SEGMENT,
         connection=segment.connection,

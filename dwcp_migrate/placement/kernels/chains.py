@@ -25,7 +25,7 @@ READY = 2.0
 """Singles that were ejected less often than this are taken before pairs are looked at."""
 
 LEAST_PENALTY = 1.0
-"""Nobody is ejected more readily: who costs that ends the search."""
+"""Least cost of ejecting an item: a search that finds one of it ends."""
 
 LOAD, DEMAND, PAIR = 0, 1, 2
 """Columns kept of the largest items of a host: load and demand of one, PAIR further of the two largest together."""
@@ -237,7 +237,7 @@ def _cheapest_several(m: Model, s: State, v: int, target: float, penalty: Floats
 
 @compile_part
 def _settle(m: Model, s: State, queue: Integers, waiting: int, target: float, steps_max: int, seed: int) -> int:
-    """Find places for those who wait, the largest first; steps that it took, or -1."""
+    """Find places for the waiting items, the largest first; returns the number of steps, or -1."""
     penalty, mean = np.ones(len(s.host)), np.zeros(m.inverse.shape[0])
     for v in range(len(penalty) if seed > 0 else 0):
         penalty[v] += (v * 7919 + seed * 104729) % 1009 / 1009.0

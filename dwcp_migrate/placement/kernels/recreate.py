@@ -122,7 +122,7 @@ def _shuffle(taken: Integers, first: int, count: int, chance: int) -> None:
 
 @compile_part
 def _put_back(m: Model, s: State, taken: Integers, first: int, count: int, costs: Floats, chance: int) -> float:
-    """Put items where each is cheapest, in order, until one fits nowhere; what they cost there, then infinite."""
+    """Put items where each is cheapest, in order, until one fits nowhere; returns their cost there, infinite then."""
     total = 0.0
     for n in range(first, count):
         scores(m, s, taken[n], costs)
