@@ -29,7 +29,6 @@ LOAD_DIRECTORY: Final = "load"
 HOST: Final = "host"
 
 GUEST_QUANTITIES: Final = ("cpu", "memory", "disk", "network", "dirty")
-HOST_QUANTITIES: Final = ("cpu", "memory", "stalled", "disk", "network")
 
 
 @dataclass(slots=True)

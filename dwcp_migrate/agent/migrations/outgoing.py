@@ -477,7 +477,3 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             log.warning("the peer was not told of the end", migration=self.identity, peer=peer.name, why=str(error))
             return ""
         return answer.result
-
-
-def _with_passthrough(record: Migration, code: str) -> Migration:
-    return replace(record, passthrough_reason=code)

@@ -1,6 +1,5 @@
 """Libvirt's descriptions of a host as placement's facts (pure): its memory, cells, CPU, machine types and pools."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -39,8 +38,8 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
         kind: libvirt's type.
         source: where its storage is, the same text for the same storage; empty for a directory of the host's own.
         path: that volumes are below of, where they have paths.
-        marks: of a directory: when the inodes of some of its files changed, by name; a file system that two hosts share
-            shows both the same.
+        marks: of a directory: when the inodes of some of its files changed, by name. A file system that two hosts share
+            shows both the same; such a time has nanoseconds, and nobody can set it.
     """
 
     name: str
@@ -164,13 +163,3 @@ def volume_mark(text: str) -> str:
         HypervisorError: not XML, or too large.
     """
     return parsed(text).findtext("./target/timestamps/ctime", "")
-
-
-def share_a_file(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two directories show the same file: inode changes have nanoseconds, and nobody can set their time.
-
-    Args:
-        one: times of inode changes by file name, see `PoolFacts.marks`.
-        other: the same of the other directory.
-    """
-    return any(mark and other.get(name) == mark for name, mark in one.items())

@@ -5,7 +5,6 @@ from dwcp_migrate.hypervisor.inventory.host_description import (
     capabilities_facts,
     hypervisor_cpu,
     pool_facts,
-    share_a_file,
     volume_mark,
 )
 from dwcp_migrate.units import GIB, MIB
@@ -67,10 +66,7 @@ def test_a_pool_on_the_network_is_known_by_its_source_and_a_directory_by_nothing
     assert (directory.source, directory.path) == ("", "/images")
 
 
-def test_two_directories_share_a_file_whose_inode_changed_at_the_same_instant() -> None:
+def test_the_mark_of_a_volume_is_the_time_at_which_its_inode_changed() -> None:
     text = "<volume><target><timestamps><mtime>5.1</mtime><ctime>1790000000.123456789</ctime></timestamps></target>"
     mark = volume_mark(text + "</volume>")
     assert mark == "1790000000.123456789"
-    assert share_a_file({"a": mark, "b": "1"}, {"a": mark})
-    assert not share_a_file({"a": mark}, {"a": "1790000000.123456790", "b": mark})
-    assert not share_a_file({"a": ""}, {"a": ""})
