@@ -64,6 +64,10 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True):
         running: migrations that ran on either host meanwhile.
         forecast: of the link, from migrations.
         past: migrations to the peer.
+        fleet: state of this host in the fleet's shared state, `stopped` where that cannot be asked; empty: there is
+            none, or the PBFT group agrees to a migration to this peer.
+        fleet_error: why it cannot be asked.
+        is_agreement_required: the fleet has to agree to a migration to this peer (`coordination.require`).
         limit_bytes_per_s: what migrations may use of the link; 0 is all of it.
     """
 
@@ -86,4 +90,7 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     forecast: LinkForecast | None = None
     past: PastMigrations = PastMigrations()
+    fleet: str = ""
+    fleet_error: str = ""
+    is_agreement_required: bool = False
     limit_bytes_per_s: float = 0.0

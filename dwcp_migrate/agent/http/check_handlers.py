@@ -31,6 +31,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, NotFoundError, PeerRefusedError
 from dwcp_migrate.protocol.control import ADDRESSES_MAX, Examine, Examined
+from dwcp_migrate.state.engine import EngineStatus
 from dwcp_migrate.units import MIB
 
 SECONDS_DEFAULT: Final = 3.0
@@ -112,6 +113,7 @@ class CheckHandlers:
         status = self._views.status()
         mine = {rule.address for rule in status.intercept.rules} if status.intercept.armed else set()
         refusal, refusal_why = self._own_refusal(peer)
+        fleet, fleet_error = self._fleet(peer, status.coordination)
         found = PeerCheck(
             own_name=runtime.name,
             own_version=__version__,
@@ -124,11 +126,23 @@ class CheckHandlers:
             own_certificates=await asyncio.to_thread(certificates, runtime.config.tls),
             own_refusal=refusal,
             own_refusal_why=refusal_why,
+            fleet=fleet,
+            fleet_error=fleet_error,
+            is_agreement_required=runtime.config.coordination.requires(peer),
             forecast=next((link for link in self._forecasts() if link.peer == peer.name), None),
             past=self._past(peer),
             limit_bytes_per_s=runtime.link_ceiling(peer.name),
         )
         return await self._with_link(await self._with_word(found, peer), peer, plan) if view.reachable else found
+
+    def _fleet(self, peer: PeerConfig, engine: EngineStatus) -> tuple[str, str]:
+        """This host's state in the fleet's, and why that cannot be asked."""
+        coordination = self._runtime.config.coordination
+        if not coordination.is_shared or coordination.needs_certificate(peer):
+            return "", ""  # across trust domains the PBFT group agrees, not the fleet's state
+        if engine.state in {"stopped", "candidate"} or (engine.engine == "raft" and not engine.leader):
+            return "stopped", engine.error or "no leader is known"
+        return engine.state, ""
 
     def _own_refusal(self, peer: PeerConfig) -> tuple[str, str]:
         runtime = self._runtime

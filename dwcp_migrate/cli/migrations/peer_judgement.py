@@ -26,6 +26,7 @@ FAILURES: Final = {
     "redirect": "not-caught",
     "own-agent": "",
     "own-certificate": "certificate",
+    "fleet": "no-quorum",
     "agent": "",
     "accepts": "",
     "own-addresses": "address",
@@ -72,7 +73,8 @@ def judge_peer(found: PeerCheck, now: float) -> list[Check]:
         found: the facts.
         now: seconds since the epoch.
     """
-    checks = [_name(found), _redirect(found), _own_agent(found), *_own_certificates(found, now), _agent(found)]
+    own = [_own_agent(found), *_own_certificates(found, now), *_fleet(found)]
+    checks = [_name(found), _redirect(found), *own, _agent(found)]
     if not found.peer.reachable:
         return checks
     checks += [*_addresses(found), _versions(found), _clock(found), _names(found)]
@@ -102,6 +104,8 @@ def conclude(found: PeerCheck, checks: list[Check]) -> PeerVerdict:
     rate, is_lower_bound, said = _rate(found)
     ratio = found.past.raw_bytes / found.past.wire_bytes if found.past.wire_bytes else 0.0
     lines = [f"A migration to {name} would be accelerated{said}."]
+    if found.is_agreement_required:
+        lines.append("The fleet has to agree to it, which is asked when it begins (coordination.require).")
     if ratio and rate:
         lines.append(
             f"The last {output.counted(found.past.count, 'migration', 'migrations')} there took {ratio:.1f} bytes of "
@@ -211,6 +215,22 @@ def _own_certificates(found: PeerCheck, now: float) -> Iterator[Check]:
                 why="agents prove to each other who they are with it",
                 remedy="issue a new one (dwcp-migrate cert issue) and put it in place: the next migration reads it",
             )
+
+
+def _fleet(found: PeerCheck) -> Iterator[Check]:
+    """Judge whether the fleet's shared state can be asked, where there is one."""
+    if not found.fleet:
+        return
+    lost = found.fleet == "stopped"
+    lost_verdict: Verdict = "fail" if found.is_agreement_required else "warn"
+    yield Check(
+        id="fleet",
+        verdict=lost_verdict if lost else "ok",
+        what=f"the fleet's state cannot be asked: {found.fleet_error}" if lost else "the fleet's state can be asked",
+        why="migrations are agreed on there; without it they are refused where agreement is required, else go point to"
+        " point and say so",
+        remedy="dwcp-migrate cluster status says which voters are missing" if lost else "",
+    )
 
 
 def _agent(found: PeerCheck) -> Check:

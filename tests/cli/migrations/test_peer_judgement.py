@@ -63,6 +63,7 @@ def test_a_peer_without_fault_is_promised_its_rate_and_that_of_memory() -> None:
         ({"peer": make_peer(not_redirected="hv2: no such name")}, "not-caught", "no such name"),
         ({"own_refusal": "draining", "own_refusal_why": "this agent is draining"}, "draining", "this agent"),
         ({"own_refusal": "step-aside", "own_refusal_why": "QEMU was faster"}, "step-aside", "faster"),
+        ({"fleet": "stopped", "fleet_error": "no leader", "is_agreement_required": True}, "no-quorum", "no leader"),
         ({"examined": msgspec.structs.replace(THERE, refuses="memory")}, "memory", "no memory"),
         ({"examined": msgspec.structs.replace(THERE, own_addresses=())}, "address", "is not the peer's"),
         (
@@ -95,6 +96,7 @@ def test_the_first_that_fails_decides_and_is_named_as_in_a_record(
     [
         ({"resolved": ["10.0.0.2", "10.9.9.9"]}, "name", "add 10.9.9.9 to the addresses of hv2"),
         ({"resolved": [], "resolve_error": "no such name"}, "name", "getent ahosts hv2"),
+        ({"fleet": "stopped", "fleet_error": "no leader"}, "fleet", "cluster status"),
         ({"peer": make_peer(clock_ahead_s=-9.0)}, "clock", "NTP"),
         ({"peer": make_peer(version="0.0.9")}, "versions", "upgrade the older"),
         ({"peer": make_peer(calls_itself="hv9")}, "names", 'set name = "hv2"'),
@@ -112,6 +114,13 @@ def test_what_costs_only_speed_warns_and_says_what_to_do(changes: dict[str, Any]
     assert [one.id for one in checks if one.verdict == "warn"] == [check]
     assert word in next(one.remedy for one in checks if one.verdict == "warn")
     assert conclude(found, checks).accelerated
+
+
+def test_a_migration_that_the_fleet_has_to_agree_to_is_promised_with_that() -> None:
+    found = facts(fleet="follower", is_agreement_required=True)
+    verdict = conclude(found, judge_peer(found, NOW))
+    assert verdict.accelerated
+    assert "The fleet has to agree to it" in verdict.text
 
 
 def test_a_rate_that_the_agents_bounded_is_a_lower_bound() -> None:
