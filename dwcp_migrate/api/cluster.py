@@ -73,7 +73,7 @@ class RecordFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         is_shared: there is a fleet; otherwise the host keeps a record of its own.
         engine: where it stands.
-        stuck_tickets: token, domain and age of this host's tickets that are not being settled, as text.
+        stuck_tickets: this host's tickets that are not being settled, each with domain, hosts, state and age, as text.
     """
 
     is_shared: bool = False

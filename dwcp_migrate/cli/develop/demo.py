@@ -23,9 +23,9 @@ HEADER: Final = ("Arm", "Time", "Speed-up", "Downtime", "On the wire", "Ratio", 
 
 @click.command()
 @click.option("--name", default="demo", show_default=True, help="Name of the lab.")
-@click.option("--memory", default=256, show_default=True, help="MiB of the guest.")
-@click.option("--fill", default=160, show_default=True, help="MiB of it that hold content.")
-@click.option("--arm", "wanted", multiple=True, help="Only this arm; may be given several times.")
+@click.option("--memory", default=256, show_default=True, help="Memory of the guest, MiB.")
+@click.option("--fill", default=160, show_default=True, help="Part of its memory that holds content, MiB.")
+@click.option("--arm", "wanted", multiple=True, help="Run only this arm; may be given several times.")
 @click.option("--output", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON there too.")
 @json_option
 @link_options

@@ -27,7 +27,7 @@ def link_options(function: Decorated) -> Decorated:
         click.option(
             "--queue", default="0", help="Bound of the bottleneck's queue [default: one bandwidth-delay product]"
         ),
-        click.option("--loss", default="0.1%", show_default=True, help="Packets lost by chance, each way."),
+        click.option("--loss", default="0.1%", show_default=True, help="Share of packets lost by chance, each way."),
         click.option("--rtt", default="40ms", show_default=True, help="Round-trip time."),
         click.option("--rate", default="200mbit", show_default=True, help="Rate of each host's uplink."),
     ):
@@ -84,7 +84,7 @@ def prepare(*, is_booted: bool) -> None:
 @command.command()
 @name_option
 @click.option("--hosts", default=2, show_default=True, help="Hypervisors, called hv1, hv2, ...")
-@click.option("--seed", default=1, show_default=True, help="Of the WAN's losses.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the WAN's losses.")
 @click.option("--agents", is_flag=True, help="Start the agents too.")
 @link_options
 def up(*, name: str, hosts: int, seed: int, agents: bool, **link: str) -> None:
@@ -100,7 +100,7 @@ def up(*, name: str, hosts: int, seed: int, agents: bool, **link: str) -> None:
 
 @command.command()
 @name_option
-@click.option("--all", "all_labs", is_flag=True, help="Every lab of this machine.")
+@click.option("--all", "all_labs", is_flag=True, help="Take down every lab of this machine.")
 def down(*, name: str, all_labs: bool) -> None:
     """End everything that belongs to a lab, or clear what a crash left of it."""
     from dwcp_migrate.lab import lab, state
@@ -190,10 +190,10 @@ def ask(host: str, view: tuple[str, ...], name: str) -> None:
 @click.argument("host", default="hv1")
 @name_option
 @click.option("--guest", "guest_name", default="guest", show_default=True, help="Name of the domain.")
-@click.option("--memory", default=256, show_default=True, help="MiB.")
-@click.option("--fill", default=160, show_default=True, help="MiB of checked content.")
+@click.option("--memory", default=256, show_default=True, help="Memory, MiB.")
+@click.option("--fill", default=160, show_default=True, help="Memory with checked content, MiB.")
 @click.option("--dirty", default=100, show_default=True, help="Pages changed a second.")
-@click.option("--disk", default=0, show_default=True, help="MiB of disk.")
+@click.option("--disk", default=0, show_default=True, help="Size of its disk, MiB; 0 for none.")
 @click.option(
     "--workload",
     type=click.Choice(["pages", "programs"]),

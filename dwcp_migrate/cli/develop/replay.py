@@ -15,9 +15,13 @@ from dwcp_migrate.units import MIB, format_bytes
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--codec", type=click.Choice(["none", "lz4", "zstd"]), default="zstd", show_default=True, help="For all pages."
+    "--codec",
+    type=click.Choice(["none", "lz4", "zstd"]),
+    default="zstd",
+    show_default=True,
+    help="Codec for all pages.",
 )
-@click.option("--level", type=click.IntRange(1, LEVEL_MAX), default=1, show_default=True, help="Of zstd.")
+@click.option("--level", type=click.IntRange(1, LEVEL_MAX), default=1, show_default=True, help="Level of zstd.")
 @click.option("--cache-mb", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, help="Page cache, MiB.")
 @click.option("--prefault", is_flag=True, help="Touch the caches first: their page faults are not counted.")
 @click.option("--json", "in_json", is_flag=True, help="Print one JSON value.")

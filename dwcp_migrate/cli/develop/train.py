@@ -31,10 +31,12 @@ MODELS = ("mlp", "lstm-small", "lstm-medium", "lstm-large")
 )
 @click.option("--output", "directory", type=click.Path(path_type=Path, file_okay=False), help="Where the models go.")
 @click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="Default: those of the agent's mix.")
-@click.option("--series", default=700, show_default=True, type=click.IntRange(2, 100_000), help="How many, synthetic.")
+@click.option(
+    "--series", default=700, show_default=True, type=click.IntRange(2, 100_000), help="Number of synthetic series."
+)
 @click.option("--epochs", default=12, show_default=True, type=click.IntRange(1, 1000), help="Passes over the series.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Of torch.")
-@click.option("--seed", default=1, show_default=True, help="Of everything that is drawn.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads of torch.")
+@click.option("--seed", default=1, show_default=True, help="Seed of everything that is random.")
 @json_option
 def command(  # noqa: PLR0913 - one parameter for each option
     *,

@@ -105,8 +105,8 @@ def transfer_leader(*, name: str, as_json: bool, config_path: Path | None, socke
 
 @command.command()
 @click.option("--fleet", type=click.IntRange(0), help="Migrations at once in the fleet; 0 is no limit, here and below.")
-@click.option("--outgoing", type=click.IntRange(0), help="Of one host, as source.")
-@click.option("--incoming", type=click.IntRange(0), help="Of one host, as destination.")
+@click.option("--outgoing", type=click.IntRange(0), help="Migrations at once from one host.")
+@click.option("--incoming", type=click.IntRange(0), help="Migrations at once to one host.")
 @click.option(
     "--link",
     "links",
@@ -160,7 +160,7 @@ def summary(cluster: api.Cluster) -> list[tuple[str, str]]:
         ("Commit", latency(engine.commit_ms_p50, engine.commit_ms_p99)),
         ("Requests", f"{engine.requests} confirmed, {engine.requests_failed} not"),
         ("Time", f"{engine.time_ahead_s:.0f} s ahead of this host's clock" if engine.time_ahead_s > SKEW_S else ""),
-        ("Required", "yes: migrations need the fleet's word" if cluster.is_required else "no"),
+        ("Required", "yes: migrations need the fleet's agreement" if cluster.is_required else "no"),
         ("PBFT", policy(cluster)),
         ("Error", engine.error),
     ]

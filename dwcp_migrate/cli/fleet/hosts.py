@@ -32,7 +32,7 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
         vcpus: that may be promised, `vcpus_promised` those that are; memory likewise.
         cores_used: by its domains; None where it was not measured.
         load: what its agent measured over the last hour; None where it told nothing.
-        note: why it is in that state, or takes nobody.
+        note: why it is in that state, or takes no domains.
     """
 
     name: str

@@ -22,7 +22,7 @@ _lifetime = click.option(
     type=click.FloatRange(0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Seconds until it is free by itself; taking it again prolongs it.",
+    help="Seconds until it ends by itself; taking it again prolongs it.",
 )
 
 

@@ -37,11 +37,11 @@ def command(
 
 
 @command.command()
-@click.option("--add", metavar="NAME[=KEY]", multiple=True, help="Gets a vote; with a KEY that is new, under that key.")
-@click.option("--client", metavar="NAME[=KEY]", multiple=True, help="May ask and has no vote (any more).")
-@click.option("--remove", metavar="NAME", multiple=True, help="Has no part in the group any more.")
-@click.option("--operator", metavar="NAME", multiple=True, help="May change the members from then on.")
-@click.option("--unseen", is_flag=True, help="Also where the agent of one that gets a vote does not answer.")
+@click.option("--add", metavar="NAME[=KEY]", multiple=True, help="Gets a vote; with a KEY, under that new key.")
+@click.option("--client", metavar="NAME[=KEY]", multiple=True, help="May ask the group and has no vote (any more).")
+@click.option("--remove", metavar="NAME", multiple=True, help="Leaves the group.")
+@click.option("--operator", metavar="NAME", multiple=True, help="May change the members from now on.")
+@click.option("--unseen", is_flag=True, help="Do so even if the agent of a host that gets a vote does not answer.")
 @json_option
 @agent_options
 def propose(

@@ -22,11 +22,11 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("domains", metavar="DOMAIN...", nargs=-1, required=True)
-@click.option("--vcpus", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Of each new domain.")
+@click.option("--vcpus", type=click.FloatRange(min=0), default=1.0, show_default=True, help="vCPUs of each new domain.")
 @click.option(
-    "--memory-mib", type=click.FloatRange(min=0), default=1024.0, show_default=True, help="Of each new domain."
+    "--memory-mib", type=click.FloatRange(min=0), default=1024.0, show_default=True, help="Memory of each new domain."
 )
-@click.option("--apart", is_flag=True, help="On different hosts.")
+@click.option("--apart", is_flag=True, help="Place the domains on different hosts.")
 @planning.measure_option
 @json_option
 @planning.fleet_options

@@ -30,7 +30,7 @@ from dwcp_migrate.placement.watch_settings import WatchMode
     help="Set the service that relieves hot hosts by itself; with --set NAME=VALUE, see docs/placement.md.",
 )
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --watch: a setting of the service.")
-@click.option("--report", is_flag=True, help="What that service saw, did or would have done, and what came of it.")
+@click.option("--report", is_flag=True, help="Report what that service saw, did or would have done, and the results.")
 @click.option("--abandon", is_flag=True, help="Give up a plan that has not ended; migrations that run go on.")
 @exact_option
 @migration_options

@@ -9,7 +9,7 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask back.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def _change(
@@ -35,7 +35,7 @@ def _change(
 @agent_options
 def forget_host(*, name: str, yes: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Forget the host NAME, which is gone for good, with its domains, tickets, leases and reservations."""
-    sure = f"Is {name} off for good? Its domains are then nobody's, and whoever starts one owns it"
+    sure = f"Is {name} off for good? Its domains then have no owner, and the host that starts one owns it"
     _change("cluster/forget-host", sure, config_path, socket_path, yes=yes, as_json=as_json, name=name)
 
 

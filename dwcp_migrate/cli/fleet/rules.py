@@ -48,10 +48,22 @@ def list_rules(*, as_json: bool, config_path: Path | None) -> None:
 @click.argument("name")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("domains", metavar="DOMAIN...", nargs=-1, required=True)
-@click.option("--level", type=click.Choice(LEVELS), default="host", show_default=True, help="What a zone is.")
-@click.option("--zone", "zones", multiple=True, help="Of pin and exclude: a host, rack, datacentre or region.")
-@click.option("--limit", type=click.IntRange(1), default=1, show_default=True, help="Of apart: so many in a zone.")
-@click.option("--soft", type=click.FloatRange(0, min_open=True), help="A weight: cost instead of bar.")
+@click.option(
+    "--level", type=click.Choice(LEVELS), default="host", show_default=True, help="Kind of zone that the rule is about."
+)
+@click.option("--zone", "zones", multiple=True, help="With pin and exclude: a host, rack, datacentre or region.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With apart: largest number of domains in a zone.",
+)
+@click.option(
+    "--soft",
+    type=click.FloatRange(0, min_open=True),
+    help="Make it a preference with this weight instead of a hard rule.",
+)
 @config_option
 def add(  # noqa: PLR0913 - one parameter an option
     *,

@@ -17,7 +17,7 @@ STALE = "The fleet cannot be asked; this is what this host knows."
 
 
 @click.group(invoke_without_command=True)
-@click.option("--all", "with_ended", is_flag=True, help="Those that ended too, newest first.")
+@click.option("--all", "with_ended", is_flag=True, help="List those that ended too, newest first.")
 @json_option
 @agent_options
 @click.pass_context

@@ -23,7 +23,7 @@ WAIT_S: Final = 3600.0
     type=click.FloatRange(min=0),
     default=WAIT_S,
     show_default=True,
-    help="Seconds.",
+    help="Longest wait in seconds, with --wait.",
 )
 @json_option
 @agent_options

@@ -15,7 +15,7 @@ from dwcp_migrate.errors import AgentUnreachableError, ConfigError
 
 
 @click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Leave out what is as it should be.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only checks that are not ok.")
 @click.option("--root", default="/", type=click.Path(path_type=Path), hidden=True)
 @json_option
 @agent_options

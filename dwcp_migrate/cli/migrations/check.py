@@ -30,11 +30,13 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("peer")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 10), default=3.0, show_default=True, help="Measure so long at most."
+    "--seconds", type=click.FloatRange(0, 10), default=3.0, show_default=True, help="Longest time of the measurement."
 )
-@click.option("--mebibytes", type=click.IntRange(0, 256), default=64, show_default=True, help="Send no more.")
+@click.option(
+    "--mebibytes", type=click.IntRange(0, 256), default=64, show_default=True, help="Largest amount to send, MiB."
+)
 @click.option("--channels", type=click.IntRange(1, 16), help="TCP channels  [default: the configuration's, else 8].")
-@click.option("-q", "--quiet", is_flag=True, help="Leave out what is as it should be.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only checks that are not ok.")
 @json_option
 @agent_options
 def command(  # noqa: PLR0913 - one parameter an option

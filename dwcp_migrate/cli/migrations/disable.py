@@ -17,7 +17,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--reason", default="", help="Why, for those who find it disabled.")
+@click.option("--reason", default="", help="Reason, shown to others who find it disabled.")
 @json_option
 @agent_options
 def command(*, reason: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:

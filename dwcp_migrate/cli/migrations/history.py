@@ -62,13 +62,13 @@ class Moment(click.ParamType[float]):
     type=click.IntRange(1, schema.HISTORY_LIMIT_MAX),
     default=schema.HISTORY_LIMIT_DEFAULT,
     show_default=True,
-    help="How many, newest first.",
+    help="Number of migrations, newest first.",
 )
-@click.option("--since", type=Moment(), help="Those that ended since: 2h, 7d, or 2026-11-30.")
-@click.option("--domain", default="", help="Those of this domain: name or UUID.")
-@click.option("--peer", default="", help="Those from or to this host.")
-@click.option("--failed", is_flag=True, help="Those that failed.")
-@click.option("--unaccelerated", is_flag=True, help="Those that ran unaccelerated.")
+@click.option("--since", type=Moment(), help="Only those that ended since then: 2h, 7d, or 2026-11-30.")
+@click.option("--domain", default="", help="Only those of this domain: name or UUID.")
+@click.option("--peer", default="", help="Only those from or to this host.")
+@click.option("--failed", is_flag=True, help="Only those that failed.")
+@click.option("--unaccelerated", is_flag=True, help="Only those that ran unaccelerated.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @json_option
 @agent_options

@@ -22,7 +22,13 @@ WAYS = {
 @click.command()
 @click.argument("domain")
 @click.option("--to", "peer", required=True, help="The destination, as `dwcp-migrate status` names it.")
-@click.option("--deadline", "deadline_s", default=0.0, type=click.FloatRange(0), help="Seconds that there are; 0: any.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Seconds until it should be over; 0: no deadline.",
+)
 @json_option
 @agent_options
 def command(

@@ -16,9 +16,15 @@ from dwcp_migrate.cli.support.options import agent_options
     default=1.0,
     show_default=True,
     type=click.FloatRange(0, schema.WEIGHT_MAX, min_open=True),
-    help="Against the 1 of the others: a heavier one goes first and gets more.",
+    help="Weight against the 1 of the others: a larger one goes first and gets more.",
 )
-@click.option("--deadline", "deadline_s", default=0.0, type=click.FloatRange(0), help="Seconds from now; 0: none.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Seconds from now until it should be over; 0: no deadline.",
+)
 @agent_options
 def command(
     *, domain: str, weight: float, deadline_s: float, config_path: Path | None, socket_path: Path | None

@@ -17,7 +17,7 @@ from dwcp_migrate.units import format_rate
 
 @click.command()
 @click.argument("which", metavar="ID|DOMAIN")
-@click.option("--events", is_flag=True, help="Also list everything that happened.")
+@click.option("--events", is_flag=True, help="List all events too.")
 @json_option
 @agent_options
 def command(*, which: str, events: bool, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:

@@ -37,7 +37,14 @@ FITTED_COLUMNS_MIN: Final = 8
 
 
 @click.command()
-@click.option("-i", "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "-i",
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two pictures.",
+)
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many.")
 @json_option
 @agent_options

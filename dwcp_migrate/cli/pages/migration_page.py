@@ -66,9 +66,7 @@ def migration_page(migration: Migration, status: AgentStatus, now: float) -> str
         environment_section(migration, status),
         figures_section(migration),
     ]
-    footer = (
-        f"dwcp-migrate {status.version} on {status.name}, {output.moment(now)}. This file asks nobody for anything."
-    )
+    footer = f"dwcp-migrate {status.version} on {status.name}, {output.moment(now)}. This file makes no requests."
     return page_of(f"Migration of {name}", sections, footer)
 
 

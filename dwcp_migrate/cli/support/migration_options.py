@@ -37,20 +37,32 @@ _COUNT: Final = click.IntRange(min=0)
 OPTIONS: Final = (
     click.option("--copy-storage-all", is_flag=True, help="Copy local disks too, whole."),
     click.option("--copy-storage-inc", is_flag=True, help="Copy local disks on top of base images that are there."),
-    click.option("--migrate-disks", default="", metavar="LIST", help="Of these targets only, as in vda,vdb."),
-    click.option("--postcopy", is_flag=True, help="Allow the switch to postcopy."),
-    click.option("--postcopy-bandwidth", type=_COUNT, default=0, metavar="MIB_S", help="After that switch."),
-    click.option("--parallel", is_flag=True, help="Several connections."),
     click.option(
-        "--parallel-connections", type=click.IntRange(0, CONNECTIONS_MAX), default=0, metavar="N", help="How many."
+        "--migrate-disks", default="", metavar="LIST", help="Copy the disks with these targets only, as in vda,vdb."
     ),
-    click.option("--bandwidth", type=_COUNT, default=0, metavar="MIB_S", help="No faster than that."),
-    click.option("--tls", is_flag=True, help="TLS on QEMU's own connection."),
-    click.option("--auto-converge", is_flag=True, help="Slow the guest down until it converges."),
-    click.option("--unsafe", is_flag=True, help="Even where libvirt takes a disk's cache mode for unsafe."),
-    click.option("--abort-on-error", is_flag=True, help="End it where a disk fails meanwhile."),
+    click.option("--postcopy", is_flag=True, help="Allow the switch to postcopy."),
     click.option(
-        "--persistent/--no-persistent", default=None, help="Defined at its destination  [default: as it is now]."
+        "--postcopy-bandwidth",
+        type=_COUNT,
+        default=0,
+        metavar="MIB_S",
+        help="Limit of the rate after the switch to postcopy, MiB/s.",
+    ),
+    click.option("--parallel", is_flag=True, help="Use several connections."),
+    click.option(
+        "--parallel-connections",
+        type=click.IntRange(0, CONNECTIONS_MAX),
+        default=0,
+        metavar="N",
+        help="Number of connections.",
+    ),
+    click.option("--bandwidth", type=_COUNT, default=0, metavar="MIB_S", help="Limit of the rate, MiB/s."),
+    click.option("--tls", is_flag=True, help="Use TLS on QEMU's own connection."),
+    click.option("--auto-converge", is_flag=True, help="Slow the guest down until it converges."),
+    click.option("--unsafe", is_flag=True, help="Migrate even where libvirt takes a disk's cache mode for unsafe."),
+    click.option("--abort-on-error", is_flag=True, help="End the migration if a disk fails meanwhile."),
+    click.option(
+        "--persistent/--no-persistent", default=None, help="Define it at its destination  [default: as it is now]."
     ),
     click.option(
         "--timeout",

@@ -106,7 +106,7 @@ def _key(path: Path, host: x509.Certificate | None) -> str:
     try:
         key = load_pem_private_key(content, None)
     except TypeError:
-        return "it has a passphrase, which nobody could type"
+        return "it has a passphrase, and the agent cannot ask for it"
     except ValueError:
         return "it is no PEM key"
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
