@@ -5,7 +5,7 @@ as a plan like any other. In `observe` it notes what it would have done, and let
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -87,7 +87,6 @@ class FleetLook:
     plans: PlanStore
     own: str
     clock: Callable[[], float] = wall_clock
-    _handed: int = field(default=0, init=False)
 
     def look(self) -> WatchRecord:
         """Look once, and note it.

@@ -121,11 +121,6 @@ class PageReader:
         """Return the number of pages that it can give."""
         return len(self._index)
 
-    @property
-    def index_bytes(self) -> int:
-        """Memory for looking pages up."""
-        return self._index.nbytes
-
     def statement(self) -> StatementTable:
         """Make the statement of the pages that are here, for the other side; once."""
         hashes, self._hashes = self._hashes, []

@@ -14,9 +14,6 @@ import numpy as np
 from dwcp_migrate.bandwidth.forecasting.windows import DEPTH, VALUE_MIN, SeriesWindow
 from dwcp_migrate.bandwidth.targets import STEPS_MAX, TARGETS, Floats, Indices
 
-_MEANS: Final = np.array([target.is_mean for target in TARGETS])
-_STEPS: Final = np.array([target.steps for target in TARGETS])
-
 
 class PointForecaster(Protocol):
     """A forecaster of one number for each target."""

@@ -33,29 +33,6 @@ ERROR_MAX: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionScore:
-    """One prediction and its outcome.
-
-    Attributes:
-        predicted: as it was given.
-        actual: the outcome.
-    """
-
-    predicted: Range
-    actual: float
-
-    @property
-    def error(self) -> float:
-        """Relative error of the median, signed: 0.1 took 10 % longer than said."""
-        return self.actual / self.predicted.median - 1
-
-    @property
-    def is_inside(self) -> bool:
-        """Tell whether the outcome lay in the interval."""
-        return self.predicted.low <= self.actual <= self.predicted.high
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
     """Errors of one migration's prediction, as ln(actual / predicted).
 

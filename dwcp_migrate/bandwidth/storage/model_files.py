@@ -16,7 +16,7 @@ import numpy as np
 
 from dwcp_migrate.bandwidth.forecasting import priors
 from dwcp_migrate.bandwidth.forecasting.ensemble import DEFAULT_MODELS, EWMA_DEFAULT, Ensemble
-from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, Weights, pack_weights, unpack_weights
+from dwcp_migrate.bandwidth.forecasting.weights import FILE_BYTES_MAX, MODELS, pack_weights, unpack_weights
 from dwcp_migrate.bandwidth.targets import Floats
 from dwcp_migrate.errors import ConfigError, NotFoundError
 
@@ -153,24 +153,6 @@ def save(directory: Path, ensemble: Ensemble) -> None:
             _replace(directory / f"{name}.npz", pack_weights(MODELS[name], weights))
         names = ensemble.experts(1).names
         _replace(directory / PRIOR, priors.pack(ensemble.prior, ensemble.ewma, names))
-    except OSError as error:
-        raise ConfigError(f"cannot write {directory}: {error.strerror}") from error
-
-
-def save_weights(directory: Path, name: str, weights: Weights) -> None:
-    """Write one model beside an ensemble.
-
-    Args:
-        directory: of the ensemble, made if it is not there.
-        name: of the model, in `weights.MODELS`.
-        weights: of that model.
-
-    Raises:
-        ConfigError: the directory cannot be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / f"{name}.npz", pack_weights(MODELS[name], weights))
     except OSError as error:
         raise ConfigError(f"cannot write {directory}: {error.strerror}") from error
 

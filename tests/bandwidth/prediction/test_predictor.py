@@ -6,7 +6,6 @@ import pytest
 from dwcp_migrate.bandwidth.prediction.advice import choose_way
 from dwcp_migrate.bandwidth.prediction.calibration import (
     SCORES_KEPT,
-    PredictionScore,
     correct_prediction,
     estimate_bias,
 )
@@ -155,13 +154,6 @@ def test_a_longer_pause_that_the_operator_allowed_lets_a_busy_guest_converge() -
     assert choose_way(busy, long, predict_migration(busy, long)).way == "precopy"
 
 
-def test_a_score_says_how_far_off_and_whether_inside() -> None:
-    score = PredictionScore(Range(8, 10, 13), 11)
-    assert score.error == pytest.approx(0.1)
-    assert score.is_inside
-    assert not PredictionScore(Range(8, 10, 13), 14).is_inside
-
-
 def test_the_error_that_the_model_made_before_is_made_good() -> None:
     said = Range(9.0, 10.0, 11.0)
     assert correct_prediction(said, estimate_bias([], []), []) == said
@@ -199,7 +191,7 @@ def test_corrected_intervals_hold_as_many_as_they_say() -> None:
     for _ in range(400):
         said = correct_prediction(Range(9.9, 10.0, 10.1), estimate_bias([], model_errors), said_errors)
         actual = 10.0 * math.exp(draw.normal(0.2, 0.3))
-        inside.append(PredictionScore(said, actual).is_inside)
+        inside.append(said.low <= actual <= said.high)
         model_errors.append(math.log(actual / 10.0))
         said_errors.append(math.log(actual / said.median))
     assert 0.74 < np.mean(inside[50:]) < 0.9
