@@ -1,7 +1,7 @@
 """Memory of a session: a grant, divided over the parts of its data process. No IO.
 
-The rule: a grant bounds what the data process occupies beyond an idle one (`IDLE_BYTES`, counted beside it), whatever
-its peer does. Each part below is bounded by its share, so the sum is.
+The rule: a grant bounds the memory of a data process beyond that of an idle one (24 MiB of its own, measured; no grant
+counts them), whatever its peer does. Each part below is bounded by its share, so the sum is.
 
     overhead    threads, channels, compressors, the heap's slack
     window      raw bytes in flight; each costs `WINDOW_COPIES` times itself: as read, as sent, as it waits, in pieces
@@ -17,9 +17,6 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.units import GIB, KIB, MIB, PAGE_BYTES, format_bytes
-
-IDLE_BYTES: Final = 24 * MIB
-"""Of a data process that waits, not shared with others (measured)."""
 
 FLOOR_BYTES: Final = 32 * MIB
 """The smallest grant: with less a session would hardly hold a window."""
