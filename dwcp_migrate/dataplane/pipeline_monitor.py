@@ -147,6 +147,13 @@ def measure(elapsed_s: float, before: PipelineSample, seen: PipelineSample, work
 class PipelineMonitor:
     """Watches one migration's pipeline; safe from any thread.
 
+    Args:
+        codec: `auto` or the one to pin.
+        level: for a pinned codec.
+        level_max: for `auto`.
+        workers: compressors.
+        may_stand_aside: going past the link altogether is allowed.
+
     Attributes:
         stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
         departure: the reason, for people; empty before.
@@ -156,13 +163,6 @@ class PipelineMonitor:
             bytes under way. A slow or lossy path keeps those in TCP, and nothing waits before the channels.
         held_up_s: time by the stage that all others waited for.
         decision: the last change of the coding and its reason, for people; empty before the first.
-
-    Args:
-        codec: `auto` or the one to pin.
-        level: for a pinned codec.
-        level_max: for `auto`.
-        workers: compressors.
-        may_stand_aside: going past the link altogether is allowed.
     """
 
     def __init__(self, codec: str, level: int, level_max: int, workers: int, *, may_stand_aside: bool = False) -> None:

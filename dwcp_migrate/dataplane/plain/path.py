@@ -30,14 +30,14 @@ ARRIVAL_S_MAX: Final = 5.0
 class PlainPath:
     """One connection's path, at one side.
 
+    Args:
+        request: asks the link for a channel to become it; `offer` or `fail` answers.
+        hold_s: takes a count of bytes that went out, and returns the seconds that the next ones have to wait.
+
     Attributes:
         sent_bytes: of this side's QEMU.
         received_bytes: of the other side's.
         committed: the other side's bytes come this way.
-
-    Args:
-        request: asks the link for a channel to become it; `offer` or `fail` answers.
-        hold_s: takes a count of bytes that went out, and returns the seconds that the next ones have to wait.
     """
 
     def __init__(self, request: Callable[[], None], hold_s: Callable[[int], float]) -> None:

@@ -1,7 +1,7 @@
 """Connections of a migration that is being set up, held by its data process as well.
 
-Until it is set up the agent alone knows what becomes of them. Where the agent ends first, the data process relays them
-to where QEMU wanted to go, in the order in which they were accepted: nothing has been read of them yet.
+Until it is set up only the agent knows where they go. If the agent ends first, the data process relays them to QEMU's
+own destination, in the order in which they were accepted: nothing has been read of them yet.
 """
 
 import socket
@@ -17,7 +17,7 @@ class HeldConnections:
     """The connections that the agent has not handed over.
 
     Args:
-        where: they wanted to go.
+        where: QEMU's own destination.
     """
 
     def __init__(self, where: StandBy) -> None:
@@ -28,26 +28,31 @@ class HeldConnections:
         return bool(self._sockets)
 
     def hold(self, accepted: int, sock: socket.socket) -> None:
-        """Keep a connection, the agent's number `accepted` of this migration."""
+        """Keep a connection until it is released or relayed.
+
+        Args:
+            accepted: the agent's number of it, within this migration.
+            sock: a duplicate of it, owned from now on.
+        """
         self._sockets[accepted] = sock
 
     def release(self, accepted: int) -> None:
-        """Let go of one that the agent has handed over or ended; one that was never held is none."""
+        """Close the connection that the agent has handed over or ended; an unknown number is fine."""
         sock = self._sockets.pop(accepted, None)
         if sock is not None:
             sock.close()
 
     def take(self) -> list[tuple[int, socket.socket]]:
-        """Give all away, in the order in which they were accepted."""
+        """Hand over all of them, in the order in which they were accepted."""
         taken, self._sockets = sorted(self._sockets.items()), {}
         return taken
 
     def relay(self, session: RelaySession, report: Callable[[Happened], None]) -> int:
-        """Connect each onward and have a session relay it; one that nobody takes is reset.
+        """Connect each onward and have a session relay it; one that cannot be connected is reset.
 
         Args:
-            session: it relays.
-            report: takes why one was reset.
+            session: relays them.
+            report: takes the reason why one was reset.
 
         Returns:
             The number after the last one that is relayed; 0 if none is.

@@ -68,9 +68,6 @@ class _Asked:
 class RaftEngine:
     """See `engine.Engine`.
 
-    Attributes:
-        leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
-
     Args:
         settings: of the replica.
         identity: of this host.
@@ -78,6 +75,9 @@ class RaftEngine:
         leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
         clock: seconds since the epoch, for commands.
         machine: makes the state machine.
+
+    Attributes:
+        leader_changed: told of a new leader (empty: none) and its term; called in the replica's thread.
     """
 
     def __init__(

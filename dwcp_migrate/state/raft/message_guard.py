@@ -42,16 +42,16 @@ UNVOTED_TERMS_MAX: Final = 1024
 class Exchange:
     """The messages of one replica.
 
-    Attributes:
-        must_sync: a message that waits to be sent promises something that is not on disk yet.
-        acknowledged_max: the next Ack says no more than this, if not 0.
-
     Args:
         raft: the library's object.
         journal: its log.
         links: where messages go.
         elections: told of leaders and of questions before elections.
         held_back: as the leader: returns an entry's commands with no time that is too late.
+
+    Attributes:
+        must_sync: a message that waits to be sent promises something that is not on disk yet.
+        acknowledged_max: the next Ack says no more than this, if not 0.
     """
 
     def __init__(
