@@ -15,7 +15,7 @@ from dwcp_migrate.cli.support.options import json_option
 
 @contextmanager
 def _standard_output_kept() -> Iterator[None]:
-    """Send what libraries print to standard error: HiGHS introduces itself, and the result is one JSON object."""
+    """Send the output of libraries to standard error: HiGHS prints a banner, and the result is one JSON object."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

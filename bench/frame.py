@@ -102,7 +102,7 @@ def run(suite: str, options: Options, command: str) -> Report:
 
 
 def machine() -> str:
-    """Say what this ran on: CPU, usable cores, kernel, Python."""
+    """Describe this machine: CPU, usable cores, kernel, Python."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

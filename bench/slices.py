@@ -1,4 +1,4 @@
-"""Long runs in slices: what came of the migrations so far is kept in a file, and the next slice goes on from there.
+"""Long runs in slices: the results so far are kept in a file, and the next slice goes on from there.
 
 A tally is a dataclass of counters, lists and numbers; its `counts["migrations"]` says how many there have been.
 """

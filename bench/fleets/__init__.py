@@ -2,7 +2,7 @@
 
 Modules:
     generate: fleets made up
-    month: a fleet over days, under whoever balances it
+    month: a fleet over days, with and without a balancer
     probe: kernel
     referee: exact answers for small fleets
     simulate: fleet in virtual time, driven by the code that drives a real one

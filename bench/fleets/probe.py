@@ -1,4 +1,4 @@
-"""Kernel: nothing but rule checks, to know what one costs."""
+"""Kernel: nothing but rule checks, to measure the cost of one."""
 
 from dwcp_migrate.placement.arrays import Table, unpack
 from dwcp_migrate.placement.kernel import compile_entry

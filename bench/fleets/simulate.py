@@ -123,7 +123,7 @@ class Simulation:
     _phase: Any = None
 
     def __post_init__(self) -> None:
-        """Draw what will happen."""
+        """Draw the events."""
         self.problem = build_problem(self.fleet, self.policy, self.cost)
         items = len(self.problem.items)
         self._phase = self.rng.random(items)

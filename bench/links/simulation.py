@@ -58,7 +58,7 @@ Rates = Callable[[float, Sequence[Moving]], Sequence[float]]
 
 @dataclass(slots=True)
 class Link:
-    """One link and what crosses it.
+    """One link and the migrations that cross it.
 
     Attributes:
         rates: who gets what.
@@ -102,7 +102,7 @@ class Link:
 
 
 def by_allocator(capacity: Callable[[float], LinkCapacity], *, running_max: int = 1) -> Rates:
-    """Let the allocator share what `capacity` says there is at each time."""
+    """Let the allocator share the link, whose capacity at each time is that of `capacity`."""
 
     def rates(now: float, moving: Sequence[Moving]) -> Sequence[float]:
         grants = allocate_rates(capacity(now), [one.demand(now) for one in moving], running_max=running_max)
@@ -112,7 +112,7 @@ def by_allocator(capacity: Callable[[float], LinkCapacity], *, running_max: int 
 
 
 def in_order(identities: Sequence[str], available_bytes_per_s: float) -> Rates:
-    """Give the whole link to the first of these that is not over: what an exhaustive search tries."""
+    """Give the whole link to the first of these that is not over: one try of an exhaustive search."""
     places = {identity: place for place, identity in enumerate(identities)}
 
     def rates(now: float, moving: Sequence[Moving]) -> Sequence[float]:

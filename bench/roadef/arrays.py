@@ -1,4 +1,4 @@
-"""Machine reassignment as arrays: what does not change in a search (`Arrays`) and what moves change (`Counters`).
+"""Machine reassignment as arrays: those that a search does not change (`Arrays`), and `Counters`, which moves change.
 
 P processes, M machines, S services, K rows: each resource is one, each balance cost another, and nought up to a
 multiple of `LANES`. A row of a machine costs `weight` for what it is above nought:

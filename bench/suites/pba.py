@@ -1,4 +1,4 @@
-"""Suite `pba`: how good the forecasts are, what they cost, and whether the allocator shares links as it should.
+"""Suite `pba`: quality and cost of the forecasts, and the allocator's sharing of links.
 
 Cases: `accuracy/SERIES/FORECASTER`, `inference/MODEL/single|batch-N|sequence`, `train/MODEL`, `overhead/LINKS/DOMAINS`,
 `sharing/...`, `fleet/LINKS/SECONDS`. docs/forecasting.md says what the series are and how to read the figures.

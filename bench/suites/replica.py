@@ -1,4 +1,4 @@
-"""One replica in a process of its own, told what to do by lines of JSON: for measurements and for tests that kill it.
+"""One replica in a process of its own, controlled by lines of JSON: for measurements and for tests that kill it.
 
     python -m bench.suites.replica SETUP     SETUP is the JSON of `Setup`
 
@@ -86,7 +86,7 @@ class _Timed(FleetMachine):
 
 
 class Node:
-    """The replica and what may be asked of it."""
+    """The replica and the commands that it takes."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup

@@ -52,7 +52,7 @@ DOWNTIME_MS_NEVER: Final = 1
 DOWNTIME_MS_USUAL: Final = 300
 PHASE_S_MAX: Final = 180.0
 MOVE_S_MAX: Final = 600.0
-"""From the heal on; what libvirt and the agents wait for at most is a fraction of it."""
+"""From the heal on; the longest waits of libvirt and the agents are a fraction of it."""
 
 
 class Cell(msgspec.Struct, frozen=True):

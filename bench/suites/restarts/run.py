@@ -107,7 +107,7 @@ class Restarts:
         self._before = census.at_rest(lab)
 
     def _warm_up(self) -> None:
-        """Migrate there and back: what an agent opens at its first migration stays open, and is no leak."""
+        """Migrate there and back: descriptors of an agent's first migration stay open, and are no leak."""
         for _ in range(2):
             outcome = self._shuttle.move()
             if not outcome.succeeded:

@@ -1,4 +1,4 @@
-"""Suite `watch`: a fleet under the service that relieves it, and what fleets use.
+"""Suite `watch`: a fleet under the service that relieves it, and the measured use of fleets.
 
 Modules:
     month: a month simulated, and loads out of bulk statistics
