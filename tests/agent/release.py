@@ -1,6 +1,7 @@
 """Release 0.1.0, out of the history, and hosts on one switch whose agents are of it or of this checkout."""
 
 import contextlib
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -93,7 +94,10 @@ class ReleaseHosts:
 
     def restart(self, name: str, *, old: bool) -> None:
         """Stop an agent and start one, of the same release or of the other, on the same directories."""
-        self[name].stop()
+        try:
+            self[name].stop()
+        except subprocess.TimeoutExpired:  # of 0.1.0, on a busy machine
+            self[name].stop(signal.SIGKILL)
         self.spawn(name, old=old).ready()
 
     def close(self) -> None:
