@@ -70,7 +70,7 @@ def hear_each_other(hosts: ReleaseHosts) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_fleet_is_upgraded_and_downgraded_host_by_host_while_migrations_run(
     hosts: ReleaseHosts, stream: bytes
 ) -> None:
@@ -140,7 +140,7 @@ def certified(hosts: ReleaseHosts, source: str, destination: str, stream: bytes)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_members_of_two_releases_certify_while_three_of_four_are_of_one(members: ReleaseHosts) -> None:
     hosts, stream = members, b"stream" * 1000
 
