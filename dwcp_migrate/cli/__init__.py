@@ -2,7 +2,8 @@
 
 The rule here: nothing is imported before it is needed. Each sub-command is a module of this package whose attribute
 `command` is a click command; the table below names it and its one line of help, so that `--help` and completion
-import none of them. A typed error becomes `error: ...` (and `hint: ...`) on stderr and its own exit code, see `errors`.
+import none of them. A typed error becomes `error: ...` (and `hint: ...`) on stderr, or under `--json` one object on
+stdout, and its own exit code, see `errors`.
 
 Modules:
     develop: commands for development
@@ -14,6 +15,7 @@ Modules:
     support: options and output that all commands share
 """
 
+import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,6 +40,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "record": ("host", "Record the next migration's stream, for replay."),
         "store": ("host", "Show and change the pages that this host keeps of guests."),
         "sysdump": ("host", "Gather what a report of a fault wants into one archive."),
+        "schema": ("support", "Print JSON Schemas of the commands' output, and the control API's description."),
         "agent": ("host", "Run the agent of this host."),
     },
     "Migrations": {
@@ -190,34 +193,53 @@ def run(arguments: list[str]) -> int:
     try:
         # Outside standalone mode click returns the code of ctx.exit(), or else what the command returned.
         code = root.main(arguments, prog_name="dwcp-migrate", standalone_mode=False)
-    except DwcpError as error:
-        return report(error)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise
-    except OSError as error:
-        # What the program was not prepared for outside of itself: a full disk, no permission, no such directory.
-        click.echo(f"error: {error}", err=True)
-        return DwcpError.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        return report_unforeseen(error, arguments)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
+        return _report(error, arguments)
     return code if isinstance(code, int) else 0
 
 
-def report(error: DwcpError) -> int:
-    """Print an error the way virsh does and return its exit code."""
+def _report(error: BaseException, arguments: list[str]) -> int:
+    """Say what went wrong and return the exit code; arguments are of the command line."""
+    as_json = "--json" in arguments
+    if isinstance(error, OSError):
+        # What the program was not prepared for outside of itself: a full disk, no permission, no such directory.
+        error = DwcpError(str(error))
+    if isinstance(error, DwcpError):
+        return report_error(error, as_json=as_json)
+    if isinstance(error, click.ClickException):
+        if as_json:
+            return _report_as_json(error.format_message(), "usage", error.exit_code)
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        if as_json:
+            return _report_as_json("interrupted", "interrupted", EXIT_INTERRUPTED)
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    return report_unforeseen(error, arguments)
+
+
+def report_error(error: DwcpError, *, as_json: bool = False) -> int:
+    """Print an error the way virsh does, or as an object on standard output.
+
+    Args:
+        error: to be told.
+        as_json: how.
+
+    Returns:
+        Exit code.
+    """
+    if as_json:
+        return _report_as_json(str(error), kind_of(error), error.exit_code, error.hint)
     click.echo(f"error: {error}", err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
     return error.exit_code
 
 
-def report_unforeseen(error: Exception, arguments: list[str]) -> int:
+def report_unforeseen(error: BaseException, arguments: list[str]) -> int:
     """Report an error as a fault of this program, with its traceback in a file.
 
     Args:
@@ -235,6 +257,29 @@ def report_unforeseen(error: Exception, arguments: list[str]) -> int:
     head = f"dwcp-migrate {__version__}: {' '.join(arguments)}\n"
     with tempfile.NamedTemporaryFile("w", prefix="dwcp-migrate-error-", suffix=".txt", delete=False) as file:
         file.write(head + "".join(traceback.format_exception(error)))
-    click.echo(f"error: internal error ({type(error).__name__}: {error})", err=True)
+    words = f"internal error ({type(error).__name__}: {error})"
+    if "--json" in arguments:
+        return _report_as_json(words, "internal", EXIT_INTERNAL, "please report it", report=file.name)
+    click.echo(f"error: {words}", err=True)
     click.echo(f"hint: this is a fault of dwcp-migrate; please report it with {file.name}", err=True)
     return EXIT_INTERNAL
+
+
+def kind_of(error: DwcpError) -> str:
+    """Name an error's class for scripts, as `agent-unreachable`."""
+    if type(error) is DwcpError:
+        return "failed"
+    words = re.findall("[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
+    return "-".join(words).lower()
+
+
+def _report_as_json(error: str, kind: str, code: int, hint: str = "", *, report: str = "") -> int:
+    from dwcp_migrate.cli.support import output
+    from dwcp_migrate.cli.support.failure import CommandFailure
+
+    failure = CommandFailure(error=error, hint=hint, kind=kind, exit_code=code, report=report)
+    try:
+        click.echo(output.as_line(failure))
+    except OSError:  # a full disk takes no object either
+        click.echo(f"error: {error}", err=True)
+    return code

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import click
 import msgspec
 import pytest
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.migration import MigrationPhase
 from dwcp_migrate.cli import run
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.contract import PRINTED
 from dwcp_migrate.protocol.worker import MigrationCounters
 from tests.agent import records
 
@@ -170,6 +173,27 @@ class FakeAgent:
         prefix = path.removeprefix("/v1/migrations/")
         everything = (*self.status.migrations, *self.ended)
         return next((one for one in everything if one.id.startswith(prefix)), None)
+
+
+@pytest.fixture(autouse=True)
+def _printed_as_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold what every command of these tests prints under `--json` against the table of types."""
+    for name in ("as_json", "as_line"):
+        monkeypatch.setattr(output, name, _checked(getattr(output, name)))
+
+
+def _checked(write: Callable[[object], str]) -> Callable[[object], str]:
+    def checked(value: object) -> str:
+        context = click.get_current_context(silent=True)
+        words = context.command_path.removeprefix("dwcp-migrate ") if context is not None else ""
+        printed = PRINTED.get(words)
+        if printed is not None:
+            assert printed.form == "either" or isinstance(value, list) == (printed.form == "list"), words
+            values = value if isinstance(value, list) else [value]
+            assert all(isinstance(one, printed.types) for one in values), (words, value)
+        return write(value)
+
+    return checked
 
 
 @pytest.fixture

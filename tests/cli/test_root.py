@@ -9,7 +9,7 @@ import click
 import pytest
 
 from dwcp_migrate import errors
-from dwcp_migrate.cli import COMMANDS, EXIT_INTERNAL, report, root, run
+from dwcp_migrate.cli import COMMANDS, EXIT_INTERNAL, report_error, root, run
 
 HELP_CPU_S_MAX = 0.3
 MODULES_TOO_SLOW_FOR_HELP = ("numpy", "aiohttp", "libvirt", "pyroute2", "rich", "msgspec", "prometheus_client")
@@ -110,7 +110,7 @@ def test_the_documented_table_of_the_operations_page_is_that_of_the_code() -> No
 
 
 def test_an_error_goes_to_stderr_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report(errors.HypervisorError("no nft", hint="load nf_tables")) == 5
+    assert report_error(errors.HypervisorError("no nft", hint="load nf_tables")) == 5
     out, err = capsys.readouterr()
     assert (out, err) == ("", "error: no nft\nhint: load nf_tables\n")
 

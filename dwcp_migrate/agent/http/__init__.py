@@ -13,6 +13,7 @@ Modules:
     prediction_handlers: control API of predictions
     recap_handlers: control API of the sums over migrations
     repair_handlers: control API of operators' repairs
+    routes: routes of the control API in one table, and its OpenAPI description
     server: control API and the metrics over HTTP
     status: read-only views of the agent
     watch_handlers: control API of the service that relieves the fleet

@@ -11,6 +11,7 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import backup, repairs
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import IdentityFile, MembersListed
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from dwcp_migrate.state.fleet.model import Limits
@@ -41,7 +42,7 @@ def members(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     """List the members and the hosts."""
     found = ApiClient(control_socket(config_path, socket_path)).ask("cluster", api.Cluster)
     if as_json:
-        click.echo(output.as_json({"members": found.engine.members, "hosts": found.hosts}))
+        click.echo(output.as_json(MembersListed(members=found.engine.members, hosts=found.hosts)))
         return
     click.echo(f"{member_table(found)}\n\n{host_table(found)}")
 
@@ -68,7 +69,7 @@ def key(*, path: Path, as_json: bool) -> None:
     from dwcp_migrate.consensus.io.key_file import make_identity
 
     public = make_identity(path).public.hex()
-    click.echo(output.as_json({"key": str(path), "public_key": public}) if as_json else public)
+    click.echo(output.as_json(IdentityFile(key=str(path), public_key=public)) if as_json else public)
 
 
 def _change(verb: str, name: str, config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:

@@ -5,13 +5,17 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import Explained
+from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.orchestration.workspace import open_workspace
 
 
 @click.command()
 @click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@json_option
 @planning.fleet_options
-def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | None) -> None:
+def command(*, plan_path: Path, as_json: bool, config_path: Path | None, fleet_path: Path | None) -> None:
     """Explain PLAN (a file that `rebalance --json` or `drain HOST --dry-run --json` wrote; `-` reads standard input).
 
     The fleet must still be as it was planned for.
@@ -26,4 +30,5 @@ def command(*, plan_path: Path, config_path: Path | None, fleet_path: Path | Non
         if plan.goal.purpose == "drain":
             whole = in_maintenance(whole, plan.goal.host)
         lines = explain_plan(build_problem(whole, ours.policy()), plan)
-        click.echo("\n".join(lines) if lines else "the plan has no steps")
+        words = "\n".join(lines) if lines else "the plan has no steps"
+        click.echo(output.as_json(Explained(lines=list(lines))) if as_json else words)

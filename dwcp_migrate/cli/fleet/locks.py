@@ -54,13 +54,14 @@ def acquire(*, as_json: bool, config_path: Path | None, socket_path: Path | None
 @command.command()
 @click.argument("name")
 @click.argument("token", type=click.IntRange(1))
+@json_option
 @agent_options
-def release(*, config_path: Path | None, socket_path: Path | None, **lease: Any) -> None:
+def release(*, as_json: bool, config_path: Path | None, socket_path: Path | None, **lease: Any) -> None:
     """Give the lease NAME with its TOKEN back."""
     done = ApiClient(control_socket(config_path, socket_path)).change(
         "locks/release", api.Changed, b"", **_words(lease)
     )
-    click.echo(done.message)
+    click.echo(output.as_json(done) if as_json else done.message)
 
 
 @command.command()
@@ -83,13 +84,14 @@ def reserve(
 @command.command()
 @click.argument("name")
 @click.argument("token", type=click.IntRange(1))
+@json_option
 @agent_options
-def unreserve(*, config_path: Path | None, socket_path: Path | None, **share: Any) -> None:
+def unreserve(*, as_json: bool, config_path: Path | None, socket_path: Path | None, **share: Any) -> None:
     """Give the reservation NAME with its TOKEN back."""
     done = ApiClient(control_socket(config_path, socket_path)).change(
         "locks/unreserve", api.Changed, b"", **_words(share)
     )
-    click.echo(done.message)
+    click.echo(output.as_json(done) if as_json else done.message)
 
 
 def _words(query: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ The rule here: a plan is shown before it is carried out, and can be had as JSON.
 never touched.
 """
 
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, Final
 import click
 
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import MoveEvent
 from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
@@ -81,7 +81,7 @@ def read_plan(path: Path) -> Plan:
         data = sys.stdin.buffer.read(plans.PLAN_BYTES_MAX + 1) if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise PlacementError(f"cannot read {path}: {error.strerror}") from error
-    return plans.decode_plan(data)
+    return plans.decode_plan(output.without_version(data))
 
 
 def plan_text(plan: Plan) -> str:
@@ -154,7 +154,7 @@ class Printer:
     def planned_again(self, plan: Plan, why: str) -> None:
         """See `executor.Watcher.planned_again`."""
         if self._as_json:
-            click.echo(json.dumps({"event": "planned-again", "why": why, "steps": len(plan.steps)}))
+            click.echo(output.as_line(MoveEvent(event="planned-again", why=why, steps=len(plan.steps))))
         else:
             click.echo(f"planned again: {why}; {output.counted(len(plan.steps), 'migration', 'migrations')} to go")
 
@@ -162,14 +162,21 @@ class Printer:
         """See `executor.Watcher.waiting`."""
         names = ", ".join(one.domain for one in left)
         if self._as_json:
-            click.echo(json.dumps({"event": "waiting", "domains": [one.domain for one in left]}))
+            click.echo(output.as_line(MoveEvent(event="waiting", domains=[one.domain for one in left])))
         else:
             click.echo(f"waiting for migrations that others began: {names}")
 
     def _say(self, event: str, step: Step, text: str, error: str = "") -> None:
         if self._as_json:
-            entry = {"event": event, "step": step.number, "domain": step.domain, "error": error}
-            click.echo(json.dumps({**entry, "source": step.source, "destination": step.destination}))
+            entry = MoveEvent(
+                event=event,
+                step=step.number,
+                domain=step.domain,
+                error=error,
+                source=step.source,
+                destination=step.destination,
+            )
+            click.echo(output.as_line(entry))
         else:
             click.echo(text)
 

@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import CommandDone
 from dwcp_migrate.cli.support.options import config_option, json_option
 from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import write_settings
@@ -64,6 +65,7 @@ def list_rules(*, as_json: bool, config_path: Path | None) -> None:
     type=click.FloatRange(0, min_open=True),
     help="Make it a preference with this weight instead of a hard rule.",
 )
+@json_option
 @config_option
 def add(  # noqa: PLR0913 - one parameter an option
     *,
@@ -74,6 +76,7 @@ def add(  # noqa: PLR0913 - one parameter an option
     zones: tuple[str, ...],
     limit: int,
     soft: float | None,
+    as_json: bool,
     config_path: Path | None,
 ) -> None:
     """Add the rule NAME of a KIND for DOMAINs."""
@@ -97,13 +100,15 @@ def add(  # noqa: PLR0913 - one parameter an option
             ours.shared.put_rule(rule)
         else:
             write_settings(ours.settings_path, msgspec.structs.replace(ours.settings(), rules=[*rules, rule]))
-        click.echo(f"{name} added; `rebalance` shows what it changes")
+        words = f"{name} added; `rebalance` shows what it changes"
+        click.echo(output.as_json(CommandDone(message=words)) if as_json else words)
 
 
 @command.command()
 @click.argument("name")
+@json_option
 @config_option
-def remove(*, name: str, config_path: Path | None) -> None:
+def remove(*, name: str, as_json: bool, config_path: Path | None) -> None:
     """Remove the rule NAME."""
     with open_workspace(config_path, None) as ours:
         rules = ours.rules()
@@ -114,4 +119,5 @@ def remove(*, name: str, config_path: Path | None) -> None:
             ours.shared.drop_rule(name)
         else:
             write_settings(ours.settings_path, msgspec.structs.replace(ours.settings(), rules=kept))
-        click.echo(f"{name} removed")
+        words = f"{name} removed"
+        click.echo(output.as_json(CommandDone(message=words)) if as_json else words)

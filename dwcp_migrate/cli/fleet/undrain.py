@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.cli.fleet.drain import with_state
-from dwcp_migrate.cli.support.options import config_option
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import CommandDone
+from dwcp_migrate.cli.support.options import config_option, json_option
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.orchestration.fleet_source import write_settings
 from dwcp_migrate.orchestration.workspace import open_workspace
@@ -13,8 +15,9 @@ from dwcp_migrate.orchestration.workspace import open_workspace
 
 @click.command()
 @click.argument("host")
+@json_option
 @config_option
-def command(*, host: str, config_path: Path | None) -> None:
+def command(*, host: str, as_json: bool, config_path: Path | None) -> None:
     """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
     if not host.strip():
         raise click.UsageError("HOST is empty: is a variable not set?")
@@ -24,4 +27,5 @@ def command(*, host: str, config_path: Path | None) -> None:
         if ours.shared is not None:
             ours.shared.set_draining(host, draining=False)
         write_settings(ours.settings_path, with_state(ours.settings(), host, "up"))
-        click.echo(f"{host} takes domains again")
+        words = f"{host} takes domains again"
+        click.echo(output.as_json(CommandDone(message=words)) if as_json else words)

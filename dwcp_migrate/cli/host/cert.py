@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support import answers, output
 from dwcp_migrate.cli.support.options import json_option
 
 DIRECTORY = click.option(
@@ -67,7 +67,7 @@ def renew(*, name: str, directory: Path, days: int, force: bool, as_json: bool) 
 
     paths = pki.renew(directory, name, days=days, force=force)
     if paths is None:
-        click.echo(output.as_json({"renewed": False}) if as_json else f"{name}: not due")
+        click.echo(output.as_json(answers.CertificateFiles(renewed=False)) if as_json else f"{name}: not due")
         return
     _tell(paths, as_json=as_json)
 
@@ -93,7 +93,7 @@ def csr(*, name: str, addresses: tuple[str, ...], directory: Path, force: bool, 
 
     request, key = pki.request(directory, name, addresses=addresses, force=force)
     if as_json:
-        click.echo(output.as_json({"request": str(request), "key": str(key)}))
+        click.echo(output.as_json(answers.SigningRequest(request=str(request), key=str(key))))
     else:
         click.echo(f"{request}\n{key}  (private, mode 0600)")
 
@@ -110,7 +110,7 @@ def sign(*, name: str, request: Path, directory: Path, days: int, force: bool, a
     from dwcp_migrate import pki
 
     path = pki.sign(directory, request, name=name, days=days, force=force)
-    click.echo(output.as_json({"certificate": str(path)}) if as_json else str(path))
+    click.echo(output.as_json(answers.CertificateFiles(certificate=str(path))) if as_json else str(path))
 
 
 @command.command()
@@ -119,13 +119,12 @@ def sign(*, name: str, request: Path, directory: Path, days: int, force: bool, a
 def show(*, file: Path, as_json: bool) -> None:
     """Show the certificate FILE: names, life, and whether it is due for renewal."""
     import datetime as dt
-    from dataclasses import asdict
 
     from dwcp_migrate import pki
 
     facts = pki.read_certificate(file)
     if as_json:
-        click.echo(output.as_json(asdict(facts)))
+        click.echo(output.as_json(facts))
         return
     end = dt.datetime.fromtimestamp(facts.not_after, dt.UTC)
     days = (end - dt.datetime.now(dt.UTC)).days
@@ -143,6 +142,6 @@ def show(*, file: Path, as_json: bool) -> None:
 
 def _tell(paths: tuple[Path, Path], *, as_json: bool) -> None:
     if as_json:
-        click.echo(output.as_json({"certificate": str(paths[0]), "key": str(paths[1])}))
+        click.echo(output.as_json(answers.CertificateFiles(certificate=str(paths[0]), key=str(paths[1]))))
     else:
         click.echo(f"{paths[0]}\n{paths[1]}  (private, mode 0600)")

@@ -11,6 +11,7 @@ import msgspec
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render_check, worst
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import ChangedRow, FileChecked, FileDifferences, KeyFaultRow
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load, parse
 from dwcp_migrate.config.compare import as_builtins, find_differences, keeping_listeners
@@ -48,8 +49,9 @@ def check(*, files: tuple[Path, ...], deep: bool, as_json: bool) -> int:
         failed = worst(checks) == "fail"
         code = code or (EXIT_FAILED if failed else 0)
         if as_json:
-            told = {"file": str(file), "ok": not failed, "peers": len(config.peers), "faults": []}
-            click.echo(output.as_json({**told, "checks": checks} if deep else told))
+            click.echo(
+                output.as_json(FileChecked(file=str(file), ok=not failed, peers=len(config.peers), checks=checks))
+            )
             continue
         peers = output.counted(len(config.peers), "peer", "peers")
         click.echo("\n".join([*map(render_check, checks), f"{file}: ok, {peers}"]))
@@ -76,18 +78,13 @@ def _tell_refusal(file: Path, error: ConfigError, *, as_json: bool) -> None:
         click.echo(f"error: {error}", err=True)
         click.echo(f"hint: {error.hint}", err=True)
         return
-    told = {"file": str(file), "ok": False, "error": str(error), "hint": error.hint}
-    click.echo(output.as_json({**told, "faults": [_fault(fault) for fault in error.faults]}))
+    faults = [_fault(fault) for fault in error.faults]
+    click.echo(output.as_json(FileChecked(file=str(file), ok=False, error=str(error), hint=error.hint, faults=faults)))
 
 
-def _fault(fault: ConfigFault) -> dict[str, Any]:
-    return {
-        "key": fault.key,
-        "value": "" if fault.value is None else str(fault.value),
-        "why": fault.why,
-        "hint": fault.hint,
-        "line": fault.line,
-    }
+def _fault(fault: ConfigFault) -> KeyFaultRow:
+    value = "" if fault.value is None else str(fault.value)
+    return KeyFaultRow(key=fault.key, value=value, why=fault.why, hint=fault.hint, line=fault.line)
 
 
 @command.command()
@@ -117,22 +114,13 @@ def diff(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -
         for changed in find_differences(running, file)
     ]
     if as_json:
-        click.echo(output.as_json({"file": view.status.path, "read_at": view.status.read_at, "changes": rows}))
+        click.echo(output.as_json(FileDifferences(file=view.status.path, read_at=view.status.read_at, changes=rows)))
     elif rows:
-        cells = [(row.key, *map(output.as_line, (row.running, row.file)), row.takes) for row in rows]
+        cells = [(row.key, *map(output.as_cell, (row.running, row.file)), row.takes) for row in rows]
         click.echo(output.format_table(("Key", "Running", "File", "Takes a"), cells))
     else:
         click.echo("the agent runs what the file says")
     return 1 if rows else 0
-
-
-class ChangedRow(msgspec.Struct, frozen=True):
-    """A key that differs: what the agent runs, what the file says, and what makes them one: reload or restart."""
-
-    key: str
-    running: Any
-    file: Any
-    takes: str
 
 
 def in_force(values: dict[str, Any]) -> Config:

@@ -9,6 +9,7 @@ from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.check import EXIT_FAILED, MARKS, Check, render_check, worst
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import Diagnosis
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError
@@ -34,7 +35,7 @@ def command(*, quiet: bool, root: Path, as_json: bool, config_path: Path | None,
     verdict = worst(judged)
     shown = [check for check in judged if not quiet or check.verdict != "ok"]
     if as_json:
-        click.echo(output.as_json({"verdict": verdict, "checks": shown}))
+        click.echo(output.as_json(Diagnosis(verdict=verdict, checks=shown)))
     else:
         for check in shown:
             click.echo(render_check(check))

@@ -6,11 +6,11 @@ It works on the store's directory itself, as root or as the agent's user; the ag
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support import answers, output
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import ConfigError
@@ -49,38 +49,38 @@ def command() -> None:
 def status(*, config_path: Path, as_json: bool) -> None:
     """Show what the store holds, volume by volume, the last used first."""
     shelf = opened(load(config_path))
-    rows: list[dict[str, Any]] = [
-        {
-            "volume": found.name,
-            "scope": found.head.scope,
-            "fill": found.head.fill,
-            "pages": found.head.pages,
-            "held_bytes": found.held_bytes,
-            "used_at": found.used_at,
-            "image": found.head.image,
-        }
+    rows = [
+        answers.StoreVolume(
+            volume=found.name,
+            scope=found.head.scope,
+            fill=found.head.fill,
+            pages=found.head.pages,
+            held_bytes=found.held_bytes,
+            used_at=found.used_at,
+            image=found.head.image,
+        )
         for found in shelf.volumes()
     ]
     held = shelf.held_bytes()
-    view: dict[str, Any] = {
-        "directory": str(shelf.root),
-        "bytes_max": shelf.bytes_max,
-        "held_bytes": held,
-        "pages": sum(row["pages"] for row in rows),
-        "volumes": rows,
-    }
+    view = answers.StoreContents(
+        directory=str(shelf.root),
+        bytes_max=shelf.bytes_max,
+        held_bytes=held,
+        pages=sum(row.pages for row in rows),
+        volumes=rows,
+    )
     if as_json:
         click.echo(output.as_json(view))
         return
     click.echo(
         f"{shelf.root}: {format_bytes(held)} of {format_bytes(shelf.bytes_max)}, "
-        f"{output.counted(view['pages'], 'page', 'pages')} in {output.counted(len(rows), 'volume', 'volumes')}"
+        f"{output.counted(view.pages, 'page', 'pages')} in {output.counted(len(rows), 'volume', 'volumes')}"
     )
     for row in rows:
-        age_s = max(0.0, time.time() - row["used_at"])
+        age_s = max(0.0, time.time() - row.used_at)
         click.echo(
-            f"  {row['scope']}: {row['pages']} pages {row['fill']}, {format_bytes(float(row['held_bytes']))}, "
-            f"used {age_s:.0f} s ago{' ' if row['image'] else ''}{row['image']}"
+            f"  {row.scope}: {row.pages} pages {row.fill}, {format_bytes(float(row.held_bytes))}, "
+            f"used {age_s:.0f} s ago{' ' if row.image else ''}{row.image}"
         )
 
 
@@ -100,7 +100,7 @@ def add(*, image: Path, scope: str, config_path: Path, as_json: bool) -> None:
     os.nice(19)
     pages = add_image(opened(load(config_path)), scope, image, time.time())
     if as_json:
-        click.echo(output.as_json({"image": str(image), "scope": scope, "pages": pages}))
+        click.echo(output.as_json(answers.StoredImage(image=str(image), scope=scope, pages=pages)))
     else:
         click.echo(f"{image}: {output.counted(pages, 'block', 'blocks')} named for {scope}")
 
@@ -109,20 +109,27 @@ def add(*, image: Path, scope: str, config_path: Path, as_json: bool) -> None:
 @click.option("--scope", default="", help="Remove what was kept for these guests.")
 @click.option("--image", default="", help="Remove an image's names; the image stays.")
 @config_option
-def remove(*, scope: str, image: str, config_path: Path) -> None:
+@json_option
+def remove(*, scope: str, image: str, config_path: Path, as_json: bool) -> None:
     """Remove what was kept for a scope, or of an image."""
     if bool(scope) == bool(image):
         raise click.UsageError("give --scope or --image")
     count = opened(load(config_path)).remove(scope=scope, image=image)
-    click.echo(f"removed {output.counted(count, 'volume', 'volumes')}")
+    _say_removed(count, as_json=as_json)
 
 
 @command.command()
 @config_option
-def wipe(*, config_path: Path) -> None:
+@json_option
+def wipe(*, config_path: Path, as_json: bool) -> None:
     """Remove all pages, and the secret that their names are made with."""
     count = opened(load(config_path)).wipe()
-    click.echo(f"removed {output.counted(count, 'volume', 'volumes')}")
+    _say_removed(count, as_json=as_json)
+
+
+def _say_removed(count: int, *, as_json: bool) -> None:
+    told = output.as_json(answers.VolumesRemoved(removed=count))
+    click.echo(told if as_json else f"removed {output.counted(count, 'volume', 'volumes')}")
 
 
 @command.command()
@@ -136,7 +143,7 @@ def verify(context: click.Context, *, config_path: Path, as_json: bool) -> None:
 
     good, wrong = read_all(opened(load(config_path)))
     if as_json:
-        click.echo(output.as_json({"good_pages": good, "removed": wrong}))
+        click.echo(output.as_json(answers.StoreVerified(good_pages=good, removed=wrong)))
     else:
         for line in wrong:
             click.echo(f"removed: {line}", err=True)

@@ -16,7 +16,9 @@ import msgspec
 from dwcp_migrate import __version__
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.support.options import agent_options
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import Archived
+from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import DwcpError
 
 PROGRAM_S_MAX: Final = 20.0
@@ -39,8 +41,9 @@ PROGRAMS: Final = {
 @click.option(
     "-o", "--output", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write the archive there."
 )
+@json_option
 @agent_options
-def command(*, path: Path | None, config_path: Path | None, socket_path: Path | None) -> None:
+def command(*, path: Path | None, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Gather what a report of a fault wants: status, checks, history, configuration, journal, rules, sockets.
 
     Keys, certificates and guest memory are never part of it; names and addresses of hosts and domains are.
@@ -53,7 +56,7 @@ def command(*, path: Path | None, config_path: Path | None, socket_path: Path | 
             info = tarfile.TarInfo(f"dwcp-migrate-sysdump/{name}")
             info.size, info.mtime, info.mode = len(content), int(time.time()), 0o600
             tar.addfile(info, io.BytesIO(content))
-    click.echo(f"{target}")
+    click.echo(output.as_json(Archived(archive=str(target))) if as_json else str(target))
 
 
 def parts(config_path: Path | None, socket_path: Path | None) -> Iterator[tuple[str, bytes]]:

@@ -6,14 +6,17 @@ import click
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.support.options import agent_options
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import CommandDone
+from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
 
 
 @click.command()
 @click.argument("migration")
+@json_option
 @agent_options
-def command(*, migration: str, config_path: Path | None, socket_path: Path | None) -> None:
+def command(*, migration: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """End MIGRATION (the start of its id, a domain or a UUID), as `virsh domjobabort` does.
 
     The guest runs on at its source. In postcopy it cannot be ended: part of the guest is at the destination.
@@ -25,7 +28,8 @@ def command(*, migration: str, config_path: Path | None, socket_path: Path | Non
     status = client.status()
     found = running(status.migrations, migration)
     LibvirtHypervisors().abort(status.libvirt.uri, GuestId(uuid=found.uuid, name=found.domain))
-    click.echo(f"{found.domain}: its migration to {found.peer} is being ended; it runs on here")
+    words = f"{found.domain}: its migration to {found.peer} is being ended; it runs on here"
+    click.echo(output.as_json(CommandDone(message=words)) if as_json else words)
 
 
 def running(migrations: list[schema.Migration], wanted: str) -> schema.Migration:

@@ -6,13 +6,13 @@ from typing import Final
 from urllib.parse import urlencode
 
 import click
-import msgspec
 
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.peer_check import PeerCheck
 from dwcp_migrate.cli.host.check import EXIT_FAILED, render_check
 from dwcp_migrate.cli.migrations.peer_judgement import conclude, judge_peer
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import PeerDiagnosis
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import MIB
 
@@ -63,7 +63,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     checks = judge_peer(found, time.time())
     verdict = conclude(found, checks)
     if as_json:
-        click.echo(output.as_json({"verdict": verdict, "checks": checks, "facts": msgspec.to_builtins(found)}))
+        click.echo(output.as_json(PeerDiagnosis(verdict=verdict, checks=checks, facts=found)))
     else:
         for check in checks:
             if not quiet or check.verdict != "ok":

@@ -12,6 +12,7 @@ from dwcp_migrate.api.recap import FleetRecap, sum_recaps
 from dwcp_migrate.cli.migrations.history import Moment
 from dwcp_migrate.cli.migrations.show import describe, find
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.answers import FleetReport
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes
 
@@ -80,7 +81,7 @@ def _report_fleet(client: ApiClient, since: float, html_path: Path | None, *, as
 
     found = client.ask(f"recap?{urlencode({'since': since})}", FleetRecap, ANSWER_S_MAX)
     if as_json:
-        click.echo(output.as_json({"total": sum_recaps(found.hosts.values()), **_as_dict(found)}))
+        click.echo(output.as_json(_with_total(found)))
     elif html_path is not None:
         status = client.status()
         _write(html_path, pages.fleet_page(found, f"dwcp-migrate {status.version}, asked of {status.name}"))
@@ -88,8 +89,9 @@ def _report_fleet(client: ApiClient, since: float, html_path: Path | None, *, as
         click.echo(_fleet_text(found))
 
 
-def _as_dict(found: FleetRecap) -> dict[str, object]:
-    return {"since": found.since, "now": found.now, "hosts": found.hosts, "silent": found.silent}
+def _with_total(found: FleetRecap) -> FleetReport:
+    total = sum_recaps(found.hosts.values())
+    return FleetReport(since=found.since, now=found.now, hosts=found.hosts, silent=found.silent, total=total)
 
 
 def _fleet_text(found: FleetRecap) -> str:

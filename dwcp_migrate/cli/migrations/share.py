@@ -6,7 +6,8 @@ import click
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.support.options import agent_options
+from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.options import agent_options, json_option
 
 
 @click.command()
@@ -25,13 +26,14 @@ from dwcp_migrate.cli.support.options import agent_options
     type=click.FloatRange(0),
     help="Seconds from now until it should be over; 0: no deadline.",
 )
+@json_option
 @agent_options
 def command(
-    *, domain: str, weight: float, deadline_s: float, config_path: Path | None, socket_path: Path | None
+    *, domain: str, weight: float, deadline_s: float, as_json: bool, config_path: Path | None, socket_path: Path | None
 ) -> None:
     """Set how DOMAIN's next or running migration shares its link with others.
 
     A deadline is kept if the link allows; the others then wait longer. The agent forgets it when it is restarted.
     """
     done = ApiClient(control_socket(config_path, socket_path)).share(domain, weight, deadline_s)
-    click.echo(done.message)
+    click.echo(output.as_json(done) if as_json else done.message)

@@ -57,7 +57,7 @@ def command(
     if as_json or not output.on_terminal():
         for _ in _ticks(interval, count):
             answer = client.status()
-            click.echo(output.as_json(answer) if as_json else status.render(answer, []) + "\n")
+            click.echo(output.as_line(answer) if as_json else status.render(answer, []) + "\n")
         return
     console = Console()
     with Live(console=console, screen=True, auto_refresh=False) as live:

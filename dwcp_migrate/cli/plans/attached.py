@@ -4,7 +4,6 @@ The rule here: the agents own the plan. A terminal that goes away changes nothin
 running migrations, a second one ends the command at once and says which migrations run on and how to resume the plan.
 """
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from threading import Event
 from typing import Final
 
 import click
-import msgspec
 
 from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPlan
 from dwcp_migrate.cli.fleet import planning
@@ -135,7 +133,7 @@ def follow(store: PlanStore, number: int, *, as_json: bool, pauses: bool = True)
 def _say_new(record: PlanRecord, seen: int, *, as_json: bool) -> int:
     for event in record.events:
         if event.serial > seen:
-            click.echo(json.dumps(msgspec.to_builtins(event)) if as_json else event_words(event, record.to_go))
+            click.echo(output.as_line(event) if as_json else event_words(event, record.to_go))
     return record.events[-1].serial if record.events else seen
 
 

@@ -45,34 +45,37 @@ def show(
 
 @command.command()
 @click.argument("number", metavar="ID", type=int)
+@json_option
 @agent_options
-def pause(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+def pause(*, number: int, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Begin no more migrations of plan ID; those that run go on to their end."""
-    _wish(number, "pause", config_path, socket_path)
+    _wish(number, "pause", config_path, socket_path, as_json=as_json)
 
 
 @command.command()
 @click.argument("number", metavar="ID", type=int)
+@json_option
 @agent_options
-def resume(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+def resume(*, number: int, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """Go on with plan ID, planned anew for the fleet as it is now."""
-    _wish(number, "run", config_path, socket_path)
+    _wish(number, "run", config_path, socket_path, as_json=as_json)
 
 
 @command.command()
 @click.argument("number", metavar="ID", type=int)
+@json_option
 @agent_options
-def abort(*, number: int, config_path: Path | None, socket_path: Path | None) -> None:
+def abort(*, number: int, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:
     """End plan ID and the migrations that it runs; their domains run on where they are."""
-    _wish(number, "abort", config_path, socket_path)
+    _wish(number, "abort", config_path, socket_path, as_json=as_json)
 
 
-def _wish(number: int, wish: PlanWish, config_path: Path | None, socket_path: Path | None) -> None:
+def _wish(number: int, wish: PlanWish, config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
     store = AgentPlans(ApiClient(control_socket(config_path, socket_path)))
     record = change_plan(store, number, lambda one: plan_progress.wished(one, wish)).record
     runs = f"; running: {'; '.join(record.running)}" if record.running else ""
     said = {"run": "goes on", "pause": "pauses", "abort": "is aborted"}[wish]
-    click.echo(f"plan {number} ({goal_of(record)}) {said}{runs}")
+    click.echo(output.as_json(record) if as_json else f"plan {number} ({goal_of(record)}) {said}{runs}")
 
 
 def plan_words(record: PlanRecord) -> str:

@@ -1,7 +1,11 @@
 """Options and output that all commands share.
 
 Modules:
+    answers: what commands print under --json that is no answer of the control API
+    contract: what each command prints under --json, and a JSON Schema of it
+    failure: a failed command under --json
     migration_options: `virsh migrate`'s options on the commands that migrate
     options: options that several commands share
     output: output of the views
+    schema: `dwcp-migrate schema`
 """

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -18,18 +19,44 @@ from dwcp_migrate.units import format_bytes, format_rate
 
 UNKNOWN = "-"
 
+FORMAT_VERSION: Final = 1
+"""Of what `--json` prints: fields are added within it, never renamed, removed or given another meaning."""
+
 Say = Callable[[float], str]
 """Turns a number into what people read."""
 
 
 def as_json(value: object) -> str:
-    """Write a struct, or a list or dict of them, as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    """Write a struct, or a list of them, as indented JSON; each object says the version of its form."""
+    return msgspec.json.format(msgspec.json.encode(_versioned(value)), indent=2).decode()
 
 
 def as_line(value: object) -> str:
-    """Write a struct as JSON on one line, as streams have it."""
+    """Write a struct as JSON on one line, as streams have it; it says the version of its form."""
+    return msgspec.json.encode(_versioned(value)).decode()
+
+
+def as_cell(value: object) -> str:
+    """Write a value as JSON, as a cell of a table has it."""
     return msgspec.json.encode(value).decode()
+
+
+def without_version(data: bytes) -> bytes:
+    """Take the version off a JSON object that `as_json` wrote; what is none is given back as it is."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data
+    if not isinstance(found, dict) or found.pop("format_version", None) is None:
+        return data
+    return msgspec.json.encode(found)
+
+
+def _versioned(value: object) -> object:
+    built = msgspec.to_builtins(value)
+    if isinstance(built, dict):
+        return {"format_version": FORMAT_VERSION, **built}
+    return [_versioned(one) for one in built] if isinstance(built, list) else built
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
