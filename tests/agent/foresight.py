@@ -46,7 +46,9 @@ class Bench:
         self.forecasts = Forecasts(directory)
         self.paced: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
-        self.sharing = RateController(self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__)
+        self.sharing = RateController(
+            self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__, lambda _peer: 0.0
+        )
         for _ in range(REPLAY if link else 0):
             self.now += 1
             self.forecasts.sample(LINK, link, self.now)

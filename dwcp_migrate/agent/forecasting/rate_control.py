@@ -82,7 +82,7 @@ class RateController:
         forecasts: Forecasts,
         pace: Callable[[str, float], None],
         set_speed: Callable[[str, float], None],
-        ceiling: Callable[[str], float] = lambda _peer: 0.0,
+        ceiling: Callable[[str], float],
     ) -> None:
         self._ledger = ledger
         self._forecasts = forecasts

@@ -360,7 +360,7 @@ def test_under_a_ceiling_whoever_gets_less_is_told_first(tmp_path: Path) -> None
         total[identity] = rate
         told.append(sum(total.values()))
 
-    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__)
+    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__, lambda _peer: 0.0)
     for number in range(4):
         bench.ledger.put(record(f"{number:02x}" * 16))
         bench.share(link_bytes_per_s_max=CAP)
