@@ -36,8 +36,10 @@ class RecapHandlers:
     async def _recap(self, request: web.Request) -> web.StreamResponse:
         try:
             since = float(request.query.get("since", 0))
-        except ValueError as error:
-            raise web.HTTPBadRequest(reason="since must be a number of seconds") from error
+        except ValueError:
+            since = -1.0
+        if not 0 <= since < float("inf"):
+            raise web.HTTPBadRequest(reason="since must be a number of seconds, from 0")
         return web.Response(body=msgspec.json.encode(await self.recap(since)), content_type="application/json")
 
     async def recap(self, since: float) -> FleetRecap:

@@ -71,6 +71,12 @@ def test_the_table_is_what_the_agent_serves(pair: tuple[Host, Host]) -> None:
         assert status == 405, f"{route.path} is not served"
 
 
+@pytest.mark.parametrize("since", ["nan", "inf", "-1", "soon"])
+def test_a_moment_that_is_none_is_refused(since: str, pair: tuple[Host, Host]) -> None:
+    status, body = pair[0].get(f"/v1/recap?since={since}")
+    assert (status, json.loads(body)["error"]) == (400, "since must be a number of seconds, from 0")
+
+
 @pytest.mark.long  # some hundred requests to an agent that runs
 @pytest.mark.parametrize("route", [one for one in ROUTES if one.answer is not None], ids=lambda one: one.path)
 def test_whatever_is_asked_is_answered_as_described(route: ApiRoute, pair: tuple[Host, Host]) -> None:
