@@ -23,7 +23,8 @@ def test_a_destination_that_is_checked_takes_the_migration_and_its_record_has_a_
     assert verdict.accelerated, verdict.text
     assert verdict.bytes_per_s > 0
     assert found.examined is not None
-    assert found.examined.hook.problem == ""
+    assert found.examined.refuses == ""
+    # Not its hook: an agent of the lab sees the files of this machine, not those of its hypervisor.
     out, _ = migrate(world)
     assert out.course[-1].raw_bytes == out.counters.raw_bytes
     status = msgspec.convert(world.agent(source).get("/v1/status"), AgentStatus)
