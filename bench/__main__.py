@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import msgspec
 
-from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
+from dwcp_migrate.cli.support.output import format_table
 
 
 @contextmanager
@@ -71,11 +72,11 @@ def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, *
     with _standard_output_kept():
         report = frame.run(suite, options, " ".join(words))
     if as_json:
-        click.echo(output.as_json(report))
+        click.echo(msgspec.json.encode(report).decode())
         return
     click.echo(f"{report.machine}\ncommit {report.commit}, {report.command}\n")
     rows = [(row.case, row.metric, f"{row.value:.4g}", row.unit, str(row.n)) for row in report.rows]
-    click.echo(output.format_table(("Case", "Metric", "Value", "Unit", "n"), rows))
+    click.echo(format_table(("Case", "Metric", "Value", "Unit", "n"), rows))
 
 
 if __name__ == "__main__":

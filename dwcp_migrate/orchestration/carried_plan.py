@@ -279,11 +279,11 @@ class PlanProgressNotes:
             self._abort()
 
     def _abort(self) -> None:
-        """End what runs, each migration once."""
+        """End what runs, each migration once; one that cannot be ended yet, as its job is about to begin, next time."""
         hosts = self._carried.ours.hosts
         assert hosts is not None, "nothing runs of a fleet from a file"
         for key, step in list(self._running.items()):
             if key not in self._aborted:
-                self._aborted.add(key)
                 with contextlib.suppress(HypervisorError):  # its end is awaited anyway, within its time limit
                     hosts.hypervisors.abort(hosts.addresses[step.source].ours, guest_of(step))
+                    self._aborted.add(key)

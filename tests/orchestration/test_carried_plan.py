@@ -104,6 +104,25 @@ def running(fleet: Fleet, *endless: str) -> tuple[CarriedPlan, threading.Thread,
     return carrier, thread, errors
 
 
+def test_an_abort_that_comes_before_a_job_is_tried_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hypervisors = fleet.world.hypervisors
+    names, abort, refused = fleet.world.names("hv1"), hypervisors.abort, set[str]()
+
+    def not_yet(uri: str, guest: GuestId) -> None:
+        if guest.name not in refused:
+            refused.add(guest.name)
+            raise HypervisorError(f"{uri}: no job is active on the domain")
+        abort(uri, guest)
+
+    monkeypatch.setattr(hypervisors, "abort", not_yet)
+    _, thread, errors = running(fleet, *names)
+    fleet.wish(lambda one: plan_progress.wished(one, "abort"))
+    thread.join(20)
+    assert errors == []
+    assert refused
+    assert fleet.shelf.record().state == "aborted"
+
+
 def test_an_abort_ends_what_runs_and_the_plan(fleet: Fleet) -> None:
     names = fleet.world.names("hv1")
     _, thread, errors = running(fleet, *names)

@@ -272,18 +272,22 @@ import numpy as np
 from dwcp_migrate.placement import kernel
 assert kernel.COMPILED == (sys.argv[1] == "compiled")
 from dwcp_migrate.placement import planner
-from dwcp_migrate.placement.kernels.chains import repack
-from dwcp_migrate.placement.model import build
-from dwcp_migrate.placement.kernels.search import descend, place, relieve
+from dwcp_migrate.placement.kernels.chains import repack_hosts
+from dwcp_migrate.placement.model import build_problem
+from dwcp_migrate.placement.kernels.search import descend_steepest, place_items, relieve_fullest
 from tests.placement.fleets import rng
 from tests.placement.test_kernels import complex_fleet
 from bench.fleets import generate
 found = []
-problem = build(complex_fleet(3, 60, 12))
-for step in (lambda t: descend(t, 20, 1e-3), lambda t: relieve(t, 40, 0.0), lambda t: repack(t, 0.68, 300, 0)):
+problem = build_problem(complex_fleet(3, 60, 12))
+for step in (
+    lambda t: descend_steepest(t, 20, 1e-3),
+    lambda t: relieve_fullest(t, 40, 0.0),
+    lambda t: repack_hosts(t, 0.68, 300, 0),
+):
     found.append([int(step(problem.table)), problem.state.host.tolist()])
-batch = build(generate.mixed(rng(1), 30, 6))
-found.append([int(place(batch.table, np.arange(30))), batch.state.host.tolist()])
+batch = build_problem(generate.mixed(rng(1), 30, 6))
+found.append([int(place_items(batch.table, np.arange(30))), batch.state.host.tolist()])
 plan = planner.plan_rebalance(complex_fleet(4, 40, 8))
 found.append([[step.domain, step.destination] for step in plan.steps])
 print(json.dumps(found))

@@ -164,6 +164,8 @@ class FakeHypervisors:
         self._answer(uri)
         if guest.name in self.deaf:
             raise HypervisorError(f"{uri}: Timed out during operation: cannot acquire state change lock")
+        if guest.name not in self._ends:
+            raise HypervisorError(f"{uri}: Requested operation is not valid: no job is active on the domain")
         ended, errors = self._ends[guest.name]
         errors += [error] if error else []
         ended.set()
