@@ -73,7 +73,10 @@ UNACCELERATED: Final[Catalogue] = {
         "one side does not accept the other's certificate", "dwcp-migrate doctor says which and why"
     ),
     "foreign": Explanation("no migration: a service that migrates no guest opened the connection"),
-    "left-alone": Explanation("this host's agent ended while it set the migration up; its data process relays it"),
+    "left-alone": Explanation(
+        "this host's agent ended while it set the migration up; its data process relays it",
+        "if nobody stopped it, its log says why it ended",
+    ),
     "limit": Explanation("as many migrations run as the fleet's limits allow", "dwcp-migrate cluster limits"),
     "memory": Explanation(
         "one of the two hosts has no memory to spare for a further migration; --events says which",
