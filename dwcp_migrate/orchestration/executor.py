@@ -263,9 +263,18 @@ class PlanRun:
                 self._note(one.step, one.overdue)
         else:
             if one.step.number in self._running:  # else it was given up before
-                self._note(one.step, self._error(one))
+                self._conclude(one)
         if self._executor.leave.is_set() and self._running:
             raise UnfinishedError(_left_running([one.step for one in self._running.values()]), hint=_LEFT_HINT)
+
+    def _conclude(self, one: WatchedMigration) -> None:
+        """Note how a migration ended; one that ended with the process that began it says nothing of its destination."""
+        error = self._error(one)
+        if error and one.is_adopted and not one.overdue:
+            del self._running[one.step.number]
+            self._begin(one.step)
+        else:
+            self._note(one.step, error)
 
     def _error(self, one: WatchedMigration) -> str:
         """Error of a migration; empty when its domain runs at its destination."""
