@@ -28,10 +28,10 @@ BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
-LONG := -m long -k "not 100000_entries and not 64_sessions"
+LONG := -m long -k "not 100000_entries and not 64_sessions and not test_release"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd year sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -71,6 +71,9 @@ long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many ra
 
 etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a real etcd; five minutes
 	$(BIN)/pytest -q -m long tests/state/etcd
+
+releases: $(TOOLS)  ## real agents of 0.1.0 beside those of this checkout: voters, members, up- and downgrades; some minutes
+	$(BIN)/pytest -q -m long tests/agent/test_release.py
 
 year: $(STAMPS)/venv  ## a simulated year of 1,000 hosts and 100,000 guests on the fleet's model; bench/results/year.json
 	$(BIN)/python tests/state/fleet/year.py bench/results/year.json
