@@ -18,7 +18,7 @@ from dwcp_migrate.placement.planner import plan_drain, plan_migrate, plan_rebala
 from dwcp_migrate.state.fleet.commands import Propose, PutDomain
 from dwcp_migrate.state.fleet.model import RULE_NAMES_MAX, HostCapacity, Limits, RuleRecord
 from dwcp_migrate.state.fleet.model import HostRecord as Known
-from tests.agent.authorization.test_permits import UUID, World, world_of
+from tests.agent.authorization.world import UUID, World, world_of
 from tests.placement.fleets import domain, fleet, host
 
 Said = Callable[..., Awaitable[msgspec.Struct]]

@@ -26,7 +26,7 @@ from dwcp_migrate.errors import NoQuorumError, SessionError
 from dwcp_migrate.protocol.control import Permit
 from dwcp_migrate.state.fleet.commands import Body, Propose, PutHost
 from dwcp_migrate.state.fleet.model import TicketOutcome
-from tests.agent.authorization.test_permits import UUID, WEB, World, world_of
+from tests.agent.authorization.world import UUID, WEB, World, world_of
 from tests.agent.deciders import Deciders, FakeGroup
 from tests.consensus.members import identity
 

@@ -9,7 +9,7 @@ from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import ConfigError, CoordinationError
 from dwcp_migrate.state.fleet.commands import PutDomain, PutHost
 from dwcp_migrate.state.fleet.model import VERSION
-from tests.agent.authorization.test_permits import NAMES, UUID, world_of
+from tests.agent.authorization.world import NAMES, UUID, world_of
 
 
 async def test_repairs_change_the_record_once_every_host_reads_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dwcp_migrate.errors import CoordinationError
 from dwcp_migrate.state.fleet import commands as do
 from dwcp_migrate.state.fleet.machine import apply
 from dwcp_migrate.state.fleet.model import VERSION, FleetState, HostReach, HostRecord
-from tests.agent.authorization.test_permits import World
+from tests.agent.authorization.world import World
 
 HOSTS = 1000
 CONFIG = Config(coordination=CoordinationConfig(voters=("hv1.example.net",), discover=("*.example.net",)))

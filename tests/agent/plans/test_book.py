@@ -13,7 +13,7 @@ from dwcp_migrate.errors import PlacementError, StalePlanError
 from dwcp_migrate.placement.plan import Goal
 from dwcp_migrate.state.fleet.commands import Acquire, PutHost
 from dwcp_migrate.state.fleet.model import VERSION
-from tests.agent.authorization.test_permits import NAMES, world_of
+from tests.agent.authorization.world import NAMES, world_of
 
 RECORD = PlanRecord(request=PlanRequest(goal=Goal(purpose="drain", host="b")))
 

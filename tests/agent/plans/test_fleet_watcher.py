@@ -14,7 +14,7 @@ from dwcp_migrate.errors import StalePlanError
 from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.state.fleet.commands import PutHost
 from dwcp_migrate.state.fleet.model import VERSION
-from tests.agent.authorization.test_permits import NAMES, world_of
+from tests.agent.authorization.world import NAMES, world_of
 
 ON = WatchRecord(settings=WatchSettings(mode="on"))
 
