@@ -17,10 +17,7 @@ from typing import Any, Final, TypeVar
 import libvirt
 
 from dwcp_migrate.errors import NoAnswerError
-
-KEEPALIVE_S: Final = 5
-KEEPALIVE_COUNT: Final = 3
-"""A libvirtd that is stuck fails our calls after 20 s instead of holding their threads."""
+from dwcp_migrate.hypervisor.inventory.connection import is_alive, keep_alive
 
 OPEN_S_MAX: Final = 10.0
 """For a connection to open; a libvirtd that is stopped accepts and then says nothing."""
@@ -120,7 +117,7 @@ class LibvirtCalls:
             future, question = item
             if future.set_running_or_notify_cancel():
                 try:
-                    if connection is None or not _is_alive(connection):
+                    if connection is None or not is_alive(connection):
                         _close(connection)
                         connection = None
                         connection = _opened(self._uri)
@@ -146,16 +143,8 @@ def _opened(uri: str) -> Any:
         libvirt.libvirtError: there is no libvirtd, or it refuses.
     """
     connection = libvirt.open(uri)
-    with contextlib.suppress(libvirt.libvirtError):  # a local driver has no keepalive
-        connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+    keep_alive(connection)
     return connection
-
-
-def _is_alive(connection: Any) -> bool:
-    try:
-        return bool(connection.isAlive())
-    except libvirt.libvirtError:
-        return False
 
 
 def _close(connection: Any) -> None:

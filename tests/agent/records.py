@@ -29,6 +29,19 @@ def make_migration(**changes: Any) -> schema.Migration:
     return schema.Migration(**(fields | changes))
 
 
+def make_expected(low_s: float, middle_s: float, high_s: float, **changes: Any) -> schema.ExpectedMigration:
+    """A prediction of a migration's time, by its quantiles, of which the rest matters to nobody."""
+    fields: dict[str, Any] = {
+        "time_s": (low_s, middle_s, high_s),
+        "downtime_s": (0, 0, 0),
+        "wire_bytes": (0, 0, 0),
+        "convergence": 1.0,
+        "way": "precopy",
+        "model_time_s": middle_s,
+    }
+    return schema.ExpectedMigration(**(fields | changes))
+
+
 def make_status(**changes: Any) -> schema.AgentStatus:
     """An agent in order, with one peer and one migration under way."""
     fields: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dwcp_migrate.api.course import CoursePoint
-from dwcp_migrate.api.migration import ExpectedMigration, Migration
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.recap import best_wire_rate, recap_of, saved_s, sum_recaps
 from dwcp_migrate.protocol.control import Recalled, control_frames, decode_control, encode_control
 from dwcp_migrate.protocol.recap import OTHERS, REASONS_MAX, MigrationRecap
@@ -55,27 +55,13 @@ def test_each_migration_counts_at_its_source_and_disks_do_not() -> None:
 
 @pytest.mark.parametrize(("low", "high", "inside"), [(9.0, 11.0, 1), (1.0, 9.0, 0)])
 def test_predictions_are_scored_by_their_interval(low: float, high: float, inside: int) -> None:
-    expected = ExpectedMigration(
-        time_s=(low, 8.0, high),
-        downtime_s=(0, 0, 0),
-        wire_bytes=(0, 0, 0),
-        convergence=1.0,
-        way="precopy",
-        model_time_s=8.0,
-    )
+    expected = records.make_expected(low, 8.0, high)
     found = recap_of([ended(expected=expected)], since=0)
     assert (found.predicted, found.inside, found.error) == (1, inside, 0.25)
 
 
 def test_what_observed_migrations_would_have_saved_is_summed_up_apart() -> None:
-    expected = ExpectedMigration(
-        time_s=(2.0, 4.0, 6.0),
-        downtime_s=(0, 0, 0),
-        wire_bytes=(0, 0, 0),
-        convergence=1.0,
-        way="precopy",
-        model_time_s=4.0,
-    )
+    expected = records.make_expected(2.0, 4.0, 6.0)
     observed = ended(passthrough_reason="observe", expected=expected)
     found = recap_of([observed, ended(passthrough_reason="observe", expected=None)], since=0)
     assert (found.observed, found.observed_s, found.accelerated_s) == (1, 10.0, 4.0)

@@ -1,4 +1,4 @@
-"""Three hosts that keep one record of the fleet and a guest that migrates between them,."""
+"""Three hosts that keep one record of the fleet and a guest that migrates between them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,18 +21,20 @@ SETTLED_S: Final = 90.0
 
 
 class SmallFleet:
-    """Three hosts with a vote each, and a guest.
+    """Three hosts with a vote each, and a guest; hosts without a vote may be there, too.
 
     Args:
-        lab: with three hosts, no agents yet.
-        environments: what the agents of some get besides, by name.
+        lab: with these hosts, no agents yet.
+        environments: what the agents of some get besides, by name; a host without a vote must be named.
     """
 
     def __init__(self, lab: Lab, environments: Mapping[str, Mapping[str, str]]) -> None:
         self.lab = lab
         self.guest = LabGuest(GUEST)
-        for name in NAMES:
+        names = sorted({*NAMES, *environments})
+        for name in names:
             self.restart(name, environments.get(name, {}))
+        self.until(lambda: len(self.cluster("hv1").hosts) == len(names))
         self.agree()
         self.guest.start(lab["hv1"])
 
@@ -55,7 +57,7 @@ class SmallFleet:
     def _is_up_to(self, name: str, before: float) -> bool:
         found = self.cluster(name)
         heard = [host.heard_at for host in found.hosts]
-        return bool(found.engine.leader) and len(heard) == len(NAMES) and min(heard) > before
+        return bool(found.engine.leader) and len(heard) >= len(NAMES) and min(heard) > before
 
     def host(self) -> Hypervisor:
         """Where the guest runs."""

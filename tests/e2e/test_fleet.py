@@ -11,48 +11,41 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
 
-from dwcp_migrate.api.cluster import Cluster, TicketList
+from dwcp_migrate.api.cluster import TicketList
 from dwcp_migrate.consensus.io.key_file import make_identity
 from dwcp_migrate.consensus.pbft.certificate import decode_certificate, encode_certificate
-from dwcp_migrate.lab.guest import LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
-from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.hosts.processes import identify_process
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.observation.census import children
 from dwcp_migrate.lab.shuttle import Move, Watch, newest_record
 from dwcp_migrate.state.fleet.model import Ticket
+from tests.e2e.small_fleet import NAMES, SmallFleet
 from tests.e2e.world import GUEST, SLOW, WAN
 
 pytestmark = pytest.mark.lab
 
-NAMES: Final = ("hv1", "hv2", "hv3")
 STRANGER: Final = "hv4"
 """Of another trust domain: no vote, but one of the four that certify."""
 
 GROUP: Final = (*NAMES, STRANGER)
-SETTLED_S: Final = 60.0
 FORGER: Final = Path(__file__).with_name("forger.py")
 
 
-class Fleet:
-    """The lab, its three agents and the guest."""
+class Fleet(SmallFleet):
+    """The lab, its three agents, one in other hands, and the guest."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.guest = LabGuest(GUEST)
         self.keys = {name: make_identity(self.key(name)).public.hex() for name in GROUP}
-        for name in GROUP:
-            self.restart(name)
-        self.until(lambda: len(self.cluster("hv1").hosts) == len(GROUP))
-        self.guest.start(lab["hv1"])
+        super().__init__(lab, {name: {} for name in GROUP})
         self.uuid = lab["hv1"].virsh("domuuid", GUEST.name).stdout.strip()
 
     def key(self, name: str) -> Path:
@@ -62,7 +55,7 @@ class Fleet:
     def agent(self, name: str) -> LabAgent:
         return self.lab.agents[name]
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         shared = {"voters": list(NAMES), "require": True, "timeout_s": 5.0}
         group = {"cluster": "5e" * 16, "key": str(self.key(name))}
         configuration = {
@@ -70,10 +63,7 @@ class Fleet:
             "coordination.pbft": group,
             "coordination.pbft.members": [{"name": member, "key": key} for member, key in self.keys.items()],
         }
-        self.lab.start_agent(name, configuration)
-
-    def cluster(self, name: str) -> Cluster:
-        return msgspec.convert(self.agent(name).get("/v1/cluster"), Cluster)
+        self.lab.start_agent(name, configuration, environment)
 
     def tickets(self, name: str) -> TicketList:
         return msgspec.json.decode(json.dumps(self.agent(name).get("/v1/tickets")), type=TicketList)
@@ -81,28 +71,12 @@ class Fleet:
     def newest(self, name: str) -> Ticket:
         return max(self.tickets(name).tickets, key=lambda ticket: ticket.token)
 
-    def host(self) -> Hypervisor:
-        """Where the guest runs."""
-        (name,) = self.guest.running_on(*self.lab.hypervisors)
-        return self.lab[name]
-
-    def begin(self, destination: str) -> Move:
-        command = ["migrate", "--live", GUEST.name, f"qemu+tcp://{destination}/system"]
-        return Move(self.host().popen(["virsh", *command]), " ".join(command))
-
     def lead(self, name: str) -> None:
         """Have a host lead."""
         leader = next(other for other in NAMES if self.cluster(other).engine.state == "leader")
         if leader != name:
             self.agent(leader).post(f"/v1/cluster/transfer-leader?name={name}")
         self.until(lambda: self.cluster(name).engine.state == "leader")
-
-    def until(self, holds: Callable[[], Any]) -> None:
-        """Wait for what has no event."""
-        deadline = time.monotonic() + SETTLED_S
-        while not holds():
-            assert time.monotonic() < deadline, "in vain"
-            time.sleep(0.2)
 
     def restore(self) -> None:
         self.lab.wan.heal()

@@ -27,7 +27,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.admission import Incoming
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, RunningStore
-from dwcp_migrate.api.migration import MigrationEvent, append_event, apply_finished, apply_happened
+from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, apply_finished, apply_happened
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.errors import HypervisorError
@@ -153,10 +153,9 @@ class Adoption:
             return
         self._note(identity, f"by agent {os.getpid()}")
         if hello.kind == "relay" and not kept.record.passthrough_reason:  # its agent ended while it was set up
-            record = replace(kept.record, passthrough_reason=LEFT_ALONE)
-            self._runtime.ledger.change(identity, lambda record: replace(record, passthrough_reason=LEFT_ALONE))
+            kept = replace(kept, record=_left_alone(kept.record))
+            self._runtime.ledger.change(identity, _left_alone)
             self._runtime.ledger.count("passthrough", LEFT_ALONE)
-            kept = replace(kept, record=record)
         self._runtime.ledger.count_one("adopted")
         process.send(Adopted(heard=kept.heard))
         if kept.record.role == "source":
@@ -199,6 +198,10 @@ class Adoption:
     def _note(self, identity: str, detail: str) -> None:
         event = MigrationEvent(at=wall_clock(), event="adopted", detail=detail)
         self._runtime.ledger.change(identity, lambda record: append_event(record, event))
+
+
+def _left_alone(record: Migration) -> Migration:
+    return replace(record, passthrough_reason=LEFT_ALONE)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -157,33 +157,11 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
         if self.stage == "withdrawn":
             self._withdraw()
         else:
-            await self._end()
-
-    def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
-        """Take over one whose data process runs; `run` comes next.
-
-        Args:
-            kept: by the agent before this one.
-            process: of it.
-        """
-        self._handle = DataProcessHandle(self.identity, process, self._runtime.ledger)
-        self.enter("carried")
-        self._has_channel = kept.record.counters.wire_bytes > 0
-        self._take_over(kept)
-
-    async def conclude(self, kept: KeptMigration, reason: str) -> None:
-        """End the record of one that has no data process any more.
-
-        Args:
-            kept: by the agent before this one.
-            reason: why it failed; empty where its record knows.
-        """
-        self._take_over(kept)
-        self._reason = reason
-        await self._end()
+            await self.settle()
 
     def _take_over(self, kept: KeptMigration) -> None:
         self._is_taken_over = True
+        self._has_channel = kept.record.counters.wire_bytes > 0
         super()._take_over(kept)
 
     def add_channel(self, sock: socket.socket) -> bool:
@@ -205,8 +183,7 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
         self._runtime.domains.tell(self.identity, message.uuid, message.domain)
         self._close_arrived.set()
 
-    async def _end(self) -> None:
-        await self.settle()
+    def _let_go(self) -> None:
         self._runtime.announcements.ended(self._announced, steady_clock())
 
     def _withdraw(self) -> None:

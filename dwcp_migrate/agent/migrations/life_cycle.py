@@ -12,7 +12,7 @@ reports of the peer, of libvirt and of the data process arrive in any order.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -26,6 +26,7 @@ from dwcp_migrate.agent.tracking.running_store import KeptMigration
 from dwcp_migrate.api.migration import Migration, MigrationEvent, Role, append_event, close_record
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.tasks import begin_task
 
@@ -93,6 +94,29 @@ class MigrationSide(ABC, Generic[Process]):
         """It has a data process that runs, and gets its connections."""
         return self.stage in HAS_PROCESS and isinstance(self._handle, DataProcessHandle) and self._handle.is_running
 
+    def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
+        """Take over a migration whose data process runs.
+
+        Args:
+            kept: by the agent before this one.
+            process: of it.
+        """
+        # Generic in what carries it: either kind of side takes the handle of a data process.
+        self._handle = cast("Process", DataProcessHandle(self.identity, process, self._runtime.ledger))
+        self.enter("carried")
+        self._take_over(kept)
+
+    async def conclude(self, kept: KeptMigration, reason: str) -> None:
+        """End the record of a migration whose data process has gone.
+
+        Args:
+            kept: by the agent before this one.
+            reason: why it failed; empty where its record has the reason.
+        """
+        self._take_over(kept)
+        self._reason = reason
+        await self.settle()
+
     def _take_over(self, kept: KeptMigration) -> None:
         """Watch the domain of a migration that the agent before this one began."""
         record = kept.record
@@ -149,11 +173,20 @@ class MigrationSide(ABC, Generic[Process]):
             await self._settle_with_peer(record, certain=bool(verdict.result))
         runtime.domains.forget(self.identity)
         self.enter("ended")
-        if record is None:
-            return
-        ended = replace(record, peer_result=self._peer_result())
-        runtime.ledger.put(ended)
-        log.info("migration ended", migration=ended.id, domain=ended.domain, result=ended.result, reason=ended.reason)
+        if record is not None:
+            record = replace(record, peer_result=self._peer_result())
+            runtime.ledger.put(record)
+            log.info(
+                "migration ended",
+                migration=record.id,
+                domain=record.domain,
+                result=record.result,
+                reason=record.reason,
+            )
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give back what only this kind of side holds; its record has ended."""
 
     @abstractmethod
     async def _tell_of_crash(self) -> None:

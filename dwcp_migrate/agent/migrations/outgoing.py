@@ -33,7 +33,6 @@ from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFact
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
-from dwcp_migrate.dataplane.process_pool import DataProcess
 from dwcp_migrate.dataplane.relay.onward import dial_onward
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
@@ -173,34 +172,12 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self.enter("carried")
         return await self._carried(self._handle, feed)
 
-    def adopt(self, kept: KeptMigration, process: DataProcess) -> None:
-        """Take over one whose data process runs; `resume` comes next.
-
-        Args:
-            kept: by the agent before this one.
-            process: of it.
-        """
-        self._handle = DataProcessHandle(self.identity, process, self._runtime.ledger)
-        self.enter("carried")
-        self._take_over(kept)
-
     async def resume(self, connections: int) -> list[CaughtConnection]:
         """Carry on what was adopted; `connections` of QEMU's have reached it. See `run`."""
         handle = self._handle
         assert isinstance(handle, DataProcessHandle), "it was adopted"
         feed = self._feed_source if self._accelerated else self._feed_relay
         return await self._carried(handle, begin_task(feed(handle, connections)))
-
-    async def conclude(self, kept: KeptMigration, reason: str) -> None:
-        """End the record of a migration whose data process has gone.
-
-        Args:
-            kept: facts of the agent before this one.
-            reason: why it failed; empty where its record has the reason.
-        """
-        self._take_over(kept)
-        self._reason = reason
-        await self.settle()
 
     def _take_over(self, kept: KeptMigration) -> None:
         self._accelerated = not kept.record.passthrough_reason

@@ -45,16 +45,9 @@ def required_check(check: str, *, hold: bool, what: str, why: str, remedy: str) 
 
 
 def advised_check(check: str, *, hold: bool, what: str, why: str, remedy: str) -> Check:
-    """Judge a condition without which migrations work, but not as well as they could.
-
-    Args:
-        check: its id, stable for scripts.
-        hold: whether it holds.
-        what: the finding, for people.
-        why: what depends on it.
-        remedy: shown where it does not hold.
-    """
-    return Check(id=check, verdict="ok" if hold else "warn", what=what, why=why, remedy="" if hold else remedy)
+    """See `required_check`; without this condition migrations work, but not as well as they could."""
+    found = required_check(check, hold=hold, what=what, why=why, remedy=remedy)
+    return found if hold else msgspec.structs.replace(found, verdict="warn")
 
 
 def worst(checks: list[Check]) -> Verdict:

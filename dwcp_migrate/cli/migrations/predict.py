@@ -7,7 +7,7 @@ import click
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.cli.support.options import agent_options, deadline_option, json_option
 from dwcp_migrate.units import format_bytes, format_rate
 
 WAYS = {
@@ -22,13 +22,7 @@ WAYS = {
 @click.command()
 @click.argument("domain")
 @click.option("--to", "peer", required=True, help="The destination, as `dwcp-migrate status` names it.")
-@click.option(
-    "--deadline",
-    "deadline_s",
-    default=0.0,
-    type=click.FloatRange(0),
-    help="Seconds until it should be over; 0: no deadline.",
-)
+@deadline_option
 @json_option
 @agent_options
 def command(

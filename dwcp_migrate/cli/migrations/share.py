@@ -7,7 +7,7 @@ import click
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.cli.support.options import agent_options, deadline_option, json_option
 
 
 @click.command()
@@ -19,13 +19,7 @@ from dwcp_migrate.cli.support.options import agent_options, json_option
     type=click.FloatRange(0, schema.WEIGHT_MAX, min_open=True),
     help="Weight against the 1 of the others: a larger one goes first and gets more.",
 )
-@click.option(
-    "--deadline",
-    "deadline_s",
-    default=0.0,
-    type=click.FloatRange(0),
-    help="Seconds from now until it should be over; 0: no deadline.",
-)
+@deadline_option
 @json_option
 @agent_options
 def command(

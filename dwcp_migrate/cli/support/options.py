@@ -40,6 +40,17 @@ def agent_options(command: Decorated) -> Decorated:
     return config_option(command)
 
 
+def deadline_option(command: Decorated) -> Decorated:
+    """Add `--deadline SECONDS`."""
+    return click.option(
+        "--deadline",
+        "deadline_s",
+        default=0.0,
+        type=click.FloatRange(0),
+        help="Seconds from now until it should be over; 0: no deadline.",
+    )(command)
+
+
 def exact_option(command: Decorated) -> Decorated:
     """Add `--exact SECONDS`: a solver's plan instead of a search's."""
     return click.option(

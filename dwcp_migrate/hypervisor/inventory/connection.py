@@ -1,5 +1,6 @@
 """Connections to libvirtds, opened within a bound, and libvirt's own event loop for their keepalive."""
 
+import contextlib
 import queue
 import threading
 from typing import Any, Final
@@ -7,6 +8,10 @@ from typing import Any, Final
 import libvirt
 
 from dwcp_migrate.errors import HypervisorError
+
+KEEPALIVE_S: Final = 5
+KEEPALIVE_COUNT: Final = 3
+"""A libvirtd that is stuck, or whose host died, fails our calls after 20 s instead of holding their threads."""
 
 OPEN_S_MAX: Final = 20.0
 """Time that a libvirtd has to answer a new connection: one that is stopped still accepts, and libvirt would wait on."""
@@ -38,6 +43,20 @@ def open_connection(uri: str) -> Any:
     if isinstance(found, libvirt.libvirtError):
         raise found
     return found
+
+
+def keep_alive(connection: Any) -> None:
+    """Have calls on a connection (libvirt.virConnect) fail once the other end says nothing for `KEEPALIVE_S` thrice."""
+    with contextlib.suppress(libvirt.libvirtError):  # a local driver has no keepalive
+        connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+
+
+def is_alive(connection: Any) -> bool:
+    """Tell whether a connection (libvirt.virConnect) still stands."""
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
 
 
 def run_events() -> None:

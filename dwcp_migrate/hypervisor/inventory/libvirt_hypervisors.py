@@ -13,7 +13,7 @@ import libvirt
 import msgspec
 
 from dwcp_migrate.errors import HypervisorError
-from dwcp_migrate.hypervisor.inventory.connection import open_connection, run_events
+from dwcp_migrate.hypervisor.inventory.connection import is_alive, keep_alive, open_connection, run_events
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts, domain_facts
 from dwcp_migrate.hypervisor.inventory.host_description import (
     HostFacts,
@@ -42,10 +42,6 @@ UNANSWERABLE: Final = frozenset(
     }
 )
 """Codes of a libvirtd that lacks a driver, or has no KVM."""
-
-KEEPALIVE_S: Final = 5
-KEEPALIVE_COUNT: Final = 3
-"""A host that dies fails our calls after 20 s instead of holding them."""
 
 DOMAINS_MAX: Final = 4096
 
@@ -159,7 +155,7 @@ class LibvirtHypervisors:
         except libvirt.libvirtError as error:
             with self._lock:
                 broken = self._connections.get(uri)
-                if broken is not None and not _is_alive(broken):
+                if broken is not None and not is_alive(broken):
                     del self._connections[uri]
             raise HypervisorError(f"{uri}: {error}", hint=f"`virsh -c {uri} list` shows whether it answers") from error
 
@@ -169,8 +165,7 @@ class LibvirtHypervisors:
             found = self._connections.get(uri)
         if found is None:
             found = open_connection(uri)
-            with contextlib.suppress(libvirt.libvirtError):  # a local driver has no keepalive
-                found.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+            keep_alive(found)
             with self._lock:
                 found = self._connections.setdefault(uri, found)
         return found
@@ -180,13 +175,6 @@ class LibvirtHypervisors:
         if self._loop is None and libvirt.virEventRegisterDefaultImpl() == 0:
             self._loop = threading.Thread(target=run_events, name="libvirt-events", daemon=True)
             self._loop.start()
-
-
-def _is_alive(connection: Any) -> bool:
-    try:
-        return bool(connection.isAlive())
-    except libvirt.libvirtError:
-        return False
 
 
 def _ignore_error(_context: Any, _error: Any) -> None:

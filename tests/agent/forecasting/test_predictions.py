@@ -7,13 +7,14 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.predictions import Predictions, Subject
-from dwcp_migrate.api.migration import NO_CONVERGENCE, ExpectedMigration, Migration, apply_counters, close_record
+from dwcp_migrate.api.migration import NO_CONVERGENCE, Migration, apply_counters, close_record
 from dwcp_migrate.bandwidth.prediction.calibration import SCORES_KEPT
 from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
 from tests.agent.foresight import PEER, RATE, Bench, rate_of, record
+from tests.agent.records import make_expected
 
 SUBJECT = Subject(uuid=record().uuid, memory_bytes=GIB, peer=PEER, rtt_s=0.02)
 
@@ -35,15 +36,7 @@ def test_the_less_is_known_the_wider_is_what_is_said(tmp_path: Path) -> None:
 
 
 def finished(seconds: float, **changes: object) -> Migration:
-    expected = ExpectedMigration(
-        time_s=(9, 10, 11),
-        downtime_s=(0.1, 0.1, 0.1),
-        wire_bytes=(1, 1, 1),
-        convergence=1.0,
-        way="precopy",
-        model_time_s=10.0,
-        model_downtime_s=0.1,
-    )
+    expected = make_expected(9, 10, 11, downtime_s=(0.1, 0.1, 0.1), wire_bytes=(1, 1, 1), model_downtime_s=0.1)
     known = record(expected=expected, downtime_ms=300)
     return replace(close_record(known, 1000.0 + seconds, libvirt="completed"), **changes)
 

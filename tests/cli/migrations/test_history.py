@@ -13,6 +13,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.cli.migrations.abort import running
 from dwcp_migrate.cli.migrations.events import text
 from dwcp_migrate.errors import NotFoundError
+from tests.agent.records import make_expected
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -52,14 +53,7 @@ def test_history_is_filtered(some: None, call: Call, options: list[str], expecte
 def test_an_observed_migration_is_told_with_what_it_would_have_taken(
     agent: Any, call: Call, ended: Callable[..., schema.Migration]
 ) -> None:
-    expected = schema.ExpectedMigration(
-        time_s=(9.0, 12.0, 15.0),
-        downtime_s=(0, 0, 0),
-        wire_bytes=(0, 0, 0),
-        convergence=1.0,
-        way="precopy",
-        model_time_s=12.0,
-    )
+    expected = make_expected(9.0, 12.0, 15.0)
     agent.ended = [ended(passthrough_reason="observe", expected=expected)]  # it took 50 s
     assert "observed: accelerated 12 s (9.0 s to 15 s)" in call("history")[1]
     assert "12 s (9.0 s to 15 s) if it had been accelerated: 35 s to 41 s saved" in call("show", "aa")[1]
