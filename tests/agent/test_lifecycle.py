@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -265,6 +266,34 @@ def test_a_destination_that_does_not_answer_is_probed_once(hosts: Hosts) -> None
         silent.accept()
     silent.close()
     assert source.facts().peers[0].retry_in_s > 0
+
+
+def dials(host: Host) -> bool:
+    """Whether a connection of the host's waits for an answer to its first packet."""
+    table = host.namespace.call(Path("/proc/thread-self/net/tcp").read_text)
+    return any(line.split()[3] == "02" for line in table.splitlines()[1:])
+
+
+def test_a_connection_that_is_dialled_onward_while_its_migration_ends_begins_the_next_one(hosts: Hosts) -> None:
+    source, destination = hosts
+    source.start()
+    with destination.listen() as listener, contextlib.ExitStack() as stack:
+        ours = stack.enter_context(source.connect(DESTINATION_ADDRESS))
+        theirs = stack.enter_context(listener.accept()[0])
+        listener.listen(0)
+        stack.enter_context(destination.connect(DESTINATION_ADDRESS))  # fills the listener's queue
+        late = stack.enter_context(source.connect(DESTINATION_ADDRESS))
+        while not dials(source):
+            assert source.status().migrations
+        end(ours, theirs)
+        source.ended()
+        stack.enter_context(listener.accept()[0])
+        far = stack.enter_context(listener.accept()[0])
+        late.sendall(b"late")
+        assert far.recv(4, socket.MSG_WAITALL) == b"late"
+        end(late, far)
+    assert [record.result for record in source.ended()] == ["completed"]
+    assert len(source.history()) == 2
 
 
 def test_nobody_waiting_at_the_destination_is_a_reset_at_once(hosts: Hosts) -> None:

@@ -98,6 +98,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self.peer = peer
         self.passthrough = again
         self._connections: asyncio.Queue[CaughtConnection] = asyncio.Queue(CONNECTIONS_MAX)
+        self._undialled: list[CaughtConnection] = []
         self._accepted = 0
         may_stand_in = record is None and peer is not None and not again and not permits.requires(peer)
         self._stand_in = stand_in_for(runtime, self.session_id, key, peer) if peer and may_stand_in else None
@@ -204,7 +205,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         return [*(CaughtConnection(*pair) for pair in handle.returned), *self._waiting()]
 
     def _waiting(self) -> list[CaughtConnection]:
-        return [self._connections.get_nowait() for _ in range(self._connections.qsize())]
+        undialled, self._undialled = self._undialled, []
+        return [*undialled, *(self._connections.get_nowait() for _ in range(self._connections.qsize()))]
 
     def _reset_waiting(self) -> None:
         for connection in self._waiting():
@@ -417,8 +419,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                 self._stand_in.release(connection.accepted)
             self._reason = str(error)
             return None
-        except BaseException:
-            reset_and_close(sock)
+        except asyncio.CancelledError:  # the migration ended while it was dialled: it belongs to the next one
+            self._undialled.append(connection)
             raise
         if address != self._onward_address:
             self._note("onward", f"no connection to {self._onward_address}; {address} took it")
