@@ -40,6 +40,10 @@ BY_PEER: Final[Catalogue] = {
         "no migration was announced at the destination by its hook",
         "install the libvirt hook there and reload libvirtd, see `dwcp-migrate doctor` on that host",
     ),
+    "not-its-source": Explanation(
+        "another host than this one runs the domain that was announced at the destination",
+        "find out with `dwcp-migrate tickets` and virsh which host runs it, and why this one opened the migration",
+    ),
     "no-quorum": Explanation(
         "the fleet's state cannot be asked at the destination, and it requires that",
         "see `dwcp-migrate cluster status` there",

@@ -23,6 +23,7 @@ from dwcp_migrate.agent.accept_loop import AcceptLoop, open_listener
 from dwcp_migrate.agent.authorization.certificates import CertificateIssuer
 from dwcp_migrate.agent.authorization.fleet_members import FleetMembers
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.authorization.ownership import OwnershipCheck
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import is_own_address
@@ -143,7 +144,9 @@ class Agent:
         self.outgoing = Outgoing(self.runtime, self.permits)
         self._loads = LoadWatch(self.runtime)
         self._hook_trial = HookTrial(lambda: self._views.hook_last_at)
-        self.incoming = Incoming(self.runtime, self.permits, self._recovery, self.outgoing, self._about_host())
+        ownership = OwnershipCheck(self.runtime, self.coordination)
+        about = self._about_host()
+        self.incoming = Incoming(self.runtime, self.permits, ownership, self._recovery, self.outgoing, about)
         self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
         self._uncaught = UncaughtMigrations(

@@ -1,15 +1,22 @@
 """Real agents whose migrations the fleet has to agree to, plain TCP in the place of QEMU."""
 
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
 import msgspec
 import pytest
 
 from dwcp_migrate.api.cluster import Cluster, Locks, TicketList
 from dwcp_migrate.cli.fleet.fleet_checks import judge_fleet
-from tests.agent.hosts import DESTINATION_ADDRESS, Host, announce, echoing, exchange, is_reset
+from dwcp_migrate.protocol.control import Permit
+from tests.agent.hosts import DESTINATION_ADDRESS, PORT, Host, announce, echoing, exchange, is_reset
 
 Hosts = tuple[Host, Host]
 UUID = "0123abcd-0000-1111-2222-333344445555"
 BOTH = ["source.lab", "destination.lab"]
+FORGER: Final = Path(__file__).parents[1] / "e2e" / "forger.py"
 
 
 def coordinate(hosts: Hosts, voters: list[str], *, require: bool) -> None:
@@ -73,6 +80,29 @@ def test_a_destination_that_drains_is_known_to_the_fleet_and_the_migration_passe
     (record,) = source.ended()
     assert record.passthrough_reason == "draining"
     assert any("takes no domains now" in event.detail for event in record.events)
+
+
+def test_a_peer_cannot_claim_a_domain_that_another_host_runs(hosts: Hosts) -> None:
+    source, destination = hosts
+    coordinate(hosts, BOTH, require=False)
+    agreed(hosts)
+    announce(destination, "vm", UUID)
+    with echoing(destination.listen()):
+        exchange(source.connect(DESTINATION_ADDRESS), b"stream")  # from now on the fleet knows whose it is
+        source.ended()
+        announce(destination, "vm", UUID)
+        assert claimed(source, "stranger.lab") == "not-its-source"
+        assert claimed(source, "source.lab") == "opened"
+
+
+def claimed(source: Host, name: str) -> str:
+    """What a destination answers to a host that says, with its own certificate, that it brings the domain."""
+    tls = [source.tls / file for file in ("ca.pem", f"{name}.pem", f"{name}.key")]
+    permit = Permit(uuid=UUID, source=name, destination="destination.lab", expires_at=time.time() + 60)
+    address = [DESTINATION_ADDRESS, str(PORT)]
+    return source.namespace.run(
+        sys.executable, str(FORGER), *address, *map(str, tls), "destination.lab", msgspec.json.encode(permit).decode()
+    ).strip()
 
 
 @pytest.mark.parametrize("require", [False, True])

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Coroutine
 from typing import Final, Protocol
 
+from dwcp_migrate.agent.authorization.ownership import OwnershipCheck
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer
 from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
@@ -83,6 +84,7 @@ class Incoming:
     Args:
         runtime: the shared parts.
         permits: what is agreed on before bytes flow.
+        ownership: tells whether a domain runs on the host that brings it.
         recovery: knows what runs here.
         outgoing: the source side of this agent, which peers ask and tell over the same connection.
         about: what peers ask of this host.
@@ -92,12 +94,14 @@ class Incoming:
         self,
         runtime: Runtime,
         permits: MigrationAuthorizer,
+        ownership: OwnershipCheck,
         recovery: TicketReconciler,
         outgoing: OutgoingSide,
         about: AboutHost,
     ) -> None:
         self._runtime = runtime
         self._permits = permits
+        self._ownership = ownership
         self._recovery = recovery
         self._outgoing = outgoing
         self._about = about
@@ -218,9 +222,13 @@ class Incoming:
                 return make_refusal("not-announced")
         store, store_key = await runtime.store.offer(self._names(self._candidates(request)), request)
         judged = await self._permits.judge(request.session_id.hex(), peer, request.permit)
+        others = await self._held_by_others(peer, request, judged)
         code = judged.code or self._objection(request)  # others were answered meanwhile
         now = steady_clock()
-        candidates = self._candidates(request)
+        claimed = self._candidates(request)
+        candidates = [found for found in claimed if found.uuid not in others]
+        if claimed and not candidates:
+            code = code or "not-its-source"
         announced = "" if code else runtime.announcements.use(candidates, now)
         if not announced and runtime.config.policy.require_announcement:
             code = code or "not-announced"
@@ -252,6 +260,12 @@ class Incoming:
             event = MigrationEvent(at=wall_clock(), event="remark", detail=judged.remark)
             runtime.ledger.change(session.identity, lambda record: append_event(record, event))
         return _opened(request, terms, judged)
+
+    async def _held_by_others(self, peer: PeerConfig, request: Open, judged: Judgement) -> frozenset[str]:
+        """Domains that a request could take and another host runs; the word of the fleet needs no such question."""
+        if judged.agreed in ("fleet", "certificate"):
+            return frozenset()
+        return await self._ownership.held_by_others(peer, [found.uuid for found in self._candidates(request)])
 
     async def _expected(self, request: Expect) -> Expected:
         if not self._candidates(request):
