@@ -31,7 +31,7 @@ UNIT := -m "not lab and not long"
 LONG := -m long -k "not 100000_entries and not 64_sessions and not test_release"
 LAB := -m lab
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year month sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -77,6 +77,10 @@ releases: $(TOOLS)  ## real agents of 0.1.0 beside those of this checkout: voter
 
 year: $(STAMPS)/venv  ## a simulated year of 1,000 hosts and 100,000 guests on the fleet's model; bench/results/year.json
 	$(BIN)/python tests/state/fleet/year.py bench/results/year.json
+
+month: $(STAMPS)/venv  ## a month of 200 hosts and 5,000 guests on recorded loads: alone, by promises, relieved; bench/results/watch.json
+	$(BIN)/python -m bench watch --json > build/watch.json
+	mv build/watch.json bench/results/watch.json
 
 sessions: $(TOOLS)  ## 64 migrations at once on a host with 2 GiB for them; some minutes
 	$(BIN)/pytest -q -m long tests/dataplane/test_memory_of_sessions.py

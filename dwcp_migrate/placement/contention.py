@@ -120,11 +120,11 @@ def worth(
     load = {one.name: one.load for one in fleet.domains}
     has = {one.name: one.capacity for one in fleet.hosts}
     level = levels_by_use(fleet, resources)
-    used = {
-        (host.name, one): sum(domain.load.get(one, 0.0) for domain in fleet.domains if domain.host == host.name)
-        for host in fleet.hosts
-        for one in resources
-    }
+    used = {(host.name, one): 0.0 for host in fleet.hosts for one in resources}
+    for domain in fleet.domains:
+        if domain.host in has:
+            for one in resources:
+                used[domain.host, one] += domain.load.get(one, 0.0)
     kept: list[Step] = []
     for step in sorted(steps, key=lambda one: one.number):
         if step.source not in hosts or step.after:
