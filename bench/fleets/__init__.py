@@ -2,6 +2,7 @@
 
 Modules:
     generate: fleets made up
+    libvirt_answers: what the libvirtds of a large fleet say
     month: a fleet over days, with and without a balancer
     probe: kernel
     referee: exact answers for small fleets

@@ -3,8 +3,10 @@
 month/<hosts>x<guests>/<alone|promises|watch>   moves a day for balance, hours a day above the threshold of all hosts
 together, worst host; loads as recorded, all else drawn from one
 seed, so that all three meet the same loads, failures and maintenance
-load/<hosts>x<guests>                           CPU of reading everything once: records in libvirt's format, already
-decoded by its binding, to a fleet whose use is known
+load/<hosts>x<guests>                           CPU of reading all use once: bulk statistics in libvirt's format,
+already decoded by its binding, to a fleet whose use is known
+inventory/<hosts>x<guests>                      CPU of reading all descriptions of hosts and guests, to a fleet; and
+of a plan for it, which evens it out
 """
 
 import time
@@ -12,12 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.fleets.libvirt_answers import AnsweringHypervisors, answering_hosts
 from bench.fleets.month import Month, Outcome
 from bench.frame import Options, Row
 from dwcp_migrate.agent.forecasting.load_meter import LoadMeter, merged
 from dwcp_migrate.hypervisor.load_counters import HostCounters, guest_counters
+from dwcp_migrate.orchestration.fleet_source import FleetSettings, LibvirtFleet
 from dwcp_migrate.orchestration.measured_load import by_agents
 from dwcp_migrate.placement.fleet import Domain, Fleet, Host
+from dwcp_migrate.placement.planner import plan_rebalance
 from dwcp_migrate.placement.watch_settings import WatchSettings
 from dwcp_migrate.protocol.load import FleetLoad, GuestLoad, HostLoad
 
@@ -29,8 +34,11 @@ def rows(options: Options) -> list[Row]:
     """Measure all cases."""
     hosts, guests, days = (20, 400, 3) if options.quick else (200, 5000, 30)
     found = []
+    sizes = (100, 25) if options.quick else (2000, 25)
+    if not options.only or "inventory".startswith(options.only[:9]):
+        found += inventory_rows(*sizes)
     if not options.only or "load".startswith(options.only[:4]):
-        found.append(load_row(*((100, 25) if options.quick else (2000, 25))))
+        found.append(load_row(*sizes))
     if not options.only or options.only.startswith("month"):
         month = Month(np.random.default_rng(SEED), hosts, guests, days)
         for name, outcome in (
@@ -114,3 +122,38 @@ def load_row(hosts: int, guests: int) -> Row:
     _, seconds = weigh(hosts, guests)
     method = "process CPU of counters, rates, quantiles and the fleet that knows them; records of libvirt's format"
     return Row(case=f"load/{hosts}x{hosts * guests}", metric="CPU", value=seconds, unit="s", n=1, method=method)
+
+
+def read_inventory(hosts: int, guests: int, rng: np.random.Generator) -> tuple[Fleet, float]:
+    """Read what all libvirtds of a fleet describe; the fleet, and the CPU seconds that it took.
+
+    Args:
+        hosts: how many.
+        guests: on each; of 1 to 4 vCPUs and 2 to 16 GiB.
+        rng: their sizes.
+    """
+    drawn = zip(rng.choice([1, 2, 4], hosts * guests), rng.choice([2048, 4096, 16384], hosts * guests), strict=True)
+    sizes = [(int(vcpus), int(mib)) for vcpus, mib in drawn]
+    answering = answering_hosts(
+        [[(uuid_of(host, guest), *sizes[host * guests + guest]) for guest in range(guests)] for host in range(hosts)]
+    )
+    asked = AnsweringHypervisors(answering)
+    source = LibvirtFleet(asked, {name: name for name in answering}, FleetSettings, {})
+    began = time.process_time()
+    fleet = source.snapshot()
+    return fleet, time.process_time() - began
+
+
+def inventory_rows(hosts: int, guests: int) -> list[Row]:
+    """CPU of reading a fleet's descriptions, and of a plan for it."""
+    fleet, read_s = read_inventory(hosts, guests, np.random.default_rng(SEED))
+    began = time.process_time()
+    plan = plan_rebalance(fleet)
+    planned_s = time.process_time() - began
+    case = f"inventory/{hosts}x{hosts * guests}"
+    method = "process CPU from descriptions of libvirt's format and length to a fleet, making the texts included"
+    planned = f"process CPU of evening that fleet out: {len(plan.steps)} moves"
+    return [
+        Row(case=case, metric="CPU", value=read_s, unit="s", n=1, method=method),
+        Row(case=case, metric="plan CPU", value=planned_s, unit="s", n=1, method=planned),
+    ]

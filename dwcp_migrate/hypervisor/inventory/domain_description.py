@@ -1,8 +1,12 @@
 """Libvirt's description of a domain as placement's facts (pure).
 
-It reads CPU, memory, media, networks, and what ties a domain to its host.
+It reads CPU, memory, media, networks, and what ties a domain to its host. A large fleet has tens of thousands of
+descriptions, most of each about things that do not matter here: controllers are cut out of the text before it is
+parsed, and a CPU with its many features, which most guests have in common, is parsed once.
 """
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 from xml.etree import ElementTree as ET
 
@@ -18,6 +22,13 @@ CPUS_MAX: Final = 8192
 
 HUGE_PAGE_BYTES: Final = 2 * MIB
 """Size of the huge pages of a guest that names no size: the usual default of x86-64."""
+
+
+CPUS_KEPT: Final = 256
+"""Different CPUs whose descriptions are remembered."""
+
+Devices = Mapping[str, Sequence["ET.Element"]]
+"""A domain's devices, by the names of their elements."""
 
 
 class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,26 +117,63 @@ def domain_facts(description: str) -> DomainFacts:
     Raises:
         HypervisorError: not XML, too large, or a value that libvirt would not write.
     """
-    root = parsed(description)
+    _check_size(description)
+    text, cpu = _without_cpu(_without_controllers(description))
+    root = parsed(text)
     try:
-        return _facts(root)
+        return _facts(root, cpu if cpu is not None else _guest_cpu(root.find("cpu")))
     except ValueError as error:
         raise HypervisorError(f"libvirt's description of {root.findtext('name', '')}: {error}") from error
 
 
-def _facts(root: "ET.Element") -> DomainFacts:
+def _without_controllers(text: str) -> str:
+    """A description without its controllers, of which nothing is read."""
+    kept, at = [], 0
+    while (begin := text.find("<controller ", at)) >= 0:
+        opened, end = text.find(">", begin), text.find("</controller>", begin)
+        if end < 0:
+            break
+        kept.append(text[at:begin] if text[opened - 1] != "/" else text[at : opened + 1])
+        at = end + len("</controller>") if text[opened - 1] != "/" else opened + 1
+    return "".join([*kept, text[at:]]) if kept else text
+
+
+def _without_cpu(text: str) -> tuple[str, CpuFacts | None]:
+    """Take the one CPU out of a description; None where it cannot be told without parsing all which one that is."""
+    begin, end = text.find("<cpu "), text.find("</cpu>")
+    unique = text.count("<cpu ") == 1 == text.count("</cpu>") and "<cpu>" not in text
+    if not unique or not text.rfind("</metadata>") < begin < end or "<!" in text:
+        return text, None
+    end += len("</cpu>")
+    cpu = _remembered_cpu(text[begin:end])
+    return (text, None) if cpu is None else (text[:begin] + text[end:], cpu)
+
+
+@lru_cache(maxsize=CPUS_KEPT)
+def _remembered_cpu(text: str) -> CpuFacts | None:
+    """Read a CPU's description; None if it is none by itself."""
+    try:
+        return _guest_cpu(parsed(text))
+    except HypervisorError:
+        return None
+
+
+def _facts(root: "ET.Element", cpu: CpuFacts) -> DomainFacts:
     kind = root.find("./os/type")
-    machine = kind.get("machine", "") if kind is not None else ""
-    interfaces = root.findall("./devices/interface")
+    machine, arch = (kind.get("machine", ""), kind.get("arch", "")) if kind is not None else ("", "")
+    devices: dict[str, list[ET.Element]] = {}
+    for one in root.find("devices") or ():
+        devices.setdefault(one.tag, []).append(one)
+    interfaces = devices.get("interface", [])
     return DomainFacts(
         name=root.findtext("name", ""),
         uuid=root.findtext("uuid", ""),
         vcpus=int(root.findtext("vcpu", "1")),
         memory_bytes=size(root.find("memory"), KIB),
         cells=len(root.findall("./numatune/memnode")),
-        cpu=_cpu(root, kind.get("arch", "") if kind is not None else ""),
+        cpu=_judged_cpu(root, cpu, arch),
         machine=machine,
-        disks=tuple(disk for one in root.iterfind("./devices/disk") if (disk := _disk(one)) is not None),
+        disks=tuple(disk for one in devices.get("disk", ()) if (disk := _disk(one)) is not None),
         networks=tuple(sorted({_source(one, "network") for one in interfaces if one.get("type") == "network"} - {""})),
         bridges=tuple(
             sorted(
@@ -135,21 +183,31 @@ def _facts(root: "ET.Element") -> DomainFacts:
         ),
         pinned_cpus=_pinned_cpus(root),
         pinned_cells=_pinned_cells(root),
-        has_tpm=any(one.get("type") == "emulator" for one in root.iterfind("./devices/tpm/backend")),
+        has_tpm=_has_tpm(devices, "emulator"),
         huge_page_bytes=_huge_page_bytes(root),
-        ties=tuple(_ties(root)),
+        ties=tuple(_ties(devices)),
     )
 
 
-def _cpu(root: "ET.Element", arch: str) -> CpuFacts | None:
-    cpu = root.find("cpu")
-    if cpu is None or root.get("type") != "kvm":
-        return None
+def _has_tpm(devices: Devices, kind: str) -> bool:
+    """Whether a TPM has a backend of a type."""
+    return any(backend.get("type") == kind for one in devices.get("tpm", ()) for backend in one.iterfind("backend"))
+
+
+def _guest_cpu(cpu: "ET.Element | None") -> CpuFacts:
+    """Read a CPU; without a mode where there is none."""
+    if cpu is None:
+        return CpuFacts(mode="")
     mode = cpu.get("mode", "custom")
-    model = cpu.findtext("model", "")
-    if mode == "custom" and not model:
+    return CpuFacts(mode=mode, model=cpu.findtext("model", ""), text=cpu_text(cpu, mode))
+
+
+def _judged_cpu(root: "ET.Element", cpu: CpuFacts, arch: str) -> CpuFacts | None:
+    if not cpu.mode or root.get("type") != "kvm":
+        return None
+    if cpu.mode == "custom" and not cpu.model:
         return None  # a topology only: the guest's CPU is QEMU's default
-    return CpuFacts(mode=mode, model=model, text=cpu_text(cpu, mode), arch=arch)
+    return msgspec.structs.replace(cpu, arch=arch)
 
 
 def cpu_text(cpu: "ET.Element", mode: str) -> str:
@@ -231,27 +289,22 @@ def numbers(text: str) -> list[int]:
     return sorted(found)
 
 
-def _ties(root: "ET.Element") -> list[str]:
+def _ties(devices: Devices) -> list[str]:
     """Reasons that keep a domain on its host, in words."""
-    devices = root.find("devices")
-    if devices is None:
-        return []
-    ties = [_device_words(one) for one in devices.iterfind("hostdev") if _is_tie(one)]
+    ties = [_device_words(one) for one in devices.get("hostdev", ()) if _is_tie(one)]
     ties += [
         "a network interface that is a device of the host"
-        for one in devices.iterfind("interface")
+        for one in devices.get("interface", ())
         if one.get("type") in {"hostdev", "vdpa"} and one.find("teaming") is None
     ]
-    if devices.find("shmem") is not None and any(one.get("role") != "master" for one in devices.iterfind("shmem")):
+    if any(one.get("role") != "master" for one in devices.get("shmem", ())):
         ties.append("shared memory with other guests of the host")
-    if any(one.get("type") == "virtiofs" for one in devices.iterfind("filesystem/driver")):
+    shared = devices.get("filesystem", ())
+    if any(one.find("driver[@type='virtiofs']") is not None for one in shared):
         ties.append("a directory of the host that it shares by virtiofs")
-    if any(
-        one.get("type") == "mount" and one.find("driver[@type='virtiofs']") is None
-        for one in devices.iterfind("filesystem")
-    ):
+    if any(one.get("type") == "mount" and one.find("driver[@type='virtiofs']") is None for one in shared):
         ties.append("a directory of the host that it shares")
-    if any(one.get("type") == "passthrough" for one in devices.iterfind("tpm/backend")):
+    if _has_tpm(devices, "passthrough"):
         ties.append("the host's own TPM")
     return ties
 
@@ -298,9 +351,13 @@ def parsed(text: str) -> "ET.Element":
     Raises:
         HypervisorError: not XML, or too large.
     """
-    if len(text) > XML_BYTES_MAX:
-        raise HypervisorError(f"a description of {len(text)} bytes is more than {XML_BYTES_MAX}")
+    _check_size(text)
     try:
         return ET.fromstring(text)  # noqa: S314 - from the local libvirtd or a peer's, over its authenticated connection
     except ET.ParseError as error:
         raise HypervisorError(f"libvirt's description is no XML: {error}") from error
+
+
+def _check_size(text: str) -> None:
+    if len(text) > XML_BYTES_MAX:
+        raise HypervisorError(f"a description of {len(text)} bytes is more than {XML_BYTES_MAX}")

@@ -1,5 +1,9 @@
-"""Libvirt's descriptions of a host as placement's facts (pure): its memory, cells, CPU, machine types and pools."""
+"""Libvirt's descriptions of a host as placement's facts (pure): its memory, cells, CPU, machine types and pools.
 
+Hosts of one kind offer guests the same word for word: what a QEMU offers is parsed once and remembered.
+"""
+
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -15,6 +19,10 @@ SHARED_POOLS: Final = frozenset({"netfs", "rbd", "iscsi", "iscsi-direct", "glust
 
 PATH_POOLS: Final = frozenset({"dir", "fs", "netfs", "vstorage"})
 """Types of pools whose volumes are files below the target path."""
+
+
+OFFERS_KEPT: Final = 64
+"""Different domain capabilities that are remembered; some 10 KB each."""
 
 
 class CellFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +125,7 @@ def capabilities_facts(text: str) -> Capabilities:
     )
 
 
+@lru_cache(maxsize=OFFERS_KEPT)
 def hypervisor_cpu(text: str) -> tuple[CpuFacts | None, bool | None]:
     """Read a host's domain capabilities: the CPU of its host-model, and whether it can emulate TPMs.
 

@@ -132,3 +132,28 @@ def test_what_is_no_description_or_too_large_is_refused(monkeypatch: pytest.Monk
     assert domain_facts(DOMAIN).name == "web1"
     with pytest.raises(HypervisorError, match="more than"):
         domain_facts(DOMAIN + " ")
+
+
+CPU = "<cpu mode='custom'><model>Skylake-Server</model></cpu>"
+OTHER = CPU.replace("Skylake", "Other")
+
+
+@pytest.mark.parametrize(("description", "model"), [
+    (f"<domain type='kvm'>{CPU}<devices/></domain>", "Skylake-Server"),
+    (f"<domain type='kvm'><metadata><x>{OTHER}</x></metadata>{CPU}</domain>", "Skylake-Server"),
+    (f"<domain type='kvm'><!-- {OTHER} -->{CPU}</domain>", "Skylake-Server"),
+    (f"<domain type='kvm'><metadata><x>{CPU}</x></metadata></domain>", None),
+    (f"<domain type='kvm'><metadata><x>{CPU}</x></metadata><cpu mode='custom'/></domain>", None),
+])  # fmt: skip
+def test_the_guest_s_own_cpu_is_read_whatever_else_is_called_so(description: str, model: str | None) -> None:
+    cpu = domain_facts(description).cpu
+    assert (cpu.model if cpu is not None else None) == model
+
+
+def test_controllers_of_any_form_hide_no_other_device() -> None:
+    disk = "<disk type='file'><source file='/srv/{0}.raw'/><target dev='{0}'/></disk>"
+    controllers = ("<controller type='usb' index='0'/>", "<controller type='sata'><alias name='sata0'/></controller>")
+    text = "".join(f"{controllers[n % 2]}{disk.format(f'vd{n}')}" for n in range(6))
+    assert [one.target for one in domain_facts(with_devices(text)).disks] == [f"vd{n}" for n in range(6)]
+    with pytest.raises(HypervisorError, match="no XML"):
+        domain_facts(with_devices("<controller type='usb'>"))
