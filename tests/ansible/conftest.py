@@ -18,12 +18,10 @@ from typing import Any
 
 import pytest
 
-from dwcp_migrate.lab.guest import GuestOptions, domain_xml
 from dwcp_migrate.lab.hosts import booted
-from dwcp_migrate.lab.hosts.hypervisor import CONSOLE_DIRECTORY, IMAGE_DIRECTORY
-from dwcp_migrate.lab.hosts.settings import SSH_CLIENT
-from dwcp_migrate.lab.images import build, wheels
+from dwcp_migrate.lab.images import wheels
 from dwcp_migrate.transport.io.io_thread import CARRIER_NICE
+from tests.booted_guests import CONSOLE, prepare_for_guests, start_guest, wait_for_checked_memory
 
 REPOSITORY = Path(__file__).parents[2]
 ANSIBLE = REPOSITORY / "ansible"
@@ -205,7 +203,6 @@ def installed(site: Site, checked: Seen) -> Seen:
 
 
 MIGRATED = "/run/migrated"
-GUEST = GuestOptions(name="web1", memory_mib=192, fill_mib=64)
 
 
 @pytest.fixture(scope="session")
@@ -215,19 +212,15 @@ def migrated(site: Site, installed: Seen) -> Seen:
     source, destination = site.fleet.hosts
     for host in site.fleet.hosts:
         prepare_for_guests(host, site.fleet.key_file)
-    Path(source.root / "tmp/web1.xml").write_text(domain_xml(GUEST))
-    source.run("virsh", "create", "/tmp/web1.xml")  # noqa: S108 - the booted host's own /tmp
-    console = f"{CONSOLE_DIRECTORY}/web1.log"
-    source.run("timeout", "300", "sh", "-c", f"until grep -q '^pages: ' {console}; do sleep 0.2; done", timeout_s=310)
+    start_guest(source)
     watches = [watch_for_raised_thread(host) for host in site.fleet.hosts]
     source.run("virsh", "migrate", "--live", "web1", f"qemu+ssh://{destination.name}/system", timeout_s=300)
-    checked = r"grep -q 'pages: seq=[0-9]* .* passes=[1-9]'"
-    destination.run("timeout", "120", "sh", "-c", f"until {checked} {console}; do sleep 0.2; done", timeout_s=130)
+    wait_for_checked_memory(destination)
     seen = site.seen(
         Run("", {}, {}),
         history="dwcp-migrate history --json",
         domains="virsh list --name",
-        console=f"tail -n 1 {console}",
+        console=f"tail -n 1 {CONSOLE}",
         metrics="python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:7803/metrics\").read().decode())'",
         journal="journalctl -u dwcp-migrate --no-pager",
         may_raise="systemctl show -P LimitNICE dwcp-migrate",
@@ -246,17 +239,6 @@ def watch_for_raised_thread(host: booted.BootedHost) -> subprocess.Popen[str]:
     look = f"ps -eLo ni,args | grep -e '^ *{CARRIER_NICE} .*dataplane.worker'"
     line = f"until {look} || test -e {MIGRATED}; do sleep 0.1; done"
     return subprocess.Popen(host.inside(["sh", "-c", line]), stdout=subprocess.PIPE, text=True)
-
-
-def prepare_for_guests(host: booted.BootedHost, key_file: Path) -> None:
-    """Give a host the guest's images, and let root go to the other hosts by ssh."""
-    images_directory = host.root / IMAGE_DIRECTORY.removeprefix("/")
-    images_directory.mkdir(parents=True)
-    for name in (build.KERNEL, build.PAGES):
-        shutil.copy(build.directory() / name, images_directory / name)
-    (host.root / CONSOLE_DIRECTORY.removeprefix("/")).mkdir(parents=True)
-    shutil.copy(key_file, host.root / "root/.ssh/id_ed25519")
-    (host.root / "root/.ssh/config").write_text(SSH_CLIENT)
 
 
 @pytest.fixture(scope="session")
