@@ -8,70 +8,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Final
 
 import pytest
 
-from dwcp_migrate.lab.guest import GuestOptions, LabGuest
-from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab, LabOptions
-from dwcp_migrate.lab.wan import WanLink
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanProgress, read
+from tests.e2e.plan_lab import COMMAND_S_MAX, WAN, PlanLab, wait_for_begin
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-WAN: Final = WanLink(rate_bytes_per_s=25e6, delay_s=0.002, loss=0.0)
-"""200 Mbit/s: a migration takes a few seconds, time enough to kill somebody meanwhile."""
 
-GUESTS: Final = 8
-COMMAND_S_MAX: Final = 300.0
-
-
-class Place:
-    """The lab, its guests, and the commands on hv1."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        for host in lab.hypervisors:
-            self.start_agent(host)
-        self.guests = [
-            LabGuest(
-                GuestOptions(
-                    name=f"vm{number}",
-                    memory_mib=96,
-                    fill_mib=4,
-                    dirty_pages_per_s=20,
-                    check_pages_per_s=400,
-                    seed=number,
-                )
-            )
-            for number in range(GUESTS)
-        ]
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(lambda at: at[1].start(lab.hypervisors[at[0] % 3]), enumerate(self.guests)))
-
-    def start_agent(self, host: Hypervisor) -> None:
-        placement = {"uri": "qemu+tcp://{address}/system", "address": host.address}
-        self.lab.start_agent(host.name, {"placement": placement})
-
-    def argv(self, *words: str) -> list[str]:
-        hv1 = self.lab["hv1"]
-        config = str(self.lab.agents["hv1"].config)
-        return hv1.namespace.beside([sys.executable, "-m", "dwcp_migrate", *words, "--config", config])
-
-    def say(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.argv(*words), capture_output=True, text=True, check=False, timeout=COMMAND_S_MAX)
-
-    def where(self) -> dict[str, list[str]]:
-        """Guests that run, by host."""
-        return {
-            host.name: sorted(host.virsh("list", "--name", "--state-running").stdout.split())
-            for host in self.lab.hypervisors
-        }
+class Place(PlanLab):
+    """The lab, two of whose guests are kept apart."""
 
     def journal(self) -> PlanProgress:
         found = read(Path(self.lab.agents["hv1"].config).parent / "state" / JOURNAL_NAME)
@@ -79,14 +29,10 @@ class Place:
         return found
 
     def check(self) -> dict[str, list[str]]:
-        """Every guest runs on exactly one host, has sound memory there, and the pair is apart; who runs where."""
-        where = self.where()
-        assert sorted(name for names in where.values() for name in names) == sorted(one.name for one in self.guests)
+        """See `PlanLab.check`; and the pair is apart."""
+        where = super().check()
         for names in where.values():
             assert not {"vm0", "vm1"} <= set(names), where
-        for guest in self.guests:
-            host = next(host for host in self.lab.hypervisors if guest.name in where[host.name])
-            guest.wait_report(host, after=guest.report(host), timeout_s=120.0)
         return where
 
 
@@ -97,12 +43,6 @@ def place() -> Iterator[Place]:
         made = Place(lab)
         assert made.say("rules", "add", "pair", "apart", "vm0", "vm1").returncode == 0
         yield made
-
-
-def wait_for_begin(lines: IO[str]) -> None:
-    """Wait until a command says that its first migration begins."""
-    said = next((line for line in lines if "->" in line), "")
-    assert said, "the command ended before it began a migration"
 
 
 def even(where: dict[str, list[str]]) -> bool:
