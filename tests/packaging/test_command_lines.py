@@ -79,7 +79,7 @@ def test_the_check_itself_finds_what_does_not_exist() -> None:
 
 
 def test_every_command_is_named_on_a_page() -> None:
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(page.read_text() for page in PAGES if page.name != "cli.md")  # which names them all by itself
     named = [path for path in COMMANDS_BY_PATH if path and re.search(rf"\b{' '.join(path)}\b", text)]
     assert sorted(set(COMMANDS_BY_PATH) - set(named) - {()}) == []
 
