@@ -129,8 +129,8 @@ restarts: setup  ## N=40 migrations in a row, an agent killed or stopped in each
 	mkdir -p build/bench
 	$(BIN)/python -m bench restarts --migrations $(if $(filter file,$(origin N)),40,$(N)) --seed $(SEED) --json > build/bench/restarts.json
 
-pictures: $(TOOLS)  ## take the pictures of reports in docs/images anew
-	PICTURES=docs/images $(BIN)/pytest -q tests/cli/pages
+pictures: $(TOOLS)  ## take the pictures of pages in docs/images anew
+	PICTURES=docs/images $(BIN)/pytest -q tests/cli/pages tests/agent/http/test_status_page.py
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
 	$(BIN)/pytest -q -m "long and not lab" tests/placement

@@ -267,7 +267,9 @@ class Agent:
         self._addresses.start()
         self._listen_for_connections()
         if config.metrics_listen:
-            server = self._http["metrics"] = HttpServer(metrics_application(self.status, config.metrics))
+            server = self._http["metrics"] = HttpServer(
+                metrics_application(self.status, self.ledger.recent, config.metrics)
+            )
             self._views.metrics_error = await listen_for_metrics(server, config.metrics_listen, config.metrics)
         self._loops.keep_running("tick", self._tick)
         self._loops.keep_running("forecasts", self._planner.run)

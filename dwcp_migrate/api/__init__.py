@@ -11,5 +11,6 @@ Modules:
     plans: plans that agents carry out
     recap: sums over ended migrations
     schema: answers of the control API
+    words: values in the words that people read
     watch: the service that relieves the fleet by itself
 """

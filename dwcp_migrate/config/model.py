@@ -359,12 +359,15 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key: PEM file of the certificate's key.
         username: demanded by HTTP's basic authentication; empty lets everyone read.
         password_file: the password; the first line, read at each request.
+        status_page: show this host, its peers, migrations and their domains at `/`; read at the start. Without it only
+            where the metrics are.
     """
 
     certificate: str = ""
     key: str = ""
     username: str = ""
     password_file: str = ""
+    status_page: bool = True
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

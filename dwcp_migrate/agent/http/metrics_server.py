@@ -1,6 +1,7 @@
-"""The metrics' own listener: `/metrics`, `/healthz` and a page at `/`, over TLS and behind a password where configured.
+"""The metrics' own listener: `/metrics`, `/healthz` and the agent's page at `/`.
 
-It is for readers on the network, as the control socket is for this host: nothing can be changed here.
+It speaks TLS and asks for a password where that is configured. It is for readers on the network, as the control socket
+is for this host: nothing can be changed here.
 """
 
 import base64
@@ -16,33 +17,72 @@ from aiohttp.typedefs import Middleware
 
 from dwcp_migrate.agent.http import metrics
 from dwcp_migrate.agent.http.server import HttpServer
+from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import AgentStatus
+from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import MetricsConfig
 from dwcp_migrate.errors import ConfigError, HypervisorError
 from dwcp_migrate.logs import get_logger
+from dwcp_migrate.pages.agent_page import status_page
+from dwcp_migrate.pages.document import POLICY, page_of
+from dwcp_migrate.pages.markup import make_element
 
 PASSWORD_BYTES_MAX: Final = 1024
 
 log = get_logger(component="metrics")
 
-LANDING: Final = """<!doctype html>
-<html lang="en"><title>dwcp-migrate</title>
-<h1>dwcp-migrate</h1>
-<p>Agent of {name}, version {version}.</p>
-<ul><li><a href="metrics">Metrics</a></li><li><a href="healthz">Health</a></li></ul>
-</html>
-"""
+PAGE_KEPT_S: Final = 1.0
+"""Whoever asks within it is given the same page: however many look, it is made once a second."""
+
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+LANDING: Final = (("metrics", "Metrics"), ("healthz", "Health"))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def metrics_application(status: Callable[[], AgentStatus], access: MetricsConfig) -> web.Application:
+class _Pages:
+    """The page at `/`, made anew at most once in `PAGE_KEPT_S`."""
+
+    def __init__(self, status: Callable[[], AgentStatus], recent: Callable[[], list[Migration]]) -> None:
+        self._status = status
+        self._recent = recent
+        self._kept: dict[bool, tuple[float, str]] = {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Show the whole page; `?hold` is one that does not load itself again."""
+        is_held = "hold" in request.query
+        made_at, page = self._kept.get(is_held, (-PAGE_KEPT_S, ""))
+        if steady_clock() - made_at >= PAGE_KEPT_S:
+            page = status_page(self._status(), self._recent(), is_held=is_held)
+            self._kept[is_held] = (steady_clock(), page)
+        return web.Response(text=page, content_type="text/html", headers=PAGE_HEADERS)
+
+    async def landing(self, _: web.Request) -> web.StreamResponse:
+        """Show where the metrics are, and nothing of any guest."""
+        now = self._status()
+        ways = make_element("nav", *(make_element("a", name, href=where) for where, name in LANDING))
+        page = page_of(now.name, [make_element("h1", now.name), ways], f"dwcp-migrate {now.version}.")
+        return web.Response(text=page, content_type="text/html", headers=PAGE_HEADERS)
+
+
+def metrics_application(
+    status: Callable[[], AgentStatus], recent: Callable[[], list[Migration]], access: MetricsConfig
+) -> web.Application:
     """Make the application of the metrics listener.
 
     Args:
         status: the agent's.
-        access: who may read.
+        recent: migrations that ended, the newest first.
+        access: who may read, and what.
     """
+    pages = _Pages(status, recent)
 
     async def answer(_: web.Request) -> web.StreamResponse:
         body = metrics.render(status(), process=True)
@@ -51,12 +91,8 @@ def metrics_application(status: Callable[[], AgentStatus], access: MetricsConfig
     async def healthy(_: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
 
-    async def landing(_: web.Request) -> web.StreamResponse:
-        now = status()
-        return web.Response(text=LANDING.format(name=now.name, version=now.version), content_type="text/html")
-
     app = web.Application(client_max_size=1024, middlewares=[_behind_password(access)] if access.username else [])
-    app.router.add_get("/", landing)
+    app.router.add_get("/", pages.answer if access.status_page else pages.landing)
     app.router.add_get("/metrics", answer)
     app.router.add_get("/healthz", healthy)
     return app

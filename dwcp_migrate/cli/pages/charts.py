@@ -9,8 +9,8 @@ from itertools import pairwise
 from math import floor, log10
 from typing import Final, NamedTuple
 
-from dwcp_migrate.cli.pages.markup import Child, Markup, element
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.pages.markup import Child, Markup, make_element
 
 WIDTH: Final = 1000
 HEIGHT: Final = 100
@@ -85,26 +85,28 @@ def _percent(part: float, whole: float) -> str:
 
 
 def _frame(shapes: Iterable[Child], words: Iterable[Child], label: str, height: int) -> Markup:
-    picture = element(
+    picture = make_element(
         "svg", *shapes, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img", aria_label=label
     )
-    return element("div", picture, *words, class_="plot", style=f"--height:{height}px")
+    return make_element("div", picture, *words, class_="plot", style=f"--height:{height}px")
 
 
 def _time_words(end: float) -> list[Markup]:
     ticks = [at for at in _ticks(end) if at < 0.93 * end]
-    words = [element("i", output.duration(at), class_="x", style=f"left:{_percent(at, end)}") for at in ticks]
-    return [*words, element("i", output.duration(end), class_="x last", style="left:100%")]
+    words = [make_element("i", output.duration(at), class_="x", style=f"left:{_percent(at, end)}") for at in ticks]
+    return [*words, make_element("i", output.duration(end), class_="x last", style="left:100%")]
 
 
 def _marks(marks: Sequence[tuple[float, str]], end: float) -> tuple[list[Markup], list[Markup]]:
     lines = [
-        element("line", x1=_x(at, end), x2=_x(at, end), y1=0, y2=HEIGHT, class_="pass") for at, _ in marks if at <= end
+        make_element("line", x1=_x(at, end), x2=_x(at, end), y1=0, y2=HEIGHT, class_="pass")
+        for at, _ in marks
+        if at <= end
     ]
     words, free_from = [], 0.0
     for at, name in marks:
         if free_from <= at <= end:
-            words.append(element("i", name, class_="mark", style=f"left:{_percent(at, end)}"))
+            words.append(make_element("i", name, class_="mark", style=f"left:{_percent(at, end)}"))
             free_from = at + end / 8
     return lines, words
 
@@ -133,11 +135,12 @@ def curves(
     top = step * -(-largest // step)
     levels = [step * number for number in range(int(top / step + 1e-9) + 1)]
     grid = [
-        element("line", x1=0, x2=WIDTH, y1=_y(level, top), y2=_y(level, top), class_="grid") for level in levels[1:]
+        make_element("line", x1=0, x2=WIDTH, y1=_y(level, top), y2=_y(level, top), class_="grid")
+        for level in levels[1:]
     ]
     lines, names = _marks(marks, end)
     drawn = [
-        element(
+        make_element(
             "polyline",
             points=" ".join(f"{_x(at, end)},{_y(value, top)}" for at, value in curve.points),
             class_="curve",
@@ -146,7 +149,9 @@ def curves(
         )
         for curve in series
     ]
-    words = [element("i", scale.say(level), class_="y", style=f"bottom:{_percent(level, top)}") for level in levels]
+    words = [
+        make_element("i", scale.say(level), class_="y", style=f"bottom:{_percent(level, top)}") for level in levels
+    ]
     return _frame([*grid, *lines, *drawn], [*words, *_time_words(end), *names], label, height)
 
 
@@ -173,9 +178,9 @@ def layers(edges: Sequence[float], series: Sequence[Layer], *, label: str, heigh
                 continue
             told = f"{output.duration(begin)} to {output.duration(until)}: {layer.name} {share * 100:.0f} %"
             shapes.append(
-                element(
+                make_element(
                     "rect",
-                    element("title", told),
+                    make_element("title", told),
                     x=_x(begin, end),
                     width=round(_x(until, end) - _x(begin, end), 2),
                     y=round(HEIGHT * (1 - low - share), 2),
@@ -184,15 +189,18 @@ def layers(edges: Sequence[float], series: Sequence[Layer], *, label: str, heigh
                 )
             )
             low += share
-    words = [element("i", f"{part} %", class_="y", style=f"bottom:{part}%") for part in (0, 50, 100)]
+    words = [make_element("i", f"{part} %", class_="y", style=f"bottom:{part}%") for part in (0, 50, 100)]
     return _frame(shapes, [*words, *_time_words(end)], label, height)
 
 
 def legend(names: Iterable[tuple[str, int]]) -> Markup:
     """Name the colours."""
-    return element(
+    return make_element(
         "ul",
-        *(element("li", element("i", style=f"background:{colour_of(colour)}"), name) for name, colour in names),
+        *(
+            make_element("li", make_element("i", style=f"background:{colour_of(colour)}"), name)
+            for name, colour in names
+        ),
         class_="legend",
     )
 
@@ -206,14 +214,14 @@ def strip(spans: Sequence[Span], label: str) -> Markup:
     """
     whole = sum(max(span.size, 0) for span in spans) or 1.0
     pieces = (
-        element(
+        make_element(
             "u",
             style=f"flex:{1000 * max(span.size, 0) / whole:.3f};background:{colour_of(span.colour)}",
             title=span.words,
         )
         for span in spans
     )
-    return element("div", *pieces, class_="strip", role="img", aria_label=label)
+    return make_element("div", *pieces, class_="strip", role="img", aria_label=label)
 
 
 def bars(rows: Iterable[tuple[str, float, str]], colour: int = 0, step: int = 0) -> Markup:
@@ -229,9 +237,9 @@ def bars(rows: Iterable[tuple[str, float, str]], colour: int = 0, step: int = 0)
     cells: list[Child] = []
     for number, (name, size, words) in enumerate(known):
         shade = colour_of(colour + step * number)
-        bar = element("u", style=f"left:0;width:{_percent(size, largest)};background:{shade}")
-        cells += [element("b", name), element("span", words), element("div", bar, class_="track")]
-    return element("div", *cells, class_="bars")
+        bar = make_element("u", style=f"left:0;width:{_percent(size, largest)};background:{shade}")
+        cells += [make_element("b", name), make_element("span", words), make_element("div", bar, class_="track")]
+    return make_element("div", *cells, class_="bars")
 
 
 def intervals(rows: Iterable[tuple[str, tuple[float, float, float], float, str]]) -> Markup:
@@ -247,9 +255,9 @@ def intervals(rows: Iterable[tuple[str, tuple[float, float, float], float, str]]
         middle = f"left:{_percent(median, end)};background:{colour_of(0)}"
         came = f"left:{_percent(actual, end)};background:{colour_of(1)}"
         track = [
-            element("u", style=band),
-            element("u", style=middle, class_="dot"),
-            element("u", style=came, class_="dot"),
+            make_element("u", style=band),
+            make_element("u", style=middle, class_="dot"),
+            make_element("u", style=came, class_="dot"),
         ]
-        cells += [element("b", name), element("span", words), element("div", *track, class_="track")]
-    return element("div", *cells, class_="bars")
+        cells += [make_element("b", name), make_element("span", words), make_element("div", *track, class_="track")]
+    return make_element("div", *cells, class_="bars")

@@ -4,9 +4,9 @@ from typing import Final
 
 from dwcp_migrate.api.recap import FleetRecap, sum_recaps
 from dwcp_migrate.cli.pages import charts
-from dwcp_migrate.cli.pages.document import page_of, section_of, tiles_of
-from dwcp_migrate.cli.pages.markup import Markup, element, table_of
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.pages.document import page_of, section_of, tiles_of
+from dwcp_migrate.pages.markup import Markup, make_element, table_of
 from dwcp_migrate.protocol.recap import MigrationRecap
 from dwcp_migrate.refusals import UNACCELERATED, explain_code
 from dwcp_migrate.units import format_bytes
@@ -25,15 +25,15 @@ def fleet_page(found: FleetRecap, by: str) -> str:
         by: which agent was asked, and its version.
     """
     total = sum_recaps(found.hosts.values())
-    silent = [element("li", f"{name}: {why}") for name, why in sorted(found.silent.items())]
+    silent = [make_element("li", f"{name}: {why}") for name, why in sorted(found.silent.items())]
     sections = [
-        element("h1", "Migrations of the fleet"),
-        element("p", period(found, total), class_="soft"),
+        make_element("h1", "Migrations of the fleet"),
+        make_element("p", period(found, total), class_="soft"),
         tiles_of(tiles(total)),
         section_of("Hosts", "", table_of(HEADER, host_rows(found), numbers=range(1, 9)), identity="hosts"),
-        element("div", _failures(total), _unaccelerated(total), class_="pair"),
+        make_element("div", _failures(total), _unaccelerated(total), class_="pair"),
         _predictions(found, total),
-        section_of("Hosts that did not tell", "", element("ul", *silent), identity="silent") if silent else None,
+        section_of("Hosts that did not tell", "", make_element("ul", *silent), identity="silent") if silent else None,
         section_of("How it is counted", COUNTED, identity="counted"),
     ]
     return page_of("Migrations of the fleet", sections, f"{by}, {output.moment(found.now)}.")

@@ -7,10 +7,10 @@ from dwcp_migrate.api.recap import OBSERVED
 from dwcp_migrate.api.schema import AgentStatus, ExpectedMigration, Migration
 from dwcp_migrate.cli.pages import charts
 from dwcp_migrate.cli.pages.course_facts import passes_of, pause_of, phases_of, rates_of, waits_of
-from dwcp_migrate.cli.pages.document import page_of, section_of, tiles_of
-from dwcp_migrate.cli.pages.markup import Markup, element
 from dwcp_migrate.cli.pages.migration_tables import decisions_section, environment_section, figures_section
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.pages.document import page_of, section_of, tiles_of
+from dwcp_migrate.pages.markup import Markup, make_element
 from dwcp_migrate.refusals import UNACCELERATED, explain_code
 from dwcp_migrate.units import KIB, PAGE_BYTES, format_bytes, format_rate
 
@@ -60,8 +60,8 @@ def migration_page(migration: Migration, status: AgentStatus, now: float) -> str
         _timeline(migration, now),
         _rates(migration, now),
         _waits(migration),
-        element("div", _pages(migration), _channels(migration), class_="pair"),
-        element("div", _predicted(migration), _pause(migration), class_="pair"),
+        make_element("div", _pages(migration), _channels(migration), class_="pair"),
+        make_element("div", _predicted(migration), _pause(migration), class_="pair"),
         decisions_section(migration),
         environment_section(migration, status),
         figures_section(migration),
@@ -87,14 +87,16 @@ def _head(migration: Migration, status: AgentStatus, now: float) -> list[Markup]
     ]
     why = migration.passthrough_reason
     trouble = [
-        element("p", f"It failed: {migration.reason}", class_="bad") if migration.reason else None,
-        element("p", f"It ran unaccelerated ({why}): {explain_code(UNACCELERATED, why).text}", class_="warn")
+        make_element("p", f"It failed: {migration.reason}", class_="bad") if migration.reason else None,
+        make_element("p", f"It ran unaccelerated ({why}): {explain_code(UNACCELERATED, why).text}", class_="warn")
         if why
         else None,
     ]
     return [
-        element("h1", f"Migration of {output.domain(migration)}", element("span", state, class_=f"badge {kind}")),
-        element("p", f"{source} to {destination}, {output.moment(migration.started_at)}", class_="soft"),
+        make_element(
+            "h1", f"Migration of {output.domain(migration)}", make_element("span", state, class_=f"badge {kind}")
+        ),
+        make_element("p", f"{source} to {destination}, {output.moment(migration.started_at)}", class_="soft"),
         *(one for one in trouble if one is not None),
         tiles_of(tiles),
     ]
@@ -138,7 +140,7 @@ def _rates(migration: Migration, now: float) -> Markup:
     if any(size for _, size in remaining):
         curve = charts.Curve("memory that remains", 3, remaining)
         left = [
-            element("p", "Memory that remained, as libvirt said:", class_="soft"),
+            make_element("p", "Memory that remained, as libvirt said:", class_="soft"),
             charts.curves(
                 [curve],
                 end,

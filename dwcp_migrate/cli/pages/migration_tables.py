@@ -4,9 +4,9 @@ from typing import Final
 
 from dwcp_migrate.api.schema import AgentStatus, Migration, MigrationEvent
 from dwcp_migrate.cli.pages.course_facts import rates_of
-from dwcp_migrate.cli.pages.document import folded, section_of
-from dwcp_migrate.cli.pages.markup import Markup, pairs_of, table_of
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.pages.document import fold_below, section_of
+from dwcp_migrate.pages.markup import Markup, pairs_of, table_of
 from dwcp_migrate.units import format_bytes, format_rate
 
 DECISIONS: Final = {
@@ -93,7 +93,7 @@ def environment_section(migration: Migration, status: AgentStatus) -> Markup:
 
 
 def figures_section(migration: Migration) -> Markup:
-    """All events, and the figures behind the pictures, folded away."""
+    """All events, and the figures behind the pictures, fold_below away."""
     events = [(_when(migration, event), event.event, _detail(event)) for event in migration.events[:EVENT_ROWS_MAX]]
     points = [
         (f"{rate.at_s:.1f} s", format_rate(rate.raw), format_rate(rate.wire)) for rate in rates_of(migration.course)
@@ -101,8 +101,8 @@ def figures_section(migration: Migration) -> Markup:
     return section_of(
         "Figures",
         "",
-        folded(f"{len(events)} events", table_of(("When", "Event", "Detail"), events)) if events else None,
-        folded(f"{len(points)} steps", table_of(("At", "Memory", "Wire"), points, numbers=(0, 1, 2)))
+        fold_below(f"{len(events)} events", table_of(("When", "Event", "Detail"), events)) if events else None,
+        fold_below(f"{len(points)} steps", table_of(("At", "Memory", "Wire"), points, numbers=(0, 1, 2)))
         if points
         else None,
         identity="figures",

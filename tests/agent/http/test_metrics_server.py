@@ -37,7 +37,7 @@ def access(tmp_path: Path) -> MetricsConfig:
 
 
 async def test_it_speaks_tls_and_asks_for_its_password(status: Make, access: MetricsConfig, tmp_path: Path) -> None:
-    server, port = HttpServer(metrics_application(status, access)), free_port()
+    server, port = HttpServer(metrics_application(status, list, access)), free_port()
     assert await listen_for_metrics(server, f"127.0.0.1:{port}", access) == ""
     trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     url = f"https://127.0.0.1:{port}/metrics"
@@ -56,7 +56,7 @@ async def test_it_speaks_tls_and_asks_for_its_password(status: Make, access: Met
 
 
 async def test_without_access_rules_it_shows_a_page_to_everyone(status: Make) -> None:
-    server, port = HttpServer(metrics_application(status, MetricsConfig())), free_port()
+    server, port = HttpServer(metrics_application(status, list, MetricsConfig())), free_port()
     assert await listen_for_metrics(server, f"127.0.0.1:{port}", MetricsConfig()) == ""
     try:
         async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/") as answer:
@@ -68,7 +68,7 @@ async def test_without_access_rules_it_shows_a_page_to_everyone(status: Make) ->
 
 async def test_a_certificate_that_is_not_there_is_said_and_nothing_listens(status: Make, tmp_path: Path) -> None:
     access = MetricsConfig(certificate=str(tmp_path / "none.pem"), key=str(tmp_path / "none.key"))
-    server = HttpServer(metrics_application(status, access))
+    server = HttpServer(metrics_application(status, list, access))
     assert "none.pem" in await listen_for_metrics(server, f"127.0.0.1:{free_port()}", access)
     assert not server.listening
 

@@ -17,7 +17,7 @@ Child = str | Markup | None
 """Text, which is escaped, markup, which is not, or nothing."""
 
 
-def element(name: str, /, *children: Child, **attributes: object) -> Markup:
+def make_element(name: str, /, *children: Child, **attributes: object) -> Markup:
     """Make an element.
 
     Args:
@@ -39,25 +39,31 @@ def join_markup(children: Iterable[Child]) -> Markup:
     return Markup("".join(parts))
 
 
-def table_of(header: Iterable[str], rows: Iterable[Iterable[Child]], numbers: Iterable[int] = ()) -> Markup:
+def table_of(
+    header: Iterable[str], rows: Iterable[Iterable[Child]], numbers: Iterable[int] = (), label: str | None = None
+) -> Markup:
     """Make a table that scrolls in itself where the screen is narrow.
 
     Args:
         header: of its columns.
         rows: cells.
         numbers: columns that are numbers, from 0; they stand to the right.
+        label: its name; with one the keyboard can reach and scroll it.
     """
     right = frozenset(numbers)
 
     def cells(kind: str, row: Iterable[Child]) -> Markup:
-        made = (element(kind, cell, class_="number" if at in right else None) for at, cell in enumerate(row))
-        return element("tr", *made)
+        made = (make_element(kind, cell, class_="number" if at in right else None) for at, cell in enumerate(row))
+        return make_element("tr", *made)
 
-    body = element("tbody", *(cells("td", row) for row in rows))
-    return element("div", element("table", element("thead", cells("th", header)), body), class_="scroll")
+    body = make_element("tbody", *(cells("td", row) for row in rows))
+    reach = {"tabindex": 0, "role": "region", "aria_label": label} if label else {}
+    return make_element(
+        "div", make_element("table", make_element("thead", cells("th", header)), body), class_="scroll", **reach
+    )
 
 
 def pairs_of(pairs: Iterable[tuple[str, Child]]) -> Markup:
     """Make a list of names and values; those without a value are left out."""
-    shown = [element("div", element("dt", name), element("dd", value)) for name, value in pairs if value]
-    return element("dl", *shown, class_="pairs")
+    shown = [make_element("div", make_element("dt", name), make_element("dd", value)) for name, value in pairs if value]
+    return make_element("dl", *shown, class_="pairs")

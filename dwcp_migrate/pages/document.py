@@ -6,7 +6,7 @@ The rule: the page makes no requests; its content security policy forbids them e
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from dwcp_migrate.cli.pages.markup import Child, Markup, element, join_markup
+from dwcp_migrate.pages.markup import Child, Markup, join_markup, make_element
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -73,13 +73,20 @@ th, td { text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var
 th { color: var(--soft); font-weight: 600 }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td { overflow-wrap: anywhere }
-td:first-child { white-space: nowrap }
+td:first-child, .scroll[tabindex] :is(th, td) { white-space: nowrap }
 .pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 0 24px;
   margin: 6px 0 0 }
 .pairs div { display: flex; justify-content: space-between; gap: 12px; border-bottom: 1px solid var(--line);
   padding: 3px 0 }
 .pairs dt { color: var(--soft) }
 .pairs dd { margin: 0; text-align: right; overflow-wrap: anywhere }
+a { color: var(--c0) }
+nav { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 8px }
+nav a { padding: 6px 0 }
+:focus-visible { outline: 3px solid var(--c0); outline-offset: 2px; border-radius: 3px }
+h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere }
+article { border-top: 1px solid var(--line); padding: 12px 0 4px; margin-top: 8px }
+ul { margin: 4px 0; padding-left: 20px; overflow-wrap: anywhere }
 details summary { cursor: pointer; color: var(--soft); padding: 4px 0 }
 footer { color: var(--soft); margin-top: 18px; font-size: .85rem }
 @media (max-width: 560px) { main { padding: 14px 10px 32px } section { padding: 12px } .plot { margin-left: 66px }
@@ -90,24 +97,26 @@ footer { color: var(--soft); margin-top: 18px; font-size: .85rem }
 """
 
 
-def page_of(title: str, sections: Iterable[Child], footer: str) -> str:
+def page_of(title: str, sections: Iterable[Child], footer: str, head: Iterable[Child] = ()) -> str:
     """Make a whole page.
 
     Args:
         title: of the window.
         sections: its body.
         footer: what it was made of, and when.
+        head: further elements of its head.
     """
-    head = element(
+    top = make_element(
         "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", title),
+        make_element("meta", charset="utf-8"),
+        make_element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        make_element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        make_element("title", title),
+        *head,
         Markup(f"<style>{STYLE}</style>"),
     )
-    body = element("body", element("main", *sections, element("footer", footer)))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    body = make_element("body", make_element("main", *sections, make_element("footer", footer)))
+    return f"<!doctype html>\n{make_element('html', top, body, lang='en')}\n"
 
 
 def section_of(heading: str, said: str, *children: Child, identity: str) -> Markup:
@@ -119,17 +128,20 @@ def section_of(heading: str, said: str, *children: Child, identity: str) -> Mark
         children: its contents.
         identity: by which a link or a test finds it.
     """
-    note = element("p", said, class_="soft") if said else None
-    return element("section", element("h2", heading), note, *children, id=identity)
+    note = make_element("p", said, class_="soft") if said else None
+    return make_element("section", make_element("h2", heading), note, *children, id=identity)
 
 
 def tiles_of(tiles: Sequence[tuple[str, str]]) -> Markup:
     """Make a row of figures: each with what it is of."""
-    made = (element("div", element("b", figure), element("span", what), class_="tile") for figure, what in tiles)
+    made = (
+        make_element("div", make_element("b", figure), make_element("span", what), class_="tile")
+        for figure, what in tiles
+    )
     basis = "--basis:220px" if len(tiles) > TILES_IN_A_ROW else None
-    return element("div", *made, class_="tiles", style=basis)
+    return make_element("div", *made, class_="tiles", style=basis)
 
 
-def folded(summary: str, *children: Child) -> Markup:
+def fold_below(summary: str, *children: Child) -> Markup:
     """Make something that opens when it is asked for."""
-    return element("details", element("summary", summary), join_markup(children))
+    return make_element("details", make_element("summary", summary), join_markup(children))
