@@ -11,6 +11,6 @@ Modules:
     balance, schedule, planner: the target of each domain, the order of the moves, and the plan of both
     watch_settings: settings of the watch over a fleet
     contention: hosts that are hot for long, and the few moves that relieve them
-    solver: exact optimum of small plans
+    solver: exact optima of small plans
     check, explain: an independent check of an assignment; the reasons of a plan in words
 """

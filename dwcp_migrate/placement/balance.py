@@ -6,6 +6,7 @@ possible level is left alone. Otherwise, in this order:
     heal      steepest moves that each end a breach (drained hosts, overfull hosts, parted rules); chains for the rest
     relieve   the fullest host first, until the fleet is within half of `balanced`
     unlock    an ejection chain where no move and no swap helps, then relieve again
+    polish    an exhaustive search where that is stuck and the fleet is tiny
     return    items that moved and are not needed away go home
     descend   moves that still gain more than their price: latency, soft rules, evenness; ruin and recreate where hosts
               are full
@@ -24,6 +25,7 @@ from dwcp_migrate.placement.kernels.chains import repack_hosts
 from dwcp_migrate.placement.kernels.recreate import ruin_and_recreate
 from dwcp_migrate.placement.kernels.search import descend_steepest, item_cost, put_item, relieve_fullest, take_item
 from dwcp_migrate.placement.model import Problem
+from dwcp_migrate.placement.solver.tiny import STEP, is_tiny, lowest_state
 
 UNLOCK_ROUNDS: Final = 8
 """Chains tried, each for half of the way to the bound that is left."""
@@ -42,6 +44,9 @@ LEVEL_STEP: Final = 2e-3
 
 ROUNDS_AN_ITEM: Final = 20
 """Of ruin and recreate, where places have a cost of their own."""
+
+POLISH_GAIN: Final = 5e-4
+"""Level that each move of a search of a tiny fleet has to lower the fullest host by."""
 
 ANY_LEVEL: Final = 1e9
 
@@ -133,6 +138,23 @@ def even_out(problem: Problem, start: State, target: float, moves_max: int, work
             problem.restore(before)
             break
         relieve_fullest(problem.table, moves_max - moved(problem, start), target)
+    _polish(problem, start, target, moves_max)
+
+
+def _polish(problem: Problem, start: State, target: float, moves_max: int) -> None:
+    """Search a tiny fleet for what moves, swaps and chains missed; see `even_out`."""
+    top, lowest, before = figures(problem)[0], max(target, bound(problem)), problem.state.copy()
+    if not is_tiny(problem) or top <= lowest * (1 + STEP):
+        return
+    reached = lowest_state(problem, top, lowest)
+    if reached is None:
+        return
+    count = moved(problem, start)
+    problem.restore(reached)
+    return_home(problem, start)
+    more = moved(problem, start) - count
+    if moved(problem, start) > moves_max or top - figures(problem)[0] < POLISH_GAIN * more:
+        problem.restore(before)
 
 
 def _aims(top: float, lowest: float, rounds: int) -> Iterator[float]:
