@@ -1,6 +1,9 @@
 """The placement suite: its cases are named as documented, and a small run of each suite scores what it must."""
 
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from bench.fleets import generate, referee
 from bench.frame import Row
 from bench.suites import itp, itp_accuracy
 from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.placement.balance import even_out, figures, moved
 from dwcp_migrate.placement.fleet import Rule
 from dwcp_migrate.placement.model import build_problem
 from tests.placement.fleets import domain, fleet, host, rng
@@ -16,6 +20,8 @@ from tests.placement.fleets import domain, fleet, host, rng
 CASES = re.compile(
     r"place/\d+x\d+/(basic|complex|call)|geo/\d+/\d+/\d+|utilisation/\d+|affinity/\d+/\d+/\w+|rebalance/\d+|dynamic/\d+x\d+|accuracy/[\w-]+"
 )
+
+COMPARED = Path(itp.__file__).parents[1] / "results" / "itp-rebalancer.json"
 
 
 def value(rows: list[Row], metric: str) -> float:
@@ -94,3 +100,13 @@ def test_the_referee_refuses_rules_that_it_does_not_know() -> None:
     for ask in (referee.fullest, referee.nearest):
         with pytest.raises(PlacementError, match="rules only"):
             ask(problem, 1.0)
+
+
+@pytest.mark.parametrize("row", json.loads(COMPARED.read_text())["rows"], ids=lambda row: f"{row['hosts']} hosts")
+def test_at_no_more_moves_than_the_other_rebalancer_the_fleet_is_evener(row: dict[str, Any]) -> None:
+    whole = generate.skewed(np.random.Generator(np.random.PCG64(row["seed"])), row["hosts"] * 10, row["hosts"])
+    problem = build_problem(whole, itp.FREE)
+    start = problem.state.copy()
+    even_out(problem, start, 0.0, row["theirs"]["moves"])
+    assert moved(problem, start) <= row["theirs"]["moves"]
+    assert figures(problem)[2] <= row["theirs"]["deviation"]
