@@ -13,7 +13,7 @@ Modules:
     plan_progress: a plan's record as it changes
     plan_store: plans that are kept, by way of the local agent
     shared_state: the cluster state as placement reads it, through the local agent
-    storage: storage that hosts share
+    storage: storage that hosts share, and room for disks that migrations copy
     watch_round: one look of the service that relieves hot hosts
     watched_migration: one migration, with a bound on its time
     workspace: fleet, rules, forecasts and journal of one command

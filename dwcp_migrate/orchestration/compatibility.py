@@ -77,7 +77,7 @@ class Compatibility:
             self.bars[name].pop(host, None)  # it does run there, whatever the comparison says
         return name
 
-    def copied(self, host: str, guest: DomainFacts) -> list[str]:
+    def copied(self, host: str, guest: DomainFacts) -> dict[str, list[str]]:
         """List the disks of a guest that its migration copies.
 
         Args:
@@ -85,12 +85,15 @@ class Compatibility:
             guest: as libvirt describes it.
 
         Returns:
-            Targets, as `vda`; none unless `copies` is set.
+            Targets, as `vda`, by the path of the pool that they are in, empty for none; nothing unless `copies` is set.
         """
-        if not self.copies:
-            return []
-        places = [(disk.target, self.storage.place(host, disk)) for disk in guest.disks if disk.copied]
-        return [target for target, place in places if not self.storage.is_shared(place)]
+        found: dict[str, list[str]] = {}
+        paths = {pool.path for pool in self.hosts[host].pools}
+        for disk in guest.disks if self.copies else ():
+            place = self.storage.place(host, disk)
+            if disk.copied and not self.storage.is_shared(place):
+                found.setdefault(place.at if place.at in paths else "", []).append(disk.target)
+        return found
 
     def clash(self, host: str, guest: DomainFacts) -> str:
         """Find the hosts on which another domain of a guest's name is defined; they are entered in `bars`.

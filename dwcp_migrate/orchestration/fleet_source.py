@@ -25,7 +25,7 @@ from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, Domai
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, Hypervisors
 from dwcp_migrate.orchestration.compatibility import Compatibility
-from dwcp_migrate.orchestration.storage import StorageMap
+from dwcp_migrate.orchestration.storage import CopiedDisks, StorageMap
 from dwcp_migrate.placement.cost import PlacementPolicy
 from dwcp_migrate.placement.fleet import (
     MEMORY,
@@ -195,21 +195,22 @@ class LibvirtFleet:
                 self.known[name] = answer[0]
         settings = self.settings()
         judged = Compatibility(hosts, StorageMap(hosts, settings.shared), self._cpu_refusal, self.copies_storage)
-        facts = FleetFacts(hosts, domains, silent, self.known, self._copied_bytes(judged, domains))
+        facts = FleetFacts(hosts, domains, silent, self.known, self._copied_disks(judged, domains))
         fleet = assemble(facts, settings, judged)
         check_fleet(fleet)
         return fleet
 
-    def _copied_bytes(self, judged: Compatibility, domains: Mapping[str, list[DomainFacts]]) -> dict[str, int]:
-        """Bytes that migrations copy of each guest's disks, by UUID; without a figure where libvirt has none."""
-        found: dict[str, int] = {}
+    def _copied_disks(self, judged: Compatibility, domains: Mapping[str, list[DomainFacts]]) -> CopiedDisks:
+        """Sizes of the disks that migrations copy; a guest whose libvirt has no figure is without."""
+        found: dict[str, dict[str, int]] = {}
         for host, guests in domains.items():
             for one in guests:
-                if targets := judged.copied(host, one):
+                for path, targets in judged.copied(host, one).items():
                     with contextlib.suppress(HypervisorError):
                         guest = GuestId(one.name, one.uuid)
-                        found[_identity(one)] = self.hypervisors.disk_bytes(self.uris[host], guest, targets)
-        return found
+                        bytes_ = self.hypervisors.disk_bytes(self.uris[host], guest, targets)
+                        found.setdefault(_identity(one), {})[path] = bytes_
+        return CopiedDisks(found)
 
     def _cpu_refusal(self, host: str, cpu: CpuFacts) -> str:
         try:
@@ -232,14 +233,14 @@ class FleetFacts:
         hosts: those that answered, by name; `domains` of each.
         silent: the others, and the error that came instead of an answer.
         known: facts of hosts as they last answered.
-        copied: bytes of disks that migrations copy, by UUID of the domain.
+        copied: disks that migrations copy.
     """
 
     hosts: Mapping[str, HostFacts]
     domains: Mapping[str, list[DomainFacts]]
     silent: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, HostFacts] = field(default_factory=dict)
-    copied: Mapping[str, int] = field(default_factory=dict)
+    copied: CopiedDisks = field(default_factory=CopiedDisks)
 
 
 def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) -> Fleet:
@@ -267,9 +268,12 @@ def assemble(facts: FleetFacts, settings: FleetSettings, judged: Compatibility) 
     )
 
 
-def _with_disks(domain: Domain, copied: Mapping[str, int]) -> Domain:
-    bytes_ = copied.get(domain.uuid or domain.name, 0)
-    return msgspec.structs.replace(domain, copied_mib=bytes_ / MIB) if bytes_ else domain
+def _with_disks(domain: Domain, copied: CopiedDisks) -> Domain:
+    identity = domain.uuid or domain.name
+    size_mib = copied.total_mib(identity)
+    if not size_mib:
+        return domain
+    return msgspec.structs.replace(domain, copied_mib=size_mib, demand={**copied.demand(identity), **domain.demand})
 
 
 def names_of(domains: Iterable[Domain]) -> dict[str, list[str]]:
@@ -283,6 +287,8 @@ def names_of(domains: Iterable[Domain]) -> dict[str, list[str]]:
 def _host(name: str, fleet: FleetFacts, settings: FleetSettings) -> Host:
     facts, own = fleet.hosts.get(name) or fleet.known.get(name), settings.hosts.get(name, HostSettings())
     capacity = _capacity(facts, fleet.domains.get(name, ())) if facts is not None else {}
+    if facts is not None:
+        capacity |= fleet.copied.room(facts, map(_identity, fleet.domains.get(name, ())))
     cells = [Cell(vcpus=cell.cpus, memory_mib=cell.memory_bytes / MIB) for cell in facts.cells] if facts else []
     unread = [one.name for one in fleet.domains.get(name, ()) if one.trouble and not one.memory_bytes]
     return Host(

@@ -1,19 +1,31 @@
 """Storage that hosts share, identified by the sources of pools and not by their names (pure).
 
 The rule here: a pool on the network is known by its source. A directory is shared where two hosts see one of its files
-with the same change of its inode, or where the operator says so; every other one is its host's own.
+with the same change of its inode, or where the operator says so; every other one is its host's own. A disk that a
+migration copies lies at its destination where it lies now, so that it takes room in the pool at the same path; a host
+without a pool there, or whose pool does not say what is free, is not judged: libvirt finds out.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from dwcp_migrate.hypervisor.inventory.domain_description import DiskFacts, DomainFacts
 from dwcp_migrate.hypervisor.inventory.host_description import PATH_POOLS, HostFacts, PoolFacts
+from dwcp_migrate.units import MIB
 
 EVERYWHERE: Final = ("/dev/disk/by-id/", "/dev/disk/by-path/ip-", "/dev/rbd/", "/dev/mapper/mpath")
 """Block devices whose paths identify them: the same path on two hosts is the same device."""
+
+
+NOT_JUDGED_MIB: Final = 1e12
+"""Room of a host that is not judged: more than any disk."""
+
+POOLS_MAX: Final = 8
+"""Pools that are counted, the first ones by path: each is a resource of the fleet, of which there are 32 at most."""
+
+PATH_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +142,47 @@ def local_words(storage: StorageMap, host: str, guest: DomainFacts, *, copies: b
     """
     places = [storage.place(host, disk) for disk in guest.disks if not (copies and disk.copied)]
     return [place.words for place in places if not storage.is_shared(place)]
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedDisks:
+    """The disks of all guests that their migrations copy.
+
+    Attributes:
+        bytes_by_pool: by guest (UUID, or name where it has none) and path of the pool; empty for those in no pool.
+    """
+
+    bytes_by_pool: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def total_mib(self, guest: str) -> float:
+        """Size of all that a guest's migration copies."""
+        return sum(self.bytes_by_pool.get(guest, {}).values()) / MIB
+
+    def demand(self, guest: str) -> dict[str, float]:
+        """Room that a guest's disks take in each pool, as amounts of resources."""
+        sizes = self.bytes_by_pool.get(guest, {})
+        return {room_name(path): sizes[path] / MIB for path in self._paths() if path in sizes}
+
+    def room(self, host: HostFacts, guests: Iterable[str]) -> dict[str, float]:
+        """Room that a host has for such disks, those of its own guests included.
+
+        Args:
+            host: its pools count.
+            guests: that run there.
+        """
+        there, free = list(guests), {pool.path: pool.available_bytes for pool in host.pools if pool.path}
+        found = {}
+        for path in self._paths():
+            available = free.get(path)
+            own = sum(self.bytes_by_pool.get(one, {}).get(path, 0) for one in there)
+            found[room_name(path)] = NOT_JUDGED_MIB if available is None else (available + own) / MIB
+        return found
+
+    def _paths(self) -> Collection[str]:
+        paths = {path for sizes in self.bytes_by_pool.values() for path in sizes}
+        return sorted(path for path in paths if 0 < len(path) <= PATH_CHARACTERS_MAX)[:POOLS_MAX]
+
+
+def room_name(path: str) -> str:
+    """Name of the resource that room in the pool at a path is."""
+    return f"storage_mib in {path}"

@@ -11,7 +11,7 @@ from dwcp_migrate.orchestration.compatibility import Compatibility
 from dwcp_migrate.orchestration.fleet_source import FleetSettings, LibvirtFleet
 from dwcp_migrate.orchestration.storage import StorageMap
 from dwcp_migrate.placement.planner import plan_drain
-from dwcp_migrate.units import GIB
+from dwcp_migrate.units import GIB, MIB
 from tests.orchestration.world import World
 
 NAS = PoolFacts(name="nas", kind="netfs", source="netfs nas1 /export", path="/mnt/vms")
@@ -189,3 +189,24 @@ def test_a_guest_with_a_local_disk_is_drained_when_it_is_copied(world: World) ->
     assert copied.seconds > other.seconds
     world.settings = FleetSettings(shared=["/var/lib/libvirt/images"])
     assert world.drain("hv1").left == []
+
+
+def test_a_copied_disk_goes_only_where_its_pool_has_room_and_two_do_not_share_it(world: World) -> None:
+    images = "/var/lib/libvirt/images"
+    for name in ("vm3", "vm5"):
+        disk = DiskFacts(target="vda", source=f"{images}/{name}.qcow2")
+        world.hypervisors.start("hv1", msgspec.structs.replace(world.hypervisors.running["hv1"][name], disks=(disk,)))
+
+    def left(**free: int | None) -> dict[str, str]:
+        for host, facts in world.hypervisors.hosts.items():
+            pool = PoolFacts(name="default", kind="dir", path=images, available_bytes=free.get(host))
+            world.hypervisors.hosts[host] = msgspec.structs.replace(facts, pools=[pool])
+        copying = LibvirtFleet(world.hypervisors, world.source.uris, lambda: world.settings, {}, copies_storage=True)
+        plan = plan_drain(copying.snapshot(), "hv1")
+        return {one.domain: one.why for one in plan.left}
+
+    assert left() == {}  # what no pool says forbids nothing
+    assert left(hv1=0, hv2=GIB, hv3=GIB) == {}
+    (why,) = left(hv1=0, hv2=GIB, hv3=GIB - MIB).values()
+    assert f"hv3: it has 1023 storage_mib in {images} free, 1024 are needed" in why
+    assert set(left(hv1=10 * GIB, hv2=0, hv3=0)) == {"vm3", "vm5"}

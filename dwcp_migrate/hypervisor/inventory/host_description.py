@@ -48,6 +48,7 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
         path: that volumes are below of, where they have paths.
         marks: of a directory: when the inodes of some of its files changed, by name. A file system that two hosts share
             shows both the same; such a time has nanoseconds, and nobody can set it.
+        available_bytes: free for new volumes when libvirt looked last; None where it does not say.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PoolFacts(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     path: str = ""
     marks: dict[str, str] = {}
+    available_bytes: int | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +164,9 @@ def pool_facts(text: str) -> PoolFacts:
     ]
     source = f"{kind} {','.join(hosts)} {' '.join(filter(None, parts))}".strip() if kind in SHARED_POOLS else ""
     path = root.findtext("./target/path", "").rstrip("/")
-    return PoolFacts(name=root.findtext("name", ""), kind=kind, source=source, path=path)
+    free = root.findtext("available", "")
+    available = int(free) if free.isdecimal() else None
+    return PoolFacts(name=root.findtext("name", ""), kind=kind, source=source, path=path, available_bytes=available)
 
 
 def volume_mark(text: str) -> str:

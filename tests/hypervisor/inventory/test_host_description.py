@@ -70,3 +70,9 @@ def test_the_mark_of_a_volume_is_the_time_at_which_its_inode_changed() -> None:
     text = "<volume><target><timestamps><mtime>5.1</mtime><ctime>1790000000.123456789</ctime></timestamps></target>"
     mark = volume_mark(text + "</volume>")
     assert mark == "1790000000.123456789"
+
+
+def test_a_pool_says_what_it_has_free_or_nothing() -> None:
+    pool = "<pool type='dir'><name>p</name><capacity unit='bytes'>9</capacity>{}<target><path>/p</path></target></pool>"
+    assert pool_facts(pool.format("<available unit='bytes'>5368709120</available>")).available_bytes == 5 * GIB
+    assert pool_facts(pool.format("")).available_bytes is None
