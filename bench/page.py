@@ -1,9 +1,9 @@
-"""Page of benchmark figures: each row of the specification beside ours, from the committed results.
+"""Page of benchmark figures: what to expect, and each row of the specification beside ours, from the committed results.
 
-    python -m bench.page > docs/benchmarks.md
+    python -m bench.page        # writes docs/benchmarks.md and its plots, docs/images/bench-*.svg
 
 A figure is taken from `bench/results/SUITE.json` by case and metric, with the machine, commit and command of that file.
-A row without a figure says why there is none. A test holds the page to the results.
+A row without a figure says why there is none. A test holds page and plots to the results.
 """
 
 import json
@@ -11,142 +11,46 @@ import textwrap
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.plots import Bar, draw_bars
+from bench.specification import PARTS, Figure, Line
+
 WHOLE_FROM: Final = 1000.0
 """Figures from here on are written without a fraction."""
 
 RESULTS: Final = Path(__file__).parent / "results"
+DOCS: Final = Path(__file__).parents[1] / "docs"
+
+UNITS: Final = {"1": "", "percent": "%", "percent of a core": "% of a core", "1/s": "/s"}
+
+HEAD: Final = """# Benchmarks
+
+What an operator may expect, then each row of the specification beside ours; generated from `bench/results/` by
+`python -m bench.page`. What a suite measures, and how, is in [bench/README.md](../bench/README.md). Figures are medians on
+machines of two virtual cores, shared with others, unless said otherwise. All links are emulated on one machine and guests run
+without KVM: **no figure here is from two physical hosts or a real WAN**, and none from a guest of more than 1 GiB.
+`dwcp-migrate check PEER` and a migration of your own say what yours get.
+"""
+
+NOT_TO_EXPECT: Final = """### What not to expect
+
+- **A gain where the link is faster than the agents.** Encoding and encrypting take cores: on links of 10 Gbit/s, and on
+  slower ones where cores are few, QEMU alone is faster (the last line above). `policy.step_aside = "auto"` lets such
+  migrations go past, in clear; no figure of that is kept yet.
+- **A small first pass of memory that is compressed or encrypted already** (`--compressed`, `--tls`, caches of media or of
+  encrypted files): many channels, nothing to compress.
+- **Less CPU.** What QEMU would have compressed costs about as much here; what it would have sent as it is costs more
+  ([sizing.md](sizing.md)).
+- **Disks of `--copy-storage-*` as small as memory**: they are compressed, not known.
+- **Numbers for XBZRLE and postcopy beside the agents**: not measured ([comparison.md](comparison.md)).
+"""
 
 
-class Figure(NamedTuple):
-    """One of our figures, by its place in a result file."""
+class Expected(NamedTuple):
+    """What an operator may expect where, and the result file that says so."""
 
-    suite: str
-    case: str
-    metric: str
-
-
-class Line(NamedTuple):
-    """One row of the specification.
-
-    Attributes:
-        what: the row.
-        given: the specification's figure.
-        ours: our figures, or the reason why there is none.
-    """
-
+    where: str
     what: str
-    given: str
-    ours: tuple[Figure, ...] | str
-
-
-def _amst(case: str, metric: str = "throughput") -> tuple[Figure, ...]:
-    return (Figure("amst", case, metric),)
-
-
-PARTS: Final[dict[str, tuple[str, tuple[Line, ...]]]] = {
-    "AMST, multi-stream transport": (
-        (
-            "The specification's throughputs (hundreds of GB/s and more) are those of calls that move no bytes. Ours is "
-            "one sender and one receiver on two cores with mutual TLS 1.3 over loopback: the processor is the bound, so one "
-            "channel is as fast as several. What several channels are for is a path that loses packets: see the demo."
-        ),
-        (
-            Line("1 stream, 64 KB", "3,489 GB/s", _amst("channels=1")),
-            Line("8 streams", "2,519 GB/s", _amst("channels=8")),
-            Line("32 streams", "2,460 GB/s", _amst("channels=32")),
-            Line("128 streams", "3,004 GB/s", _amst("channels=128")),
-            Line("512 streams", "3,007 GB/s", _amst("channels=512")),
-            Line("zero-copy, 4 KB", "436 GB/s", _amst("segment=4 KiB, splice")),
-            Line("zero-copy, 64 KB", "6,995 GB/s", _amst("segment=64 KiB, splice")),
-            Line("zero-copy, 1 MB", "111,467 GB/s", _amst("segment=1 MiB, splice")),
-            Line("zero-copy, 16 MB", "1,807,251 GB/s", _amst("segment=16 MiB, splice")),
-            Line("connection set-up, TCP local", "2.21 ms", _amst("channels=1", "set-up")),
-            Line("connection set-up, RDMA local", "1.96 ms", "RDMA does not reach the agent"),
-        ),
-    ),
-    "HDE, delta encoding": (
-        (
-            "Ratios are bytes out for each byte in (the specification gives the inverse). Its texts and memory images are "
-            "not known; ours are made from a seed and named by `bench hde`. Encoding by deltas pays where a guest sends "
-            "pages again."
-        ),
-        (
-            Line("zeros", "1/21 to 1/1000", (Figure("hde", "content=zeros codec=zstd-1", "ratio"),)),
-            Line("text", "1/21 to 1/333", (Figure("hde", "content=text codec=zstd-3", "ratio"),)),
-            Line("VM memory, first pass", "1/7.0 to 1/9.7", (Figure("hde", "content=memory codec=zstd-3", "ratio"),)),
-            Line("VM memory, sent again", "-", (Figure("hde", "content=resent codec=zstd-1", "ratio"),)),
-            Line("mixed", "1/3.0 to 1/3.3", (Figure("hde", "content=mixed codec=zstd-3", "ratio"),)),
-            Line("lz4, compress", "711 MB/s", (Figure("hde", "content=memory codec=lz4", "encode_throughput"),)),
-            Line("lz4, decompress", "12.3 MB/s", (Figure("hde", "content=memory codec=lz4", "decode_throughput"),)),
-            Line("snappy", "762 and 104 MB/s", "not used: zstd's fast levels cover its place"),
-        ),
-    ),
-    "PBA, bandwidth prediction": (
-        (
-            "One forecast here is ten models, their mix and calibrated bands, in numpy. Accuracy is 100 % minus the "
-            "weighted absolute percentage error of the next sample."
-        ),
-        (
-            Line("prediction, LSTM (10, 32)", "1.07 us", (Figure("pba", "inference/lstm-small/batch-1024", "us"),)),
-            Line("prediction, LSTM (50, 64)", "2.01 us", (Figure("pba", "inference/lstm-medium/batch-1024", "us"),)),
-            Line("prediction, LSTM (100, 128)", "3.88 us", (Figure("pba", "inference/lstm-large/batch-1024", "us"),)),
-            Line("accuracy, stable", "97.5 %", (Figure("pba", "accuracy/stable/mix", "accuracy_percent/step1"),)),
-            Line("accuracy, linear", "86.8 %", (Figure("pba", "accuracy/linear/mix", "accuracy_percent/step1"),)),
-            Line("accuracy, periodic", "68.0 %", (Figure("pba", "accuracy/periodic/mix", "accuracy_percent/step1"),)),
-            Line("accuracy, volatile", "86.3 %", (Figure("pba", "accuracy/volatile/mix", "accuracy_percent/step1"),)),
-            Line("CPU", "< 30 %", (Figure("pba", "overhead/32/64", "cpu_percent"),)),
-        ),
-    ),
-    "ASS, state synchronisation": (
-        (
-            "All replicas share the machine's two cores and its disk, each a process of its own, each commit synced "
-            "before it counts."
-        ),
-        (
-            Line("Raft commit, 1 KB, 3 nodes", "1.13 ms", (Figure("ass", "raft/3/1024", "commit_p50_ms"),)),
-            Line("Raft commit, 1 KB, 5 nodes", "2.26 ms", (Figure("ass", "raft/5/1024", "commit_p50_ms"),)),
-            Line("Raft commit, 1 KB, 7 nodes", "3.39 ms", (Figure("ass", "raft/7/1024", "commit_p50_ms"),)),
-            Line("Raft commit, 64 KB, 3 nodes", "1.13 ms", (Figure("ass", "raft/3/65536", "commit_p50_ms"),)),
-            Line("Raft commit, 64 KB, 7 nodes", "3.37 ms", (Figure("ass", "raft/7/65536", "commit_p50_ms"),)),
-            Line("leader election, 3 nodes", "2.26 ms", (Figure("ass", "election/3", "sigkill_p50_ms"),)),
-            Line("leader election, 7 nodes", "4.27 ms", (Figure("ass", "election/7", "sigkill_p50_ms"),)),
-            Line("leader election, 11 nodes", "6.29 ms", (Figure("ass", "election/11", "sigkill_p50_ms"),)),
-            Line("broadcast of 1 KB, 3 nodes", "1.11 ms", (Figure("ass", "broadcast/3", "all_applied_p50_ms"),)),
-            Line("broadcast of 1 KB, 7 nodes", "1.12 ms", (Figure("ass", "broadcast/7", "all_applied_p50_ms"),)),
-            Line(
-                "state sync, 1 to 100 MB", "2.28 to 632 ms", "the fleet's record is small; bulk state is not built yet"
-            ),
-        ),
-    ),
-    "ACP, consensus": (
-        "Requests of 1 KiB over mutual TLS between processes; the client and all replicas share two cores.",
-        (
-            Line("PBFT, 4 nodes, batch 1", "3.40 ms", (Figure("acp", "pbft/4/0/1/1", "latency_p50_ms"),)),
-            Line("the same, 10 workers", "2,930/s", (Figure("acp", "pbft/4/0/adaptive/10", "ops_per_s"),)),
-            Line("the same, 64 in flight", "-", (Figure("acp", "pbft/4/0/adaptive/64", "ops_per_s"),)),
-            Line("PBFT, 7 and 10 nodes, faulty ones", "3.40 to 3.43 ms", "not measured on the present code"),
-        ),
-    ),
-    "ITP, placement": (
-        "Kernels compiled by numba; an optimality gap is measured against proven or planted optima.",
-        (
-            Line("placement 10 x 5", "1.51 us", (Figure("itp", "place/10x5/basic", "us"),)),
-            Line("placement 50 x 20", "9.47 us", (Figure("itp", "place/50x20/basic", "us"),)),
-            Line("placement 100 x 50, basic", "19.98 us", (Figure("itp", "place/100x50/basic", "us"),)),
-            Line("placement 100 x 50, complex", "20.19 us", (Figure("itp", "place/100x50/complex", "us"),)),
-            Line("geo, 3 regions, 50 VMs", "24.1 us", (Figure("itp", "geo/3/10/50", "us"),)),
-            Line("geo, 10 regions, 50 VMs", "76.5 us", (Figure("itp", "geo/10/50/50", "us"),)),
-            Line("utilisation of 1,000 hosts", "130.8 us", (Figure("itp", "utilisation/1000", "us"),)),
-            Line("affinity, 50 VMs, 20 rules", "202 ns", (Figure("itp", "affinity/200/40/apart", "ns"),)),
-            Line("rebalance, 10 hosts", "1.14 ms", (Figure("itp", "rebalance/10", "ms"),)),
-            Line("rebalance, 50 hosts", "5.27 ms", (Figure("itp", "rebalance/50", "ms"),)),
-            Line("rebalance, 100 hosts", "10.29 ms", (Figure("itp", "rebalance/100", "ms"),)),
-            Line("dynamic, 50 x 20", "9.33 us", (Figure("itp", "dynamic/50x20", "us"),)),
-            Line("dynamic, 200 x 100", "39.3 us", (Figure("itp", "dynamic/200x100", "us"),)),
-            Line("balance near the optimum", "within 5 %", (Figure("itp", "accuracy/exact", "gap_percent"),)),
-        ),
-    ),
-}
+    suite: str
 
 
 def result(suite: str) -> dict[str, Any]:
@@ -155,47 +59,96 @@ def result(suite: str) -> dict[str, Any]:
     return found
 
 
+def row(wanted: Figure) -> dict[str, Any]:
+    """Find the row of a result file that holds a figure.
+
+    Raises:
+        LookupError: the result file has no such case and metric.
+    """
+    for one in result(wanted.suite)["rows"]:
+        if (one["case"], one["metric"]) == (wanted.case, wanted.metric):
+            found: dict[str, Any] = one
+            return found
+    raise LookupError(f"{wanted.suite}.json has no {wanted.case} {wanted.metric}")
+
+
+def value(suite: str, case: str, metric: str) -> float:
+    """Return one of our figures as a number."""
+    return float(row(Figure(suite, case, metric))["value"])
+
+
 def figure(wanted: Figure) -> str:
     """Write one of our figures with its unit.
 
     Raises:
         LookupError: the result file has no such case and metric.
     """
-    for row in result(wanted.suite)["rows"]:
-        if (row["case"], row["metric"]) == (wanted.case, wanted.metric):
-            unit = {"1": "", "percent": "%", "percent of a core": "% of a core"}.get(row["unit"], row["unit"])
-            return (
-                f"{row['value']:,.3g} {unit}".strip()
-                if abs(row["value"]) < WHOLE_FROM
-                else f"{row['value']:,.0f} {unit}"
-            )
-    raise LookupError(f"{wanted.suite}.json has no {wanted.case} {wanted.metric}")
+    one = row(wanted)
+    unit = UNITS.get(one["unit"], one["unit"])
+    number = f"{one['value']:,.3g}" if abs(one["value"]) < WHOLE_FROM else f"{one['value']:,.0f}"
+    return f"{number}{unit}" if unit.startswith("/") else f"{number} {unit}".strip()
 
 
 def page() -> str:
     """Write the whole page."""
-    parts = [
-        (
-            "# Benchmarks\n\nEach row of the specification beside ours, generated from `bench/results/` by "
-            "`python -m bench.page`. What a suite measures,\nand how, is in [bench/README.md](../bench/README.md) and in "
-            "each row's `method`. Figures are medians on a machine of two\nvirtual cores, shared with others, unless said "
-            "otherwise.\n"
-        ),
-        _demo(),
-    ]
+    parts = [HEAD, _demo(), _expectations(), NOT_TO_EXPECT]
     for heading, (words, lines) in PARTS.items():
-        suites = sorted({one.suite for line in lines if not isinstance(line.ours, str) for one in line.ours})
         parts.append(f"## {heading}\n\n{_wrapped(words)}\n")
+        if heading.startswith("AMST"):
+            parts.append(_picture("bench-channels", "Throughput by channels"))
         rows = ["| row | specification | ours | case |", "|---|---|---|---|"]
-        for line in lines:
-            if isinstance(line.ours, str):
-                rows.append(f"| {line.what} | {line.given} | none: {line.ours} | |")
-                continue
-            ours = ", ".join(figure(one) for one in line.ours)
-            rows.append(f"| {line.what} | {line.given} | {ours} | `{line.ours[0].case}` {line.ours[0].metric} |")
-        parts.append("\n".join(rows) + "\n")
+        parts.append("\n".join([*rows, *map(_row, lines)]) + "\n")
+        parts.append(_methods(lines))
+        suites = sorted({line.ours.suite for line in lines if isinstance(line.ours, Figure)})
         parts.extend(_origin(suite) for suite in suites)
     return "\n".join(parts)
+
+
+def plots() -> dict[str, str]:
+    """Draw the page's plots, by their file's name without its end."""
+    names = {"stock": "stock", "stock-multifd-zstd": "multifd + zstd, 4", "accelerated": "agents"}
+    demo = result("demo")
+    arms = [
+        Bar(names[arm["arm"]], arm["time_s"], f"{arm['time_s']:.1f} s", arm["arm"] == "accelerated")
+        for arm in demo["arms"]
+    ]
+    channels = [
+        Bar(f"{count} channels", speed, f"{speed:,.0f} MB/s", is_ours=True)
+        for count in (1, 8, 32, 128, 512)
+        for speed in [value("amst", f"channels={count}", "throughput")]
+    ]
+    against = result("hde-against-qemu")
+    shares = {
+        "bytes, first pass": against["first_pass"]["bytes_ratio"],
+        "bytes, sent again": against["resent"]["bytes_ratio"],
+        "CPU, encoder": against["cpu_s_per_gb"]["encode_ratio"],
+        "CPU, decoder": against["cpu_s_per_gb"]["decode_ratio"],
+    }
+    whole = [Bar("multifd + zstd 1", 1.0, "1")]
+    whole += [Bar(name, share, f"{share:.2f}", is_ours=True) for name, share in shares.items()]
+    return {
+        "bench-demo": draw_bars("Time of a migration, 200 Mbit/s, 40 ms, 0.1% loss (shorter is better)", arms),
+        "bench-against-qemu": draw_bars(
+            "Agents against QEMU's own multifd zstd, which is 1 (shorter is better)", whole
+        ),
+        "bench-channels": draw_bars("One sender, one receiver, TLS 1.3, loopback (longer is better)", channels),
+    }
+
+
+def _row(line: Line) -> str:
+    if isinstance(line.ours, str):
+        return f"| {line.what} | {line.given} | none: {line.ours} | |"
+    return f"| {line.what} | {line.given} | {figure(line.ours)} | `{line.ours.case}` {line.ours.metric} |"
+
+
+def _methods(lines: tuple[Line, ...]) -> str:
+    """Say how each figure was measured; figures of one method stand together."""
+    methods: dict[str, list[str]] = {}
+    for line in lines:
+        if isinstance(line.ours, Figure):
+            methods.setdefault(row(line.ours)["method"], []).append(line.what)
+    told = [f"- {'; '.join(rows)}: {method}." for method, rows in methods.items()]
+    return "How:\n\n" + "\n".join(textwrap.fill(one, 120, subsequent_indent="  ") for one in told) + "\n"
 
 
 def _demo() -> str:
@@ -210,6 +163,7 @@ def _demo() -> str:
             "it, divided by what it could have carried."
         )
         + "\n",
+        _picture("bench-demo", "Time of a migration"),
         "| command | time | downtime | on the wire | use of the link |",
         "|---|---|---|---|---|",
     ]
@@ -219,6 +173,84 @@ def _demo() -> str:
         wire = f"{arm['wire_bytes'] / 2**20:.0f} MiB"
         rows.append(f"| `{words}` | {arm['time_s']:.1f} s | {arm['downtime_ms']:,} ms | {wire} | {used:.0%} |")
     return "\n".join(rows) + "\n"
+
+
+def _expectations() -> str:
+    """Say what to expect of links and guests of which kind, each with the figure that says so."""
+    expected = [*_of_one_migration(), *_of_many()]
+    table = ["| where | what | result |", "|---|---|---|"]
+    table += [f"| {one.where} | {one.what} | `{one.suite}.json` |" for one in expected]
+    suites = ("hde-against-qemu", "contend", "predict", "soak", "live")
+    picture = _picture("bench-against-qemu", "Agents against QEMU's own multifd zstd")
+    return "\n".join(["## What to expect\n", *table, "", picture, *map(_origin, suites)])
+
+
+def _of_one_migration() -> list[Expected]:
+    """Figures of one migration beside stock and beside QEMU's own compression."""
+    demo = {arm["arm"]: arm for arm in result("demo")["arms"]}
+    stock, best, ours = (demo[arm]["time_s"] for arm in ("stock", "stock-multifd-zstd", "accelerated"))
+    against, resent = result("hde-against-qemu"), value("hde", "content=resent codec=zstd-1", "ratio")
+    cpu = against["cpu_s_per_gb"]
+    return [
+        Expected(
+            "a link of some hundred Mbit/s, tens of ms, some loss",
+            f"{stock / ours:.0f} times faster than plain, {best / ours:.1f} times than QEMU's multifd with zstd",
+            "demo",
+        ),
+        Expected(
+            "a guest that writes the same pages again",
+            f"of {1 / resent:,.0f} such bytes one crosses the wire where few words of a page change (made memory)",
+            "hde",
+        ),
+        Expected(
+            "a guest with real programs",
+            f"{against['first_pass']['bytes_ratio']:.2f} of the bytes of QEMU's zstd on the first pass, "
+            f"{against['resent']['bytes_ratio']:.2f} of those of pages sent again",
+            "hde-against-qemu",
+        ),
+        Expected(
+            "CPU beside QEMU's own zstd",
+            f"{cpu['encode_ratio']:.2f} of it on the source, {cpu['decode_ratio']:.2f} on the destination",
+            "hde-against-qemu",
+        ),
+    ]
+
+
+def _of_many() -> list[Expected]:
+    """Figures of links that are shared, predicted, broken, or faster than the agents."""
+    shared, alone = "contend/4/shared", "contend/4/left to TCP"
+    seed = "seed=1 first=0"
+    return [
+        Expected(
+            "four migrations at once on one link",
+            f"they end after {value('contend', shared, 'mean_end'):.0f} s on average where the agents share it, "
+            f"{value('contend', alone, 'mean_end'):.0f} s where TCP does",
+            "contend",
+        ),
+        Expected(
+            "a prediction before the start",
+            f"off by {value('predict', seed, 'median_error_percent'):.0f} % in the median; "
+            f"{value('predict', seed, 'interval_coverage_percent'):.0f} % within its interval",
+            "predict",
+        ),
+        Expected(
+            "links that break, channels that die",
+            f"{value('soak', seed, 'migrations'):.0f} migrations disturbed {value('soak', seed, 'cuts'):.0f} times by a "
+            f"cut link and {value('soak', seed, 'channels killed'):,.0f} times by a killed channel: "
+            f"{value('soak', seed, 'failed'):.0f} failed",
+            "soak",
+        ),
+        Expected(
+            "a link faster than the agents (loopback)",
+            f"**{value('live', 'live/first/auto', 'time_over_stock'):.1f} to "
+            f"{value('live', 'live/resent/auto', 'time_over_stock'):.1f} times the time** of a plain connection",
+            "live",
+        ),
+    ]
+
+
+def _picture(name: str, words: str) -> str:
+    return f"![{words}](images/{name}.svg)\n"
 
 
 def _origin(suite: str) -> str:
@@ -231,5 +263,12 @@ def _wrapped(words: str) -> str:
     return textwrap.fill(words, 120)
 
 
+def main() -> None:
+    """Write page and plots."""
+    (DOCS / "benchmarks.md").write_text(page())
+    for name, drawn in plots().items():
+        (DOCS / f"images/{name}.svg").write_text(drawn)
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    main()
