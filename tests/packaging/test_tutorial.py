@@ -81,8 +81,15 @@ class Played:
         for ours, theirs in ADDRESSES.items():
             text = text.replace(ours, theirs)
         for place in PLACES[block.place]:
+            if text.startswith("dwcp-migrate doctor"):
+                self._let_the_agent_begin(place)
             printed = self._on_admin(text) if place == "admin" else self._on_host(place, text)
             self.printed.append((block, place, printed))
+
+    def _let_the_agent_begin(self, name: str) -> None:
+        """Wait as long as a reader takes from one step to the next: the agent has met libvirt and its peer."""
+        met = "dwcp-migrate status | grep 'libvirt: *qemu:///system' && dwcp-migrate doctor"
+        self.host(name).run("timeout", "90", "sh", "-c", f"until {met}; do sleep 0.5; done", check=False, timeout_s=100)
 
     def _on_host(self, name: str, text: str) -> str:
         return self.host(name).run("bash", "-euc", f"cd /root\n{text}", timeout_s=600).stdout
