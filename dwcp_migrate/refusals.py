@@ -76,6 +76,10 @@ UNACCELERATED: Final[Catalogue] = {
     "certificate": Explanation(
         "one side does not accept the other's certificate", "dwcp-migrate doctor says which and why"
     ),
+    "configured": Explanation(
+        "this host's configuration keeps its domain or its peer unaccelerated",
+        "show --events names the entry; `accelerate = false` there",
+    ),
     "foreign": Explanation("no migration: a service that migrates no guest opened the connection"),
     "left-alone": Explanation(
         "this host's agent ended while it set the migration up; its data process relays it",

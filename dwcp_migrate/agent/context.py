@@ -5,6 +5,7 @@ that began with the old ones goes on with them.
 """
 
 import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -21,6 +22,7 @@ from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, PeerConfig
+from dwcp_migrate.config.choices import domain_limit, peer_limit
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
 from dwcp_migrate.dataplane.worker_threads import workers_here
 from dwcp_migrate.errors import ConfigError
@@ -31,6 +33,7 @@ from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import SessionOptions, StoreOptions
 from dwcp_migrate.tasks import Tasks
+from dwcp_migrate.units import format_rate
 
 log = get_logger(component="agent")
 
@@ -96,9 +99,31 @@ class Runtime:
         return armed.directory
 
     def configured_ceiling(self, peer: PeerConfig | None) -> float:
-        """The lower of a peer's own limit and that of any link, in bytes a second; 0 is none."""
-        own = peer.link_bytes_per_s_max if peer is not None else 0.0
-        return lowest_limit(self.config.bandwidth.link_bytes_per_s_max, own)
+        """The lower of a peer's own limit at this hour and that of any link, in bytes a second; 0 is none."""
+        return lowest_limit(
+            self.config.bandwidth.link_bytes_per_s_max, peer_limit(peer, local_minute(wall_clock())).bytes_per_s
+        )
+
+    def domain_ceiling(self, domain: str) -> float:
+        """The limit of a domain's own at this hour, in bytes a second; 0 is none."""
+        return domain_limit(self.config, domain, local_minute(wall_clock())).bytes_per_s
+
+    def limit_words(self, peer: str, domain: str) -> str:
+        """Say what holds a migration to a rate; empty where nothing does.
+
+        Args:
+            peer: name of where it goes.
+            domain: name of its domain; empty where it is not known.
+        """
+        now = wall_clock()
+        whole, commanded = self.config.bandwidth.link_bytes_per_s_max, self.limits.of_peer(peer, now)
+        said = [
+            f"{format_rate(whole)} by bandwidth.link_bytes_per_s_max" if whole else "",
+            peer_limit(self.directory.by_name(peer), local_minute(now)).by,
+            domain_limit(self.config, domain, local_minute(now)).by,
+            f"{format_rate(commanded.bytes_per_s)} by `dwcp-migrate limit`" if commanded else "",
+        ]
+        return "; ".join(one for one in said if one)
 
     def link_ceiling(self, peer: str) -> float:
         """The limit in force of the link to a peer, configured and commanded, in bytes a second; 0 is none."""
@@ -121,6 +146,7 @@ class Runtime:
         store: StoreOptions | None,
         *,
         may_stand_aside: bool,
+        codec: str = "",
     ) -> SessionOptions:
         """Build the options of a data process.
 
@@ -130,6 +156,7 @@ class Runtime:
             record_directory: where the raw stream is recorded; empty for no recording.
             store: page store of this migration; None without one.
             may_stand_aside: whether bytes may go past the link, unencrypted.
+            codec: in the place of the configured one; empty leaves that.
         """
         config = self.config
         channels_max = min(channels_max, memory.channels_max)
@@ -149,7 +176,7 @@ class Runtime:
             loss_s_max=config.link.loss_s_max,
             in_flight_ms_max=config.link.in_flight_ms_max,
             workers=min(workers_here(config.encoding.workers), memory.workers_max),
-            codec=config.encoding.codec,
+            codec=codec or config.encoding.codec,
             level=config.encoding.level,
             level_max=config.encoding.level_max,
             record_directory=record_directory,
@@ -157,6 +184,12 @@ class Runtime:
             store=store,
             may_stand_aside=may_stand_aside,
         )
+
+
+def local_minute(at: float) -> int:
+    """The minute of the day, by this host's time zone, of seconds since the epoch."""
+    here = time.localtime(at)
+    return here.tm_hour * 60 + here.tm_min
 
 
 def is_own_address(address: str) -> bool:

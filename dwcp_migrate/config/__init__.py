@@ -4,6 +4,7 @@ Nothing reads the file at import.
 
 Modules:
     addresses: spellings of addresses and host names
+    choices: settings of one migration, by its domain and its peer
     compare: differences of two configurations, key by key; keys that wait for a restart
     model: the keys, their types and defaults
     places: lines of the keys in the file
@@ -18,6 +19,7 @@ from dwcp_migrate.config.model import (
     BandwidthConfig,
     Config,
     CoordinationConfig,
+    DomainConfig,
     EncodingConfig,
     EtcdConfig,
     InterceptConfig,
@@ -28,6 +30,7 @@ from dwcp_migrate.config.model import (
     PbftMemberConfig,
     PeerConfig,
     PlacementConfig,
+    RateHours,
     RecordConfig,
     StoreConfig,
     StoreScopeConfig,
@@ -41,6 +44,7 @@ __all__ = [
     "BandwidthConfig",
     "Config",
     "CoordinationConfig",
+    "DomainConfig",
     "EncodingConfig",
     "EtcdConfig",
     "InterceptConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "PbftMemberConfig",
     "PeerConfig",
     "PlacementConfig",
+    "RateHours",
     "RecordConfig",
     "StoreConfig",
     "StoreScopeConfig",

@@ -23,6 +23,46 @@ NamePattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_
 Label = Annotated[str, Meta(max_length=256)]
 
 
+Codec = Literal["", "auto", "none", "lz4", "zstd"]
+"""As `encoding.codec`; empty leaves that."""
+Clock = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class RateHours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hours of each day, by this host's clock, in which a limit holds.
+
+    Attributes:
+        begin: as `08:00`.
+        end: as `18:30`; before `begin` it is that of the next day.
+        link_bytes_per_s_max: what migrations may use of the link then.
+    """
+
+    begin: Clock
+    end: Clock
+    link_bytes_per_s_max: Annotated[float, Meta(gt=0, le=1e12)]
+
+
+Hours = Annotated[tuple[RateHours, ...], Meta(max_length=24)]
+
+
+class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of some domains, for migrations that leave this host; the first entry that names a domain counts.
+
+    Attributes:
+        names: of domains, with `*` and `?` as a shell reads them.
+        accelerate: false lets them run as without the agent (`configured`).
+        codec: in the place of `encoding.codec`; empty leaves that.
+        link_bytes_per_s_max: what a migration of such a domain may use of the link; 0 is no limit of its own.
+        hours: limits that hold at times of the day.
+    """
+
+    names: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=1024)]
+    accelerate: bool = True
+    codec: Codec = ""
+    link_bytes_per_s_max: Rate = 0.0
+    hours: Hours = ()
+
+
 class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Another hypervisor whose agent may receive our migrations and send us theirs.
 
@@ -34,6 +74,9 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             configured, migrations to and from it need a certificate. The peer's own statement does not count.
         link_bytes_per_s_max: what migrations to it may use of the link, where that is less than
             `bandwidth.link_bytes_per_s_max`; 0 is no limit of its own.
+        accelerate: false lets migrations to it run as without the agent (`configured`).
+        codec: in the place of `encoding.codec`; empty leaves that.
+        hours: limits that hold at times of the day.
     """
 
     name: str
@@ -41,6 +84,9 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 7802
     trust_domain: Annotated[str, Meta(max_length=256)] = ""
     link_bytes_per_s_max: Rate = 0.0
+    accelerate: bool = True
+    codec: Codec = ""
+    hours: Hours = ()
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -391,6 +437,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics: MetricsConfig = MetricsConfig()
     peers: list[PeerConfig] = []
+    domains: Annotated[tuple[DomainConfig, ...], Meta(max_length=1024)] = ()
     tls: TlsConfig = TlsConfig()
     intercept: InterceptConfig = InterceptConfig()
     link: LinkConfig = LinkConfig()

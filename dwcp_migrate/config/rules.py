@@ -31,6 +31,8 @@ def faults(config: Config) -> list[ConfigFault]:
         *_libvirt(config),
         *_joined(config),
         *_rates(config),
+        *_hours(config),
+        *_domains(config),
         *_coordination_addresses(config.coordination),
         *_coordination(config),
         *_etcd(config.coordination.etcd),
@@ -200,6 +202,27 @@ def _rates(config: Config) -> Iterator[ConfigFault]:
     if most and kept >= most:
         why = f"bandwidth.link_bytes_per_s_max, {most:.0f}, leaves nothing beside it"
         yield ConfigFault("bandwidth.reserved_bytes_per_s", kept, why, "reserve less, or raise the maximum")
+
+
+def _hours(config: Config) -> Iterator[ConfigFault]:
+    found = [(f"peers[{number}]", entry.hours) for number, entry in enumerate(config.peers)]
+    found += [(f"domains[{number}]", entry.hours) for number, entry in enumerate(config.domains)]
+    for table, all_hours in found:
+        for place, hours in enumerate(all_hours):
+            if hours.begin == hours.end:
+                hint = "for the whole day use link_bytes_per_s_max of the entry itself"
+                yield ConfigFault(f"{table}.hours[{place}].end", hours.end, "it ends when it begins", hint)
+
+
+def _domains(config: Config) -> Iterator[ConfigFault]:
+    """Find names that an earlier entry takes: the first counts."""
+    seen: dict[str, str] = {}
+    for number, entry in enumerate(config.domains):
+        for place, name in enumerate(entry.names):
+            key = f"domains[{number}].names[{place}]"
+            first = seen.setdefault(name, key)
+            if first != key:
+                yield ConfigFault(key, name, f"{first} is the same, and the first counts", "leave one of them out")
 
 
 def _etcd(etcd: EtcdConfig) -> Iterator[ConfigFault]:

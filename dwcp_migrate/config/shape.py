@@ -134,6 +134,7 @@ def _range(kind: inspect.IntType | inspect.FloatType) -> str:
 _FORMS: Final = {
     "^[0-9a-f]{64}$": " of 64 hexadecimal digits in lower case",
     r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$": " of a host name, or of all below one as *.example.net",
+    "^([01][0-9]|2[0-3]):[0-5][0-9]$": ' of hours and minutes, as "08:00"',
     "^[^:]*$": " of 1 to 128 characters without a colon",
     "^([0-9a-f]{32})?$": " of 32 hexadecimal digits in lower case",
     "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$": " of letters, digits and ./_- that begins with a slash and ends in none",

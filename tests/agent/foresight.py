@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dwcp_migrate.agent.forecasting.rate_control import RateController
+from dwcp_migrate.agent.forecasting.rate_control import LimitsInForce, RateController
 from dwcp_migrate.agent.forecasting.series import REPLAY, Forecasts
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
@@ -47,7 +47,7 @@ class Bench:
         self.paced: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
         self.sharing = RateController(
-            self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__, lambda _peer: 0.0
+            self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__, LimitsInForce()
         )
         for _ in range(REPLAY if link else 0):
             self.now += 1

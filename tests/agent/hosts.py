@@ -64,6 +64,7 @@ class Host:
         self.prefix: list[str] = []
         self.seen = 0
         self.peers: list[tuple[str, list[str]]] = []
+        self.peer_lines: list[str] = []
         directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -86,7 +87,7 @@ class Host:
             heading = table.partition("#")[0]  # tables of a list have one key each here
             lines += [f"[{heading}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         for peer, addresses in self.peers:
-            lines += ["[[peers]]", f'name = "{peer}"', f"addresses = {addresses!r}"]
+            lines += ["[[peers]]", f'name = "{peer}"', f"addresses = {addresses!r}", *self.peer_lines]
         self.config.write_text("\n".join(lines) + "\n")
         return self.config
 

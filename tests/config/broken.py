@@ -15,6 +15,21 @@ class Broken(NamedTuple):
 
 
 FILES = [
+    Broken(
+        "hours that are none",
+        PEER + 'hours = [{ begin = "8:00", end = "18:00", link_bytes_per_s_max = 1e6 }]\n',
+        4,
+        "peers[0].hours[0].begin",
+        "correct it",
+    ),
+    Broken(
+        "hours without an end",
+        '[[domains]]\nnames = ["db"]\nhours = [{ begin = "08:00", end = "08:00", link_bytes_per_s_max = "1MB/s" }]\n',
+        3,
+        "domains[0].hours[0].end",
+        "link_bytes_per_s_max of the entry",
+    ),
+    Broken("domain named twice", '[[domains]]\nnames = ["db", "db"]\n', 2, "domains[0].names[1]", "leave one"),
     Broken("misspelt key", "[link]\nchanels = 3\n", 2, "link.chanels", "did you mean link.channels?"),
     Broken("misspelt key", 'nmae = "hv1"\n', 1, "nmae", "did you mean name?"),
     Broken("misspelt key", PEER + "prot = 7802\n", 4, "peers[0].prot", "did you mean peers[0].port?"),

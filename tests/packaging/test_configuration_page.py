@@ -44,11 +44,19 @@ def actual(struct: type[msgspec.Struct], without: tuple[str, ...] = ()) -> dict[
 
 
 def test_the_top_level() -> None:
-    assert documented("Top level") == actual(config.Config, ("peers", *TABLES))
+    assert documented("Top level") == actual(config.Config, ("peers", "domains", *TABLES))
 
 
 def test_a_peer() -> None:
     assert documented("[[peers]]") == actual(config.PeerConfig)
+
+
+def test_a_domain() -> None:
+    assert documented("[[domains]]") == actual(config.DomainConfig)
+
+
+def test_hours_of_a_limit() -> None:
+    assert documented("hours, of a peer or of domains") == actual(config.RateHours)
 
 
 def test_a_member_of_the_group() -> None:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.forecasting.predictions import DOWNTIME_S_MAX, Predictions, Subject
-from dwcp_migrate.agent.forecasting.rate_control import RateController
+from dwcp_migrate.agent.forecasting.rate_control import LimitsInForce, RateController
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.tracking.observed import OBSERVES, without_forecast
 from dwcp_migrate.api.migration import Migration
@@ -104,7 +104,13 @@ class ForecastLoop:
         self._look = look
         self.forecasts = Forecasts(runtime.config.state_directory)
         self.predictions = Predictions(self.forecasts, runtime.ledger.recent())
-        self.sharing = RateController(runtime.ledger, self.forecasts, pace, self._set_speed, runtime.link_ceiling)
+        self.sharing = RateController(
+            runtime.ledger,
+            self.forecasts,
+            pace,
+            self._set_speed,
+            LimitsInForce(runtime.link_ceiling, runtime.domain_ceiling, runtime.limit_words),
+        )
         self._before: dict[str, _Before] = {}
         self._watched: set[str] = set()
         self._interfaces: dict[str, tuple[Interface, float]] = {}

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dwcp_migrate.agent.forecasting.series import Forecasts
 from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event
 from dwcp_migrate.bandwidth.allocation.allocator import Demand, Grant, LinkCapacity, allocate_rates
 from dwcp_migrate.bandwidth.allocation.ceiling import cap_rates
 from dwcp_migrate.bandwidth.allocation.usage import Usage
@@ -44,6 +44,11 @@ ALIVE_BYTES_PER_S: Final = 256.0 * KIB
 """The largest segment of a stream, 2 MiB, crosses in eight seconds, so that what waits behind it goes on: control
 messages, the disk's requests and libvirt's own patience."""
 
+LIMITED: Final = "limit"
+"""The event of a record that says what holds it to a rate."""
+
+NOT_LIMITED: Final = "none"
+
 WISHES_MAX: Final = 1024
 
 UNKNOWN_LATER_SHARE: Final = 0.2
@@ -62,6 +67,21 @@ class SharePreference:
     due_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class LimitsInForce:
+    """The limits in force at a moment, in bytes a second; 0 is none.
+
+    Attributes:
+        of_link: of all migrations to a peer together, by its name.
+        of_domain: of a domain, by its name.
+        words: what holds a migration to a peer, of a domain, by their names.
+    """
+
+    of_link: Callable[[str], float] = lambda _: 0.0
+    of_domain: Callable[[str], float] = lambda _: 0.0
+    words: Callable[[str, str], str] = lambda _peer, _domain: ""
+
+
 class RateController:
     """The grants of this host.
 
@@ -73,7 +93,7 @@ class RateController:
         forecasts: what links carry.
         pace: holds a migration's data process to a rate on the wire, 0 for none.
         set_speed: holds QEMU itself, for a migration that passes through; 0 as it was before.
-        ceiling: the limit in force of the link to a peer; 0 is none.
+        ceilings: the limits in force.
     """
 
     def __init__(
@@ -82,13 +102,13 @@ class RateController:
         forecasts: Forecasts,
         pace: Callable[[str, float], None],
         set_speed: Callable[[str, float], None],
-        ceiling: Callable[[str], float],
+        ceilings: LimitsInForce,
     ) -> None:
         self._ledger = ledger
         self._forecasts = forecasts
         self._pace = pace
         self._set_speed = set_speed
-        self._ceiling = ceiling
+        self._ceilings = ceilings
         self._rates: dict[str, float] = {}
         self._slowed: dict[str, str] = {}
         self._wishes: dict[str, SharePreference] = {}
@@ -142,9 +162,11 @@ class RateController:
         self._first = {peer: names for peer, names in self._first.items() if peer in peers}
         for peer in sorted(peers):
             mine = [record for record in running if record.peer == peer]
-            ceiling = lowest_limit(self._ceiling(peer), config.link_bytes_per_s_max)
+            ceiling = lowest_limit(self._ceilings.of_link(peer), config.link_bytes_per_s_max)
             limited = replace(config, link_bytes_per_s_max=ceiling)
             self._hold_all(mine, self._shares(peer, mine, limited, other_bytes_per_s, now), ceiling)
+        for record in running:
+            self._tell_limit(record, now)
         alive = {record.id for record in running}
         self.usage.keep(alive)
         gone = self._rates.keys() - alive
@@ -201,9 +223,30 @@ class RateController:
         if ceiling:
             rates = cap_rates({identity: rate for identity, (rate, _) in found.items()}, ceiling)
             found = {identity: (rate, rate) for identity, rate in rates.items()}
+        own = self._under_own_ceilings(running, found)
+        found |= own
         for record in sorted(running, key=lambda one: found[one.id][0] > self.rate(one.id)):
             rate, granted = found[record.id]
-            self._hold(record, rate, granted, change_min=0.0 if ceiling else CHANGE_MIN)
+            self._hold(record, rate, granted, change_min=0.0 if ceiling or record.id in own else CHANGE_MIN)
+
+    def _under_own_ceilings(
+        self, running: list[Migration], found: dict[str, tuple[float, float]]
+    ) -> dict[str, tuple[float, float]]:
+        """Rates of the domains that have a ceiling of their own, over all sessions of each."""
+        capped: dict[str, tuple[float, float]] = {}
+        for domain in {record.domain for record in running}:
+            if ceiling := self._ceilings.of_domain(domain):
+                mine = {record.id: found[record.id][0] for record in running if record.domain == domain}
+                capped |= {identity: (rate, rate) for identity, rate in cap_rates(mine, ceiling).items()}
+        return capped
+
+    def _tell_limit(self, record: Migration, now: float) -> None:
+        """Note in the record what holds it, each time that this changes."""
+        said = self._ceilings.words(record.peer, record.domain)
+        before = next((one.detail for one in reversed(record.events) if one.event == LIMITED), "")
+        if (said or NOT_LIMITED) != (before or NOT_LIMITED):
+            event = MigrationEvent(at=now, event=LIMITED, detail=said or NOT_LIMITED)
+            self._ledger.change(record.id, lambda found: append_event(found, event))
 
     def _free(self, peer: str, grants: dict[str, Grant], now: float, *, has_headroom: bool) -> set[str]:
         """Domains without a rate limit: the one with most, or for a moment all, so that the link can be measured."""

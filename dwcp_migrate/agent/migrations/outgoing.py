@@ -26,6 +26,7 @@ from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.stand_in import CaughtConnection, stand_in_for
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
+from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.tracking.domain_tracker import MigrationVerdict
 from dwcp_migrate.agent.tracking.observed import OBSERVES
@@ -33,6 +34,7 @@ from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFact
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
+from dwcp_migrate.config.choices import MigrationChoice, choose_settings
 from dwcp_migrate.dataplane.relay.onward import dial_onward
 from dwcp_migrate.errors import DwcpError, PeerRefusedError, SessionError
 from dwcp_migrate.logs import get_logger
@@ -58,6 +60,9 @@ RESUMES_POSTCOPY: Final = "postcopy-resume"
 
 LINK_S_MAX: Final = 8.0
 """From the peer's yes to the first channel: TCP and TLS, on a busy host, of a data process that takes its time."""
+
+CONFIGURED: Final = "configured"
+"""Reason of one that `[[domains]]` or its peer's entry keeps unaccelerated."""
 
 FOREIGN: Final = "foreign"
 """Reason of a connection that is none of a migration and passes through."""
@@ -107,6 +112,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self._store: StoreOptions | None = None
         self._candidates: tuple[DomainName, ...] = ()
         self._memory = NO_MEMORY
+        self._chosen = MigrationChoice()
         self._onward_address = self._link_address = key[0]
         if record is None:
             runtime.ledger.put(
@@ -152,8 +158,16 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     def pace(self, bytes_per_s: float) -> None:
         """Hold its channels to a rate, if it is accelerated."""
         if isinstance(self._handle, DataProcessHandle) and self._accelerated:
-            alone = self._runtime.link_ceiling(self.peer.name if self.peer else "")
+            runtime = self._runtime
+            alone = lowest_limit(
+                runtime.link_ceiling(self.peer.name if self.peer else ""),
+                runtime.domain_ceiling(self._domain()),
+            )
             self._handle.send(SetRate(bytes_per_s=bytes_per_s, alone_bytes_per_s=alone))
+
+    def _domain(self) -> str:
+        record = self._runtime.ledger.get(self.identity)
+        return record.domain if record else ""
 
     async def run(self) -> list[CaughtConnection]:
         """Carry it to its end; returns connections that came too late to belong to it."""
@@ -253,20 +267,28 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         why = reason_to_step_aside(runtime.ledger.recent(), self.peer.name, wall_clock())
         return (STEP_ASIDE, why) if why else ("", "")
 
-    async def _open(self, peer: PeerConfig) -> Opened:
+    async def _open(self, peer: PeerConfig) -> Opened | None:
         runtime = self._runtime
         address, port = self.key
+        if not self._permits.requires(peer) and self._is_kept_plain(choose_settings(runtime.config, peer, ())):
+            return None  # nobody need be asked
         link = self._link_address = await find_address(
             runtime.control, peer, candidate_addresses(peer, address), runtime.silent
         )
         leaving = await runtime.domains.leaving()
         agreement = await self._permits.obtain(self.identity, peer, link, leaving)
         self._note("agreement", agreement.note)
+        uuid = agreement.permit.uuid if agreement.permit else ""
+        meant = [one.name for one in leaving if one.uuid == uuid] or runtime.domains.untied_names(leaving)
+        chosen = self._chosen = choose_settings(runtime.config, peer, meant)
+        if self._is_kept_plain(chosen):
+            return None
+        self._note("codec", f"{chosen.codec} by {chosen.codec_by}" if chosen.codec else "")
         self._token = os.urandom(TOKEN_BYTES)
         memory = runtime.memory.for_source(
             self.identity, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
         )
-        self._store = runtime.store.options(leaving, agreement.permit.uuid if agreement.permit else "")
+        self._store = runtime.store.options(leaving, uuid)
         request = Open(
             versions=VERSIONS,
             session_id=self.session_id,
@@ -294,6 +316,11 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self._note("agreed", opened.agreed)
         self._note("remark", opened.remark)
         return opened
+
+    def _is_kept_plain(self, chosen: MigrationChoice) -> bool:
+        if chosen.plain_by:
+            self._pass_through(CONFIGURED, f"accelerate = false in {chosen.plain_by}")
+        return bool(chosen.plain_by)
 
     def _pass_through(self, code: str, message: str) -> None:
         """Let it run without us, unless the fleet has to agree to it: then whoever cannot be asked is a no.
@@ -340,6 +367,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                     runtime.take_recording(opened.candidates),
                     self._store,
                     may_stand_aside=opened.may_stand_aside and runtime.may_stand_aside(self.peer),
+                    codec=self._chosen.codec,
                 ),
                 stated_key=opened.store_key if self._store else b"",
             ),

@@ -7,7 +7,7 @@ without libvirtd every answer is "unknown".
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -143,6 +143,11 @@ class DomainTracker:
         domains = await self._domains(LEAVING_S_MAX, jobs_of_all=True) or []
         leaving = [DomainName(found.uuid, found.name) for found in domains if found.job and found.job.outgoing]
         return tuple(leaving[:DOMAINS_MAX])
+
+    def untied_names(self, leaving: Sequence[DomainName]) -> list[str]:
+        """Names of the domains that leave and have no record yet; of all of them where each has one (its disks)."""
+        tied = {followed.uuid for followed in self._followed.values()}
+        return [found.name for found in leaving if found.uuid not in tied] or [found.name for found in leaving]
 
     def largest_of(self, domains: Iterable[DomainName]) -> int:
         """Memory of the largest of some domains as libvirt told it last, in bytes; 0 where it told of none."""

@@ -133,7 +133,11 @@ def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
         "segments repaired": counters.repaired_segments,
     }
     remarks = [event.detail for event in migration.events if event.event in REMARKS]
+    limits = [event.detail for event in migration.events if event.event == "limit"]
+    chosen = [event.detail for event in migration.events if event.event == "codec"]
     return [
+        ("Limit", limits[-1] if limits and limits[-1] != "none" else ""),
+        ("Codec", chosen[-1] if chosen else ""),
         ("Remarks", "; ".join(remarks)),
         ("Trouble", ", ".join(f"{count} {what}" for what, count in counted.items() if count)),
     ]

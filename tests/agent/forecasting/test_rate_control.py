@@ -10,6 +10,7 @@ from dwcp_migrate.agent.forecasting.rate_control import (
     PROBE_EVERY_S,
     PROBE_S,
     WISHES_MAX,
+    LimitsInForce,
     RateController,
     SharePreference,
 )
@@ -360,11 +361,32 @@ def test_under_a_ceiling_whoever_gets_less_is_told_first(tmp_path: Path) -> None
         total[identity] = rate
         told.append(sum(total.values()))
 
-    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__, lambda _peer: 0.0)
+    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__, LimitsInForce())
     for number in range(4):
         bench.ledger.put(record(f"{number:02x}" * 16))
         bench.share(link_bytes_per_s_max=CAP)
     assert max(told) <= CAP * (1 + 1e-9)
+
+
+def test_a_domains_own_limit_holds_it_alone_and_the_record_says_why(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, link=0)
+    limits = LimitsInForce(
+        of_domain=lambda name: CAP if name == "db" else 0.0,
+        words=lambda _peer, name: "slowly by [[domains]] of db" if name == "db" else "",
+    )
+    told = bench.paced.__setitem__
+    bench.sharing = RateController(bench.ledger, bench.forecasts, told, bench.speeds.__setitem__, limits)
+    memory = record("aa" * 16, domain="db")
+    disk, other = record("bb" * 16, domain="db", kind="disk"), record("cc" * 16, domain="web")
+    for one in (memory, disk, other):
+        bench.ledger.put(one)
+    for _ in range(3):
+        bench.share()
+    assert bench.paced[memory.id] + bench.paced[disk.id] == pytest.approx(CAP)
+    assert other.id not in bench.paced
+    said = bench.ledger.find(memory.id).events
+    assert [(event.event, event.detail) for event in said] == [("limit", "slowly by [[domains]] of db")]
+    assert bench.ledger.find(other.id).events == ()
 
 
 def test_a_guest_that_the_user_paused_goes_first(tmp_path: Path) -> None:
@@ -405,11 +427,11 @@ def test_the_limit_of_one_link_is_a_maximum_of_that_one_and_the_lowest_counts(tm
     limited, other = record("aa" * 16), record("bb" * 16, peer="elsewhere")
     for one in (limited, other):
         bench.ledger.put(one)
-    bench.sharing._ceiling = lambda peer: CAP if peer == PEER else 0.0
+    bench.sharing._ceilings = LimitsInForce(lambda peer: CAP if peer == PEER else 0.0)
     bench.share()
     assert bench.paced == {limited.id: pytest.approx(CAP)}
     bench.share(link_bytes_per_s_max=CAP / 2)
     assert bench.paced == {limited.id: pytest.approx(CAP / 2), other.id: pytest.approx(CAP / 2)}
-    bench.sharing._ceiling = lambda _peer: 0.0
+    bench.sharing._ceilings = LimitsInForce()
     bench.share()
     assert set(bench.paced.values()) == {0}
