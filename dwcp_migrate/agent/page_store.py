@@ -5,10 +5,12 @@ the scope of a migration; if the peer asks for another scope, nothing is stated 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
+from dwcp_migrate.api.usage import FilledShare, StoreUse
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config
 from dwcp_migrate.errors import StoreError
@@ -16,10 +18,10 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DomainName, Open
 from dwcp_migrate.protocol.worker import StoreOptions
 from dwcp_migrate.store.digests import scope_of
-from dwcp_migrate.store.shelf import Shelf
+from dwcp_migrate.store.shelf import Shelf, StoredVolume
 
-EXPIRY_S: Final = 600.0
-"""Interval at which pages that were not used for `store.keep_s` are removed."""
+TIDY_S: Final = 60.0
+"""Interval at which the store is looked at, and pages that were not used for `store.keep_s` are removed."""
 
 KEY_S_MAX: Final = 1.0
 """Longest wait of a migration for the store's directory: it is in memory, or on a disk that may hang."""
@@ -37,6 +39,7 @@ class PageStore:
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
         self._told = ""
+        self._use = StoreUse()
 
     def shelf(self) -> Shelf | None:
         """The store; None where it is off or cannot be used."""
@@ -109,15 +112,49 @@ class PageStore:
             log.warning("the page store does not answer", directory=str(self._config().store_directory))
             return b""
 
-    async def keep_tidy(self) -> None:
-        """Remove what expired, now and then, until cancelled."""
-        while True:
-            if self._config().store.bytes_max:
-                await asyncio.to_thread(self._expire)
-            await asyncio.sleep(EXPIRY_S)
+    def use(self) -> StoreUse:
+        """Tell what the store holds, as it was looked at last; reads nothing but the configuration."""
+        config = self._config()
+        if not config.store.bytes_max:
+            return StoreUse()
+        return replace(self._use, directory=str(config.store_directory), bytes_max=config.store.bytes_max)
 
-    def _expire(self) -> None:
+    async def keep_tidy(self) -> None:
+        """Remove what expired and look at what is left, now and then, until cancelled."""
+        while True:
+            await self.tidy()
+            await asyncio.sleep(TIDY_S)
+
+    async def tidy(self) -> None:
+        """Remove what expired, and look at what is left for `use`."""
+        on = self._config().store.bytes_max > 0
+        self._use = await asyncio.to_thread(self._look, wall_clock()) if on else StoreUse()
+
+    def _look(self, now: float) -> StoreUse:
         shelf = self.shelf()
-        if shelf is not None:
-            with contextlib.suppress(OSError):  # read-only or gone: the next migration says so
-                shelf.expire(self._config().store.keep_s, wall_clock())
+        if shelf is None:
+            return StoreUse(looked_at=now, error=self._told)
+        try:
+            shelf.expire(self._config().store.keep_s, now)
+            volumes = shelf.volumes()
+            room = shelf.held_bytes() + shelf.free_bytes()
+        except OSError as error:  # read-only or gone
+            return StoreUse(looked_at=now, error=f"{shelf.root}: {error.strerror}")
+        return StoreUse(
+            looked_at=now,
+            room_bytes=min(max(room, 0), shelf.bytes_max),
+            fills=sum_fills(volumes),
+            oldest_use_at=volumes[-1].used_at if volumes else 0.0,
+            evicted_pages=shelf.evicted_pages(),
+        )
+
+
+def sum_fills(volumes: Iterable[StoredVolume]) -> dict[str, FilledShare]:
+    """Sum up what volumes hold, by where it came from; a source of none is not among them."""
+    found: dict[str, FilledShare] = {}
+    for each in volumes:
+        before = found.get(each.head.fill, FilledShare())
+        found[each.head.fill] = FilledShare(
+            pages=before.pages + each.head.pages, held_bytes=before.held_bytes + each.held_bytes
+        )
+    return found

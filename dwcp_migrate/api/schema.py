@@ -34,6 +34,7 @@ import msgspec
 
 from dwcp_migrate.api.cluster import GroupStatus, RecordFacts
 from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
+from dwcp_migrate.api.usage import MemoryUse, StoreUse
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine import EngineStatus
 
@@ -56,6 +57,7 @@ __all__ = [
     "LinkForecast",
     "ListenerStatus",
     "Measured",
+    "MemoryUse",
     "Migration",
     "MigrationEvent",
     "MigrationPhase",
@@ -69,6 +71,7 @@ __all__ = [
     "Role",
     "RunningConfig",
     "State",
+    "StoreUse",
     "Totals",
     "Update",
 ]
@@ -298,22 +301,6 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     rtt_s: float
 
 
-class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory of all migrations of a host.
-
-    Attributes:
-        budget_bytes: what they may occupy now, beside their idle data processes.
-        granted_bytes: to those that run, accelerated.
-        sessions: number of those that run, accelerated.
-        sessions_max: number for which the budget suffices now.
-    """
-
-    budget_bytes: int = 0
-    granted_bytes: int = 0
-    sessions: int = 0
-    sessions_max: int = 0
-
-
 class ConfigurationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The last reading of the configuration file.
 
@@ -380,6 +367,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     configuration: ConfigurationStatus = ConfigurationStatus()
     peers_up: dict[str, bool] = {}
     disabled: str = ""
+    store: StoreUse = StoreUse()
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):
@@ -471,6 +459,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     foreign: list[str] = []
     ports_not_redirected: list[str] = []
     memory: MemoryUse = MemoryUse()
+    store: StoreUse = StoreUse()
     pending_restart: list[str] = []
     tls_error: str = ""
 

@@ -2,6 +2,7 @@
 
     ROOT/lock             held while names change
     ROOT/secret           of this host's names of pages; a wipe makes a new one
+    ROOT/evicted          number of pages that went because room was needed
     ROOT/SCOPE/V.index    a volume; its time of change is the time of its last use
     ROOT/SCOPE/V.pages    its blocks, where it is none of an image
     ROOT/SCOPE/V.part     blocks of a volume that is being written, locked by its writer
@@ -33,6 +34,8 @@ from dwcp_migrate.store.volume import HEAD_BYTES_MAX, VolumeHead, VolumeIndex, r
 INDEX: Final = ".index"
 PAGES: Final = ".pages"
 PART: Final = ".part"
+EVICTED: Final = "evicted"
+COUNT_BYTES_MAX: Final = 20
 FOLDER: Final = re.compile("[0-9a-f]{32}")
 """Names of the scopes' directories."""
 FREE_SHARE_MIN: Final = 1 / 8
@@ -227,8 +230,34 @@ class Shelf:
                 return False
             for name in gone:
                 self.discard(volumes[name])
+            self._count_evicted(sum(volumes[name].head.pages for name in gone))
+        return self.free_bytes() >= wanted_bytes
+
+    def free_bytes(self) -> int:
+        """Ask what the file system has to spare for the store, negative where it is fuller than it may be.
+
+        Raises:
+            OSError: it cannot be asked.
+        """
         room = os.statvfs(self.root)
-        return room.f_bavail * room.f_frsize - wanted_bytes >= room.f_blocks * room.f_frsize * FREE_SHARE_MIN
+        return int(room.f_bavail * room.f_frsize - room.f_blocks * room.f_frsize * FREE_SHARE_MIN)
+
+    def evicted_pages(self) -> int:
+        """Pages that went because room was needed, since the store was made; those that expired are not among them."""
+        try:
+            with (self.root / EVICTED).open("rb") as file:
+                return int(file.read(COUNT_BYTES_MAX))
+        except (OSError, ValueError):  # none yet, or torn: it only counts
+            return 0
+
+    def _count_evicted(self, pages: int) -> None:
+        """Add to the number. Call with the lock held."""
+        if not pages:
+            return
+        path = self.root / EVICTED
+        with contextlib.suppress(OSError):  # it only counts
+            write_whole(path, b"%d" % (self.evicted_pages() + pages), sync=False)
+            self.give(path)
 
     def expire(self, keep_s: float, now: float) -> int:
         """Remove volumes that were of no use for long, and files that crashes left.

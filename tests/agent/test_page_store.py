@@ -7,9 +7,14 @@ import pytest
 
 from dwcp_migrate.agent import page_store
 from dwcp_migrate.agent.page_store import PageStore
+from dwcp_migrate.api.usage import StoreUse
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, StoreConfig, StoreScopeConfig
 from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.store.shelf import Shelf
+from dwcp_migrate.store.writer import StoreFiller
 from dwcp_migrate.units import MIB
+from tests.store.pages import some_pages
 
 WEB, DB = DomainName("u-web", "web-1"), DomainName("u-db", "db-1")
 
@@ -55,3 +60,42 @@ async def test_a_directory_that_hangs_states_nothing_and_holds_nobody_up(
     monkeypatch.setattr(store, "shelf", let_go.wait)
     assert await store.key_in_time(options, "web") == b""
     let_go.set()
+
+
+async def looked_at(store: PageStore) -> StoreUse:
+    """Let the store be looked at once."""
+    assert store.use().looked_at == 0
+    await store.tidy()
+    return store.use()
+
+
+async def test_what_the_store_holds_is_told_by_where_it_came_from(tmp_path: Path) -> None:
+    store, now = store_of(tmp_path), wall_clock()
+    shelf = store.shelf()
+    assert shelf is not None
+    StoreFiller(shelf, "web", "sent").fill(some_pages(100), now - 50)
+    StoreFiller(shelf, "web", "received").fill(some_pages(40, seed=1), now)
+    use = await looked_at(store)
+    assert {fill: share.pages for fill, share in use.fills.items()} == {"sent": 100, "received": 40}
+    assert use.held_bytes == sum(found.held_bytes for found in shelf.volumes())
+    assert (use.pages, use.bytes_max, use.directory, use.error) == (140, 64 * MIB, str(shelf.root), "")
+    assert abs(use.oldest_use_at - (now - 50)) < 1
+
+
+async def test_a_store_that_cannot_be_used_says_why_and_one_that_is_off_says_nothing(tmp_path: Path) -> None:
+    assert store_of(tmp_path, 0).use() == StoreUse()
+    (tmp_path / "store").mkdir(mode=0o755)
+    use = await looked_at(store_of(tmp_path))
+    assert use.error.endswith("is open to others")
+    assert (use.bytes_max, use.fills) == (64 * MIB, {})
+
+
+async def test_a_file_system_that_is_too_full_leaves_the_store_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shelf, "free_bytes", lambda _: -1)
+    assert (await looked_at(store_of(tmp_path))).room_bytes == 0
+    monkeypatch.setattr(Shelf, "free_bytes", lambda _: 5 * MIB)
+    assert 5 * MIB <= (await looked_at(store_of(tmp_path))).room_bytes < 6 * MIB
+    monkeypatch.setattr(Shelf, "free_bytes", lambda _: 500 * MIB)
+    assert (await looked_at(store_of(tmp_path))).room_bytes == 64 * MIB

@@ -233,3 +233,16 @@ def test_nothing_is_removed_that_is_none_of_the_stores(tmp_path: Path) -> None:
         "lock",
         "secret",
     ]
+
+
+def test_pages_that_were_evicted_are_counted_and_those_that_expired_are_not(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path, 64 * MIB)
+    filled(shelf, "a", some_pages(300))
+    filled(shelf, "a", some_pages(200, seed=1), NOW + 1)
+    assert shelf.evicted_pages() == 0
+    assert shelf.make_room(64 * MIB - shelf.volumes()[0].held_bytes - 1000)
+    assert shelf_in(tmp_path).evicted_pages() == 300
+    assert shelf.expire(1.0, NOW + 1000) == 1
+    assert shelf.evicted_pages() == 300
+    (shelf.root / "evicted").write_bytes(b"torn")
+    assert shelf.evicted_pages() == 0

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from dwcp_migrate.agent.http.metric_table import ID_CHARACTERS, TABLE, Family
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import BUCKETS, NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
+from dwcp_migrate.api.usage import FilledShare, StoreUse
 from dwcp_migrate.protocol.load import HostLoad, LoadRange
 from dwcp_migrate.state.engine import EngineStatus
 
@@ -43,6 +44,7 @@ HELD_UP_STAGES: Final = (
     "cores",
 )
 GROUP_ROLES: Final = ("replica", "client", "none")
+STORE_FILLS: Final = ("sent", "received", "image")
 COORDINATION_STATES: Final = ("leader", "follower", "candidate", "observer", "client", "stopped")
 
 Labels = tuple[str, ...]
@@ -67,7 +69,13 @@ def render(status: AgentStatus, *, process: bool = False) -> bytes:
 def values(status: AgentStatus) -> Values:
     """Say which number each family of `TABLE` has for which labels."""
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
-    shorts = {**_agent(status), **_totals(status.totals), **_coordination(status.coordination), **_group(status.group)}
+    shorts = {
+        **_agent(status),
+        **_store(status.store),
+        **_totals(status.totals),
+        **_coordination(status.coordination),
+        **_group(status.group),
+    }
     for short, by_labels in shorts.items():
         found[f"dwcp_migrate_{short}"].update(by_labels)
     for link in status.links:
@@ -124,6 +132,21 @@ def _agent(status: AgentStatus) -> dict[str, dict[Labels, float]]:
             if one.not_before
         },
         "peer_up": {(peer,): float(up) for peer, up in status.peers_up.items()},
+    }
+
+
+def _store(use: StoreUse) -> dict[str, dict[Labels, float]]:
+    if not use.bytes_max or not use.looked_at:  # off, or not known yet: no sample, so that no rule fires for it
+        return {}
+    shares = {(fill,): use.fills.get(fill, FilledShare()) for fill in STORE_FILLS}
+    return {
+        "store_usable": {(): float(not use.error)},
+        "store_bytes_max": {(): use.bytes_max},
+        "store_room_bytes": {(): use.room_bytes},
+        "store_held_bytes": {labels: share.held_bytes for labels, share in shares.items()},
+        "store_pages": {labels: share.pages for labels, share in shares.items()},
+        "store_oldest_use_timestamp_seconds": {(): use.oldest_use_at} if use.oldest_use_at else {},
+        "store_evicted_pages_total": {(): use.evicted_pages},
     }
 
 

@@ -140,6 +140,7 @@ class StatusViews:
             configuration=self._sources.configuration(),
             peers_up=self._sources.peers_up(),
             disabled=runtime.disabled.words,
+            store=runtime.store.use(),
         )
 
     def _intercept(self) -> RedirectStatus:
@@ -270,6 +271,7 @@ class StatusViews:
                 if record.passthrough_reason == FOREIGN
             ],
             memory=runtime.memory.use(),
+            store=runtime.store.use(),
             ports_not_redirected=self._sources.ports_not_redirected(),
         )
 

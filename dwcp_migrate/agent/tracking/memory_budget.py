@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.api.schema import MemoryUse
+from dwcp_migrate.api.usage import MemoryUse
 from dwcp_migrate.errors import NoMemoryError
 from dwcp_migrate.protocol.control import Open
 from dwcp_migrate.protocol.session_memory import (

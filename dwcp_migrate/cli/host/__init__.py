@@ -11,7 +11,7 @@ Modules:
     doctor: `dwcp-migrate doctor`
     host_files: facts that `doctor` reads without the agent
     keepalive_check: judgement about libvirt's keepalive
-    memory_check: judgement about memory for migrations
+    memory_check: judgements about memory for migrations and the page store
     record: `dwcp-migrate record`
     reload: `dwcp-migrate reload`
     status: `dwcp-migrate status`

@@ -16,7 +16,7 @@ from dwcp_migrate.cli.fleet.fleet_checks import judge_fleet, judge_group
 from dwcp_migrate.cli.host.check import Check, advised_check, required_check
 from dwcp_migrate.cli.host.host_files import HostFiles
 from dwcp_migrate.cli.host.keepalive_check import patience
-from dwcp_migrate.cli.host.memory_check import memory
+from dwcp_migrate.cli.host.memory_check import judge_store, memory
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.config import Config, same_name
 from dwcp_migrate.config.addresses import normalise_address
@@ -143,6 +143,8 @@ def _facts(facts: schema.Facts, now: float) -> Iterator[Check]:
     yield from judge_group(facts.group)
     yield from _process(facts)
     yield memory(facts.memory)
+    if facts.store.bytes_max:
+        yield judge_store(facts.store, now)
     if facts.ports_not_redirected:
         yield _ports_of_others(facts.ports_not_redirected)
 

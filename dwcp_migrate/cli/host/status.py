@@ -79,6 +79,7 @@ def summary(status: schema.AgentStatus) -> list[tuple[str, str]]:
         ("Fleet", fleet(status)),
         ("Carried", carried(status.totals)),
         ("Memory", memory(status.memory)),
+        ("Page store", page_store(status.store, status.now)),
     ]
 
 
@@ -119,6 +120,23 @@ def carried(totals: schema.Totals) -> str:
 def memory(use: schema.MemoryUse) -> str:
     """Say what migrations were granted of what they may occupy."""
     return f"{format_bytes(use.granted_bytes)} of {format_bytes(use.budget_bytes)} granted" if use.budget_bytes else ""
+
+
+def page_store(use: schema.StoreUse, now: float) -> str:
+    """Say what the page store holds; empty where it is off.
+
+    Args:
+        use: of the store.
+        now: seconds since the epoch.
+    """
+    if not use.bytes_max:
+        return ""
+    if use.error:
+        return f"NOT USABLE: {use.error} (see dwcp-migrate doctor)"
+    told = (
+        f"{format_bytes(use.held_bytes)} of {format_bytes(use.bytes_max)}, {output.counted(use.pages, 'page', 'pages')}"
+    )
+    return f"{told}, oldest use {output.duration(max(0.0, now - use.oldest_use_at))} ago" if use.oldest_use_at else told
 
 
 def fleet(status: schema.AgentStatus) -> str:

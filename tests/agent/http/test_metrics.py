@@ -21,6 +21,7 @@ from dwcp_migrate.agent.http.metric_table import TABLE, as_markdown
 from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES, render
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import GroupStatus
+from dwcp_migrate.api.usage import FilledShare, StoreUse
 from dwcp_migrate.state.engine import EngineStatus
 
 Make = Callable[..., Any]
@@ -83,6 +84,22 @@ def test_forecasts_grants_and_scores_are_exported(status: Make, migration: Make)
     assert values["dwcp_migrate_migration_eta_low_seconds"] == 9
     assert values["dwcp_migrate_migration_eta_high_seconds"] == 15
     assert values["dwcp_migrate_migration_granted_bytes_per_second"] == 7
+
+
+def test_the_page_store_is_exported_where_it_is_on_and_was_looked_at(status: Make) -> None:
+    use = StoreUse(
+        bytes_max=900, looked_at=5.0, room_bytes=700, oldest_use_at=3.0, evicted_pages=12,
+        fills={"sent": FilledShare(pages=4, held_bytes=80)},
+    )  # fmt: skip
+    found = samples(render(status(store=use)))
+    assert found[key("store_usable")] == 1
+    assert (found[key("store_bytes_max")], found[key("store_room_bytes")]) == (900, 700)
+    assert (found[key("store_held_bytes", fill="sent")], found[key("store_held_bytes", fill="image")]) == (80, 0)
+    assert found[key("store_pages", fill="sent")] == 4
+    assert (found[key("store_oldest_use_timestamp_seconds")], found[key("store_evicted_pages_total")]) == (3, 12)
+    assert samples(render(status(store=msgspec.structs.replace(use, error="EROFS"))))[key("store_usable")] == 0
+    for silent in (StoreUse(), StoreUse(bytes_max=900)):
+        assert not [name for name, _ in samples(render(status(store=silent))) if "_store_" in name]
 
 
 def test_the_group_is_exported(status: Make) -> None:

@@ -11,6 +11,7 @@ from dwcp_migrate.api.cluster import NO_GROUP, GroupStatus, RecordFacts
 from dwcp_migrate.cli.host import checks, host_files
 from dwcp_migrate.cli.host.check import Check, worst
 from dwcp_migrate.cli.host.checks import Findings
+from dwcp_migrate.cli.host.memory_check import judge_store
 from dwcp_migrate.config import Config, InterceptConfig, parse
 from dwcp_migrate.hypervisor import qemu_conf
 from dwcp_migrate.state.engine import EngineMember, EngineStatus
@@ -81,6 +82,7 @@ def test_whatever_is_not_ok_says_what_to_do(facts: Make, peer: Make) -> None:
             stuck_tickets=["7 of u (hv1 to hv2, running for 9 min)"],
         ),
         memory=schema.MemoryUse(budget_bytes=1024),
+        store=schema.StoreUse(directory="/run/s", bytes_max=9, looked_at=1.0, error="read-only"),
         ports_not_redirected=["hv3: it migrates at 50000 to 50100, here 49152 to 49215 are redirected"],
     )
     sick = host_files.HostFiles(
@@ -394,3 +396,25 @@ def test_a_group_without_a_quorum_or_in_an_epoch_behind_is_named(
 
 def test_ends_that_are_owed_to_the_group_are_counted(facts: Make) -> None:
     assert judge(facts(group=GroupStatus(owed=1)))["pbft-owed"].what == "1 end of migrations not told to the group"
+
+
+@pytest.mark.parametrize(
+    ("use", "verdict", "says"),
+    [
+        (schema.StoreUse(bytes_max=8 << 30, looked_at=NOW, room_bytes=8 << 30), "ok", "of 8.0 GiB held"),
+        (schema.StoreUse(bytes_max=8 << 30), "ok", "of 8.0 GiB held"),
+        (schema.StoreUse(bytes_max=8 << 30, looked_at=NOW, room_bytes=1 << 30), "warn", "has room for 1.0 GiB"),
+        (schema.StoreUse(bytes_max=8 << 30, looked_at=NOW), "warn", "has room for 0 B"),
+        (schema.StoreUse(bytes_max=9, looked_at=NOW, error="/s is open to others"), "warn", "/s is open to others"),
+        (schema.StoreUse(bytes_max=9, room_bytes=9, looked_at=NOW - 1201, directory="/s"), "warn", "for 20 min"),
+    ],
+)
+def test_a_page_store_that_is_of_less_use_than_configured_is_said(
+    use: schema.StoreUse, verdict: str, says: str
+) -> None:
+    found = judge_store(use, NOW)
+    assert (found.verdict, says in found.what) == (verdict, True), found.what
+
+
+def test_a_page_store_that_is_off_is_not_judged(facts: Make) -> None:
+    assert "store" not in judge(facts())
