@@ -57,7 +57,7 @@ POSTCOPY_MAY_HAVE_BROKEN: Final = (
 
 POSTCOPY_REMEDY: Final = (
     "at the source, virsh migrate --live --postcopy --postcopy-resume DOMAIN URI goes on where it broke off"
-    " (libvirt 11.3.0 crashes on it, docs/operations.md has another way); destroy the domain on neither host"
+    " (libvirt 11.3.0 crashes on it, see docs/operations.md); destroy the domain on neither host"
 )
 
 _POSTCOPY_WORDS: Final = frozenset({"postcopy-failed", "postcopy", "left", "arrived", "gone"})

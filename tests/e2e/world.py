@@ -4,7 +4,6 @@ The rule here: a test takes the guest wherever the one before left it, may break
 makes whole what was broken. What it may not leave behind is counted (`lab.census`) after every test.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Any, Final
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.dataplane.process_pool import SPARES
 from dwcp_migrate.errors import LabError
-from dwcp_migrate.lab import commands
 from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.hosts.agents import LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
@@ -31,9 +29,6 @@ SLOW: Final = WanLink(rate_bytes_per_s=4e6, delay_s=0.005, loss=0.0)
 """32 Mbit/s: the first pass takes about ten seconds, enough to do something in the middle of it."""
 
 GUEST: Final = GuestOptions(memory_mib=128, fill_mib=32, dirty_pages_per_s=300, check_pages_per_s=8000)
-
-FLEET_S_MAX: Final = 60.0
-POLL_S: Final = 0.2
 
 DOWNTIME_MS_NEVER: Final = 1
 """With this limit a guest that writes never converges over SLOW: there are later passes for as long as one likes."""
@@ -121,23 +116,6 @@ class World:
             newest_record(self.agent(source), "source", after=begin),
             newest_record(self.agent(destination), "destination", after=begin),
         )
-
-    def shown(self, host: Hypervisor, record: Migration) -> str:
-        """Return what `dwcp-migrate show` says of a migration on a host."""
-        agent = self.agent(host)
-        where = ["--config", str(agent.config), "--socket", str(agent.api_socket)]
-        return commands.run_program(
-            [sys.executable, "-m", "dwcp_migrate", "show", record.id, "--events", *where]
-        ).stdout
-
-    def until_the_fleet_answers(self) -> None:
-        """Wait until every host's agent knows who leads the fleet's state; nothing tells it but asking."""
-        deadline = time.monotonic() + FLEET_S_MAX
-        for host in self.lab.hypervisors:
-            while not self.agent(host).get("/v1/cluster")["engine"]["leader"]:
-                if time.monotonic() >= deadline:
-                    raise LabError("the fleet's state has no leader")
-                time.sleep(POLL_S)
 
     def limit_downtime(self, milliseconds: int) -> None:
         """Set what QEMU may take as downtime in the migration that runs."""
