@@ -118,14 +118,23 @@ def test_tasks_are_begun_where_their_failures_are_seen() -> None:
     assert [name_of(path) for path in ours if begins(path)] == ["dwcp_migrate/tasks.py"]
 
 
+def defaults_of(node: ast.AST) -> list[ast.expr | None]:
+    """Defaults of a function's parameters or of a class's attributes."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return [*node.args.defaults, *node.args.kw_defaults]
+        case ast.ClassDef():
+            return [one.value for one in node.body if isinstance(one, ast.AnnAssign)]
+    return []
+
+
 def test_no_callback_does_nothing_by_default() -> None:
     """A caller that leaves one out would not notice that nobody hears."""
     found = [
         f"{name_of(path)}:{default.lineno}"
         for path in SOURCES
         for node in ast.walk(parsed(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for default in [*node.args.defaults, *node.args.kw_defaults]
+        for default in defaults_of(node)
         if isinstance(default, ast.Lambda) and isinstance(default.body, ast.Constant)
     ]
     assert found == []

@@ -16,6 +16,7 @@ from dwcp_migrate.units import GIB
 RATE = 25e6
 PEER = "hv2"
 LINK = Key("link", "rate", PEER)
+NO_LIMITS = LimitsInForce(of_link=lambda _: 0.0, of_domain=lambda _: 0.0, words=lambda _peer, _domain: "")
 
 
 def record(identity: str = "aa" * 16, **changes: object) -> Migration:
@@ -47,7 +48,7 @@ class Bench:
         self.paced: dict[str, float] = {}
         self.speeds: dict[str, float] = {}
         self.sharing = RateController(
-            self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__, LimitsInForce()
+            self.ledger, self.forecasts, self.paced.__setitem__, self.speeds.__setitem__, NO_LIMITS
         )
         for _ in range(REPLAY if link else 0):
             self.now += 1

@@ -77,9 +77,9 @@ class LimitsInForce:
         words: what holds a migration to a peer, of a domain, by their names.
     """
 
-    of_link: Callable[[str], float] = lambda _: 0.0
-    of_domain: Callable[[str], float] = lambda _: 0.0
-    words: Callable[[str, str], str] = lambda _peer, _domain: ""
+    of_link: Callable[[str], float]
+    of_domain: Callable[[str], float]
+    words: Callable[[str, str], str]
 
 
 class RateController:

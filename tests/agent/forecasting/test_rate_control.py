@@ -1,5 +1,6 @@
 """Who gets how much of a link, with a ledger that a test fills and time that a test makes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from dwcp_migrate.agent.forecasting.rate_control import (
     PROBE_EVERY_S,
     PROBE_S,
     WISHES_MAX,
-    LimitsInForce,
     RateController,
     SharePreference,
 )
@@ -21,7 +21,7 @@ from dwcp_migrate.bandwidth.storage.series import Key
 from dwcp_migrate.bandwidth.targets import LOW, over_transfer
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB, MIB
-from tests.agent.foresight import LINK, PEER, RATE, Bench, record
+from tests.agent.foresight import LINK, NO_LIMITS, PEER, RATE, Bench, record
 
 
 def test_one_migration_alone_is_held_to_no_rate(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_under_a_ceiling_whoever_gets_less_is_told_first(tmp_path: Path) -> None
         total[identity] = rate
         told.append(sum(total.values()))
 
-    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__, LimitsInForce())
+    bench.sharing = RateController(bench.ledger, bench.forecasts, pace, bench.speeds.__setitem__, NO_LIMITS)
     for number in range(4):
         bench.ledger.put(record(f"{number:02x}" * 16))
         bench.share(link_bytes_per_s_max=CAP)
@@ -370,7 +370,8 @@ def test_under_a_ceiling_whoever_gets_less_is_told_first(tmp_path: Path) -> None
 
 def test_a_domains_own_limit_holds_it_alone_and_the_record_says_why(tmp_path: Path) -> None:
     bench = Bench(tmp_path, link=0)
-    limits = LimitsInForce(
+    limits = dataclasses.replace(
+        NO_LIMITS,
         of_domain=lambda name: CAP if name == "db" else 0.0,
         words=lambda _peer, name: "slowly by [[domains]] of db" if name == "db" else "",
     )
@@ -427,11 +428,11 @@ def test_the_limit_of_one_link_is_a_maximum_of_that_one_and_the_lowest_counts(tm
     limited, other = record("aa" * 16), record("bb" * 16, peer="elsewhere")
     for one in (limited, other):
         bench.ledger.put(one)
-    bench.sharing._ceilings = LimitsInForce(lambda peer: CAP if peer == PEER else 0.0)
+    bench.sharing._ceilings = dataclasses.replace(NO_LIMITS, of_link=lambda peer: CAP if peer == PEER else 0.0)
     bench.share()
     assert bench.paced == {limited.id: pytest.approx(CAP)}
     bench.share(link_bytes_per_s_max=CAP / 2)
     assert bench.paced == {limited.id: pytest.approx(CAP / 2), other.id: pytest.approx(CAP / 2)}
-    bench.sharing._ceilings = LimitsInForce()
+    bench.sharing._ceilings = NO_LIMITS
     bench.share()
     assert set(bench.paced.values()) == {0}
