@@ -86,7 +86,7 @@ def command(
     if rate is None:
         raise click.UsageError("give a rate, as 200Mbit/s, or off")
     found = client.change("limit", LinkLimit, peer=peer, bytes_per_s=str(rate), for_s=str(for_s))
-    click.echo(output.as_json(found) if as_json else sentence(found))
+    click.echo(output.as_json([found]) if as_json else sentence(found))
 
 
 def limit_row(one: LinkLimit) -> tuple[str, ...]:

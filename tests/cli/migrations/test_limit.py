@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from dwcp_migrate.api.limits import LinkLimit, LinkLimits
@@ -43,6 +44,14 @@ def test_limits_are_listed(agent: Any, call: Call) -> None:
         ["hv2", "200.0", "Mbit/s", "200.0", "Mbit/s", "it", "is", "taken", "off", "-"],
         ["hv3", "-", "-", "-"],
     ]
+
+
+def test_json_is_a_list_of_limits_whatever_was_asked(agent: Any, call: Call) -> None:
+    agent.more["/v1/limits"] = LinkLimits(limits=[LIMITED])
+    agent.more["/v1/limit"] = LIMITED
+    for arguments in ((), ("hv2", "off")):
+        code, out, _ = call("limit", *arguments, "--json")
+        assert (code, msgspec.json.decode(out, type=list[LinkLimit])) == (0, [LIMITED])
 
 
 @pytest.mark.parametrize("rate", ["fast", "200", "0Mbit/s", "-5MB/s"])
