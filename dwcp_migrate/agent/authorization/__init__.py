@@ -10,4 +10,5 @@ Modules:
     permits: authorisation of a migration
     reconciler: settles what a crash or a lost quorum left open, by what libvirt says on the hosts themselves
     retry_queue: retry queue of notifications to the PBFT group
+    ticket_ages: ages of open tickets, as this host has seen them
 """

@@ -11,9 +11,10 @@ from typing import Final
 from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
+from dwcp_migrate.agent.authorization.ticket_ages import TicketAges
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.api.cluster import RecordFacts
-from dwcp_migrate.clocks import steady_clock, wall_clock
+from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import CoordinationError, DwcpError
 from dwcp_migrate.hypervisor.base import DomainInfo
@@ -49,6 +50,7 @@ class TicketReconciler:
         self._coordination = coordination
         self._permits = permits
         self._absent = AbsentDomains()
+        self._ages = TicketAges()
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -75,7 +77,7 @@ class TicketReconciler:
         """Settle what can be settled; raises NoQuorumError."""
         if not self._coordination.is_known:
             return
-        for ticket in await self._left_open():
+        for ticket, _ in (await self._left_open()).values():
             await self._settle(ticket)
         domains = await self._runtime.domains.here()
         if domains is not None:
@@ -87,27 +89,28 @@ class TicketReconciler:
         try:
             stuck = await self._left_open(STUCK_S)
         except CoordinationError:
-            stuck = []
-        now = wall_clock()
+            stuck = {}
         told = [
             f"{ticket.token} of {ticket.uuid} ({ticket.source} to {ticket.destination}, {ticket.state} for "
-            f"{(now - ticket.changed_at) / 60:.0f} min)"
-            for ticket in stuck
+            f"{age_s / 60:.0f} min)"
+            for ticket, age_s in stuck.values()
         ]
         return RecordFacts(is_shared=is_shared, engine=engine, stuck_tickets=told)
 
-    async def _left_open(self, since_s: float = SETTLED_S) -> list[Ticket]:
-        name, carried, now = self._runtime.name, set(self._permits.carried.values()), wall_clock()
-        return await self._coordination.look(
+    async def _left_open(self, since_s: float = SETTLED_S) -> dict[int, tuple[Ticket, float]]:
+        """This host's open tickets that nothing carries and that have not changed for so long, with their ages."""
+        name, carried = self._runtime.name, set(self._permits.carried.values())
+        found = await self._coordination.look(
             lambda fleet: [
                 ticket
                 for ticket in fleet.open_tickets.values()
                 if name in (ticket.source, ticket.destination)
                 and ticket.token not in carried
                 and ticket.state != "granted"
-                and now - ticket.changed_at > since_s
             ]
         )
+        ages = self._ages.look(found, steady_clock())
+        return {one.token: (one, ages[one.token]) for one in found if ages[one.token] > since_s}
 
     async def _settle(self, ticket: Ticket) -> None:
         mine = await self.runs(ticket.uuid)

@@ -2,18 +2,20 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from dwcp_migrate.agent.authorization import reconciler
 from dwcp_migrate.agent.authorization.absent_domains import AbsentDomains
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
 from dwcp_migrate.agent.authorization.permits import Judgement, MigrationAuthorizer, as_permit
 from dwcp_migrate.agent.authorization.reconciler import SETTLED_S, STUCK_S
 from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.clocks import steady_clock
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import FleetRefusedError, SessionError
 from dwcp_migrate.hypervisor.base import JobStatistics
@@ -33,6 +35,18 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def strict(tmp_path: Path) -> AsyncIterator[World]:
     async with world_of(tmp_path, CoordinationConfig(voters=NAMES, require=True)) as made:
         yield made
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets so many seconds of the reconciler's clock go by."""
+    ahead_s = [0.0]
+    monkeypatch.setattr(reconciler, "steady_clock", lambda: steady_clock() + ahead_s[0])
+
+    def later(seconds: float) -> None:
+        ahead_s[0] += seconds
+
+    return later
 
 
 async def test_both_ends_agree_on_the_fleets_ticket_and_ownership_moves_at_the_end(world: World) -> None:
@@ -186,24 +200,24 @@ async def test_names_that_differ_stop_no_agreement_of_two_ends(
     [("a", "failed", "a"), ("b", "completed", "b"), ("", "failed", "a"), ("ab", "conflict", "a")],
 )
 async def test_what_a_crash_left_open_is_settled_by_libvirt_on_both_hosts(
-    world: World, runs: str, state: str, owner: str
+    world: World, later: Callable[[float], None], runs: str, state: str, owner: str
 ) -> None:
     await world.agree()
     for host in world.hosts.values():
         host.permits.carried.clear()  # the agents were killed and are back
     for name in runs:
         world.hosts[name].runs()
-    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=time.time() - SETTLED_S - 1)
+    await world.hosts["b"].recovery.look()
+    assert world.state == "running"
+    later(SETTLED_S + 1)
     await world.hosts["b"].recovery.look()
     assert (world.state, world.machine.fleet.domains[UUID].owner) == (state, owner)
 
 
 @pytest.mark.parametrize("why", ["carried", "recent", "moving", "no-libvirt", "hung", "unreachable"])
-async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
+async def test_nothing_is_settled_from_silence(world: World, later: Callable[[float], None], why: str) -> None:
     await world.agree()
     source, destination = world.hosts["a"], world.hosts["b"]
-    age = 0.0 if why == "recent" else SETTLED_S + 1
-    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=time.time() - age)
     if why != "carried":
         destination.permits.carried.clear()
     source.runs(job=JobStatistics(outgoing=True) if why == "moving" else None)
@@ -211,20 +225,40 @@ async def test_nothing_is_settled_from_silence(world: World, why: str) -> None:
     source.watcher.hung |= {UUID} if why == "hung" else set()
     source.is_reachable = why != "unreachable"
     await destination.recovery.look()
+    later(SETTLED_S - 1 if why == "recent" else SETTLED_S + 1)
+    await destination.recovery.look()
     assert world.state == "running"
+
+
+@pytest.mark.parametrize("years", [-70, 70])
+async def test_a_wrong_clock_neither_hastens_nor_holds_up_what_is_settled(
+    world: World, later: Callable[[float], None], years: int
+) -> None:
+    await world.agree()
+    destination = world.hosts["b"]
+    destination.permits.carried.clear()
+    world.hosts["a"].runs()
+    stamped = time.time() + years * 365 * 86400
+    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=stamped)
+    await destination.recovery.look()
+    assert world.state == "running"
+    later(SETTLED_S + 1)
+    await destination.recovery.look()
+    assert world.state == "failed"
 
 
 @pytest.mark.parametrize(
     ("age", "state", "stuck"), [(-5.0, "running", []), (5.0, "running", [True]), (5.0, "conflict", [True])]
 )
 async def test_doctor_hears_of_tickets_that_nobody_settles(
-    world: World, age: float, state: Any, stuck: list[bool]
+    world: World, later: Callable[[float], None], age: float, state: Any, stuck: list[bool]
 ) -> None:
     await world.agree()
-    changed_at = time.time() - STUCK_S - age
-    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], changed_at=changed_at, state=state)
+    world.machine.fleet.open_tickets[UUID] = replace(world.tickets[0], state=state)
     source = world.hosts["a"]
     source.permits.carried.clear()
+    await source.recovery.facts()
+    later(STUCK_S + age)
     facts = await source.recovery.facts()
     assert facts.is_shared
     assert [UUID in told and state in told for told in facts.stuck_tickets] == stuck
