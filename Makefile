@@ -28,10 +28,10 @@ BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
 UNIT := -m "not lab and not long"
-LONG := -m long -k "not 100000_entries and not 64_sessions and not test_release"
-LAB := -m lab
+LONG := -m "long and not lab" -k "not 100000_entries and not 64_sessions and not test_release and not fifty_thousand_guests"
+LAB := -m "lab and not long"
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year month sessions mutants fuzz demo lab bench soak restarts pictures fleet packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year month sessions mutants fuzz demo lab bench soak restarts pictures fleet plans packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -133,7 +133,10 @@ pictures: $(TOOLS)  ## take the pictures of pages in docs/images anew
 	PICTURES=docs/images $(BIN)/pytest -q tests/cli/pages tests/agent/http/test_status_page.py
 
 fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000 hosts with 50,000 domains simulated
-	$(BIN)/pytest -q -m "long and not lab" tests/placement
+	$(BIN)/pytest -q -m "long and not lab" tests/placement tests/bench
+
+plans: setup  ## plans that meet what goes wrong, three hosts and eight guests in the lab; half an hour
+	$(BIN)/pytest -q -m "lab and long" tests/e2e/test_plan_faults.py
 
 packages: $(STAMPS)/venv $(STAMPS)/packaging  ## wheel, sdist, wheelhouse, SBOM, .deb and .rpm into dist/
 	$(BIN)/python packaging/build.py --into dist

@@ -24,7 +24,7 @@ from dwcp_migrate.lab.lab import Lab, LabOptions
 from tests.e2e.plan_lab import COMMAND_S_MAX, WAN, PlanLab, busiest, small_guest
 from tests.e2e.world import DOWNTIME_MS_NEVER, SLOW
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(900)]
 
 NAMES: Final = ("hv1", "hv2", "hv3")
 CUT_S: Final = 8.0
