@@ -166,6 +166,7 @@ def newest_record(agent: LabAgent, role: Side, *, after: float = 0.0) -> Migrati
         LabError: there is none within `RECORD_S_MAX`.
     """
     deadline = time.monotonic() + RECORD_S_MAX
+    running: list[Migration] = []
     while time.monotonic() < deadline:
         running = msgspec.convert(agent.get("/v1/migrations"), Migrations).migrations
         ended = msgspec.convert(agent.get("/v1/history?limit=20"), Migrations).migrations
@@ -173,7 +174,9 @@ def newest_record(agent: LabAgent, role: Side, *, after: float = 0.0) -> Migrati
         if found is not None and not any(record.role == role for record in running):
             return found
         time.sleep(POLL_S)
-    raise LabError(f"{agent.hypervisor.name} recorded no migration as {role}; see {agent.log}")
+    raise LabError(
+        f"{agent.hypervisor.name} recorded no migration as {role}, and has under way {running}; see {agent.log}"
+    )
 
 
 class Watch:

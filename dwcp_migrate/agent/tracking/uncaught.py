@@ -157,14 +157,15 @@ class UncaughtMigrations:
 
     async def look(self) -> None:
         """Make a record of each job that has none."""
-        young = self._domains.unfollowed(0.0)
-        for job in young:
-            if not job.result and job.uuid not in self._seen:  # its connection may be gone before it is old enough
-                self._seen[job.uuid] = await self._way()
+        while new := [job for job in self._domains.unfollowed(0.0) if job.uuid not in self._seen]:
+            way = await self._way()  # its connection may be gone before it is old enough
+            self._seen |= {job.uuid: way for job in new}
+        # Nothing is awaited from here on: the end of a job would come before its record, which would stay open.
+        young = {job.uuid for job in self._domains.unfollowed(0.0)}
         tie_s = OBSERVED_S if self._config().policy.observe else TIE_S_MAX
         for job in self._domains.unfollowed(tie_s, take=True):
-            self._record(job, self._seen.get(job.uuid) or await self._way())
-        self._seen = {uuid: way for uuid, way in self._seen.items() if uuid in {job.uuid for job in young}}
+            self._record(job, self._seen[job.uuid])
+        self._seen = {uuid: way for uuid, way in self._seen.items() if uuid in young}
 
     async def _way(self) -> Way:
         state = self._ledger.state

@@ -84,6 +84,26 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[TcpC
     return lambda connections: Host(tmp_path, connections)
 
 
+async def test_one_that_ends_while_the_agent_looks_where_it_goes_has_a_record_that_ended(
+    host: Callable[[list[TcpConnection]], Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = host([])
+    meanwhile = iter(
+        [lambda: found.passes(OTHER, "web1"), lambda: found.watcher.say(DomainEvent("left", OTHER, "web1"))]
+    )
+
+    async def slowly() -> Way:
+        next(meanwhile)()
+        return Way("unseen", "a tunnel")
+
+    monkeypatch.setattr(found.uncaught, "_way", slowly)
+    await found.domains.start()
+    found.passes(UUID, "db1")
+    await found.uncaught.look()
+    assert [record.domain for record in found.ledger.running()] == ["db1"]
+    assert [(record.domain, record.result) for record in found.ledger.recent()] == [("web1", "completed")]
+
+
 async def test_a_migration_past_the_agent_has_a_record_from_its_first_pass_to_libvirt_s_word(
     host: Callable[[list[TcpConnection]], Host],
 ) -> None:
