@@ -88,12 +88,13 @@ async def test_one_that_ends_while_the_agent_looks_where_it_goes_has_a_record_th
     host: Callable[[list[TcpConnection]], Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = host([])
-    meanwhile = iter(
-        [lambda: found.passes(OTHER, "web1"), lambda: found.watcher.say(DomainEvent("left", OTHER, "web1"))]
-    )
+    steps: list[Callable[[], None]] = [
+        lambda: found.passes(OTHER, "web1"),
+        lambda: found.watcher.say(DomainEvent("left", OTHER, "web1")),
+    ]
 
     async def slowly() -> Way:
-        next(meanwhile)()
+        steps.pop(0)()
         return Way("unseen", "a tunnel")
 
     monkeypatch.setattr(found.uncaught, "_way", slowly)
