@@ -4,7 +4,8 @@ The rule here: only what should stay the same from one migration to the next is 
 A lab at rest between two migrations, the same agents running, counts the same however many migrations it has seen.
 
 Counted by host: processes by name (QEMU's over all hosts: guests move), the agent's threads, descriptors and children,
-nftables' rules, mounts. Not counted: control connections that agents keep for the next migration, up to their limit.
+nftables' rules, mounts. Not counted: control connections that agents keep for the next migration, up to their limit,
+and QEMUs that libvirtd starts to ask what they can do.
 """
 
 import os
@@ -32,6 +33,9 @@ CONTROL_CONNECTIONS_MAX: Final = 8
 AGENT_THREADS: Final = 16
 """The threads of the event loop, the forecast loop and Raft, and those that start on demand: a snapshot's writer, and
 those that wait for libvirt's answers (hypervisor.libvirt_events.THREADS)."""
+
+NO_MACHINE: Final = b"\0-machine\0none"
+"""On the command line of a QEMU that libvirtd asks for its capabilities; on a busy machine that takes half a minute."""
 
 _UP: Final = frozenset({"01", "08"})
 """Established; and waiting to be closed here, since a peer's agent that was restarted has closed its end."""
@@ -158,12 +162,13 @@ def _control_connections(pid: int) -> set[str]:
 
 
 def _names(namespace: str) -> list[str]:
-    """Return the names of all processes in a network namespace."""
+    """Return the names of all processes in a network namespace, without QEMUs that are only asked what they can do."""
     names = []
     for entry in _listed(Path("/proc")):
         if entry.name.isdigit() and _namespace(int(entry.name)) == namespace:
             try:
-                names.append((entry / "comm").read_text().strip())
+                if NO_MACHINE not in (entry / "cmdline").read_bytes():
+                    names.append((entry / "comm").read_text().strip())
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return names
