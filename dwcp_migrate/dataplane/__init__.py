@@ -5,7 +5,7 @@
     source_reader, return_reader, decode_pipeline   QEMU's bytes, cut and encoded; their answers; rebuilt and written
     connection, qemu_socket                         one connection of QEMU, and its socket
     relay             plain relaying of a migration that passes through
-    plain             a connection's way past the link, where that is outrun
+    direct            a connection's way past the link, where that is outrun
     flow_control, pipeline_monitor, worker_threads, buffers, malloc   limits, measurements and threads of the pipeline
     process_pool      warm processes, held ready by the agent
     known             the page store in a session: pages stated, named and kept

@@ -5,7 +5,7 @@
 
 Rules:
 - The end of the stream, a reset and a broken socket each cross to the other side as a FIN or RESET segment.
-- Where the link is outrun, MOVED marks where a direction goes on over a path of its own (`plain.path`).
+- Where the link is outrun, MOVED marks where a direction goes on over a path of its own (`direct.path`).
 - A segment is acknowledged when QEMU's socket took its bytes, never earlier.
 - The socket is closed by the last of the two threads to leave; the connection has ended when, besides, the other
   side acknowledged our FIN or RESET (or sent its own RESET).
@@ -20,7 +20,7 @@ from typing import Protocol
 
 from dwcp_migrate.dataplane.buffers import BufferLease
 from dwcp_migrate.dataplane.flow_control import Gate
-from dwcp_migrate.dataplane.plain.path import PlainPath
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.delta.payload import Slots
 from dwcp_migrate.transport import FIN, MOVED, OPEN, RESET, URGENT, Reassembly, Segment
@@ -179,7 +179,7 @@ class Connection:
     def __init__(
         self,
         outlet: Outlet,
-        path: PlainPath,
+        path: DirectPath,
         acknowledge: Callable[[int, int], None],
         closed: Callable[["Connection", bool], None],
         watch: Callable[[memoryview | bytes], None] | None,

@@ -10,7 +10,7 @@ import xxhash
 
 from dwcp_migrate.dataplane.connection import Outlet
 from dwcp_migrate.dataplane.flow_control import Gate
-from dwcp_migrate.dataplane.plain.path import PlainPath
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.transport import MOVED, URGENT, Segment
 from dwcp_migrate.units import KIB
@@ -37,7 +37,7 @@ class ReverseReader:
         send: gives a segment to the link.
     """
 
-    def __init__(self, outlet: Outlet, path: PlainPath, gate: Gate, send: Callable[[Segment], None]) -> None:
+    def __init__(self, outlet: Outlet, path: DirectPath, gate: Gate, send: Callable[[Segment], None]) -> None:
         self._outlet = outlet
         self._path = path
         self._gate = gate

@@ -18,7 +18,7 @@ from typing import Final
 
 from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, URGENT_BYTES, Gate
-from dwcp_migrate.dataplane.plain.path import PlainPath
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
 from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
 from dwcp_migrate.protocol.worker import (
@@ -103,7 +103,7 @@ class LinkSession(ABC):
     ) -> Connection:
         """Make and register a connection, see `Connection`. Call with the lock held."""
         outlet = Outlet(number, self.link.send, gate)
-        path = PlainPath(lambda: self.link.detach(number), self._hold_s)
+        path = DirectPath(lambda: self.link.detach(number), self._hold_s)
         connection = Connection(outlet, path, self._acknowledge, self._connection_closed, watch)
         self._connections[number] = connection
         self._open.add(number)

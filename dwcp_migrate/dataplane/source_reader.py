@@ -16,7 +16,7 @@ from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.known.stated import StatedPages
-from dwcp_migrate.dataplane.plain.path import PlainPath
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
@@ -227,7 +227,7 @@ class ForwardReader:
         shared: "SharedPipeline",
         observe: Callable[[StreamParser], None],
         record: Callable[[memoryview], None] | None = None,
-        path: PlainPath | None = None,
+        path: DirectPath | None = None,
     ) -> None:
         self._outlet = outlet
         self._path = path
@@ -266,7 +266,7 @@ class ForwardReader:
             self._outlet.signal(MOVED)
             path.send_from(endpoint)
 
-    def _way_past(self) -> PlainPath | None:
+    def _way_past(self) -> DirectPath | None:
         """The path that takes over now, all before it cut and sent; None as long as the link carries this."""
         path = self._path
         if path is None or not self._stands_aside():

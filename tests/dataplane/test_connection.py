@@ -8,7 +8,7 @@ import pytest
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival, Connection, Outlet
 from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
-from dwcp_migrate.dataplane.plain.path import PlainPath
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 
 
@@ -52,7 +52,7 @@ def test_what_a_broken_connection_had_in_hand_is_acknowledged_like_what_waited_b
     acknowledged, closed = list[int](), threading.Event()
     connection = Connection(
         outlet(Gate(FixedWindow())),
-        PlainPath(lambda: None, lambda _: 0.0),
+        DirectPath(lambda: None, lambda _: 0.0),
         lambda _number, sequence: acknowledged.append(sequence),
         lambda _connection, _broken: closed.set(),
         None,

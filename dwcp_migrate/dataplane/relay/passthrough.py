@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.dataplane.plain.splicing import splice_to_end
+from dwcp_migrate.dataplane.direct.splicing import splice_to_end
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.net import reset_and_close
 from dwcp_migrate.protocol.worker import Finished, Happened, MigrationCounters

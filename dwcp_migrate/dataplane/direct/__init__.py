@@ -1,4 +1,4 @@
-"""Bytes that go as QEMU sends them, past the link or without one.
+"""Bytes that go as QEMU sends them: past the channels, or without any.
 
 Modules:
     path: a connection's own way past the link, where that is outrun

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.dataplane.plain.splicing import splice_to_end
+from dwcp_migrate.dataplane.direct.splicing import splice_to_end
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.units import KIB, MIB
 
@@ -27,7 +27,7 @@ ARRIVAL_S_MAX: Final = 5.0
 """From MOVED to the path that it speaks of, which was there at the sender: the rest of a round trip."""
 
 
-class PlainPath:
+class DirectPath:
     """One connection's path, at one side.
 
     Args:
