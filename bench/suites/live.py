@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.frame import Options, Row
 from bench.suites.hde import memory_pages, precopy_records, text_pages
-from dwcp_migrate.protocol.worker import AddConnection, Finished, StartRelay
+from dwcp_migrate.protocol.worker import AddConnection, Departure, Finished, StartRelay
 from dwcp_migrate.units import KIB, MIB, PAGE_BYTES
 from tests.dataplane.pair import DataProcess, Pair
 
@@ -32,7 +32,13 @@ WRITE_BYTES: Final = 128 * KIB
 STREAM_BYTES: Final = 512 * MIB
 PASSES: Final = 3
 RUNS: Final = 3
-CODECS: Final = ("auto-aside", "auto", "none", "lz4", "zstd")
+DEPARTURES: Final = {
+    "": Departure(),
+    "aside": Departure(in_clear=True),
+    "tls": Departure(in_tls=True),
+    "tls-start": Departure(in_tls=True, from_start="bench"),
+}
+CODECS: Final = ("auto-aside", "auto-tls", "auto-tls-start", "auto", "none", "lz4", "zstd")
 WAIT_S: Final = 180.0
 METHOD: Final = "seeded guest memory, loopback, from the first byte written to the answer of the reading end"
 
@@ -99,7 +105,7 @@ def _carry(way: str, stream: bytes) -> Carried:
         return _relay(stream)
     with tempfile.TemporaryDirectory() as name:
         codec, _, aside = way.partition("-")
-        pair = Pair(Path(name), channels=0, codec=codec, cache_bytes=1024 * MIB, may_stand_aside=bool(aside))
+        pair = Pair(Path(name), channels=0, codec=codec, cache_bytes=1024 * MIB, departure=DEPARTURES[aside])
         try:
             return _accelerate(stream, pair)
         finally:

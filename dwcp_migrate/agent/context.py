@@ -31,7 +31,7 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import DomainName
 from dwcp_migrate.protocol.session_memory import SessionMemory
-from dwcp_migrate.protocol.worker import SessionOptions, StoreOptions
+from dwcp_migrate.protocol.worker import Departure, SessionOptions, StoreOptions
 from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.units import format_rate
 
@@ -138,6 +138,10 @@ class Runtime:
         is_foreign = coordination.crosses(peer) or coordination.needs_certificate(peer)
         return self.config.policy.step_aside == "auto" and not is_foreign
 
+    def may_leave_in_tls(self) -> bool:
+        """Whether QEMU's connections may leave the channels, each in a TLS connection of its own."""
+        return self.config.policy.step_aside != "never"
+
     def session_options(
         self,
         memory: SessionMemory,
@@ -145,7 +149,7 @@ class Runtime:
         record_directory: str,
         store: StoreOptions | None,
         *,
-        may_stand_aside: bool,
+        departure: Departure,
         codec: str = "",
     ) -> SessionOptions:
         """Build the options of a data process.
@@ -155,7 +159,7 @@ class Runtime:
             channels_max: limit that both agents agreed to.
             record_directory: where the raw stream is recorded; empty for no recording.
             store: page store of this migration; None without one.
-            may_stand_aside: whether bytes may go past the link, unencrypted.
+            departure: how QEMU's connections may leave the channels.
             codec: in the place of the configured one; empty leaves that.
         """
         config = self.config
@@ -182,7 +186,7 @@ class Runtime:
             record_directory=record_directory,
             record_bytes_max=config.record.bytes_max,
             store=store,
-            may_stand_aside=may_stand_aside,
+            departure=departure,
         )
 
 

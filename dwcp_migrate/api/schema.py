@@ -116,7 +116,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         pages: by role and kind: `source zero`, `source delta` ...
         held_up_s: time of outgoing migrations by the stage that all others waited for: `link`, `compressors` ...
         unclassified_bytes: of pages sent as they are, because the pipeline was what held QEMU up.
-        plain_bytes: that went past the channels, unencrypted.
+        aside_bytes: that went past the channels, each connection of QEMU's on one of its own.
+        plain_bytes: of these, unencrypted.
         resent_segments, repaired_segments, channels_lost, link_losses: of all migrations.
         data_process_crashes: data processes that ended without a last message.
         adopted: migrations taken over from the agent before this one.
@@ -142,6 +143,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     pages: dict[str, int] = {}
     held_up_s: dict[str, float] = {}
     unclassified_bytes: int = 0
+    aside_bytes: int = 0
     plain_bytes: int = 0
     resent_segments: int = 0
     repaired_segments: int = 0

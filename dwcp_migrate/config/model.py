@@ -179,8 +179,9 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sessions_max: migrations at once, each side counted.
         memory_bytes_max: what all migrations at once may occupy on this host, beside a fifth of what it has to spare at
             the moment; 0 is no further bound. One that there is no memory for runs unaccelerated.
-        step_aside: `auto` lets bytes that QEMU itself sends in clear go in clear where the link outruns the agents;
-            `never` keeps all of them encrypted, and slower there than without agents.
+        step_aside: what to do where the link outruns the agents: `encrypted` gives each of QEMU's connections a TLS
+            connection of its own, past the pipeline; `auto` lets bytes that QEMU sends in clear go in clear; `never`
+            keeps all on the channels, which bear lost connections, and are slower there.
         observe: take part in nothing, and keep of each migration from here what it would have taken accelerated.
     """
 
@@ -189,7 +190,7 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hook_strict: bool = False
     sessions_max: Annotated[int, Meta(ge=1, le=256)] = 32
     memory_bytes_max: Annotated[int, Meta(ge=0)] = 0
-    step_aside: Literal["auto", "never"] = "never"
+    step_aside: Literal["auto", "encrypted", "never"] = "encrypted"
     observe: bool = False
 
 

@@ -19,8 +19,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from dwcp_migrate.dataplane.buffers import BufferLease
-from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.direct.path import DirectPath
+from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.delta.payload import Slots
 from dwcp_migrate.transport import FIN, MOVED, OPEN, RESET, URGENT, Reassembly, Segment

@@ -102,7 +102,7 @@ class DestinationSession(LinkSession):
 
     def on_detached(self, connection: int, sock: socket.socket) -> None:
         """See `LinkSession.on_detached`; the connection's first segment may be still under way."""
-        if not self._start.options.may_stand_aside:
+        if not self._start.options.departure.is_allowed:
             sock.close()
             self.fail(RemoteProtocolError("the peer went past the link, which was not agreed on"))
             return

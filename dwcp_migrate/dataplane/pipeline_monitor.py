@@ -152,7 +152,8 @@ class PipelineMonitor:
         level: for a pinned codec.
         level_max: for `auto`.
         workers: compressors.
-        may_stand_aside: going past the link altogether is allowed.
+        may_leave: going past the link altogether is allowed.
+        departure: why that is right from the start; empty lets what is measured decide.
 
     Attributes:
         stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
@@ -165,14 +166,16 @@ class PipelineMonitor:
         decision: the last change of the coding and its reason, for people; empty before the first.
     """
 
-    def __init__(self, codec: str, level: int, level_max: int, workers: int, *, may_stand_aside: bool = False) -> None:
+    def __init__(
+        self, codec: str, level: int, level_max: int, workers: int, *, may_leave: bool = False, departure: str = ""
+    ) -> None:
         self.link_waiting_s = self.path_waiting_s = 0.0
         self.held_up_s: dict[Stage, float] = {}
         self.decision = ""
-        self.departure = ""
+        self.departure = departure if may_leave else ""
         self.window_holds_up = False
-        self.stands_aside = False
-        self._may_stand_aside = may_stand_aside
+        self.stands_aside = bool(self.departure)
+        self._may_leave = may_leave
         self._outrun = 0
         self._first_at = 0.0
         self._pinned = pinned(codec, level)
@@ -255,10 +258,10 @@ class PipelineMonitor:
         is_raw = self._pinned is None and not self._choice.coding.classified
         outrun = is_raw and shares.link <= LINK_IDLE and shares.qemu <= QEMU_HELD
         self._outrun = self._outrun + 1 if outrun else max(0, self._outrun - 1)
-        if self._may_stand_aside and not self.stands_aside and self._outrun >= OUTRUN_LOOKS:
+        if self._may_leave and not self.stands_aside and self._outrun >= OUTRUN_LOOKS:
             self.stands_aside = True
             self.departure = (
-                f"past the link, as QEMU sends it: held up by {stage} (link {shares.link:.0%}, encryption "
+                f"held up by {stage} (link {shares.link:.0%}, encryption "
                 f"{shares.encryption:.0%} busy; QEMU idle {shares.qemu:.0%})"
             )
 

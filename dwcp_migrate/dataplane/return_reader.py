@@ -9,8 +9,8 @@ from typing import Final
 import xxhash
 
 from dwcp_migrate.dataplane.connection import Outlet
-from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.direct.path import DirectPath
+from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.transport import MOVED, URGENT, Segment
 from dwcp_migrate.units import KIB

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from dwcp_migrate.dataplane.connection import Connection, Outlet, Retained
-from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, URGENT_BYTES, Gate
 from dwcp_migrate.dataplane.direct.path import DirectPath
+from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, URGENT_BYTES, Gate
 from dwcp_migrate.errors import DwcpError, LinkLostError, RemoteProtocolError, SessionError
 from dwcp_migrate.protocol.session_memory import FLOORS_COUNTED_MAX
 from dwcp_migrate.protocol.worker import (
@@ -56,6 +56,7 @@ def link_options(start: StartSource | StartDestination) -> LinkOptions:
         connect_timeout_s=options.connect_timeout_s,
         loss_s_max=options.loss_s_max,
         partial_bytes_max=_partial_bytes_max(options),
+        detaches_in_tls=not options.departure.in_clear,
     )
 
 
@@ -248,10 +249,11 @@ class LinkSession(ABC):
         link = self.link.counters()
         with self._lock:
             paths = [connection.path for connection in self._connections.values()]
-        past_bytes = sum(path.sent_bytes + path.received_bytes for path in paths)
+        past_bytes = sum(path.moved_bytes for path in paths)
         counters = MigrationCounters(
             wire_bytes=link.sent_bytes + link.received_bytes + past_bytes,
-            plain_bytes=past_bytes,
+            aside_bytes=past_bytes,
+            plain_bytes=sum(path.moved_bytes for path in paths if not path.is_in_tls),
             resent_segments=link.resent_pieces,
             repaired_segments=self._repaired,
             channels_lost=link.channels_lost,

@@ -110,7 +110,12 @@ class SourceSession(LinkSession):
         workers = workers_here(options.workers)
         self._pool = WorkPool(workers, "encode", self.fail)
         self._pace = PipelineMonitor(
-            options.codec, options.level, options.level_max, workers, may_stand_aside=options.may_stand_aside
+            options.codec,
+            options.level,
+            options.level_max,
+            workers,
+            may_leave=options.departure.is_allowed,
+            departure=options.departure.from_start,
         )
         self._window = InFlightWindow(options.in_flight_ms_max, options.window_bytes)
         self._gate = Gate(
@@ -156,7 +161,7 @@ class SourceSession(LinkSession):
             self._shared,
             _Observer(number, self.report).look,
             self._recorder.connection(number) if self._recorder is not None else None,
-            connection.path if self._start.options.may_stand_aside and self._recorder is None else None,
+            connection.path if self._start.options.departure.is_allowed and self._recorder is None else None,
         )
         connection.attach(Endpoint(sock), reader)
 
@@ -235,7 +240,8 @@ class SourceSession(LinkSession):
             self.report(Happened(event="coding", detail=decision))
         if self._stands_aside() and not self._told_aside:
             self._told_aside = True
-            self.report(Happened(event="stands-aside", detail=self._pace.departure))
+            how = "in clear" if self._start.options.departure.in_clear else "each connection in TLS of its own"
+            self.report(Happened(event="stands-aside", detail=f"{how}: {self._pace.departure}"))
         return coding
 
     def _ahead_s(self) -> float:

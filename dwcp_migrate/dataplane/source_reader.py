@@ -14,9 +14,9 @@ import xxhash
 
 from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
+from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.flow_control import Gate
 from dwcp_migrate.dataplane.known.stated import StatedPages
-from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
 from dwcp_migrate.delta import Coding, Compressor, PageCounts, PageEncoder, PageJob
@@ -269,8 +269,8 @@ class ForwardReader:
     def _way_past(self) -> DirectPath | None:
         """The path that takes over now, all before it cut and sent; None as long as the link carries this."""
         path = self._path
-        if path is None or not self._stands_aside():
-            return None
+        if path is None or not self._outlet.sent_bytes or not self._stands_aside():
+            return None  # the head of each stream tells the parser what it is
         path.ask()
         if not path.is_there:
             return None

@@ -114,6 +114,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         outlives: the source's data process outlives its agent: while that is away the migration goes on.
         scope: whose pages the destination may say it has; empty does not ask.
         may_stand_aside: the source lets bytes past the link, unencrypted, where the link outruns the pipeline.
+        may_leave_in_tls: likewise, each connection of QEMU's in a TLS channel of its own.
     """
 
     versions: _Versions
@@ -129,6 +130,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: Annotated[int, Meta(ge=0)] = 0
     scope: _Text = ""
     may_stand_aside: bool = False
+    may_leave_in_tls: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +146,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         remark: what the destination noticed about the permit and let pass: clocks or names that differ.
         outlives: as in `Open`, of the destination.
         store_key: of the names under which the destination will state pages; empty: it states none.
-        may_stand_aside: both hosts do.
+        may_stand_aside: both hosts do, as they do for `may_leave_in_tls`.
     """
 
     version: int
@@ -157,6 +159,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: Annotated[int, Meta(ge=0)] = 0
     store_key: Annotated[bytes, Meta(max_length=64)] = b""
     may_stand_aside: bool = False
+    may_leave_in_tls: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,25 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
 
 
+class Departure(msgspec.Struct, frozen=True, kw_only=True):
+    """Ways out of the channels that both hosts allow QEMU's connections, for where the link outruns the pipeline.
+
+    Attributes:
+        in_clear: as QEMU sends them.
+        in_tls: each in the TLS of a channel that it gets for itself; `in_clear` comes first.
+        from_start: why they leave from the first moment; empty lets this migration's own measurements decide.
+    """
+
+    in_clear: bool = False
+    in_tls: bool = False
+    from_start: str = ""
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether they may, one way or the other."""
+        return self.in_clear or self.in_tls
+
+
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of a session from the configuration, as agreed between the agents.
 
@@ -78,7 +97,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
         workers: 0 is a quarter of the host's cores, at least two.
         codec: auto, none, lz4 or zstd.
         store: where pages are kept when it is over; None keeps none.
-        may_stand_aside: both hosts let bytes past the link, unencrypted, where it outruns the pipeline.
+        departure: how QEMU's connections may leave the channels.
     """
 
     ca: str
@@ -102,7 +121,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     table_bytes: int = GIB
     is_window_agreed: bool = True
     store: StoreOptions | None = None
-    may_stand_aside: bool = False
+    departure: Departure = Departure()
 
 
 class StandBy(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -270,7 +289,7 @@ EVENTS: Final = frozenset(
         "link-lost",  # all channels are gone; waiting
         "link-restored",  # number: milliseconds it took
         "coding",  # detail: the coding of segments from here on, and the stage that held the migration up
-        "stands-aside",  # detail: why QEMU's bytes go past the link from here on, unencrypted
+        "stands-aside",  # detail: how and why QEMU's bytes go past the channels from here on
         "left-alone",  # detail: the agent ended, and what it had not handed over is relayed
         "record-full",  # the recording reached its limit
         "store",  # detail: the fault of this host's page store, or of the peer's statement
@@ -297,7 +316,8 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         stated_pages: that the destination said it has.
         missed_segments: that named a page which was not there after all (source).
         channel_bytes: both directions, of each channel that there ever was; of very many lost ones together.
-        plain_bytes: both directions, went past the channels, unencrypted (in raw_bytes, reverse_bytes, wire_bytes too).
+        aside_bytes: both directions, went past the channels (in raw_bytes, reverse_bytes, wire_bytes too).
+        plain_bytes: of these, unencrypted.
     """
 
     raw_bytes: int = 0
@@ -321,6 +341,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     unclassified_bytes: int = 0
     stated_pages: int = 0
     missed_segments: int = 0
+    aside_bytes: int = 0
     plain_bytes: int = 0
     channel_bytes: list[int] = []
 

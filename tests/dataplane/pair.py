@@ -16,6 +16,7 @@ from dwcp_migrate.protocol.worker import (
     MESSAGE_BYTES_MAX,
     AddChannel,
     AddConnection,
+    Departure,
     Finished,
     FromWorker,
     Happened,
@@ -125,19 +126,19 @@ class Pair:
         source_store: StoreOptions | None = None,
         destination_store: StoreOptions | None = None,
         stated_key: bytes | None = None,
-        may_stand_aside: bool = False,
+        departure: Departure = Departure(),  # noqa: B008 - frozen
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         create_authority(directory)
         for name in ("source.test", "destination.test"):
             issue(directory, name)
         self._directory = directory
-        self._settings: dict[str, float | str] = {
+        self._settings: dict[str, float | str | Departure] = {
             "channels": channels,
             "loss_s_max": loss_s_max,
             "cache_bytes": cache_bytes,
             "codec": codec,
-            "may_stand_aside": may_stand_aside,
+            "departure": departure,
         }
         if memory is not None:
             self._settings |= {

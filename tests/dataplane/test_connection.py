@@ -7,8 +7,8 @@ import pytest
 
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Arrival, Connection, Outlet
-from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
 from dwcp_migrate.dataplane.direct.path import DirectPath
+from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 
 

@@ -170,14 +170,14 @@ def test_a_slow_path_that_holds_all_in_tcp_gets_the_stronger_codec() -> None:
 
 
 def aside() -> PipelineMonitor:
-    return PipelineMonitor("auto", 1, 6, workers=1, may_stand_aside=True)
+    return PipelineMonitor("auto", 1, 6, workers=1, may_leave=True)
 
 
 def test_a_link_that_idles_beside_segments_as_they_are_is_left() -> None:
     pace = aside()
     watch(pace, 1, encryption=0.95, qemu_idle=0.0, rtt_s=NEAR_S)
     assert pace.stands_aside
-    assert pace.departure.startswith("past the link")
+    assert pace.departure.startswith("held up by")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""QEMU's connections leave the link where it is outrun, byte for byte, and say so; nowhere else."""
+"""QEMU's connections leave the link where it is outrun, byte for byte, in TLS or in clear, and say so; nowhere else."""
 
 import random
 import socket
@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.protocol.worker import Finished, SetRate
+from dwcp_migrate.protocol.worker import Departure, Finished, SetRate
 from dwcp_migrate.units import GIB, MIB
 from tests.dataplane.pair import Pair, pair
 from tests.dataplane.test_sessions import RESET_ON_CLOSE
 
 BLOCK = random.Random(1).randbytes(999_983)
 MOVE_S_MAX = 60.0
+IN_CLEAR = Departure(in_clear=True)
+IN_TLS = Departure(in_tls=True)
+WAYS = pytest.mark.parametrize("way", [IN_CLEAR, IN_TLS], ids=["in-clear", "in-tls"])
 
 
 class Stream:
@@ -67,8 +70,11 @@ def wait_until_past_the_link(made: Pair, streams: list[Stream]) -> None:
         time.sleep(0.01)
 
 
-def test_connections_leave_the_link_in_the_midst_of_their_bytes_and_end_in_order(tmp_path: Path) -> None:
-    with pair(tmp_path, channels=0, codec="auto", may_stand_aside=True) as made:
+@WAYS
+def test_connections_leave_the_link_in_the_midst_of_their_bytes_and_end_in_order(
+    tmp_path: Path, way: Departure
+) -> None:
+    with pair(tmp_path, channels=0, codec="auto", departure=way) as made:
         streams = [Stream(made) for _ in range(3)]
         streams[0].destination.sendall(b"before")
         assert streams[0].source.recv(6, socket.MSG_WAITALL) == b"before"
@@ -88,14 +94,19 @@ def test_connections_leave_the_link_in_the_midst_of_their_bytes_and_end_in_order
         for end in ends:
             assert (end.result, end.detail) == ("carried", "")
             assert end.counters.raw_bytes == raw_bytes
-            assert end.counters.plain_bytes > 50 * MIB
+            assert end.counters.aside_bytes > 50 * MIB
+            assert end.counters.plain_bytes == (end.counters.aside_bytes if way.in_clear else 0)
             assert end.counters.channels_lost == 0
-        assert "past the link" in made.source.events("stands-aside")[0].detail
+        said = made.source.events("stands-aside")[0].detail
+        assert said.startswith(
+            "in clear: held up by" if way.in_clear else "each connection in TLS of its own: held up by"
+        )
 
 
+@WAYS
 @pytest.mark.parametrize("end", ["source", "destination"])
-def test_a_reset_past_the_link_crosses_to_the_other_qemu(tmp_path: Path, end: str) -> None:
-    with pair(tmp_path, channels=0, codec="auto", may_stand_aside=True) as made:
+def test_a_reset_past_the_link_crosses_to_the_other_qemu(tmp_path: Path, end: str, way: Departure) -> None:
+    with pair(tmp_path, channels=0, codec="auto", departure=way) as made:
         stream = Stream(made)
         wait_until_past_the_link(made, [stream])
         broken = stream.source if end == "source" else stream.destination
@@ -116,12 +127,27 @@ def test_what_was_not_agreed_on_never_leaves_the_link(tmp_path: Path) -> None:
         stream.finish()
         stream.destination.close()
         finished = made.source.wait(Finished)
-        assert finished.counters.plain_bytes == 0
+        assert finished.counters.aside_bytes == finished.counters.plain_bytes == 0
         assert made.source.events("stands-aside") == []
 
 
-def test_bytes_past_the_link_are_held_to_a_rate_all_the_same(tmp_path: Path) -> None:
-    with pair(tmp_path, channels=0, codec="auto", may_stand_aside=True) as made:
+def test_one_that_leaves_from_its_start_shows_the_parser_its_head_and_moves_the_rest(tmp_path: Path) -> None:
+    from_start = Departure(in_tls=True, from_start="the last one left the link idle")
+    with pair(tmp_path, channels=0, codec="auto", departure=from_start) as made:
+        stream = Stream(made)
+        while stream.sent_bytes < 200 * MIB:
+            time.sleep(0.01)
+        stream.finish()
+        stream.destination.close()
+        finished = made.source.wait(Finished)
+        assert finished.counters.plain_bytes == 0
+        assert 100 * MIB < finished.counters.aside_bytes < stream.sent_bytes
+        assert made.source.events("stands-aside")[0].detail.endswith(from_start.from_start)
+
+
+@WAYS
+def test_bytes_past_the_link_are_held_to_a_rate_all_the_same(tmp_path: Path, way: Departure) -> None:
+    with pair(tmp_path, channels=0, codec="auto", departure=way) as made:
         stream = Stream(made)
         wait_until_past_the_link(made, [stream])
         made.source.tell(SetRate(bytes_per_s=5e6))

@@ -30,7 +30,7 @@ from bench.suites.live import WAIT_S, cpu_s, drain, feed, fork
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, Gate
 from dwcp_migrate.dataplane.qemu_socket import CancelledError
 from dwcp_migrate.delta import PageEncoder
-from dwcp_migrate.protocol.worker import Finished
+from dwcp_migrate.protocol.worker import Departure, Finished
 from dwcp_migrate.qemu import RamBlocks, StreamParser
 from dwcp_migrate.transport import InFlightWindow
 from dwcp_migrate.units import MIB, PAGE_BYTES
@@ -196,7 +196,7 @@ def _plain(stream: bytes, repeats: int, channels: int) -> float:
 
 def _aside(stream: bytes, repeats: int, channels: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
-        pair = Pair(Path(name), channels=0, codec="auto", cache_bytes=1024 * MIB, may_stand_aside=True)
+        pair = Pair(Path(name), channels=0, codec="auto", cache_bytes=1024 * MIB, departure=Departure(in_clear=True))
         try:
             pairs = [pair.connect() for _ in range(channels)]
             before_s = cpu_s(pair.source) + cpu_s(pair.destination)

@@ -170,10 +170,16 @@ _FAMILIES: Final = (
         "Raw bytes of pages sent as they are, because the pipeline was slower than the link.",
     ),
     Family(
+        "dwcp_migrate_aside_bytes_total",
+        "counter",
+        (),
+        "Bytes that went past the channels, because the link outran the pipeline (`policy.step_aside`).",
+    ),
+    Family(
         "dwcp_migrate_plain_bytes_total",
         "counter",
         (),
-        "Bytes that went past the channels, unencrypted as QEMU sends them (`policy.step_aside`).",
+        "Of these, bytes that went unencrypted, as QEMU sends them.",
     ),
     Family("dwcp_migrate_segments_resent_total", "counter", (), "Segments sent again after a channel was lost."),
     Family(

@@ -168,6 +168,7 @@ def _totals(totals: Totals) -> dict[str, dict[Labels, float]]:
         "pages_total": {tuple(key.split(" ", 1)): count for key, count in totals.pages.items()},
         "held_up_seconds_total": {(stage,): totals.held_up_s.get(stage, 0.0) for stage in HELD_UP_STAGES},
         "unclassified_bytes_total": {(): totals.unclassified_bytes},
+        "aside_bytes_total": {(): totals.aside_bytes},
         "plain_bytes_total": {(): totals.plain_bytes},
         "segments_resent_total": {(): totals.resent_segments},
         "segments_repaired_total": {(): totals.repaired_segments},

@@ -48,6 +48,7 @@ from dwcp_migrate.protocol.control import (
     Weigh,
     common_version,
 )
+from dwcp_migrate.protocol.worker import Departure
 
 REMARK_CHARACTERS_MAX: Final = 256
 """As `Opened` allows."""
@@ -252,7 +253,10 @@ class Incoming:
             channels_max=min(request.channels_max, runtime.config.link.channels_max, memory.channels_max),
             store=store,
             store_key=store_key,
-            may_stand_aside=request.may_stand_aside and runtime.may_stand_aside(peer),
+            departure=Departure(
+                in_clear=request.may_stand_aside and runtime.may_stand_aside(peer),
+                in_tls=request.may_leave_in_tls and runtime.may_leave_in_tls(),
+            ),
         )
         session.start(request, terms, process)
         runtime.migrations.begin(self._run(session, session.run()))
@@ -337,5 +341,6 @@ def _opened(request: Open, terms: SessionTerms, judged: Judgement) -> Opened:
         remark=judged.remark[:REMARK_CHARACTERS_MAX],
         outlives=True,
         store_key=terms.store_key,
-        may_stand_aside=terms.may_stand_aside,
+        may_stand_aside=terms.departure.in_clear,
+        may_leave_in_tls=terms.departure.in_tls,
     )

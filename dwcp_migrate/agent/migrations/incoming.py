@@ -25,7 +25,7 @@ from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Ping, Pong
 from dwcp_migrate.protocol.session_memory import SessionMemory
-from dwcp_migrate.protocol.worker import AddChannel, StartDestination, StoreOptions
+from dwcp_migrate.protocol.worker import AddChannel, Departure, StartDestination, StoreOptions
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""
@@ -46,7 +46,7 @@ class SessionTerms:
         channels_max: of the link.
         store: this host's pages that may be named; None for none.
         store_key: of their names; empty for none.
-        may_stand_aside: bytes may go past the channels.
+        departure: how QEMU's connections may leave the channels.
     """
 
     candidates: tuple[DomainName, ...]
@@ -54,7 +54,7 @@ class SessionTerms:
     channels_max: int
     store: StoreOptions | None
     store_key: bytes
-    may_stand_aside: bool
+    departure: Departure
 
 
 class IncomingMigration(MigrationSide[DataProcessHandle]):
@@ -128,7 +128,7 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
                     terms.channels_max,
                     runtime.config.record.directory,
                     terms.store,
-                    may_stand_aside=terms.may_stand_aside,
+                    departure=terms.departure,
                 ),
                 states=bool(terms.store_key),
             )

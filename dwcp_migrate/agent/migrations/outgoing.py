@@ -24,7 +24,7 @@ from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
 from dwcp_migrate.agent.migrations.life_cycle import MigrationSide, Stoppable
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.stand_in import CaughtConnection, stand_in_for
-from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
+from dwcp_migrate.agent.migrations.step_aside import ASIDE, STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
@@ -45,6 +45,7 @@ from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
     AddConnection,
+    Departure,
     SetRate,
     StartRelay,
     StartSource,
@@ -303,6 +304,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             outlives=True,
             scope=self._store.scope if self._store else "",
             may_stand_aside=runtime.may_stand_aside(peer),
+            may_leave_in_tls=runtime.may_leave_in_tls(),
         )
         try:
             opened = await runtime.control.ask(peer, link, request, Opened)
@@ -366,7 +368,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                     opened.channels_max,
                     runtime.take_recording(opened.candidates),
                     self._store,
-                    may_stand_aside=opened.may_stand_aside and runtime.may_stand_aside(self.peer),
+                    departure=self._departure(opened, self.peer),
                     codec=self._chosen.codec,
                 ),
                 stated_key=opened.store_key if self._store else b"",
@@ -381,6 +383,18 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         self._accelerated = True
         log.info("migration accelerated", migration=self.identity, peer=self.peer.name, pid=handle.pid)
         return begin_task(self._feed_source(handle, 0))
+
+    def _departure(self, opened: Opened, peer: PeerConfig) -> Departure:
+        runtime = self._runtime
+        allowed = Departure(
+            in_clear=opened.may_stand_aside and runtime.may_stand_aside(peer),
+            in_tls=opened.may_leave_in_tls and runtime.may_leave_in_tls(),
+        )
+        if not allowed.is_allowed:
+            return allowed
+        why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock())
+        self._note(ASIDE, why)
+        return replace(allowed, from_start=why)
 
     async def _withdraw(self, peer: PeerConfig, code: str, message: str) -> None:
         """Carry it without the peer after all: nothing of QEMU's has been read yet."""

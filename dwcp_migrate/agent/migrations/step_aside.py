@@ -1,7 +1,8 @@
-"""The decision to leave a migration alone, because the link outruns the pipeline (pure).
+"""The decision that a migration goes past the pipeline from its start, because the link outruns that (pure).
 
+Where both hosts allow it in clear, it is left to QEMU alone; else each of its connections keeps the TLS of a channel.
 Evidence is what earlier migrations to the same peer showed, newest first: one that was accelerated, went mostly as it
-is and left the link idle was slower than QEMU alone would have been. Migrations that were left alone afterwards confirm
+is and left the link idle was slower than QEMU alone would have been. Migrations that went past it afterwards confirm
 it as long as they are about as fast; evidence older than `EVIDENCE_S_MAX` is gathered anew, since links change.
 """
 
@@ -12,7 +13,9 @@ from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import MIB, format_rate
 
 STEP_ASIDE: Final = "step-aside"
-"""The reason in the record of a migration that was left alone."""
+"""The reason in the record of a migration that was left to QEMU alone."""
+ASIDE: Final = "aside"
+"""The event of one that went past the pipeline in TLS from its start; detail: why."""
 EVIDENCE_S_MAX: Final = 24 * 3600.0
 EVIDENCE_BYTES_MIN: Final = 64 * MIB
 """Bytes from which a migration counts as evidence: a smaller one is over before its rate is meaningful."""
@@ -21,25 +24,25 @@ LINK_SHARE_MAX: Final = 0.2
 UNCLASSIFIED_MIN: Final = 0.5
 """Share of its bytes that went as they are: only then the link is known to carry as much as QEMU would send."""
 CONFIRMED_MIN: Final = 0.8
-"""Share of the accelerated rate that one left alone has to reach to confirm that this was right."""
+"""Share of the accelerated rate that one which went past it has to reach to confirm that this was right."""
 
 
 def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float) -> str:
-    """Say why the next migration to a peer should be left alone; empty where nothing shows that it should.
+    """Say why the next migration to a peer should go past the pipeline; empty where nothing shows that it should.
 
     Args:
         ended: migrations of this host that ended, newest first.
         peer: the destination's name.
         now: seconds since the epoch.
     """
-    left_alone: list[float] = []
+    past: list[float] = []
     for record in ended:
         if not _counts(record, peer, now):
             continue
         rate = _rate(record)
-        if record.passthrough_reason:
-            left_alone.append(rate)
-        elif not _left_link_idle(record) or any(other < CONFIRMED_MIN * rate for other in left_alone[:1]):
+        if record.passthrough_reason or any(event.event == ASIDE for event in record.events):
+            past.append(rate)
+        elif not _left_link_idle(record) or any(other < CONFIRMED_MIN * rate for other in past[:1]):
             return ""
         else:
             return f"the last one carried {format_rate(rate)} and left the link idle"

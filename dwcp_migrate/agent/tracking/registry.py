@@ -28,6 +28,7 @@ SUBSCRIBERS_MAX: Final = 32
 
 _SUMMED: Final = (
     "unclassified_bytes",
+    "aside_bytes",
     "plain_bytes",
     "resent_segments",
     "repaired_segments",

@@ -41,7 +41,7 @@ OWN_REMEDIES: Final = {
     "observe": "set policy.observe = false here, then dwcp-migrate reload",
     "sessions": "raise policy.sessions_max here, or migrate fewer domains at once",
     "memory": "wait until one of this host's migrations has ended; docs/sizing.md",
-    "step-aside": 'policy.step_aside = "never" encrypts all the same',
+    "step-aside": 'policy.step_aside = "encrypted" keeps TLS all the same',
 }
 """Against this host's own reasons to let a migration run unaccelerated."""
 

@@ -115,6 +115,7 @@ def _data(migration: schema.Migration) -> list[tuple[str, str]]:
         ("Round trip", f"{counters.rtt_s * 1000:.1f} ms" if counters.rtt_s else ""),
         ("CPU of this side", output.duration(counters.cpu_s) if counters.cpu_s else ""),
         ("Waited for", held_up(counters.held_up_s)),
+        ("Past the channels", output.size(counters.aside_bytes) if counters.aside_bytes else ""),
         ("Unencrypted", output.size(counters.plain_bytes) if counters.plain_bytes else ""),
         ("Sent as it is", output.size(counters.unclassified_bytes) if counters.unclassified_bytes else ""),
     ]

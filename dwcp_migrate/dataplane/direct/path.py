@@ -1,28 +1,32 @@
-"""A connection's own way past the link: plain TCP and splice, where the link outruns the whole pipeline.
+"""A connection's own way past the link, where that outruns the whole pipeline: TCP with its TLS, or splice in clear.
 
 Rule: each direction changes over at one point of its bytes, which a MOVED segment marks. All before it comes over the
 link, all behind it over this path, so that nothing is lost or doubled whatever overtakes what. The source begins, and
 only once its end is there; the destination's answers follow only after the source's MOVED has come.
 
     source                                                        destination
-    ask ──> link.detach ──── DETACH, end of TLS ────────────────> offer
-    offer; QEMU's next byte: MOVED ───── over the link, in order ──> all before it is in QEMU: splice from the path
-    splice into the path                                             `committed`: MOVED at the next answer, splice
+    ask ──> link.detach ──── DETACH, in clear: end of TLS ──────> offer
+    offer; QEMU's next byte: MOVED ───── over the link, in order ──> all before it is in QEMU: take from the path
+    all further bytes into the path                                  `committed`: MOVED at the next answer, likewise
 """
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-from dwcp_migrate.dataplane.direct.splicing import splice_to_end
+from dwcp_migrate.dataplane.direct.splicing import copy_to_end, splice_to_end
+from dwcp_migrate.dataplane.direct.tls_endpoint import TlsEndpoint
 from dwcp_migrate.dataplane.qemu_socket import CancelledError, Endpoint
 from dwcp_migrate.units import KIB, MIB
 
 FORWARD_BYTES: Final = MIB
 REVERSE_BYTES: Final = 64 * KIB
-"""Bytes that the pipe of one direction may hold."""
+"""Bytes that the pipe of one direction may hold in clear."""
+COPIED_BYTES: Final = 256 * KIB
+"""Bytes that are copied at once in TLS: QEMU's socket holds hardly more, and an answer is shorter."""
 ARRIVAL_S_MAX: Final = 5.0
 """From MOVED to the path that it speaks of, which was there at the sender: the rest of a round trip."""
 
@@ -49,9 +53,19 @@ class DirectPath:
         self._asked = self._closed = self._cancelled = False
 
     @property
+    def moved_bytes(self) -> int:
+        """Bytes that it carried, both ways."""
+        return self.sent_bytes + self.received_bytes
+
+    @property
     def is_asked(self) -> bool:
         """Tell whether somebody waits for it, or has it."""
         return self._asked
+
+    @property
+    def is_in_tls(self) -> bool:
+        """Tell whether its bytes are encrypted; before it is there, no."""
+        return isinstance(self._endpoint, TlsEndpoint)
 
     @property
     def is_there(self) -> bool:
@@ -70,7 +84,10 @@ class DirectPath:
         """Provide its socket; closed at once where nobody can use it any more."""
         with self._changed:
             if self._endpoint is None and not self._closed and not self._cancelled:
-                self._endpoint = Endpoint(sock, is_local=False)
+                if isinstance(sock, ssl.SSLSocket):
+                    self._endpoint = TlsEndpoint(sock)
+                else:
+                    self._endpoint = Endpoint(sock, is_local=False)
                 self._changed.notify_all()
                 return
         sock.close()
@@ -83,7 +100,13 @@ class DirectPath:
     def send_from(self, source: Endpoint) -> None:
         """Move all that QEMU still has into the path. Raises as `splice_to_end`."""
         assert self._endpoint is not None, "the source moves only once it is there"
-        splice_to_end(source, self._endpoint, FORWARD_BYTES if self._asked else REVERSE_BYTES, self._sent)
+        self._move(source, self._endpoint, FORWARD_BYTES if self._asked else REVERSE_BYTES, self._sent)
+
+    def _move(self, source: Endpoint, sink: Endpoint, pipe_bytes: int, moved: Callable[[int], None]) -> None:
+        if self.is_in_tls:
+            copy_to_end(source, sink, COPIED_BYTES, moved)
+        else:
+            splice_to_end(source, sink, pipe_bytes, moved)
 
     def _sent(self, count: int) -> None:
         self.sent_bytes += count
@@ -109,7 +132,7 @@ class DirectPath:
         if endpoint is None:
             raise ConnectionError("the plain path did not come")
         self.committed = True
-        splice_to_end(endpoint, sink, REVERSE_BYTES if self._asked else FORWARD_BYTES, self._received)
+        self._move(endpoint, sink, REVERSE_BYTES if self._asked else FORWARD_BYTES, self._received)
 
     def _received(self, count: int) -> None:
         self.received_bytes += count

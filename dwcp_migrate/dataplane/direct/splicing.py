@@ -1,4 +1,4 @@
-"""Splicing: moves bytes from one socket to another inside the kernel, through a pipe, to the end of the stream."""
+"""Moves bytes from one socket to another, to the end of the stream: by splice in the kernel, or through a buffer."""
 
 import contextlib
 import fcntl
@@ -42,3 +42,26 @@ def _splice(taken_from: int, put_into: int, count: int, wait: Callable[[], objec
             return os.splice(taken_from, put_into, count, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
         except BlockingIOError:
             wait()
+
+
+def copy_to_end(source: Endpoint, sink: Endpoint, buffer_bytes: int, moved: Callable[[int], None]) -> None:
+    """Move everything as `splice_to_end` does, where an end is no plain socket.
+
+    Args:
+        source: read to its end.
+        sink: gets all of it.
+        buffer_bytes: most that is read at once.
+        moved: told of each piece once the sink has it.
+
+    Raises:
+        OSError: either end was reset or broke.
+        CancelledError: either end was cancelled.
+    """
+    buffer = memoryview(bytearray(buffer_bytes))
+    while (count := source.read_into(buffer)) != 0:
+        if count is None:
+            source.wait_readable(None)
+            continue
+        sink.write(buffer[:count])
+        moved(count)
+    sink.finish_writing()

@@ -267,6 +267,11 @@ class FrameReader:
         self._filled = 0
         self._error: RemoteProtocolError | None = None
 
+    @property
+    def has_rest(self) -> bool:
+        """Tell whether bytes of a frame are there that is not complete."""
+        return self._pending is not None or self._begin < self._end
+
     def buffer(self) -> memoryview:
         """Return the memory for the next bytes; never empty."""
         if self._pending is not None:

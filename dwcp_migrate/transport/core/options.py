@@ -30,6 +30,7 @@ class LinkOptions:
         connect_timeout_s: of one TCP connect; the first ones are given up sooner (`Dialer.connect_s`).
         loss_s_max: how long a link without a channel lives.
         partial_bytes_max: of segments of which pieces are missing.
+        detaches_in_tls: a channel that leaves the link keeps its TLS; the same at both ends.
     """
 
     session_id: bytes
@@ -46,6 +47,7 @@ class LinkOptions:
     connect_timeout_s: float = 1.0
     loss_s_max: float = 120.0
     partial_bytes_max: int = PARTIAL_BYTES_MAX
+    detaches_in_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +133,11 @@ class LinkReceiver(Protocol):
         """Note that a channel is there again, so long after the last one died."""
 
     def on_detached(self, connection: int, sock: Any) -> None:
-        """Take over a channel that left the link: plain TCP from here on, for one connection's bytes.
+        """Take over a channel that left the link, for one connection's bytes.
 
         Args:
             connection: of QEMU.
-            sock: the socket, owned by the receiver.
+            sock: plain TCP from here on, or an `ssl.SSLSocket` by `LinkOptions.detaches_in_tls`; the receiver's.
         """
 
     def on_detach_failed(self, connection: int) -> None:

@@ -4,7 +4,8 @@ Rule: never blocks, and never holds more unsent than one pull gave it, so whatev
 
     dialled:   CONNECTING ─> HANDSHAKING ─> GREETING (HELLO sent) ─> UP
     accepted:                HANDSHAKING ─> GREETING (HELLO awaited) ─> UP
-                                  ├─ both sides said DETACH ─> DETACHING: TLS ends, TCP goes to the session
+                                  ├─ both sides said DETACH ─> DETACHING: the socket goes to the session, with or
+                                  │                            after the end of its TLS
                                   └─ refused ─> LINGERING: our alert or REFUSE is out, the peer's bytes are discarded
                                                 until it hangs up, since closing at once would destroy what we said
 """
@@ -302,9 +303,10 @@ class Channel:
         self.socket.close()
 
     def detach(self, now: float) -> _Tcp | None:
-        """End TLS on both sides and keep TCP, once both have sent their last frame. None: not yet, ask again.
+        """Give the socket away, once both sides have sent their last frame. None: not yet, ask again.
 
-        TLS reads no byte behind the peer's end of it, so what follows is read plainly by whoever gets the socket.
+        Where TLS is not kept, both sides end it; no byte behind the peer's end of it is read here. Where it is kept,
+        the peer sends nothing behind its DETACH until it has ours, which is out only now.
 
         Raises:
             ChannelEnd: the connection is over.
@@ -314,6 +316,10 @@ class Channel:
         self.flush()
         if self._out or self._tls is None:
             return None
+        if self._terms.options.detaches_in_tls:
+            if self._reader.has_rest:
+                raise ChannelEnd("bytes behind the last frame")
+            return self._as_bulk(self._tls)
         try:
             ended = self._tls.unwrap()
         except ssl.SSLWantReadError:
@@ -324,9 +330,13 @@ class Channel:
         except (OSError, ValueError) as error:
             raise ChannelEnd(f"connection lost as its TLS ended: {error}") from error
         self._tls, self._raw = None, socket.socket(fileno=ended.detach())
+        return self._as_bulk(self._raw)
+
+    @staticmethod
+    def _as_bulk(sock: _Tcp) -> _Tcp:
         with contextlib.suppress(OSError):  # bulk, not frames: the kernel's own bound again
-            self._raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
-        return self._raw
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
+        return sock
 
     # --- steps
 
