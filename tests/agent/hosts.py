@@ -175,7 +175,11 @@ class Host:
 
     def close(self) -> None:
         if self.agent is not None:
+            processes = self.descendants()
             self.stop(signal.SIGKILL)
+            for pid in processes:  # one that a test has stopped would not notice
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
         self.notify.close()
 
     def connect(self, address: str, port: int = PORT) -> socket.socket:

@@ -90,9 +90,28 @@ class MigrationAuthorizer:
         """Whether a migration to or from a peer is refused if only the two hosts agreed to it."""
         return self._runtime.config.coordination.requires(peer)
 
-    def is_agreed(self, identity: str) -> bool:
-        """Whether somebody else agreed to a migration of this host's."""
-        return identity in self.carried or self._certifying.carries(identity)
+    def allow_unaccelerated(self, identity: str, peer: PeerConfig, why: str, *, is_answered: bool) -> None:
+        """Object where a migration of this host's must not run without the two agents.
+
+        Where somebody else has to agree, that must have happened; and a certificate that is needed binds the
+        destination once that has begun it. One that says nothing has not, and its source could still say that the
+        guest never left.
+
+        Args:
+            identity: of the migration, 32 hexadecimal digits.
+            peer: the destination.
+            why: it would run unaccelerated.
+            is_answered: the destination's agent has answered, and did not ask for a reset.
+
+        Raises:
+            SessionError: the fleet has to agree, and has not.
+        """
+        if not self.requires(peer):
+            return
+        is_begun = is_answered or not self._certifying.needs(peer)
+        if is_begun and (identity in self.carried or self._certifying.carries(identity)):
+            return
+        raise SessionError(f"coordination.require: {why}", hint="see `dwcp-migrate cluster status`")
 
     # -- source
 

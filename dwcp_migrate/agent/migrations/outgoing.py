@@ -230,7 +230,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
     async def _ask(self) -> Opened | None:
         """Ask the peer's agent; None when the migration has to pass through, with the reason in the record."""
         runtime = self._runtime
-        code, message = self._own_objection()
+        (code, message), answered = self._own_objection(), False
         if self.passthrough == FOREIGN:
             code, message = FOREIGN, "a service that migrates no guest opened it"
         elif self.passthrough:
@@ -243,11 +243,11 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             except SessionError:
                 raise
             except DwcpError as error:
-                code, message = code_of(error), str(error)
+                code, message, answered = code_of(error), str(error), isinstance(error, PeerRefusedError)
                 if isinstance(error.__cause__, TimeoutError):  # an agent that hangs does so at every address
                     for address in candidate_addresses(self.peer, self.key[0]):
                         runtime.silent.add(self.peer.name, address, code, message, steady_clock())
-        self._pass_through(code, message)
+        self._pass_through(code, message, is_answered=answered)
         return None
 
     def _own_objection(self) -> tuple[str, str]:
@@ -324,16 +324,14 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             self._pass_through(CONFIGURED, f"accelerate = false in {chosen.plain_by}")
         return bool(chosen.plain_by)
 
-    def _pass_through(self, code: str, message: str) -> None:
+    def _pass_through(self, code: str, message: str, *, is_answered: bool = False) -> None:
         """Let it run without us, unless the fleet has to agree to it: then whoever cannot be asked is a no.
 
         Raises:
             SessionError: the fleet has to agree.
         """
-        peer = self.peer
-        is_agreed = self._permits.is_agreed(self.identity) or code == RESUMES_POSTCOPY  # its guest has moved already
-        if peer is not None and self._permits.requires(peer) and not is_agreed:
-            raise SessionError(f"coordination.require: {message}", hint="see `dwcp-migrate cluster status`")
+        if self.peer is not None and code != RESUMES_POSTCOPY:  # its guest has moved already
+            self._permits.allow_unaccelerated(self.identity, self.peer, message, is_answered=is_answered)
         self.passthrough = code
         self._runtime.ledger.count("passthrough", code)
         now = wall_clock()
@@ -402,7 +400,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         with contextlib.suppress(DwcpError):
             control = self._runtime.control
             await control.ask(peer, self._link_address, ending, Closed, control.connect_timeout_s)
-        self._pass_through(code, message)
+        self._pass_through(code, message, is_answered=True)
 
     async def _feed_source(self, handle: DataProcessHandle, number: int) -> None:
         while True:

@@ -406,3 +406,16 @@ async def test_a_certificate_is_marked_as_used_on_the_disk_before_its_migration_
 
 def _hold(freed: threading.Event) -> None:
     assert freed.wait(20)
+
+
+async def test_a_destination_that_says_nothing_gets_no_guest_on_a_certificate_that_it_has_not_begun(
+    world: World,
+) -> None:
+    await obtained(world)
+    here = world.hosts["a"]
+    with pytest.raises(SessionError, match="it did not answer"):
+        here.permits.allow_unaccelerated("one", here.peer("b"), "it did not answer", is_answered=False)
+    here.permits.allow_unaccelerated("one", here.peer("b"), "it has no memory to spare", is_answered=True)
+    with pytest.raises(SessionError):  # without a certificate no answer will do
+        here.permits.allow_unaccelerated("two", here.peer("b"), "it has no memory to spare", is_answered=True)
+    here.permits.allow_unaccelerated("two", here.peer("c"), "it did not answer", is_answered=False)

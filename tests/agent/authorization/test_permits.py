@@ -405,3 +405,13 @@ def carries(domain: DomainName) -> Migration:
         uuid=domain.uuid,
         started_at=1.0,
     )
+
+
+async def test_where_the_fleet_is_required_its_ticket_is_enough_for_a_destination_that_says_nothing(
+    strict: World,
+) -> None:
+    await strict.agree()
+    here = strict.hosts["a"]
+    here.permits.allow_unaccelerated("one", here.peer("b"), "it did not answer", is_answered=False)
+    with pytest.raises(SessionError, match=r"coordination\.require"):
+        here.permits.allow_unaccelerated("two", here.peer("b"), "it did not answer", is_answered=False)
