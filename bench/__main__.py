@@ -54,7 +54,7 @@ def _standard_output_kept() -> Iterator[None]:
 @click.option("--only", default="", help="Cases whose names begin so (acp, ass, cuts).")
 @json_option
 def command(*, suite: str, quick: bool, as_json: bool, traces: str, only: str, **lab: Any) -> None:
-    """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, known, pba, predict, restarts, soak or watch.
+    """Run the benchmark SUITE: acp, amst, ass, contend, cuts, hde, itp, known, live, paths, pba, predict, restarts ...
 
     The machine should do nothing else meanwhile; suites use as many processes as the agents would.
     """

@@ -30,6 +30,7 @@ SUITES: Final = {
     "watch": "a month of a fleet under the service that relieves it, and loads out of libvirt's bulk statistics",
     "restarts": "migrations in a row in the lab while agents are killed and stopped (root)",
     "plane": "parts of the data plane: the gate of many connections, classification, leaving the link",
+    "paths": "two ways between two hosts at once; one of them cut, crawling or flapping (root)",
     "matrix": "all ways to migrate over links from slow to none, slice by slice, in the lab (root)",
     "soak": "migrations in a row in the lab while channels are killed and the link is cut (root)",
 }

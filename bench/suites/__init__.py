@@ -13,6 +13,7 @@ Modules:
     known: suite `known`
     live: suite `live`
     matrix: suite `matrix`
+    paths: suite `paths`
     pba: suite `pba`
     pba_accuracy: accuracy of each forecaster, on synthetic classes of series and on traces that the operator has
     pba_cost: cost of forecasting

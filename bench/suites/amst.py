@@ -259,7 +259,7 @@ def _options(fleet: Path, name: str, channels: int, listener: socket.socket) -> 
         ca=fleet / "ca.pem",
         certificate=fleet / f"{name}.bench.pem",
         key=fleet / f"{name}.bench.key",
-        address="127.0.0.1",
+        addresses=("127.0.0.1",),
         port=listener.getsockname()[1],
         channels=channels,
         channels_max=max(channels, 64),

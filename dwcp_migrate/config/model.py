@@ -77,6 +77,8 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         accelerate: false lets migrations to it run as without the agent (`configured`).
         codec: in the place of `encoding.codec`; empty leaves that.
         hours: limits that hold at times of the day.
+        link_addresses: IP addresses of its agent over which a migration's channels are spread, all at once; empty is
+            the one of `addresses` that answered.
     """
 
     name: str
@@ -87,6 +89,7 @@ class PeerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accelerate: bool = True
     codec: Codec = ""
     hours: Hours = ()
+    link_addresses: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ def faults(config: Config) -> list[ConfigFault]:
         *_host_names(config),
         *_names(config.peers),
         *_addresses(config.peers),
+        *_link_addresses(config.peers),
         *_paths(config),
         *_ports(config),
         *_listeners(config),
@@ -100,6 +101,22 @@ def _addresses(peers: list[PeerConfig]) -> Iterator[ConfigFault]:
             first = seen.setdefault(normalise_address(address), key)
             if first != key:
                 yield ConfigFault(key, address, f"{first} is the same address", "leave one of them out")
+
+
+def _link_addresses(peers: list[PeerConfig]) -> Iterator[ConfigFault]:
+    for number, peer in enumerate(peers):
+        seen: set[str] = set()
+        for place, address in enumerate(peer.link_addresses):
+            key = f"peers[{number}].link_addresses[{place}]"
+            why, hint = address_fault(address)
+            if not why and not is_ip_address(address):
+                why, hint = "it is no IP address", "a path is an address, as 192.0.2.12; names belong into `addresses`"
+            elif not why and normalise_address(address) in seen:
+                why, hint = "it stands there twice", "leave one of them out"
+            if why:
+                yield ConfigFault(key, address, why, hint)
+            else:
+                seen.add(normalise_address(address))
 
 
 def _ports(config: Config) -> Iterator[ConfigFault]:

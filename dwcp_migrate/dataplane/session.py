@@ -48,7 +48,7 @@ def link_options(start: StartSource | StartDestination) -> LinkOptions:
         ca=Path(options.ca),
         certificate=Path(options.certificate),
         key=Path(options.key),
-        address=start.peer_address if isinstance(start, StartSource) else "",
+        addresses=(start.link_addresses or (start.peer_address,)) if isinstance(start, StartSource) else (),
         port=start.peer_port if isinstance(start, StartSource) else 0,
         channels=options.channels,
         channels_max=options.channels_max,
@@ -263,6 +263,7 @@ class LinkSession(ABC):
             retransmits=link.retransmits,
             cpu_s=time.process_time(),
             channel_bytes=link.channel_bytes,
+            path_bytes=link.path_bytes,
         )
         self._totals(counters)
         return counters

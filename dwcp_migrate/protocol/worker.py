@@ -160,6 +160,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         token: 32 random bytes that every channel proves inside TLS.
         peer_name: name that the peer's certificate must carry.
         peer_address: where its link port listens.
+        link_addresses: at which the channels are spread; empty is `peer_address` alone.
         stated_key: of the names under which the destination has pages, where it states them; empty: it does not.
     """
 
@@ -170,6 +171,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     peer_port: int
     options: SessionOptions
     stated_key: bytes = b""
+    link_addresses: tuple[str, ...] = ()
 
 
 class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -316,6 +318,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
         stated_pages: that the destination said it has.
         missed_segments: that named a page which was not there after all (source).
         channel_bytes: both directions, of each channel that there ever was; of very many lost ones together.
+        path_bytes: both directions, on the channels to each of the peer's addresses (source).
         aside_bytes: both directions, went past the channels (in raw_bytes, reverse_bytes, wire_bytes too).
         plain_bytes: of these, unencrypted.
     """
@@ -344,6 +347,7 @@ class MigrationCounters(msgspec.Struct, kw_only=True):
     aside_bytes: int = 0
     plain_bytes: int = 0
     channel_bytes: list[int] = []
+    path_bytes: dict[str, int] = {}
 
 
 class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -1,52 +1,19 @@
 """Real agents over a link that outruns them: the first migration leaves its channels, the next one from its start."""
 
-import contextlib
-import random
-import socket
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.units import MIB
-from tests.agent.hosts import DESTINATION_ADDRESS, WAIT_S, Host
+from tests.agent.hosts import Host
+from tests.agent.streams import carry_blocks
 
-BLOCK = random.Random(1).randbytes(MIB)
 BLOCKS = 600
 CARRIED_MAX = 10
 
 
-@contextlib.contextmanager
-def comparing(listener: socket.socket) -> Iterator[list[int]]:
-    """Take one connection's blocks; yields the number of those that came as they were sent."""
-    clean: list[int] = []
-
-    def serve() -> None:
-        sock, _ = listener.accept()
-        buffer = bytearray(MIB)
-        with sock:
-            while sock.recv_into(buffer, MIB, socket.MSG_WAITALL) == MIB and buffer == BLOCK:
-                clean.append(1)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield clean
-        thread.join(WAIT_S)
-    finally:
-        listener.close()
-
-
 def carry(source: Host, destination: Host) -> schema.Migration:
     """Bring all blocks across; returns the source's record."""
-    with comparing(destination.listen()) as clean, source.connect(DESTINATION_ADDRESS) as sock:
-        for _ in range(BLOCKS):
-            sock.sendall(BLOCK)
-        sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(WAIT_S)
-        assert sock.recv(1) == b""
-    assert len(clean) == BLOCKS
+    carry_blocks(source, destination, BLOCKS)
     record = source.ended()[0]
     assert record.counters.raw_bytes == BLOCKS * MIB
     assert (record.result, record.passthrough_reason, record.counters.channels_lost) == ("completed", "", 0)

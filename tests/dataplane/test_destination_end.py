@@ -70,7 +70,7 @@ def sides(tmp_path: Path) -> Iterator[Sides]:
             ca=tmp_path / "ca.pem",
             certificate=tmp_path / "source.test.pem",
             key=tmp_path / "source.test.key",
-            address="127.0.0.1",
+            addresses=("127.0.0.1",),
             port=listener.port,
             channels=2,
         )

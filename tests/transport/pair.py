@@ -244,7 +244,7 @@ def base_options(fleet: Path, name: str) -> LinkOptions:
         ca=fleet / "ca.pem",
         certificate=fleet / f"{name}.example.pem",
         key=fleet / f"{name}.example.key",
-        address="127.0.0.1",
+        addresses=("127.0.0.1",),
         channels=4,
         loss_s_max=20.0,
     )

@@ -184,6 +184,6 @@ def test_a_connection_that_is_reset_before_tls_is_an_end_like_any_other_and_leak
     options = base_options(fleet, "a")
     context = make_context("server", fleet / "ca.pem", fleet / "a.example.pem", fleet / "a.example.key")
     with pytest.raises(ChannelEnd):
-        Channel(1, ours, Terms(options, context, lambda: True), 0.0, dialled=False)
+        Channel(1, ours, Terms(options, context, lambda: True), 0.0)
     assert ours.fileno() >= 0  # whoever gave it closes it
     ours.close()

@@ -360,6 +360,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
                 token=self._token,
                 peer_name=self.peer.name,
                 peer_address=self._link_address,
+                link_addresses=self.peer.link_addresses,
                 peer_port=self.peer.port,
                 options=runtime.session_options(
                     self._memory,

@@ -112,6 +112,7 @@ def _data(migration: schema.Migration) -> list[tuple[str, str]]:
         ("Opaque data", output.size(counters.opaque_bytes) if counters.opaque_bytes else ""),
         ("Return path", output.size(counters.reverse_bytes) if counters.reverse_bytes else ""),
         ("Channels", str(counters.channels) if counters.channels and migration.state != "ended" else ""),
+        ("Paths", _by_path(counters.path_bytes)),
         ("Round trip", f"{counters.rtt_s * 1000:.1f} ms" if counters.rtt_s else ""),
         ("CPU of this side", output.duration(counters.cpu_s) if counters.cpu_s else ""),
         ("Waited for", held_up(counters.held_up_s)),
@@ -142,6 +143,13 @@ def _trouble(migration: schema.Migration) -> list[tuple[str, str]]:
         ("Remarks", "; ".join(remarks)),
         ("Trouble", ", ".join(f"{count} {what}" for what, count in counted.items() if count)),
     ]
+
+
+def _by_path(path_bytes: dict[str, int]) -> str:
+    """Say what went over each of the peer's addresses, where there were several."""
+    if len(path_bytes) < 2:  # noqa: PLR2004 - one says nothing
+        return ""
+    return ", ".join(f"{address} {output.size(count)}" for address, count in path_bytes.items())
 
 
 def _counted(counts: dict[str, int]) -> str:

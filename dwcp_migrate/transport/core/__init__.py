@@ -6,6 +6,7 @@ Modules:
     dial_policy: dial policy
     frames: frames of the agents' link
     options: options, counters and callbacks of a link
+    paths: the peer's addresses over which a link's channels are spread
     protocol: link's protocol, sans-IO
     rate_limiter: rate limiter of a link's bulk
     reassembly: puts one connection's segments in order again

@@ -19,7 +19,7 @@ class LinkOptions:
         session_id: routing key of the channels, 16 bytes.
         token: 32 secret bytes that a channel proves inside TLS.
         peer_name: DNS name that the peer's certificate must carry.
-        address: where the source dials; unused at the destination.
+        addresses: of the peer, over which the source spreads its channels; unused at the destination.
         port: the peer's link port; unused at the destination.
         ca: PEM of the fleet's CA.
         certificate: PEM of this host.
@@ -39,7 +39,7 @@ class LinkOptions:
     ca: Path
     certificate: Path
     key: Path
-    address: str = ""
+    addresses: tuple[str, ...] = ()
     port: int = 0
     channels: int = 0
     channels_max: int = 64
@@ -74,6 +74,7 @@ class LinkCounters:
         receiver_limited: share of their sending time in which the peer's kernel had no room, since the last tick
             but one (gauge).
         channel_bytes: both ways, of each channel, those that are gone first.
+        path_bytes: both ways, by the peer's address; empty at the destination.
         channel_errors: by class name of the error, channels that never came up or broke the protocol.
     """
 
@@ -96,6 +97,7 @@ class LinkCounters:
     receiver_limited: float = 0.0
     channel_errors: dict[str, int] = field(default_factory=dict)
     channel_bytes: list[int] = field(default_factory=list)
+    path_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class LinkReceiver(Protocol):

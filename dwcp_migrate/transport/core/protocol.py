@@ -228,11 +228,10 @@ class LinkState:
         if channel in self._channels:
             self._channels[channel].retiring = True
 
-    def shrink(self, count: int) -> None:
-        """Retire the channels beyond so many, the youngest first."""
-        in_use = [channel for channel, health in self._channels.items() if not health.retiring]
-        for channel in in_use[count:]:
-            self.retire(channel)
+    @property
+    def in_use(self) -> list[int]:
+        """Channels that are up and do not retire, the oldest first."""
+        return [channel for channel, health in self._channels.items() if not health.retiring]
 
     def detach(self, connection: int) -> int | None:
         """Let a channel leave the link to carry a connection as it is; returns it, or None if none can be spared.

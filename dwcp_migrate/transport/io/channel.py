@@ -89,11 +89,12 @@ class Terms:
     admit: Callable[[], bool]
 
 
-def dial(terms: Terms, unsent_bytes: int) -> socket.socket:
+def dial(terms: Terms, address: str, unsent_bytes: int) -> socket.socket:
     """Begin a TCP connection to the peer.
 
     Args:
         terms: settings of the link.
+        address: of the peer.
         unsent_bytes: the socket's TCP_NOTSENT_LOWAT.
 
     Returns:
@@ -104,18 +105,18 @@ def dial(terms: Terms, unsent_bytes: int) -> socket.socket:
     """
     options = terms.options
     try:
-        sock = open_tcp_socket(options.address)
+        sock = open_tcp_socket(address)
     except OSError as error:
         raise PeerUnreachableError(f"no socket: {error}") from error
     try:
         prepare(sock, options.congestion_control, unsent_bytes)
-        code = sock.connect_ex((options.address, options.port))
+        code = sock.connect_ex((address, options.port))
     except OSError as error:
         sock.close()
-        raise PeerUnreachableError(f"cannot dial {options.address}: {error}") from error
+        raise PeerUnreachableError(f"cannot dial {address}: {error}") from error
     if code not in (0, errno.EINPROGRESS):
         sock.close()
-        raise PeerUnreachableError(f"cannot dial {options.address}:{options.port}: {errno.errorcode.get(code, code)}")
+        raise PeerUnreachableError(f"cannot dial {address}:{options.port}: {errno.errorcode.get(code, code)}")
     return sock
 
 
@@ -147,7 +148,7 @@ class Channel:
 
     Attributes:
         number: the link's name for it, never reused.
-        dialled: whether we dialled it.
+        path: the peer's address where we dialled it; empty where the peer did.
         since: when it was made.
         phase: see `ChannelPhase`.
         blocked: unsent bytes wait for the kernel; pull nothing for it.
@@ -156,23 +157,24 @@ class Channel:
         received_bytes: frames taken out of it.
         retransmits: packets sent again, as of the last look.
         under_way_bytes: in the kernel and not acknowledged, as of the last look.
+        delivered_bytes: that the peer's kernel has acknowledged, as of the last look; 0 if unknown.
         busy_s: time in which the kernel had something of it to send, as of the last look.
         receiver_limited_s: of that, time in which the peer's kernel had no room, as of the last look.
     """
 
     def __init__(
-        self, number: int, sock: socket.socket, terms: Terms, now: float, *, dialled: bool, connect_s: float = 0.0
+        self, number: int, sock: socket.socket, terms: Terms, now: float, *, path: str = "", connect_s: float = 0.0
     ) -> None:
         self.number = number
-        self.dialled = dialled
+        self.path = path
         self.since = now
-        self.phase = ChannelPhase.CONNECTING if dialled else ChannelPhase.HANDSHAKING
-        self.blocked = dialled
+        self.phase = ChannelPhase.CONNECTING if self.dialled else ChannelPhase.HANDSHAKING
+        self.blocked = self.dialled
         self.events = 0
         self.sent_bytes = 0
         self.received_bytes = 0
         self.retransmits = 0
-        self.under_way_bytes = 0
+        self.under_way_bytes = self.delivered_bytes = 0
         self.busy_s = self.receiver_limited_s = 0.0
         self._terms = terms
         self._reader = FrameReader()
@@ -180,9 +182,14 @@ class Channel:
         self._open: bytearray | None = None
         self._raw = sock
         self._tls: ssl.SSLSocket | None = None
-        self._deadline = now + (connect_s or terms.options.connect_timeout_s if dialled else HANDSHAKE_S)
-        if not dialled:
+        self._deadline = now + (connect_s or terms.options.connect_timeout_s if self.dialled else HANDSHAKE_S)
+        if not self.dialled:
             self._begin_tls()
+
+    @property
+    def dialled(self) -> bool:
+        """Tell whether we dialled it."""
+        return bool(self.path)
 
     @property
     def socket(self) -> socket.socket:
@@ -198,12 +205,12 @@ class Channel:
         """Tell whether it took too long to come up, or to go."""
         return self.phase is not ChannelPhase.UP and now > self._deadline
 
-    def delivered_bytes(self) -> int:
-        """Note the kernel's figures; returns the bytes that the peer's kernel has acknowledged, 0 if unknown."""
+    def look(self) -> None:
+        """Note the kernel's figures. Raises OSError where the socket is gone."""
         info = tcp_info.read(self.socket)
         self.retransmits, self.under_way_bytes = info.retransmits, info.under_way_bytes
         self.busy_s, self.receiver_limited_s = info.busy_s, info.receiver_limited_s
-        return info.acknowledged_bytes
+        self.delivered_bytes = info.acknowledged_bytes
 
     def advance(self, now: float, budget: int) -> list[Frame]:
         """Go on as far as the socket allows.

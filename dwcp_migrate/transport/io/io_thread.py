@@ -30,6 +30,7 @@ from dwcp_migrate.transport.core.channel_count import Controller, Look
 from dwcp_migrate.transport.core.dial_policy import Dialer
 from dwcp_migrate.transport.core.frames import HEADER_BYTES
 from dwcp_migrate.transport.core.options import LinkReceiver
+from dwcp_migrate.transport.core.paths import PathTable
 from dwcp_migrate.transport.core.protocol import Acknowledged, ChannelDead, Closed, Event, LinkState, Rejected, Retired
 from dwcp_migrate.transport.core.segment import Segment
 from dwcp_migrate.transport.core.usage import Leaves, LinkUsage
@@ -70,6 +71,7 @@ class LinkThread:
         self._terms = terms
         self._controller = controller
         self._dialer = Dialer(now)
+        self._paths = PathTable(terms.options.addresses)
         self._table = ChannelTable()
         self._owing: set[int] = set()
         self._called: deque[int] = deque()
@@ -182,7 +184,7 @@ class LinkThread:
         timeout = min(TICK_S, held_s)
         if self._controller is not None:
             up, pending = self.state.up, self._table.dialling
-            soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._controller.count)
+            soon = self._dialer.timeout(monotonic(), up=up, pending=pending, wanted=self._wanted(monotonic()))
             timeout = timeout if soon is None else min(timeout, soon)
         return timeout
 
@@ -294,16 +296,18 @@ class LinkThread:
 
     # --- channels come and go
 
-    def _adopt(self, sock: socket.socket, *, dialled: bool) -> None:
+    def _adopt(self, sock: socket.socket, path: str = "") -> None:
         self._numbers += 1
         try:
             connect_s = self._dialer.connect_s(self._terms.options.connect_timeout_s)
-            channel = Channel(self._numbers, sock, self._terms, monotonic(), dialled=dialled, connect_s=connect_s)
+            channel = Channel(self._numbers, sock, self._terms, monotonic(), path=path, connect_s=connect_s)
         except (ChannelEnd, OSError):
             self._totals.count_error(PeerUnreachableError)
             sock.close()
             return
         self._table.add(channel)
+        if path:
+            self._paths.dialled(channel.since, channel.number, path)
 
     def _accept(self) -> None:
         while self._accepted:
@@ -319,21 +323,27 @@ class LinkThread:
                 self._totals.count_error(PeerUnreachableError)
                 sock.close()
                 continue
-            self._adopt(sock, dialled=False)
+            self._adopt(sock)
 
     def _dial(self, now: float) -> None:
         if self._controller is None or self._finished or self._closing_until is not None:
             return
-        up, pending = self.state.up, self._table.dialling
-        wanted = self._controller.count
-        for _ in range(self._dialer.count(now, up=up, pending=pending, wanted=wanted)):
+        up, pending, count = self.state.up, self._table.dialling, self._controller.count
+        for _ in range(self._dialer.count(now, up=up, pending=pending, wanted=self._wanted(now))):
+            path = self._paths.next(now, count)
             try:
-                sock = channels.dial(self._terms, channels.unsent_bytes(wanted))
+                sock = channels.dial(self._terms, path, channels.unsent_bytes(count))
             except PeerUnreachableError as error:
                 self._totals.count_error(type(error))
                 self._dialer.failed(now, now)
+                self._paths.failed(now, path)
                 return
-            self._adopt(sock, dialled=True)
+            self._adopt(sock, path)
+
+    def _wanted(self, now: float) -> int:
+        """Channels that there should be, those included that are there and will retire when their path is too full."""
+        assert self._controller is not None, "only who dials asks"
+        return self.state.up + self._table.dialling + self._paths.missing(now, self._controller.count)
 
     def _up(self, channel: Channel, now: float) -> None:
         with self.lock:
@@ -349,6 +359,7 @@ class LinkThread:
     def _forget(self, channel: Channel, *, in_order: bool = False, keep: bool = False) -> None:
         self._table.remove(channel)
         self._totals.left(channel)
+        self._paths.ended(monotonic(), channel.number, in_order=in_order or keep)
         if not keep:
             channel.close(in_order=in_order)
 
@@ -401,7 +412,8 @@ class LinkThread:
                 self._lose(channel, "timeout")
             elif channel.phase is ChannelPhase.UP:
                 with contextlib.suppress(OSError), self.lock:
-                    self.state.progress(now, channel.number, channel.delivered_bytes())
+                    channel.look()
+                    self.state.progress(now, channel.number, channel.delivered_bytes)
         self.usage.tick(self._table.all.values())
         self._owing.update(self._table.ready)
         with self.lock:
@@ -418,15 +430,22 @@ class LinkThread:
                         held=self.state.pacer.bytes_per_s > 0,
                     ),
                 )
-                self.state.shrink(self._controller.count)
+                for number in self._paths.surplus(self._controller.count, self.state.in_use):
+                    self.state.retire(number)
         for verdict in verdicts:
             if not isinstance(verdict, ChannelDead):
                 self._finish(verdict.error)
             elif verdict.channel in self._table.all:
                 self._lose(self._table.all[verdict.channel], "no progress")
+        self._leave_crawling_paths(now)
         hung_up = self.state.close_sent and not self.state.up
         if self._closing_until is not None and (now > self._closing_until or hung_up):
             self._finish(None)
+
+    def _leave_crawling_paths(self, now: float) -> None:
+        up = {number: one.delivered_bytes for number, one in self._table.all.items() if one.phase is ChannelPhase.UP}
+        for number in self._paths.crawling(now, up):
+            self._lose(self._table.all[number], "its path carries next to nothing")
 
     def _peer_closed(self, error: DwcpError | None) -> None:
         if self._closing_until is None:

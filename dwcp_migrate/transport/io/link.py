@@ -137,6 +137,7 @@ class Link:
                 blocked_s=self._carrier.usage.spent_s(monotonic(), Leaves.BLOCKED),
                 receiver_limited=self._carrier.usage.receiver_limited,
                 channel_bytes=carried.by_channel,
+                path_bytes=carried.by_path,
                 channel_errors=carried.errors,
             )
 

@@ -458,12 +458,12 @@ def test_a_close_with_segments_unacknowledged_is_no_orderly_end() -> None:
     assert state._close.raw_size == Code.ABORTED
 
 
-def test_what_is_up_beyond_the_wanted_count_is_retired_the_youngest_first() -> None:
+def test_a_channel_that_retires_is_in_use_no_more_and_says_so() -> None:
     state = LinkState(0.0, 120.0)
     for channel in (1, 2, 3):
         state.channel_up(0.0, channel)
-    state.shrink(2)
-    state.shrink(2)  # one that is retiring already is not up for ever: nothing more goes
+    state.retire(3)
+    assert state.in_use == [1, 2]
     said = {}
     for channel in (1, 2, 3):
         while (frame := state.pull(0.0, channel)) is not None:
