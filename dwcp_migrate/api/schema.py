@@ -383,6 +383,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """A configured peer and how it answered just now.
 
     Attributes:
+        link_addresses: over which channels are spread; empty is the one of `addresses` that answered.
         version: of its software, with `protocol`, the protocol version that both speak; empty and 0 if unreachable.
         state: its agent's.
         rtt_s: round trip of a request on the control connection; 0 if unreachable.
@@ -398,6 +399,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     addresses: list[str]
+    link_addresses: tuple[str, ...] = ()
     port: int
     reachable: bool
     silent: dict[str, str] = {}

@@ -182,6 +182,17 @@ def test_a_silent_address_and_one_of_somebody_else_are_named(hosts: Hosts, check
     assert verdicts(answer) == {"name": "warn", "address:fd77::2": "warn"}
 
 
+def test_a_path_on_which_the_link_port_is_silent_is_named(hosts: Hosts, check: Check) -> None:
+    source, _ = hosts
+    source.peer_lines = [f"link_addresses = ['{DESTINATION_ADDRESS}', '10.77.0.99']"]
+    for host in hosts:
+        start(host)
+    code, answer = check(source)
+    assert code == 0
+    assert verdicts(answer) == {"name": "warn", "address:10.77.0.99": "warn"}
+    assert answer["facts"]["peer"]["reachable"]
+
+
 def test_a_measurement_keeps_to_the_links_maximum(pair: Hosts, check: Check) -> None:
     source, _ = pair
     source.tables["bandwidth"] = {"link_bytes_per_s_max": 1_000_000.0}

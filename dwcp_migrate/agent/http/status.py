@@ -179,9 +179,10 @@ class StatusViews:
     async def peer(self, peer: PeerConfig) -> PeerView:
         """Look at every address of a peer, and ask at the first that answers."""
         runtime, addresses = self._runtime, candidate_addresses(peer)
-        pinged = await asyncio.gather(*(self._ping(peer, address) for address in addresses), return_exceptions=True)
+        all_of_it = [*addresses, *(path for path in peer.link_addresses if path not in addresses)]
+        pinged = await asyncio.gather(*(self._ping(peer, address) for address in all_of_it), return_exceptions=True)
         errors = {
-            address: error for address, error in zip(addresses, pinged, strict=True) if isinstance(error, DwcpError)
+            address: error for address, error in zip(all_of_it, pinged, strict=True) if isinstance(error, DwcpError)
         }
         silent = {address: str(error) for address, error in errors.items()}
         not_redirected = runtime.directory.without_address.get(peer.name, "")
@@ -194,6 +195,7 @@ class StatusViews:
             return PeerView(
                 name=peer.name,
                 addresses=peer.addresses,
+                link_addresses=peer.link_addresses,
                 port=peer.port,
                 reachable=False,
                 silent=silent,
@@ -207,6 +209,7 @@ class StatusViews:
         return PeerView(
             name=peer.name,
             addresses=peer.addresses,
+            link_addresses=peer.link_addresses,
             port=peer.port,
             reachable=pong.version > 0,
             silent=silent,

@@ -247,9 +247,9 @@ def _agent(found: PeerCheck) -> Check:
 
 
 def _addresses(found: PeerCheck) -> Iterator[Check]:
-    """Judge the link port on every address."""
+    """Judge the link port on every address and path."""
     peer = found.peer
-    for address in peer.addresses:
+    for address in dict.fromkeys([*peer.addresses, *peer.link_addresses]):
         error = peer.silent.get(address, "")
         yield advised_check(
             f"address:{address}",
