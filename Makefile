@@ -60,7 +60,7 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, and the tests against libvirt and QEMU in the lab
 	export MATRIX_SEED=$${MATRIX_SEED:-1}
 	echo "test: lab; a third of the matrix, drawn by MATRIX_SEED=$$MATRIX_SEED"
-	$(BIN)/pytest -q $(LAB)
+	$(BIN)/pytest -q --durations 20 $(LAB)
 
 matrix: setup  ## one fault after the other beside a plain migration, each of which has to succeed; half an hour
 	$(BIN)/pytest -q -m matrix
@@ -72,8 +72,8 @@ long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many ra
 etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a real etcd; five minutes
 	$(BIN)/pytest -q -m long tests/state/etcd
 
-releases: $(TOOLS)  ## real agents of 0.1.0 beside those of this checkout: voters, members, up- and downgrades; some minutes
-	$(BIN)/pytest -q -m long tests/agent/test_release.py
+releases: setup  ## agents of 0.1.0 beside this checkout's: voters, members, migrations, up- and downgrades; a quarter of an hour
+	$(BIN)/pytest -q -m long tests/agent/test_release.py tests/e2e/test_release.py
 
 year: $(STAMPS)/venv  ## a simulated year of 1,000 hosts and 100,000 guests on the fleet's model; bench/results/year.json
 	$(BIN)/python tests/state/fleet/year.py bench/results/year.json

@@ -43,6 +43,7 @@ def fleet() -> Iterator[SmallFleet]:
         yield SmallFleet(lab, {host.name: release_on(host) for host in lab.hypervisors})
 
 
+@pytest.mark.long
 def test_hosts_are_upgraded_and_downgraded_in_a_row_while_a_guest_migrates(fleet: SmallFleet) -> None:
     reasons = []
     for is_old in (False, True, False):

@@ -117,7 +117,10 @@ def _carry(world: World, blocks: int, disturb: Callable[[World, threading.Event]
     try:
         address = f"{NETWORKS[0]}.2"
         carry_blocks(world.source, world.destination, blocks, address=address, timeout_s=ANSWER_S_MAX)
-        return time.monotonic() - began
+        seconds = time.monotonic() - began
+        for host in (world.source, world.destination):
+            host.wait(lambda status: not status.migrations)
+        return seconds
     finally:
         over.set()
         disturbing.join()
