@@ -7,6 +7,7 @@ import pytest
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.cli import run
+from dwcp_migrate.cli.host.status import render
 from dwcp_migrate.state.engine import EngineMember, EngineStatus
 
 Call = Callable[..., tuple[int, str, str]]
@@ -61,6 +62,42 @@ def test_status_says_what_is_broken(call: Call, agent: Any, status: Make, peer: 
     assert "certificate" in out
     assert "it expired" in out
     assert "No migration under way." in out
+
+
+def test_status_gives_the_error_of_a_peer_a_column_of_its_own(call: Call, agent: Any, peer: Make) -> None:
+    agent.peers = [peer(), peer(name="hv3", reachable=False, code="certificate", error="it\nexpired")]
+    lines = call("status")[1].splitlines()
+    header = next(line for line in lines if line.startswith(" Peer"))
+    good, bad = (next(line for line in lines if line.startswith(f" {name}")) for name in ("hv2", "hv3"))
+    at = header.index("Error")
+    assert bad[at:] == "it expired"
+    assert good[header.index("Version") : at].strip() == "0.1.0"
+    assert bad[header.index("Version") : at].strip() == "-"
+    agent.peers = [peer()]
+    assert "Error" not in call("status")[1]
+
+
+LONG = "a-host-with-a-long-name.of-a-long-domain.example.net"
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 160, 200])
+@pytest.mark.parametrize("name", ["hv2", LONG])
+def test_status_fits_a_terminal(status: Make, peer: Make, migration: Make, width: int, name: str) -> None:
+    failed = peer(
+        name=name, reachable=False, code="certificate-not-yet-valid", error="its certificate is not valid " * 9
+    )
+    running = [
+        migration(peer=name, domain=name, eta_s=-1, eta_note="does not converge"),
+        migration(peer=name, state="passthrough", passthrough_reason="unreachable"),
+    ]
+    broken = schema.RedirectStatus(wanted=True, armed=False, error="no permission " * 9, port_min=49152, port_max=49215)
+    answer = status(name=name, intercept=broken, migrations=running)
+    text = render(answer, [peer(name=name), peer(name="hv9"), failed], width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(word in text for word in ("Peer", "RTT", "40.2 ms", "certificate", "not valid", "Domain", "ETA"))
+    without = render(answer, [peer(name=name), failed])
+    assert any(LONG in line or "its certificate is not valid its" in line for line in without.splitlines())
+    assert max(map(len, without.splitlines())) > 200
 
 
 def test_status_as_json_is_the_agents_status_with_the_peers_views(call: Call, agent: Any) -> None:

@@ -11,10 +11,14 @@ from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes
 
 MIGRATION_HEADER = ("Id", "Domain", "Peer", "State", "Progress", "Rate", "Ratio", "ETA")
-SPARE = ("Id", "Rate")
+SPARE = ("Id", "Rate", "Ratio")
 """Columns that a narrow terminal goes without: `show` takes the domain too, and the ETA says more than the rate."""
+NAMES = ("Peer", "Domain", "State", "ETA")
+"""Columns whose cells are cut where that is not enough."""
 
 PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
+PEER_SPARE = ("Version", "Address")
+PEER_NAMES = ("Peer", "Agent")
 
 
 class StatusReport(schema.AgentStatus, frozen=True, kw_only=True):
@@ -33,7 +37,7 @@ def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None
     if as_json:
         click.echo(output.as_json(merge(status, peers)))
         return
-    click.echo(render(status, peers))
+    click.echo(render(status, peers, output.terminal_width()))
 
 
 def merge(status: schema.AgentStatus, peers: list[schema.PeerView]) -> StatusReport:
@@ -47,18 +51,19 @@ def merge(status: schema.AgentStatus, peers: list[schema.PeerView]) -> StatusRep
     return StatusReport(**fields, peer_views=peers)
 
 
-def render(status: schema.AgentStatus, peers: list[schema.PeerView]) -> str:
+def render(status: schema.AgentStatus, peers: list[schema.PeerView], width: int = 0) -> str:
     """Lay the status out as text.
 
     Args:
         status: of the agent.
         peers: as they answered; empty leaves their table out.
+        width: of the terminal, characters; 0 for any.
     """
-    parts = [output.format_block(summary(status))]
+    parts = [output.format_block(summary(status), width)]
     if peers:
-        parts.append(output.format_table(PEER_HEADER, [peer_row(peer) for peer in peers]))
+        parts.append(peer_table(peers, width))
     if status.migrations:
-        parts.append(output.fitted(MIGRATION_HEADER, map(migration_row, status.migrations), SPARE))
+        parts.append(output.fit(MIGRATION_HEADER, list(map(migration_row, status.migrations)), SPARE, width, NAMES))
     else:
         parts.append(" No migration under way.")
     return "\n\n".join(parts)
@@ -149,12 +154,37 @@ def fleet(status: schema.AgentStatus) -> str:
     return f"{engine.engine}, {engine.state}, {f'led by {engine.leader}' if engine.leader else 'NO LEADER'}"
 
 
+def peer_table(peers: list[schema.PeerView], width: int) -> str:
+    """Lay out peers; what keeps one from answering has a column, or where that does not fit a line below the table.
+
+    Args:
+        peers: at least one.
+        width: of the terminal, characters; 0 for any.
+    """
+    rows = [peer_row(peer) for peer in peers]
+    broken = [peer for peer in peers if not peer.reachable]
+    if not broken:
+        return output.fit(PEER_HEADER, rows, PEER_SPARE, width, PEER_NAMES)
+    errors = [_error(peer) for peer in peers]
+    whole = output.format_table(
+        (*PEER_HEADER, "Error"), [(*row, error) for row, error in zip(rows, errors, strict=True)]
+    )
+    if not width or max(map(len, whole.splitlines())) <= width:
+        return whole
+    table = output.fit(PEER_HEADER, rows, PEER_SPARE, width, PEER_NAMES)
+    return "\n".join([table, "", *(output.wrap(f" {peer.name}: {_error(peer)}", width, "   ") for peer in broken)])
+
+
 def peer_row(peer: schema.PeerView) -> tuple[str, ...]:
-    """Lay out one peer."""
-    address = f"{peer.addresses[0]}:{peer.port}"
+    """Lay out one peer, without its error."""
+    address = f"{peer.addresses[0]}:{peer.port}" if peer.addresses else output.UNKNOWN
     if peer.reachable:
         return peer.name, address, peer.state, f"{peer.rtt_s * 1000:.1f} ms", peer.version
-    return peer.name, address, peer.code, output.UNKNOWN, peer.error
+    return peer.name, address, peer.code, output.UNKNOWN, output.UNKNOWN
+
+
+def _error(peer: schema.PeerView) -> str:
+    return " ".join(peer.error.split())
 
 
 def migration_row(migration: schema.Migration) -> tuple[str, ...]:

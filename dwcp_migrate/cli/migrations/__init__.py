@@ -11,6 +11,7 @@ Modules:
     share: `dwcp-migrate share`
     show: `dwcp-migrate show ID`
     top: `dwcp-migrate top`
+    screen: the screen of `top`: picture, keys, loop
     disable: `dwcp-migrate disable`
     enable: `dwcp-migrate enable`
     events: `dwcp-migrate events`

@@ -8,6 +8,7 @@ structs as they are, numbers in base units.
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -53,13 +54,20 @@ __all__ = [
     "rate",
     "ratio",
     "size",
+    "terminal_width",
     "without_version",
     "would_have_taken",
+    "wrap",
 ]
 """The words of `api.words` among them: a view takes all that it prints from here."""
 
 FORMAT_VERSION: Final = 1
 """Of what `--json` prints: fields are added within it, never renamed, removed or given another meaning."""
+
+CUT_MIN: Final = 8
+"""Characters that are left of a cell that is cut to fit, at least."""
+
+CUT_MARK: Final = "..."
 
 Say = Callable[[float], str]
 """Turns a number into what people read."""
@@ -121,31 +129,72 @@ def fitted(header: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence
         rows: with one cell a column.
         spare: headers of the columns to leave out where the terminal is too narrow, the first of them first.
     """
-    return fit(header, [list(row) for row in rows], spare, shutil.get_terminal_size().columns if on_terminal() else 0)
+    return fit(header, [list(row) for row in rows], spare, terminal_width())
 
 
-def fit(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> str:
-    """Lay out a table of limited width, as far as leaving out columns helps.
+def terminal_width() -> int:
+    """Columns of the terminal; 0 without one: what is piped or kept is as wide as it is."""
+    return shutil.get_terminal_size().columns if on_terminal() else 0
+
+
+def fit(
+    header: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int, cut: Sequence[str] = ()
+) -> str:
+    """Lay out a table of limited width, as far as leaving out columns and cutting cells helps.
 
     Args:
         header: of each column.
         rows: with one cell a column.
         spare: headers of the columns that may be left out, the first of them first.
         width: in characters; 0 for any.
+        cut: headers of the columns whose cells may be cut where that is not enough, the first of them first.
     """
     text = format_table(header, rows)
-    if not spare or not width or max(map(len, text.splitlines())) <= width:
+    excess = max(map(len, text.splitlines())) - width
+    if not width or excess <= 0:
         return text
-    kept = [column for column, name in enumerate(header) if name != spare[0]]
-    narrower = [[row[column] for column in kept] for row in rows]
-    return fit([header[column] for column in kept], narrower, spare[1:], width)
+    if spare:
+        kept = [column for column, name in enumerate(header) if name != spare[0]]
+        narrower = [[row[column] for column in kept] for row in rows]
+        return fit([header[column] for column in kept], narrower, spare[1:], width, cut)
+    if not cut:
+        return text
+    at = list(header).index(cut[0])
+    room = max(CUT_MIN, max(len(row[at]) for row in rows) - excess)
+    shorter = [[_cut(cell, room) if column == at else cell for column, cell in enumerate(row)] for row in rows]
+    return fit(header, shorter, (), width, cut[1:])
 
 
-def format_block(pairs: Iterable[tuple[str, str]]) -> str:
-    """Lay out `Key:   value` lines as `virsh domjobinfo` does; pairs without a value are left out."""
+def _cut(cell: str, room: int) -> str:
+    return cell if len(cell) <= room else cell[: room - len(CUT_MARK)] + CUT_MARK
+
+
+def format_block(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
+    """Lay out `Key:   value` lines as `virsh domjobinfo` does; pairs without a value are left out.
+
+    Args:
+        pairs: key and value.
+        width: in characters, to wrap longer values at; 0 for any.
+    """
     shown = [(f"{key}:", value) for key, value in pairs if value]
-    width = max((len(key) for key, _ in shown), default=0) + 2
-    return "\n".join(f"{key.ljust(width)}{value}" for key, value in shown)
+    indent = max((len(key) for key, _ in shown), default=0) + 2
+    lines = [f"{key.ljust(indent)}{value}" for key, value in shown]
+    return "\n".join(wrap(line, width, " " * indent) for line in lines)
+
+
+def wrap(line: str, width: int, indent: str) -> str:
+    """Break a line at its blanks.
+
+    Args:
+        line: of text.
+        width: in characters; 0 for any.
+        indent: before each line but the first.
+    """
+    if not width or len(line) <= width:
+        return line
+    return "\n".join(
+        textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False, replace_whitespace=False)
+    )
 
 
 def in_colour() -> bool:

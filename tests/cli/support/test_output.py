@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dwcp_migrate.cli.migrations import top
+from dwcp_migrate.cli.migrations.screen.picture import MIGRATION_RATES_MAX, PEERS_MAX, RATES_MAX, RateTrail, View, draw
+from dwcp_migrate.cli.migrations.screen.sparkline import ASCII, BLOCKS, levels_for, sparkline
 from dwcp_migrate.cli.support import output
 
 Make = Callable[..., Any]
@@ -63,9 +64,43 @@ def test_a_block_leaves_out_what_has_no_value() -> None:
     assert output.format_block([("Id", "1"), ("Reason", ""), ("Downtime", "3 ms")]) == "Id:        1\nDowntime:  3 ms"
 
 
-def drawn(answer: Any, recent: list[Any], width: int = 160) -> str:
+def test_names_are_cut_where_a_table_without_spare_columns_is_still_too_wide() -> None:
+    header, rows = ("Name", "Host", "Ms"), [("a-name-of-24-characters.", "a-host-of-16-chr", "12"), ("b", "c", "3")]
+    narrow = output.fit(header, rows, (), 40, ("Name", "Host"))
+    assert narrow.splitlines()[2] == " a-name-of-2...   a-host-of-16-chr   12"
+    assert max(map(len, output.fit(header, rows, (), 30, ("Name", "Host")).splitlines())) <= 30
+    assert output.fit(header, rows, (), 1, ("Name", "Host")).splitlines()[2] == " a-nam...   a-hos...   12"
+
+
+def test_a_block_wraps_below_its_values_and_only_for_a_terminal() -> None:
+    pairs = [("Carried", "3 completed, 1 failed"), ("Id", "1")]
+    assert output.format_block(pairs) == "Carried:  3 completed, 1 failed\nId:       1"
+    assert output.format_block(pairs, 24) == "Carried:  3 completed, 1\n          failed\nId:       1"
+
+
+def test_a_sparkline_is_nothing_only_for_nothing_and_full_at_its_peak() -> None:
+    assert sparkline([0, 0.1, 50, 100, 150], 100, BLOCKS) == " ▁▄██"
+    assert sparkline([0, 0.1, 50, 100, 150], 100, ASCII) == " .=@@"
+    assert sparkline([0, 0], 0, BLOCKS) == "  "
+    assert len(ASCII) == len(BLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("encodings", "levels"),
+    [
+        (("utf-8", "UTF-8"), BLOCKS),
+        (("utf-8", "ANSI_X3.4-1968"), ASCII),
+        (("latin-1", "utf-8"), ASCII),
+        (("utf-8", "no-such-encoding"), ASCII),
+    ],
+)
+def test_blocks_are_drawn_only_where_terminal_and_locale_have_them(encodings: tuple[str, ...], levels: str) -> None:
+    assert levels_for(*encodings) == levels
+
+
+def drawn(answer: Any, recent: list[Any], width: int = 160, view: View | None = None) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(top.draw(answer, recent, width))
+    console.print(draw(answer, recent, width, view))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -73,15 +108,25 @@ def drawn(answer: Any, recent: list[Any], width: int = 160) -> str:
 def test_top_draws_running_and_ended_migrations(status: Make, ended: Make) -> None:
     text = drawn(status(), [ended()])
     assert "hv1  running" in text
-    assert "guest memory 800.0 Mbit/s, on the wire 160.0 Mbit/s" in text
+    assert "guest memory 800.0 Mbit/s" in text
+    assert "on the wire  160.0 Mbit/s" in text
+    assert "q quit" in text
     assert "75 %" in text
     assert "120 ms" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 90, 100, 120, 150, 200])
-def test_top_leaves_columns_out_rather_than_cut_numbers(status: Make, migration: Make, ended: Make, width: int) -> None:
+def test_top_leaves_columns_out_rather_than_cut_numbers(
+    status: Make, migration: Make, ended: Make, peer: Make, width: int
+) -> None:
     running = [migration(), migration(domain="tls", passthrough_reason="tls", state="passthrough")]
-    text = drawn(status(migrations=running), [ended(domain="a-name-of-more-than-a-few-characters")], width)
+    rates = RateTrail()
+    for _ in range(2 * RATES_MAX):
+        rates.take(status(migrations=running))
+    peers = [peer(), peer(name="hv3." + 40 * "x", reachable=False, code="unreachable", error="no route to it " * 9)]
+    view = View(rates=rates, peers=peers)
+    text = drawn(status(migrations=running), [ended(domain="a-name-of-more-than-a-few-characters")], width, view)
+    assert " 40.2 ms" in text
     assert "precopy 2" in text
     assert "75 %" in text
     assert "800.0 Mbit/s" in text
@@ -92,3 +137,37 @@ def test_top_leaves_columns_out_rather_than_cut_numbers(status: Make, migration:
 
 def test_top_of_an_idle_agent_says_so(status: Make) -> None:
     assert "No migration under way." in drawn(status(migrations=[]), [])
+
+
+def test_top_draws_the_rates_so_far_of_the_host_and_of_each_migration(status: Make, migration: Make) -> None:
+    rates = RateTrail()
+    for mbit in (0, 400, 800):
+        raw, wire = mbit * 125e3, mbit * 25e3
+        one = migration(raw_bytes_per_s=raw, wire_bytes_per_s=wire)
+        answer = status(migrations=[one])
+        rates.take(answer)
+    text = drawn(answer, [], 160, View(rates=rates))
+    assert "guest memory 800.0 Mbit/s   ▄█" in text
+    assert "on the wire  160.0 Mbit/s   ▁▂" in text
+    assert "75 %  800.0 Mbit/s   ▄█" in text
+    assert "guest memory 800.0 Mbit/s   =@" in drawn(answer, [], 160, View(rates=rates, levels=ASCII))
+    assert drawn(answer, [], 160, View(rates=rates, levels=ASCII)).isascii()
+
+
+def test_top_keeps_so_many_rates_and_none_of_a_migration_that_is_over(status: Make, migration: Make) -> None:
+    rates = RateTrail()
+    for _ in range(RATES_MAX + 1):
+        rates.take(status())
+    assert len(rates.raw) == len(rates.wire) == RATES_MAX
+    assert [len(kept) for kept in rates.of.values()] == [MIGRATION_RATES_MAX]
+    rates.take(status(migrations=[migration(id="cc" * 16)]))
+    assert {key: len(kept) for key, kept in rates.of.items()} == {"cc" * 16: 1}
+
+
+def test_top_shows_some_peers_the_silent_ones_first_and_counts_the_others(status: Make, peer: Make) -> None:
+    peers = [peer(name=f"hv{number}") for number in range(2, PEERS_MAX + 2)]
+    text = drawn(status(), [], 160, View(peers=[*peers, peer(name="gone", reachable=False, code="unreachable")]))
+    table = text[text.index("\n Peer ") :].splitlines()[3:]
+    assert [line.split()[0] for line in table[:PEERS_MAX]] == ["gone", *(one.name for one in peers[: PEERS_MAX - 1])]
+    assert "1 more peer" in text
+    assert "more peer" not in drawn(status(), [], 160, View(peers=peers))
