@@ -11,6 +11,7 @@ Modules:
     plans: plans that agents carry out
     recap: sums over ended migrations
     schema: answers of the control API
+    unix_http: HTTP over the agent's unix socket
     usage: answers of the control API about memory and the page store
     words: values in the words that people read
     watch: the service that relieves the fleet by itself

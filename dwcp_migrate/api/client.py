@@ -1,11 +1,10 @@
 """The CLI's side of the control API: HTTP over the agent's unix socket, answers as typed structs.
 
 The rule: an answer is the struct that `api.schema` promises or a typed error that says what to do. Standard library
-only, because `status` must answer in a fraction of a second and aiohttp alone takes longer to import.
+only, because `status` must answer in a fraction of a second and aiohttp alone takes longer to import; what only a
+request needs is imported by the request, not by `--help`.
 """
 
-import http.client
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,7 +13,6 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dwcp_migrate.api import schema
-from dwcp_migrate.config import DEFAULT_PATH, Config, load
 from dwcp_migrate.errors import (
     AgentUnreachableError,
     ConfigError,
@@ -34,6 +32,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 UPDATE_BYTES_MAX: Final = 1024 * 1024
 """One server-sent event: a record with all its events."""
 
+STATUS_OK: Final = 200
 STATUS_NOT_FOUND: Final = 404
 STATUS_CONFLICT: Final = 409
 STATUS_STALE: Final = 412
@@ -41,20 +40,6 @@ STATUS_UNPROCESSABLE: Final = 422
 STATUS_UNAVAILABLE: Final = 503
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket instead of to a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class ApiClient:
@@ -130,7 +115,11 @@ class ApiClient:
         Raises:
             AgentUnreachableError: it does not answer, or went away.
         """
-        connection = _UnixConnection(self.path)
+        from http.client import HTTPException
+
+        from dwcp_migrate.api.unix_http import UnixConnection
+
+        connection = UnixConnection(self.path, TIMEOUT_S)
         try:
             connection.request("GET", "/v1/events")
             if connection.sock is not None:
@@ -139,7 +128,7 @@ class ApiClient:
                 while line := answer.readline(UPDATE_BYTES_MAX):
                     if line.startswith(b"data:"):
                         yield msgspec.json.decode(line.removeprefix(b"data:"), type=schema.Update)
-        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+        except (OSError, HTTPException, msgspec.MsgspecError) as error:
             raise _unreachable(self.path, error) from error
         finally:
             connection.close()
@@ -181,7 +170,7 @@ class ApiClient:
     ) -> Answer:
         status, body = self._exchange(method, target, sent, timeout_s)
         try:
-            if status != http.client.OK:
+            if status != STATUS_OK:
                 raise _refusal(status, msgspec.json.decode(body, type=schema.Failure))
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
@@ -191,12 +180,16 @@ class ApiClient:
             ) from error
 
     def _exchange(self, method: str, target: str, sent: bytes, timeout_s: float) -> tuple[int, bytes]:
-        connection = _UnixConnection(self.path, timeout_s)
+        from http.client import HTTPException
+
+        from dwcp_migrate.api.unix_http import UnixConnection
+
+        connection = UnixConnection(self.path, timeout_s)
         try:
             connection.request(method, target, sent or None)
             answer = connection.getresponse()
             return answer.status, answer.read(ANSWER_BYTES_MAX)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise _unreachable(self.path, error) from error
         finally:
             connection.close()
@@ -236,6 +229,8 @@ def control_socket(config_path: Path | None, given: Path | None) -> Path:
     """
     if given is not None:
         return given
+    from dwcp_migrate.config import DEFAULT_PATH, Config, load
+
     if config_path is not None:
         return load(config_path).control_socket
     try:

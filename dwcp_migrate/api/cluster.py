@@ -40,7 +40,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 from dwcp_migrate.state.fleet.model import HostRecord, Lease, Limits, LinkReservation, RuleRecord, Ticket
 
 NO_GROUP: Final = "no group is configured"

@@ -36,7 +36,7 @@ from dwcp_migrate.api.cluster import GroupStatus, RecordFacts
 from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
 from dwcp_migrate.api.usage import MemoryUse, StoreUse
 from dwcp_migrate.protocol.load import HostLoad
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 
 __all__ = [
     "BUCKETS",

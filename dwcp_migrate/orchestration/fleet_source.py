@@ -433,6 +433,18 @@ def read_settings(path: Path) -> FleetSettings:
         raise PlacementError(f"{path}: {error}", hint="see docs/placement.md") from error
 
 
+def with_state(settings: FleetSettings, host: str, state: Literal["up", "maintenance"]) -> FleetSettings:
+    """Set the state of a host in the settings.
+
+    Args:
+        settings: as they are.
+        host: its name; one that the settings do not have is added.
+        state: `maintenance` takes no domains.
+    """
+    own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), state=state)
+    return msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
+
+
 def write_settings(path: Path, settings: FleetSettings) -> None:
     """Write the settings, whole or not at all.
 

@@ -19,13 +19,8 @@ from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.errors import DwcpError, HypervisorError
 from dwcp_migrate.hypervisor.inventory.hypervisors import Hypervisors
 from dwcp_migrate.orchestration.fleet_source import ASKED_AT_ONCE, FleetSource
-from dwcp_migrate.placement.fleet import VCPUS, Fleet
+from dwcp_migrate.placement.fleet import CPU_USED, VCPUS, Fleet
 from dwcp_migrate.protocol.load import FleetLoad
-
-CPU_USED: Final = "cpu_used"
-"""The resource: cores' worth of CPU time."""
-
-MEASURE_S_MAX: Final = 600.0
 
 OLD_S: Final = 120.0
 """Age from which a measured load is not used; three of its intervals, where these are longer."""

@@ -15,12 +15,11 @@ from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.api.plans import PlanRecord, PlanRequest
 from dwcp_migrate.api.watch import StoredWatch, WatchRecord, WatchRound, encode_watch
 from dwcp_migrate.clocks import wall_clock
-from dwcp_migrate.orchestration.measured_load import CPU_USED
 from dwcp_migrate.orchestration.plan_progress import moved_since, way
 from dwcp_migrate.orchestration.plan_store import PlanStore
 from dwcp_migrate.orchestration.workspace import Workspace
 from dwcp_migrate.placement.contention import due_hosts, hot_since, levels_by_use, plan_relief
-from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.fleet import CPU_USED, Fleet
 from dwcp_migrate.placement.plan import Goal, Plan
 from dwcp_migrate.placement.watch_settings import in_window
 

@@ -34,6 +34,9 @@ FILE_BYTES_MAX: Final = 512 * 1024 * 1024
 
 VCPUS: Final = "vcpus"
 MEMORY: Final = "memory_mib"
+CPU_USED: Final = "cpu_used"
+"""Cores' worth of CPU time, where it is measured."""
+
 
 Level = RuleLevel
 LEVELS: Final = RULE_LEVELS

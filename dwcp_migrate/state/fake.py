@@ -10,7 +10,7 @@ from socket import socket
 from typing import Literal, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, NoQuorumError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.model import FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine

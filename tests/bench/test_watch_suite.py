@@ -5,7 +5,7 @@ import pytest
 
 from bench.fleets.month import STEPS_A_DAY, Month
 from bench.suites.watch.month import SETTINGS, read_inventory, weigh
-from dwcp_migrate.orchestration.measured_load import CPU_USED
+from dwcp_migrate.placement.fleet import CPU_USED
 from dwcp_migrate.placement.planner import plan_rebalance
 
 

@@ -64,6 +64,49 @@ for name, room in rooms.items():
     assert done.returncode == 0, done.stderr
 
 
+FOR_REQUESTS = (
+    "http.client",
+    "ssl",
+    "asyncio",
+    "email",
+    "concurrent.futures",
+    "cryptography",
+    "rich",
+    "structlog",
+    "prometheus_client",
+    "dwcp_migrate.api.unix_http",
+    "dwcp_migrate.state.engine",
+    "dwcp_migrate.state.fleet.commands",
+    "dwcp_migrate.orchestration.workspace",
+    "dwcp_migrate.orchestration.executor",
+    "dwcp_migrate.orchestration.fleet_source",
+    "dwcp_migrate.hypervisor.inventory.hypervisors",
+)
+"""What asks an agent, reads a fleet or draws a screen: no help and no completion waits for it."""
+
+WITHOUT_AN_AGENT = ("dwcp_migrate.api.client", "dwcp_migrate.api.schema", "dwcp_migrate.protocol.control")
+
+
+@pytest.mark.parametrize("name", [name for name, (room, _) in COMMANDS.items() if room != "develop"])
+def test_help_of_a_command_loads_nothing_that_only_its_work_needs(name: str) -> None:
+    assert loaded_by([name, "--help"], FOR_REQUESTS) == ""
+
+
+def test_a_look_at_a_configuration_loads_nothing_of_the_agent(tmp_path: Path) -> None:
+    (file := tmp_path / "agent.toml").write_text('name = "hv1"\n')
+    assert loaded_by(["config", "check", str(file)], (*HEAVY, *FOR_REQUESTS, *WITHOUT_AN_AGENT)) == ""
+
+
+def loaded_by(arguments: list[str], watched: tuple[str, ...]) -> str:
+    """Run a command line in a new process and name those of the watched modules that it loaded."""
+    program = (
+        f"import sys; from dwcp_migrate.cli import run; code = run({arguments!r}); "
+        f"print(*[name for name in {watched!r} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stderr.strip()
+
+
 LIBRARIES = "import asyncio, http.client, click, msgspec"
 """What any command needs; it takes 0.2 to 0.3 s of CPU."""
 TIMES_LIBRARIES_MAX = 3.0

@@ -8,7 +8,7 @@ import pytest
 from dwcp_migrate.api import schema
 from dwcp_migrate.cli import run
 from dwcp_migrate.cli.host.status import render
-from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 
 Call = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Any]

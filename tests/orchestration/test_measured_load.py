@@ -8,7 +8,6 @@ from dwcp_migrate.errors import AgentUnreachableError
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.orchestration.fleet_source import FleetSettings
 from dwcp_migrate.orchestration.measured_load import (
-    CPU_USED,
     OLD_S,
     LoadedFleet,
     MeasuredFleet,
@@ -16,6 +15,7 @@ from dwcp_migrate.orchestration.measured_load import (
     loaded,
     rates,
 )
+from dwcp_migrate.placement.fleet import CPU_USED
 from dwcp_migrate.placement.planner import plan_rebalance
 from dwcp_migrate.protocol.load import FleetLoad, GuestLoad, HostLoad, LoadRange
 from dwcp_migrate.units import GIB

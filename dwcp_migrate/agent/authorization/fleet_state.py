@@ -24,7 +24,8 @@ from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import STATE_SESSION
 from dwcp_migrate.refusals import BY_CLUSTER_STATE, explain_code
-from dwcp_migrate.state.engine import Engine, EngineStatus
+from dwcp_migrate.state.engine import Engine
+from dwcp_migrate.state.engine_status import EngineStatus
 from dwcp_migrate.state.fleet.commands import Body, PutHost, SetHostState
 from dwcp_migrate.state.fleet.model import VERSION, FleetState, HostCapacity, TicketOutcome
 from dwcp_migrate.state.raft.engine import RaftEngine

@@ -31,7 +31,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, NotFoundError, PeerRefusedError
 from dwcp_migrate.protocol.control import ADDRESSES_MAX, Examine, Examined
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 from dwcp_migrate.units import MIB
 
 SECONDS_DEFAULT: Final = 3.0

@@ -26,7 +26,7 @@ from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.schema import BUCKETS, NOT_CAUGHT_CAUSES, AgentStatus, Migration, Totals
 from dwcp_migrate.api.usage import FilledShare, StoreUse
 from dwcp_migrate.protocol.load import HostLoad, LoadRange
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -40,7 +40,7 @@ from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.net import family_of
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
 from dwcp_migrate.protocol.load import HostLoad
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 from dwcp_migrate.tasks import faults
 
 PEERS_AT_ONCE: Final = 32

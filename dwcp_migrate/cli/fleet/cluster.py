@@ -11,7 +11,8 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import backup, repairs
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.answers import IdentityFile, MembersListed
+from dwcp_migrate.cli.support.answers import IdentityFile
+from dwcp_migrate.cli.support.composed import MembersListed
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from dwcp_migrate.state.fleet.model import Limits

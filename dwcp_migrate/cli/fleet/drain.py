@@ -5,10 +5,9 @@ one release more and says so.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import planning
@@ -19,9 +18,10 @@ from dwcp_migrate.cli.support.migration_options import migration_options, option
 from dwcp_migrate.cli.support.options import agent_options, exact_option, json_option
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
-from dwcp_migrate.orchestration.fleet_source import FleetSettings, HostSettings, write_settings
-from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
 from dwcp_migrate.placement.plan import Goal, Plan
+
+if TYPE_CHECKING:
+    from dwcp_migrate.orchestration.workspace import Workspace
 
 
 @click.command()
@@ -68,6 +68,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         raise click.UsageError("HOST is empty: is a variable not set?")
     if off or wait:
         raise click.UsageError("--off and --wait are about the local agent: `undrain HOST`, or `cordon --wait`")
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     options = options_of(words)
     with open_workspace(config_path, fleet_path, at_once, copies_storage=options.copies_storage) as ours:
         if dry_run:
@@ -89,7 +91,7 @@ def _old_spelling(client: ApiClient, timeout_s: float | None, *, off: bool, wait
         )
 
 
-def _plan(ours: Workspace, host: str, exact_s: float | None) -> Plan:
+def _plan(ours: "Workspace", host: str, exact_s: float | None) -> Plan:
     from dwcp_migrate.placement.planner import plan_drain
 
     whole = ours.source.snapshot()
@@ -99,9 +101,11 @@ def _plan(ours: Workspace, host: str, exact_s: float | None) -> Plan:
 
 
 def _empty(
-    ours: Workspace, host: str, exact_s: float | None, options: MigrationOptions, *, here: bool, as_json: bool
+    ours: "Workspace", host: str, exact_s: float | None, options: MigrationOptions, *, here: bool, as_json: bool
 ) -> int:
     """Empty a host; the exit code."""
+    from dwcp_migrate.orchestration.fleet_source import with_state, write_settings
+
     goal = Goal(purpose="drain", host=host)
     if ours.unended(goal):
         return planning.carry_out(ours, None, options, as_json=as_json)
@@ -121,15 +125,3 @@ def _said(host: str, code: int, *, as_json: bool) -> int:
     if code == 0 and not as_json:
         click.echo(f"{host} is empty: its libvirtd has no running domain")
     return code
-
-
-def with_state(settings: FleetSettings, host: str, state: Literal["up", "maintenance"]) -> FleetSettings:
-    """Set the state of a host in the settings.
-
-    Args:
-        settings: as they are.
-        host: its name; one that the settings do not have is added.
-        state: `maintenance` takes no domains.
-    """
-    own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), state=state)
-    return msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})

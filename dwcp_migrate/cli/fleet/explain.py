@@ -8,7 +8,6 @@ from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import Explained
 from dwcp_migrate.cli.support.options import json_option
-from dwcp_migrate.orchestration.workspace import open_workspace
 
 
 @click.command()
@@ -21,6 +20,7 @@ def command(*, plan_path: Path, as_json: bool, config_path: Path | None, fleet_p
     The fleet must still be as it was planned for.
     """
     plan = planning.read_plan(plan_path)
+    from dwcp_migrate.orchestration.workspace import open_workspace
     from dwcp_migrate.placement.explain import explain_plan
     from dwcp_migrate.placement.model import build_problem
     from dwcp_migrate.placement.planner import in_maintenance

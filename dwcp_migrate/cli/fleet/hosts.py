@@ -12,9 +12,7 @@ import msgspec
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
-from dwcp_migrate.orchestration.measured_load import CPU_USED
-from dwcp_migrate.orchestration.workspace import open_workspace
-from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Fleet
+from dwcp_migrate.placement.fleet import CPU_USED, MEMORY, VCPUS, Fleet
 from dwcp_migrate.protocol.load import HostLoad, LoadRange
 from dwcp_migrate.units import MIB, format_bytes, format_rate
 
@@ -54,6 +52,8 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
 @planning.fleet_options
 def command(*, measure_s: float, as_json: bool, config_path: Path | None, fleet_path: Path | None) -> None:
     """List the hosts: their state, what is promised on them, and what is used there by the last hour's 0.9-quantile."""
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     with open_workspace(config_path, fleet_path, measure_s=measure_s) as ours:
         rows = host_rows(ours.source.snapshot(), ours.load().hosts)
     if as_json:

@@ -9,7 +9,6 @@ from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import json_option
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.fleet import MEMORY, VCPUS, Domain, Rule
 
 
@@ -45,6 +44,7 @@ def command(  # noqa: PLR0913 - one parameter an option
 
     A domain of the fleet file that has no host is taken as it stands there; any other name is a new domain.
     """
+    from dwcp_migrate.orchestration.workspace import open_workspace
     from dwcp_migrate.placement.explain import explain_item
     from dwcp_migrate.placement.model import build_problem
     from dwcp_migrate.placement.online import Placer

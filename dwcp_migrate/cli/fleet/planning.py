@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,17 +18,20 @@ from dwcp_migrate.cli.support.answers import MoveEvent
 from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
-from dwcp_migrate.orchestration import workspace
-from dwcp_migrate.orchestration.executor import PlanExecutor
-from dwcp_migrate.orchestration.measured_load import MEASURE_S_MAX
-from dwcp_migrate.orchestration.plan_journal import Ending
-from dwcp_migrate.orchestration.workspace import Workspace, executor_of
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.plan import Figures, Plan, Proof, Step, Unfinished
+
+if TYPE_CHECKING:
+    from dwcp_migrate.orchestration.executor import PlanExecutor
+    from dwcp_migrate.orchestration.plan_journal import Ending
+    from dwcp_migrate.orchestration.workspace import Workspace
 
 Decorated = Callable[..., Any]
 
 DEFAULT_OPTIONS: Final = MigrationOptions()
+
+MEASURE_S_MAX: Final = 600.0
+"""Of `--measure`."""
 
 HEADER: Final = ("Step", "Domain", "From", "To", "After", "Begins", "Takes", "Downtime")
 
@@ -181,7 +184,9 @@ class Printer:
             click.echo(text)
 
 
-def carry_out(ours: Workspace, plan: Plan | None, options: MigrationOptions = DEFAULT_OPTIONS, *, as_json: bool) -> int:
+def carry_out(
+    ours: "Workspace", plan: Plan | None, options: MigrationOptions = DEFAULT_OPTIONS, *, as_json: bool
+) -> int:
     """Carry a plan out, or go on with the one that has not ended, and say how it goes.
 
     Args:
@@ -196,7 +201,9 @@ def carry_out(ours: Workspace, plan: Plan | None, options: MigrationOptions = DE
     Raises:
         PlacementError: the fleet is from a file, or another process holds the journal.
     """
-    executor = executor_of(ours, Printer(as_json=as_json), options)
+    from dwcp_migrate.orchestration import workspace
+
+    executor = workspace.executor_of(ours, Printer(as_json=as_json), options)
     if plan is not None and plan.steps and not as_json:
         count = output.counted(len(plan.steps), "migration", "migrations")
         click.echo(f"{count}, about {output.duration(plan.seconds)} by forecast")
@@ -211,7 +218,7 @@ def carry_out(ours: Workspace, plan: Plan | None, options: MigrationOptions = DE
     return UnfinishedError.exit_code if done.moved or done.ended != "completed" else PlacementError.exit_code
 
 
-def _how_to_go_on(ended: Ending | None) -> str:
+def _how_to_go_on(ended: "Ending | None") -> str:
     if ended == "stopped":
         return "it was stopped: give the command again to go on"
     return "mend what is said above, then give the command again"
@@ -225,7 +232,7 @@ def _say_lease_lost() -> None:
 
 
 @contextmanager
-def _stopped_by_signals(executor: PlanExecutor) -> Iterator[None]:
+def _stopped_by_signals(executor: "PlanExecutor") -> Iterator[None]:
     """Let the first Ctrl-C begin nothing new and wait for what runs, and the second wait for nothing."""
 
     def on_signal(_number: int, _frame: object) -> None:

@@ -1,7 +1,7 @@
 """`dwcp-migrate rebalance`: even the fleet out, by as few migrations as that takes."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +11,11 @@ from dwcp_migrate.cli.plans import attached, watching
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import exact_option, json_option
-from dwcp_migrate.orchestration.plan_journal import PlanJournal
-from dwcp_migrate.orchestration.watch_round import AgentWatch
-from dwcp_migrate.orchestration.workspace import Workspace, open_workspace
 from dwcp_migrate.placement.plan import Goal
 from dwcp_migrate.placement.watch_settings import WatchMode
+
+if TYPE_CHECKING:
+    from dwcp_migrate.orchestration.workspace import Workspace
 
 
 @click.command()
@@ -59,6 +59,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     if watch_mode is not None or report or changes:
         _watch(config_path, watch_mode, changes, as_json=as_json)
         return
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     goal, options = Goal(purpose="rebalance"), options_of(words)
     with open_workspace(
         config_path, fleet_path, at_once, copies_storage=options.copies_storage, measure_s=measure_s
@@ -83,12 +85,16 @@ def _watch(config_path: Path | None, mode: WatchMode | None, changes: tuple[str,
     """Set the service, or report on it."""
     if changes and mode is None:
         raise click.UsageError("--set needs --watch off|observe|on")
+    from dwcp_migrate.orchestration.watch_round import AgentWatch
+
     store = AgentWatch(ApiClient(control_socket(config_path, None)))
     record = store.read().record if mode is None else watching.set_watch(store, mode, changes)
     watching.say_watch(record, as_json=as_json)
 
 
-def _abandon(ours: Workspace) -> bool:
+def _abandon(ours: "Workspace") -> bool:
+    from dwcp_migrate.orchestration.plan_journal import PlanJournal
+
     journal = PlanJournal.resume(ours.journal_path)
     if journal is None:
         return False

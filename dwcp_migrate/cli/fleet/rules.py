@@ -9,8 +9,6 @@ from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import CommandDone
 from dwcp_migrate.cli.support.options import config_option, json_option
 from dwcp_migrate.errors import NotFoundError, PlacementError
-from dwcp_migrate.orchestration.fleet_source import write_settings
-from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.fleet import LEVELS, Kind, Level, Rule
 
 KINDS: tuple[Kind, ...] = ("together", "apart", "spread", "pin", "exclude")
@@ -26,6 +24,8 @@ def command() -> None:
 @config_option
 def list_rules(*, as_json: bool, config_path: Path | None) -> None:
     """List the rules."""
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         if as_json:
@@ -92,6 +92,9 @@ def add(  # noqa: PLR0913 - one parameter an option
         hard=soft is None,
         weight=soft or 1.0,
     )
+    from dwcp_migrate.orchestration.fleet_source import write_settings
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         if any(one.name == name for one in rules):
@@ -110,6 +113,9 @@ def add(  # noqa: PLR0913 - one parameter an option
 @config_option
 def remove(*, name: str, as_json: bool, config_path: Path | None) -> None:
     """Remove the rule NAME."""
+    from dwcp_migrate.orchestration.fleet_source import write_settings
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     with open_workspace(config_path, None) as ours:
         rules = ours.rules()
         kept = [one for one in rules if one.name != name]

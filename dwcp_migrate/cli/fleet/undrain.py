@@ -4,13 +4,10 @@ from pathlib import Path
 
 import click
 
-from dwcp_migrate.cli.fleet.drain import with_state
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import CommandDone
 from dwcp_migrate.cli.support.options import config_option, json_option
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.orchestration.fleet_source import write_settings
-from dwcp_migrate.orchestration.workspace import open_workspace
 
 
 @click.command()
@@ -21,6 +18,9 @@ def command(*, host: str, as_json: bool, config_path: Path | None) -> None:
     """Take HOST out of maintenance. Domains come back by `rebalance --apply`, or as they are placed."""
     if not host.strip():
         raise click.UsageError("HOST is empty: is a variable not set?")
+    from dwcp_migrate.orchestration.fleet_source import with_state, write_settings
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     with open_workspace(config_path, None) as ours:
         if ours.hosts is None or host not in ours.hosts.addresses:
             raise PlacementError(f"no host {host}", hint="the hosts are this one and the configuration's peers")

@@ -1,6 +1,5 @@
 """`dwcp-migrate agent`: run the agent of this host in the foreground, as its systemd unit does."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -22,6 +21,8 @@ def command(path: Path) -> None:
     """Run the agent until SIGTERM; SIGHUP reads the configuration again."""
     # Before numpy is imported: a thread for each core costs more than it brings on the small matrices of a forecast.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import asyncio
+
     from dwcp_migrate import logs
     from dwcp_migrate.agent.service import serve_agent
     from dwcp_migrate.hypervisor.intercept import NftInterceptor

@@ -8,7 +8,6 @@ from typing import Any, Final
 import click
 import msgspec
 
-from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render_check, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import ChangedRow, FileChecked, FileDifferences, KeyFaultRow
@@ -59,6 +58,7 @@ def check(*, files: tuple[Path, ...], deep: bool, as_json: bool) -> int:
 
 
 def _deep(config: Config) -> list[Check]:
+    from dwcp_migrate.api.client import ApiClient
     from dwcp_migrate.cli.host.deep.files import judge_files
     from dwcp_migrate.cli.host.deep.network import judge_network
 
@@ -105,6 +105,8 @@ def diff(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -
 
     Each key that differs is shown with both values and whether a reload is enough or a restart is needed.
     """
+    from dwcp_migrate.api.client import ApiClient, control_socket
+
     file = load(config_path or DEFAULT_PATH)
     view = ApiClient(control_socket(config_path, socket_path)).running_config()
     running = in_force(view.values)

@@ -12,7 +12,7 @@ from dwcp_migrate.api.peer_check import PeerCheck
 from dwcp_migrate.cli.host.check import EXIT_FAILED, render_check
 from dwcp_migrate.cli.migrations.peer_judgement import conclude, judge_peer
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.answers import PeerDiagnosis
+from dwcp_migrate.cli.support.composed import PeerDiagnosis
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import MIB
 

@@ -9,7 +9,6 @@ from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import json_option
-from dwcp_migrate.orchestration.workspace import open_workspace
 from dwcp_migrate.placement.plan import Goal
 
 
@@ -38,6 +37,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     """Migrate DOMAIN live to HOST; without HOST to where it is best. Domains that a rule keeps with it come along."""
     if not domain.strip() or (host is not None and not host.strip()):
         raise click.UsageError("DOMAIN or HOST is empty: is a variable not set?")
+    from dwcp_migrate.orchestration.workspace import open_workspace
+
     options = options_of(words, migrateuri)
     goal = Goal(purpose="migrate", domain=domain, host=host or "")
     with open_workspace(config_path, fleet_path, copies_storage=options.copies_storage) as ours:

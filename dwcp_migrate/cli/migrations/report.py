@@ -12,7 +12,7 @@ from dwcp_migrate.api.recap import FleetRecap, sum_recaps
 from dwcp_migrate.cli.migrations.history import Moment
 from dwcp_migrate.cli.migrations.show import describe, find
 from dwcp_migrate.cli.support import output
-from dwcp_migrate.cli.support.answers import FleetReport
+from dwcp_migrate.cli.support.composed import FleetReport
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes
 

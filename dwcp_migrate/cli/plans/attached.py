@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -22,13 +22,15 @@ from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.orchestration import plan_progress
 from dwcp_migrate.orchestration.plan_journal import goal_words
 from dwcp_migrate.orchestration.plan_store import AgentPlans, PlanStore, change_plan, find_plan
-from dwcp_migrate.orchestration.workspace import Workspace
 from dwcp_migrate.placement.plan import Goal, Plan
+
+if TYPE_CHECKING:
+    from dwcp_migrate.orchestration.workspace import Workspace
 
 POLL_S: Final = 0.5
 
 
-def open_plan(ours: Workspace, goal: Goal) -> StoredPlan | None:
+def open_plan(ours: "Workspace", goal: Goal) -> StoredPlan | None:
     """Find a kept plan for a goal that has not ended.
 
     Args:
@@ -47,7 +49,7 @@ def open_plan(ours: Workspace, goal: Goal) -> StoredPlan | None:
     return next((one for one in plans if one.record.is_open and one.record.request.goal == goal), None)
 
 
-def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool, as_json: bool) -> int:
+def carry(ours: "Workspace", plan: Plan, options: MigrationOptions, *, here: bool, as_json: bool) -> int:
     """Have a plan carried out by the agents, or in this terminal where no agent keeps plans.
 
     Args:
@@ -78,7 +80,7 @@ def carry(ours: Workspace, plan: Plan, options: MigrationOptions, *, here: bool,
     return planning.carry_out(ours, plan, options, as_json=as_json)
 
 
-def go_on(ours: Workspace, stored: StoredPlan, *, as_json: bool) -> int:
+def go_on(ours: "Workspace", stored: StoredPlan, *, as_json: bool) -> int:
     """Follow a plan that has not ended, and resume it where it is paused.
 
     Args:

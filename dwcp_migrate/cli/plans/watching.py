@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -9,13 +10,15 @@ import msgspec
 from dwcp_migrate.api.watch import WatchRecord, WatchRound
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.errors import PlacementError
-from dwcp_migrate.orchestration.watch_round import WatchStore
 from dwcp_migrate.placement.watch_settings import WatchMode, WatchSettings, parse_window
+
+if TYPE_CHECKING:
+    from dwcp_migrate.orchestration.watch_round import WatchStore
 
 HEADER = ("At", "Hot", "Long enough", "Moves", "Plan", "What came of it")
 
 
-def set_watch(store: WatchStore, mode: WatchMode, changes: Sequence[str]) -> WatchRecord:
+def set_watch(store: "WatchStore", mode: WatchMode, changes: Sequence[str]) -> WatchRecord:
     """Set the service, and keep what it noted so far.
 
     Args:

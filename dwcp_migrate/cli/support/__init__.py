@@ -2,6 +2,7 @@
 
 Modules:
     answers: what commands print under --json that is no answer of the control API
+    composed: those of them that put answers of the control API together
     contract: what each command prints under --json, and a JSON Schema of it
     failure: a failed command under --json
     migration_options: `virsh migrate`'s options on the commands that migrate

@@ -1,19 +1,14 @@
 """Answers of commands that are none of the control API's, as `--json` prints them.
 
-The rule: as in `api`: fields are added, never renamed or removed.
+The rule: as in `api`: fields are added, never renamed or removed. Those that hold answers of the control API are in
+`composed`, since most commands need none of them.
 """
 
 from typing import Any
 
 import msgspec
 
-from dwcp_migrate.api.peer_check import PeerCheck
-from dwcp_migrate.api.recap import FleetRecap
 from dwcp_migrate.cli.host.check import Check
-from dwcp_migrate.cli.migrations.peer_judgement import PeerVerdict
-from dwcp_migrate.protocol.recap import MigrationRecap
-from dwcp_migrate.state.engine import EngineMember
-from dwcp_migrate.state.fleet.model import HostRecord
 
 
 class CommandDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,32 +138,11 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]
 
 
-class MembersListed(msgspec.Struct, frozen=True, kw_only=True):
-    """Voters of the cluster state, and all hosts that it knows."""
-
-    members: list[EngineMember]
-    hosts: list[HostRecord]
-
-
 class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """A key of a PBFT member that was made; `public_key` is 64 hexadecimal digits."""
 
     key: str
     public_key: str
-
-
-class PeerDiagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """Findings of `check` about a peer: the verdict, the checks that led to it, and the facts behind them."""
-
-    verdict: PeerVerdict
-    checks: list[Check]
-    facts: PeerCheck
-
-
-class FleetReport(FleetRecap, frozen=True, kw_only=True):
-    """Migrations of a fleet in a period; `total` is the sum of its hosts."""
-
-    total: MigrationRecap
 
 
 class MoveEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from dwcp_migrate.cli.fleet.backup import Exported, Imported
 from dwcp_migrate.cli.fleet.hosts import HostRow
 from dwcp_migrate.cli.fleet.place import Placed
 from dwcp_migrate.cli.host.status import StatusReport
-from dwcp_migrate.cli.support import answers
+from dwcp_migrate.cli.support import answers, composed
 from dwcp_migrate.cli.support.failure import CommandFailure
 from dwcp_migrate.cli.support.output import FORMAT_VERSION
 from dwcp_migrate.pki import CertificateFacts
@@ -96,7 +96,7 @@ PRINTED: Final[dict[str, Printed]] = {
     "rules add": _object(answers.CommandDone),
     "rules remove": _object(answers.CommandDone),
     "cluster status": _object(cluster.Cluster),
-    "cluster members": _object(answers.MembersListed),
+    "cluster members": _object(composed.MembersListed),
     "cluster limits": _object(Limits),
     "cluster key": _object(answers.IdentityFile),
     "cluster export": _object(Exported),
@@ -106,11 +106,11 @@ PRINTED: Final[dict[str, Printed]] = {
     "locks": _object(cluster.Locks),
     "locks acquire": _object(cluster.HeldLease),
     "locks reserve": _object(cluster.HeldLease),
-    "check": _object(answers.PeerDiagnosis),
+    "check": _object(composed.PeerDiagnosis),
     "disable": _DONE,
     "enable": _DONE,
     "limit": Printed("either", (LinkLimit,)),
-    "report": _object(schema.Migration, answers.FleetReport),
+    "report": _object(schema.Migration, composed.FleetReport),
     "locks release": _CHANGED,
     "locks unreserve": _CHANGED,
     "cluster add": _CHANGED,

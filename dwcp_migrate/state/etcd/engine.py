@@ -27,7 +27,8 @@ import msgspec
 from msgspec.structs import replace
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestNumbers
+from dwcp_migrate.state.engine import RequestNumbers
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 from dwcp_migrate.state.etcd.gateway import EtcdGateway, EtcdLogin, decode, encode
 from dwcp_migrate.state.etcd.liveness import EtcdLiveness
 from dwcp_migrate.state.etcd.snapshots import EtcdSnapshots

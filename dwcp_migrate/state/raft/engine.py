@@ -25,7 +25,8 @@ from time import monotonic, time
 from typing import Any, Final, TypeVar
 
 from dwcp_migrate.errors import CoordinationError, DwcpError, NoQuorumError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus, RequestNumbers
+from dwcp_migrate.state.engine import RequestNumbers
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine

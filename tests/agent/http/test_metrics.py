@@ -22,7 +22,7 @@ from dwcp_migrate.agent.http.metrics import CONTENT_TYPE, RESULTS, ROLES, STATES
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.cluster import GroupStatus
 from dwcp_migrate.api.usage import FilledShare, StoreUse
-from dwcp_migrate.state.engine import EngineStatus
+from dwcp_migrate.state.engine_status import EngineStatus
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[3]

@@ -25,7 +25,7 @@ from dwcp_migrate.api.schema import (
 from dwcp_migrate.config import MetricsConfig
 from dwcp_migrate.pages import agent_page as page
 from dwcp_migrate.protocol.worker import MigrationCounters
-from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 from dwcp_migrate.units import GIB
 from tests.agent.http.test_metrics import free_port
 from tests.agent.records import STARTED, make_migration, make_status

@@ -25,7 +25,7 @@ from dwcp_migrate.api.cluster import (
 )
 from dwcp_migrate.config import PbftMemberConfig, parse
 from dwcp_migrate.errors import CoordinationError
-from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 from dwcp_migrate.state.fleet.model import HostCapacity, HostRecord, Lease, Limits, LinkReservation, Ticket
 
 Call = Callable[..., tuple[int, str, str]]

@@ -14,7 +14,7 @@ from dwcp_migrate.cli.host.checks import Findings
 from dwcp_migrate.cli.host.memory_check import judge_store
 from dwcp_migrate.config import Config, InterceptConfig, parse
 from dwcp_migrate.hypervisor import qemu_conf
-from dwcp_migrate.state.engine import EngineMember, EngineStatus
+from dwcp_migrate.state.engine_status import EngineMember, EngineStatus
 
 Make = Callable[..., Any]
 NOW = 1_790_000_100.0
