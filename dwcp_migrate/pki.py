@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dwcp_migrate.durable import write_whole
+from dwcp_migrate.durable import make_directory, write_whole
 from dwcp_migrate.errors import ConfigError
 
 AUTHORITY_DAYS: Final = 3650
@@ -110,7 +110,9 @@ def issue(
     return paths
 
 
-def request(directory: Path, name: str, *, addresses: Sequence[str] = (), force: bool = False) -> tuple[Path, Path]:
+def request(
+    directory: Path, name: str, *, addresses: Sequence[str] = (), force: bool = False, group: int | None = None
+) -> tuple[Path, Path]:
     """Make `NAME.csr` and `NAME.key` in `directory`, on the host that is to use them; returns their paths.
 
     Args:
@@ -118,20 +120,18 @@ def request(directory: Path, name: str, *, addresses: Sequence[str] = (), force:
         name: the host's DNS name, as peers configure it.
         addresses: IP addresses to ask for beside it.
         force: make a new key where one exists; without, an existing key is kept and asks again.
+        group: id of the group that may read the key too, an existing one as well, and enter a directory made here.
 
     Raises:
         ConfigError: a name or address that is none, a key that cannot be read, or a write that failed.
     """
     _check_name(name)
     csr_path, key_path = directory / f"{name}.csr", directory / f"{name}.key"
-    if key_path.exists() and not force:
-        key = _load_key(key_path)
-    else:
-        key = ec.generate_private_key(ec.SECP256R1())
-        _write(key_path, _private_pem(key), 0o600)
+    key = _load_key(key_path) if key_path.exists() and not force else ec.generate_private_key(ec.SECP256R1())
+    _write(key_path, _private_pem(key), 0o600 if group is None else 0o640, group)
     builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(name))
     builder = builder.add_extension(_alternative_names(name, addresses), critical=False)
-    _write(csr_path, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(csr_path, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), 0o644, group)
     return csr_path, key_path
 
 
@@ -350,10 +350,10 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes, mode: int, group: int | None = None) -> None:
     """Write a file so that it is either the old one or the new one; a secret one is nobody else's at any moment."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(path, data, mode=mode)
+        make_directory(path.parent, mode=0o700 if group is None else 0o750, group=group)
+        write_whole(path, data, mode=mode, group=group)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

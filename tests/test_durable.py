@@ -32,6 +32,19 @@ def test_the_new_file_takes_the_place_of_the_old_one_with_its_mode(tmp_path: Pat
     assert synced == ["file", "directory"]
 
 
+def test_a_directory_is_made_with_all_above_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        durable.make_directory(tmp_path / "etc/agent/tls", mode=0o750)
+        (tmp_path / "there").mkdir()
+        durable.make_directory(tmp_path / "there", mode=0o750)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "etc", tmp_path / "etc/agent", tmp_path / "etc/agent/tls"]
+    assert [stat.S_IMODE(one.stat().st_mode) for one in made] == 3 * [0o750]
+    assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == 0o700
+
+
 def test_nobody_else_reads_it_unless_told(tmp_path: Path) -> None:
     durable.write_whole(tmp_path / "held", b"secret")
     assert stat.S_IMODE((tmp_path / "held").stat().st_mode) == 0o600

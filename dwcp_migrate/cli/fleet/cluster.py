@@ -11,6 +11,7 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet import backup, repairs
 from dwcp_migrate.cli.fleet.pbft import command as pbft
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.agent_group import find_group, group_option, warn_of_closed_directory
 from dwcp_migrate.cli.support.answers import IdentityFile
 from dwcp_migrate.cli.support.composed import MembersListed
 from dwcp_migrate.cli.support.options import agent_options, json_option
@@ -64,12 +65,15 @@ for repair in (repairs.forget_host, repairs.forget_domain, repairs.assign, repai
     show_default=True,
     help="Where this host's secret key is; made if it is not there, never replaced.",
 )
+@group_option
 @json_option
-def key(*, path: Path, as_json: bool) -> None:
+def key(*, path: Path, group: str | None, as_json: bool) -> None:
     """Make this host's key for the PBFT group; shows the public one, for [coordination.pbft] of every host."""
     from dwcp_migrate.consensus.io.key_file import make_identity
 
-    public = make_identity(path).public.hex()
+    readers = find_group(group)
+    public = make_identity(path, readers).public.hex()
+    warn_of_closed_directory(path.parent, readers)
     click.echo(output.as_json(IdentityFile(key=str(path), public_key=public)) if as_json else public)
 
 

@@ -5,6 +5,12 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.cli.support import answers, output
+from dwcp_migrate.cli.support.agent_group import (
+    describe_permissions,
+    find_group,
+    group_option,
+    warn_of_closed_directory,
+)
 from dwcp_migrate.cli.support.options import json_option
 
 DIRECTORY = click.option(
@@ -83,19 +89,24 @@ def renew(*, name: str, directory: Path, days: int, force: bool, as_json: bool) 
     help="Where key and request lie on this host.",
 )
 @click.option("--force", is_flag=True, help="Make a new key where one exists.")
+@group_option
 @json_option
-def csr(*, name: str, addresses: tuple[str, ...], directory: Path, force: bool, as_json: bool) -> None:
+def csr(
+    *, name: str, addresses: tuple[str, ...], directory: Path, force: bool, group: str | None, as_json: bool
+) -> None:
     """Make this host's key and a request for its certificate: NAME.key and NAME.csr.
 
     The key never leaves the host; `cert sign` where the authority lives turns the request into a certificate.
     """
     from dwcp_migrate import pki
 
-    request, key = pki.request(directory, name, addresses=addresses, force=force)
+    readers = find_group(group)
+    request, key = pki.request(directory, name, addresses=addresses, force=force, group=readers)
+    warn_of_closed_directory(directory, readers)
     if as_json:
         click.echo(output.as_json(answers.SigningRequest(request=str(request), key=str(key))))
     else:
-        click.echo(f"{request}\n{key}  (private, mode 0600)")
+        click.echo(f"{request}\n{key}  ({describe_permissions(key)})")
 
 
 @command.command()

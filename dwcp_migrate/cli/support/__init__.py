@@ -1,6 +1,7 @@
 """Options and output that all commands share.
 
 Modules:
+    agent_group: the group that keys are made for
     answers: what commands print under --json that is no answer of the control API
     composed: those of them that put answers of the control API together
     contract: what each command prints under --json, and a JSON Schema of it
