@@ -72,6 +72,29 @@ def test_hints_of_errors_name_commands_and_options_that_exist() -> None:
     assert {place: what for place, what in found.items() if what} == {}
 
 
+TASK = re.compile(r"^ *- name: (?P<name>.*)|^( *)argv:(?: \[(?P<inline>.*)\]|(?P<lines>(?:\n\2  - .*)+))", re.MULTILINE)
+
+
+def role_tasks() -> Iterator[tuple[str, list[str]]]:
+    """Each command line of this program that the role types, with its task's name."""
+    for file in sorted((REPOSITORY / "ansible/roles").rglob("*.yml")):
+        name = ""
+        for found in TASK.finditer(file.read_text()):
+            name = found["name"] or name
+            given = found["inline"].split(",") if found["inline"] else (found["lines"] or "").split("\n")
+            argv = [word.strip().removeprefix("- ").strip("\"'") for word in given if word.strip()]
+            if argv and re.search(r"bin/dwcp-migrate$|dwcp_migrate_controller_command", argv[0].strip("{} ")):
+                yield name, argv[1:]
+
+
+def test_the_role_types_commands_and_options_that_exist_in_their_present_spelling() -> None:
+    found = list(role_tasks())
+    assert len(found) > 5
+    assert {name: what for name, argv in found if (what := wrong(" ".join(argv)))} == {}
+    old = {name for name, argv in found if {"--wait", "--off"} & set(argv) and argv[0] == "drain"}
+    assert old == {"Drain an agent of release 0.1.0, which spells it so"}
+
+
 def test_the_check_itself_finds_what_does_not_exist() -> None:
     assert wrong("cluster status --json") == ""
     assert wrong("cluster stat") == "stat"
