@@ -1,4 +1,4 @@
-"""Units and the few numbers that several packages share.
+"""Units, the few numbers that several packages share, and how amounts are written.
 
 Sizes end in `_bytes`, durations in `_s` or `_ms`, rates in `_bytes_per_s`; a limit appends `_max`.
 """
@@ -38,3 +38,14 @@ def format_rate(bytes_per_s: float) -> str:
             return f"{bits:.1f} {unit}"
         bits /= KILO
     return f"{bits:.1f} Gbit/s"
+
+
+def count_nouns(count: int, one: str, many: str) -> str:
+    """Write a count with its noun: `1 address`, `2 addresses`.
+
+    Args:
+        count: the number.
+        one: noun of a single one.
+        many: noun otherwise.
+    """
+    return f"{count} {one if count == 1 else many}"

@@ -65,6 +65,7 @@ from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted, RunningConfig
+from dwcp_migrate.api.words import say_running
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import Config, PeerConfig, load
 from dwcp_migrate.config.compare import keeping_listeners
@@ -78,6 +79,7 @@ from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.transport.tls import ContextCache
+from dwcp_migrate.units import count_nouns
 
 STOP_S_MAX: Final = 20.0
 """For migrations that have no data process yet, or none any more, on SIGTERM: the first would fail with this agent, the
@@ -344,7 +346,7 @@ class Agent:
         self.ledger.set_state("stopping")
         self._hold_redirect()
         migrations = self.runtime.migrations
-        self._notifier.stopping(f"leaving {migrations.count} migrations to their data processes")
+        self._notifier.stopping(say_running(migrations.count))
         log.info("agent stopping", migrations=migrations.count)
         deadline = steady_clock() + STOP_S_MAX
         while self._needed() and not self._hurried.is_set() and steady_clock() < deadline:
@@ -413,7 +415,7 @@ class Agent:
             self.ledger.set_state("draining")
             self.coordination.change_draining(draining=True)
         self._hold_redirect()
-        return Done(state=self.ledger.state, message=f"{self.runtime.migrations.count} migrations run on")
+        return Done(state=self.ledger.state, message=say_running(self.runtime.migrations.count))
 
     def undrain(self) -> Done:
         """New migrations again, unless an operator disabled the agent."""
@@ -463,7 +465,7 @@ class Agent:
         count = len(runtime.directory.all())
         log.info("configuration reloaded", peers=count, pending_restart=pending)
         waiting = f"; {', '.join(pending)} will change with a restart" if pending else ""
-        return Done(state=self.ledger.state, message=f"{count} {'peer' if count == 1 else 'peers'}{waiting}")
+        return Done(state=self.ledger.state, message=f"{count_nouns(count, 'peer', 'peers')}{waiting}")
 
     def configuration(self) -> RunningConfig:
         """See `api.RunningConfig`."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from dwcp_migrate.api.migration import Migration
-from dwcp_migrate.units import format_bytes, format_rate
+from dwcp_migrate.units import count_nouns, format_bytes, format_rate
 
 UNKNOWN: Final = "-"
 
@@ -101,15 +101,9 @@ def would_have_taken(migration: Migration) -> str:
     return f": accelerated {say_duration(median)} ({say_duration(low)} to {say_duration(high)})"
 
 
-def count_nouns(count: int, one: str, many: str) -> str:
-    """Write a count with its noun: `1 address`, `2 addresses`.
-
-    Args:
-        count: the number.
-        one: noun of a single one.
-        many: noun otherwise.
-    """
-    return f"{count} {one if count == 1 else many}"
+def say_running(count: int) -> str:
+    """Say how many migrations go on: `no migration is under way`, `1 migration runs on`, `2 migrations run on`."""
+    return f"{count_nouns(count, 'migration runs', 'migrations run')} on" if count else "no migration is under way"
 
 
 def say_milliseconds(value: int) -> str:

@@ -11,7 +11,7 @@ from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.schema import AgentStatus, CertificateExpiry
 from dwcp_migrate.pages.document import page_of, section_of, tiles_of
 from dwcp_migrate.pages.markup import Child, Markup, join_markup, make_element, pairs_of, table_of
-from dwcp_migrate.units import format_bytes, format_rate
+from dwcp_migrate.units import count_nouns, format_bytes, format_rate
 
 REFRESH_S: Final = 5
 HISTORY_SHOWN_MAX: Final = 20
@@ -71,7 +71,7 @@ def _head(status: AgentStatus, *, is_held: bool) -> list[Child]:
 
 def _since(status: AgentStatus) -> str:
     caught = sum(rule.packets for rule in status.intercept.rules)
-    redirect = f"redirect armed, {words.count_nouns(caught, 'connection', 'connections')} caught"
+    redirect = f"redirect armed, {count_nouns(caught, 'connection', 'connections')} caught"
     up = f"up {words.say_duration(status.now - status.started_at)}"
     return f"{up}, {redirect if status.intercept.armed else 'no redirect'}"
 
@@ -185,7 +185,7 @@ def _agreement(status: AgentStatus) -> str:
     if not engine.members:
         return ""
     led = f"led by {engine.leader}" if engine.leader else "without a leader"
-    hosts = words.count_nouns(len(engine.members), "member", "members")
+    hosts = count_nouns(len(engine.members), "member", "members")
     return f"{engine.engine}: this host is {engine.state}, {hosts}, {led}"
 
 

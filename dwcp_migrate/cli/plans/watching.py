@@ -65,10 +65,12 @@ def watch_words(record: WatchRecord) -> str:
     """Settings, findings and actions of the service, for people."""
     settings = record.settings
     windows = ", ".join(settings.windows) or "always"
-    looked = f"looked {record.looks} times, last {_at(record.looked_at)}" if record.looks else "has not looked yet"
+    looks = output.counted(record.looks, "time", "times")
+    looked = f"looked {looks}, last {_at(record.looked_at)}" if record.looks else "has not looked yet"
+    moves = output.counted(settings.moves_max, "move", "moves")
     head = [
         f"watch is {settings.mode}: above {settings.threshold * 100:.0f} % for {settings.hold_s:.0f} s",
-        f"at most {settings.moves_max} moves a round and {settings.at_once} at once, {windows}",
+        f"at most {moves} a round and {settings.at_once} at once, {windows}",
         f"{looked}{f'; {record.words}' if record.words else ''}",
     ]
     rows = [_row(one) for one in record.rounds]

@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from dwcp_migrate.api.words import UNKNOWN, progress_text, would_have_taken
-from dwcp_migrate.api.words import count_nouns as counted
 from dwcp_migrate.api.words import measure_progress as progress
 from dwcp_migrate.api.words import say_domain as domain
 from dwcp_migrate.api.words import say_duration as duration
@@ -27,6 +26,7 @@ from dwcp_migrate.api.words import say_percent as percent
 from dwcp_migrate.api.words import say_rate as rate
 from dwcp_migrate.api.words import say_ratio as ratio
 from dwcp_migrate.api.words import say_size as size
+from dwcp_migrate.units import count_nouns as counted
 
 __all__ = [
     "FORMAT_VERSION",

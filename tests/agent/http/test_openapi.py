@@ -1,6 +1,7 @@
 """The description of the control API against a real agent: what it serves, and what it answers to whatever is asked."""
 
 import json
+import os
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -9,7 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from dwcp_migrate.agent.daemon import Agent
 from dwcp_migrate.agent.http.routes import ROUTES, ApiRoute, describe_openapi
+from dwcp_migrate.agent.http.server import Api
+from dwcp_migrate.agent.systemd import Notifier
+from dwcp_migrate.config import Config
+from dwcp_migrate.hypervisor.base import Interceptor
 from tests.agent.hosts import Host
 
 COPY = Path(__file__).parents[3] / "docs" / "schemas" / "openapi.json"
@@ -69,6 +75,33 @@ def test_the_table_is_what_the_agent_serves(pair: tuple[Host, Host]) -> None:
         other = "DELETE"
         status, _ = host.get(route.path.replace("{id}", "x"), other)
         assert status == 405, f"{route.path} is not served"
+
+
+async def test_what_the_agent_serves_is_the_table(tmp_path: Path) -> None:
+    config = Config(name="hv1", libvirt_uri="", runtime_directory=tmp_path / "run", state_directory=tmp_path / "state")
+
+    def refuse() -> Interceptor:
+        raise AssertionError("only a start opens the redirect")
+
+    notifier = Notifier({}, os.getpid())
+    agent = Agent(config, tmp_path / "agent.toml", interceptor=refuse, watcher=None, notifier=notifier)
+    try:
+        served = {
+            (route.method.lower(), resource.canonical)
+            for resource in Api(agent).application().router.resources()
+            for route in resource
+            if route.method != "HEAD"  # aiohttp adds it to each GET
+        }
+    finally:
+        await agent.close()
+    assert served == {(route.method, route.path) for route in ROUTES}
+    assert len(ROUTES) == len(served), "a route stands in the table twice"
+
+
+def test_a_drain_says_what_runs_on_and_a_reload_counts_the_peers(pair: tuple[Host, Host]) -> None:
+    said = [json.loads(pair[0].get(f"/v1/{action}", "POST")[1])["message"] for action in ("drain", "reload")]
+    assert json.loads(pair[0].get("/v1/undrain", "POST")[1])["state"] == "running"
+    assert said == ["no migration is under way", "1 peer"]
 
 
 @pytest.mark.parametrize("since", ["nan", "inf", "-1", "soon"])

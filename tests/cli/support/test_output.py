@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from dwcp_migrate.api.words import say_running
 from dwcp_migrate.cli.migrations.screen.picture import MIGRATION_RATES_MAX, PEERS_MAX, RATES_MAX, RateTrail, View, draw
 from dwcp_migrate.cli.migrations.screen.sparkline import ASCII, BLOCKS, levels_for, sparkline
 from dwcp_migrate.cli.support import output
@@ -29,6 +30,14 @@ Make = Callable[..., Any]
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert output.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "no migration is under way"), (1, "1 migration runs on"), (2, "2 migrations run on")],
+)
+def test_migrations_that_run_on_are_counted_with_their_number(count: int, said: str) -> None:
+    assert say_running(count) == said
 
 
 def test_progress_is_libvirts_word_then_the_bytes_then_unknown(migration: Make, ended: Make) -> None:
