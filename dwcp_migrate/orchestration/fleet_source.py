@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from dwcp_migrate.config import Config
 from dwcp_migrate.durable import write_whole
-from dwcp_migrate.errors import HypervisorError, PlacementError
+from dwcp_migrate.errors import HypervisorError, NotFoundError, PlacementError
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
 from dwcp_migrate.hypervisor.inventory.host_description import HostFacts
 from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId, Hypervisors
@@ -116,6 +116,8 @@ class FleetFile:
         """See `FleetSource.snapshot`."""
         try:
             return decode_fleet(self.path.read_bytes())
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no file {self.path}") from error
         except OSError as error:
             raise PlacementError(f"cannot read {self.path}: {error.strerror}") from error
 

@@ -195,7 +195,8 @@ def open_workspace(
     from dwcp_migrate.hypervisor.inventory.libvirt_hypervisors import LibvirtHypervisors
 
     config = load(config_path or DEFAULT_PATH)
-    own = config.name or socket.gethostname()
+    client = ApiClient(control_socket(config_path, None))
+    own = own_name(config, client)
     found = addresses(config, own)
     hypervisors = LibvirtHypervisors()
     uris = {name: address.ours for name, address in found.items()}
@@ -203,7 +204,6 @@ def open_workspace(
     libvirt_fleet = LibvirtFleet(
         hypervisors, uris, lambda: read_settings(config.state_directory / SETTINGS_NAME), known, copies_storage
     )
-    client = ApiClient(control_socket(config_path, None))
     by_use: FleetSource = LoadedFleet(libvirt_fleet, lambda: client.ask("load", FleetLoad))
     if measure_s:
         by_use = MeasuredFleet(libvirt_fleet, hypervisors, uris, measure_s)
@@ -215,6 +215,21 @@ def open_workspace(
         yield Workspace(config, source, Hosts(hypervisors, found), shared, cost, at_once, client, known)
     finally:
         hypervisors.close()
+
+
+def own_name(config: Config, client: ApiClient | None) -> str:
+    """Return the name that the fleet knows this host by: the configured one, else the one that its agent goes by.
+
+    Args:
+        config: of this host.
+        client: the local agent; without one, or where it does not answer, the system's name has to do.
+    """
+    if config.name:
+        return config.name
+    with contextlib.suppress(DwcpError):
+        if client is not None:
+            return client.status().name
+    return socket.gethostname()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +292,9 @@ def executor_of(ours: Workspace, watcher: Watcher, options: MigrationOptions) ->
         PlacementError: the fleet is from a file.
     """
     if ours.hosts is None:
-        raise PlacementError("a fleet from a file is planned for, not changed", hint="leave --fleet out, or --apply")
+        raise PlacementError(
+            "a fleet from a file is planned for, not changed", hint="leave --fleet out, or show the plan: --dry-run"
+        )
     return PlanExecutor(ours.hosts, ours.source, watcher, ours.policy(), ours.cost, options)
 
 

@@ -12,6 +12,7 @@ Every resource is a name and a number: `vcpus`, `memory_mib`, `hugepages_1g`, `d
 any other that the fleet counts. A host that does not name a resource has none of it.
 """
 
+from difflib import get_close_matches
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -36,6 +37,9 @@ VCPUS: Final = "vcpus"
 MEMORY: Final = "memory_mib"
 CPU_USED: Final = "cpu_used"
 """Cores' worth of CPU time, where it is measured."""
+
+ALIKE_MIN: Final = 0.8
+"""Likeness from which the name of a resource is taken for a misspelt one of these."""
 
 
 Level = RuleLevel
@@ -200,6 +204,7 @@ def check_fleet(fleet: Fleet) -> None:
     Raises:
         PlacementError: two of one name, or a name that nothing bears.
     """
+    _check_resources(fleet)
     hosts = _unique("host", [host.name for host in fleet.hosts])
     domains = _unique("domain", [domain.name for domain in fleet.domains])
     _unique("rule", [rule.name for rule in fleet.rules])
@@ -211,6 +216,22 @@ def check_fleet(fleet: Fleet) -> None:
             raise PlacementError(f"fleet: domain {domain.name} arrives at {domain.arriving} from nowhere")
     for rule in fleet.rules:
         _check_rule(fleet, rule, domains)
+
+
+def _check_resources(fleet: Fleet) -> None:
+    """Refuse a resource that is named almost like one that every fleet has: it would count nowhere."""
+    known = (VCPUS, MEMORY, CPU_USED)
+    given = dict.fromkeys(
+        [
+            *(name for host in fleet.hosts for name in host.capacity),
+            *(name for domain in fleet.domains for name in (*domain.demand, *domain.load)),
+            *fleet.balance,
+        ]
+    )
+    for name in given:
+        alike = [] if name in known else get_close_matches(name.lower(), known, n=1, cutoff=ALIKE_MIN)
+        if alike:
+            raise PlacementError(f"fleet: resource {name} is not known", hint=f"did you mean {alike[0]}?")
 
 
 def _check_rule(fleet: Fleet, rule: Rule, domains: set[str]) -> None:

@@ -62,7 +62,8 @@ class Placer:
         failed = int(place_items(problem.table, np.array(items, np.int64)))
         if failed != NOWHERE:
             raise PlacementError(
-                f"no host takes {problem.item_name(items[failed])}", hint="dwcp-migrate explain says why, host by host"
+                f"no host takes {problem.item_name(items[failed])}",
+                hint="`dwcp-migrate hosts` shows what is promised on each, `dwcp-migrate rules list` what else holds",
             )
         domains = tuple(problem.fleet.domains[number].name for item in items for number in problem.items[item])
         hosts = tuple(problem.hosts[problem.state.host[self._item_of(name)]] for name in domains)

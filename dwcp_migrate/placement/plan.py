@@ -153,7 +153,8 @@ def decode_plan(data: bytes) -> Plan:
     try:
         plan = msgspec.json.decode(data, type=Plan)
     except msgspec.MsgspecError as error:
-        raise PlacementError(f"plan: {error}", hint="`rebalance --json` and `drain HOST --json` write plans") from error
+        hint = "`rebalance --json` and `drain HOST --dry-run --json` write plans"
+        raise PlacementError(f"plan: {error}", hint=hint) from error
     for position, step in enumerate(plan.steps):
         if step.number != position:
             raise PlacementError(f"plan: step {step.number} stands in place {position}")

@@ -57,7 +57,7 @@ def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, c
     problem = build_problem(drained, policy, cost)
     start = problem.state.copy()
     heal(problem)
-    return _planned(problem, start, Goal(purpose="drain", host=host), cost)
+    return _planned(problem, start, Goal(purpose="drain", host=host), cost, fleet)
 
 
 def plan_exactly(
@@ -90,7 +90,7 @@ def plan_exactly(
         proof = msgspec.structs.replace(proof, price=0.0, price_min=0.0)  # even: left alone
     else:
         _go_to(problem, price.host)
-    return msgspec.structs.replace(_planned(problem, start, goal, cost), proof=proof)
+    return msgspec.structs.replace(_planned(problem, start, goal, cost, fleet), proof=proof)
 
 
 def plan_migrate(
@@ -238,10 +238,10 @@ def _in_flight(fleet: Fleet, host: str) -> list[Unfinished]:
     return found
 
 
-def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost) -> Plan:
-    """Order the decided moves, and check the plan."""
+def _planned(problem: Problem, start: State, goal: Goal, cost: MoveCost, now: Fleet | None = None) -> Plan:
+    """Order the decided moves, and check the plan; `now` is the fleet before a host of it was given up, if one was."""
     fleet = problem.fleet
-    before = _figures(fleet, {one.name: one.host for one in fleet.domains if one.host})
+    before = _figures(now or fleet, {one.name: one.host for one in fleet.domains if one.host})
     found = schedule(problem, start, cost)
     stuck = [
         Unfinished(

@@ -1,21 +1,27 @@
 """The placement commands on fleets from files, and the settings that they keep."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.cli import run
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import EXACT_S_MAX
+from dwcp_migrate.config import Config
 from dwcp_migrate.errors import HypervisorError, NotFoundError, PlacementError
 from dwcp_migrate.orchestration.fleet_source import read_settings
 from dwcp_migrate.orchestration.plan_journal import JOURNAL_NAME, PlanJournal, read
+from dwcp_migrate.orchestration.workspace import own_name
 from dwcp_migrate.placement.fleet import Rule, encode_fleet
 from dwcp_migrate.placement.plan import decode_plan
 from dwcp_migrate.placement.planner import plan_drain
+from tests.packaging import test_command_lines as command_lines
 from tests.placement.fleets import domain, fleet, host
 
 Say = Callable[..., tuple[int, str, str]]
@@ -165,4 +171,74 @@ def test_draining_the_agent_and_draining_a_host_are_told_apart(say: Say) -> None
 def test_what_is_no_plan_is_refused(say: Say, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(msgspec.json.encode({"steps": []}))
     assert say("explain", "{here}/plan.json", "--fleet", "{fleet}")[0] == PlacementError.exit_code
-    assert say("explain", "{here}/absent.json", "--fleet", "{fleet}")[0] == PlacementError.exit_code
+    assert say("explain", "{here}/absent.json", "--fleet", "{fleet}")[0] == NotFoundError.exit_code
+
+
+def test_what_is_no_plan_is_told_how_to_get_one_without_a_migration(say: Say) -> None:
+    code, _, err = say("explain", "{fleet}", "--fleet", "{fleet}")
+    assert code == PlacementError.exit_code
+    assert err.endswith("hint: `rebalance --json` and `drain HOST --dry-run --json` write plans\n")
+
+
+def test_no_hint_names_a_drain_of_a_host_that_is_carried_out_at_once() -> None:
+    hints = [text for _, text in command_lines.hints() if "drain HOST" in text]
+    assert hints
+    assert [text for text in hints if "drain HOST" in text.replace("drain HOST --dry-run", "")] == []
+
+
+def test_a_host_that_nothing_takes_is_looked_for_by_commands_that_exist(say: Say) -> None:
+    code, _, err = say("place", "big", "--vcpus", "999", "--fleet", "{fleet}")
+    assert code == PlacementError.exit_code
+    assert "`dwcp-migrate hosts`" in err
+    assert "explain" not in err
+
+
+@pytest.mark.parametrize("words", [("drain", "hv1"), ("migrate", "vm0", "hv2"), ("rebalance", "--apply")])
+def test_a_fleet_from_a_file_is_only_shown(say: Say, words: tuple[str, ...]) -> None:
+    code, _, err = say(*words, "--fleet", "{fleet}")
+    assert code == PlacementError.exit_code
+    assert err.endswith("hint: leave --fleet out, or show the plan: --dry-run\n")
+    assert say(*[word for word in words if word != "--apply"], "--dry-run", "--fleet", "{fleet}")[0] == 0
+
+
+def test_a_plan_of_this_host_is_not_given_up_for_a_fleet_from_a_file(say: Say) -> None:
+    code, _, err = say("rebalance", "--abandon", "--fleet", "{fleet}")
+    assert code == 2
+    assert "leave --fleet out" in err
+
+
+@pytest.mark.parametrize("words", [("explain", "none.json"), ("rebalance", "--fleet", "none.json")])
+def test_a_file_that_is_not_there_is_exit_3(say: Say, words: tuple[str, ...]) -> None:
+    assert say(*words)[::2] == (NotFoundError.exit_code, "error: there is no file none.json\n")
+
+
+def test_the_plan_of_a_drain_counts_the_drained_host_before_it(say: Say) -> None:
+    out = say("drain", "hv1", "--dry-run", "--fleet", "{fleet}")[1]
+    before = msgspec.json.decode(say("rebalance", "--json", "--fleet", "{fleet}")[1])["before"]
+    assert before["fullest"] > 0
+    assert f"fullest host {before['fullest'] * 100:.0f} % -> " in out
+
+
+@pytest.mark.parametrize("known", ["memory_mib", "vcpus"])
+def test_a_resource_that_is_named_almost_like_a_known_one_is_refused(say: Say, tmp_path: Path, known: str) -> None:
+    typo = {"memory_mib": "memory_mb", "vcpus": "Vcpu"}[known]
+    (tmp_path / "fleet.json").write_bytes(encode_fleet(FLEET).replace(known.encode(), typo.encode()))
+    code, _, err = say("rebalance", "--fleet", "{fleet}")
+    assert (code, err) == (
+        PlacementError.exit_code,
+        f"error: fleet: resource {typo} is not known\nhint: did you mean {known}?\n",
+    )
+
+
+@pytest.mark.parametrize("own", ["hugepages_1g", "disk_gib", "network_mbit", "gpu_a100", "memory", "licences"])
+def test_a_fleet_may_count_resources_of_its_own(say: Say, tmp_path: Path, own: str) -> None:
+    whole = fleet([msgspec.structs.replace(host("hv1"), capacity={"vcpus": 4, "memory_mib": 1024, own: 3})], [])
+    (tmp_path / "fleet.json").write_bytes(encode_fleet(whole))
+    assert say("rebalance", "--fleet", "{fleet}")[0] == 0
+
+
+def test_the_host_goes_by_the_name_of_its_agent_where_none_is_configured(agent: Any, tmp_path: Path) -> None:
+    client = ApiClient(agent.socket_path)
+    assert own_name(Config(), client) == agent.status.name
+    assert own_name(Config(name="other"), client) == "other"
+    assert own_name(Config(), ApiClient(tmp_path / "nobody")) == own_name(Config(), None) == socket.gethostname()

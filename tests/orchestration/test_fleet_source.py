@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.config import Config, PeerConfig
-from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.errors import NotFoundError, PlacementError
 from dwcp_migrate.hypervisor.inventory.domain_description import CpuFacts, DomainFacts
 from dwcp_migrate.hypervisor.inventory.host_description import CellFacts, HostFacts, capabilities_facts
 from dwcp_migrate.orchestration.fleet_source import (
@@ -161,7 +161,9 @@ def test_settings_survive_their_file_and_nonsense_is_refused(tmp_path: Path) -> 
 def test_a_fleet_file_is_a_source(tmp_path: Path) -> None:
     whole = fleet([host("a")], [domain("x", "a")])
     path = tmp_path / "fleet.json"
-    with pytest.raises(PlacementError, match="cannot read"):
+    with pytest.raises(NotFoundError, match="there is no file"):
         FleetFile(path).snapshot()
+    with pytest.raises(PlacementError, match="cannot read"):
+        FleetFile(tmp_path).snapshot()
     path.write_bytes(encode_fleet(whole))
     assert FleetFile(path).snapshot() == whole

@@ -61,7 +61,9 @@ def hints() -> Iterator[tuple[str, str]]:
     """Each text that an error gives as its hint, with its place; what is filled in at run time is left out."""
     for source in sorted((REPOSITORY / "dwcp_migrate").rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "hint":
+            is_named = isinstance(node, ast.Assign) and any(ast.unparse(one) == "hint" for one in node.targets)
+            if is_named or (isinstance(node, ast.keyword) and node.arg == "hint"):
+                assert isinstance(node, ast.Assign | ast.keyword)
                 texts = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
                 yield f"{source.relative_to(REPOSITORY)}:{node.value.lineno}", "".join(map(str, texts))
 

@@ -15,7 +15,7 @@ from dwcp_migrate.cli.host import cordon, uncordon
 from dwcp_migrate.cli.plans import attached
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
-from dwcp_migrate.cli.support.options import agent_options, exact_option, json_option
+from dwcp_migrate.cli.support.options import PATH, agent_options, exact_option, json_option
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.placement.plan import Goal, Plan
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the plan, move nothing.")
 @planning.at_once_option
 @planning.here_option
-@click.option("--fleet", "fleet_path", type=click.Path(path_type=Path), help="With --dry-run: a fleet as JSON.")
+@click.option("--fleet", "fleet_path", type=PATH, help="With --dry-run: a fleet as JSON.")
 @click.option("--off", is_flag=True, hidden=True)
 @click.option("--wait", is_flag=True, hidden=True)
 @exact_option

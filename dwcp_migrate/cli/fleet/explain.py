@@ -7,11 +7,11 @@ import click
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import Explained
-from dwcp_migrate.cli.support.options import json_option
+from dwcp_migrate.cli.support.options import PATH, json_option
 
 
 @click.command()
-@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.argument("plan_path", metavar="PLAN", type=PATH)
 @json_option
 @planning.fleet_options
 def command(*, plan_path: Path, as_json: bool, config_path: Path | None, fleet_path: Path | None) -> None:

@@ -15,8 +15,8 @@ import click
 
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import MoveEvent
-from dwcp_migrate.cli.support.options import config_option
-from dwcp_migrate.errors import PlacementError, UnfinishedError
+from dwcp_migrate.cli.support.options import PATH, config_option
+from dwcp_migrate.errors import NotFoundError, PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
 from dwcp_migrate.placement import plan as plans
 from dwcp_migrate.placement.plan import Figures, Plan, Proof, Step, Unfinished
@@ -38,8 +38,7 @@ HEADER: Final = ("Step", "Domain", "From", "To", "After", "Begins", "Takes", "Do
 
 def fleet_options(command: Decorated) -> Decorated:
     """Add `--fleet FILE` and `--config FILE`: which fleet."""
-    path = click.Path(path_type=Path)
-    command = click.option("--fleet", "fleet_path", type=path, help="A fleet as JSON, instead of asking libvirt.")(
+    command = click.option("--fleet", "fleet_path", type=PATH, help="A fleet as JSON, instead of asking libvirt.")(
         command
     )
     return config_option(command)
@@ -78,10 +77,13 @@ def read_plan(path: Path) -> Plan:
     """Read a plan's JSON; `-` is standard input.
 
     Raises:
+        NotFoundError: it is not there.
         PlacementError: it cannot be read or is no plan.
     """
     try:
         data = sys.stdin.buffer.read(plans.PLAN_BYTES_MAX + 1) if str(path) == "-" else path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
     except OSError as error:
         raise PlacementError(f"cannot read {path}: {error.strerror}") from error
     return plans.decode_plan(output.without_version(data))

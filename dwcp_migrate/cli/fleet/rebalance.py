@@ -61,6 +61,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         return
     from dwcp_migrate.orchestration.workspace import open_workspace
 
+    if abandon and fleet_path is not None:
+        raise click.UsageError("--abandon is about the plan of this host: leave --fleet out")
     goal, options = Goal(purpose="rebalance"), options_of(words)
     with open_workspace(
         config_path, fleet_path, at_once, copies_storage=options.copies_storage, measure_s=measure_s

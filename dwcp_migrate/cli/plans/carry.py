@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ from dwcp_migrate.cli.support.options import config_option
 from dwcp_migrate.errors import UnfinishedError
 from dwcp_migrate.orchestration.carried_plan import CarriedPlan
 from dwcp_migrate.orchestration.plan_store import AgentPlans, find_plan
-from dwcp_migrate.orchestration.workspace import open_workspace
+from dwcp_migrate.orchestration.workspace import open_workspace, own_name
 
 PR_SET_PDEATHSIG = 1
 
@@ -33,7 +32,7 @@ def command(*, number: int, config_path: Path | None) -> None:
     options = request.options
     with open_workspace(config_path, None, request.at_once, copies_storage=options.copies_storage) as ours:
         assert ours.client is not None
-        carried = CarriedPlan(ours, AgentPlans(ours.client), number, ours.config.name or socket.gethostname())
+        carried = CarriedPlan(ours, AgentPlans(ours.client), number, own_name(ours.config, ours.client))
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda *_: carried.end_now())
         with contextlib.suppress(UnfinishedError):  # left to libvirt; the next carrier goes on

@@ -8,6 +8,9 @@ import click
 
 Decorated = Callable[..., Any]
 
+PATH: Final = click.Path(path_type=Path, readable=False)
+"""A path that the command itself opens: its own error says more than click's, and has its exit code."""
+
 EXACT_S_MAX: Final = 3600.0
 """For an exact plan; a fleet that stands still for longer needs none."""
 
@@ -22,7 +25,7 @@ def config_option(command: Decorated) -> Decorated:
     return click.option(
         "--config",
         "config_path",
-        type=click.Path(path_type=Path),
+        type=PATH,
         envvar="DWCP_MIGRATE_CONFIG",
         help="The agent's configuration file  [default: /etc/dwcp-migrate/agent.toml].",
     )(command)
@@ -33,7 +36,7 @@ def agent_options(command: Decorated) -> Decorated:
     command = click.option(
         "--socket",
         "socket_path",
-        type=click.Path(path_type=Path),
+        type=PATH,
         envvar="DWCP_MIGRATE_SOCKET",
         help="Control socket of the agent.",
     )(command)
