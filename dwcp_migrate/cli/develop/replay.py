@@ -1,15 +1,18 @@
 """`dwcp-migrate replay`: recorded streams through parser, encoder, frames and decoder, in one process."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
-from dwcp_migrate.cli.support.output import as_json, format_block, format_table
+from dwcp_migrate.cli.support.output import UNKNOWN, as_json, format_block, format_table
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.dataplane.recording.replay import Replay, ReplayOptions, ReplayReport, Volume, replay_recordings
 from dwcp_migrate.delta import LEVEL_MAX, pinned
-from dwcp_migrate.errors import DwcpError
+from dwcp_migrate.errors import ConfigError, DwcpError, NotFoundError
 from dwcp_migrate.units import MIB, format_bytes
+
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 @click.command()
@@ -22,7 +25,9 @@ from dwcp_migrate.units import MIB, format_bytes
     help="Codec for all pages.",
 )
 @click.option("--level", type=click.IntRange(1, LEVEL_MAX), default=1, show_default=True, help="Level of zstd.")
-@click.option("--cache-mb", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, help="Page cache, MiB.")
+@click.option(
+    "--cache-mb", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, help="Page cache, in MiB."
+)
 @click.option("--prefault", is_flag=True, help="Touch the caches first: their page faults are not counted.")
 @click.option("--json", "in_json", is_flag=True, help="Print one JSON value.")
 def command(  # one argument for each option
@@ -31,11 +36,31 @@ def command(  # one argument for each option
     """Replay the FILES that were recorded of one migration, the main channel's first, multifd's after it."""
     coding = pinned(codec, level)
     assert coding is not None
+    for file in files:
+        _refuse_what_is_no_stream(file)
     keep_freed_memory()
     result = replay_recordings(list(files), ReplayOptions(coding, cache_mb * MIB, prefault=prefault))
     click.echo(as_json(result) if in_json else _text(result))
     if not result.total.identical:
         raise DwcpError("a rebuilt stream differs from the recorded one", hint="keep the recording and report it")
+
+
+def _refuse_what_is_no_stream(file: Path) -> None:
+    """Refuse a file that would be replayed as opaque bytes, or as nothing, without a word about it.
+
+    Raises:
+        NotFoundError: it cannot be read.
+        ConfigError: it is empty or compressed.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(len(ZSTD_MAGIC))
+    except OSError as error:
+        raise NotFoundError(f"cannot read {file}: {error.strerror}") from error
+    if not head:
+        raise ConfigError(f"{file} is empty", hint="name the files that `dwcp-migrate record` wrote")
+    if head == ZSTD_MAGIC:
+        raise ConfigError(f"{file} is compressed", hint="unpack it first: zstd -d")
 
 
 def _text(result: Replay) -> str:
@@ -57,18 +82,22 @@ def _text(result: Replay) -> str:
 
 
 def _row(report: ReplayReport) -> tuple[str, ...]:
-    ratio = report.wire_bytes / report.raw_bytes if report.raw_bytes else 0.0
     return (
         report.file,
         report.kind,
         "yes" if report.identical else "NO",
         format_bytes(report.raw_bytes),
         format_bytes(report.wire_bytes),
-        f"{ratio:.3f}",
+        _ratio(report.raw_bytes, report.wire_bytes),
         report.opaque_reason or "-",
     )
 
 
 def _volume(volume: Volume) -> str:
-    ratio = volume.ratio
-    return f"{format_bytes(volume.raw_bytes)} as {format_bytes(volume.wire_bytes)} ({ratio:.3f})"
+    ratio = _ratio(volume.raw_bytes, volume.wire_bytes)
+    return f"{format_bytes(volume.raw_bytes)} as {format_bytes(volume.wire_bytes)} (ratio {ratio})"
+
+
+def _ratio(raw_bytes: int, wire_bytes: int) -> str:
+    """Raw bytes for each byte on the wire, as every command has it."""
+    return f"{raw_bytes / wire_bytes:.1f}" if wire_bytes else UNKNOWN
