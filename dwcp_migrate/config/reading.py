@@ -61,10 +61,10 @@ def load(path: Path) -> Config:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror or error}",
-            hint="name another file: --config FILE, or `dwcp-migrate config check FILE`",
-        ) from error
+        hint = "name another file: --config FILE, or `dwcp-migrate config check FILE`"
+        if isinstance(error, PermissionError):
+            hint = "run it as root, or as a member of the group dwcp-migrate"
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
     if len(content) > FILE_BYTES_MAX:
         raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX >> 20} MiB", hint="it is no configuration")
     try:

@@ -181,6 +181,25 @@ def test_show_of_nothing_exits_3_and_says_where_to_look(call: Call) -> None:
     )
 
 
+def test_an_empty_name_is_a_variable_that_is_not_set(call: Call) -> None:
+    code, _, err = call("show", "")
+    assert code == 2
+    assert "is a variable not set?" in err
+
+
+def test_a_socket_without_permission_is_told_by_the_command_and_not_by_click(
+    call: Call, agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    code, _, err = call("status", "--socket", str(agent.socket_path))
+    assert code == 4
+    assert err.startswith(f"error: no permission to use {agent.socket_path}\nhint: run it as root or as a member")
+
+
 def test_top_without_a_terminal_prints_plain_blocks(call: Call) -> None:
     code, out, _ = call("top", "-n", "2", "-i", "0.2")
     assert code == 0

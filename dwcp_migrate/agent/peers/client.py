@@ -161,7 +161,7 @@ class ControlClient:
             raise _tls_error(where, error) from error
         except OSError as error:
             raise PeerUnreachableError(
-                f"{where}: {os.strerror(error.errno) if error.errno else error}",
+                f"{where}: {_words_of(error)}",
                 hint="is its agent running and listening there?",
             ) from error
 
@@ -273,6 +273,13 @@ def expect_answer(name: str, message: Message | None, answer: type[M]) -> M:
             raise VersionMismatchError(f"{name}: {said}", hint=hint)
         raise PeerRefusedError(f"{name} refused: {said}", code=message.code, hint=hint, is_final=message.required)
     raise RemoteProtocolError(f"{name} answered {type(message).__name__} to a request for {answer.__name__}")
+
+
+def _words_of(error: OSError) -> str:
+    """The system's words; a resolver's error has numbers of its own, and asyncio words the others anew."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _tls_error(name: str, error: ssl.SSLError) -> DwcpError:

@@ -11,6 +11,7 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.fleet.repairs import yes_option
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.errors import NotFoundError
 
 CHOICE_HEADER: Final = ("When", "From", "To", "Engine", "Why")
 EVENT_HEADER: Final = ("When", "Engine", "Now", "Why")
@@ -31,6 +32,8 @@ def command(
         return
     found = ApiClient(control_socket(config_path, socket_path)).ask("pbft", api.PbftView)
     if as_toml:
+        if not found.seats:
+            raise NotFoundError(f"there are no members to print: {found.group.error or api.NO_GROUP}")
         click.echo(tables(found), nl=False)
     else:
         click.echo(output.as_json(found) if as_json else render(found))

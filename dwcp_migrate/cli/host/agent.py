@@ -12,7 +12,7 @@ from dwcp_migrate.config import DEFAULT_PATH, load
 @click.option(
     "--config",
     "path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     default=DEFAULT_PATH,
     show_default=True,
     help="Configuration file.",

@@ -111,7 +111,7 @@ def csr(
 
 @command.command()
 @click.argument("name")
-@click.argument("request", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("request", type=click.Path(path_type=Path, dir_okay=False, readable=False))
 @DIRECTORY
 @click.option("--days", type=click.IntRange(min=1), default=397, show_default=True, help="Lifetime of the certificate.")
 @FORCE
@@ -125,7 +125,11 @@ def sign(*, name: str, request: Path, directory: Path, days: int, force: bool, a
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("/etc/dwcp-migrate/tls/host.pem"))
+@click.argument(
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    default=Path("/etc/dwcp-migrate/tls/host.pem"),
+)
 @json_option
 def show(*, file: Path, as_json: bool) -> None:
     """Show the certificate FILE: names, life, and whether it is due for renewal."""

@@ -42,9 +42,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         facts: the agent's, None when it does not answer.
-        agent_error: why it does not.
+        agent_error: why it does not, with `agent_hint` where what to do about it is known.
         config: the configuration file, None when it is wrong or unreadable.
-        config_error: why.
+        config_error: why, with `config_hint`.
         host: this host.
         resolved: addresses of the peers' names and of qemu.conf's migration_host, as this host resolves them.
         now: seconds since the epoch.
@@ -57,26 +57,28 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     host: HostFiles
     now: float
     resolved: dict[str, frozenset[str]] = {}
+    agent_hint: str = ""
+    config_hint: str = ""
 
 
 def examine(found: Findings) -> list[Check]:
     """Judge all facts of a host."""
     checks = [*_configuration(found), _hook_installed(found.host)]
     if found.facts is None:
-        checks.insert(0, _agent_down(found.agent_error))
+        checks.insert(0, _agent_down(found.agent_error, found.agent_hint))
     else:
         names = _peer_names(found.facts.peers, found.resolved)
         checks = [_agent(found.facts), *checks, *_facts(found.facts, found.now), *names]
     return [*checks, *_host(found)]
 
 
-def _agent_down(error: str) -> Check:
+def _agent_down(error: str, hint: str) -> Check:
     return Check(
         id="agent",
         verdict="fail",
         what=error,
         why="without the agent every migration runs as it would without this software",
-        remedy="systemctl status dwcp-migrate; journalctl -u dwcp-migrate -n 50",
+        remedy=hint or "systemctl status dwcp-migrate; journalctl -u dwcp-migrate -n 50",
     )
 
 
@@ -91,10 +93,14 @@ def _agent(facts: schema.Facts) -> Check:
 
 
 def _configuration(found: Findings) -> Iterator[Check]:
-    why = "the agent goes on with the configuration that it last read without error"
+    why = (
+        "the agent goes on with the configuration that it last read without error"
+        if found.facts is not None
+        else "the agent does not start with it"
+    )
     stale = found.facts.configuration_error if found.facts else ""
     if found.config is None:
-        yield Check(id="configuration", verdict="fail", what=found.config_error, why=why, remedy="correct the file")
+        yield Check(id="configuration", verdict="fail", what=found.config_error, why=why, remedy=found.config_hint)
     elif stale:
         yield Check(
             id="configuration",

@@ -11,12 +11,12 @@ import msgspec
 from dwcp_migrate.cli.host.check import EXIT_FAILED, Check, render_check, worst
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import ChangedRow, FileChecked, FileDifferences, KeyFaultRow
-from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.cli.support.options import PATH, agent_options, json_option
 from dwcp_migrate.config import DEFAULT_PATH, Config, load, parse
 from dwcp_migrate.config.compare import as_builtins, find_differences, keeping_listeners
 from dwcp_migrate.errors import AgentUnreachableError, ConfigError, ConfigFault
 
-FILE = click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_PATH, required=False)
+FILE = click.argument("file", type=PATH, default=DEFAULT_PATH, required=False)
 
 STANDARD_INPUT: Final = "-"
 
@@ -27,7 +27,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("files", metavar="[FILE]...", type=click.Path(path_type=Path), nargs=-1)
+@click.argument("files", metavar="[FILE]...", type=PATH, nargs=-1)
 @click.option("--deep", is_flag=True, help="Try the files, names, ports and peers that it leads to as well.")
 @json_option
 def check(*, files: tuple[Path, ...], deep: bool, as_json: bool) -> int:

@@ -51,12 +51,13 @@ def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> ch
         socket_path: of the agent; None takes the configuration's.
         root: directory below which the host's files are; a lab's hosts have their own.
     """
-    config, config_error = _configuration(config_path or DEFAULT_PATH)
-    facts, agent_error = None, ""
+    config, config_error, config_hint = _configuration(config_path or DEFAULT_PATH)
+    facts, agent_error, agent_hint = None, "", ""
     try:
         facts = ApiClient(socket_path or (config or Config()).control_socket).facts()
     except AgentUnreachableError as error:
         agent_error = str(error)
+        agent_hint = error.hint if isinstance(error.__cause__, PermissionError) else ""
     host = host_files.examine(root)
     names = [peer.name for peer in facts.peers] if facts else []
     return checks.Findings(
@@ -67,14 +68,17 @@ def gather(config_path: Path | None, socket_path: Path | None, root: Path) -> ch
         host=host,
         resolved=host_files.resolve_names([*names, *filter(None, [host.migration_host])]),
         now=time.time(),
+        agent_hint=agent_hint,
+        config_hint=config_hint,
     )
 
 
-def _configuration(path: Path) -> tuple[Config | None, str]:
+def _configuration(path: Path) -> tuple[Config | None, str, str]:
+    """The configuration, or None, what is wrong and what to do about it."""
     try:
-        return load(path), ""
+        return load(path), "", ""
     except ConfigError as error:
-        return None, str(error)
+        return None, str(error), error.hint or "correct the file"
 
 
 def summary(judged: list[Check]) -> str:

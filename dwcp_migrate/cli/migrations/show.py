@@ -43,6 +43,8 @@ def find(client: ApiClient, which: str) -> schema.Migration:
     Raises:
         NotFoundError: there is none, or the prefix fits several.
     """
+    if not which.strip():
+        raise click.UsageError("the migration's name is empty: is a variable not set?")
     candidates = (*reversed(client.migrations().migrations), *client.history(schema.HISTORY_LIMIT_MAX).migrations)
     named = next((one for one in candidates if which in {one.domain, one.uuid}), None)
     if named is not None:

@@ -33,6 +33,7 @@ from dwcp_migrate.state.fleet.replicated import FleetMachine
 from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.log_file import DISK_FULL
 from dwcp_migrate.state.raft.peer_connections import READ, PeerIdentity
+from dwcp_migrate.state.raft.pysyncobj import refusal_words
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
 
 ATTEMPT_S: Final = 1.0
@@ -393,7 +394,7 @@ class RaftEngine:
             raise NoQuorumError(f"no majority confirmed it within {timeout_s:g} s") from late
         if error:
             raise CoordinationError(
-                f"the leader did not {'add' if adding else 'remove'} {change.name} (reason {error})",
+                f"the leader did not {'add' if adding else 'remove'} {change.name}: {refusal_words(error)}",
                 hint="one change at a time, and only with a majority of the new voters connected; "
                 + (
                     "it must be connected and its log no more than a little behind"

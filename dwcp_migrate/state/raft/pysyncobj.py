@@ -71,8 +71,23 @@ TESTED_VERSION: Final = "0.3.17"
 Answer = Callable[[Any, int], object]
 """Called with the outcome and a FAIL_REASON (0 is success)."""
 
+_REFUSALS: Final = {
+    1: "it has too much to do",
+    2: "there is no leader",
+    3: "another change came before it",
+    4: "the host that was asked leads no longer",
+    5: "the leader changed meanwhile",
+    6: "it refused",
+}
+"""FAIL_REASONs of pysyncobj in words."""
+
 clock = monotonic
 """The clock that the library's deadlines are in."""
+
+
+def refusal_words(reason: int) -> str:
+    """Say a FAIL_REASON in words."""
+    return _REFUSALS.get(reason, f"reason {reason}")
 
 
 def check_library() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp_migrate.agent.peers import client
 from dwcp_migrate.agent.peers.client import ControlClient
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.protocol.control import VERSIONS, Ping, Pong
@@ -40,3 +41,15 @@ async def test_a_connection_that_is_given_up_as_its_handshake_completes_leaves_n
             with contextlib.suppress(OSError):
                 assert await reader.read() == b""
         transport.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (ConnectionRefusedError(111, "Connect call failed ('192.0.2.1', 7802)"), "Connection refused"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_a_peer_that_is_not_reached_is_told_in_the_systems_words(error: OSError, said: str) -> None:
+    assert client._words_of(error) == said

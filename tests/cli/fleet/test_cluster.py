@@ -190,6 +190,8 @@ def test_a_host_outside_of_any_group_says_so(call: Call, agent: Any) -> None:
     out = call("cluster", "pbft")[1]
     assert "no group is configured" in out
     assert "primary" not in out
+    code, out, err = call("cluster", "pbft", "--toml")
+    assert (code, out, err) == (3, "", "error: there are no members to print: no group is configured\n")
 
 
 def test_a_key_is_made_once_and_shown_again(call: Call, tmp_path: Path) -> None:

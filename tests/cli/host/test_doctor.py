@@ -418,3 +418,27 @@ def test_a_page_store_that_is_of_less_use_than_configured_is_said(
 
 def test_a_page_store_that_is_off_is_not_judged(facts: Make) -> None:
     assert "store" not in judge(facts())
+
+
+def test_doctor_without_permission_does_not_advise_to_start_the_agent(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (file := tmp_path / "agent.toml").write_text('name = "hv1"')
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    out = call("doctor", "--config", str(file))[1]
+    told = out[out.index("FAIL  agent: no permission to use") :].splitlines()[:3]
+    assert told[2] == "        do:  run it as root or as a member of the group dwcp-migrate"
+
+
+def test_doctor_says_what_a_missing_configuration_means(
+    call: Callable[..., tuple[int, str, str]], agent: Any, tmp_path: Path
+) -> None:
+    gone = call("doctor", "--config", str(tmp_path / "none.toml"), "--socket", str(tmp_path / "nobody"))[1]
+    told = gone[gone.index("FAIL  configuration: cannot read") :].splitlines()[:3]
+    assert told[1] == "        why: the agent does not start with it"
+    assert told[2].startswith("        do:  name another file")
+    runs = call("doctor", "--config", str(tmp_path / "none.toml"), "--socket", str(agent.socket_path))[1]
+    assert "why: the agent goes on with the configuration that it last read" in runs
