@@ -199,3 +199,27 @@ def test_a_host_stands_where_its_labels_say_and_offers_what_it_says() -> None:
     assert (
         constrain_fleet(fleet([placed], []), PlacementConstraints(is_fresh=True, hosts=[known])).hosts[0].rack == "r1"
     )
+
+
+@pytest.mark.parametrize(
+    ("take", "give", "more", "what"),
+    [
+        ("locks/acquire", "locks/release", {}, "the lease night"),
+        (
+            "locks/reserve",
+            "locks/unreserve",
+            {"source": "a", "destination": "b", "bytes_per_s": "1000"},
+            "the share night",
+        ),
+    ],
+)
+async def test_what_is_held_with_another_token_is_not_said_to_be_given_back(
+    world: World, take: str, give: str, more: dict[str, str], what: str
+) -> None:
+    held = cast("HeldLease", await asked(world, "a", take, name="night", lifetime_s="60", **more))
+    for wrong in (held.token - 1, held.token + 1):
+        with pytest.raises(CoordinationError, match=f"{what} is not held with the token {wrong}, but by a with"):
+            await asked(world, "a", give, name="night", token=str(wrong))
+    await asked(world, "a", give, name="night", token=str(held.token))
+    await asked(world, "a", give, name="night", token=str(held.token))  # what nobody holds is free
+    assert cast("HeldLease", await asked(world, "b", take, name="night", lifetime_s="60", **more)).token > held.token

@@ -22,7 +22,7 @@ from dwcp_migrate.state.fleet.commands import (
     SetLimits,
     Unreserve,
 )
-from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Limits, RuleRecord
+from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, FleetState, Lease, Limits, LinkReservation, RuleRecord
 
 LEASE_S_MAX: Final = 600.0
 """Longest lease that the control API gives: one whose holder died is free again after that."""
@@ -102,7 +102,27 @@ class PlacementHandlers:
     async def _release(self, query: Mapping[str, str]) -> Changed:
         name, token = query.get("name", ""), int(_number(query, "token", 2**53))
         await self._done(Release(name=name, token=token))
+        await self._check_given_back(name, token, lambda fleet: fleet.leases.get(name), f"the lease {name}")
         return Changed(message=f"{name} is free")
+
+    async def _check_given_back(
+        self, name: str, token: int, find: Callable[[FleetState], Lease | LinkReservation | None], what: str
+    ) -> None:
+        """Look whether it is held all the same: the record leaves alone what has another token, without a word.
+
+        Raises:
+            CoordinationError: it is held, with another token than this one.
+        """
+
+        def holder_of(fleet: FleetState) -> str:
+            held = find(fleet)
+            return held.holder if held is not None and held.expires_at > fleet.now and held.token != token else ""
+
+        if holder := await self._coordination.look(holder_of):
+            raise CoordinationError(
+                f"{what} is not held with the token {token}, but by {holder} with another",
+                hint=f"`dwcp-migrate locks` shows who holds {name}, and with which token",
+            )
 
     async def _reserve(self, query: Mapping[str, str]) -> HeldLease:
         body = Reserve(
@@ -119,6 +139,7 @@ class PlacementHandlers:
     async def _unreserve(self, query: Mapping[str, str]) -> Changed:
         name, token = query.get("name", ""), int(_number(query, "token", 2**53))
         await self._done(Unreserve(name=name, token=token))
+        await self._check_given_back(name, token, lambda fleet: fleet.reservations.get(name), f"the share {name}")
         return Changed(message=f"{name} is given back")
 
     async def _set_limits(self, body: bytes) -> Changed:

@@ -44,7 +44,10 @@ def command(context: click.Context, *, as_json: bool, config_path: Path | None, 
 @json_option
 @agent_options
 def acquire(*, as_json: bool, config_path: Path | None, socket_path: Path | None, **lease: Any) -> None:
-    """Take the lease NAME for this host; shows the fencing token, which gives it back."""
+    """Take the lease NAME for this host; shows the fencing token, which gives it back.
+
+    The holder is the host, not the process: another one here that asks prolongs the lease and gets the same token.
+    """
     held = ApiClient(control_socket(config_path, socket_path)).change(
         "locks/acquire", api.HeldLease, b"", **_words(lease)
     )
