@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dwcp_migrate.bandwidth.prediction.predictor import GuestFacts, Path, Prediction
-from dwcp_migrate.units import format_bytes, format_rate
+from dwcp_migrate.units import format_rate
 
 Way = Literal["precopy", "postcopy", "not-now"]
 
@@ -54,7 +54,7 @@ def choose_way(
     if prediction.convergence >= CONVERGENCE_SURE:
         return _precopy(prediction, deadline_s)
     rates = (
-        f"the guest writes {format_bytes(dirty.median)}/s, "
+        f"the guest writes {format_rate(dirty.median)}, "
         f"{format_rate(dirty.median * guest.later_wire_share.median)} after encoding, "
         f"on a link of {format_rate(link.median)}"
     )

@@ -26,12 +26,17 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 )
 @click.option("--level", type=click.IntRange(1, LEVEL_MAX), default=1, show_default=True, help="Level of zstd.")
 @click.option(
-    "--cache-mb", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, help="Page cache, in MiB."
+    "--cache-mib",
+    "--cache-mb",
+    type=click.IntRange(0, 1 << 20),
+    default=1024,
+    show_default=True,
+    help="Page cache, in MiB.",
 )
 @click.option("--prefault", is_flag=True, help="Touch the caches first: their page faults are not counted.")
 @click.option("--json", "in_json", is_flag=True, help="Print one JSON value.")
 def command(  # one argument for each option
-    files: tuple[Path, ...], codec: str, level: int, cache_mb: int, *, prefault: bool, in_json: bool
+    files: tuple[Path, ...], codec: str, level: int, cache_mib: int, *, prefault: bool, in_json: bool
 ) -> None:
     """Replay the FILES that were recorded of one migration, the main channel's first, multifd's after it."""
     coding = pinned(codec, level)
@@ -39,7 +44,7 @@ def command(  # one argument for each option
     for file in files:
         _refuse_what_is_no_stream(file)
     keep_freed_memory()
-    result = replay_recordings(list(files), ReplayOptions(coding, cache_mb * MIB, prefault=prefault))
+    result = replay_recordings(list(files), ReplayOptions(coding, cache_mib * MIB, prefault=prefault))
     click.echo(as_json(result) if in_json else _text(result))
     if not result.total.identical:
         raise DwcpError("a rebuilt stream differs from the recorded one", hint="keep the recording and report it")

@@ -44,7 +44,7 @@ def lines(answer: schema.Predicted) -> list[tuple[str, str]]:
         ("Domain", f"{answer.domain}, {format_bytes(answer.memory_bytes)}"),
         ("To", f"{answer.peer}, {output.milliseconds(round(answer.rtt_s * 1000)) if answer.rtt_s else 'no answer'}"),
         ("Link", link if answer.link_known else f"not measured yet; {link}"),
-        ("Dirty rate", interval(answer.dirty_bytes_per_s, lambda value: f"{format_bytes(value)}/s")),
+        ("Dirty rate", interval(answer.dirty_bytes_per_s, format_rate)),
         ("Time", interval(expected.time_s, output.duration)),
         ("Downtime", interval(expected.downtime_s, lambda value: output.milliseconds(round(value * 1000)))),
         ("On the wire", interval(expected.wire_bytes, format_bytes)),

@@ -18,7 +18,7 @@ def test_predict_says_time_downtime_bytes_and_what_to_do(call: Call, agent: Any)
     assert lines["Time"].strip() == "42 s (38 s to 51 s)"
     assert lines["Downtime"].strip() == "120 ms (100 ms to 300 ms)"
     assert lines["On the wire"].strip() == "1.0 GiB (512.0 MiB to 2.0 GiB)"
-    assert lines["Dirty rate"].strip() == "4.8 MiB/s"
+    assert lines["Dirty rate"].strip() == "40.0 Mbit/s"
     assert lines["Link"].strip() == "200.0 Mbit/s (160.0 Mbit/s to 208.0 Mbit/s)"
     assert lines["Advice"].strip() == "precopy: virsh migrate --live"
     assert agent.asked == {"domain": "web1", "peer": "hv2", "deadline_s": "60.0"}
