@@ -37,6 +37,14 @@ def test_commands_that_are_named_exist(page: Path) -> None:
         assert name in COMMANDS or name in HIDDEN, f"{page.name} names dwcp-migrate {name}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_the_role_is_run_where_its_command_and_ansible_are(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    first = text.index("playbooks/site.yml")
+    assert "make packages" in text[:first]
+    assert "export PATH=$PWD/../.venv/bin:$PATH" in text[text.rindex("cd ansible", 0, first) : first]
+
+
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
