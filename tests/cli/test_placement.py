@@ -242,3 +242,13 @@ def test_the_host_goes_by_the_name_of_its_agent_where_none_is_configured(agent: 
     assert own_name(Config(), client) == agent.status.name
     assert own_name(Config(name="other"), client) == "other"
     assert own_name(Config(), ApiClient(tmp_path / "nobody")) == own_name(Config(), None) == socket.gethostname()
+
+
+def test_a_plan_that_leaves_something_has_one_exit_code_whichever_command_shows_it(say: Say, tmp_path: Path) -> None:
+    stuck = [msgspec.structs.replace(domain(name, "hv1"), movable=False) for name in ("vm0", "vm1")]
+    whole = fleet([host("hv1"), host("hv2")], stuck, Rule(name="pair", kind="apart", domains=["vm0", "vm1"]))
+    (tmp_path / "fleet.json").write_bytes(encode_fleet(whole))
+    for words in (["rebalance"], ["drain", "hv1", "--dry-run"]):
+        code, out, _ = say(*words, "--json", "--fleet", "{fleet}")
+        assert json.loads(out)["left"]
+        assert code == PlacementError.exit_code

@@ -11,6 +11,7 @@ from dwcp_migrate.cli.plans import attached, watching
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.migration_options import migration_options, options_of
 from dwcp_migrate.cli.support.options import exact_option, json_option
+from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.plan import Goal
 from dwcp_migrate.placement.watch_settings import WatchMode
 
@@ -78,7 +79,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         plan = ours.plan_rebalance(whole) if exact_s is None else ours.plan_exactly(whole, goal, exact_s)
         if not apply or not plan.steps:
             click.echo(output.as_json(plan) if as_json else planning.plan_text(plan))
-            return
+            context.exit(PlacementError.exit_code if plan.left else 0)
         here = here or exact_s is not None or measure_s > 0  # what agents plan for the same goal would be another plan
         context.exit(attached.carry(ours, plan, options, here=here, as_json=as_json))
 
