@@ -8,12 +8,13 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.answers import CommandDone
+from dwcp_migrate.cli.support.completion import complete_migrations
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
 
 
 @click.command()
-@click.argument("migration")
+@click.argument("migration", shell_complete=complete_migrations)
 @json_option
 @agent_options
 def command(*, migration: str, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:

@@ -12,6 +12,7 @@ from dwcp_migrate.api.peer_check import PeerCheck
 from dwcp_migrate.cli.host.check import EXIT_FAILED, render_check
 from dwcp_migrate.cli.migrations.peer_judgement import conclude, judge_peer
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_peers
 from dwcp_migrate.cli.support.composed import PeerDiagnosis
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import MIB
@@ -28,7 +29,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("peer")
+@click.argument("peer", shell_complete=complete_peers)
 @click.option(
     "--seconds", type=click.FloatRange(0, 10), default=3.0, show_default=True, help="Longest time of the measurement."
 )

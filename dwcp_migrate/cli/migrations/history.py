@@ -13,6 +13,7 @@ import click
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_migrations, complete_peers
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
 HEADER = ("Id", "Domain", "Peer", "Ended", "Result", "Time", "Downtime", "Raw", "Wire", "Ratio", "Note")
@@ -65,8 +66,10 @@ class Moment(click.ParamType[float]):
     help="Number of migrations, newest first.",
 )
 @click.option("--since", type=Moment(), help="Only those that ended since then: 2h, 7d, or 2026-11-30.")
-@click.option("--domain", default="", help="Only those of this domain: name or UUID.")
-@click.option("--peer", default="", help="Only those from or to this host.")
+@click.option(
+    "--domain", default="", shell_complete=complete_migrations, help="Only those of this domain: name or UUID."
+)
+@click.option("--peer", default="", shell_complete=complete_peers, help="Only those from or to this host.")
 @click.option("--failed", is_flag=True, help="Only those that failed.")
 @click.option("--unaccelerated", is_flag=True, help="Only those that ran unaccelerated.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")

@@ -8,6 +8,7 @@ import click
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.limits import LinkLimit, LinkLimits
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_peers
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.config.quantities import EXAMPLES as QUANTITIES
 from dwcp_migrate.config.quantities import number_of
@@ -58,7 +59,7 @@ class Period(click.ParamType[float]):
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("peer", required=False)
+@click.argument("peer", required=False, shell_complete=complete_peers)
 @click.argument("rate", required=False, type=Rate(), metavar="[RATE]")
 @click.option("--for", "for_s", type=Period(), default=0.0, help="End it by itself after so long: 8h, 30min.")
 @json_option

@@ -7,6 +7,7 @@ import click
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_peers
 from dwcp_migrate.cli.support.options import agent_options, deadline_option, json_option
 from dwcp_migrate.units import format_bytes, format_rate
 
@@ -21,7 +22,13 @@ WAYS = {
 
 @click.command()
 @click.argument("domain")
-@click.option("--to", "peer", required=True, help="The destination, as `dwcp-migrate status` names it.")
+@click.option(
+    "--to",
+    "peer",
+    required=True,
+    shell_complete=complete_peers,
+    help="The destination, as `dwcp-migrate status` names it.",
+)
 @deadline_option
 @json_option
 @agent_options

@@ -12,6 +12,7 @@ from dwcp_migrate.api.recap import FleetRecap, sum_recaps
 from dwcp_migrate.cli.migrations.history import Moment
 from dwcp_migrate.cli.migrations.show import describe, find
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_migrations
 from dwcp_migrate.cli.support.composed import FleetReport
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes
@@ -28,7 +29,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("which", metavar="[ID|DOMAIN]", required=False)
+@click.argument("which", metavar="[ID|DOMAIN]", required=False, shell_complete=complete_migrations)
 @click.option("--fleet", is_flag=True, help="All migrations of this host and its peers, summed up.")
 @click.option("--since", type=Moment(), help="With --fleet, those that ended since: 30d, or 2026-11-01.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a page, one file.")

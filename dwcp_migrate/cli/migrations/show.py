@@ -9,6 +9,7 @@ from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.migration import POSTCOPY_REMEDY
 from dwcp_migrate.cli.support import output
+from dwcp_migrate.cli.support.completion import complete_migrations
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.refusals import UNACCELERATED, Explanation
@@ -16,7 +17,7 @@ from dwcp_migrate.units import format_rate
 
 
 @click.command()
-@click.argument("which", metavar="ID|DOMAIN")
+@click.argument("which", metavar="ID|DOMAIN", shell_complete=complete_migrations)
 @click.option("--events", is_flag=True, help="List all events too.")
 @json_option
 @agent_options

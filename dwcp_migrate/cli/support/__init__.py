@@ -3,6 +3,7 @@
 Modules:
     agent_group: the group that keys are made for
     answers: what commands print under --json that is no answer of the control API
+    completion: completion of names in a shell
     composed: those of them that put answers of the control API together
     contract: what each command prints under --json, and a JSON Schema of it
     failure: a failed command under --json
