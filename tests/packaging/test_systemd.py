@@ -88,6 +88,13 @@ def test_libvirt_is_neither_required_nor_bound_to() -> None:
     assert "libvirtd.service" in unit["After"][0]
 
 
+def test_its_documentation_is_what_the_packages_bring() -> None:
+    (named,) = section("Unit")["Documentation"]
+    assert named.split() == ["man:dwcp-migrate(1)", "file:///usr/share/doc/dwcp-migrate/operations.md"]
+    assert (SYSTEMD.parent / "docs/operations.md").exists()
+    assert "usr/share/man/man1" in (SYSTEMD.parent / "packaging/build.py").read_text()
+
+
 def test_guest_memory_cannot_reach_a_core_dump() -> None:
     assert section("Service")["LimitCORE"] == ["0"]
 
