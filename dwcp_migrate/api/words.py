@@ -5,10 +5,12 @@ in the same words.
 """
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import count_nouns, format_bytes, format_rate
+
+if TYPE_CHECKING:
+    from dwcp_migrate.api.migration import Migration
 
 UNKNOWN: Final = "-"
 
@@ -33,7 +35,7 @@ def say_duration(seconds: float) -> str:
     return f"{days} d {hours % 24} h" if days else f"{hours} h {minutes % 60} min"
 
 
-def measure_progress(migration: Migration) -> float | None:
+def measure_progress(migration: "Migration") -> float | None:
     """Say how much of the guest's memory is done, 0 to 1, or None while that is not known.
 
     libvirt's figure of what remains where there is one, else bytes taken against the size of memory; dirtied pages are
@@ -48,7 +50,7 @@ def measure_progress(migration: Migration) -> float | None:
     return min(0.99, migration.counters.raw_bytes / migration.memory_bytes)
 
 
-def progress_text(migration: Migration) -> str:
+def progress_text(migration: "Migration") -> str:
     """Say how much of the guest's memory is done, and in which pass: each pass begins anew with what was written."""
     done = say_percent(measure_progress(migration))
     is_later = migration.state != "ended" and migration.iteration > 1 and migration.remaining_bytes >= 0
@@ -60,30 +62,30 @@ def say_percent(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{fraction * 100:.0f} %"
 
 
-def say_peer(migration: Migration) -> str:
+def say_peer(migration: "Migration") -> str:
     """Say where it goes or comes from: `to host-b`, `from host-a`."""
     other = migration.peer or migration.address
     return f"{'to' if migration.role == 'source' else 'from'} {other}"
 
 
-def say_domain(migration: Migration) -> str:
+def say_domain(migration: "Migration") -> str:
     """Say which domain it is, as far as it is known."""
     return migration.domain or migration.uuid or UNKNOWN
 
 
-def say_rate(migration: Migration) -> str:
+def say_rate(migration: "Migration") -> str:
     """Say how fast guest memory crosses."""
     return format_rate(migration.raw_bytes_per_s) if migration.raw_bytes_per_s else UNKNOWN
 
 
-def say_ratio(migration: Migration) -> str:
+def say_ratio(migration: "Migration") -> str:
     """Say how many raw bytes one byte on the wire stands for; `-` when unaccelerated."""
     if migration.passthrough_reason or not migration.counters.wire_bytes:
         return UNKNOWN
     return f"{migration.ratio:.1f}"
 
 
-def say_eta(migration: Migration) -> str:
+def say_eta(migration: "Migration") -> str:
     """Say when it will be over: `42 s`, with its range where that is known: `42 s (38 s to 51 s)`; or why not."""
     if migration.eta_s < 0 and migration.eta_note:
         return migration.eta_note
@@ -93,7 +95,7 @@ def say_eta(migration: Migration) -> str:
     return f"{say_duration(migration.eta_s)} ({say_duration(low)} to {say_duration(high)})"
 
 
-def would_have_taken(migration: Migration) -> str:
+def would_have_taken(migration: "Migration") -> str:
     """Say what an observed migration would have taken accelerated: `: 12 s (9.0 s to 15 s) accelerated`."""
     if migration.expected is None:
         return ""

@@ -84,7 +84,12 @@ FOR_REQUESTS = (
 )
 """What asks an agent, reads a fleet or draws a screen: no help and no completion waits for it."""
 
-WITHOUT_AN_AGENT = ("dwcp_migrate.api.client", "dwcp_migrate.api.schema", "dwcp_migrate.protocol.control")
+WITHOUT_AN_AGENT = (
+    "dwcp_migrate.api.client",
+    "dwcp_migrate.api.migration",
+    "dwcp_migrate.api.schema",
+    "dwcp_migrate.protocol.control",
+)
 
 
 @pytest.mark.parametrize("name", [name for name, (room, _) in COMMANDS.items() if room != "develop"])
