@@ -23,6 +23,8 @@ LINK_SHARE_MAX: Final = 0.2
 """Share of its time that a migration may have waited for the link, where the link counts as idle."""
 UNCLASSIFIED_MIN: Final = 0.5
 """Share of its bytes that went as they are: only then the link is known to carry as much as QEMU would send."""
+PAST_MAX: Final = 9
+"""That go past it in a row; the next one shows anew whether that is right."""
 CONFIRMED_MIN: Final = 0.8
 """Share of the accelerated rate that one which went past it has to reach to confirm that this was right."""
 
@@ -42,6 +44,8 @@ def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float) -> s
         rate = _rate(record)
         if record.passthrough_reason or any(event.event == ASIDE for event in record.events):
             past.append(rate)
+            if len(past) == PAST_MAX:
+                return ""
         elif not _left_link_idle(record) or any(other < CONFIRMED_MIN * rate for other in past[:1]):
             return ""
         else:

@@ -4,15 +4,17 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.migrations.step_aside import (
+    ASIDE,
     CONFIRMED_MIN,
     EVIDENCE_BYTES_MIN,
     EVIDENCE_S_MAX,
     LINK_SHARE_MAX,
+    PAST_MAX,
     STEP_ASIDE,
     UNCLASSIFIED_MIN,
     reason_to_step_aside,
 )
-from dwcp_migrate.api.migration import Migration
+from dwcp_migrate.api.migration import Migration, MigrationEvent
 from dwcp_migrate.protocol.worker import MigrationCounters
 from dwcp_migrate.units import GIB
 
@@ -86,3 +88,21 @@ def test_one_left_alone_confirms_while_it_is_about_as_fast_and_refutes_once_it_i
 def test_the_newest_accelerated_one_counts() -> None:
     assert not reason_to_step_aside([accelerated(link=0.9), accelerated()], "b", NOW)
     assert reason_to_step_aside([accelerated(), accelerated(link=0.9)], "b", NOW)
+
+
+def in_tls(seconds: float) -> Migration:
+    event = MigrationEvent(at=NOW - 60 - seconds, event=ASIDE, detail="it left the link idle")
+    return replace(accelerated(seconds=seconds), counters=MigrationCounters(raw_bytes=GIB), events=(event,))
+
+
+def test_one_that_went_past_the_pipeline_in_tls_confirms_and_refutes_like_one_left_alone() -> None:
+    evidence = accelerated(seconds=10)
+    assert reason_to_step_aside([in_tls(10 / CONFIRMED_MIN - 0.1), evidence], "b", NOW)
+    assert not reason_to_step_aside([in_tls(10 / CONFIRMED_MIN + 0.1), evidence], "b", NOW)
+    assert not reason_to_step_aside([in_tls(10)], "b", NOW)
+
+
+def test_after_so_many_that_went_past_it_one_shows_anew_whether_that_is_right() -> None:
+    evidence = accelerated()
+    assert reason_to_step_aside([*(PAST_MAX - 1) * [in_tls(10)], evidence], "b", NOW)
+    assert not reason_to_step_aside([*PAST_MAX * [in_tls(10)], evidence], "b", NOW)
