@@ -28,7 +28,7 @@ CAPACITY_S: Final = 2.0
 BUSY_RATES_S: Final = 10.0
 """For so long a rate at which the link was busy tells what it can carry: after a stall it idles while we catch up."""
 OUTRUN_LOOKS: Final = 5
-"""More measurements than not, by which the link idled while segments went as they are, before it is left: it is left for
+"""More measurements than not, by which the link idled while segments went as they are, before it is left. That is for
 good, and a host that was only busy for a moment would lose what compression saves."""
 SETTLE_ROUND_TRIPS: Final = 10
 """From the first byte: so long slow start makes a long path look idle, and nothing is decided by that."""
