@@ -98,6 +98,7 @@ def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     assert place.journal().ended == "completed", said
     where = place.check()
     assert where[source] == [], said
+    assert place.say("undrain", source).returncode == 0
 
 
 def test_a_plan_goes_on_without_its_terminal_and_after_the_death_of_its_agent(place: Place) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from dwcp_migrate.lab.hosts import booted
 from dwcp_migrate.lab.hosts.settings import SSH_CLIENT
+from dwcp_migrate.units import MIB
 from tests.booted_guests import GUEST, prepare_for_guests, start_guest, wait_for_checked_memory
 
 REPOSITORY = Path(__file__).parents[2]
@@ -175,7 +176,8 @@ def test_the_proof_is_what_the_page_says(played: Played) -> None:
     records = json.loads(played.host("hv1").run("dwcp-migrate", "history", "--json").stdout)
     out = next(record for record in records if record["role"] == "source")
     assert (out["domain"], out["result"], out.get("passthrough_reason", "")) == (GUEST.name, "completed", ""), out
-    assert out["counters"]["wire_bytes"] < out["counters"]["raw_bytes"] / 2
+    assert out["counters"]["raw_bytes"] > 50 * MIB
+    assert out["counters"]["channel_bytes"]  # the hosts' link has no limit here: how much smaller is not said
     arrived = json.loads(played.host("hv2").run("dwcp-migrate", "history", "--json").stdout)
     assert out["id"] in {record["id"] for record in arrived}
 

@@ -32,6 +32,20 @@ KEY_BYTES_MAX: Final = HEADER_BYTES - 4 - 38
 
 Kind = Literal["link", "interface", "domain", "host"]
 
+LOAD_QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
+    ("domain", "cpu"): "cores",
+    ("domain", "memory"): "bytes",  # in use
+    ("domain", "disk"): "bytes/s",  # read and written
+    ("domain", "network"): "bytes/s",  # received and sent
+    ("domain", "writes"): "bytes/s",  # to memory, as QEMU measured last
+    ("host", "cpu"): "cores",
+    ("host", "memory"): "bytes",
+    ("host", "stalled"): "1",  # share of the time in which somebody waited for memory
+    ("host", "disk"): "bytes/s",  # of its guests
+    ("host", "network"): "bytes/s",
+}
+"""Loads of guests and hosts: means of minutes, from libvirt's bulk statistics, in a store of their own."""
+
 QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
     ("link", "rate"): "bytes/s",  # on the wire, of all migrations to a peer, while they fill it
     ("link", "seen"): "bytes/s",  # the same whether they fill it or not: it carries at least that
@@ -46,16 +60,7 @@ QUANTITIES: Final[dict[tuple[Kind, str], str]] = {
     ("domain", "encode"): "bytes/s",  # memory that the hosts encode and decode, where the link left them free
     ("domain", "first_share"): "1",  # bytes on the wire for each raw one, first pass
     ("domain", "later_share"): "1",  # the same in later passes
-    ("domain", "cpu"): "cores",  # this and what follows: means of minutes, from libvirt's bulk statistics
-    ("domain", "memory"): "bytes",  # in use
-    ("domain", "disk"): "bytes/s",  # read and written
-    ("domain", "network"): "bytes/s",  # received and sent
-    ("domain", "writes"): "bytes/s",  # to memory, as QEMU measured last
-    ("host", "cpu"): "cores",
-    ("host", "memory"): "bytes",
-    ("host", "stalled"): "1",  # share of the time in which somebody waited for memory
-    ("host", "disk"): "bytes/s",  # of its guests
-    ("host", "network"): "bytes/s",
+    **LOAD_QUANTITIES,
 }
 """Every quantity and its unit."""
 
