@@ -31,7 +31,7 @@ UNIT := -m "not lab and not long"
 LONG := -m "long and not lab" -k "not 100000_entries and not 64_sessions and not test_release and not fifty_thousand_guests"
 LAB := -m "lab and not long"
 
-.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year month sessions mutants fuzz demo lab bench soak restarts pictures fleet plans packages lock clean
+.PHONY: help setup check unit format test matrix matrix-bench sim long etcd releases year month sessions mutants fuzz demo lab bench soak restarts pictures fleet plans journeys packages lock clean
 
 help:  ## this list
 	sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do
@@ -137,6 +137,10 @@ fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000
 
 plans: setup  ## plans that meet what goes wrong, three hosts and eight guests in the lab; half an hour
 	$(BIN)/pytest -q -m "lab and long" tests/e2e/test_plan_faults.py
+
+journeys: setup  ## the lab's long tests: tutorial, plans, placement, releases, a wrong clock, all orchestrators' calls; an hour
+	$(BIN)/pytest -q --durations 20 -m "lab and long"
+	$(BIN)/pytest -q tests/e2e/test_orchestrators.py
 
 packages: $(STAMPS)/venv $(STAMPS)/packaging  ## wheel, sdist, wheelhouse, SBOM, .deb and .rpm into dist/
 	$(BIN)/python packaging/build.py --into dist

@@ -4,13 +4,13 @@ All rows are played unless `MATRIX_SEED` is set: then a third of them, drawn by 
 """
 
 import os
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.faults import host, identity, network, processes
 from tests.e2e.faults.stage import ROWS, Fault, play
+from tests.e2e.sampling import sampled
 from tests.e2e.world import World
 
 ROWS_MIN = 45
@@ -20,10 +20,7 @@ MODULES = (identity, network, processes, host)
 
 def drawn(seed: str) -> list[Fault]:
     """Return the rows to play: all, or a third drawn by a seed, in the matrix's order."""
-    if not seed:
-        return ROWS
-    names = sorted(row.name for row in ROWS)
-    chosen = set(random.Random(seed).sample(names, len(names) // 3))
+    chosen = set(sampled([row.name for row in ROWS], seed))
     return [row for row in ROWS if row.name in chosen]
 
 

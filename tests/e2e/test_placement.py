@@ -68,6 +68,7 @@ def test_a_host_is_emptied_without_a_rule_broken_and_the_fleet_is_even_again(pla
     assert even(where), where
 
 
+@pytest.mark.long
 def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
     before = place.check()
     source = max(before, key=lambda name: len(before[name]))
@@ -86,6 +87,7 @@ def test_a_plan_that_was_killed_goes_on(place: Place) -> None:
     assert place.say("undrain", source).returncode == 0
 
 
+@pytest.mark.long
 def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     before = place.check()
     source = "hv1" if before["hv1"] else "hv2"
@@ -101,6 +103,7 @@ def test_a_host_that_dies_in_mid_plan_is_planned_around(place: Place) -> None:
     assert place.say("undrain", source).returncode == 0
 
 
+@pytest.mark.long
 def test_a_plan_goes_on_without_its_terminal_and_after_the_death_of_its_agent(place: Place) -> None:
     before = place.check()
     source = max(before, key=lambda name: len(before[name]))

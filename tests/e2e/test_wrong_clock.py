@@ -13,7 +13,7 @@ from dwcp_migrate.state.fleet.fleet_clock import SKEW_S
 from tests.e2e.small_fleet import NAMES, SmallFleet
 from tests.e2e.world import WAN
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(900)]
 
 WRONG = "hv3"
 

@@ -161,6 +161,7 @@ def latest(played: Played, name: str, result: str) -> dict[str, object]:
 
 @lab
 @slow
+@pytest.mark.long
 def test_the_hosts_are_well_and_the_migration_is_promised(played: Played) -> None:
     for name in HOSTS:
         assert "FAIL" not in played.said("dwcp-migrate doctor", name)
@@ -170,6 +171,7 @@ def test_the_hosts_are_well_and_the_migration_is_promised(played: Played) -> Non
 
 @lab
 @slow
+@pytest.mark.long
 def test_the_proof_is_what_the_page_says(played: Played) -> None:
     listed = played.said("dwcp-migrate history\ndwcp-migrate show", "hv1")
     assert GUEST.name in listed
@@ -184,6 +186,7 @@ def test_the_proof_is_what_the_page_says(played: Played) -> None:
 
 @lab
 @slow
+@pytest.mark.long
 def test_the_report_is_one_page_with_pictures(played: Played) -> None:
     text = (played.host("hv1").root / "root/web1.html").read_text()
     assert GUEST.name in text
@@ -193,6 +196,7 @@ def test_the_report_is_one_page_with_pictures(played: Played) -> None:
 
 @lab
 @slow
+@pytest.mark.long
 def test_the_way_back_went_past_the_disabled_agent(played: Played) -> None:
     record = latest(played, "hv2", "not-caught")
     assert (record["role"], record["result"], record["passthrough_reason"]) == ("source", "completed", "not-caught")
@@ -202,6 +206,7 @@ def test_the_way_back_went_past_the_disabled_agent(played: Played) -> None:
 
 @lab
 @slow
+@pytest.mark.long
 def test_taking_it_away_leaves_nothing_and_the_guest_runs_on(played: Played) -> None:
     played.type(blocks()[-1])
     for name in HOSTS:
