@@ -157,6 +157,10 @@ def give(hypervisor: Hypervisor, *paths: Path) -> None:
             os.chown(each, user, user)
 
 
+AS_PACKAGED: Final = {"NUMBA_DISABLE_JIT": "1"}
+"""Packages carry no compiler of kernels: their agents interpret them, where a checkout's would compile for a minute."""
+
+
 def start(
     hypervisor: Hypervisor,
     hypervisors: Sequence[Hypervisor],
@@ -176,8 +180,8 @@ def start(
     """
     config = configure(hypervisor, hypervisors, changes)
     (hypervisor.run_directory / API_SOCKET).unlink(missing_ok=True)
-    added = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
-    argv = [*added, sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
+    added = [f"{name}={value}" for name, value in {**AS_PACKAGED, **(environment or {})}.items()]
+    argv = ["env", *added, sys.executable, "-m", "dwcp_migrate", "agent", "--config", str(config)]
     libvirt = service.group_of(hypervisor.namespace.root, settings.LIBVIRT_GROUP)
     granted = service.parse_unit(service.UNIT.read_text())
     command = service.confined(argv, granted, hypervisor.directory, service.user_of(hypervisor.address), [libvirt])
