@@ -6,7 +6,8 @@
     ├── AgentUnreachableError      exit 4   the CLI cannot reach the local agent
     ├── HypervisorError            exit 5   libvirt, nftables or the hook socket
     │   ├── NoAnswerError                   libvirt did not answer, so nothing is known
-    │   └── NoMemoryError                   this host has none to spare for a further migration
+    │   ├── NoMemoryError                   this host has none to spare for a further migration
+    │   └── GuestMemoryError                a guest's memory cannot be read, or must not be
     ├── PeerError                  exit 6   the other agent
     │   ├── PeerUnreachableError            no answer in time: migrations pass through
     │   ├── PeerRefusedError                it said no, and why (`code`)
@@ -118,6 +119,10 @@ class NoAnswerError(HypervisorError):
 
 class NoMemoryError(HypervisorError):
     """This host has no memory to spare for a further session: the migration runs unaccelerated."""
+
+
+class GuestMemoryError(HypervisorError):
+    """A guest's memory cannot be read, or what is memory of it cannot be told for certain from what is not."""
 
 
 class PeerError(DwcpError):

@@ -10,6 +10,7 @@
     listening, tcp_connections      addresses at which a waiting QEMU listens; connections that are established
     qemu_conf                       settings of qemu.conf that migrations depend on
     hook, announcements             announcements of incoming migrations by libvirt's hook
+    memory                          memory of a guest that runs, read ahead of its migration
     netlink, cgroups                tables and rules of the kernel, and services that these leave alone
 
 No other package uses libvirt or nftables.
