@@ -18,6 +18,7 @@ from dwcp_migrate.dataplane.connection import Arrival, Connection, Retained
 from dwcp_migrate.dataplane.decode_pipeline import EARLY_BYTES_MAX, Rebuild
 from dwcp_migrate.dataplane.flow_control import FLOOR_BYTES, FixedWindow, Gate, PendingBytes, reverse_window_bytes
 from dwcp_migrate.dataplane.known.stating import StateOfStore
+from dwcp_migrate.dataplane.known.warming import discarding_socket
 from dwcp_migrate.dataplane.malloc import KEPT_SHARE, keep_freed_memory
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.return_reader import ReverseReader, raw_segment
@@ -142,6 +143,8 @@ class DestinationSession(LinkSession):
 
         libvirt and QEMU would have tried the next address of the name; the redirect took theirs at once.
         """
+        if self._start.discards:
+            return discarding_socket()
         port = self._start.target_port
         try:
             return socket.create_connection((self._target, port), timeout=DIAL_S)

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.dataplane.destination import DestinationSession
 from dwcp_migrate.dataplane.known.keeping import keep_behind
+from dwcp_migrate.dataplane.known.warming import GuestReader
 from dwcp_migrate.dataplane.malloc import keep_freed_memory
 from dwcp_migrate.dataplane.relay.held import HeldConnections
 from dwcp_migrate.dataplane.relay.passthrough import RelaySession
@@ -400,7 +401,9 @@ class Worker:
         self._store = None if isinstance(start, StartRelay) else start.options.store
         match start:
             case StartSource():
-                self._session = SourceSession(start, self.report)
+                session = self._session = SourceSession(start, self.report)
+                if start.reads is not None:
+                    GuestReader(start.reads, session)
             case StartDestination():
                 self._session = DestinationSession(start, self.report)
             case StartRelay():

@@ -152,6 +152,22 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     accepted: int
 
 
+class GuestPages(msgspec.Struct, frozen=True, kw_only=True):
+    """Pages that a source reads out of a guest's memory itself, for the destination's store: a warm-up.
+
+    Attributes:
+        uri: of the guest's libvirtd.
+        uuid: of the guest.
+        begin: guest-physical address of the first one.
+        pages_max: that are not zero; it stops where a piece might bring more.
+    """
+
+    uri: str
+    uuid: str
+    begin: int
+    pages_max: int
+
+
 class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Carry a migration to a peer whose agent has already agreed to it.
 
@@ -162,6 +178,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         peer_address: where its link port listens.
         link_addresses: at which the channels are spread; empty is `peer_address` alone.
         stated_key: of the names under which the destination has pages, where it states them; empty: it does not.
+        reads: no QEMU sends anything: it reads these pages itself.
     """
 
     session_id: bytes
@@ -172,6 +189,7 @@ class StartSource(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     options: SessionOptions
     stated_key: bytes = b""
     link_addresses: tuple[str, ...] = ()
+    reads: GuestPages | None = None
 
 
 class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -180,6 +198,7 @@ class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         peer_name: name that the channels' client certificates must carry.
         states: tell the source what this host's store has.
+        discards: no QEMU waits: what was rebuilt goes nowhere, and its pages to the store.
     """
 
     session_id: bytes
@@ -189,6 +208,7 @@ class StartDestination(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     target_port: int
     options: SessionOptions
     states: bool = False
+    discards: bool = False
 
 
 class StartRelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -294,6 +314,8 @@ EVENTS: Final = frozenset(
         "stands-aside",  # detail: how and why QEMU's bytes go past the channels from here on
         "left-alone",  # detail: the agent ended, and what it had not handed over is relayed
         "record-full",  # the recording reached its limit
+        "readable",  # number: bytes of the guest's memory that a warm-up can read
+        "warmed",  # number: address at which a warm-up stopped; 0: it came to the end of the guest's memory
         "store",  # detail: the fault of this host's page store, or of the peer's statement
     }
 )

@@ -19,6 +19,7 @@ from dwcp_migrate.protocol.worker import (
     Departure,
     Finished,
     FromWorker,
+    GuestPages,
     Happened,
     MigrationCounters,
     SessionOptions,
@@ -127,6 +128,7 @@ class Pair:
         destination_store: StoreOptions | None = None,
         stated_key: bytes | None = None,
         departure: Departure = Departure(),  # noqa: B008 - frozen
+        reads: GuestPages | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         create_authority(directory)
@@ -152,6 +154,7 @@ class Pair:
         if stated_key is None and destination_store is not None:
             shelf = Shelf(Path(destination_store.directory), destination_store.bytes_max)
             self._stated_key = shelf.key(destination_store.scope)
+        self._reads = reads
         self.session_id, self.token = os.urandom(16), os.urandom(32)
         self.channels: list[socket.socket] = []
         self.refuse_channels = threading.Event()
@@ -191,6 +194,7 @@ class Pair:
                 target_port=port,
                 options=self._options("destination.test"),
                 states=bool(self._stated_key),
+                discards=self._reads is not None,
             )
         )
         address, port = self._link_port.getsockname()
@@ -203,6 +207,7 @@ class Pair:
                 peer_port=port,
                 options=self._options("source.test"),
                 stated_key=self._stated_key,
+                reads=self._reads,
             )
         )
 

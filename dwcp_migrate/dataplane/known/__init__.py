@@ -11,4 +11,6 @@ Modules:
     stating: the destination's half
     stated: the source's half
     keeping: pages into the store, at the end
+    warming: a guest's memory, read while it runs, in the place of a migration
+    page_stream: its pages as the encoder takes them
 """

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from dwcp_migrate.hypervisor.memory.base import GuestMemory
 from dwcp_migrate.hypervisor.memory.fake import FAKE_SCHEME, MemoryFile
-from dwcp_migrate.hypervisor.memory.libvirt_peek import PeekedMemory
 
 
 def open_memory(uri: str, uuid: str) -> GuestMemory:
@@ -20,4 +19,6 @@ def open_memory(uri: str, uuid: str) -> GuestMemory:
     """
     if uri.startswith(FAKE_SCHEME):
         return MemoryFile(Path(uri.removeprefix(FAKE_SCHEME)), uuid)
+    from dwcp_migrate.hypervisor.memory.libvirt_peek import PeekedMemory  # no migration's data process needs libvirt
+
     return PeekedMemory(uri, uuid)
