@@ -20,6 +20,7 @@ from dwcp_migrate.agent.peers.limits import PeerLimits, lowest_limit
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
+from dwcp_migrate.agent.tracking.warm_book import WarmBook
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config, PeerConfig
 from dwcp_migrate.config.choices import domain_limit, peer_limit
@@ -53,6 +54,8 @@ class Runtime:
     Attributes:
         keep_translation: makes what a data process has to hold, see `redirect.Redirection.keep_translation`.
         migrations: those that run, of both sides, ending ones included.
+        warm_ups: from this host.
+        warming: warm-ups that run, of both sides.
     """
 
     config: Config
@@ -72,6 +75,8 @@ class Runtime:
     limits: PeerLimits = field(default_factory=PeerLimits)
     disabled: Disablement = field(default_factory=Disablement)
     migrations: Tasks = field(default_factory=Tasks)
+    warm_ups: WarmBook = field(default_factory=WarmBook)
+    warming: Tasks = field(default_factory=Tasks)
 
     def arm_recording(self, directory: str, domain: str) -> str:
         """Record the next migration from here; returns what was arranged, for people.

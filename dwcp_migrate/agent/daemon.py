@@ -33,7 +33,7 @@ from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.check_handlers import CheckHandlers
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
-from dwcp_migrate.agent.http.limit_handlers import LimitHandlers
+from dwcp_migrate.agent.http.limit_handlers import LimitHandlers, WarmHandlers
 from dwcp_migrate.agent.http.metrics_server import listen_for_metrics, metrics_application
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
@@ -158,7 +158,7 @@ class Agent:
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
-        self.check_api, self.recap_api, self.limit_api = self._peer_handlers()
+        self.check_api, self.recap_api, self.limit_api, self.warm_api = self._peer_handlers()
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = self._link_intake()
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))
@@ -173,9 +173,9 @@ class Agent:
             self._rejected("link"),
         )
 
-    def _peer_handlers(self) -> tuple[CheckHandlers, RecapHandlers, LimitHandlers]:
+    def _peer_handlers(self) -> tuple[CheckHandlers, RecapHandlers, LimitHandlers, WarmHandlers]:
         check = CheckHandlers(self.runtime, self._views, self._predictions.links, self._planner.link_carried)
-        return check, RecapHandlers(self.runtime), LimitHandlers(self.runtime)
+        return check, RecapHandlers(self.runtime), LimitHandlers(self.runtime), WarmHandlers(self.outgoing.warm_ups)
 
     def _about_host(self) -> AboutHost:
         return AboutHost(
@@ -368,6 +368,7 @@ class Agent:
             await self._loads.close()
         await self._adoption.close()
         await self.runtime.migrations.cancel()
+        await self.runtime.warming.cancel()
         await self._addresses.close()
         self._loopback.close()
         self._foreign.close()

@@ -13,6 +13,7 @@ Modules:
     schema: answers of the control API
     unix_http: HTTP over the agent's unix socket
     usage: answers of the control API about memory and the page store
+    warm: warm-ups of page stores
     words: values in the words that people read
     watch: the service that relieves the fleet by itself
 """

@@ -35,6 +35,7 @@ import msgspec
 from dwcp_migrate.api.cluster import GroupStatus, RecordFacts
 from dwcp_migrate.api.migration import ExpectedMigration, Migration, MigrationEvent, MigrationPhase, Result, Role, State
 from dwcp_migrate.api.usage import MemoryUse, StoreUse
+from dwcp_migrate.api.warm import WarmUp
 from dwcp_migrate.protocol.load import HostLoad
 from dwcp_migrate.state.engine_status import EngineStatus
 
@@ -344,6 +345,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
         load: what this host uses, without its guests.
         faults: unforeseen exceptions since the agent started, by part; each is in its log.
         disabled: that an operator disabled the agent, and why, in words; empty where not.
+        warm_ups: from this host, those that run and the last that ended, newest first.
     """
 
     name: str
@@ -370,6 +372,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     peers_up: dict[str, bool] = {}
     disabled: str = ""
     store: StoreUse = StoreUse()
+    warm_ups: list[WarmUp] = []
 
 
 class Migrations(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "predict": ("migrations", "Predict how long a migration will take, and advise."),
         "share": ("migrations", "Give a domain's migration a weight or a deadline."),
         "limit": ("migrations", "Hold the migrations to a peer to a rate, until it is taken off."),
+        "warm": ("migrations", "Bring a guest's pages to a peer's page store while it runs."),
         "history": ("migrations", "List the migrations that ended."),
         "show": ("migrations", "Show one migration, by id or by domain."),
         "report": ("migrations", "Report on one migration, or on all of the fleet, as a page or text."),

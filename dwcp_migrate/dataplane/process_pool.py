@@ -374,6 +374,26 @@ class DataProcessPool:
         spare.ready.result()
         return spare
 
+    async def start_apart(self) -> DataProcess:
+        """Start one that is no spare, so that no migration misses it, and that ends with this agent.
+
+        Raises:
+            SessionError: it could not be started within `READY_S_MAX`.
+        """
+        try:
+            process = DataProcess.start(self._command)
+        except OSError as error:
+            raise SessionError(f"cannot start a data process: {error}") from error
+        try:
+            await asyncio.wait_for(asyncio.shield(process.ready), READY_S_MAX)
+        except BaseException as error:
+            process.kill()
+            await process.wait(READY_S_MAX)
+            if isinstance(error, TimeoutError):
+                raise SessionError(f"a data process was not ready within {READY_S_MAX:.0f} s") from None
+            raise
+        return process
+
     def _take(self) -> DataProcess:
         spare = self._waiting.pop(0)
         self._refill_at = asyncio.get_running_loop().time() + REFILL_S

@@ -18,6 +18,7 @@ agent may ask an older one; a frame that breaks the framing ends the connection.
     Examine(addresses)                                    ->  Examined(refuses, hook ...) | Refused
     Recall(since)                                         ->  Recalled(recap) | Refused
     Probe(data)                                           ->  Probed(received, cpu_s) | Refused
+    Warm(versions, session_id, token, domain, scope ...)  ->  Warmed(version, store_key ...) | Refused
 
 Version policy: both sides name all versions that they speak; the highest common one holds. Fields are added with
 defaults within a version, and unknown fields are ignored.
@@ -369,11 +370,52 @@ class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     recap: MigrationRecap
 
 
-Request = Open | Close | Ping | Expect | Ask | Follow | Weigh | Examine | Probe | Recall
+class Warm(msgspec.Struct, frozen=True, kw_only=True):
+    """Request to take pages of a guest that runs at the source into the page store: a session without a QEMU.
+
+    Attributes:
+        versions: as in `Open`, like all that is not named here.
+        domain: whose pages they are.
+        scope: that the source would keep them under; the destination says no unless it would, too.
+    """
+
+    versions: _Versions
+    session_id: _SessionId
+    token: Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+    domain: DomainName
+    scope: Annotated[str, Meta(min_length=1, max_length=256)]
+    cache_bytes: Annotated[int, Meta(ge=0)]
+    window_bytes: Annotated[int, Meta(ge=1)]
+    channels_max: Annotated[int, Meta(ge=1, le=512)]
+
+
+class Warmed(msgspec.Struct, frozen=True, kw_only=True):
+    """Acceptance of `Warm`: a data process waits. Its fields are as in `Opened`."""
+
+    version: int
+    cache_bytes: Annotated[int, Meta(ge=0)]
+    window_bytes: Annotated[int, Meta(ge=1)]
+    channels_max: Annotated[int, Meta(ge=1, le=512)]
+    store_key: Annotated[bytes, Meta(min_length=1, max_length=64)]
+
+
+Request = Open | Close | Ping | Expect | Ask | Follow | Weigh | Examine | Probe | Recall | Warm
 """All requests."""
 
 Message = (
-    Request | Opened | Refused | Closed | Pong | Expected | Runs | Successor | Weighed | Examined | Probed | Recalled
+    Request
+    | Opened
+    | Refused
+    | Closed
+    | Pong
+    | Expected
+    | Runs
+    | Successor
+    | Weighed
+    | Examined
+    | Probed
+    | Recalled
+    | Warmed
 )
 
 _KINDS: Final[dict[str, type[Message]]] = {
@@ -381,7 +423,7 @@ _KINDS: Final[dict[str, type[Message]]] = {
     for kind in (
         *(Open, Opened, Refused, Close, Closed, Ping, Pong, Expect, Expected),
         *(Ask, Runs, Follow, Successor, Weigh, Weighed),
-        *(Examine, Examined, Probe, Probed, Recall, Recalled),
+        *(Examine, Examined, Probe, Probed, Recall, Recalled, Warm, Warmed),
     )
 }
 

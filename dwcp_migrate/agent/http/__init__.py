@@ -4,7 +4,7 @@ Modules:
     check_handlers: control API of the trial of a peer
     cluster_handlers: handlers of the control API's part about the fleet's shared state
     host_facts: facts about this host that `doctor` judges
-    limit_handlers: control API of the limits of links
+    limit_handlers: control API of the limits of links, and of warm-ups
     metric_table: every metric that the agent exports, in one table
     metrics_server: listener of the metrics, over TLS and behind a password where configured
     metrics: agent's status as Prometheus text

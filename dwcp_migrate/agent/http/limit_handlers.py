@@ -1,4 +1,4 @@
-"""Control API of the limits of links to peers."""
+"""Control API of the limits of links to peers, and of the warm-ups of their page stores."""
 
 import asyncio
 from functools import partial
@@ -7,8 +7,10 @@ import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.migrations.warm_outgoing import OutgoingWarmUps
 from dwcp_migrate.agent.peers.limits import CommandedLimit
 from dwcp_migrate.api.limits import LIMIT_BYTES_PER_S_MIN, LinkLimit, LinkLimits
+from dwcp_migrate.api.warm import WARM_S_MAX, WarmUpList
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import NotFoundError
@@ -60,6 +62,40 @@ class LimitHandlers:
             configured_bytes_per_s=self._runtime.configured_ceiling(peer),
             bytes_per_s=self._runtime.link_ceiling(peer.name),
         )
+
+
+class WarmHandlers:
+    """The handlers of warm-ups; see `api.warm`.
+
+    Args:
+        warm_ups: from this host.
+    """
+
+    def __init__(self, warm_ups: OutgoingWarmUps) -> None:
+        self._warm_ups = warm_ups
+
+    def add_to(self, app: web.Application) -> None:
+        """Add warm-ups to the control API."""
+        app.router.add_get("/v1/warm", self._list)
+        app.router.add_post("/v1/warm", self._begin)
+        app.router.add_post("/v1/warm/end", self._end)
+
+    async def _list(self, _: web.Request) -> web.StreamResponse:
+        return _json(WarmUpList(warm_ups=self._warm_ups.book.all()))
+
+    async def _begin(self, request: web.Request) -> web.StreamResponse:
+        rate, for_s = _number(request, "bytes_per_s"), _number(request, "for_s")
+        if 0 < rate < LIMIT_BYTES_PER_S_MIN:
+            raise web.HTTPBadRequest(reason=f"a rate is at least {LIMIT_BYTES_PER_S_MIN:.0f} bytes a second")
+        if for_s > WARM_S_MAX:
+            raise web.HTTPBadRequest(reason=f"a warm-up takes {WARM_S_MAX:.0f} seconds at most")
+        domain, peer = request.query.get("domain", ""), request.query.get("peer", "")
+        if not (domain and peer):
+            raise web.HTTPBadRequest(reason="domain and peer are needed")
+        return _json(await self._warm_ups.begin(domain, peer, rate, for_s))
+
+    async def _end(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._warm_ups.end(request.query.get("id", "")))
 
 
 def _json(value: msgspec.Struct) -> web.Response:

@@ -17,6 +17,7 @@ from dwcp_migrate.api import cluster, plans, schema, watch
 from dwcp_migrate.api.limits import LinkLimit, LinkLimits
 from dwcp_migrate.api.peer_check import PeerCheck
 from dwcp_migrate.api.recap import FleetRecap
+from dwcp_migrate.api.warm import WARM_S_MAX, WarmUp, WarmUpList
 from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.state.fleet.backup import FleetBackup
 from dwcp_migrate.state.fleet.model import LIFETIME_S_MAX, Limits, RuleRecord
@@ -249,7 +250,25 @@ _LINKS: Final = (
     ),
 )
 
-ROUTES: Final = (*_AGENT, *_CLUSTER, *_PLANS, *_LINKS)
+_WARM: Final = (
+    ApiRoute("get", "/v1/warm", WarmUpList, "Warm-ups of peers' page stores from this host."),
+    ApiRoute(
+        "post",
+        "/v1/warm",
+        WarmUp,
+        "Bring a guest's pages to a peer's page store while it runs.",
+        (
+            QueryParameter("domain", _TEXT, required=True),
+            QueryParameter("peer", _TEXT, required=True),
+            QueryParameter("bytes_per_s", _FROM_ZERO),
+            QueryParameter("for_s", {**_FROM_ZERO, "maximum": WARM_S_MAX}),
+        ),
+        (400, 404, 500),
+    ),
+    ApiRoute("post", "/v1/warm/end", WarmUp, "End a warm-up.", (QueryParameter("id", _TEXT, required=True),), (404,)),
+)
+
+ROUTES: Final = (*_AGENT, *_CLUSTER, *_PLANS, *_LINKS, *_WARM)
 """All requests of the control API."""
 
 WORDS: Final = {

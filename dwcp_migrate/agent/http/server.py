@@ -16,7 +16,7 @@ from aiohttp import web
 
 from dwcp_migrate.agent.http.check_handlers import CheckHandlers
 from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
-from dwcp_migrate.agent.http.limit_handlers import LimitHandlers
+from dwcp_migrate.agent.http.limit_handlers import LimitHandlers, WarmHandlers
 from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
 from dwcp_migrate.agent.http.recap_handlers import RecapHandlers
 from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
@@ -60,6 +60,7 @@ class Served(Protocol):
     check_api: CheckHandlers
     recap_api: RecapHandlers
     limit_api: LimitHandlers
+    warm_api: WarmHandlers
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -193,6 +194,7 @@ class Api:
         self._served.check_api.add_to(app)
         self._served.recap_api.add_to(app)
         self._served.limit_api.add_to(app)
+        self._served.warm_api.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:

@@ -141,6 +141,7 @@ class StatusViews:
             peers_up=self._sources.peers_up(),
             disabled=runtime.disabled.words,
             store=runtime.store.use(),
+            warm_ups=runtime.warm_ups.all(),
         )
 
     def _intercept(self) -> RedirectStatus:

@@ -13,4 +13,6 @@ Modules:
     peer_liveness: failure detector for the peer of a migration all of whose channels are gone
     stand_in: the data process that holds a migration's connections while it is set up
     step_aside: the decision to leave a migration alone, because the link outruns the pipeline
+    warm_outgoing, warm_incoming: warm-ups of page stores, from here and to here
+    warm_process: data process of a warm-up
 """

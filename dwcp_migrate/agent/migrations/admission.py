@@ -14,6 +14,7 @@ from dwcp_migrate.agent.authorization.reconciler import TicketReconciler
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.about_host import AboutHost
 from dwcp_migrate.agent.migrations.incoming import IncomingMigration, SessionTerms
+from dwcp_migrate.agent.migrations.warm_incoming import IncomingWarmUps
 from dwcp_migrate.agent.peers.server import make_refusal
 from dwcp_migrate.agent.tracking.running_store import KeptMigration
 from dwcp_migrate.api.migration import MigrationEvent, append_event
@@ -45,6 +46,7 @@ from dwcp_migrate.protocol.control import (
     Refused,
     Request,
     Runs,
+    Warm,
     Weigh,
     common_version,
 )
@@ -107,6 +109,7 @@ class Incoming:
         self._outgoing = outgoing
         self._about = about
         self._sessions: dict[bytes, IncomingMigration] = {}
+        self.warm_ups = IncomingWarmUps(runtime)
 
     @property
     def carried(self) -> int:
@@ -165,6 +168,8 @@ class Incoming:
                 answer: Message = await self._open(peer, request)
             case Close():
                 answer = self._close(peer, request)
+            case Warm():
+                answer = await self.warm_ups.open(peer, request)
             case Expect():
                 answer = await self._expected(request)
             case Ask():
@@ -240,6 +245,7 @@ class Incoming:
             runtime, self._permits, request.session_id, peer, announced=announced, outlives=request.outlives
         )
         self._sessions[request.session_id] = session
+        self.warm_ups.make_way()
         try:
             memory = runtime.memory.for_destination(session.identity, request, runtime.config.encoding.cache_bytes)
             process = await runtime.spares.take()
@@ -311,10 +317,12 @@ class Incoming:
             False where there is no such session; the socket is closed then.
         """
         session = self._sessions.get(session_id)
-        if session is None:
-            sock.close()
-            return False
-        return session.add_channel(sock)
+        if session is not None:
+            return session.add_channel(sock)
+        if self.warm_ups.channel(session_id, sock):
+            return True
+        sock.close()
+        return False
 
     def _close(self, peer: PeerConfig, request: Close) -> Closed | Refused:
         session = self._sessions.get(request.session_id)

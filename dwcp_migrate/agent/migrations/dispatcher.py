@@ -11,6 +11,7 @@ from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.outgoing import FOREIGN, OutgoingMigration
 from dwcp_migrate.agent.migrations.stand_in import CaughtConnection
+from dwcp_migrate.agent.migrations.warm_outgoing import OutgoingWarmUps
 from dwcp_migrate.agent.tracking.running_store import KeptMigration
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.dataplane.process_pool import DataProcess
@@ -24,6 +25,7 @@ class Outgoing:
         self._runtime = runtime
         self._permits = permits
         self._live: dict[tuple[str, int], OutgoingMigration] = {}
+        self.warm_ups = OutgoingWarmUps(runtime)
 
     def accepted(
         self, sock: socket.socket, address: str, port: int, peer: PeerConfig | None, *, foreign: bool = False
@@ -96,7 +98,7 @@ class Outgoing:
                 if migration.peer.name == peer.name:
                     migration.abort(f"the destination ended it: {message.reason}")
                 return True
-        return False
+        return self.warm_ups.closed(peer, message.session_id)
 
     def carries(self, peer: PeerConfig, session_id: bytes) -> bool:
         """See `admission.OutgoingSide.carries`."""

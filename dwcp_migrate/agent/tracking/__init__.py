@@ -10,4 +10,5 @@ Modules:
     registry: agent's books
     running_store: running migrations as the next agent will find them
     uncaught: records of migrations that leave this host past the agent
+    warm_book: warm-ups from this host
 """

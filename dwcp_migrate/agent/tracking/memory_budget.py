@@ -20,7 +20,7 @@ from typing import Final
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.api.usage import MemoryUse
 from dwcp_migrate.errors import NoMemoryError
-from dwcp_migrate.protocol.control import Open
+from dwcp_migrate.protocol.control import Open, Warm
 from dwcp_migrate.protocol.session_memory import (
     FLOOR_BYTES,
     LEGACY_BYTES,
@@ -146,7 +146,7 @@ class MemoryBudget:
             raise NoMemoryError(self.refusal())
         return divide_grant(granted, cache_bytes, guest_bytes, has_table=True)
 
-    def for_destination(self, identity: str, asked: Open, cache_bytes: int) -> SessionMemory:
+    def for_destination(self, identity: str, asked: Open | Warm, cache_bytes: int) -> SessionMemory:
         """Grant memory to the destination's side of a migration, and divide it.
 
         Args:

@@ -6,6 +6,7 @@ import click
 
 from dwcp_migrate.api import schema
 from dwcp_migrate.api.client import ApiClient, control_socket
+from dwcp_migrate.api.warm import WarmUp
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.units import format_bytes
@@ -15,6 +16,8 @@ SPARE = ("Id", "Rate", "Ratio")
 """Columns that a narrow terminal goes without: `show` takes the domain too, and the ETA says more than the rate."""
 NAMES = ("Peer", "Domain", "State", "ETA")
 """Columns whose cells are cut where that is not enough."""
+
+WARM_HEADER = ("Warm-up of", "To", "State", "Passes", "Pages", "There before", "Sent", "Why")
 
 PEER_HEADER = ("Peer", "Address", "Agent", "RTT", "Version")
 PEER_SPARE = ("Version", "Address")
@@ -66,6 +69,8 @@ def render(status: schema.AgentStatus, peers: list[schema.PeerView], width: int 
         parts.append(output.fit(MIGRATION_HEADER, list(map(migration_row, status.migrations)), SPARE, width, NAMES))
     else:
         parts.append(" No migration under way.")
+    if status.warm_ups:
+        parts.append(output.format_table(WARM_HEADER, map(warm_row, status.warm_ups)))
     return "\n\n".join(parts)
 
 
@@ -198,6 +203,21 @@ def migration_row(migration: schema.Migration) -> tuple[str, ...]:
         output.rate(migration),
         output.ratio(migration),
         output.eta(migration),
+    )
+
+
+def warm_row(one: WarmUp) -> tuple[str, ...]:
+    """Lay out one warm-up."""
+    why = one.error or one.detail or output.UNKNOWN
+    return (
+        one.domain,
+        one.peer,
+        one.state,
+        str(one.passes),
+        str(one.pages),
+        str(one.known_pages),
+        format_bytes(one.wire_bytes),
+        why,
     )
 
 

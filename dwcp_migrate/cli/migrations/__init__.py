@@ -16,4 +16,5 @@ Modules:
     enable: `dwcp-migrate enable`
     events: `dwcp-migrate events`
     abort: `dwcp-migrate abort`
+    warm: `dwcp-migrate warm`
 """

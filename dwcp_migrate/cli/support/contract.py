@@ -10,6 +10,7 @@ import msgspec
 
 from dwcp_migrate.api import cluster, plans, schema, watch
 from dwcp_migrate.api.limits import LinkLimit
+from dwcp_migrate.api.warm import WarmUp
 from dwcp_migrate.cli.fleet.backup import Exported, Imported
 from dwcp_migrate.cli.fleet.hosts import HostRow
 from dwcp_migrate.cli.fleet.place import Placed
@@ -77,6 +78,7 @@ PRINTED: Final[dict[str, Printed]] = {
     "top": _lines(schema.AgentStatus),
     "predict": _object(schema.Predicted),
     "share": _DONE,
+    "warm": _object(WarmUp),
     "history": _list(schema.Migration),
     "show": _object(schema.Migration),
     "events": _lines(schema.Update),
