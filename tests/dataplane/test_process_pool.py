@@ -129,6 +129,30 @@ async def test_one_that_ends_while_it_waits_is_replaced_and_the_others_stay(monk
         assert (spares.failures, spares.error) == (0, "")
 
 
+async def test_one_that_is_started_apart_leaves_those_that_wait_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with started(monkeypatch) as spares:
+        waiting = spares.warm
+        apart = await spares.start_apart()
+        assert apart.ready.done()
+        assert apart.pid not in waiting
+        assert spares.warm == waiting
+        await end(apart)
+        assert spares.failures == 0
+
+
+async def test_one_that_cannot_be_started_apart_or_is_late_is_said_and_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_pool, "READY_S_MAX", 0.2)
+    for command, words in (
+        (("/nowhere/python",), "cannot start"),
+        ((*COMMAND[:-1], "import time; time.sleep(60)"), "not ready"),
+    ):
+        spares = Watched(command)
+        with pytest.raises(SessionError, match=words):
+            await spares.start_apart()
+
+
 async def test_where_none_can_be_started_it_is_said() -> None:
     spares = Watched(("/nowhere/python",))
     with pytest.raises(SessionError, match="cannot start a data process"):

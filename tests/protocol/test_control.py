@@ -18,6 +18,8 @@ from dwcp_migrate.protocol.control import (
     Ping,
     Refused,
     Successor,
+    Warm,
+    Warmed,
     common_version,
     control_frames,
     decode_control,
@@ -46,8 +48,22 @@ FOLLOW = Follow(cluster=b"c" * 16, epoch=3, offset=5)
 SUCCESSOR = Successor(newest=4, size=SUCCESSOR_BYTES_MAX, data=b"d" * SUCCESSOR_BYTES_MAX, key=b"k" * 32)
 
 
+WARM = Warm(
+    versions=(1,),
+    session_id=b"s" * 16,
+    token=b"t" * 32,
+    domain=DomainName("u", "vm"),
+    scope="web",
+    cache_bytes=1,
+    window_bytes=1,
+    channels_max=64,
+)
+WARMED = Warmed(version=1, cache_bytes=1, window_bytes=1, channels_max=64, store_key=b"k" * 32)
+
+
 @pytest.mark.parametrize(
-    "message", [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result=""), FOLLOW, SUCCESSOR]
+    "message",
+    [OPEN, OPENED, Refused(code="port"), Ping(versions=(1,)), Closed(result=""), FOLLOW, SUCCESSOR, WARM, WARMED],
 )
 def test_messages_survive_the_wire_byte_by_byte(message: Message) -> None:
     frames = control_frames()

@@ -48,7 +48,10 @@ from dwcp_migrate.protocol.worker import (
 from dwcp_migrate.units import PAGE_BYTES
 
 RETRY_S: Final = 5.0
-"""Between two tries of a session that had to wait."""
+"""Longest pause between two tries of a session that had to wait."""
+
+RETRY_S_MIN: Final = 0.25
+"""The first one, then twice as long each time: mostly it is the session before that still ends at the peer."""
 
 WAIT_S_MAX: Final = 3600.0
 """For a session to begin; then the warm-up fails with what it waited for."""
@@ -227,7 +230,7 @@ class OutgoingWarmUps:
 
     async def _next_session(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig, at: int) -> int:
         """Carry the next part of the memory; returns where the one after it begins, 0 at the end."""
-        began, breaks = wall_clock(), 0
+        began, breaks, pause_s = wall_clock(), 0, RETRY_S_MIN
         book = self._runtime.warm_ups
         while True:
             self._check_end(one)
@@ -256,7 +259,8 @@ class OutgoingWarmUps:
             if wall_clock() - began >= WAIT_S_MAX:
                 raise SessionError(f"it could not go on for {WAIT_S_MAX / 60:.0f} min: {why}")
             book.change(one.id, state="waiting", detail=why)
-            await self._pause(one, RETRY_S)
+            await self._pause(one, min(pause_s, RETRY_S))
+            pause_s *= 2
 
     async def _check_free(self, domain: DomainInfo) -> None:
         """Check that the guest is here and nothing migrates."""
