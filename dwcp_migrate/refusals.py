@@ -18,7 +18,18 @@ class Explanation(NamedTuple):
 
 Catalogue = Mapping[str, Explanation]
 
+OF_WARM_UP: Final[Catalogue] = {
+    "migrates": Explanation("a migration runs at the destination, or another warm-up"),
+    "no-store": Explanation("the destination has no page store", "set store.bytes_max there, see docs/known-pages.md"),
+    "scope": Explanation(
+        "the destination keeps this domain's pages under another scope", "make [[store.scopes]] the same on both hosts"
+    ),
+    "trust-domain": Explanation("the hosts are of different trust domains: pages are not kept for the other one"),
+}
+"""Codes of `protocol.control.Refused` that only a warm-up meets."""
+
 BY_PEER: Final[Catalogue] = {
+    **OF_WARM_UP,
     "address": Explanation(
         "the address is not one of the destination's own",
         "check the addresses of this peer in [[peers]]: a migration dialled one that the peer does not own",
@@ -44,8 +55,6 @@ BY_PEER: Final[Catalogue] = {
         "another host than this one runs the domain that was announced at the destination",
         "find out with `dwcp-migrate tickets` and virsh which host runs it, and why this one opened the migration",
     ),
-    "migrates": Explanation("a migration runs at the destination, or another warm-up"),
-    "no-store": Explanation("the destination has no page store", "set store.bytes_max there, see docs/known-pages.md"),
     "no-quorum": Explanation(
         "the fleet's state cannot be asked at the destination, and it requires that",
         "see `dwcp-migrate cluster status` there",
@@ -68,16 +77,12 @@ BY_PEER: Final[Catalogue] = {
     "ticket": Explanation("the fleet has not agreed to this migration", "see `dwcp-migrate tickets`"),
     "unknown-request": Explanation("the destination agent does not know this request"),
     "unknown-session": Explanation("the destination agent knows no such session"),
-    "scope": Explanation(
-        "the destination keeps this domain's pages under another scope", "make [[store.scopes]] the same on both hosts"
-    ),
-    "trust-domain": Explanation("the hosts are of different trust domains: pages are not kept for the other one"),
     "version": Explanation("the agents share no protocol version", "upgrade the older of the two agents"),
 }
 """Codes of `protocol.control.Refused`: the destination's agent refuses a request."""
 
 UNACCELERATED: Final[Catalogue] = {
-    **BY_PEER,
+    **{code: found for code, found in BY_PEER.items() if code not in OF_WARM_UP},
     "busy": Explanation("the fleet's state has another open ticket for the domain", "dwcp-migrate tickets"),
     "certificate": Explanation(
         "one side does not accept the other's certificate", "dwcp-migrate doctor says which and why"

@@ -189,7 +189,7 @@ class OutgoingWarmUps:
 
     async def _run(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig) -> None:
         book = self._runtime.warm_ups
-        end: dict[str, object] = {"state": "failed", "error": "the agent ended"}
+        end: dict[str, object] = {"state": "failed", "error": "a fault of the agent", "hint": "see its log"}
         try:
             await self._passes(one, domain, peer)
             end = {"state": "ended", "detail": ""}
@@ -197,6 +197,9 @@ class OutgoingWarmUps:
             end = {"state": "ended", "detail": str(over)}
         except DwcpError as error:
             end = {"state": "failed", "detail": "", "error": str(error), "hint": error.hint}
+        except asyncio.CancelledError:
+            end = {"state": "failed", "error": "the agent ended"}
+            raise
         finally:
             book.change(one.id, ended_at=wall_clock(), **end)
             found = book.find(one.id)
@@ -277,6 +280,7 @@ class OutgoingWarmUps:
 
     async def _session(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig, at: int) -> int:
         runtime, begun = self._runtime, self._migrations_begun
+        self._check_way(begun)  # libvirt was asked meanwhile
         store = self._store_of(domain.uuid, domain.name)
         link = await find_address(runtime.control, peer, candidate_addresses(peer), runtime.silent)
         session_id = self._session_id = os.urandom(SESSION_ID_BYTES)
@@ -302,8 +306,8 @@ class OutgoingWarmUps:
         return self._judged(process, finished, at)
 
     def _check_way(self, begun: int) -> None:
-        """Raise _LaterError where a migration began since `begun` had."""
-        if self._migrations_begun != begun:
+        """Raise _LaterError where a migration runs, or began since `begun` had."""
+        if self._migrations_begun != begun or self._runtime.ledger.running():
             raise _LaterError("a migration runs on this host")
 
     def _judged(self, process: WarmProcess, finished: Finished | None, at: int) -> int:
