@@ -78,6 +78,11 @@ class Runtime:
     warm_ups: WarmBook = field(default_factory=WarmBook)
     warming: Tasks = field(default_factory=Tasks)
 
+    async def cancel_work(self) -> None:
+        """Cancel what this agent carries; data processes of migrations go on."""
+        await self.migrations.cancel()
+        await self.warming.cancel()
+
     def arm_recording(self, directory: str, domain: str) -> str:
         """Record the next migration from here; returns what was arranged, for people.
 
