@@ -209,10 +209,12 @@ def begin_and_kill(fleet: Fleet, side: str, *, data_process: bool = False) -> tu
 
 
 def test_a_minority_that_is_cut_off_knows_that_it_is_and_catches_up(fleet: Fleet) -> None:
+    fleet.carry(other(fleet))
     fleet.lead("hv3")
+    fleet.until(lambda: fleet.tickets("hv3").tickets)
     fleet.lab.wan.cut("hv3")
     destination = other(fleet)
-    fleet.until(lambda: fleet.cluster(destination).engine.leader in {"hv1", "hv2"})
+    fleet.until(lambda: all(fleet.cluster(name).engine.leader in {"hv1", "hv2"} for name in ("hv1", "hv2")))
     outcome = fleet.begin(destination).wait()
     assert outcome.succeeded, outcome.said
     fleet.until(lambda: fleet.newest(destination).state == "completed")
