@@ -90,6 +90,13 @@ def reset_and_close(sock: socket.socket) -> None:
     sock.close()
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """A TLS socket that closes with its last reference: `wrap_socket` drops one where the peer resets within it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def wrap_in_tls(sock: socket.socket, context: ssl.SSLContext, server_hostname: str | None) -> ssl.SSLSocket:
     """Put TLS on a connected socket, its handshake to come.
 
@@ -99,9 +106,10 @@ def wrap_in_tls(sock: socket.socket, context: ssl.SSLContext, server_hostname: s
         server_hostname: name that the peer must prove; None where the peer dialled.
 
     Raises:
-        OSError: it was reset meanwhile; `wrap_socket` alone would leak its descriptor.
+        OSError: it was reset meanwhile.
     """
-    sock.getpeername()
+    sock.getpeername()  # `wrap_socket` would take one that is not connected any more
+    context.sslsocket_class = _TlsSocket
     return context.wrap_socket(
         sock, server_side=server_hostname is None, server_hostname=server_hostname, do_handshake_on_connect=False
     )

@@ -90,8 +90,10 @@ class Fleet(SmallFleet):
 
     def carry(self, destination: str) -> Ticket:
         """Migrate and return the ticket, once the fleet has it as completed."""
+        source = self.host().name
         outcome = self.begin(destination).wait()
-        assert outcome.succeeded, outcome.said
+        record = self.agent(source).get("/v1/history?limit=1")["migrations"][0]
+        assert outcome.succeeded, f"{outcome.said}: {record['reason']}"
         self.until(lambda: self.newest("hv1").state == "completed")
         ticket = self.newest("hv1")
         assert (ticket.uuid, ticket.destination, self.host().name) == (self.uuid, destination, destination)
@@ -189,6 +191,9 @@ def test_agent_and_data_process_killed_in_mid_migration_leave_a_ticket_that_is_s
     fleet.lab.wan.set(WAN)
     fleet.until(lambda: fleet.newest("hv3").state == "failed")
     assert fleet.newest("hv3").source == source
+    destination = other(fleet)
+    fleet.until(lambda: fleet.begin(destination).wait().succeeded)  # once the group has settled what it certified, too
+    assert fleet.host().name == destination
 
 
 def begin_and_kill(fleet: Fleet, side: str, *, data_process: bool = False) -> tuple[str, Move]:

@@ -95,6 +95,11 @@ class Element(NamedTuple):
     bytes: int
 
 
+DUMPS_MAX: Final = 5
+"""Of one set. A large one that was just filled is still being spread over a larger table: the kernel then lists some
+elements twice and leaves others out, without a word."""
+
+
 class Nftables:
     """A netlink socket to nftables in the network namespace of the thread that makes it.
 
@@ -161,6 +166,16 @@ class Nftables:
             HypervisorError: the kernel refused.
         """
         request = TableChange(_kind(_GET_ELEMENTS), _DUMP, family, text(1, table) + text(2, name))
+        found: dict[bytes, Element] = {}
+        for _ in range(DUMPS_MAX):
+            listed = self._dump(request)
+            found = {element.key: element for element in listed}
+            if len(found) == len(listed):
+                break
+        return list(found.values())
+
+    def _dump(self, request: TableChange) -> list[Element]:
+        """List the elements once. Raises as `elements`."""
         data = self._encode(request, 0)
         sequence = self._sequence
         self._send(data)
