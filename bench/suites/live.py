@@ -126,6 +126,7 @@ def _relay(stream: bytes) -> Carried:
 
 def _accelerate(stream: bytes, pair: Pair) -> Carried:
     source, destination = pair.connect()
+    pair.source.wait_event("link-up", WAIT_S)  # the processes have imported what they need
     before_s = cpu_s(pair.source) + cpu_s(pair.destination)
     seconds = _send(stream, source, destination)
     ends = pair.source.wait(Finished, WAIT_S), pair.destination.wait(Finished, WAIT_S)
