@@ -56,4 +56,5 @@ def test_the_comparison_has_the_figures_of_the_demo() -> None:
     for metric in ("encode_ratio", "decode_ratio"):
         assert f"{against['cpu_s_per_gb'][metric]:.2f}" in text
     for case in ("first", "resent"):
-        assert f"{page.value('live', f'live/{case}/auto', 'time_over_stock'):.1f}" in text
+        for way in ("auto-tls", "auto-tls-start"):
+            assert f"{page.value('live', f'live/{case}/{way}', 'time_over_stock'):.1f}" in text
