@@ -29,7 +29,7 @@ ADDRESSES: Final = {"192.0.2.11": f"{booted.NETWORK}.1", "192.0.2.12": f"{booted
 BUILD: Final = "make packages\n"
 MIGRATE: Final = "virsh migrate"
 LEFT: Final = (
-    "find / -xdev -name '*dwcp*' -not -path '/root/*'; nft list tables | grep dwcp; getent passwd dwcp-migrate"
+    "find / -xdev -name '*dwcp*' -not -path \"$HOME/*\"; nft list tables | grep dwcp; getent passwd dwcp-migrate"
 )
 
 lab = pytest.mark.lab
@@ -93,7 +93,7 @@ class Played:
         self.host(name).run("timeout", "90", "sh", "-c", f"until {met}; do sleep 0.5; done", check=False, timeout_s=100)
 
     def _on_host(self, name: str, text: str) -> str:
-        return self.host(name).run("bash", "-euc", f"cd /root\n{text}", timeout_s=600).stdout
+        return self.host(name).run("bash", "-euc", f"cd\n{text}", timeout_s=600).stdout
 
     def _on_admin(self, text: str) -> str:
         environment = {**os.environ, "PATH": f"{self.checkout / 'bin'}:{os.environ['PATH']}"}

@@ -16,8 +16,6 @@ from dwcp_migrate.cli.support import agent_group
 from dwcp_migrate.consensus.io.key_file import read_identity
 from dwcp_migrate.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group")
-
 GROUP, STRANGERS = "daemon", "nogroup"
 COMMANDS = {
     "tls/hv1.example.key": ["cert", "csr", "hv1.example", "--directory", "tls"],
