@@ -165,6 +165,8 @@ class LinkState:
 
     def has_work(self, now: float) -> bool:
         """Tell whether a channel that can take bytes would find something to send, pings apart."""
+        if self.close_sent:
+            return False  # nothing follows CLOSE, whatever the channels that end now leave to be said again
         if self._acknowledgements or self._rejections or self.outbox.waiting_urgent:
             return True
         return self.outbox.waiting and not self.pacer.wait_s(now)

@@ -446,6 +446,23 @@ def test_close_says_every_acknowledgement_first_on_every_channel() -> None:
     assert state.close_sent
 
 
+def test_nothing_is_left_to_send_once_every_channel_has_said_close() -> None:
+    state = one_channel()
+    state.channel_up(0.0, 2)
+    state.receive(0.0, 1, Frame(FrameKind.SEGMENT, 0, 0))
+    state.acknowledge(0, 0)
+    state.close()
+    assert state.has_work(0.1)
+    for channel in (1, 2):
+        while state.pull(0.1, channel) is not None:
+            pass
+    state.channel_down(0.2, 2, in_order=True)  # the peer hangs up on one after the other
+    assert not state.has_work(0.2)
+    state.channel_up(0.3, 3)
+    assert state.has_work(0.3)
+    assert state.pull(0.3, 3) == Frame(FrameKind.ACK, 0, 0)
+
+
 def test_a_close_with_segments_unacknowledged_is_no_orderly_end() -> None:
     state = one_channel()
     assert state.receive(0.0, 1, close_frame(Code.DONE)) == Closed(None)
