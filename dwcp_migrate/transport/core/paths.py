@@ -10,7 +10,9 @@ carries something. With one path there is nothing to choose, and it never rests.
        └── its channel carried something ──── on trial <────┘
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from dwcp_migrate.units import MIB
@@ -26,18 +28,23 @@ COMPARED_BYTES_MIN: Final = MIB
 """That all paths have to carry in that span; below that nothing is compared."""
 
 
+@dataclass(slots=True)
 class _Path:
-    def __init__(self) -> None:
-        self.channels: list[int] = []
-        self.is_trusted = True
-        self.rests_until = 0.0
-        self.rest_s = REST_S_MIN
+    is_trusted: bool = True
+    rests_until: float = 0.0
+    rest_s: float = REST_S_MIN
 
     def rest(self, now: float) -> None:
         self.is_trusted = False
         if now >= self.rests_until:  # of channels that die together only the first is news
             self.rests_until = now + self.rest_s
             self.rest_s = min(2 * self.rest_s, REST_S_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    address: str
+    since: float
 
 
 class PathTable:
@@ -49,9 +56,8 @@ class PathTable:
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._paths = {address: _Path() for address in addresses}
-        self._of: dict[int, str] = {}
-        self._since: dict[int, float] = {}
-        self._delivered: dict[int, int] = {}
+        self._channels: dict[int, _Channel] = {}
+        self._delivered: Mapping[int, int] = {}
         self._judged_at = 0.0
 
     def missing(self, now: float, wanted: int) -> int:
@@ -81,8 +87,9 @@ class PathTable:
             usable = {first: self._paths[first]}
         trusted = sum(path.is_trusted for path in usable.values())
         share = -(-wanted // (trusted or len(usable)))
+        there = Counter(channel.address for channel in self._channels.values())
         return {
-            address: max(0, (share if path.is_trusted or not trusted else 1) - len(path.channels))
+            address: max(0, (share if path.is_trusted or not trusted else 1) - there[address])
             for address, path in usable.items()
         }
 
@@ -94,8 +101,7 @@ class PathTable:
             channel: its number.
             address: of its path.
         """
-        self._paths[address].channels.append(channel)
-        self._of[channel], self._since[channel] = address, now
+        self._channels[channel] = _Channel(address, now)
 
     def failed(self, now: float, address: str) -> None:
         """Note that a path failed: a dial or a channel of it came to nothing.
@@ -115,16 +121,13 @@ class PathTable:
             channel: its number.
             in_order: it retired, or left the link.
         """
-        address = self._of.pop(channel, None)
-        if address is None:
+        gone = self._channels.pop(channel, None)
+        if gone is None:
             return
-        path = self._paths[address]
-        path.channels.remove(channel)
-        self._delivered.pop(channel, None)
-        if now - self._since.pop(channel) >= REST_S_MAX:
-            path.rest_s = REST_S_MIN
+        if now - gone.since >= REST_S_MAX:
+            self._paths[gone.address].rest_s = REST_S_MIN
         if not in_order:
-            self.failed(now, address)
+            self.failed(now, gone.address)
 
     def surplus(self, count: int, in_use: Collection[int]) -> list[int]:
         """Choose channels to retire so that `count` stay: the youngest of the fullest path first.
@@ -133,9 +136,12 @@ class PathTable:
             count: channels that the link should have.
             in_use: channels that are up and do not retire, the oldest first.
         """
-        left = {address: [one for one in in_use if self._of.get(one) == address] for address in self._paths}
-        surplus = sum(len(channels) for channels in left.values()) - count
-        return [max(left.values(), key=len).pop() for _ in range(surplus)]
+        if len(in_use) <= count:
+            return []
+        left: dict[str, list[int]] = {}
+        for channel in in_use:
+            left.setdefault(self._channels[channel].address, []).append(channel)
+        return [max(left.values(), key=len).pop() for _ in range(len(in_use) - count)]
 
     def crawling(self, now: float, delivered: Mapping[int, int]) -> list[int]:
         """Compare the paths; returns the channels of those that carry next to nothing beside the best.
@@ -147,21 +153,17 @@ class PathTable:
         if len(self._paths) < 2 or now - self._judged_at < JUDGE_S:  # noqa: PLR2004 - nothing to compare with
             return []
         self._judged_at = now
-        rates, total = self._rates(delivered)
-        self._delivered = dict(delivered)
-        if total < COMPARED_BYTES_MIN:
+        spent: dict[str, list[int]] = {}
+        for channel in delivered.keys() & self._delivered.keys():
+            carried = delivered[channel] - self._delivered[channel]
+            spent.setdefault(self._channels[channel].address, []).append(carried)
+        self._delivered = delivered
+        if sum(map(sum, spent.values())) < COMPARED_BYTES_MIN:
             return []
-        best = max(rates.values())
-        slow = {address for address, rate in rates.items() if rate < CRAWLING * best}
+        rates = {address: sum(each) / len(each) for address, each in spent.items()}
+        slow = {address for address, rate in rates.items() if rate < CRAWLING * max(rates.values())}
         for address in rates:
             self._paths[address].is_trusted = address not in slow
         for address in slow:
             self.failed(now, address)
-        return [channel for address in slow for channel in self._paths[address].channels]
-
-    def _rates(self, delivered: Mapping[int, int]) -> tuple[dict[str, float], int]:
-        """Bytes a channel of each path since the last comparison, and all bytes since then."""
-        spent: dict[str, list[int]] = {}
-        for channel in delivered.keys() & self._delivered.keys() & self._of.keys():
-            spent.setdefault(self._of[channel], []).append(delivered[channel] - self._delivered[channel])
-        return {address: sum(each) / len(each) for address, each in spent.items()}, sum(map(sum, spent.values()))
+        return [number for number, channel in self._channels.items() if channel.address in slow]
