@@ -1,7 +1,6 @@
 """Two hosts for the agent's tests: namespaces joined by a cable, real agents, plain TCP in the place of QEMU."""
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from dwcp_migrate.api import schema
+from dwcp_migrate.api.unix_http import UnixConnection
 from dwcp_migrate.pki import create_authority, issue
 from tests.hypervisor.namespace import Namespace
 
@@ -31,17 +31,6 @@ def make_authority(directory: Path) -> Path:
     for name in ("source.lab", "destination.lab", "stranger.lab"):
         issue(directory, name)
     return directory
-
-
-class _Control(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("agent", timeout=WAIT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class Host:
@@ -126,7 +115,7 @@ class Host:
         return self
 
     def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-        control = _Control(self.directory / "run" / "api.sock")
+        control = UnixConnection(self.directory / "run" / "api.sock", WAIT_S)
         try:
             control.request(method, path, body)
             response = control.getresponse()

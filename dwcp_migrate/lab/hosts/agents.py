@@ -16,11 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
 
 from dwcp_migrate import pki
+from dwcp_migrate.api.unix_http import UnixConnection
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.hosts import service, settings
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
@@ -88,7 +88,7 @@ class LabAgent:
         return self._ask("POST", path)
 
     def _ask(self, method: str, path: str) -> Any:
-        connection = _UnixConnection(self.api_socket)
+        connection = UnixConnection(self.api_socket, API_S_MAX)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -112,19 +112,6 @@ class LabAgent:
     def stop(self) -> None:
         """Ask it to end; SIGKILL if it does not within the grace time."""
         self.process.end()
-
-
-class _UnixConnection(HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=API_S_MAX)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(API_S_MAX)
-        self.sock.connect(str(self._path))
 
 
 def prepare(directory: Path, hypervisors: Sequence[Hypervisor]) -> None:
