@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from dwcp_migrate.agent.disablement import Disablement
 from dwcp_migrate.agent.disk_thread import DiskThread
@@ -30,11 +31,13 @@ from dwcp_migrate.errors import ConfigError
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.net import family_of
-from dwcp_migrate.protocol.control import DomainName
+from dwcp_migrate.protocol.control import DomainName, Open, Opened
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import Departure, SessionOptions, StoreOptions
 from dwcp_migrate.tasks import Tasks
 from dwcp_migrate.units import format_rate
+
+NO_DEPARTURE: Final = Departure()
 
 log = get_logger(component="agent")
 
@@ -142,15 +145,21 @@ class Runtime:
             self.configured_ceiling(self.directory.by_name(peer)), commanded.bytes_per_s if commanded else 0.0
         )
 
-    def may_stand_aside(self, peer: PeerConfig) -> bool:
-        """Whether bytes may go past the channels, unencrypted as QEMU sends them; never to hosts in other hands."""
-        coordination = self.config.coordination
+    def departure(self, peer: PeerConfig) -> Departure:
+        """Ways out of the channels that this host allows; in clear never to hosts in other hands."""
+        coordination, policy = self.config.coordination, self.config.policy.step_aside
         is_foreign = coordination.crosses(peer) or coordination.needs_certificate(peer)
-        return self.config.policy.step_aside == "auto" and not is_foreign
+        return Departure(in_clear=policy == "auto" and not is_foreign, in_tls=policy != "never")
 
-    def may_leave_in_tls(self) -> bool:
-        """Whether QEMU's connections may leave the channels, each in a TLS connection of its own."""
-        return self.config.policy.step_aside != "never"
+    def agreed_departure(self, peer: PeerConfig, said: Open | Opened) -> Departure:
+        """Ways out of the channels that both hosts allow.
+
+        Args:
+            peer: the other host.
+            said: what its agent said of this migration.
+        """
+        mine = self.departure(peer)
+        return Departure(in_clear=mine.in_clear and said.may_stand_aside, in_tls=mine.in_tls and said.may_leave_in_tls)
 
     def session_options(
         self,
@@ -159,7 +168,7 @@ class Runtime:
         record_directory: str,
         store: StoreOptions | None,
         *,
-        departure: Departure,
+        departure: Departure = NO_DEPARTURE,
         codec: str = "",
     ) -> SessionOptions:
         """Build the options of a data process.
@@ -169,7 +178,7 @@ class Runtime:
             channels_max: limit that both agents agreed to.
             record_directory: where the raw stream is recorded; empty for no recording.
             store: page store of this migration; None without one.
-            departure: how QEMU's connections may leave the channels.
+            departure: how QEMU's connections may leave the channels; a warm-up has none.
             codec: in the place of the configured one; empty leaves that.
         """
         config = self.config

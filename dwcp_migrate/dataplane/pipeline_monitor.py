@@ -154,11 +154,11 @@ class PipelineMonitor:
         level_max: for `auto`.
         workers: compressors.
         may_leave: going past the link altogether is allowed.
-        departure: why that is right from the start; empty lets what is measured decide.
+        reason_to_leave: why that is right from the start; empty lets what is measured decide.
 
     Attributes:
         stands_aside: QEMU's bytes should go past the link: it outruns even segments as they are.
-        departure: the reason, for people; empty before.
+        reason_to_leave: for people; empty before.
         window_holds_up: all wait for the window of bytes in flight, and the link would take more.
         link_waiting_s: time in which something waited for the link, as far as it was sampled.
         path_waiting_s: time in which all waited for the path: the same, and the time in which the window was full of
@@ -168,14 +168,21 @@ class PipelineMonitor:
     """
 
     def __init__(
-        self, codec: str, level: int, level_max: int, workers: int, *, may_leave: bool = False, departure: str = ""
+        self,
+        codec: str,
+        level: int,
+        level_max: int,
+        workers: int,
+        *,
+        may_leave: bool = False,
+        reason_to_leave: str = "",
     ) -> None:
         self.link_waiting_s = self.path_waiting_s = 0.0
         self.held_up_s: dict[Stage, float] = {}
         self.decision = ""
-        self.departure = departure if may_leave else ""
+        self.reason_to_leave = reason_to_leave if may_leave else ""
         self.window_holds_up = False
-        self.stands_aside = bool(self.departure)
+        self.stands_aside = bool(self.reason_to_leave)
         self._may_leave = may_leave
         self._outrun = 0
         self._first_at = 0.0
@@ -261,7 +268,7 @@ class PipelineMonitor:
         self._outrun = self._outrun + 1 if outrun else max(0, self._outrun - 1)
         if self._may_leave and not self.stands_aside and self._outrun >= OUTRUN_LOOKS:
             self.stands_aside = True
-            self.departure = (
+            self.reason_to_leave = (
                 f"held up by {stage} (link {shares.link:.0%}, encryption "
                 f"{shares.encryption:.0%} busy; QEMU idle {shares.qemu:.0%})"
             )

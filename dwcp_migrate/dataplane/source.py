@@ -115,7 +115,7 @@ class SourceSession(LinkSession):
             options.level_max,
             workers,
             may_leave=options.departure.is_allowed,
-            departure=options.departure.from_start,
+            reason_to_leave=options.departure.from_start,
         )
         self._window = InFlightWindow(options.in_flight_ms_max, options.window_bytes)
         self._gate = Gate(
@@ -241,7 +241,7 @@ class SourceSession(LinkSession):
         if self._stands_aside() and not self._told_aside:
             self._told_aside = True
             how = "in clear" if self._start.options.departure.in_clear else "each connection in TLS of its own"
-            self.report(Happened(event="stands-aside", detail=f"{how}: {self._pace.departure}"))
+            self.report(Happened(event="stands-aside", detail=f"{how}: {self._pace.reason_to_leave}"))
         return coding
 
     def _ahead_s(self) -> float:

@@ -181,7 +181,7 @@ def test_a_link_that_idles_beside_segments_as_they_are_is_left() -> None:
     pace = aside()
     watch(pace, OUTRUN_LOOKS * MEASURE_S + 0.5, encryption=0.95, qemu_idle=0.0, rtt_s=NEAR_S)
     assert pace.stands_aside
-    assert pace.departure.startswith("held up by")
+    assert pace.reason_to_leave.startswith("held up by")
 
 
 @pytest.mark.parametrize(

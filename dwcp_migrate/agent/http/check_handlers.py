@@ -167,7 +167,7 @@ class CheckHandlers:
         for code, applies, why in checks:
             if applies:
                 return code, why
-        aside = runtime.may_stand_aside(peer)
+        aside = runtime.departure(peer).in_clear
         why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock()) if aside else ""
         return (STEP_ASIDE, why) if why else ("", "")
 

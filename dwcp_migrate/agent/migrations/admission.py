@@ -50,7 +50,6 @@ from dwcp_migrate.protocol.control import (
     Weigh,
     common_version,
 )
-from dwcp_migrate.protocol.worker import Departure
 
 REMARK_CHARACTERS_MAX: Final = 256
 """As `Opened` allows."""
@@ -259,10 +258,7 @@ class Incoming:
             channels_max=min(request.channels_max, runtime.config.link.channels_max, memory.channels_max),
             store=store,
             store_key=store_key,
-            departure=Departure(
-                in_clear=request.may_stand_aside and runtime.may_stand_aside(peer),
-                in_tls=request.may_leave_in_tls and runtime.may_leave_in_tls(),
-            ),
+            departure=runtime.agreed_departure(peer, request),
         )
         session.start(request, terms, process)
         runtime.migrations.begin(self._run(session, session.run()))

@@ -261,7 +261,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
         if len(accelerated) > runtime.config.policy.sessions_max:
             return "sessions", "this agent carries policy.sessions_max migrations"
-        if not runtime.may_stand_aside(self.peer) or self._permits.requires(
+        if not runtime.departure(self.peer).in_clear or self._permits.requires(
             self.peer
         ):  # that is carried, with its ticket
             return "", ""
@@ -290,6 +290,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             self.identity, runtime.config.encoding.cache_bytes, runtime.domains.largest_of(leaving)
         )
         self._store = runtime.store.options(leaving, uuid)
+        mine = runtime.departure(peer)
         request = Open(
             versions=VERSIONS,
             session_id=self.session_id,
@@ -303,8 +304,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             permit=agreement.permit,
             outlives=True,
             scope=self._store.scope if self._store else "",
-            may_stand_aside=runtime.may_stand_aside(peer),
-            may_leave_in_tls=runtime.may_leave_in_tls(),
+            may_stand_aside=mine.in_clear,
+            may_leave_in_tls=mine.in_tls,
         )
         try:
             opened = await runtime.control.ask(peer, link, request, Opened)
@@ -385,10 +386,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
 
     def _departure(self, opened: Opened, peer: PeerConfig) -> Departure:
         runtime = self._runtime
-        allowed = Departure(
-            in_clear=opened.may_stand_aside and runtime.may_stand_aside(peer),
-            in_tls=opened.may_leave_in_tls and runtime.may_leave_in_tls(),
-        )
+        allowed = runtime.agreed_departure(peer, opened)
         if not allowed.is_allowed:
             return allowed
         why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock())

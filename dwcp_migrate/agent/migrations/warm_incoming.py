@@ -29,7 +29,7 @@ from dwcp_migrate.protocol.control import (
     common_version,
 )
 from dwcp_migrate.protocol.session_memory import SessionMemory
-from dwcp_migrate.protocol.worker import AddChannel, Departure, StartDestination, StoreOptions
+from dwcp_migrate.protocol.worker import AddChannel, StartDestination, StoreOptions
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Warmed` to the first channel."""
@@ -156,7 +156,7 @@ class IncomingWarmUps:
         self, peer: PeerConfig, request: Warm, memory: SessionMemory, channels_max: int, store: StoreOptions
     ) -> None:
         assert self._process is not None, "it was just made"
-        options = self._runtime.session_options(memory, channels_max, "", store, departure=Departure())
+        options = self._runtime.session_options(memory, channels_max, "", store)
         self._process.send(
             StartDestination(
                 session_id=request.session_id,

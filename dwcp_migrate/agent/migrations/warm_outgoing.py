@@ -37,7 +37,6 @@ from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import (
     SESSION_ID_BYTES,
     TOKEN_BYTES,
-    Departure,
     Finished,
     GuestPages,
     MigrationCounters,
@@ -121,7 +120,7 @@ class OutgoingWarmUps:
             SessionError: one runs already, or this agent takes part in nothing.
         """
         runtime = self._runtime
-        if runtime.warm_ups.running():
+        if self.book.running():
             raise SessionError(
                 "a warm-up runs already", hint="`dwcp-migrate status` shows it; it ends with its command"
             )
@@ -145,9 +144,9 @@ class OutgoingWarmUps:
             bytes_per_s_max=bytes_per_s,
             until=now + for_s if for_s else 0.0,
         )
-        if runtime.warm_ups.running():  # libvirt was asked meanwhile
+        if self.book.running():  # libvirt was asked meanwhile
             raise SessionError("a warm-up runs already")
-        runtime.warm_ups.put(one)
+        self.book.put(one)
         self._ordered_to_end.clear()
         self._runtime.warming.begin(self._run(one, found, peer))
         log.info("warm-up begins", domain=domain, peer=peer.name, bytes_per_s=bytes_per_s, for_s=for_s)
@@ -155,7 +154,7 @@ class OutgoingWarmUps:
 
     def end(self, identity: str) -> WarmUp:
         """End one; what its session brought so far stays at the peer. Raises NotFoundError."""
-        one = self._runtime.warm_ups.find(identity)
+        one = self.book.find(identity)
         if not one.is_over:
             self._ordered_to_end.set()
             if self._process is not None:
@@ -188,7 +187,6 @@ class OutgoingWarmUps:
         return found
 
     async def _run(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig) -> None:
-        book = self._runtime.warm_ups
         end: dict[str, object] = {"state": "failed", "error": "a fault of the agent", "hint": "see its log"}
         try:
             await self._passes(one, domain, peer)
@@ -201,8 +199,8 @@ class OutgoingWarmUps:
             end = {"state": "failed", "error": "the agent ended"}
             raise
         finally:
-            book.change(one.id, ended_at=wall_clock(), **end)
-            found = book.find(one.id)
+            self.book.change(one.id, ended_at=wall_clock(), **end)
+            found = self.book.find(one.id)
             log.info("warm-up over", domain=one.domain, state=found.state, pages=found.pages, error=found.error)
 
     async def _passes(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig) -> None:
@@ -214,7 +212,7 @@ class OutgoingWarmUps:
                 if not at:
                     break
             passes += 1
-            self._runtime.warm_ups.change(one.id, passes=passes)
+            self.book.change(one.id, passes=passes)
             if wall_clock() + PASS_S >= one.until:
                 return
             await self._pause(one, PASS_S)
@@ -234,12 +232,11 @@ class OutgoingWarmUps:
     async def _next_session(self, one: WarmUp, domain: DomainInfo, peer: PeerConfig, at: int) -> int:
         """Carry the next part of the memory; returns where the one after it begins, 0 at the end."""
         began, breaks, pause_s = wall_clock(), 0, RETRY_S_MIN
-        book = self._runtime.warm_ups
         while True:
             self._check_end(one)
             try:
                 await self._check_free(domain)
-                book.change(one.id, state="running", detail="")
+                self.book.change(one.id, state="running", detail="")
                 return await self._session(one, domain, peer, at)
             except _LaterError as later:
                 why = str(later)
@@ -261,7 +258,7 @@ class OutgoingWarmUps:
             self._check_end(one)
             if wall_clock() - began >= WAIT_S_MAX:
                 raise SessionError(f"it could not go on for {WAIT_S_MAX / 60:.0f} min: {why}")
-            book.change(one.id, state="waiting", detail=why)
+            self.book.change(one.id, state="waiting", detail=why)
             await self._pause(one, min(pause_s, RETRY_S))
             pause_s *= 2
 
@@ -284,7 +281,7 @@ class OutgoingWarmUps:
         store = self._store_of(domain.uuid, domain.name)
         link = await find_address(runtime.control, peer, candidate_addresses(peer), runtime.silent)
         session_id = self._session_id = os.urandom(SESSION_ID_BYTES)
-        before = runtime.warm_ups.find(one.id)
+        before = self.book.find(one.id)
         try:
             memory = runtime.memory.for_source(
                 session_id.hex(), runtime.config.encoding.cache_bytes, domain.memory_bytes
@@ -357,9 +354,7 @@ class OutgoingWarmUps:
                 peer_name=peer.name,
                 peer_address=link,
                 peer_port=peer.port,
-                options=runtime.session_options(
-                    memory, warmed.channels_max, "", None, departure=Departure(), codec=codec
-                ),
+                options=runtime.session_options(memory, warmed.channels_max, "", None, codec=codec),
                 stated_key=warmed.store_key,
                 reads=GuestPages(
                     uri=runtime.config.libvirt_uri,
@@ -375,7 +370,7 @@ class OutgoingWarmUps:
 
     def _count(self, before: WarmUp, counters: MigrationCounters, process: WarmProcess) -> None:
         """Add a session's counters to what there was before it."""
-        self._runtime.warm_ups.change(
+        self.book.change(
             before.id,
             readable_bytes=process.readable_bytes or before.readable_bytes,
             pages=before.pages + sum(counters.pages.values()),

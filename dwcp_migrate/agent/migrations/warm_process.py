@@ -26,7 +26,6 @@ from dwcp_migrate.protocol.worker import (
 EXIT_S_MAX: Final = 10.0
 """From the order to end, or from its last message, to its end; then it is killed."""
 
-
 LEAVE_S_MAX: Final = 2.0
 """For that where the agent ends: it waits for no more."""
 
