@@ -31,16 +31,16 @@ from dwcp_migrate.agent.effective import ConfigurationInForce, exempted
 from dwcp_migrate.agent.forecasting.load_watch import LoadWatch
 from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
-from dwcp_migrate.agent.http.check_handlers import CheckHandlers
-from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
-from dwcp_migrate.agent.http.limit_handlers import LimitHandlers, WarmHandlers
+from dwcp_migrate.agent.http.handlers.check import CheckHandlers
+from dwcp_migrate.agent.http.handlers.cluster import ClusterHandlers
+from dwcp_migrate.agent.http.handlers.limit import LimitHandlers, WarmHandlers
+from dwcp_migrate.agent.http.handlers.plan import PlanHandlers
+from dwcp_migrate.agent.http.handlers.prediction import PredictionHandlers
+from dwcp_migrate.agent.http.handlers.recap import RecapHandlers
+from dwcp_migrate.agent.http.handlers.watch import WatchHandlers
 from dwcp_migrate.agent.http.metrics_server import listen_for_metrics, metrics_application
-from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
-from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
-from dwcp_migrate.agent.http.recap_handlers import RecapHandlers
 from dwcp_migrate.agent.http.server import Api, HttpServer
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
-from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.hook_trial import HookTrial
 from dwcp_migrate.agent.intake.link import LinkIntake

@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, PlacementHandlers
+from dwcp_migrate.agent.http.handlers.placement import LEASE_S_MAX, PlacementHandlers
 from dwcp_migrate.api.cluster import HeldLease, InFlightMigration, PlacementConstraints
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import ConfigError, CoordinationError, PlacementError

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from dwcp_migrate import __version__
-from dwcp_migrate.agent.http.placement_handlers import LEASE_S_MAX, RATE_MAX
-from dwcp_migrate.agent.http.plan_handlers import NUMBER_MAX
+from dwcp_migrate.agent.http.handlers.placement import LEASE_S_MAX, RATE_MAX
+from dwcp_migrate.agent.http.handlers.plan import NUMBER_MAX
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.agent.peers.throughput import BYTES_MAX, CHANNELS_MAX, SECONDS_MAX
 from dwcp_migrate.api import cluster, plans, schema, watch

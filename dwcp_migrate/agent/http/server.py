@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.http.check_handlers import CheckHandlers
-from dwcp_migrate.agent.http.cluster_handlers import ClusterHandlers
-from dwcp_migrate.agent.http.limit_handlers import LimitHandlers, WarmHandlers
-from dwcp_migrate.agent.http.plan_handlers import PlanHandlers
-from dwcp_migrate.agent.http.recap_handlers import RecapHandlers
-from dwcp_migrate.agent.http.watch_handlers import WatchHandlers
+from dwcp_migrate.agent.http.handlers.check import CheckHandlers
+from dwcp_migrate.agent.http.handlers.cluster import ClusterHandlers
+from dwcp_migrate.agent.http.handlers.limit import LimitHandlers, WarmHandlers
+from dwcp_migrate.agent.http.handlers.plan import PlanHandlers
+from dwcp_migrate.agent.http.handlers.recap import RecapHandlers
+from dwcp_migrate.agent.http.handlers.watch import WatchHandlers
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,

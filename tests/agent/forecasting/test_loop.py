@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from dwcp_migrate.agent.forecasting.loop import LOOK_S, ForecastLoop
-from dwcp_migrate.agent.http.prediction_handlers import PredictionHandlers
+from dwcp_migrate.agent.http.handlers.prediction import PredictionHandlers
 from dwcp_migrate.agent.peers.directory import PeerDirectory
 from dwcp_migrate.agent.shared_parts import make_runtime
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, close_record

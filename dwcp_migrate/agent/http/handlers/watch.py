@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from dwcp_migrate.agent.http.plan_handlers import number_of, refused_by, told
+from dwcp_migrate.agent.http.handlers.plan import number_of, refused_by, told
 from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.api.watch import decode_watch
 from dwcp_migrate.errors import DwcpError

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
-from dwcp_migrate.agent.http.placement_handlers import PlacementHandlers
-from dwcp_migrate.agent.http.repair_handlers import RepairHandlers
+from dwcp_migrate.agent.http.handlers.placement import PlacementHandlers
+from dwcp_migrate.agent.http.handlers.repair import RepairHandlers
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.pbft.membership_change import Change
 from dwcp_migrate.api.cluster import Changed, Cluster, Locks, PbftView, TicketList

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_migrate.agent.http.repair_handlers import RepairHandlers
+from dwcp_migrate.agent.http.handlers.repair import RepairHandlers
 from dwcp_migrate.config import CoordinationConfig
 from dwcp_migrate.errors import ConfigError, CoordinationError
 from dwcp_migrate.state.fleet.commands import PutDomain, PutHost

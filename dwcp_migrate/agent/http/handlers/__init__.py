@@ -1,0 +1,13 @@
+"""The control API's handlers, one module for each part of it.
+
+Modules:
+    check: control API of the trial of a peer
+    cluster: part of the control API's part about the fleet's shared state
+    limit: control API of the limits of links, and of warm-ups
+    placement: control API of the shared constraints
+    plan: control API of the plans that are kept
+    prediction: control API of predictions
+    recap: control API of the sums over migrations
+    repair: control API of operators' repairs
+    watch: control API of the service that relieves the fleet
+"""
