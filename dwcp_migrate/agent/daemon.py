@@ -33,10 +33,11 @@ from dwcp_migrate.agent.forecasting.loop import ForecastLoop
 from dwcp_migrate.agent.http import host_facts as facts
 from dwcp_migrate.agent.http.handlers.check import CheckHandlers
 from dwcp_migrate.agent.http.handlers.cluster import ClusterHandlers
-from dwcp_migrate.agent.http.handlers.limit import LimitHandlers, WarmHandlers
+from dwcp_migrate.agent.http.handlers.limit import LimitHandlers
 from dwcp_migrate.agent.http.handlers.plan import PlanHandlers
 from dwcp_migrate.agent.http.handlers.prediction import PredictionHandlers
 from dwcp_migrate.agent.http.handlers.recap import RecapHandlers
+from dwcp_migrate.agent.http.handlers.warm import WarmHandlers
 from dwcp_migrate.agent.http.handlers.watch import WatchHandlers
 from dwcp_migrate.agent.http.metrics_server import listen_for_metrics, metrics_application
 from dwcp_migrate.agent.http.server import Api, HttpServer
@@ -137,10 +138,9 @@ class Agent:
         self._members = FleetMembers(self.runtime, self.coordination, self._peers_found)
         self.group = PbftGroup(self.runtime, lambda side: tls_context(side, self.runtime.config))
         self.certifying = CertificateIssuer(self.runtime, self.group)
-        self.cluster_api = self._cluster_handlers()
         plans, watch = self._books()
-        self.plans_api, self._carrier = PlanHandlers(plans), PlanCarrier(plans, path, lambda: self.ledger.state)
-        self.watch_api, self._watch = WatchHandlers(watch), FleetWatcher(watch, path, lambda: self.ledger.state)
+        self._carrier = PlanCarrier(plans, path, lambda: self.ledger.state)
+        self._watch = FleetWatcher(watch, path, lambda: self.ledger.state)
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
@@ -158,7 +158,7 @@ class Agent:
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)
         self._views = StatusViews(self.runtime, self._redirection, self._loopback, self._sources())
-        self.check_api, self.recap_api, self.limit_api, self.warm_api = self._peer_handlers()
+        self.api_parts = (self._cluster_handlers(), PlanHandlers(plans), WatchHandlers(watch), *self._peer_handlers())
         self._control = ControlServer(self._identify, self.incoming.answer, self._rejected("link"))
         self._link = self._link_intake()
         self._hook = HookServer(config.hook_socket, self._announced, self._rejected("hook"))

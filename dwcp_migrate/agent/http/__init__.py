@@ -1,6 +1,7 @@
 """The agent's HTTP servers: the control API on its Unix socket, and Prometheus metrics.
 
 Modules:
+    answers: answers as JSON, and numbers out of a query
     handlers: control API, part by part
     host_facts: facts about this host that `doctor` judges
     metric_table: every metric that the agent exports, in one table

@@ -20,7 +20,7 @@ _PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 
 
-def certificates(tls: TlsConfig) -> list[CertificateExpiry]:
+def list_certificates(tls: TlsConfig) -> list[CertificateExpiry]:
     """Describe the files of the `tls` table."""
     return [certificate("ca", tls.ca), certificate("host", tls.certificate)]
 

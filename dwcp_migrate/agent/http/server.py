@@ -7,19 +7,14 @@ is read: every verb is in the path and its query.
 import asyncio
 import os
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 
-from dwcp_migrate.agent.http.handlers.check import CheckHandlers
-from dwcp_migrate.agent.http.handlers.cluster import ClusterHandlers
-from dwcp_migrate.agent.http.handlers.limit import LimitHandlers, WarmHandlers
-from dwcp_migrate.agent.http.handlers.plan import PlanHandlers
-from dwcp_migrate.agent.http.handlers.recap import RecapHandlers
-from dwcp_migrate.agent.http.handlers.watch import WatchHandlers
+from dwcp_migrate.agent.http.answers import answer_json, read_number
 from dwcp_migrate.agent.tracking.registry import AmbiguousIdError, MigrationRegistry
 from dwcp_migrate.api.schema import (
     HISTORY_LIMIT_DEFAULT,
@@ -50,17 +45,21 @@ SHUTDOWN_S_MAX: Final = 2.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class ApiPart(Protocol):
+    """A part of the control API with handlers of its own; see `http.handlers`."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Add its routes."""
+
+
 class Served(Protocol):
     """The operations behind the API; `daemon.Agent` has them."""
 
     ledger: MigrationRegistry
-    cluster_api: ClusterHandlers
-    plans_api: PlanHandlers
-    watch_api: WatchHandlers
-    check_api: CheckHandlers
-    recap_api: RecapHandlers
-    limit_api: LimitHandlers
-    warm_api: WarmHandlers
+
+    @property
+    def api_parts(self) -> Sequence[ApiPart]:
+        """Parts of the API with handlers of their own."""
 
     def status(self) -> AgentStatus:
         """See `api.Status`."""
@@ -128,21 +127,6 @@ class Served(Protocol):
         """
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
-
-
-def _number(request: web.Request, name: str, otherwise: float) -> float:
-    """A number from 0 in the query."""
-    try:
-        value = float(request.query.get(name, otherwise))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise web.HTTPBadRequest(reason=f"{name} must be a number from 0")
-    return value
-
-
 def _status_of(error: DwcpError) -> int:
     if isinstance(error, AmbiguousIdError):
         return 409
@@ -156,9 +140,9 @@ async def _typed_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except DwcpError as error:
-        return _json(Failure(error=str(error), hint=error.hint), _status_of(error))
+        return answer_json(Failure(error=str(error), hint=error.hint), _status_of(error))
     except web.HTTPException as error:
-        return _json(Failure(error=error.reason), error.status)
+        return answer_json(Failure(error=error.reason), error.status)
 
 
 class Api:
@@ -188,74 +172,69 @@ class Api:
         app.router.add_post("/v1/enable", self._enable)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/record", self._record)
-        self._served.cluster_api.add_to(app)
-        self._served.plans_api.add_to(app)
-        self._served.watch_api.add_to(app)
-        self._served.check_api.add_to(app)
-        self._served.recap_api.add_to(app)
-        self._served.limit_api.add_to(app)
-        self._served.warm_api.add_to(app)
+        for part in self._served.api_parts:
+            part.add_to(app)
         return app
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._served.status())
+        return answer_json(self._served.status())
 
     async def _migrations(self, _: web.Request) -> web.StreamResponse:
-        return _json(Migrations(now=wall_clock(), migrations=self._served.ledger.running()))
+        return answer_json(Migrations(now=wall_clock(), migrations=self._served.ledger.running()))
 
     async def _migration(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._served.ledger.find(request.match_info["id"]))
+        return answer_json(self._served.ledger.find(request.match_info["id"]))
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         text = request.query.get("limit", str(HISTORY_LIMIT_DEFAULT))
         if not text.isdecimal() or not 1 <= int(text) <= HISTORY_LIMIT_MAX:
             raise web.HTTPBadRequest(reason=f"limit must be 1 to {HISTORY_LIMIT_MAX}")
-        return _json(Migrations(now=wall_clock(), migrations=self._served.ledger.recent()[: int(text)]))
+        return answer_json(Migrations(now=wall_clock(), migrations=self._served.ledger.recent()[: int(text)]))
 
     async def _peers(self, _: web.Request) -> web.StreamResponse:
-        return _json(await self._served.peers())
+        return answer_json(await self._served.peers())
 
     async def _config(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._served.configuration())
+        return answer_json(self._served.configuration())
 
     async def _doctor(self, _: web.Request) -> web.StreamResponse:
-        return _json(await self._served.facts())
+        return answer_json(await self._served.facts())
 
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         domain, peer = request.query.get("domain", ""), request.query.get("peer", "")
         if not (domain and peer):
             raise web.HTTPBadRequest(reason="domain and peer are needed")
-        return _json(await self._served.predict(domain, peer, _number(request, "deadline_s", 0.0)))
+        return answer_json(await self._served.predict(domain, peer, read_number(request, "deadline_s", 0.0)))
 
     async def _measured(self, _: web.Request) -> web.StreamResponse:
-        return _json(await self._served.measured())
+        return answer_json(await self._served.measured())
 
     async def _load(self, _: web.Request) -> web.StreamResponse:
-        return _json(await self._served.load())
+        return answer_json(await self._served.load())
 
     async def _share(self, request: web.Request) -> web.StreamResponse:
-        domain, weight = request.query.get("domain", ""), _number(request, "weight", 1.0)
+        domain, weight = request.query.get("domain", ""), read_number(request, "weight", 1.0)
         if not domain or not 0 < weight <= WEIGHT_MAX:
             raise web.HTTPBadRequest(reason=f"a domain and a weight up to {WEIGHT_MAX:.0f} are needed")
-        return _json(self._served.share(domain, weight, _number(request, "deadline_s", 0.0)))
+        return answer_json(self._served.share(domain, weight, read_number(request, "deadline_s", 0.0)))
 
     async def _drain(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._served.drain())
+        return answer_json(self._served.drain())
 
     async def _undrain(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._served.undrain())
+        return answer_json(self._served.undrain())
 
     async def _disable(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._served.disable(request.query.get("reason", "")))
+        return answer_json(await self._served.disable(request.query.get("reason", "")))
 
     async def _enable(self, _: web.Request) -> web.StreamResponse:
-        return _json(await self._served.enable())
+        return answer_json(await self._served.enable())
 
     async def _reload(self, _: web.Request) -> web.StreamResponse:
-        return _json(self._served.reload())
+        return answer_json(self._served.reload())
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._served.record(request.query.get("directory", ""), request.query.get("domain", "")))
+        return answer_json(self._served.record(request.query.get("directory", ""), request.query.get("domain", "")))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         queue = self._served.ledger.subscribe()

@@ -163,7 +163,7 @@ class StatusViews:
     def _read_certificates(self) -> list[CertificateExpiry]:
         read_at, found = self._certificates
         if steady_clock() - read_at >= CERTIFICATES_KEPT_S:
-            found = facts.certificates(self._runtime.config.tls)
+            found = facts.list_certificates(self._runtime.config.tls)
             self._certificates = (steady_clock(), found)
         return found
 
@@ -244,7 +244,7 @@ class StatusViews:
     async def facts(self) -> Facts:
         """See `api.Facts`."""
         runtime = self._runtime
-        certificates = facts.certificates(runtime.config.tls)
+        certificates = facts.list_certificates(runtime.config.tls)
         names = [name.lower() for found in certificates if found.use == "host" for name in found.names]
         descriptors, descriptors_max = facts.open_descriptors()
         return Facts(

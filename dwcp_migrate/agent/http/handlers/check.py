@@ -13,7 +13,8 @@ from aiohttp import web
 
 from dwcp_migrate import __version__
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.http.host_facts import certificates
+from dwcp_migrate.agent.http.answers import answer_json
+from dwcp_migrate.agent.http.host_facts import list_certificates
 from dwcp_migrate.agent.http.status import StatusViews
 from dwcp_migrate.agent.migrations.step_aside import STEP_ASIDE, reason_to_step_aside
 from dwcp_migrate.agent.peers.addresses import in_background, look_up_name
@@ -83,7 +84,7 @@ class CheckHandlers:
         peer = self._named(request.query.get("peer", ""))
         async with self._turn:
             answer = await self.check(peer, plan)
-        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+        return answer_json(answer)
 
     def _channels(self) -> int:
         link = self._runtime.config.link
@@ -123,7 +124,7 @@ class CheckHandlers:
             resolve_error=resolve_error,
             redirect=msgspec.structs.replace(status.intercept, rules=[]),
             redirected=[address for address in peer.addresses if address in mine],
-            own_certificates=await asyncio.to_thread(certificates, runtime.config.tls),
+            own_certificates=await asyncio.to_thread(list_certificates, runtime.config.tls),
             own_refusal=refusal,
             own_refusal_why=refusal_why,
             fleet=fleet,

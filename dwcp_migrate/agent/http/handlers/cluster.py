@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.authorization.fleet_state import ClusterStateClient
+from dwcp_migrate.agent.http.answers import answer_json
 from dwcp_migrate.agent.http.handlers.placement import PlacementHandlers
 from dwcp_migrate.agent.http.handlers.repair import RepairHandlers
 from dwcp_migrate.agent.pbft.group import PbftGroup
@@ -193,12 +194,8 @@ def _changing(
 
 async def _told(ask: Callable[[], Awaitable[msgspec.Struct]]) -> web.Response:
     try:
-        return _json(await ask(), 200)
+        return answer_json(await ask())
     except CoordinationError as error:
-        return _json(Failure(error=str(error), hint=error.hint), STATUS_UNAVAILABLE)
+        return answer_json(Failure(error=str(error), hint=error.hint), STATUS_UNAVAILABLE)
     except ConfigError as error:
-        return _json(Failure(error=str(error), hint=error.hint), STATUS_BAD_REQUEST)
-
-
-def _json(value: msgspec.Struct, status: int) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+        return answer_json(Failure(error=str(error), hint=error.hint), STATUS_BAD_REQUEST)

@@ -1,16 +1,14 @@
-"""Control API of the limits of links to peers, and of the warm-ups of their page stores."""
+"""Control API of the limits of links to peers."""
 
 import asyncio
 from functools import partial
 
-import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.context import Runtime
-from dwcp_migrate.agent.migrations.warm_outgoing import OutgoingWarmUps
+from dwcp_migrate.agent.http.answers import answer_json, read_number
 from dwcp_migrate.agent.peers.limits import CommandedLimit
 from dwcp_migrate.api.limits import LIMIT_BYTES_PER_S_MIN, LinkLimit, LinkLimits
-from dwcp_migrate.api.warm import WARM_S_MAX, WarmUpList
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import NotFoundError
@@ -36,14 +34,14 @@ class LimitHandlers:
         app.router.add_post("/v1/limit", self._set)
 
     async def _list(self, _: web.Request) -> web.StreamResponse:
-        return _json(LinkLimits(limits=[self._of(peer) for peer in self._runtime.directory.all()]))
+        return answer_json(LinkLimits(limits=[self._of(peer) for peer in self._runtime.directory.all()]))
 
     async def _set(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("peer", "")
         peer = self._runtime.directory.by_name(name)
         if peer is None:
             raise NotFoundError(f"no peer {name!r}", hint="`dwcp-migrate status` lists the peers")
-        rate, for_s = _number(request, "bytes_per_s"), _number(request, "for_s")
+        rate, for_s = read_number(request, "bytes_per_s"), read_number(request, "for_s")
         if 0 < rate < LIMIT_BYTES_PER_S_MIN:
             raise web.HTTPBadRequest(reason=f"a limit is at least {LIMIT_BYTES_PER_S_MIN:.0f} bytes a second")
         now = wall_clock()
@@ -51,7 +49,7 @@ class LimitHandlers:
         async with self._turn:  # one after the other: each is written before the next begins
             await asyncio.to_thread(partial(self._runtime.limits.put, peer.name, limit, now))
         log.info("limit commanded", peer=peer.name, bytes_per_s=rate, for_s=for_s)
-        return _json(self._of(peer))
+        return answer_json(self._of(peer))
 
     def _of(self, peer: PeerConfig) -> LinkLimit:
         commanded = self._runtime.limits.of_peer(peer.name, wall_clock())
@@ -62,51 +60,3 @@ class LimitHandlers:
             configured_bytes_per_s=self._runtime.configured_ceiling(peer),
             bytes_per_s=self._runtime.link_ceiling(peer.name),
         )
-
-
-class WarmHandlers:
-    """The handlers of warm-ups; see `api.warm`.
-
-    Args:
-        warm_ups: from this host.
-    """
-
-    def __init__(self, warm_ups: OutgoingWarmUps) -> None:
-        self._warm_ups = warm_ups
-
-    def add_to(self, app: web.Application) -> None:
-        """Add warm-ups to the control API."""
-        app.router.add_get("/v1/warm", self._list)
-        app.router.add_post("/v1/warm", self._begin)
-        app.router.add_post("/v1/warm/end", self._end)
-
-    async def _list(self, _: web.Request) -> web.StreamResponse:
-        return _json(WarmUpList(warm_ups=self._warm_ups.book.all()))
-
-    async def _begin(self, request: web.Request) -> web.StreamResponse:
-        rate, for_s = _number(request, "bytes_per_s"), _number(request, "for_s")
-        if 0 < rate < LIMIT_BYTES_PER_S_MIN:
-            raise web.HTTPBadRequest(reason=f"a rate is at least {LIMIT_BYTES_PER_S_MIN:.0f} bytes a second")
-        if for_s > WARM_S_MAX:
-            raise web.HTTPBadRequest(reason=f"a warm-up takes {WARM_S_MAX:.0f} seconds at most")
-        domain, peer = request.query.get("domain", ""), request.query.get("peer", "")
-        if not (domain and peer):
-            raise web.HTTPBadRequest(reason="domain and peer are needed")
-        return _json(await self._warm_ups.begin(domain, peer, rate, for_s))
-
-    async def _end(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._warm_ups.end(request.query.get("id", "")))
-
-
-def _json(value: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-def _number(request: web.Request, name: str) -> float:
-    try:
-        value = float(request.query.get(name, 0))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise web.HTTPBadRequest(reason=f"{name} must be a number from 0")
-    return value

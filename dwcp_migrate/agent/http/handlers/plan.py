@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from dwcp_migrate.agent.http.answers import answer_json
 from dwcp_migrate.agent.plans.book import PlanBook
 from dwcp_migrate.api.plans import PlanList, decode_record
 from dwcp_migrate.api.schema import Failure
@@ -36,7 +37,7 @@ class PlanHandlers:
 
     async def _all(self, _: web.Request) -> web.StreamResponse:
         try:
-            return told(PlanList(plans=await self._book.all()))
+            return answer_json(PlanList(plans=await self._book.all()))
         except DwcpError as error:
             return refused_by(error)
 
@@ -44,7 +45,7 @@ class PlanHandlers:
         try:
             record = decode_record(await request.read())
             number, revision = number_of(request.query, "id"), number_of(request.query, "revision")
-            return told(await self._book.put(msgspec.structs.replace(record, id=number), revision))
+            return answer_json(await self._book.put(msgspec.structs.replace(record, id=number), revision))
         except DwcpError as error:
             return refused_by(error)
 
@@ -63,11 +64,6 @@ def number_of(query: Mapping[str, str], name: str) -> int:
     if not text.isdecimal() or int(text) > NUMBER_MAX:
         raise PlacementError(f"{name} must be a number")
     return int(text)
-
-
-def told(value: msgspec.Struct) -> web.Response:
-    """An answer."""
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
 def refused_by(error: DwcpError) -> web.Response:

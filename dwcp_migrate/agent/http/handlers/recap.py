@@ -3,10 +3,10 @@
 import asyncio
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from dwcp_migrate.agent.context import Runtime
+from dwcp_migrate.agent.http.answers import answer_json
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.api.recap import FleetRecap, recap_of
@@ -40,7 +40,7 @@ class RecapHandlers:
             since = -1.0
         if not 0 <= since < float("inf"):
             raise web.HTTPBadRequest(reason="since must be a number of seconds, from 0")
-        return web.Response(body=msgspec.json.encode(await self.recap(since)), content_type="application/json")
+        return answer_json(await self.recap(since))
 
     async def recap(self, since: float) -> FleetRecap:
         """Sum up since then, seconds since the epoch; peers that do not tell are named with the reason."""

@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from dwcp_migrate.agent.http.handlers.plan import number_of, refused_by, told
+from dwcp_migrate.agent.http.answers import answer_json
+from dwcp_migrate.agent.http.handlers.plan import number_of, refused_by
 from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.api.watch import decode_watch
 from dwcp_migrate.errors import DwcpError
@@ -25,13 +26,13 @@ class WatchHandlers:
 
     async def _read(self, _: web.Request) -> web.StreamResponse:
         try:
-            return told(await self._book.read())
+            return answer_json(await self._book.read())
         except DwcpError as error:
             return refused_by(error)
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         try:
             record = decode_watch(await request.read())
-            return told(await self._book.put(record, number_of(request.query, "revision")))
+            return answer_json(await self._book.put(record, number_of(request.query, "revision")))
         except DwcpError as error:
             return refused_by(error)
