@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dwcp_migrate.delta import LINK_IDLE, QEMU_HELD, CodecChoice, Coding, Observation, pinned
+from dwcp_migrate.delta import LINK_IDLE, CodecChoice, Coding, Observation, pinned
 
 MEASURE_S: Final = 0.1
 """Span of one measurement: a few round trips, and short against a change of the link."""
@@ -35,6 +35,8 @@ SETTLE_ROUND_TRIPS: Final = 10
 NEAR_S: Final = 0.005
 """Round trip up to which the path holds little beside the window: a full window then points to the destination.
 On longer paths a lost packet keeps the same bytes waiting there for their order."""
+NEAR_SEEN_S: Final = 1.0
+"""From the first byte: so long a short round trip tells of a near path; the first ones are drawn out on a busy host."""
 
 
 class Stage(StrEnum):
@@ -185,6 +187,7 @@ class PipelineMonitor:
         self.stands_aside = bool(self.reason_to_leave)
         self._may_leave = may_leave
         self._outrun = 0
+        self._has_tried = False
         self._first_at = 0.0
         self._pinned = pinned(codec, level)
         self._choice = CodecChoice(level_max)
@@ -220,10 +223,12 @@ class PipelineMonitor:
     def _look(self, now: float, seen: PipelineSample) -> None:
         """Evaluate the measurement under way when its time is over, and begin the next."""
         if self._began is None:
-            self._began = now, seen
             self._first_at = now
-            if 0 < seen.rtt_s <= NEAR_S:
-                self._choice.begin_raw()
+        if not self._has_tried and 0 < seen.rtt_s <= NEAR_S and now - self._first_at <= NEAR_SEEN_S:
+            self._has_tried = True
+            self._choice.begin_raw()
+        if self._began is None:
+            self._began = now, seen
             return
         then, before = self._began
         elapsed = now - then
@@ -264,7 +269,7 @@ class PipelineMonitor:
     def _look_aside(self, shares: Shares, stage: Stage) -> None:
         """Go past the link once it idles beside us for a while though segments go as they are already."""
         is_raw = self._pinned is None and not self._choice.coding.classified
-        outrun = is_raw and shares.link <= LINK_IDLE and shares.qemu <= QEMU_HELD
+        outrun = is_raw and shares.link <= LINK_IDLE and stage not in (Stage.QEMU, Stage.LINK)
         self._outrun = self._outrun + 1 if outrun else max(0, self._outrun - 1)
         if self._may_leave and not self.stands_aside and self._outrun >= OUTRUN_LOOKS:
             self.stands_aside = True

@@ -39,24 +39,26 @@ def carry_blocks(
     blocks: int,
     *,
     address: str = DESTINATION_ADDRESS,
-    between: Callable[[int], None] = lambda _: None,
+    between: Callable[[int], object] = lambda _: None,
     timeout_s: float = WAIT_S,
-) -> None:
-    """Bring blocks across as QEMU would, and see that they arrive.
+) -> int:
+    """Bring blocks across as QEMU would, and see that they arrive; returns how many there were.
 
     Args:
         source: where they are sent.
         destination: where they have to arrive.
-        blocks: how many.
+        blocks: how many at most.
         address: that is dialled.
-        between: called before each block with its number.
+        between: called before each block with its number; the stream ends there if it returns True.
         timeout_s: for each block, and for the answer.
     """
     with comparing(destination.listen()) as clean, source.connect(address) as sock:
         sock.settimeout(timeout_s)
-        for number in range(blocks):
-            between(number)
+        sent = 0
+        while sent < blocks and between(sent) is not True:
             sock.sendall(BLOCK)
+            sent += 1
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b""
-    assert len(clean) == blocks
+    assert len(clean) == sent
+    return sent

@@ -10,6 +10,7 @@ from dwcp_migrate.dataplane.flow_control import GRANT_BYTES_MIN, FixedWindow, Ga
 from dwcp_migrate.dataplane.pipeline_monitor import (
     MEASURE_S,
     NEAR_S,
+    NEAR_SEEN_S,
     OUTRUN_LOOKS,
     SETTLE_ROUND_TRIPS,
     PipelineMonitor,
@@ -199,6 +200,14 @@ def test_no_link_is_left_where_that_is_not_allowed() -> None:
     pace = one()
     watch(pace, 5, encryption=0.95, qemu_idle=0.0, rtt_s=NEAR_S)
     assert not pace.stands_aside
+
+
+@pytest.mark.parametrize(("seen_s", "is_raw"), [(NEAR_SEEN_S, True), (NEAR_SEEN_S + 0.01, False)])
+def test_a_short_round_trip_tells_of_a_near_path_for_a_while(seen_s: float, *, is_raw: bool) -> None:
+    pace = one()
+    pace.ahead_s(0.0, look(0.0, rtt_s=0.0))
+    pace.ahead_s(0.05, look(0.05, rtt_s=10 * NEAR_S))
+    assert (pace.choose(seen_s, look(seen_s, rtt_s=NEAR_S)) == RAW) == is_raw
 
 
 def test_a_near_link_that_turns_out_to_be_slow_is_met_at_level_1_after_one_measurement() -> None:
