@@ -160,6 +160,7 @@ class PbftGroup:
         return decision
 
     async def _ask(self, operation: bytes, *, certify: bool = False, reconfigure: bool = False) -> Decision:
+        await self._settle()  # a membership that was heard a moment ago: replicas ignore requests of earlier epochs
         client, timeout_s = self._client, self._configured.timeout_s
         if client is None:
             raise NoQuorumError(f"this agent cannot ask the PBFT group: {self.error}", hint="see the agent's log")

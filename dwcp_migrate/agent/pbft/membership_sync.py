@@ -46,7 +46,7 @@ class MembershipSync:
         control: how peers are asked.
         directory: says who the peers are now.
         memberships: what is believed.
-        changed: told after a round, whether anything is new or not.
+        changed: told of each newer membership, and after a round, whether anything is new or not.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class MembershipSync:
                     return True
                 if self._memberships.newest.epoch == epoch:  # another answer may have been quicker
                     self._memberships.follow(decode_link(link))
+                    self._changed()  # at once: a round lasts until its slowest peer has answered
         except EpochError as error:
             log.warning("link refused", peer=peer.name, why=str(error))
         except DwcpError as error:

@@ -5,6 +5,7 @@ complete when a quorum signed it. A request goes to the primary with authenticat
 all replicas, signed, again and again: they remember what they executed, so it is executed once.
 """
 
+import math
 from typing import Final, NamedTuple
 
 import msgspec
@@ -76,10 +77,11 @@ class PbftClient:
         self._shared = [self._identity.shared_key(member.key) for member in membership.replicas]
 
     def update(self, membership: Membership) -> None:
-        """Go on with the members of another epoch; open requests are sent again in it, under the same numbers."""
+        """Go on with the members of another epoch; open requests are due again in it, under the same numbers."""
         self._set(membership)
         self._view = 0
         for pending in self._pending.values():
+            pending.attempts, pending.next_attempt = 0, -math.inf
             pending.body = msgspec.structs.replace(pending.body, epoch=membership.epoch)
             pending.encoded = encode_body(pending.body)
             pending.replies.clear()

@@ -160,8 +160,10 @@ def test_what_a_client_has_under_way_is_asked_for_in_the_epoch_of_now() -> None:
     asking = client()
     asking.submit(b"x", 0.0)
     asking.ready()
+    asking.tick(100.0)  # its next attempt lies some time ahead
+    asking.ready()
     asking.update(membership(4, epoch=2))
-    asking.tick(1.0)
+    asking.tick(100.0)
     ((_, again),) = asking.ready()[0]
     primary = replica(members=membership(4, epoch=2))
     primary.step("c0", again, 1.0)
