@@ -20,6 +20,8 @@ N ?= 100
 SEEDS ?= 2000
 RAFT_SEEDS ?= 200
 SEED ?= 1
+# How often a test that failed is played once more; each time is listed at the end of the run.
+RERUNS ?= 0
 # Where simulated scenarios are kept account of, by the code that they ran on; SEED=0 goes on where they end.
 ACCOUNT ?=
 
@@ -27,6 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
+PYTEST := $(BIN)/pytest -q --reruns $(RERUNS) --rerun-show-tracebacks
 UNIT := -m "not lab and not long"
 LONG := -m "long and not lab" -k "not 100000_entries and not 64_sessions and not test_release and not fifty_thousand_guests"
 LAB := -m "lab and not long"
@@ -48,10 +51,10 @@ check: $(TOOLS)  ## format, lint, types, import contracts, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	echo "check: unit tests"
-	$(BIN)/pytest -q $(UNIT)
+	$(PYTEST) $(UNIT)
 
 unit: $(TOOLS)  ## unit tests only
-	$(BIN)/pytest -q $(UNIT)
+	$(PYTEST) $(UNIT)
 
 format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff format .
@@ -60,14 +63,14 @@ format: $(STAMPS)/venv  ## rewrite the sources as `check` wants them
 test: setup check long sim fuzz  ## everything: `check`, `long`, `sim`, `fuzz`, and the tests against libvirt and QEMU in the lab
 	export MATRIX_SEED=$${MATRIX_SEED:-1}
 	echo "test: lab; a third of the matrix, drawn by MATRIX_SEED=$$MATRIX_SEED"
-	$(BIN)/pytest -q --durations 20 $(LAB)
+	$(PYTEST) --durations 20 $(LAB)
 
 matrix: setup  ## one fault after the other beside a plain migration, each of which has to succeed; half an hour
 	$(BIN)/pytest -q -m matrix
 
 long: $(TOOLS)  ## tests of a minute each: gigabytes through both sides, many random cuts, cores by themselves
 	echo "test: long"
-	$(BIN)/pytest -q $(LONG)
+	$(PYTEST) $(LONG)
 
 etcd: $(TOOLS)  ## two writers during compactions, 100,000 entries against a real etcd; five minutes
 	$(BIN)/pytest -q -m long tests/state/etcd
