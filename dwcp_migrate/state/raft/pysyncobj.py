@@ -5,6 +5,7 @@ start, and are touched here and nowhere else; `replica` decides, this only gives
 commands, membership and snapshots are bytes with a schema of their own.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -215,7 +216,15 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
     def __init__(self, owner: ReplicaOwner, election_s: float) -> None:
         self.owner = owner
         super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=_Courier(owner))
+        self._mute()
+
+    def _mute(self) -> None:
+        """Do without the library's wake-up pipe, and close it: the library never does."""
+        pipe: Any = self._SyncObj__pipeNotifier  # type: ignore[has-type]
         self._SyncObj__pipeNotifier = _Mute()
+        self._poller.unsubscribe(pipe._PipeNotifier__pipeR)  # noqa: SLF001 - the version is pinned
+        os.close(pipe._PipeNotifier__pipeR)  # noqa: SLF001
+        os.close(pipe._PipeNotifier__pipeW)  # noqa: SLF001
 
     # -- overridden
 

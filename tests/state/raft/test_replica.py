@@ -1,6 +1,7 @@
 """A replica by itself: what it does with messages that a network, a peer or a bug may bring."""
 
 import errno
+import gc
 import os
 import ssl
 from collections.abc import Iterator
@@ -39,6 +40,16 @@ def test_another_library_is_refused_at_the_start(
     monkeypatch.setattr(library, name, value)
     with pytest.raises(CoordinationError, match=r"0\.3\.17"):
         Lone(tmp_path)
+
+
+def test_a_replica_that_is_closed_leaves_no_descriptor(tmp_path: Path) -> None:
+    def held() -> set[str]:
+        gc.collect()  # the library's poller is closed with its last reference
+        return {each.name for each in Path("/proc/self/fd").iterdir()}
+
+    before = held()
+    Lone(tmp_path).replica.close()
+    assert held() == before
 
 
 def test_entries_are_taken_and_acknowledged(lone: Lone) -> None:
