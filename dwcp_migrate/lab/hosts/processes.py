@@ -6,10 +6,12 @@ What the lab starts outside its hypervisors' PID namespaces carries the lab's id
 children inherit: `marked` finds them all, also those whose parent died before it could record them.
 """
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,10 @@ LAUNCH_QUIET: Final = '"$@" < /dev/null >> "$0" 2>&1 & echo $!'
 LAUNCH_ANNOUNCED: Final = """sh -c 'echo $$; exec "$@" < /dev/null 2>> "$0"' "$0" "$@" &"""
 """A shell in between, so that the program is no child of this process: it outlives us and leaves no zombie. The shell
 prints the pid before it starts a program that announces itself, so that the pid is always the first line."""
+
+EXEC_LOOKS: Final = 5
+EXEC_LOOK_S: Final = 0.002
+"""Looks at an environment, and between two: a process that is just replacing its program shows none for a moment."""
 
 START_TIME_FIELD: Final = 22
 """Position of `starttime` in /proc/PID/stat, counted from 1 (proc_pid_stat(5))."""
@@ -146,13 +152,22 @@ def marked_processes(lab_id: str) -> list[ProcessId]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            environment = (entry / "environ").read_bytes()
-        except OSError:  # it ended while we looked
-            continue
-        ticks = _start_ticks(int(entry.name)) if wanted in environment.split(b"\0") else None
+        ticks = _start_ticks(int(entry.name)) if wanted in _environment(entry).split(b"\0") else None
         if ticks is not None:
             found.append(ProcessId(int(entry.name), ticks))
+    return found
+
+
+def _environment(process: Path) -> bytes:
+    """Read a process's environment; empty where it is gone, is the kernel's, or has none."""
+    found = b""
+    with contextlib.suppress(OSError):  # it ended while we looked, or is the kernel's, which has no `exe`
+        for _ in range(EXEC_LOOKS):
+            found = (process / "environ").read_bytes()
+            if found:
+                break
+            (process / "exe").readlink()
+            time.sleep(EXEC_LOOK_S)
     return found
 
 

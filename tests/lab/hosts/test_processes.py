@@ -63,6 +63,17 @@ def test_all_descendants_of_a_lab_are_found_by_its_mark(tmp_path: Path) -> None:
     assert not marked_processes(lab_id)
 
 
+def test_a_process_is_found_while_it_replaces_its_program(tmp_path: Path) -> None:
+    lab_id = uuid.uuid4().hex
+    restless = tmp_path / "restless"
+    restless.write_text('#!/bin/sh\nexec "$0"\n')
+    restless.chmod(0o755)
+    process, _ = launch_announced(["sh", "-c", f"echo ready; exec {restless}"], log=tmp_path / "log", lab_id=lab_id)
+    looks = [marked_processes(lab_id) for _ in range(200)]
+    process.end(grace_s=0)
+    assert all(process in found for found in looks)
+
+
 def test_a_program_that_fails_at_once_says_why_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no such thing"):
         launch_announced(["sh", "-c", "echo no such thing >&2"], log=tmp_path / "log", lab_id="x")
