@@ -39,6 +39,11 @@ def test_a_request_that_waits_through_two_changes_of_members_stops_nobody() -> N
     run(117)
 
 
+def test_what_was_promised_in_an_epoch_is_held_against_that_epoch() -> None:
+    """A slow disk syncs the end of a view when the next epoch has begun (the simulator's own fault until then)."""
+    run(22201)
+
+
 @pytest.mark.parametrize("replicas", [4, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_honest_request_completes_beside_as_many_liars_as_a_group_bears(kind: str, replicas: int) -> None:

@@ -14,11 +14,16 @@ class Promises:
         self._prepared: dict[int, tuple[int, bytes]] = {}
         self._seen: dict[int, dict[bytes, int]] = {}
 
-    def made(self, core: Core, entries: list[records.Entry]) -> None:
-        """Note what was synced and is about to be said."""
-        if core.group.epoch != self._epoch:
+    def made(self, epoch: int, entries: list[records.Entry]) -> None:
+        """Note what was synced and is about to be said.
+
+        Args:
+            epoch: in which it was written: by now the replica may be in a later one.
+            entries: of the journal.
+        """
+        if epoch != self._epoch:
             self.__init__()  # type: ignore[misc]
-            self._epoch = core.group.epoch
+            self._epoch = epoch
         for entry in entries:
             match entry:
                 case records.ViewLeft(view):

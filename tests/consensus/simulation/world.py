@@ -100,7 +100,7 @@ class Node:
         self.sync_s = 0.001
         self.application = world.make_application()
         self.replica: PbftReplica
-        self._held: list[ReplicaOutput] = []
+        self._held: list[tuple[int, ReplicaOutput]] = []
         self._covered = 0
         self.start()
 
@@ -148,7 +148,7 @@ class Node:
         ready = self.replica.ready()
         if ready:
             self.disk.write(ready)
-            self._held.append(ready)
+            self._held.append((self.replica.membership.epoch, ready))
             self.world.watcher.did(self, ready)
             if not self._covered:
                 self._sync()
@@ -156,8 +156,8 @@ class Node:
 
     def _sync(self) -> None:
         """Send what needs no sync; start a sync for what does."""
-        while self._held and not self._held[0].sync:
-            self._send(self._held.pop(0))
+        while self._held and not self._held[0][1].sync:
+            self._send(*self._held.pop(0))
         self._covered = len(self._held)
         if self._covered:
             life, writes = self.life, self.disk.writes
@@ -169,8 +169,8 @@ class Node:
         self.disk.sync(writes)
         done, self._held = self._held[: self._covered], self._held[self._covered :]
         self._covered = 0
-        for ready in done:
-            self._send(ready)
+        for epoch, ready in done:
+            self._send(epoch, ready)
         self._sync()
 
     def lose_disk(self) -> None:
@@ -193,8 +193,8 @@ class Node:
         except ConsensusError:
             self.is_gone = True
 
-    def _send(self, ready: ReplicaOutput) -> None:
-        self.promises.made(self.replica.core, ready.entries)
+    def _send(self, epoch: int, ready: ReplicaOutput) -> None:
+        self.promises.made(epoch, ready.entries)
         for to, message in ready.messages:
             self.world.watcher.sent(self, message)
             for name in self.world.others(self.name) if to is None else (to,):
