@@ -51,7 +51,7 @@ check: $(TOOLS)  ## format, lint, types, import contracts, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	echo "check: unit tests"
-	$(PYTEST) $(UNIT)
+	$(PYTEST) --durations 20 $(UNIT)
 
 unit: $(TOOLS)  ## unit tests only
 	$(PYTEST) $(UNIT)
@@ -141,7 +141,7 @@ fleet: $(STAMPS)/venv  ## placement, the long way: a million random moves, 2,000
 plans: setup  ## plans that meet what goes wrong, three hosts and eight guests in the lab; half an hour
 	$(BIN)/pytest -q -m "lab and long" tests/e2e/test_plan_faults.py
 
-journeys: setup  ## the lab's long tests: tutorial, plans, placement, releases, a wrong clock, all orchestrators' calls; an hour
+journeys: setup  ## the lab's long tests: tutorial, plans, releases, a wrong clock, Debian 12, all orchestrators' calls; an hour
 	$(BIN)/pytest -q --durations 20 -m "lab and long"
 	$(BIN)/pytest -q tests/e2e/test_orchestrators.py
 

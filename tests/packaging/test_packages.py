@@ -1,4 +1,4 @@
-"""The packages: built from the checkout, lintian-clean, and their whole life on a booted Debian 13 host."""
+"""The packages: built from the checkout, lintian-clean, and their whole life on booted Debian hosts."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_migrate.lab.hosts import booted
+from dwcp_migrate.lab.images.tree import DEBIAN_12, DEBIAN_13
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = REPOSITORY / "packaging/build.py"
@@ -31,8 +32,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterator[booted.BootedHost]:
-    fleet = booted.boot(tmp_path_factory.mktemp("host") / "fleet", ("hv1",))
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, packages: Path
+) -> Iterator[booted.BootedHost]:
+    """A host of a Debian release, with the packages below /srv."""
+    fleet = booted.boot(tmp_path_factory.mktemp("host") / "fleet", ("hv1",), request.param)
     try:
         (one,) = fleet.hosts
         for package in packages.glob("*.deb"):
@@ -89,6 +93,7 @@ def test_the_bill_of_materials_names_every_wheel(packages: Path) -> None:
     assert {"numpy", "zstandard", "pysyncobj", "cryptography"} <= named
 
 
+@pytest.mark.parametrize("host", [DEBIAN_13, pytest.param(DEBIAN_12, marks=pytest.mark.long)], indirect=True)
 def test_a_host_lives_through_install_upgrade_downgrade_removal_and_purge(host: booted.BootedHost) -> None:
     before = host.run("sh", "-c", LISTING, check=False).stdout
     libvirt = ["systemctl", "show", "-P", "ExecMainStartTimestampMonotonic", "libvirtd"]

@@ -2,7 +2,7 @@
 
 The rule here: as in `namespace`, all that exists only inside the namespaces goes away with PID 1; outside remain the
 host's directory and its control group, and `BootedFleet.close` removes both. Nothing is simulated: the unit that is
-started in here runs under the systemd, with the sandbox, that a Debian 13 host gives it.
+started in here runs under the systemd, with the sandbox, that a Debian host gives it.
 
     controller's network namespace: bridge 10.89.0.254 ── veth ── 10.89.0.1 hv1: overlay(tree + layer), cgroup2, systemd
                                                       └── veth ── 10.89.0.2 hv2
@@ -26,7 +26,7 @@ from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.commands import run_program
 from dwcp_migrate.lab.hosts.processes import ProcessId, identify_process, launch_announced
 from dwcp_migrate.lab.images import cache
-from dwcp_migrate.lab.images.tree import obtain_tree
+from dwcp_migrate.lab.images.tree import DEBIAN_13, obtain_tree
 from dwcp_migrate.lab.images.tree import recipe_digest as tree_key
 
 PACKAGES: Final = ("python3-apt",)
@@ -158,23 +158,25 @@ class BootedFleet:
                 stack.callback(host.init.end, grace_s=0)
 
 
-def lower_layers() -> str:
-    """Return overlayfs' `lowerdir` of booted hypervisors, building the layer once a machine."""
-    made = cache.entry("booted", cache.digest(tree_key(), LAYER, *PACKAGES), _build_layer)
-    return f"{made / 'upper'}:{obtain_tree().root}"
+def lower_layers(suite: str = DEBIAN_13) -> str:
+    """Return overlayfs' `lowerdir` of booted hypervisors of a Debian release, building the layer once a machine."""
+    tree = obtain_tree(suite).root
+    made = cache.entry("booted", cache.digest(tree_key(suite), LAYER, *PACKAGES), lambda into: _build_layer(tree, into))
+    return f"{made / 'upper'}:{tree}"
 
 
-def _build_layer(directory: Path) -> None:
+def _build_layer(tree: Path, directory: Path) -> None:
     isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", LAYER, "layer"]
-    run_program([*isolated, str(obtain_tree().root), str(directory), *PACKAGES], timeout_s=LAYER_S_MAX)
+    run_program([*isolated, str(tree), str(directory), *PACKAGES], timeout_s=LAYER_S_MAX)
 
 
-def boot(directory: Path, names: Sequence[str]) -> BootedFleet:
+def boot(directory: Path, names: Sequence[str], suite: str = DEBIAN_13) -> BootedFleet:
     """Boot hypervisors and wait until each can be logged in to by ssh.
 
     Args:
         directory: for all that they write; must not exist yet and is removed by `BootedFleet.close`.
         names: their host names.
+        suite: the Debian release that they run.
 
     Raises:
         LabError: a host does not come up; its own words are in the error.
@@ -186,7 +188,7 @@ def boot(directory: Path, names: Sequence[str]) -> BootedFleet:
         run_program(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(fleet.key_file)])
         addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 1)}
         for name in names:
-            fleet.hosts.append(_host(fleet, name, addresses, lab_id))
+            fleet.hosts.append(_host(fleet, name, addresses, lab_id, lower_layers(suite)))
         for host in fleet.hosts:
             _wait(host)
     except BaseException:
@@ -207,7 +209,7 @@ def _network(directory: Path, lab_id: str) -> ProcessId:
     return identify_process(int(said))
 
 
-def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str) -> BootedHost:
+def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str, layers: str) -> BootedHost:
     directory = fleet.directory / name
     for part in ("upper", "work", "root"):
         (directory / part).mkdir(parents=True)
@@ -217,7 +219,7 @@ def _host(fleet: BootedFleet, name: str, addresses: dict[str, str], lab_id: str)
     # The shell joins the control group first, so that the new cgroup namespace is rooted in it.
     enter = f'echo $$ > "{cgroup}/cgroup.procs"; exec "$@"'
     unshare = ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--fork", "--kill-child"]
-    setup = ["--propagation", "private", "sh", "-eu", "-c", SETUP, "setup", lower_layers(), str(directory), name]
+    setup = ["--propagation", "private", "sh", "-eu", "-c", SETUP, "setup", layers, str(directory), name]
     log = directory / "setup.log"
     _, said = launch_announced(["sh", "-euc", enter, "enter", *unshare, *setup], log=log, lab_id=lab_id)
     if not said.isdigit():

@@ -1,9 +1,9 @@
-"""The Debian 13 tree that every hypervisor of the lab is rooted in: libvirt 11, QEMU 10, and the guest's kernel.
+"""The Debian trees that hypervisors are rooted in: 13 (libvirt 11, QEMU 10) for the lab, 12 to try packages on.
 
 The rule here: the tree is read-only once built. Hypervisors see it as the lower layer of an overlay, so one tree serves
 all labs of the machine. Everything happens in private mount namespaces; nothing stays mounted, whatever ends the build.
 
-    mirror of the host's own apt --debootstrap--> minimal trixie --apt-get in a chroot--> + libvirt, QEMU, sshd
+    mirror of the host's own apt --debootstrap--> minimal suite --apt-get in a chroot--> + libvirt, QEMU, sshd
                                                   the kernel's .deb is unpacked beside it: only guests boot it
 
 QEMU 10 and not the host's, because QEMU 7.2's TCG corrupts guests on live migration (measured: every second time).
@@ -17,7 +17,8 @@ from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.commands import require_programs, run_program
 from dwcp_migrate.lab.images import cache
 
-SUITE: Final = "trixie"
+DEBIAN_12: Final = "bookworm"
+DEBIAN_13: Final = "trixie"
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BUILD_S_MAX: Final = 1800.0
 """One minute on two cores with a near mirror (measured); a slow mirror may need far more."""
@@ -81,18 +82,21 @@ class Tree:
     modules: Path
 
 
-def recipe_digest() -> str:
-    """Return the digest of the recipe."""
-    return cache.digest(SUITE, INSTALL, *PACKAGES)
+def recipe_digest(suite: str = DEBIAN_13) -> str:
+    """Return the digest of a suite's recipe."""
+    return cache.digest(suite, INSTALL, *PACKAGES)
 
 
-def obtain_tree() -> Tree:
-    """Return the tree, building it first where this machine has none.
+def obtain_tree(suite: str = DEBIAN_13) -> Tree:
+    """Return the tree of a Debian release, building it first where this machine has none.
+
+    Args:
+        suite: the release's name.
 
     Raises:
         LabError: a tool is missing, no Debian mirror is configured, or a package could not be had.
     """
-    path = cache.entry("tree", recipe_digest(), _build)
+    path = cache.entry("tree", recipe_digest(suite), lambda into: _build(suite, into))
     return Tree(path / "root", path / "vmlinuz", path / "modules")
 
 
@@ -101,11 +105,11 @@ def is_built() -> bool:
     return (cache.directory() / f"tree-{recipe_digest()}").is_dir()
 
 
-def _build(directory: Path) -> None:
+def _build(suite: str, directory: Path) -> None:
     require_programs("debootstrap", "unshare", "apt-get")
     root = directory / "root"
     isolated = ["unshare", "--mount", "--propagation", "private"]
-    debootstrap = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", SUITE, str(root), mirror()]
+    debootstrap = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, str(root), mirror()]
     run_program([*isolated, *debootstrap], timeout_s=BUILD_S_MAX)
     run_program([*isolated, "sh", "-eu", "-c", INSTALL, "install", str(root), *PACKAGES], timeout_s=BUILD_S_MAX)
 
