@@ -11,7 +11,7 @@ BLOCKS = 600
 """Of a stream that is not watched; the first one lasts until it has left, on a machine that others use too."""
 BLOCKS_MAX = 30_000
 LOOK_BLOCKS = 100
-CARRIED_MAX = 5
+CARRIED_MAX = 15
 
 
 def carry(source: Host, destination: Host, *, until_aside: bool = False) -> schema.Migration:

@@ -117,7 +117,9 @@ class Hosts:
         runtime = self.agents[name].runtime
         runtime.config = replace(runtime.config, store=store)
 
-    def empty_the_destinations_store(self) -> None:
+    async def empty_the_destinations_store(self) -> None:
+        """Empty it once the data process that fills it has gone."""
+        await until(lambda: self.destination.incoming.warm_ups._process is None)
         shutil.rmtree(self.stores["destination.lab"].directory)
 
     def is_under_way(self) -> bool:
@@ -344,7 +346,7 @@ async def test_a_warm_up_is_held_to_its_rate_and_to_the_links(tmp_path: Path) ->
             seconds = found.ended_at - found.started_at
             assert seconds > found.wire_bytes / min(rate, 4 * MIB) * 0.8
             assert found.state == "ended"
-            hosts.empty_the_destinations_store()
+            await hosts.empty_the_destinations_store()
 
 
 async def test_an_agent_that_ends_takes_its_warm_up_along_and_what_came_is_kept(tmp_path: Path) -> None:
