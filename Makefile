@@ -94,7 +94,7 @@ sim: $(STAMPS)/venv  ## SEEDS=2000 simulated PBFT groups, RAFT_SEEDS=200 Raft on
 	echo "sim: $(RAFT_SEEDS) scenarios of Raft from seed $(SEED)"
 	$(BIN)/python tests/state/raft/simulation/run.py $(RAFT_SEEDS) $(SEED) $(ACCOUNT)
 
-mutants: $(STAMPS)/venv  ## 83 wrong lines in the cores, one at a time: which of them no test notices
+mutants: $(STAMPS)/venv  ## 84 wrong lines in the cores, one at a time: which of them no test notices
 	echo "mutants: some minutes"
 	mkdir -p build
 	$(BIN)/python tests/mutants/run.py build/mutants.json

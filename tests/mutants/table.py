@@ -462,4 +462,11 @@ MUTANTS: Final = (
         "        if self._exchange.must_sync:\n",
         RAFTS,
     ),
+    Mutant(
+        "raft: a leader's log takes any time",
+        f"{RAFT}/pysyncobj.py",
+        "return command[:1] + self.owner.held_back(command[1:])",
+        "return command",
+        RAFTS,
+    ),
 )

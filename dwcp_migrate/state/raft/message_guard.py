@@ -24,7 +24,7 @@ from dwcp_migrate.state.raft import messages
 from dwcp_migrate.state.raft.elections import Elections
 from dwcp_migrate.state.raft.log_file import LogFile
 from dwcp_migrate.state.raft.peer_connections import Links
-from dwcp_migrate.state.raft.pysyncobj import LEADER, Raft, clock
+from dwcp_migrate.state.raft.pysyncobj import Raft, clock
 from dwcp_migrate.state.raft.pysyncobj_messages import to_library, to_wire
 
 _Act = Callable[[str, Any], None]
@@ -47,7 +47,6 @@ class Exchange:
         journal: its log.
         links: where messages go.
         elections: told of leaders and of questions before elections.
-        held_back: as the leader: returns an entry's commands with no time that is too late.
 
     Attributes:
         must_sync: a message that waits to be sent promises something that is not on disk yet.
@@ -60,9 +59,7 @@ class Exchange:
         journal: LogFile,
         links: Links,
         elections: Elections,
-        held_back: Callable[[bytes], bytes],
     ) -> None:
-        self._held_back = held_back
         self._raft = raft
         self._journal = journal
         self._links = links
@@ -169,8 +166,6 @@ class Exchange:
             messages.decode_membership(message.payload)
         elif any(read_author(command) != name for command in decode_batch(message.payload)):
             raise RemoteProtocolError(f"{name} speaks in another host's name")
-        elif self._raft.role == LEADER:
-            message = replace(message, payload=self._held_back(message.payload))
         self._pass_on(name, message)
 
     def say(self, name: str, message: dict[str, Any]) -> bool:

@@ -55,6 +55,7 @@ HOOKS: Final = (
     "_SyncObj__raftState",
     "_SyncObj__readonlyNodes",
     "_SyncObj__selfNode",
+    "_SyncObj__sendAppendEntries",
     "_SyncObj__serializer",
     "_SyncObj__setCurrentTerm",
     "_SyncObj__setState",
@@ -118,6 +119,9 @@ class ReplicaOwner(Protocol):
     def awaits(self, index: int) -> bool:
         """As the leader: tell whether another host waits for news that the entries up to this one are committed."""
 
+    def held_back(self, payload: bytes) -> bytes:
+        """As the leader: return a regular entry's payload with no time that is too late."""
+
     def may_change(self, verb: str, name: str) -> bool:
         """As the leader: tell whether membership may change so now.
 
@@ -151,13 +155,14 @@ class ReplicaOwner(Protocol):
 
 
 class _Log:
-    """The journal under the library's names."""
+    """The journal under the library's names; `as_leader` changes what the leader appends."""
 
-    def __init__(self, journal: LogFile) -> None:
+    def __init__(self, journal: LogFile, as_leader: Callable[[bytes], bytes]) -> None:
         self._journal = journal
+        self._as_leader = as_leader
 
     def add(self, command: bytes, idx: int, term: int) -> None:
-        self._journal.append((command, idx, term))
+        self._journal.append((self._as_leader(command), idx, term))
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names, here and below
         self._journal.truncate(entryFrom)
@@ -182,11 +187,12 @@ class _Log:
 
 
 class _Courier(Transport):  # type: ignore[misc] # the library has no types
-    """The replica's links under the library's names."""
+    """The replica's links under the library's names; `put_off` is told of a follower that has to wait."""
 
-    def __init__(self, owner: ReplicaOwner) -> None:
+    def __init__(self, owner: ReplicaOwner, put_off: Callable[[Node], None]) -> None:
         super().__init__(None, None, ())
         self._owner = owner
+        self._put_off = put_off
 
     def addNode(self, node: Any) -> None:  # noqa: N802
         self._owner.know(node.id)
@@ -195,6 +201,8 @@ class _Courier(Transport):  # type: ignore[misc] # the library has no types
         self._owner.forget(node.id)
 
     def send(self, node: Any, message: dict[str, Any]) -> bool:
+        if message.get("serialized", b"") is None:
+            self._put_off(node)
         return self._owner.post(node.id, message)
 
 
@@ -215,7 +223,9 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
 
     def __init__(self, owner: ReplicaOwner, election_s: float) -> None:
         self.owner = owner
-        super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=_Courier(owner))
+        self._later: set[Node] = set()
+        courier = _Courier(owner, self._put_off)
+        super().__init__(Node(owner.name), [], conf=_conf(election_s), nodeClass=Node, transport=courier)
         self._mute()
 
     def _mute(self) -> None:
@@ -226,7 +236,20 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         os.close(pipe._PipeNotifier__pipeR)  # noqa: SLF001
         os.close(pipe._PipeNotifier__pipeW)  # noqa: SLF001
 
+    def _put_off(self, node: Node) -> None:
+        self._SyncObj__connectedNodes.discard(node)
+        self._later.add(node)
+
     # -- overridden
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
+        """Send each follower what it lacks, once; one for whom no part of the snapshot is ready gets it the next time.
+
+        The library goes on asking for that part, and tells the follower each time that there is none.
+        """
+        SyncObj._SyncObj__sendAppendEntries(self)  # noqa: SLF001
+        self._SyncObj__connectedNodes |= self._later
+        self._later.clear()
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
         """Apply, and tell the others of a commit at once only if one waits for it; else with what is sent next."""
@@ -272,11 +295,17 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
             journal: read; its term, vote and commit index count.
             snapshots: serve the library as its serializer.
         """
-        self._SyncObj__raftLog = _Log(journal)
+        self._SyncObj__raftLog = _Log(journal, self._held_back)
         self._SyncObj__serializer = snapshots
         self._SyncObj__raftCurrentTerm = max(journal.term, journal.last[1])
         self._SyncObj__votedForNodeId = journal.voted_for if journal.term >= journal.last[1] else None
         self._SyncObj__raftCommitIndex = max(1, min(journal.commit, journal.last[0]))
+
+    def _held_back(self, command: bytes) -> bytes:
+        """Hold times back where a command enters the log: who leads by then may not have when it was asked for."""
+        if self.role != LEADER or command[0] != messages.REGULAR:
+            return command
+        return command[:1] + self.owner.held_back(command[1:])
 
     def applied_to(self, index: int) -> None:
         """Note that the state is that of an entry, which is committed."""
@@ -331,6 +360,7 @@ class Raft(SyncObj):  # type: ignore[misc] # the library has no types
         if node in self._SyncObj__readonlyNodes:
             self._SyncObj__onReadonlyNodeDisconnected(node)
         self._SyncObj__connectedNodes.discard(node)
+        self._later.discard(node)
 
     def step_down(self, term: int) -> None:
         """Follow in a newer term, without a leader yet."""

@@ -144,7 +144,7 @@ class RaftReplica:
         self._raft = Raft(self, settings.election_s)
         self.links = around.links(identity, self._raft, self)
         self._elections = Elections(self, settings.election_s)
-        self._exchange = Exchange(self._raft, self._journal, self.links, self._elections, self._held_back)
+        self._exchange = Exchange(self._raft, self._journal, self.links, self._elections)
         self._raft.addOnTickCallback(self._before_wait)
         self._start()
 
@@ -304,14 +304,7 @@ class RaftReplica:
             answer: called when the entry is applied here, or failed, or never.
             kind: `messages.REGULAR` or `messages.MEMBERSHIP`.
         """
-        if kind == messages.REGULAR and self.state == "leader":
-            payload = self._held_back(payload)
         self._raft.propose(payload, answer, kind)
-
-    def _held_back(self, payload: bytes) -> bytes:
-        """As the leader: let no command bring a time that is too late."""
-        enough = max(len(self.voters) // 2 + 1, min(2, self._machine.hosts()))
-        return self._times.held_back(payload, self.term, enough, clock())
 
     def transfer(self, name: str, answer: Answer) -> None:
         """As the leader: ask another voter to take over.
@@ -456,6 +449,11 @@ class RaftReplica:
         committed. Carrying it out again here would bring back voters that a later entry has removed.
         """
         return self._machine.apply(decode_batch(command[1:])) if command[0] == messages.REGULAR else None
+
+    def held_back(self, payload: bytes) -> bytes:
+        """As the leader: return a regular entry's payload with no time that is too late."""
+        enough = max(len(self.voters) // 2 + 1, min(2, self._machine.hosts()))
+        return self._times.held_back(payload, self.term, enough, clock())
 
     def may_change(self, verb: str, name: str) -> bool:
         """See `pysyncobj.ReplicaOwner`: one change at a time, and only with a majority that is connected."""

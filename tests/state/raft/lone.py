@@ -43,11 +43,15 @@ class Lone:
         self.sent.append((name, message))
         return True
 
-    def leads(self) -> "Lone":
-        """Let it win the election of term 1 by b's vote, and commit its first entry."""
+    def stands(self) -> None:
+        """Let it ask for votes in term 1."""
         self.replica._elections._won = True
         self.replica._raft.deadline = 0
         self.replica.tick(0)
+
+    def leads(self) -> "Lone":
+        """Let it win the election of term 1 by b's vote, and commit its first entry."""
+        self.stands()
         self.replica.message("b", messages.Vote(term=1))
         self.acknowledged("b", "observer", "second")
         assert (self.replica.state, self.replica.commit_index) == ("leader", 2)

@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,32 @@ def test_entries_are_taken_and_acknowledged(lone: Lone) -> None:
         term=1, next_index=4, reset=False, success=True
     )
     assert lone.log == [(1, 0), (2, 1), (3, 1)]
+
+
+def test_a_time_that_is_too_late_is_held_back_though_its_host_leads_only_since_it_was_asked(lone: Lone) -> None:
+    ahead = Command(request="ahead", by="a", at=time.time() + 3600, body=PutHost(name="a"))
+    lone.stands()
+    lone.replica.submit(commands.encode_batch([commands.encode(ahead)]), lambda *_: None)
+    lone.replica.message("b", messages.Vote(term=1))
+    lone.replica.tick(0)
+    (taken,) = [entry for entry, _, _ in lone.replica._journal[:] if b"ahead" in entry]
+    ((_, at),) = commands.times(commands.decode_batch(taken[1:]))
+    assert at < time.time() + 60
+
+
+@pytest.mark.timeout(30)
+def test_a_follower_far_behind_is_told_once_a_round_that_its_snapshot_is_not_ready(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lone.leads().replica._snapshots, "getTransmissionData", lambda _: None)
+    behind = lone.replica._raft._SyncObj__raftNextIndex
+    behind.update(dict.fromkeys(behind, 0))
+    lone.sent.clear()
+    lone.replica._raft._SyncObj__sendAppendEntries()
+    told = [name for name, message in lone.sent if isinstance(message, messages.RaftSnapshot)]
+    assert sorted(told) == sorted(node.id for node in behind)
+    lone.replica._raft._SyncObj__sendAppendEntries()
+    assert len(lone.sent) == 2 * len(told)
 
 
 def test_an_append_that_comes_again_or_starts_earlier_takes_nothing_back(lone: Lone) -> None:
