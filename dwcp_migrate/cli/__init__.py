@@ -23,6 +23,7 @@ from typing import Final, NoReturn
 
 import click
 
+from dwcp_migrate.cli.support.examples import add_examples
 from dwcp_migrate.errors import DwcpError
 
 SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
@@ -118,6 +119,7 @@ class LazyGroup(click.Group):
             return None
         module = import_module(f"{__name__}.{room}.{cmd_name}")
         found: click.Command = module.command
+        add_examples(found, cmd_name)
         return found
 
     def resolve_command(

@@ -20,15 +20,8 @@ from dwcp_migrate.units import MIB
 ANSWER_S_MAX: Final = 60.0
 """Names, handshakes, the peer's hook, and a measurement of the longest."""
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate check hv2.example.net
-  dwcp-migrate check hv2.example.net --seconds 10 --mebibytes 256 --channels 16
-  dwcp-migrate check hv2.example.net --json | jq .verdict
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("peer", shell_complete=complete_peers)
 @click.option(
     "--seconds", type=click.FloatRange(0, 10), default=3.0, show_default=True, help="Longest time of the measurement."

@@ -1,7 +1,6 @@
 """`dwcp-migrate disable`: lets all migrations of this host run as without the agent, also after a reboot."""
 
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -9,14 +8,8 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate disable --reason "ticket 4711: the new switch first"
-  dwcp-migrate enable
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.option("--reason", default="", help="Reason, shown to others who find it disabled.")
 @json_option
 @agent_options

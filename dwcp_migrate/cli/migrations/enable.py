@@ -5,12 +5,11 @@ from pathlib import Path
 import click
 
 from dwcp_migrate.api.client import ApiClient, control_socket
-from dwcp_migrate.cli.migrations.disable import EXAMPLES
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 
 
-@click.command(epilog=EXAMPLES)
+@click.command()
 @json_option
 @agent_options
 def command(*, as_json: bool, config_path: Path | None, socket_path: Path | None) -> None:

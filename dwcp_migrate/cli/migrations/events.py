@@ -1,7 +1,6 @@
 """`dwcp-migrate events`: changes of migrations and of the agent as they happen, one line each."""
 
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -10,13 +9,8 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options
 
-EXAMPLE: Final = """\b
-Wait for the next migration that ends:
-  dwcp-migrate events --json | jq --unbuffered 'select(.migration.result)' | head -n 1
-"""
 
-
-@click.command(epilog=EXAMPLE)
+@click.command()
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @agent_options

@@ -27,13 +27,6 @@ CSV_HEADER: Final = (
 SPAN_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate history --since 7d --failed
-  dwcp-migrate history --domain web1 --csv > web1.csv
-"""
-
-
 class Moment(click.ParamType[float]):
     """A point of time: so long ago (`90m`, `2h`, `7d`) or a date (`2026-11-30`, with a time if wanted)."""
 
@@ -56,7 +49,7 @@ class Moment(click.ParamType[float]):
             self.fail(f"{text!r} is no time: so long ago as in 90m, 2h or 7d, or a date as in 2026-11-30", param, ctx)
 
 
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.option(
     "-n",
     "--limit",

@@ -17,14 +17,6 @@ from dwcp_migrate.units import format_rate
 OFF: Final = "off"
 HEADER: Final = ("Peer", "In force", "Commanded", "Until", "Configured")
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate limit
-  dwcp-migrate limit hv2.example.net 200Mbit/s
-  dwcp-migrate limit hv2.example.net 25MB/s --for 8h
-  dwcp-migrate limit hv2.example.net off
-"""
-
 
 class Rate(click.ParamType[float]):
     """A rate as the configuration has it (`200Mbit/s`), or `off`."""
@@ -58,7 +50,7 @@ class Period(click.ParamType[float]):
         return float(found)
 
 
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("peer", required=False, shell_complete=complete_peers)
 @click.argument("rate", required=False, type=Rate(), metavar="[RATE]")
 @click.option("--for", "for_s", type=Period(), default=0.0, help="End it by itself after so long: 8h, 30min.")

@@ -20,15 +20,8 @@ from dwcp_migrate.units import format_bytes
 ANSWER_S_MAX: Final = 60.0
 """Every peer is asked."""
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate report web1 --html web1.html
-  dwcp-migrate report --fleet --since 30d
-  dwcp-migrate report --fleet --since 2026-11-01 --html november.html
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("which", metavar="[ID|DOMAIN]", required=False, shell_complete=complete_migrations)
 @click.option("--fleet", is_flag=True, help="All migrations of this host and its peers, summed up.")
 @click.option("--since", type=Moment(), help="With --fleet, those that ended since: 30d, or 2026-11-01.")

@@ -17,14 +17,8 @@ from dwcp_migrate.units import format_bytes, format_rate
 LOOK_S: Final = 1.0
 """Between two looks at it."""
 
-EXAMPLES: Final = """\b
-Examples:
-  dwcp-migrate warm web1 --to hv2.example.net
-  dwcp-migrate warm web1 --to hv2.example.net --rate 50Mbit/s --for 2h
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("domain")
 @click.option("--to", "peer", required=True, metavar="HOST", help="Peer whose page store gets the pages.")
 @click.option("--rate", type=Rate(), default=0.0, help="Most on the wire: 200Mbit/s, 25MB/s.")

@@ -6,6 +6,7 @@ Modules:
     completion: completion of names in a shell
     composed: those of them that put answers of the control API together
     contract: what each command prints under --json, and a JSON Schema of it
+    examples: examples of each command
     failure: a failed command under --json
     migration_options: `virsh migrate`'s options on the commands that migrate
     options: options that several commands share
