@@ -114,6 +114,11 @@ class MainChannel:
         """True behind RAM's last section: device state has no lengths, and nothing of RAM follows."""
         return self._state is ParserState.TAIL
 
+    @property
+    def unfinished(self) -> str:
+        """See `window.Machine`; a whole stream ends behind its device state."""
+        return "" if self.opaque else "the device state"
+
     def step(self, window: ParseWindow, position: int) -> int:
         """See `window.Machine`."""
         return self._steps[self._state](window, position)

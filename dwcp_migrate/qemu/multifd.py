@@ -59,6 +59,11 @@ class MultifdChannel:
         self._left = 0
         self._events: list[Event] = []
 
+    @property
+    def unfinished(self) -> str:
+        """See `window.Machine`; a channel may end behind any packet."""
+        return "the rest of a packet" if self._left or len(self._keys) else ""
+
     def take_events(self) -> list[Event]:
         """Take the events since the last call."""
         events, self._events = self._events, []

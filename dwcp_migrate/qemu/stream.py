@@ -86,6 +86,15 @@ class StreamParser:
         """True once the guest runs at the destination and this connection brings pages that it did not ask for."""
         return isinstance(self._machine, MainChannel) and self._machine.background
 
+    @property
+    def unfinished(self) -> str:
+        """Part that is missing if the connection ends here; empty where it may end, or where nobody can tell."""
+        if self.opaque_reason:
+            return ""
+        if self._machine is None:
+            return "the bytes that say what it is"
+        return "the rest of a record" if self._begun else self._machine.unfinished
+
     def take_events(self) -> list[Event]:
         """Take the events since the last call."""
         events, self.events = self.events, []

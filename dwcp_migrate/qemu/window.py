@@ -89,6 +89,10 @@ class Machine(Protocol):
     def opaque(self) -> bool:
         """True if from the position reached on there is nothing more to parse, and that is in order."""
 
+    @property
+    def unfinished(self) -> str:
+        """Part that is missing if the bytes end at the position reached, behind a whole element; empty for nothing."""
+
     def step(self, window: ParseWindow, position: int) -> int:
         """Take one element or one run of them.
 

@@ -38,7 +38,10 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 def command(  # one argument for each option
     files: tuple[Path, ...], codec: str, level: int, cache_mib: int, *, prefault: bool, in_json: bool
 ) -> None:
-    """Replay the FILES that were recorded of one migration, the main channel's first, multifd's after it."""
+    """Replay the FILES that were recorded of one migration, the main channel's first, multifd's after it.
+
+    Of a file that was cut off the figures are those of what is there, and what it lacks is said.
+    """
     coding = pinned(codec, level)
     assert coding is not None
     for file in files:
@@ -83,7 +86,12 @@ def _text(result: Replay) -> str:
         ("Decode", f"{format_bytes(total.decode_bytes_per_s)}/s, {total.decode_cpu_s_per_gb:.2f} CPU s/GB"),
         ("Peak memory", format_bytes(total.peak_memory_bytes)),
     ]
-    return format_table(header, rows) + "\n\n" + format_block(pairs)
+    cut = [
+        f"{each.file} ends after {format_bytes(each.raw_bytes)} without {each.unfinished}: it was cut off"
+        for each in result.files
+        if each.unfinished
+    ]
+    return "\n\n".join([format_table(header, rows), *cut, format_block(pairs)])
 
 
 def _row(report: ReplayReport) -> tuple[str, ...]:

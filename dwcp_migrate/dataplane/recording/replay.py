@@ -101,6 +101,7 @@ class ReplayReport(msgspec.Struct):
     Attributes:
         identical: every rebuilt byte equals the recorded one.
         opaque_reason: why parsing ended, or empty.
+        unfinished: what the file lacks at its end, so that it was cut off; empty for a whole one.
         encode_cpu_s_per_gb: parse, encode and checksum for 10^9 raw bytes.
         decode_cpu_s_per_gb: decode and checksum for 10^9 raw bytes.
         peak_memory_bytes: of the whole process, both caches included.
@@ -110,6 +111,7 @@ class ReplayReport(msgspec.Struct):
     kind: str = ""
     identical: bool = True
     opaque_reason: str = ""
+    unfinished: str = ""
     raw_bytes: int = 0
     wire_bytes: int = 0
     segments: int = 0
@@ -196,7 +198,7 @@ def _connection(sides: _Sides, number: int, path: Path) -> ReplayReport:
     except OSError as error:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
     _rebuild(sides, report)
-    report.kind, report.opaque_reason = parser.kind.value, parser.opaque_reason
+    report.kind, report.opaque_reason, report.unfinished = parser.kind.value, parser.opaque_reason, parser.unfinished
     report.finish()
     return report
 
