@@ -334,7 +334,8 @@ class PendingBytes:
             connection: its number.
             sequence: of the segment.
         """
-        self.delivered_bytes += self._drop(connection, sequence)
+        with self._lock:  # several connections deliver at once, each from a thread of its own
+            self.delivered_bytes += self._drop(connection, sequence)
 
     def rejected(self, connection: int, sequence: int) -> None:
         """Forget a segment that was wrong: it comes again.
@@ -343,10 +344,10 @@ class PendingBytes:
             connection: its number.
             sequence: of the segment.
         """
-        self._drop(connection, sequence)
+        with self._lock:
+            self._drop(connection, sequence)
 
     def _drop(self, connection: int, sequence: int) -> int:
-        with self._lock:
-            raw_bytes, cost = self._held.pop((connection, sequence), (0, 0))
-            self._total -= cost
+        raw_bytes, cost = self._held.pop((connection, sequence), (0, 0))
+        self._total -= cost
         return raw_bytes

@@ -2,9 +2,11 @@
 
 import os
 import socket
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -216,6 +218,27 @@ def test_the_account_counts_the_larger_of_payload_and_raw_bytes_until_delivery()
     pending.delivered(0, 1)
     pending.delivered(0, 1)  # once is enough
     assert (pending.total_bytes, pending.delivered_bytes) == (100, 200)
+
+
+def test_the_account_loses_no_delivery_of_connections_that_deliver_at_once() -> None:
+    pending, each, together = PendingBytes(), 5000, threading.Barrier(8)
+
+    def deliver(connection: int) -> None:
+        together.wait()
+        for sequence in range(each):
+            pending.delivered(connection, sequence)
+
+    for connection in range(8):
+        for sequence in range(each):
+            pending.add(Segment(connection, sequence, 0, 1, 0, b"x"), 8 * each)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns in the middle of everything
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(deliver, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert (pending.total_bytes, pending.delivered_bytes) == (0, 8 * each)
 
 
 def test_an_honest_destination_stays_below_the_sources_bound(options: SessionOptions) -> None:

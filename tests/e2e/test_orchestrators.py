@@ -116,8 +116,7 @@ def call(row: Row, source: Hypervisor, destination: Hypervisor) -> Move:
 def carried(world: World, move: Move, way: tuple[Hypervisor, Hypervisor], begin: float) -> Migration:
     """Wait for the end and check it; returns the source's record."""
     out, into = completed(world, move.wait(), way, begin)
-    assert into.counters.raw_bytes <= out.counters.raw_bytes  # its QEMU may hang up on what it needs no more
-    assert into.counters.raw_bytes > 0.98 * out.counters.raw_bytes
+    assert into.counters.raw_bytes == out.counters.raw_bytes
     return out
 
 
