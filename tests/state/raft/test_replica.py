@@ -344,6 +344,16 @@ def test_who_was_away_while_voters_changed_is_led_by_one_that_it_did_not_know(lo
     assert lone.replica.leader == "second"
 
 
+def test_a_host_that_is_behind_does_not_take_back_whom_another_named(lone: Lone) -> None:
+    """Else a voter that lacks the entry by which its leader got its vote refuses the leader for good."""
+    lone.replica.message("b", messages.Stale(term=0, voters=("a", "b", "c", "observer")))
+    lone.replica.message("c", messages.Stale(term=0, voters=("a", "b", "c")))
+    news = messages.Append(term=2, commit=1, previous_index=1, previous_term=0, entries=(entry(2, 2),))
+    assert [type(answer) for answer in lone.hears("observer", news)] == [messages.Ack]
+    lone.replica.message("b", messages.Stale(term=0, voters=("a", "b", "c")))
+    assert lone.replica.links.hinted == {"a", "b", "c"}
+
+
 def test_who_asks_for_votes_without_having_one_is_told_who_has(lone: Lone) -> None:
     change = messages.LogEntry(
         2, 1, messages.MEMBERSHIP, messages.encode_membership(messages.RaftMembership("rem", "c"))
