@@ -36,6 +36,9 @@ STRANGER: Final = "hv4"
 """Of another trust domain: no vote, but one of the four that certify."""
 
 GROUP: Final = (*NAMES, STRANGER)
+LOSS_S_MAX: Final = 20.0
+"""So long a data process waits for the other side, which was killed for good; two minutes by default."""
+
 FORGER: Final = Path(__file__).with_name("forger.py")
 
 
@@ -62,6 +65,7 @@ class Fleet(SmallFleet):
             "coordination": {**shared, "trust_domain": "theirs" if name == STRANGER else "ours"},
             "coordination.pbft": group,
             "coordination.pbft.members": [{"name": member, "key": key} for member, key in self.keys.items()],
+            "link": {"loss_s_max": LOSS_S_MAX},
         }
         self.lab.start_agent(name, configuration, environment)
 

@@ -135,7 +135,7 @@ for _side in SIDES:
 @contextmanager
 def another_guest_hangs(stage: Stage) -> Iterator[None]:
     """A second guest at the source whose QEMU answers no monitor, with a call that waits for it."""
-    guest = LabGuest(GuestOptions(name="hung", memory_mib=64, fill_mib=1))
+    guest = LabGuest(GuestOptions(name="hung", memory_mib=128, fill_mib=1))
     guest.define(stage.source)
     pid = int(stage.source.run(["cat", "/run/libvirt/qemu/hung.pid"]).stdout)
     stage.source.run(["kill", "-STOP", str(pid)])
