@@ -138,7 +138,7 @@ class Links:
 
     Attributes:
         voters: other hosts with a vote, as this host's log says.
-        hinted: hosts with a vote as another voter said; they are dialled too, and may lead.
+        hints: hosts with a vote as each other host said that has a say in it; one that is behind takes back nothing.
         is_voter: whether this host has a vote.
     """
 
@@ -153,8 +153,13 @@ class Links:
         self._adopted: deque[socket.socket] = deque()
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self.voters: set[str] = set()
-        self.hinted: set[str] = set()
+        self.hints: dict[str, tuple[str, ...]] = {}
         self.is_voter = False
+
+    @property
+    def hinted(self) -> set[str]:
+        """Hosts with a vote as others said; they are dialled too, and may lead."""
+        return {name for names in self.hints.values() for name in names}
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a connection whose greeting was read; may be called from any thread."""

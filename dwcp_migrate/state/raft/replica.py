@@ -141,7 +141,6 @@ class RaftReplica:
         self._times = CommandTimes(machine.now)
         self._ticked_at = clock()
         self._told: set[str] = set()
-        self._hints: dict[str, frozenset[str]] = {}
         self._raft = Raft(self, settings.election_s)
         self.links = around.links(identity, self._raft, self)
         self._elections = Elections(self, settings.election_s)
@@ -420,8 +419,7 @@ class RaftReplica:
         if isinstance(message, messages.Stale):
             self._origin.compare(name, message.origin)
             if has_say and message.voters:
-                self._hints[name] = frozenset(message.voters)
-                self.links.hinted = set().union(*self._hints.values())  # whoever is behind takes back nothing
+                self.links.hints[name] = message.voters
         if has_say or self._exchange.believes_unvoted(message.term):
             self._exchange.hear(name, message)
 

@@ -43,7 +43,7 @@ class FakeLinks(Links):
         self._out: dict[str, list[Message]] = {}
         self.inbox: deque[tuple[Connection, str, Message]] = deque()
         self.voters: set[str] = set()
-        self.hinted: set[str] = set()
+        self.hints: dict[str, tuple[str, ...]] = {}
         self.is_voter = False
 
     def connected(self, name: str) -> bool:
