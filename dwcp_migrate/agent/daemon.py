@@ -44,6 +44,7 @@ from dwcp_migrate.agent.http.server import Api, HttpServer
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.hook_trial import HookTrial
+from dwcp_migrate.agent.intake.left_alone import PeersLeftAlone, uncaught_migrations
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
@@ -64,7 +65,6 @@ from dwcp_migrate.agent.plans.fleet_watcher import FleetWatcher
 from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
-from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted, RunningConfig
 from dwcp_migrate.api.words import say_running
 from dwcp_migrate.clocks import steady_clock, wall_clock
@@ -151,9 +151,8 @@ class Agent:
         self.incoming = Incoming(self.runtime, self.permits, ownership, self._recovery, self.outgoing, about)
         self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
-        self._uncaught = UncaughtMigrations(
-            lambda: self.runtime.config, lambda: self.runtime.directory, self.ledger, self.runtime.domains
-        )
+        self._left_alone = PeersLeftAlone(self.runtime, self.permits.requires)
+        self._uncaught = uncaught_migrations(self.runtime, self._left_alone)
         self._peer_watch = PeerWatch(lambda: [peer.name for peer in self.runtime.directory.all()], self._answers)
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)
@@ -325,9 +324,8 @@ class Agent:
         intercept = runtime.config.intercept
         if intercept.redirect:
             self._loopback.hold()
-        self._redirection.hold(
-            intercept, runtime.directory, self._loopback.families, wanted=self._views.redirect_wanted()
-        )
+        wanted, alone = self._views.redirect_wanted(), self._left_alone.addresses()
+        self._redirection.hold(intercept, runtime.directory, self._loopback.families, wanted=wanted, left_alone=alone)
 
     def _peers_found(self, peers: tuple[PeerConfig, ...]) -> None:
         self._addresses.follow([*self.runtime.config.peers, *peers])

@@ -130,6 +130,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
         downtime_ms: libvirt's measure; -1 while unknown.
         raw_bytes_per_s: taken from QEMU lately; with `wire_bytes_per_s` 0 when it ended.
         remaining_bytes: libvirt's measure; -1 while unknown.
+        processed_bytes: of memory, that QEMU sent by libvirt's measure; -1 while unknown, and before 0.2.0.
         dirty_bytes_per_s: libvirt's measure of what the guest writes; -1 while unknown.
         eta_s: estimated time to the end; -1 while unknown.
         eta_range_s: quantiles 0.1 and 0.9 of it; None while only the rates of the moment are known.
@@ -162,6 +163,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     raw_bytes_per_s: float = 0.0
     wire_bytes_per_s: float = 0.0
     remaining_bytes: int = -1
+    processed_bytes: int = -1
     dirty_bytes_per_s: float = -1.0
     eta_s: float = -1.0
     eta_range_s: tuple[float, float] | None = None

@@ -180,6 +180,8 @@ class RedirectStatus(msgspec.Struct, frozen=True, kw_only=True):
         error: why it is not armed although wanted.
         port_min: the redirected ports, with `port_max`.
         addresses: of peers, that are known and to be redirected.
+        left_alone: names of peers whose addresses are not redirected for now, since QEMU alone is faster over their
+            links (`policy.step_aside`).
     """
 
     wanted: bool
@@ -189,6 +191,7 @@ class RedirectStatus(msgspec.Struct, frozen=True, kw_only=True):
     port_max: int
     rules: list[RedirectRule] = []
     addresses: int = 0
+    left_alone: list[str] = []
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True):

@@ -129,6 +129,7 @@ class JobStatistics:
 
     Attributes:
         outgoing: this host is the source.
+        memory_processed_bytes: that were sent so far.
         downtime_ms: expected while it runs, measured when it ended.
         error: libvirt's message when it failed.
     """
@@ -136,6 +137,7 @@ class JobStatistics:
     outgoing: bool
     memory_total_bytes: int = -1
     memory_remaining_bytes: int = -1
+    memory_processed_bytes: int = -1
     dirty_bytes_per_s: int = -1
     iteration: int = -1
     downtime_ms: int = -1

@@ -75,6 +75,7 @@ def job_statistics(raw: dict[str, Any]) -> JobStatistics | None:
         outgoing=outgoing,
         memory_total_bytes=raw.get("memory_total", -1),
         memory_remaining_bytes=raw.get("memory_remaining", -1),
+        memory_processed_bytes=raw.get("memory_processed", -1),
         dirty_bytes_per_s=dirty_pages * page_bytes if dirty_pages >= 0 else -1,
         iteration=raw.get("memory_iteration", -1),
         downtime_ms=raw.get("downtime", -1),

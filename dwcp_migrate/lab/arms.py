@@ -8,14 +8,14 @@ and the guest must have checked all its memory on the destination.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import GuestOptions, LabGuest
-from dwcp_migrate.lab.hosts.agents import LabAgent
+from dwcp_migrate.lab.hosts.agents import Changes, LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
 
@@ -32,11 +32,15 @@ class Arm:
         name: as in the results.
         flags: what is added to `virsh migrate --live`.
         agents: whether the agents run.
+        changes: of their configuration.
+        is_first: they have seen no migration yet; else they remember those of the arms before.
     """
 
     name: str
     flags: tuple[str, ...] = ()
     agents: bool = False
+    changes: Changes = field(default_factory=dict)
+    is_first: bool = True
 
 
 STOCK: Final = Arm("stock")
@@ -85,7 +89,7 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say) -> ArmResult
     """Make the guest on hv1, migrate it to hv2, check it there, and destroy it.
 
     Args:
-        lab: with at least two hosts; its agents are started or stopped as the arm needs.
+        lab: with at least two hosts; its agents are stopped, and started again where the arm needs them.
         arm: how to migrate.
         options: the guest.
         say: told what is going on.
@@ -94,10 +98,11 @@ def run_arm(lab: Lab, arm: Arm, options: GuestOptions, *, say: Say) -> ArmResult
         LabError: the guest or an agent does not start, or the migration fails.
     """
     source, destination = lab.hypervisors[:2]
+    lab.stop_agents()
     if arm.agents:
-        lab.start_agents()
-    else:
-        lab.stop_agents()
+        if arm.is_first:
+            lab.forget_migrations()
+        lab.start_agents(arm.changes)
     guest = LabGuest(options)
     say(f"{arm.name}: starting the guest ({options.memory_mib} MiB)")
     destination.console(guest.name).unlink(

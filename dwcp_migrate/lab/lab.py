@@ -174,6 +174,11 @@ class Lab:
             agent.stop()
         self._remember({})
 
+    def forget_migrations(self) -> None:
+        """Remove the history that stopped agents have kept of their migrations."""
+        for host in self.hypervisors:
+            agents.forget_migrations(host)
+
     @property
     def agents(self) -> dict[str, LabAgent]:
         """The agents that were started, by host; ask `is_alive`."""

@@ -100,6 +100,17 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     kernel.close()
 
 
+def test_without_an_address_it_is_armed_and_redirects_nothing_until_one_comes(world: World) -> None:
+    world.interceptor.arm(redirect())
+    assert world.connect(PEER, PORT_MIN) == 0
+    assert list(world.interceptor.caught()) == []
+    world.interceptor.arm(redirect(PEER))
+    assert world.connect(PEER, PORT_MIN) == TO_PORT
+    world.interceptor.arm(redirect())
+    world.interceptor.keep_alive()
+    assert world.connect(PEER, PORT_MIN) == 0
+
+
 def test_a_connection_to_a_peer_in_the_range_is_redirected_and_counted(world: World) -> None:
     world.interceptor.arm(redirect(PEER))
     assert world.connect(PEER, PORT_MIN) == TO_PORT

@@ -28,10 +28,25 @@ from dwcp_migrate.lab.wan import WanLink
 RESULTS: Final = Path(__file__).parents[2] / "results" / "matrix.json"
 MULTIFD_4: Final = Arm("multifd-4", ("--parallel", "--parallel-connections", "4"))
 ACCELERATED_4: Final = replace(ACCELERATED, name="accelerated-multifd-4", flags=MULTIFD_4.flags)
-AGAIN: Final = replace(ACCELERATED, name="accelerated-again")
-"""The second migration to the same peer: by then the agents know the link."""
 ARMS: Final = (STOCK, MULTIFD_4, MULTIFD_ZSTD, ACCELERATED)
-UNLIMITED_ARMS: Final = (*ARMS, AGAIN, ACCELERATED_4)
+IN_CLEAR: Final = {"policy": {"step_aside": "auto"}}
+
+
+def _again(arm: Arm) -> Arm:
+    """The same once more, to the same peer: by then the agents know the link."""
+    return replace(arm, name=f"{arm.name}-again", is_first=False)
+
+
+def _in_clear(arm: Arm) -> Arm:
+    """The same by agents that may let go in clear what QEMU sends in clear; each `again` follows its first."""
+    return replace(arm, name=f"{arm.name}-in-clear", changes=IN_CLEAR)
+
+
+UNLIMITED_ARMS: Final = (
+    *ARMS,
+    _again(ACCELERATED),
+    *(each for arm in (ACCELERATED, ACCELERATED_4) for each in (_in_clear(arm), _again(_in_clear(arm)))),
+)
 UNLIMITED_BYTES_PER_S: Final = 1e9
 """What the relay is set to where the veth pair carries everything."""
 GUESTS: Final = {

@@ -49,6 +49,7 @@ class Redirection:
         self._foreign = foreign
         self._interceptor: Interceptor | None = None
         self._in_force: Redirect | None = None
+        self._left_alone: frozenset[str] = frozenset()
         self.error = ""
 
     def hold(
@@ -58,6 +59,7 @@ class Redirection:
         families: frozenset[socket.AddressFamily],
         *,
         wanted: bool,
+        left_alone: frozenset[str] = frozenset(),
     ) -> None:
         """Arm or disarm, as wanted; nothing is done when that is how it is.
 
@@ -66,8 +68,12 @@ class Redirection:
             directory: the peers.
             families: those whose listener accepts; others are left alone, a connection would be refused.
             wanted: whether migrations may be accelerated now.
+            left_alone: addresses of peers whose migrations go past this host's agent.
         """
-        redirect = self._redirect(config, directory, families) if wanted and config.redirect else None
+        addresses = directory.redirected_of(families)
+        is_held = wanted and config.redirect and addresses  # with nobody's address where all are left alone
+        redirect = self._redirect(config, addresses - left_alone) if is_held else None
+        self._left_alone = left_alone & addresses
         if redirect == self._in_force and not self.error and self._keep_alive():
             return
         before = len(self._in_force.addresses) if self._in_force else 0
@@ -94,12 +100,7 @@ class Redirection:
             return False
         return True
 
-    def _redirect(
-        self, config: InterceptConfig, directory: PeerDirectory, families: frozenset[socket.AddressFamily]
-    ) -> Redirect | None:
-        addresses = directory.redirected_of(families)
-        if not addresses:
-            return None
+    def _redirect(self, config: InterceptConfig, addresses: frozenset[str]) -> Redirect:
         return Redirect(
             addresses, config.port_min, config.port_max, config.port, exempt=self._exempt, foreign=self._foreign()
         )
@@ -155,6 +156,7 @@ class Redirection:
             port_max=config.port_max,
             rules=rules,
             addresses=len(directory.redirected()),
+            left_alone=sorted({names[address] for address in self._left_alone if address in names}),
         )
 
     def close(self) -> None:

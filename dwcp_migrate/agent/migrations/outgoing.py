@@ -24,13 +24,14 @@ from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
 from dwcp_migrate.agent.migrations.life_cycle import MigrationSide, Stoppable
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.stand_in import CaughtConnection, stand_in_for
-from dwcp_migrate.agent.migrations.step_aside import ASIDE, STEP_ASIDE, reason_to_step_aside
+from dwcp_migrate.agent.migrations.step_aside import ASIDE, BOTH_ALLOW, reason_to_step_aside
 from dwcp_migrate.agent.peers.client import code_of
 from dwcp_migrate.agent.peers.limits import lowest_limit
 from dwcp_migrate.agent.peers.reach import candidate_addresses, find_address
 from dwcp_migrate.agent.tracking.domain_tracker import MigrationVerdict
 from dwcp_migrate.agent.tracking.observed import OBSERVES
 from dwcp_migrate.agent.tracking.running_store import KeptMigration, SessionFacts
+from dwcp_migrate.agent.tracking.uncaught import STEP_ASIDE
 from dwcp_migrate.api.migration import Migration, MigrationEvent, append_event, enter_state
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.config import PeerConfig
@@ -265,7 +266,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
             self.peer
         ):  # that is carried, with its ticket
             return "", ""
-        why = reason_to_step_aside(runtime.ledger.recent(), self.peer.name, wall_clock())
+        why = reason_to_step_aside(runtime.ledger.recent(), self.peer.name, wall_clock(), in_clear=True)
         return (STEP_ASIDE, why) if why else ("", "")
 
     async def _open(self, peer: PeerConfig) -> Opened | None:
@@ -389,7 +390,8 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         allowed = runtime.agreed_departure(peer, opened)
         if not allowed.is_allowed:
             return allowed
-        why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock())
+        self._note(BOTH_ALLOW, "policy.step_aside of both hosts" if allowed.in_clear else "")
+        why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock(), in_clear=False)
         self._note(ASIDE, why)
         return replace(allowed, from_start=why)
 

@@ -1,6 +1,7 @@
 """The decision that a migration goes past the pipeline from its start, because the link outruns that (pure).
 
-Where both hosts allow it in clear, it is left to QEMU alone; else each of its connections keeps the TLS of a channel.
+Where both hosts allow it in clear, it is left to QEMU alone, whose connections then are not even caught (see
+`intake.left_alone`); else each of its connections keeps the TLS of a channel.
 Evidence is what earlier migrations to the same peer showed, newest first: one that was accelerated, went mostly as it
 is and left the link idle was slower than QEMU alone would have been. Migrations that went past it afterwards confirm
 it as long as they are about as fast; evidence older than `EVIDENCE_S_MAX` is gathered anew, since links change.
@@ -9,13 +10,14 @@ it as long as they are about as fast; evidence older than `EVIDENCE_S_MAX` is ga
 from collections.abc import Iterable
 from typing import Final
 
+from dwcp_migrate.agent.tracking.uncaught import STEP_ASIDE
 from dwcp_migrate.api.migration import Migration
 from dwcp_migrate.units import MIB, format_rate
 
-STEP_ASIDE: Final = "step-aside"
-"""The reason in the record of a migration that was left to QEMU alone."""
 ASIDE: Final = "aside"
 """The event of one that went past the pipeline in TLS from its start; detail: why."""
+BOTH_ALLOW: Final = "may-go-in-clear"
+"""The event of one whose peer let QEMU's bytes go in clear, as this host does."""
 EVIDENCE_S_MAX: Final = 24 * 3600.0
 EVIDENCE_BYTES_MIN: Final = 64 * MIB
 """Bytes from which a migration counts as evidence: a smaller one is over before its rate is meaningful."""
@@ -29,13 +31,14 @@ CONFIRMED_MIN: Final = 0.8
 """Share of the accelerated rate that one which went past it has to reach to confirm that this was right."""
 
 
-def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float) -> str:
+def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float, *, in_clear: bool) -> str:
     """Say why the next migration to a peer should go past the pipeline; empty where nothing shows that it should.
 
     Args:
         ended: migrations of this host that ended, newest first.
         peer: the destination's name.
         now: seconds since the epoch.
+        in_clear: it would be left to QEMU without a question to the peer, which has to have allowed that before.
     """
     past: list[float] = []
     for record in ended:
@@ -46,7 +49,7 @@ def reason_to_step_aside(ended: Iterable[Migration], peer: str, now: float) -> s
             past.append(rate)
             if len(past) == PAST_MAX:
                 return ""
-        elif not _left_link_idle(record) or any(other < CONFIRMED_MIN * rate for other in past[:1]):
+        elif not _is_evidence(record, in_clear=in_clear) or any(other < CONFIRMED_MIN * rate for other in past[:1]):
             return ""
         else:
             return f"the last one carried {format_rate(rate)} and left the link idle"
@@ -60,14 +63,24 @@ def _counts(record: Migration, peer: str, now: float) -> bool:
         and record.peer == peer
         and record.result == "completed"
         and record.passthrough_reason in ("", STEP_ASIDE)
-        and record.counters.raw_bytes >= EVIDENCE_BYTES_MIN
+        and _carried_bytes(record) >= EVIDENCE_BYTES_MIN
         and now - record.ended_at <= EVIDENCE_S_MAX
     )
 
 
+def _carried_bytes(record: Migration) -> int:
+    """Raw bytes; by libvirt's count where no agent saw them."""
+    return record.counters.raw_bytes or record.processed_bytes
+
+
 def _rate(record: Migration) -> float:
     """Raw bytes a second over the whole migration."""
-    return record.counters.raw_bytes / max(record.duration_s(record.ended_at), 1e-3)
+    return _carried_bytes(record) / max(record.duration_s(record.ended_at), 1e-3)
+
+
+def _is_evidence(record: Migration, *, in_clear: bool) -> bool:
+    is_allowed = any(event.event == BOTH_ALLOW for event in record.events)
+    return _left_link_idle(record) and (is_allowed or not in_clear)
 
 
 def _left_link_idle(record: Migration) -> bool:

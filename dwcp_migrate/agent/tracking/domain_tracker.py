@@ -246,6 +246,11 @@ class DomainTracker:
         self._bind([])
         self._look_now.set()
 
+    @property
+    def are_leaving(self) -> bool:
+        """Whether libvirt speaks of a migration that leaves this host."""
+        return bool(self._jobs.moving())
+
     def forget(self, identity: str) -> None:
         """The record is closed."""
         followed = self._followed.pop(identity, None)
@@ -344,7 +349,7 @@ class DomainTracker:
         for followed in self._followed.values():
             same_side = (followed.role == "source") == job.outgoing
             if followed.uuid == uuid and same_side and not self._is_later(job, followed):
-                self._ledger.change(followed.identity, lambda record: _with_job(record, job, ended=False))
+                self._ledger.change(followed.identity, lambda record: with_job(record, job, ended=False))
 
     def _is_later(self, job: JobStatistics, followed: _Followed) -> bool:
         """Whether a job began after the migration did: the operator has started the next one already.
@@ -397,7 +402,7 @@ class DomainTracker:
         job = event.job
         if job is not None:
             followed.has_statistics = True
-            self._ledger.change(followed.identity, lambda record: _with_job(record, job, ended=True))
+            self._ledger.change(followed.identity, lambda record: with_job(record, job, ended=True))
             if job.success is False:
                 followed.verdict = MigrationVerdict("failed", job.error)
         if event.kind == "iteration":
@@ -471,12 +476,19 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-def _with_job(record: Migration, job: JobStatistics, *, ended: bool) -> Migration:
-    """Take libvirt's measures into the record; an expected downtime is no downtime."""
+def with_job(record: Migration, job: JobStatistics, *, ended: bool) -> Migration:
+    """Take libvirt's measures of a job into its record.
+
+    Args:
+        record: of the migration.
+        job: libvirt's word.
+        ended: the job has; what it says of the downtime before is an expectation.
+    """
     return replace(
         record,
         memory_bytes=record.memory_bytes or max(0, job.memory_total_bytes),
         remaining_bytes=job.memory_remaining_bytes,
+        processed_bytes=max(record.processed_bytes, job.memory_processed_bytes),
         dirty_bytes_per_s=float(job.dirty_bytes_per_s),
         iteration=max(record.iteration, job.iteration),
         downtime_ms=job.downtime_ms if ended else record.downtime_ms,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dwcp_migrate.api.migration import Result
-from dwcp_migrate.hypervisor.base import DomainEvent
+from dwcp_migrate.hypervisor.base import DomainEvent, JobStatistics
 
 JOBS_MAX: Final = 4096
 """Jobs that are remembered; beyond it the oldest is forgotten."""
@@ -24,6 +24,8 @@ class OutgoingJob:
     Attributes:
         since: when libvirt was first heard to speak of it.
         result: empty while it runs.
+        ended: when that was heard; of the same clock as `since`.
+        statistics: libvirt's, of the job that ended; None where none has come.
         reason: libvirt's message where it failed.
     """
 
@@ -31,6 +33,8 @@ class OutgoingJob:
     name: str
     since: float
     result: Result = ""
+    ended: float = 0.0
+    statistics: JobStatistics | None = None
     reason: str = ""
 
 
@@ -54,12 +58,8 @@ class OutgoingJobs:
                 while len(self._jobs) >= JOBS_MAX:
                     del self._jobs[next(iter(self._jobs))]
                 self._jobs[event.uuid] = OutgoingJob(event.uuid, event.name, now)
-        elif job is not None and not job.result:
-            result, reason = _RESULTS.get(event.kind, ""), ""
-            if event.job is not None and event.job.success is False:
-                result, reason = "failed", event.job.error
-            if result:
-                self._jobs[event.uuid] = replace(job, result=result, reason=reason)
+        elif job is not None:
+            self._jobs[event.uuid] = _heard_of(job, event, now)
 
     def moving(self) -> set[str]:
         """UUIDs of the domains that migrate away now."""
@@ -96,3 +96,14 @@ class OutgoingJobs:
     def forget_ended(self) -> None:
         """All that have ended were judged."""
         self._jobs = {uuid: job for uuid, job in self._jobs.items() if not job.result}
+
+
+def _heard_of(job: OutgoingJob, event: DomainEvent, now: float) -> OutgoingJob:
+    """A job after an event; its statistics may come before or after the word of its end."""
+    statistics = event.job or job.statistics
+    if job.result:
+        return replace(job, statistics=statistics)
+    result, reason = _RESULTS.get(event.kind, ""), ""
+    if event.job is not None and event.job.success is False:
+        result, reason = "failed", event.job.error
+    return replace(job, result=result, reason=reason, ended=now if result else 0.0, statistics=statistics)

@@ -1,18 +1,18 @@
 """Migrations of libvirt's that leave this host past the agent: a record of each, with where it went and why.
 
 Only connections to peers' addresses and migration ports are caught. A migration that goes elsewhere (another address,
-another port, a Unix socket, a tunnel) runs as it would without the agent; its record is made from libvirt's reports, so
-that operators see that it was not accelerated, and why.
+another port, a Unix socket, a tunnel), or to a peer that is left alone, runs as it would without the agent; its record
+is made from libvirt's reports, so that operators see that it was not accelerated, and why.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from dwcp_migrate.agent.peers.directory import PeerDirectory
-from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
+from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker, with_job
 from dwcp_migrate.agent.tracking.observed import OBSERVES
 from dwcp_migrate.agent.tracking.outgoing_jobs import OutgoingJob
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
@@ -27,6 +27,9 @@ from dwcp_migrate.tasks import Tasks
 
 NOT_CAUGHT: Final = "not-caught"
 """The reason in the record of why it ran unaccelerated."""
+
+STEP_ASIDE: Final = "step-aside"
+"""The same where it was left to QEMU alone, since that is faster."""
 
 LOOK_S: Final = 1.0
 """Between two looks at libvirt's jobs."""
@@ -121,6 +124,7 @@ class UncaughtMigrations:
     Args:
         config: the agent's configuration now.
         directory: the peers now.
+        left_alone: why nothing is redirected towards peers now, by name.
         ledger: where the records are.
         domains: libvirt's word.
         look: reads the host's connections; it runs on a thread.
@@ -130,12 +134,14 @@ class UncaughtMigrations:
         self,
         config: Callable[[], Config],
         directory: Callable[[], PeerDirectory],
+        left_alone: Callable[[], Mapping[str, str]],
         ledger: MigrationRegistry,
         domains: DomainTracker,
         look: Callable[[], list[TcpConnection]] = read_established,
     ) -> None:
         self._config = config
         self._directory = directory
+        self._left_alone = left_alone
         self._ledger = ledger
         self._domains = domains
         self._look = look
@@ -176,6 +182,8 @@ class UncaughtMigrations:
         connections = await asyncio.get_running_loop().run_in_executor(None, self._look)
         carried = {(one.address, one.port) for one in self._ledger.running()}
         way = way_of(connections, carried, self._config(), self._directory(), os.geteuid())
+        if way.cause == "not-redirected" and (why := self._left_alone().get(way.peer)):
+            return replace(way, cause=STEP_ASIDE, why=why)
         if self._config().policy.observe:
             return replace(way, cause=OBSERVES, why="this agent only observes (policy.observe)")
         return way
@@ -183,8 +191,8 @@ class UncaughtMigrations:
     def _record(self, job: OutgoingJob, way: Way) -> None:
         now = wall_clock()
         identity = os.urandom(SESSION_ID_BYTES).hex()
-        observed = way.cause == OBSERVES
-        reason = OBSERVES if observed else NOT_CAUGHT
+        is_meant = way.cause in (OBSERVES, STEP_ASIDE)
+        reason = way.cause if is_meant else NOT_CAUGHT
         event = MigrationEvent(at=now, event=reason, detail=f"{way.cause}: {way.why}")
         record = Migration(
             id=identity,
@@ -202,13 +210,15 @@ class UncaughtMigrations:
         )
         self._ledger.put(record)
         self._ledger.count("passthrough", reason)
-        if observed:
-            log.info("migration observed", migration=identity, domain=job.name, peer=way.peer)
+        if is_meant:
+            log.info("migration left alone", migration=identity, domain=job.name, peer=way.peer, why=way.why)
         else:
             self._ledger.count("not_caught", way.cause)
             log.warning("migration not caught", migration=identity, domain=job.name, cause=way.cause, why=way.why)
         if job.result:
-            self._end(identity, job.result, job.reason)
+            if job.statistics is not None:
+                self._ledger.put(with_job(record, job.statistics, ended=True))
+            self._end(identity, job.result, job.reason, ended_at=now - (steady_clock() - job.ended))
             return
         self._domains.follow(identity, "source", (DomainName(job.uuid, job.name),))
         self._domains.tell(identity, job.uuid, job.name)
@@ -223,7 +233,8 @@ class UncaughtMigrations:
         self._end(identity, verdict.result, verdict.reason)
         self._domains.forget(identity)
 
-    def _end(self, identity: str, result: Result, reason: str) -> None:
+    def _end(self, identity: str, result: Result, reason: str, *, ended_at: float | None = None) -> None:
         record = self._ledger.get(identity)
         if record is not None:
-            self._ledger.put(close_record(record, wall_clock(), libvirt=result, reason=reason))
+            at = wall_clock() if ended_at is None else ended_at
+            self._ledger.put(close_record(record, at, libvirt=result, reason=reason))

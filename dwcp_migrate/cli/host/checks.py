@@ -171,7 +171,9 @@ def _redirect(intercept: schema.RedirectStatus) -> Check:
         what = f"not armed: {intercept.error or 'the kernel holds no such rules'}"
     else:
         towards = output.counted(len(intercept.rules), "address", "addresses")
-        what = f"armed towards {towards}" if intercept.wanted else "off"
+        alone = f"; left to QEMU alone, which is faster: {', '.join(intercept.left_alone)}"
+        armed = f"armed towards {towards}{alone if intercept.left_alone else ''}"
+        what = armed if intercept.wanted else "off"
     return required_check(
         "redirect",
         hold=not broken,

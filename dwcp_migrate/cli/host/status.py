@@ -107,7 +107,8 @@ def redirect(intercept: schema.RedirectStatus) -> str:
     if not intercept.armed:
         return f"NOT ARMED: {intercept.error or 'unknown reason'} (see dwcp-migrate doctor)"
     towards = output.counted(len(intercept.rules), "address", "addresses")
-    return f"armed, ports {intercept.port_min}-{intercept.port_max} towards {towards}, {caught(intercept)}"
+    alone = f"; left to QEMU alone: {', '.join(intercept.left_alone)}" if intercept.left_alone else ""
+    return f"armed, ports {intercept.port_min}-{intercept.port_max} towards {towards}, {caught(intercept)}{alone}"
 
 
 def caught(intercept: schema.RedirectStatus) -> str:

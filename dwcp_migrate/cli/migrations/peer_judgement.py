@@ -170,6 +170,11 @@ def _name(found: PeerCheck) -> Check:
 
 def _redirect(found: PeerCheck) -> Check:
     redirect, peer = found.redirect, found.peer
+    if redirect.wanted and redirect.armed and peer.name in redirect.left_alone:
+        what = f"is not redirected: migrations to {peer.name} are left to QEMU alone, which is faster"
+        return required_check(
+            "redirect", hold=True, what=what, why="a relay costs what QEMU by itself does not spend", remedy=""
+        )
     missed = [address for address in peer.addresses if address not in found.redirected]
     what = f"catches migrations to {', '.join(found.redirected)} (ports {redirect.port_min} to {redirect.port_max})"
     remedy = "dwcp-migrate doctor says what keeps it from being armed"

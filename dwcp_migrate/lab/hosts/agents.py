@@ -177,6 +177,12 @@ def start(
     return agent
 
 
+def forget_migrations(hypervisor: Hypervisor) -> None:
+    """Remove the history that a host's agent, which does not run, has kept of its migrations."""
+    for path in (_directory(hypervisor) / "state").glob("history*.jsonl"):
+        path.unlink()
+
+
 def configure(hypervisor: Hypervisor, hypervisors: Sequence[Hypervisor], changes: Changes) -> Path:
     """Write a host's configuration and return its file.
 

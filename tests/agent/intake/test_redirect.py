@@ -58,6 +58,27 @@ def test_what_is_not_wanted_any_more_is_disarmed(fake: FakeInterceptor) -> None:
     assert not held.view(CONFIG, DIRECTORY, wanted=False).armed
 
 
+def test_a_peer_that_is_left_alone_is_not_redirected_and_named(fake: FakeInterceptor) -> None:
+    both = PeerDirectory([PeerConfig("hv2", ["10.0.0.2"]), PeerConfig("hv3", ["10.0.0.3"])], "hv1", lambda _: False)
+    held = redirection(fake)
+    held.hold(CONFIG, both, BOTH, wanted=True, left_alone=frozenset(["10.0.0.2"]))
+    assert fake.connect("10.0.0.2", CONFIG.port_min) == 0
+    assert fake.connect("10.0.0.3", CONFIG.port_min) == CONFIG.port
+    view = held.view(CONFIG, both, wanted=True)
+    assert (view.armed, view.left_alone) == (True, ["hv2"])
+
+
+def test_a_redirect_from_which_all_peers_are_left_alone_is_in_place_and_catches_none(fake: FakeInterceptor) -> None:
+    held = redirection(fake)
+    held.hold(CONFIG, DIRECTORY, BOTH, wanted=True, left_alone=frozenset(["10.0.0.2", "fd00::2"]))
+    assert fake.connect("10.0.0.2", CONFIG.port_min) == 0
+    view = held.view(CONFIG, DIRECTORY, wanted=True)
+    assert (view.armed, view.left_alone, view.error) == (True, ["hv2"], "")
+    held.hold(CONFIG, DIRECTORY, BOTH, wanted=True)
+    assert fake.connect("10.0.0.2", CONFIG.port_min) == CONFIG.port
+    assert held.view(CONFIG, DIRECTORY, wanted=True).left_alone == []
+
+
 def test_a_refusal_is_said_and_tried_again(fake: FakeInterceptor) -> None:
     held = redirection(fake)
     fake.refuses = "no"

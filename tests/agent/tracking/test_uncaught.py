@@ -68,8 +68,14 @@ class Host:
         self.watcher = FakeWatcher([DomainInfo(UUID, "db1", 1 << 30), DomainInfo(OTHER, "web1", 1 << 30)])
         self.domains = DomainTracker(self.watcher, self.ledger)
         self.config = Config()
+        self.left_alone: dict[str, str] = {}
         self.uncaught = UncaughtMigrations(
-            lambda: self.config, lambda: DIRECTORY, self.ledger, self.domains, lambda: connections
+            lambda: self.config,
+            lambda: DIRECTORY,
+            lambda: self.left_alone,
+            self.ledger,
+            self.domains,
+            lambda: connections,
         )
 
     def passes(self, uuid: str, name: str) -> None:
@@ -232,3 +238,49 @@ def test_what_cannot_be_said_of_an_observed_migration_is_said_once() -> None:
     said = without_forecast(without_forecast(record))
     assert [event.event for event in said.events] == ["no-forecast"]
     assert "dwcp-migrate check hv2" in said.events[0].detail
+
+
+async def test_a_migration_to_a_peer_that_is_left_alone_is_no_alarm_and_has_libvirt_s_bytes_and_time(
+    host: Callable[[list[TcpConnection]], Host],
+) -> None:
+    made = host([to(PEER, 49152)])
+    made.left_alone = {"hv2": "its link outran this host"}
+    await made.domains.start()
+    made.passes(UUID, "db1")
+    made.watcher.say(DomainEvent("left", UUID, "db1"))
+    job = JobStatistics(outgoing=True, memory_processed_bytes=3 << 30, downtime_ms=120, success=True)
+    made.watcher.say(DomainEvent("job-completed", UUID, "db1", job=job))
+    await made.uncaught.look()
+    (record,) = made.ledger.recent()
+    assert (record.peer, record.result, record.passthrough_reason) == ("hv2", "completed", "step-aside")
+    assert (record.processed_bytes, record.downtime_ms) == (3 << 30, 120)
+    assert "its link outran this host" in record.events[0].detail
+    assert record.ended_at - record.started_at < 0.1  # the job's own time, not that of the look at it
+    assert made.ledger.totals().not_caught == {}
+    assert made.ledger.totals().passthrough == {"step-aside": 1}
+    await made.uncaught.close()
+    await made.domains.close()
+
+
+async def test_a_peer_that_is_not_left_alone_is_an_alarm_as_ever(host: Callable[[list[TcpConnection]], Host]) -> None:
+    made = host([to(PEER, 49152)])
+    made.left_alone = {"hv3": "its link outran this host"}
+    await made.domains.start()
+    made.passes(UUID, "db1")
+    await made.uncaught.look()
+    assert [record.passthrough_reason for record in made.ledger.running()] == ["not-caught"]
+    assert made.ledger.totals().not_caught == {"not-redirected": 1}
+    await made.uncaught.close()
+    await made.domains.close()
+
+
+def test_statistics_of_a_job_are_kept_whichever_of_both_words_comes_first() -> None:
+    job = JobStatistics(outgoing=True, memory_processed_bytes=7)
+    left, told = DomainEvent("left", UUID, "db1"), DomainEvent("job-completed", UUID, "db1", job=job)
+    for events in ((left, told), (told, left)):
+        jobs = OutgoingJobs()
+        jobs.heard(DomainEvent("iteration", UUID, "db1", number=1), 1.0)
+        for event in events:
+            jobs.heard(event, 5.0)
+        (ended,) = jobs.unfollowed((), 9.0, 0.0)
+        assert (ended.result, ended.ended, ended.statistics) == ("completed", 5.0, job)
