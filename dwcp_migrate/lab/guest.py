@@ -221,6 +221,7 @@ def domain_xml(options: GuestOptions) -> str:
         f"pages.fill={options.fill_mib} pages.seed={options.seed} pages.dirty={options.dirty_pages_per_s} "
         f"pages.check={options.check_pages_per_s} pages.hot={options.hot_percent} "
         f"pages.mix={mix.zero},{mix.random},{mix.text},{mix.duplicate},{mix.records}"
+        f"{'' if options.workload == 'pages' else ' rootfstype=ramfs'}"  # tmpfs takes no more than half of the memory
     )
     disk = (
         f"""
