@@ -83,6 +83,10 @@ class ChannelHealth:
         expected_since = self._ping_at if self._ping_sent_at is None else self._ping_sent_at
         return now - max(self._progress_at, expected_since) > STALLED_S
 
+    def is_silent(self, now: float, seconds: float) -> bool:
+        """Tell whether a ping has waited for its answer for longer than so many seconds."""
+        return self._ping_sent_at is not None and now - self._ping_sent_at > seconds
+
     def shift(self, seconds: float) -> None:
         """Leave out time in which this process did not run: it proves nothing about the peer."""
         self._progress_at += seconds

@@ -13,8 +13,8 @@ queued as bulk go first, since the other QEMU can take nothing behind them befor
 and that a crawling channel does not bring goes once more on one that has nothing else to do; the receiver merges.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
@@ -31,6 +31,10 @@ from dwcp_migrate.transport.core.segment import (
 
 HEDGE_LOOK_S: Final = 0.02
 """Between two searches for a piece that is late."""
+HEDGED_SEGMENTS_MAX: Final = 64
+"""Of a connection, in which a late piece is looked for: what a window of the usual segments holds."""
+COPIES_MAX: Final = 3
+"""Of one piece: the first may have gone to another channel of the path that does not bring it."""
 RETAINED_SEGMENTS_MAX: Final = 65536
 """Segments not acknowledged. With the window's charge for small ones a session stays far below."""
 
@@ -53,7 +57,7 @@ class _Retained:
 class _Piece:
     """A run of a retained segment's payload: waiting in a lane or sent on a channel."""
 
-    __slots__ = ("attempt", "begin", "channel", "end", "hedged", "retained", "sent_at")
+    __slots__ = ("attempt", "begin", "channel", "copies", "end", "retained", "sent_at")
 
     def __init__(self, retained: _Retained, attempt: int, begin: int, end: int) -> None:
         self.retained = retained
@@ -62,7 +66,7 @@ class _Piece:
         self.end = end
         self.channel = 0
         self.sent_at = 0.0
-        self.hedged = False
+        self.copies = 0
 
     @property
     def wanted(self) -> bool:
@@ -79,7 +83,8 @@ class Outbox:
         retained_bytes: their payload bytes.
         acknowledged_bytes: payload bytes acknowledged since the start.
         resent_pieces: sent a second time because their channel died.
-        hedged_pieces: sent a second time because their channel did not bring them.
+        hedged_pieces: sent once more because their channel did not bring them.
+        rescued: bytes of those, by the channel that did not bring them.
     """
 
     def __init__(self) -> None:
@@ -89,6 +94,7 @@ class Outbox:
         self.acknowledged_bytes = 0
         self.resent_pieces = 0
         self.hedged_pieces = 0
+        self.rescued: Counter[int] = Counter()
         self._hedge_at = 0.0
         self._urgent: deque[_Piece] = deque()
         self._bulk: deque[_Piece] = deque()
@@ -189,31 +195,44 @@ class Outbox:
                 return self._take(lane, piece, channel, quantum, now)
         return None
 
-    def hedge(self, channel: int, now: float, late_s: float) -> Frame | None:
-        """Give a channel that has nothing else to do a piece that is late elsewhere, once; None when there is none.
+    def hedge(self, channel: int, now: float, late_s: float, silent: Collection[int] = ()) -> Frame | None:
+        """Give a channel that has nothing else to do a piece that is late elsewhere; None when there is none.
+
+        A piece that its connection waits for goes once more however its channel does: what it waits behind may be a
+        lost packet. One that is on a silent channel, or whose copy is, goes again up to `COPIES_MAX` times.
 
         Args:
             channel: which.
             now: the clock.
-            late_s: so long after it was sent a piece is late, if its connection can go on with nothing before it.
+            late_s: so long after it was sent a piece is late.
+            silent: channels that have not answered for so long.
         """
         if now < self._hedge_at:
             return None
         has_it_itself = False
-        for connection, segments in self._retained.items():
-            retained = segments.get(self._acknowledged.get(connection, -1) + 1)
-            for piece in retained.sent if retained is not None else ():
-                if piece.hedged or not piece.wanted or now - piece.sent_at <= late_s:
-                    continue
-                if piece.channel == channel:
-                    has_it_itself = True
-                    continue
-                piece.hedged = True
-                self.hedged_pieces += 1
-                return self._note(_Piece(piece.retained, piece.attempt, piece.begin, piece.end), channel, now)
+        for piece, is_next in self._under_way():
+            if not piece.wanted or now - piece.sent_at <= late_s:
+                continue
+            if piece.copies >= (COPIES_MAX if piece.channel in silent else is_next):
+                continue
+            if piece.channel == channel:
+                has_it_itself = True
+                continue
+            return self._copy(piece, channel, now)
         if not has_it_itself:  # nor has any other channel to look again soon
             self._hedge_at = now + HEDGE_LOOK_S
         return None
+
+    def _under_way(self) -> Iterator[tuple["_Piece", bool]]:
+        """Pieces that were sent, of each connection's first segments, and whether they belong to the very first."""
+        for connection, segments in self._retained.items():
+            first = self._acknowledged.get(connection, -1) + 1
+            for sequence in range(first, first + HEDGED_SEGMENTS_MAX):
+                retained = segments.get(sequence)
+                if retained is None:
+                    break
+                for piece in retained.sent:
+                    yield piece, sequence == first
 
     def acknowledge(self, connection: int, sequence: int) -> bool:
         """Take an acknowledgement: the peer's QEMU took everything up to a segment.
@@ -236,7 +255,7 @@ class Outbox:
             raise RemoteProtocolError(
                 f"the peer acknowledged segment {sequence} of connection {connection}, never sent"
             )
-        if any(piece.hedged for piece in of_connection[last + 1].sent):
+        if any(piece.copies for piece in of_connection[last + 1].sent):
             self._hedge_at = 0.0  # the next one may have been late for as long
         for number in range(last + 1, sequence + 1):
             self._release(of_connection, connection, number)
@@ -283,6 +302,7 @@ class Outbox:
 
     def channel_lost(self, channel: int) -> None:
         """Put the pieces that the channel may have lost back to the head of their lane, oldest first."""
+        self.rescued.pop(channel, None)
         pieces = [piece for piece in self._ledgers.pop(channel, ()) if piece.wanted]
         pieces.sort(key=lambda piece: (piece.retained.order, piece.begin), reverse=True)
         self.resent_pieces += len(pieces)
@@ -308,6 +328,15 @@ class Outbox:
         self.queued_bytes -= end - begin
         taken.retained.sent.append(taken)
         return self._note(taken, channel, now)
+
+    def _copy(self, piece: _Piece, channel: int, now: float) -> Frame:
+        """Send a late piece once more; from now on it is late by its copy."""
+        size = piece.end - piece.begin
+        self.rescued[piece.channel] += size
+        self.hedged_pieces += 1
+        piece.copies += 1
+        piece.channel, piece.sent_at = channel, now
+        return self._note(_Piece(piece.retained, piece.attempt, piece.begin, piece.end), channel, now)
 
     def _note(self, taken: _Piece, channel: int, now: float) -> Frame:
         """Write a piece down in its channel's ledger."""

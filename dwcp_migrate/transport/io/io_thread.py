@@ -444,7 +444,9 @@ class LinkThread:
 
     def _leave_crawling_paths(self, now: float) -> None:
         up = {number: one.delivered_bytes for number, one in self._table.all.items() if one.phase is ChannelPhase.UP}
-        for number in self._paths.crawling(now, up):
+        with self.lock:
+            rescued = dict(self.state.outbox.rescued)
+        for number in self._paths.crawling(now, up, rescued):
             self._lose(self._table.all[number], "its path carries next to nothing")
 
     def _peer_closed(self, error: DwcpError | None) -> None:

@@ -22,7 +22,7 @@ from dwcp_migrate.transport.core.protocol import (
 from dwcp_migrate.transport.core.reassembly import Reassembly
 from dwcp_migrate.transport.core.receive_queue import AHEAD_MAX, PARTIAL_BYTES_MAX, RUNS_MAX, Inbox
 from dwcp_migrate.transport.core.segment import PAYLOAD_BYTES_MAX, URGENT, Segment
-from dwcp_migrate.transport.core.send_queue import RETAINED_SEGMENTS_MAX, Outbox
+from dwcp_migrate.transport.core.send_queue import COPIES_MAX, HEDGED_SEGMENTS_MAX, RETAINED_SEGMENTS_MAX, Outbox
 
 
 class Side:
@@ -231,6 +231,55 @@ def test_a_piece_that_its_channel_does_not_bring_goes_once_more_on_an_idle_one()
     outbox.channel_lost(3)
     assert [frame and frame.sequence for frame in (outbox.pull(4, 2**18), outbox.pull(4, 2**18))] == [1, None]
     assert outbox.hedged_pieces == 2
+
+
+def test_pieces_on_a_silent_channel_go_again_though_others_are_waited_for_first_and_so_do_their_copies() -> None:
+    outbox = Outbox()
+    for sequence in range(3):
+        outbox.send(Segment(0, sequence, 0, 100, 0, b"x" * 100))
+        assert outbox.pull(1, 2**18, now=0.0) is not None
+    again = [outbox.hedge(3, 0.6, 0.5, {1}) for _ in range(4)]
+    assert [frame and frame.sequence for frame in again] == [0, 1, 2, None]
+    assert outbox.rescued == {1: 300}
+    assert outbox.hedge(4, 1.0, 0.5, {1, 3}) is None, "the copies are not late yet"
+    for number in range(2, COPIES_MAX + 1):
+        copy = outbox.hedge(2 + number, 0.6 * number, 0.5, {1, *range(3, 99)})
+        assert copy is not None
+        assert copy.sequence == 0
+        for _ in range(2):
+            assert outbox.hedge(2 + number, 0.6 * number, 0.5, {1, *range(3, 99)}) is not None
+    assert outbox.hedge(99, 99.0, 0.5, {*range(99)}) is None, "that was the last copy"
+
+
+def test_copies_on_channels_that_answer_are_waited_for() -> None:
+    outbox = Outbox()
+    outbox.send(Segment(0, 0, 0, 100, 0, b"x" * 100))
+    assert outbox.pull(1, 2**18, now=0.0) is not None
+    assert outbox.hedge(2, 0.6, 0.5) is not None
+    assert outbox.hedge(3, 9.0, 0.5) is None
+
+
+def test_late_pieces_are_looked_for_in_so_many_segments_and_no_more() -> None:
+    outbox = Outbox()
+    for sequence in range(HEDGED_SEGMENTS_MAX + 1):
+        outbox.send(Segment(0, sequence, 0, 10, 0, b"x" * 10))
+        assert outbox.pull(1, 2**18, now=0.0) is not None
+    for _ in range(HEDGED_SEGMENTS_MAX):
+        assert outbox.hedge(2, 1.0, 0.5, {1}) is not None
+    assert outbox.hedge(2, 1.0, 0.5, {1}) is None
+
+
+def test_a_channel_whose_own_ping_is_not_answered_brings_no_late_piece_of_others() -> None:
+    state = one_channel()
+    state.channel_up(0.0, 2)
+    state.outbox.send(Segment(0, 0, 0, 3, 0, b"abc"))
+    frames = [state.pull(0.1, channel) for channel in (2, 1)]
+    assert [frame and frame.kind for frame in frames] == [FrameKind.PING, FrameKind.SEGMENT]
+    state.receive(0.2, 1, Frame(FrameKind.PONG, sequence=1))
+    assert state.pull(9.0, 2) is None
+    state.receive(9.0, 2, Frame(FrameKind.PONG, sequence=1))
+    frames = [state.pull(9.1, 2), state.pull(9.1, 2)]
+    assert [frame and frame.kind for frame in frames] == [FrameKind.PING, FrameKind.SEGMENT]
 
 
 def test_a_pong_frees_the_ledger_so_that_the_channel_may_die() -> None:
