@@ -34,7 +34,8 @@ class Retained:
         state_sequence: the segment's place among those that touch the page caches, None for others.
         checksum: of the raw bytes as they were sent first; None before that.
         lease: the buffer that they lie in, None when they own their memory.
-        known_slots: of the page cache, that a segment with pages of the destination's store fills; None for others.
+        slots: of the page cache, that it fills.
+        names_known: it names pages of the destination's store, of which one may not be there after all.
     """
 
     sequence: int
@@ -42,7 +43,8 @@ class Retained:
     lease: BufferLease | None
     state_sequence: int | None = None
     checksum: int | None = None
-    known_slots: Slots | None = None
+    slots: Slots | None = None
+    names_known: bool = False
 
 
 class Outlet:

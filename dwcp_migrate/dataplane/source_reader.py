@@ -96,6 +96,7 @@ class Stage:
         self._classifying = threading.Lock()
         self._thread = threading.local()
         self._classifying_s = 0.0
+        self._misled = range(0)
         self._counted = threading.Lock()
         self._pages = PageCounts()
         self._opaque_bytes = self._unclassified_bytes = 0
@@ -116,7 +117,8 @@ class Stage:
             coding = coding.hurried()
         job = self._classified(view, cut, coding, may_know=not urgent)
         kept = outlet.retain(raw, lease, job.state_sequence)
-        kept.known_slots = job.slots_of_known
+        if job.state_sequence is not None:
+            kept.slots, kept.names_known = job.slots, job.counts.known > 0
         lease.hold()
 
         def encode() -> None:
@@ -170,15 +172,21 @@ class Stage:
         """Agree with the destination again about the page caches after a segment was rejected.
 
         Where it named pages of the destination's store, one of them was not there: what the segment was to keep is
-        forgotten, once. Else both start empty from the next cut on, unless they did since that segment; one that does
-        not touch them harms neither.
+        forgotten. So is what those were to keep that followed before that was known, since they may refer to it. Else
+        both start empty from the next cut on, unless they did since that segment; one that does not touch them harms
+        neither.
         """
-        state_sequence, slots, kept.known_slots = kept.state_sequence, kept.known_slots, None
+        state_sequence, misses, kept.names_known = kept.state_sequence, kept.names_known, False
+        if state_sequence is None or kept.slots is None:
+            return
         with self._classifying:
-            if slots is not None and self._stated is not None:
+            if misses and self._stated is not None:
                 self._stated.note_miss()
-                self._encoder.forget(slots)
-            elif state_sequence is not None and state_sequence >= self._encoder.reset_sequence:
+            if misses or state_sequence in self._misled:
+                self._encoder.forget(kept.slots)
+                first = min(self._misled.start, state_sequence) if self._misled else state_sequence
+                self._misled = range(first, self._encoder.next_sequence)
+            elif state_sequence >= self._encoder.reset_sequence:
                 self._encoder.reset()
 
     def count(self, counters: MigrationCounters) -> None:

@@ -91,6 +91,11 @@ class PageEncoder:
         self.reset_sequence = 0
         self._known = known
 
+    @property
+    def next_sequence(self) -> int:
+        """`state_sequence` of the next job that touches the cache."""
+        return self._sequence
+
     def reset(self) -> None:
         """Begin with an empty cache on both sides from the next job on: the destination's is in doubt."""
         self._cache.clear()

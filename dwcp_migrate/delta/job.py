@@ -114,10 +114,8 @@ class PageJob:
     digests: Callable[[Words], Bytes] | None = None
 
     @property
-    def slots_of_known(self) -> Slots | None:
-        """Slots that a segment with KNOWN pages stores in; None for a segment without any."""
-        if not self.counts.known:
-            return None
+    def slots(self) -> Slots:
+        """Slots that it stores pages in."""
         store = self.classified.store
         slots: Slots = store[store != NO_SLOT]
         return slots

@@ -1,11 +1,15 @@
 """Priority at the source: what a running guest waits for, then the tail of a paused one, then bulk."""
 
-from dwcp_migrate.dataplane.source_reader import SMALL_BYTES, PostcopyProgress
-from dwcp_migrate.delta import PageEncoder
+from dwcp_migrate.dataplane.connection import Retained
+from dwcp_migrate.dataplane.known.stated import StatedPages
+from dwcp_migrate.dataplane.source_reader import SMALL_BYTES, PostcopyProgress, Stage
+from dwcp_migrate.dataplane.worker_threads import WorkPool
+from dwcp_migrate.delta import Codec, Coding, PageEncoder
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser
 from dwcp_migrate.qemu.sniff import StreamKind
 from dwcp_migrate.units import MIB
 from tests.delta.streams import noise, stream
+from tests.delta.test_known import Shelf
 from tests.vectors.load import connections
 
 POSTCOPY = "qemu-10.0-postcopy"
@@ -62,3 +66,59 @@ def test_a_rejection_from_before_the_last_reset_throws_no_second_cache_away() ->
     assert encoder.reset_sequence == 0
     encoder.reset()
     assert encoder.reset_sequence == 1
+
+
+class Rejections:
+    """A source whose segments are rejected: real caches, and what it knows of the destination's store."""
+
+    def __init__(self, *known: bytes) -> None:
+        self.encoder, self._blocks = PageEncoder(MIB, known=Shelf(*known)), RamBlocks()
+        self.stated = StatedPages(b"key")
+        self.stage = Stage(
+            self.encoder,
+            WorkPool(1, "compress", lambda _: None),
+            lambda _: None,
+            lambda: Coding(Codec.NONE),
+            self.stated,
+        )
+
+    def send(self, *pages: tuple[int, bytes]) -> Retained:
+        """Classify a segment's pages as a reader does."""
+        data = memoryview(stream(*pages))
+        cuts = [cut for cut in StreamParser(self._blocks).feed(data, flush=True).cuts if cut.layout is not None]
+        (job,) = (self.encoder.classify(data, cut) for cut in cuts)
+        known = job.counts.known > 0
+        return Retained(0, data, None, job.state_sequence, slots=job.slots, names_known=known)
+
+
+def test_segments_that_followed_a_missing_page_before_that_was_known_cost_their_own_pages_and_no_others() -> None:
+    known = [noise(number) for number in range(8)]
+    source = Rejections(*known)
+    source.send(*((number, noise(number)) for number in range(100, 110)))
+    missing = source.send(*enumerate(known))
+    following = source.send(*((50 + number, page) for number, page in enumerate(known)), (70, noise(70)))
+    source.stage.before_repair(missing)
+    late = source.send((90, noise(70)))
+    source.stage.before_repair(following)
+    source.stage.before_repair(late)
+    assert source.stated.missed == 1
+    assert source.encoder.reset_sequence == 0
+    again = source.send(*((number, noise(number)) for number in range(100, 110)))
+    assert again.slots is not None
+    assert len(again.slots) == 0, "those before are as they were"
+
+
+def test_a_segment_that_is_rejected_for_no_missing_page_empties_both_caches() -> None:
+    source = Rejections(noise(0))
+    first = source.send(*((number, noise(number)) for number in range(100, 110)))
+    source.stage.before_repair(first)
+    assert (source.encoder.reset_sequence, source.stated.missed) == (1, 0)
+
+
+def test_one_after_all_that_a_missing_page_misled_empties_both_caches() -> None:
+    known = [noise(number) for number in range(8)]
+    source = Rejections(*known)
+    source.stage.before_repair(source.send(*enumerate(known)))
+    later = source.send(*((number, noise(number)) for number in range(100, 110)))
+    source.stage.before_repair(later)
+    assert source.encoder.reset_sequence == source.encoder.next_sequence

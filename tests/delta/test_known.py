@@ -81,7 +81,7 @@ def test_a_page_that_is_missing_after_all_leaves_what_both_sides_know_of_the_oth
     data = memoryview(stream(*((number, noise(number)) for number in range(8)), (50, noise(50))))
     for cut in StreamParser(pair.blocks).feed(data, flush=True).cuts:
         job = pair.encoder.classify(data, cut)
-        slots = job.slots_of_known
+        slots = job.slots if job.counts.known else None
         payload = job.encode(ZSTD, pair.compressor)
         if slots is None:
             pair.decoder.apply(pair.decoder.prepare(payload, job.raw_bytes, pair.decompressor))

@@ -9,6 +9,7 @@ parent's.
 import os
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,8 @@ def keep_behind(options: StoreOptions, fill: str, pages: Words) -> int:
         )
     except (DwcpError, OSError, MemoryError) as error:
         sys.stderr.write(f"store: nothing kept: {error}\n")
+    except Exception:  # noqa: BLE001 - the child ends here, whatever happened, and nobody else would say it
+        sys.stderr.write(f"store: nothing kept: {traceback.format_exc()}\n")
     finally:
         sys.stderr.flush()
         os._exit(0)

@@ -84,7 +84,12 @@ class ChannelHealth:
         return now - max(self._progress_at, expected_since) > STALLED_S
 
     def is_silent(self, now: float, seconds: float) -> bool:
-        """Tell whether a ping has waited for its answer for longer than so many seconds."""
+        """Tell whether a ping has waited for its answer for too long.
+
+        Args:
+            now: the clock, monotonic seconds.
+            seconds: so long it may wait.
+        """
         return self._ping_sent_at is not None and now - self._ping_sent_at > seconds
 
     def shift(self, seconds: float) -> None:
