@@ -24,6 +24,7 @@ from bench.suites.known.simulated import STORED_PAGES, simulated
 from bench.suites.known.stream import stream_rows
 from dwcp_migrate.errors import LabError
 from dwcp_migrate.lab.guest import GuestOptions, LabGuest
+from dwcp_migrate.lab.hosts.agents import give
 from dwcp_migrate.lab.lab import Lab, LabOptions
 from dwcp_migrate.lab.shuttle import Shuttle, Watch, newest_record
 from dwcp_migrate.lab.wan import WanLink
@@ -107,11 +108,18 @@ def _shelf(lab: Lab, number: int) -> Shelf:
     return Shelf(host.run_directory / "store", GIB)
 
 
+def _hand_over(lab: Lab, number: int) -> None:
+    """Make a host's store its agent's own, which is not root."""
+    host = lab.hypervisors[number]
+    give(host, host.run_directory / "store")
+
+
 def _wipe(lab: Lab) -> None:
     """Restart the agents with empty stores: a wipe gives a new secret."""
     _agents(lab, STORE)
     for number in (0, 1):
         _shelf(lab, number).wipe()
+        _hand_over(lab, number)
 
 
 def _other_pages(shuttle: Shuttle) -> None:
@@ -123,6 +131,7 @@ def _other_pages(shuttle: Shuttle) -> None:
     pages[:, 100:] = 5
     for number in (0, 1):
         StoreFiller(_shelf(lab, number), f"{DOMAIN_SCOPE}{uuid}", "sent").fill(pages, time.time())
+        _hand_over(lab, number)
 
 
 def _move(shuttle: Shuttle) -> Passage:
