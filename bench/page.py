@@ -177,10 +177,10 @@ def _demo() -> str:
 
 def _expectations() -> str:
     """Say what to expect of links and guests of which kind, each with the figure that says so."""
-    expected = [*_of_one_migration(), *_of_many()]
+    expected = [*_of_one_migration(), *_of_known_pages(), *_of_paths(), *_of_many()]
     table = ["| where | what | result |", "|---|---|---|"]
     table += [f"| {one.where} | {one.what} | `{one.suite}.json` |" for one in expected]
-    suites = ("hde-against-qemu", "contend", "predict", "soak", "live")
+    suites = ("hde-against-qemu", "known", "paths", "contend", "predict", "soak", "live")
     picture = _picture("bench-against-qemu", "Agents against QEMU's own multifd zstd")
     return "\n".join(["## What to expect\n", *table, "", picture, *map(_origin, suites)])
 
@@ -212,6 +212,45 @@ def _of_one_migration() -> list[Expected]:
             "CPU beside QEMU's own zstd",
             f"{cpu['encode_ratio']:.2f} of it on the source, {cpu['decode_ratio']:.2f} on the destination",
             "hde-against-qemu",
+        ),
+    ]
+
+
+def _of_known_pages() -> list[Expected]:
+    """Figures of migrations whose destination has pages of the guest already."""
+    both = ("pages", "programs")
+    back, again = (
+        [value("known", f"known/{guest}/{case}", "fewer_bytes_than_cold") for guest in both]
+        for case in ("return", "retry")
+    )
+    sooner = [
+        value("known", f"known/{guest}/cold", "time_s") / value("known", f"known/{guest}/return", "time_s")
+        for guest in both
+    ]
+    return [
+        Expected(
+            "the way back, with a page store at both hosts",
+            f"{min(back):.0f} to {max(back):.0f} times fewer bytes than without, {min(sooner):.1f} to {max(sooner):.1f} "
+            "times sooner",
+            "known",
+        ),
+        Expected(
+            "another try after a migration that was cancelled at 80 %",
+            f"{min(again):.1f} to {max(again):.1f} times fewer bytes than the whole",
+            "known",
+        ),
+    ]
+
+
+def _of_paths() -> list[Expected]:
+    """Figures of two networks between two hosts."""
+    over = {case: value("paths", f"paths/{case}", "over_one") for case in ("two", "cut", "crawl", "flap")}
+    return [
+        Expected("two networks of 100 Mbit/s between two hosts", f"{over['two']:.2f} times one of them", "paths"),
+        Expected(
+            "one of those two cut, down to 1 % of its rate, or going and coming every three seconds",
+            f"{over['cut']:.2f}, {over['crawl']:.2f} and {over['flap']:.2f} times what the other one carries by itself",
+            "paths",
         ),
     ]
 

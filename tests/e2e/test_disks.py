@@ -61,6 +61,7 @@ def test_a_disk_is_copied_by_the_agents_beside_the_memory(world: World, with_dis
     assert sum(record.counters.raw_bytes for record in records if record.kind == "disk") >= DISK.disk_mib << 20
 
 
+@pytest.mark.long
 def test_a_disk_is_copied_while_the_link_is_shared_with_another_migration(world: World, with_disk: Shuttle) -> None:
     source, destination, begin = with_disk.source, with_disk.destination, time.time()
     if world.shuttle.source != source:

@@ -185,7 +185,7 @@ def test_an_agent_killed_in_mid_migration_costs_neither_the_migration_nor_its_ti
     assert fleet.newest("hv3").source == source
 
 
-@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", pytest.param("destination", marks=pytest.mark.long)])
 def test_agent_and_data_process_killed_in_mid_migration_leave_a_ticket_that_is_settled(fleet: Fleet, side: str) -> None:
     source = fleet.host().name
     victim, move = begin_and_kill(fleet, side, data_process=True)
