@@ -4,7 +4,9 @@ The rule here: pure functions from a `Fleet` to a `Plan`. The result of a plan i
 (`check`), not against the arrays that found it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -21,6 +23,8 @@ from dwcp_migrate.placement.model import Problem, build_problem
 from dwcp_migrate.placement.plan import Figures, Goal, Plan, Proof, Unfinished
 from dwcp_migrate.placement.schedule import schedule
 from dwcp_migrate.placement.solver.exact import SolverEffort, solve_exactly
+
+NOWHERE_WANTED: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def plan_rebalance(
@@ -40,7 +44,13 @@ def plan_rebalance(
     return _planned(problem, start, Goal(purpose="rebalance"), cost)
 
 
-def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, cost: MoveCost = default_cost) -> Plan:
+def plan_drain(
+    fleet: Fleet,
+    host: str,
+    policy: PlacementPolicy | None = None,
+    cost: MoveCost = default_cost,
+    wanted: Mapping[str, str] = NOWHERE_WANTED,
+) -> Plan:
     """Empty a host.
 
     Args:
@@ -48,6 +58,8 @@ def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, c
         host: its name.
         policy: None takes the defaults.
         cost: forecasts migrations.
+        wanted: hosts to which its domains go where these take them, by the domains' names; the others go where it is
+            best.
 
     Raises:
         PlacementError: no such host.
@@ -56,6 +68,7 @@ def plan_drain(fleet: Fleet, host: str, policy: PlacementPolicy | None = None, c
     drained = in_maintenance(fleet, host)
     problem = build_problem(drained, policy, cost)
     start = problem.state.copy()
+    _go_as_wanted(problem, host, wanted)
     heal(problem)
     return _planned(problem, start, Goal(purpose="drain", host=host), cost, fleet)
 
@@ -183,6 +196,17 @@ def rest_domains(fleet: Fleet, moved: Collection[str]) -> Fleet:
         for one in fleet.domains
     ]
     return msgspec.structs.replace(fleet, domains=domains)
+
+
+def _go_as_wanted(problem: Problem, host: str, wanted: Mapping[str, str]) -> None:
+    """Move what runs on a host to where it is wanted, as far as it may go there."""
+    numbers = {name: number for number, name in enumerate(problem.hosts)}
+    for number, domain in enumerate(problem.fleet.domains):
+        item, target = problem.item_of[number], numbers.get(wanted.get(domain.name, ""), -1)
+        is_there = target >= 0 and problem.state.host[item] == numbers[host]
+        if is_there and problem.model.movable[item] and np.isfinite(item_cost(problem.table, item, target)):
+            take_item(problem.table, item)
+            put_item(problem.table, item, target)
 
 
 def _go_to(problem: Problem, host: Integers) -> None:

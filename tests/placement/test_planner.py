@@ -145,6 +145,20 @@ def test_a_drain_that_cannot_end_says_what_stays_and_why() -> None:
     assert "b: it has 1 vcpus free, 3 are needed" in made.left[0].why
 
 
+def test_a_drain_goes_where_its_domains_are_wanted_as_far_as_these_hosts_take_them() -> None:
+    hosts = [host("a"), host("b"), host("c", vcpus=4), host("d")]
+    whole = fleet(hosts, [domain("x", "a"), domain("y", "a", vcpus=8), domain("z", "a"), domain("w", "d")])
+    wanted = {"x": "c", "y": "c", "z": "gone", "w": "b"}
+    made = plan_drain(whole, "a", wanted=wanted)
+    steps = {step.domain: step.destination for step in made.steps}
+    assert steps.keys() == {"x", "y", "z"}, "what runs elsewhere stays"
+    assert steps["x"] == "c"
+    assert steps["y"] in {"b", "d"}, "c has no room for it"
+    assert made.left == []
+    other = plan_drain(whole, "a", wanted={"x": "d", "z": "d"})
+    assert {(step.domain, step.destination) for step in other.steps} >= {("x", "d"), ("z", "d")}
+
+
 def test_domains_of_a_group_leave_together() -> None:
     rule = Rule(name="r", kind="together", domains=["x", "y"])
     whole = fleet([host("a"), host("b"), host("c")], [domain("x", "a"), domain("y", "a"), domain("z", "b")], rule)
