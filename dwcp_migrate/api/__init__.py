@@ -14,6 +14,7 @@ Modules:
     unix_http: HTTP over the agent's unix socket
     usage: answers of the control API about memory and the page store
     warm: warm-ups of page stores
+    warm_plan: a plan whose guests are warmed up before they move
     words: values in the words that people read
     watch: the service that relieves the fleet by itself
 """

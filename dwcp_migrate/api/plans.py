@@ -34,6 +34,38 @@ OPEN: Final = frozenset({"waiting", "running", "paused"})
 """States of plans that have not ended."""
 
 
+class WarmMove(msgspec.Struct, frozen=True, array_like=True):
+    """A guest that is warmed up ahead of its move: its name, where it runs, and whose store gets its pages."""
+
+    domain: str
+    source: str
+    destination: str
+
+
+class WarmFirst(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Warm-ups ahead of a plan's moves; see `api.warm_plan`.
+
+    Attributes:
+        begins_at: when the moves begin at the latest, seconds since the epoch.
+        waits: they begin no sooner; else as soon as every guest is warm, or will not be.
+        bytes_per_s: most on the wire of a host's warm-ups; 0 is no limit of their own.
+        moves: in the plan's order. The plan keeps to their destinations where it can.
+    """
+
+    begins_at: float
+    waits: bool = False
+    bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    moves: list[WarmMove] = []
+
+
+class GuestWarmth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of a guest's warm-up: it is warm, or migrates as without one; `words` say why."""
+
+    at: float
+    is_warm: bool = False
+    words: str = ""
+
+
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request behind a plan.
 
@@ -44,6 +76,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         reached: hosts whose libvirtds the asker reached: a carrier that does not reach them refuses the plan.
         relieve: hosts that are hot, which is all that the plan is about; `resting` domains stay.
         watch: settings of the service that asked.
+        warm_first: warm-ups ahead of the moves; None: none, and the moves begin at once.
     """
 
     goal: Goal
@@ -53,6 +86,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     relieve: list[str] = []
     resting: list[str] = []
     watch: WatchSettings | None = None
+    warm_first: WarmFirst | None = None
 
 
 class PlanEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,6 +119,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         to_go: migrations of its newest plan that have not ended.
         running: those that run, as `DOMAIN: SOURCE -> DESTINATION`.
         ends_at: when it ends by forecast, seconds since the epoch; 0 is not known.
+        warmed: what came of each domain's warm-up.
         moved: when each domain arrived somewhere, the oldest first.
         failed: migrations of each domain that failed, the oldest first.
         left: what could not be done.
@@ -104,6 +139,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running: list[str] = []
     ends_at: float = 0.0
     ended_at: float = 0.0
+    warmed: dict[str, GuestWarmth] = {}
     moved: dict[str, float] = {}
     failed: dict[str, list[FailedMove]] = {}
     left: list[Unfinished] = []

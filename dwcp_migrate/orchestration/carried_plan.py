@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from dwcp_migrate.api.plans import PlanRecord, PlanRequest
+from dwcp_migrate.api.plans import PlanRecord
+from dwcp_migrate.api.warm_plan import wanted_hosts
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, DwcpError, HypervisorError, PlacementError
 from dwcp_migrate.orchestration import plan_progress
@@ -81,7 +82,9 @@ class CarriedPlan:
         with contextlib.ExitStack() as held:
             if self.ours.shared is not None:
                 held.enter_context(self.ours.shared.lease(self.stop.set))
-            record = self.change(lambda one: plan_progress.taken(one, self.own, self.clock()))
+            record = self.change(lambda one: plan_progress.taken(one, self.own, self.clock()) if one.is_open else one)
+            if not record.is_open:  # it was aborted meanwhile
+                return
             if record.wish in plan_progress.STOPPED:
                 self.stop.set()
             try:
@@ -111,7 +114,7 @@ class CarriedPlan:
             stop=self.stop,
             clock=self.clock,
             known_failures=plan_progress.failures_of(record),
-            again=(lambda _, fleet: relieving(self.ours, fleet, record.request)) if record.request.relieve else None,
+            again=self._again(record),
         )
         path = journal_of(self.ours.config.state_directory, self.number)
         journal = PlanJournal.resume(path)
@@ -122,9 +125,15 @@ class CarriedPlan:
         whole = self.ours.source.snapshot()
         if words := unreached(whole, record.request.reached):
             raise PlacementError(words)
-        plan = plan_for(self.ours, whole, record.request)
+        plan = plan_for(self.ours, whole, record)
         notes.planned(plan)
         return executor, PlanJournal.begin(path, plan), notes
+
+    def _again(self, record: PlanRecord) -> "Callable[[Plan, Fleet], Plan] | None":
+        """Plan for the goal anew where the record says more than the goal; None where it does not."""
+        if record.request.relieve or record.request.warm_first is not None:
+            return lambda _, fleet: plan_for(self.ours, fleet, record)
+        return None
 
     def _run(self, executor: PlanExecutor, journal: PlanJournal, notes: "PlanProgressNotes") -> None:
         """Carry out what was prepared, and note how it ended."""
@@ -145,13 +154,14 @@ def _words(error: DwcpError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)
 
 
-def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
+def plan_for(ours: Workspace, whole: Fleet, record: PlanRecord) -> Plan:
     """Plan for what was asked.
 
     Args:
         ours: the fleet's workspace: policy, forecasts and what may be asked.
         whole: the fleet as it is now.
-        request: goal of the plan; its `relieve` makes it one that relieves hot hosts.
+        record: of the plan; its `relieve` makes it one that relieves hot hosts, and a drain keeps to the destinations
+            whose stores were warmed up.
 
     Raises:
         PlacementError: it cannot be reached.
@@ -159,11 +169,11 @@ def plan_for(ours: Workspace, whole: Fleet, request: PlanRequest) -> Plan:
     """
     from dwcp_migrate.placement.planner import plan_drain  # its kernels are loaded where there is a plan to make
 
-    goal = request.goal
-    if request.relieve:
-        return relieving(ours, whole, request)
+    goal = record.request.goal
+    if record.request.relieve:
+        return relieving(ours, whole, record.request)
     if goal.purpose == "drain":
-        return plan_drain(whole, goal.host, ours.policy(), ours.cost)
+        return plan_drain(whole, goal.host, ours.policy(), ours.cost, wanted_hosts(record))
     if goal.purpose == "rebalance":
         return ours.plan_rebalance(ours.rested(whole))
     raise PlacementError(f"no plan is kept for {goal.purpose}")

@@ -3,6 +3,8 @@
 waiting ──> running ──> completed, partly, failed, aborted          refused: its carrier does not reach the fleet
 ^           │
 └─ resume ─ paused
+
+A plan that waits for its time has no carrier: a wish takes effect in its record at once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +21,7 @@ from dwcp_migrate.api.plans import (
     PlanState,
     PlanWish,
 )
+from dwcp_migrate.api.warm_plan import awaits
 from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.orchestration.failures import MigrationFailure
 from dwcp_migrate.placement.plan import Step, Unfinished
@@ -27,20 +30,24 @@ EventKind = Literal["carried", "begun", "done", "failed", "planned-again", "wait
 STOPPED: Final = frozenset({"pause", "abort"})
 
 
-def wished(record: PlanRecord, wish: PlanWish) -> PlanRecord:
+def wished(record: PlanRecord, wish: PlanWish, now: float) -> PlanRecord:
     """Note an operator's wish in a plan's record.
 
     Args:
         record: as it is kept.
         wish: to be followed by its carrier; `run` also wakes a plan that is paused.
+        now: seconds since the epoch.
 
     Raises:
         PlacementError: the plan has ended.
     """
     if not record.is_open:
         raise PlacementError(f"plan {record.id} has ended: {record.state}", hint="`dwcp-migrate plans` lists them")
-    state: PlanState = "waiting" if wish != "pause" and record.state == "paused" else record.state
-    return replace(record, wish=wish, state=state)
+    if awaits(record, now) and wish != "run":  # nobody carries it out who would follow the wish
+        return ended(replace(record, wish=wish), [], now, is_stopped=True)
+    if wish != "pause" and record.state == "paused":
+        return replace(record, wish=wish, state="waiting", note="")
+    return replace(record, wish=wish)
 
 
 def taken(record: PlanRecord, carrier: str, now: float) -> PlanRecord:

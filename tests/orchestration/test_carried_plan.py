@@ -7,7 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dwcp_migrate.api.plans import FailedMove, PlanRecord, PlanRequest
+from dwcp_migrate.api.plans import (
+    FailedMove,
+    GuestWarmth,
+    PlanRecord,
+    PlanRequest,
+    StoredPlan,
+    WarmFirst,
+    WarmMove,
+)
+from dwcp_migrate.api.warm_plan import warmed
 from dwcp_migrate.config import Config
 from dwcp_migrate.errors import HypervisorError, PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId
@@ -85,6 +94,65 @@ def test_another_carrier_goes_on_and_knows_what_was_refused_where(fleet: Fleet) 
     assert any(one.event == "carried" and "hv1 carried it before" in one.words for one in record.events)
 
 
+def warm_first(*moves: WarmMove) -> Callable[[PlanRecord], PlanRecord]:
+    order = WarmFirst(begins_at=950.0, moves=list(moves))
+    return lambda one: msgspec.structs.replace(one, request=msgspec.structs.replace(DRAIN, warm_first=order))
+
+
+def test_guests_go_where_they_were_warmed_up_and_a_refused_warm_up_keeps_nothing_back(fleet: Fleet) -> None:
+    usual = {name: to for _, name, to in drained(fleet)}
+    moved = sorted(usual)
+    for name in moved:
+        fleet.world.hypervisors.running["hv1"][name] = fleet.world.hypervisors.running[usual[name]].pop(name)
+    fleet.world.hypervisors.migrations.clear()
+    fleet.shelf.plans.clear()
+    fleet.shelf.put(PlanRecord(request=DRAIN, by="hv1", asked_at=900.0), 0)
+    others = {name: "hv2" if to == "hv3" else "hv3" for name, to in usual.items()}
+    fleet.wish(warm_first(*(WarmMove(name, "hv1", others[name]) for name in moved if name != "vm1")))
+    words = "hv2 refused: it has no page store"
+    fleet.wish(lambda one: warmed(one, {name: GuestWarmth(at=940.0, words=words) for name in moved}))
+    assert {name: to for _, name, to in drained(fleet) if name != "vm1"} == {
+        name: to for name, to in others.items() if name != "vm1"
+    }
+
+
+def test_a_guest_that_is_refused_where_it_was_warmed_up_goes_elsewhere(fleet: Fleet) -> None:
+    def refuse(_uri: str, name: str, destination: str) -> None:
+        if name == "vm3" and destination == "hv2":
+            raise HypervisorError("Cannot get interface MTU on 'br0': No such device")
+
+    fleet.world.hypervisors.before_migration = refuse
+    fleet.wish(warm_first(WarmMove("vm3", "hv1", "hv2"), WarmMove("vm5", "hv1", "hv2")))
+    migrations = drained(fleet)
+    assert [to for _, name, to in migrations if name == "vm3"] == ["hv2", "hv3"]
+    assert [to for _, name, to in migrations if name == "vm5"] == ["hv2"]
+
+
+def drained(fleet: Fleet) -> list[tuple[str, str, str]]:
+    """Carry the plan out, to its end; the migrations."""
+    fleet.carrier().carry_out()
+    assert fleet.shelf.record().state == "completed"
+    return list(fleet.world.hypervisors.migrations)
+
+
+def test_a_plan_that_was_aborted_before_its_carrier_had_the_lease_stays_aborted(fleet: Fleet) -> None:
+    look, ended = fleet.shelf.all, list[PlanRecord]()
+
+    def look_then_abort() -> list[StoredPlan]:
+        found = look()
+        if not ended:
+            ended.append(
+                plan_progress.ended(plan_progress.wished(found[0].record, "abort", 1.0), [], 1.0, is_stopped=True)
+            )
+            fleet.shelf.put(ended[0], found[0].revision)
+        return found
+
+    fleet.shelf.all = look_then_abort  # type: ignore[method-assign]
+    fleet.carrier().carry_out()
+    assert fleet.shelf.record() == ended[0]
+    assert fleet.world.hypervisors.migrations == []
+
+
 def running(fleet: Fleet, *endless: str) -> tuple[CarriedPlan, threading.Thread, list[BaseException]]:
     """A carrier at work on a thread, some of whose migrations do not end by themselves."""
     fleet.world.hypervisors.endless |= set(endless)
@@ -116,7 +184,7 @@ def test_an_abort_that_comes_before_a_job_is_tried_again(fleet: Fleet, monkeypat
 
     monkeypatch.setattr(hypervisors, "abort", not_yet)
     _, thread, errors = running(fleet, *names)
-    fleet.wish(lambda one: plan_progress.wished(one, "abort"))
+    fleet.wish(lambda one: plan_progress.wished(one, "abort", 1000.0))
     thread.join(20)
     assert errors == []
     assert refused
@@ -126,7 +194,7 @@ def test_an_abort_that_comes_before_a_job_is_tried_again(fleet: Fleet, monkeypat
 def test_an_abort_ends_what_runs_and_the_plan(fleet: Fleet) -> None:
     names = fleet.world.names("hv1")
     _, thread, errors = running(fleet, *names)
-    fleet.wish(lambda one: plan_progress.wished(one, "abort"))
+    fleet.wish(lambda one: plan_progress.wished(one, "abort", 1000.0))
     thread.join(20)
     assert errors == []
     record = fleet.shelf.record()
@@ -138,7 +206,7 @@ def test_an_abort_ends_what_runs_and_the_plan(fleet: Fleet) -> None:
 def test_a_pause_lets_what_runs_end_begins_nothing_and_is_resumed(fleet: Fleet) -> None:
     names = sorted(fleet.world.names("hv1"))
     _, thread, errors = running(fleet, *names)
-    fleet.wish(lambda one: plan_progress.wished(one, "pause"))
+    fleet.wish(lambda one: plan_progress.wished(one, "pause", 1000.0))
     released: set[str] = set()
     while thread.is_alive():
         for _, name, _ in list(fleet.world.hypervisors.migrations):
@@ -151,7 +219,7 @@ def test_a_pause_lets_what_runs_end_begins_nothing_and_is_resumed(fleet: Fleet) 
     assert (record.state, record.wish) == ("paused", "pause")
     assert 1 <= len(record.moved) <= 4
     fleet.world.hypervisors.endless.clear()
-    fleet.wish(lambda one: plan_progress.wished(one, "run"))
+    fleet.wish(lambda one: plan_progress.wished(one, "run", 1000.0))
     assert fleet.shelf.record().state == "waiting"
     fleet.carrier("hv2").carry_out()
     assert fleet.shelf.record().state == "completed"

@@ -4,8 +4,17 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api import plans
-from dwcp_migrate.api.plans import EVENTS_MAX, PlanRecord, PlanRequest, decode_record, encode_record
-from dwcp_migrate.errors import PlacementError
+from dwcp_migrate.api.plans import (
+    EVENTS_MAX,
+    PlanRecord,
+    PlanRequest,
+    WarmFirst,
+    WarmMove,
+    decode_record,
+    encode_record,
+)
+from dwcp_migrate.api.warm_plan import awaits
+from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.orchestration import plan_progress as progress
 from dwcp_migrate.placement.plan import Goal, Step, Unfinished
 
@@ -44,14 +53,28 @@ def test_what_has_ended_takes_no_wish() -> None:
     ended = progress.ended(RECORD, [], 5.0, is_stopped=False)
     assert ended.state == "completed"
     with pytest.raises(PlacementError, match="plan 3 has ended: completed"):
-        progress.wished(ended, "pause")
+        progress.wished(ended, "pause", 1000.0)
 
 
 def test_a_paused_plan_waits_for_its_carrier_once_it_is_resumed() -> None:
-    paused = progress.ended(progress.wished(RECORD, "pause"), [], 5.0, is_stopped=True)
+    paused = progress.ended(progress.wished(RECORD, "pause", 1000.0), [], 5.0, is_stopped=True)
     assert (paused.state, paused.ended_at) == ("paused", 0.0)
-    assert progress.wished(paused, "run").state == "waiting"
-    assert progress.wished(paused, "abort").state == "waiting"
+    assert progress.wished(paused, "run", 1000.0).state == "waiting"
+    assert progress.wished(paused, "abort", 1000.0).state == "waiting"
+
+
+def test_a_wish_for_a_plan_that_waits_for_its_time_takes_effect_without_a_carrier() -> None:
+    order = WarmFirst(begins_at=2000.0, waits=True, moves=[WarmMove("vm1", "hv1", "hv2")])
+    record = msgspec.structs.replace(RECORD, request=msgspec.structs.replace(RECORD.request, warm_first=order))
+    paused = progress.wished(record, "pause", 1000.0)
+    assert (paused.state, paused.wish, paused.ended_at) == ("paused", "pause", 0.0)
+    resumed = progress.wished(paused, "run", 1100.0)
+    assert (resumed.state, resumed.note) == ("waiting", "")
+    assert awaits(resumed, 1100.0)
+    aborted = progress.wished(resumed, "abort", 1200.0)
+    assert (aborted.state, aborted.ended_at, aborted.exit_code) == ("aborted", 1200.0, UnfinishedError.exit_code)
+    due = progress.wished(record, "abort", 2000.0)
+    assert (due.state, due.wish) == ("waiting", "abort"), "a carrier may have begun it"
 
 
 def test_a_migration_that_failed_is_remembered_and_one_that_arrived_too() -> None:

@@ -2,7 +2,8 @@
 
 The rule: no agent plans or waits for migrations in its own process. The helper holds the fleet's lease while it works
 and dies with its agent; libvirt's migrations go on without either. The agent that was asked begins; where its lease has
-run out another agent takes the plan up, the first in the order of names, or a later one if that does not.
+run out another agent takes the plan up, the first in the order of names, or a later one if that does not. A plan whose
+moves wait for warm-ups, or for a time, is nobody's until then: later plans go first.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from typing import Final
 from dwcp_migrate.agent.plans.book import PlanBook, PlanStanding
 from dwcp_migrate.agent.plans.look_loop import keep_looking
 from dwcp_migrate.api.plans import PlanRecord
-from dwcp_migrate.clocks import steady_clock
+from dwcp_migrate.api.warm_plan import awaits
+from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.logs import get_logger
 
 LOOK_S: Final = 2.0
@@ -37,14 +39,15 @@ FAREWELL_S: Final = 5.0
 log = get_logger(component="plans")
 
 
-def due(standing: PlanStanding, own: str) -> PlanRecord | None:
+def due(standing: PlanStanding, own: str, now: float) -> PlanRecord | None:
     """The plan that this host is to carry out now, if any.
 
     Args:
         standing: of plans and lease.
         own: this host's name.
+        now: by this host's clock, seconds since the epoch: the fleet's stands still where nothing happens.
     """
-    first = next((one.record for one in standing.plans if one.record.is_open and _wants_carrier(one.record)), None)
+    first = next((one.record for one in standing.plans if _wants_carrier(one.record, now)), None)
     if first is None or standing.holder not in {"", own}:
         return None
     chosen = first.carrier or first.by
@@ -52,12 +55,16 @@ def due(standing: PlanStanding, own: str) -> PlanRecord | None:
         return first
     others = [name for name in standing.hosts if name != chosen]
     rank = others.index(own) if own in others else len(others)
-    return first if standing.now >= standing.free_since + TAKE_OVER_S + rank * RANK_S else None
+    order = first.request.warm_first
+    waited_until = order.begins_at if order is not None and order.begins_at <= now else 0.0
+    free_since = max(standing.free_since, waited_until)
+    return first if standing.now >= free_since + TAKE_OVER_S + rank * RANK_S else None
 
 
-def _wants_carrier(record: PlanRecord) -> bool:
-    """Whether something is to be done: a paused plan waits, unless it is to end."""
-    return record.state != "paused" or record.wish != "pause"
+def _wants_carrier(record: PlanRecord, now: float) -> bool:
+    """Whether something is to be done: a paused plan waits, unless it is to end, and one that has a time for that."""
+    is_paused = record.state == "paused" and record.wish == "pause"
+    return record.is_open and not is_paused and not awaits(record, now)
 
 
 class PlanCarrier:
@@ -68,12 +75,18 @@ class PlanCarrier:
         config: the file that the helper reads.
         command: how it is started, its plan's number follows.
         state: of the agent: one that stops begins nothing.
+        clock: seconds since the epoch.
     """
 
     def __init__(
-        self, book: PlanBook, config: Path, state: Callable[[], str], command: Sequence[str] | None = None
+        self,
+        book: PlanBook,
+        config: Path,
+        state: Callable[[], str],
+        command: Sequence[str] | None = None,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
-        self._book, self._state = book, state
+        self._book, self._state, self._clock = book, state, clock
         self._command = command or (sys.executable, "-m", "dwcp_migrate", "carry", "--config", str(config))
         self._process: asyncio.subprocess.Process | None = None
         self._failures = 0
@@ -91,7 +104,7 @@ class PlanCarrier:
     async def _look(self) -> None:
         if self._state() != "running" or steady_clock() < self._not_before:
             return
-        record = due(await self._book.standing(), self._book.name)
+        record = due(await self._book.standing(), self._book.name, self._clock())
         if record is not None:
             await self._carry(record)
 

@@ -95,7 +95,7 @@ def go_on(ours: "Workspace", stored: StoredPlan, *, as_json: bool) -> int:
     store, number = AgentPlans(ours.client), stored.record.id
     if not as_json:
         click.echo(f"plan {number} has not ended: going on with it")
-    change_plan(store, number, lambda one: plan_progress.wished(one, "run") if one.is_open else one)
+    change_plan(store, number, lambda one: plan_progress.wished(one, "run", wall_clock()) if one.is_open else one)
     return last_word(follow(store, number, as_json=as_json))
 
 
@@ -163,7 +163,9 @@ def _pause(store: PlanStore, record: PlanRecord) -> None:
         "stopping: migrations that run go on to their end, nothing more begins; once more ends this command", err=True
     )
     try:
-        change_plan(store, record.id, lambda one: plan_progress.wished(one, "pause") if one.is_open else one)
+        change_plan(
+            store, record.id, lambda one: plan_progress.wished(one, "pause", wall_clock()) if one.is_open else one
+        )
     except DwcpError as error:
         click.echo(f"it could not be paused: {error}", err=True)
 

@@ -10,6 +10,7 @@ from dwcp_migrate.cli.fleet.planning import left_lines
 from dwcp_migrate.cli.plans.attached import event_words, follow, goal_of, last_word
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.orchestration import plan_progress
 from dwcp_migrate.orchestration.plan_store import AgentPlans, change_plan, find_plan
 
@@ -72,7 +73,7 @@ def abort(*, number: int, as_json: bool, config_path: Path | None, socket_path: 
 
 def _wish(number: int, wish: PlanWish, config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
     store = AgentPlans(ApiClient(control_socket(config_path, socket_path)))
-    record = change_plan(store, number, lambda one: plan_progress.wished(one, wish)).record
+    record = change_plan(store, number, lambda one: plan_progress.wished(one, wish, wall_clock())).record
     runs = f"; running: {'; '.join(record.running)}" if record.running else ""
     said = {"run": "goes on", "pause": "pauses", "abort": "is aborted"}[wish]
     click.echo(output.as_json(record) if as_json else f"plan {number} ({goal_of(record)}) {said}{runs}")

@@ -10,10 +10,11 @@ import pytest
 from dwcp_migrate.agent.plans import carrier as carriers
 from dwcp_migrate.agent.plans.book import PlanBook, PlanStanding
 from dwcp_migrate.agent.plans.carrier import RANK_S, TAKE_OVER_S, PlanCarrier, due
-from dwcp_migrate.api.plans import PlanRecord, PlanRequest, StoredPlan
+from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, PlanRequest, StoredPlan, WarmFirst, WarmMove
 from dwcp_migrate.placement.plan import Goal
 
 RECORD = PlanRecord(request=PlanRequest(goal=Goal(purpose="drain", host="b")), id=1, by="b")
+NOW = 1001.0
 STANDING = PlanStanding([StoredPlan(revision=1, record=RECORD)], "", 1000.0, 1001.0, ["a", "b", "c"])
 
 
@@ -26,21 +27,21 @@ def record(**changes: object) -> list[StoredPlan]:
 
 
 def test_the_agent_that_was_asked_begins_at_once_and_nobody_else() -> None:
-    assert [due(STANDING, name) is not None for name in "abc"] == [False, True, False]
-    assert due(standing(plans=record(carrier="c", state="running")), "c") is not None
-    assert due(standing(plans=record(carrier="c", state="running")), "b") is None
+    assert [due(STANDING, name, NOW) is not None for name in "abc"] == [False, True, False]
+    assert due(standing(plans=record(carrier="c", state="running")), "c", NOW) is not None
+    assert due(standing(plans=record(carrier="c", state="running")), "b", NOW) is None
 
 
 def test_where_the_lease_ran_out_the_first_of_the_others_takes_it_up_then_the_next() -> None:
     late = standing(now=1000.0 + TAKE_OVER_S)
-    assert [due(late, name) is not None for name in "ac"] == [True, False]
+    assert [due(late, name, NOW) is not None for name in "ac"] == [True, False]
     later = standing(now=1000.0 + TAKE_OVER_S + RANK_S)
-    assert [due(later, name) is not None for name in "ac"] == [True, True]
+    assert [due(later, name, NOW) is not None for name in "ac"] == [True, True]
 
 
 def test_while_somebody_holds_the_lease_nobody_else_begins() -> None:
     held = standing(holder="c", now=9000.0)
-    assert [due(held, name) is not None for name in "abc"] == [False, False, True]
+    assert [due(held, name, NOW) is not None for name in "abc"] == [False, False, True]
 
 
 @pytest.mark.parametrize(("state", "wish", "begins"), [
@@ -48,13 +49,43 @@ def test_while_somebody_holds_the_lease_nobody_else_begins() -> None:
     ("completed", "run", False), ("aborted", "abort", False),
 ])  # fmt: skip
 def test_a_plan_that_is_paused_or_has_ended_waits_for_nobody(state: str, wish: str, begins: bool) -> None:  # noqa: FBT001
-    assert (due(standing(plans=record(state=state, wish=wish)), "b") is not None) is begins
+    assert (due(standing(plans=record(state=state, wish=wish)), "b", NOW) is not None) is begins
 
 
 def test_the_first_of_several_plans_goes_first() -> None:
     second = msgspec.structs.replace(RECORD, id=2)
     two = [*record(state="paused", wish="pause"), StoredPlan(revision=1, record=second)]
-    found = due(standing(plans=two), "b")
+    found = due(standing(plans=two), "b", NOW)
+    assert found is not None
+    assert found.id == 2
+
+
+def waiting(begins_at: float, *, waits: bool) -> list[StoredPlan]:
+    order = WarmFirst(begins_at=begins_at, waits=waits, moves=[WarmMove("vm1", "b", "c")])
+    return record(request=msgspec.structs.replace(RECORD.request, warm_first=order))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_plan_that_waits_is_begun_at_its_time_by_the_agent_that_was_asked(*, waits: bool) -> None:
+    plans = waiting(5000.0, waits=waits)
+    assert [due(standing(plans=plans, now=4999.0), name, 4999.0) for name in "abc"] == [None] * 3
+    begun = [due(standing(plans=plans, now=5000.0), name, 5000.0) is not None for name in "abc"]
+    assert begun == [False, True, False]
+    late = standing(plans=plans, now=5000.0 + TAKE_OVER_S)
+    assert [due(late, name, 5000.0 + TAKE_OVER_S) is not None for name in "abc"] == [True, True, False]
+
+
+def test_a_plan_whose_guests_are_all_warm_or_refused_begins_before_its_time_unless_it_waits() -> None:
+    for waits in (True, False):
+        (one,) = waiting(5000.0, waits=waits)
+        outcome = {"vm1": GuestWarmth(at=1000.0, words="it has no page store")}
+        done = [msgspec.structs.replace(one, record=msgspec.structs.replace(one.record, warmed=outcome))]
+        assert (due(standing(plans=done), "b", NOW) is None) is waits
+
+
+def test_a_plan_that_waits_lets_a_later_one_go_first() -> None:
+    second = StoredPlan(revision=1, record=msgspec.structs.replace(RECORD, id=2))
+    found = due(standing(plans=[*waiting(5000.0, waits=True), second]), "b", NOW)
     assert found is not None
     assert found.id == 2
 

@@ -102,7 +102,7 @@ def test_ctrl_c_pauses_and_a_second_one_ends_the_command_and_says_what_runs_on(
 def test_a_plan_that_is_paused_ends_the_command_with_how_to_go_on(
     shelf: Watched, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change_plan(shelf, 1, lambda one: progress.wished(one, "pause"))
+    change_plan(shelf, 1, lambda one: progress.wished(one, "pause", 1000.0))
     shelf.happens = [does(shelf, lambda one: progress.ended(one, [], 4.0, is_stopped=True))]
     assert last_word(follow(shelf, 1, as_json=False)) == UnfinishedError.exit_code
     assert "`dwcp-migrate plan resume 1` goes on" in capsys.readouterr().err
