@@ -99,7 +99,10 @@ class PlanCarrier:
     async def _pause(self) -> None:
         self._book.changed.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._book.changed.wait(), LOOK_S)
+            async with asyncio.timeout(
+                LOOK_S
+            ):  # `wait_for` of Python 3.11 loses a cancellation that comes with the change
+                await self._book.changed.wait()
 
     async def _look(self) -> None:
         if self._state() != "running" or steady_clock() < self._not_before:

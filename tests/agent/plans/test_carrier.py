@@ -120,6 +120,18 @@ async def test_a_helper_is_started_for_the_plan_and_again_where_it_failed(
     assert set(await ran(tmp_path, 1, 2)) == {"1"}
 
 
+async def test_an_agent_that_ends_just_as_a_plan_changes_looks_no_more(tmp_path: Path) -> None:
+    book = book_of(tmp_path)
+    task = asyncio.create_task(PlanCarrier(book, tmp_path / "agent.toml", lambda: "running").run())
+    while not book.changed._waiters:  # it waits for a change once it has looked
+        await asyncio.sleep(0)
+    book.changed.set()
+    task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+
+
 async def test_an_agent_that_ends_tells_its_helper_to(tmp_path: Path) -> None:
     book = book_of(tmp_path)
     await book.put(msgspec.structs.replace(RECORD, id=0), 0)
