@@ -62,6 +62,7 @@ from dwcp_migrate.agent.peers.watch import PeerWatch
 from dwcp_migrate.agent.plans.book import PlanBook
 from dwcp_migrate.agent.plans.carrier import PlanCarrier
 from dwcp_migrate.agent.plans.fleet_watcher import FleetWatcher
+from dwcp_migrate.agent.plans.warmer import PlanWarmer
 from dwcp_migrate.agent.plans.watch_book import WatchBook
 from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
 from dwcp_migrate.agent.systemd import Notifier
@@ -144,6 +145,7 @@ class Agent:
         self.permits = MigrationAuthorizer(self.runtime, self.coordination, self.certifying)
         self._recovery = TicketReconciler(self.runtime, self.coordination, self.permits)
         self.outgoing = Outgoing(self.runtime, self.permits)
+        self._warmer = PlanWarmer(plans, self.outgoing.warm_ups)
         self._loads = LoadWatch(self.runtime)
         self._hook_trial = HookTrial(lambda: self._views.hook_last_at)
         ownership = OwnershipCheck(self.runtime, self.coordination)
@@ -272,13 +274,11 @@ class Agent:
                 metrics_application(self.status, self.ledger.recent, config.metrics)
             )
             self._views.metrics_error = await listen_for_metrics(server, config.metrics_listen, config.metrics)
-        self._loops.keep_running("tick", self._tick)
-        self._loops.keep_running("forecasts", self._planner.run)
-        self._loops.keep_running("loads", self._loads.run)
-        self._loops.keep_running("peers", self._peer_watch.run)
-        self._loops.keep_running("plans", self._carrier.run)
-        self._loops.keep_running("watch", self._watch.run)
-        self._loops.keep_running("store", self.runtime.store.keep_tidy)
+        loops = {"tick": self._tick, "forecasts": self._planner.run, "loads": self._loads.run}
+        loops |= {"peers": self._peer_watch.run, "plans": self._carrier.run, "watch": self._watch.run}
+        loops |= {"store": self.runtime.store.keep_tidy, "warmer": self._warmer.run}
+        for name, loop in loops.items():
+            self._loops.keep_running(name, loop)
         self._uncaught.start()
 
     def _listen_for_connections(self) -> None:

@@ -27,7 +27,8 @@ WARM_WORDS_MAX: Final = 120
 """Characters of the reason why a guest was not warmed up."""
 
 REFRESH_S: Final = 1800.0
-"""A guest of a plan that waits for its time is warmed up again after so long: it has written meanwhile."""
+"""A guest of a plan that waits for its time is warmed up again after so long: it has written meanwhile, and what
+refused it may not do so any more."""
 
 UNHEARD: Final = "its host does not know of this plan: the fleet keeps no shared state"
 
@@ -86,7 +87,7 @@ def next_move(record: PlanRecord, own: str, now: float) -> WarmMove | None:
 
 
 def _is_stale(found: GuestWarmth | None, now: float) -> bool:
-    return found is not None and found.is_warm and now >= found.at + REFRESH_S
+    return found is not None and now >= found.at + REFRESH_S
 
 
 def unheard(record: PlanRecord, own: str) -> list[WarmMove]:

@@ -68,7 +68,7 @@ def test_a_plan_with_a_time_waits_for_it_however_warm_its_guests_are_and_keeps_t
     assert not awaits(record, 1e6)
     assert next_move(record, "hv1", 49.9 + REFRESH_S) is None
     assert next_move(record, "hv1", 50.0 + REFRESH_S) == MOVES[2]
-    assert next_move(warmed(record, {"vm3": replace(REFUSED, at=50.0)}), "hv1", 100.0 + REFRESH_S) is None
+    assert next_move(warmed(record, {"vm3": replace(REFUSED, at=50.0)}), "hv1", 50.0 + REFRESH_S) == MOVES[2]
 
 
 @pytest.mark.parametrize(("state", "wish"), [

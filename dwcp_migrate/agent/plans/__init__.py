@@ -6,5 +6,6 @@ Modules:
     document: a record that agents keep together, at its revisions
     fleet_watcher: the service that relieves the fleet by itself
     look_loop: the loop of both services
+    warmer: warm-ups of this host's guests ahead of a plan's moves
     watch_book: the record of the service that relieves the fleet
 """

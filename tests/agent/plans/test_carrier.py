@@ -123,7 +123,7 @@ async def test_a_helper_is_started_for_the_plan_and_again_where_it_failed(
 async def test_an_agent_that_ends_just_as_a_plan_changes_looks_no_more(tmp_path: Path) -> None:
     book = book_of(tmp_path)
     task = asyncio.create_task(PlanCarrier(book, tmp_path / "agent.toml", lambda: "running").run())
-    while not book.changed._waiters:  # it waits for a change once it has looked
+    while not book.changed._waiters:  # noqa: ASYNC110 - it waits for a change once it has looked
         await asyncio.sleep(0)
     book.changed.set()
     task.cancel()
