@@ -59,7 +59,7 @@ class WarmFirst(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GuestWarmth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came of a guest's warm-up: it is warm, or migrates as without one; `words` say why."""
+    """Outcome of a guest's warm-up: it is warm, or migrates as without one; `words` say why."""
 
     at: float
     is_warm: bool = False
@@ -119,7 +119,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         to_go: migrations of its newest plan that have not ended.
         running: those that run, as `DOMAIN: SOURCE -> DESTINATION`.
         ends_at: when it ends by forecast, seconds since the epoch; 0 is not known.
-        warmed: what came of each domain's warm-up.
+        warmed: outcome of each domain's warm-up.
         moved: when each domain arrived somewhere, the oldest first.
         failed: migrations of each domain that failed, the oldest first.
         left: what could not be done.

@@ -21,7 +21,7 @@ WARM_MOVES_MAX: Final = 128
 """Guests of one plan that are warmed up: their record has no room for more. The others move as they always did."""
 
 WARM_BYTES_MAX: Final = 24 * KIB
-"""What they take in the record, a quarter of it: the outcomes and what happens later need the rest."""
+"""Their bytes in the record, a quarter of it: the outcomes and what happens later need the rest."""
 
 WARM_WORDS_MAX: Final = 120
 """Characters of the reason why a guest was not warmed up."""
@@ -37,25 +37,26 @@ def warm_moves(moves: Iterable[WarmMove]) -> list[WarmMove]:
     """Return as many of a plan's moves as one record has room for, the first ones.
 
     Args:
-        moves: in the plan's order; of a guest that moves twice the first counts.
+        moves: in the plan's order; of a guest that moves by way of another host the last destination counts.
     """
     kept: dict[str, WarmMove] = {}
     room = WARM_BYTES_MAX
     for one in moves:
+        first = kept.get(one.domain)
         room -= len(msgspec.json.encode(one))
-        if len(kept) >= WARM_MOVES_MAX or room < 0:
+        if room < 0 or (first is None and len(kept) >= WARM_MOVES_MAX):
             break
-        kept.setdefault(one.domain, one)
+        kept[one.domain] = one if first is None else replace(first, destination=one.destination)
     return list(kept.values())
 
 
-def pending(record: PlanRecord) -> list[WarmMove]:
+def pending_moves(record: PlanRecord) -> list[WarmMove]:
     """The guests of a plan whose warm-up has no outcome yet, in the plan's order."""
     order = record.request.warm_first
     return [one for one in order.moves if one.domain not in record.warmed] if order else []
 
 
-def awaits(record: PlanRecord, now: float) -> bool:
+def has_to_wait(record: PlanRecord, now: float) -> bool:
     """Whether a plan's moves must not begin yet.
 
     Args:
@@ -65,7 +66,7 @@ def awaits(record: PlanRecord, now: float) -> bool:
     order = record.request.warm_first
     if order is None or record.state != "waiting" or record.wish != "run" or now >= order.begins_at:
         return False
-    return order.waits or bool(pending(record))
+    return order.waits or bool(pending_moves(record))
 
 
 def next_move(record: PlanRecord, own: str, now: float) -> WarmMove | None:
@@ -77,9 +78,9 @@ def next_move(record: PlanRecord, own: str, now: float) -> WarmMove | None:
         now: seconds since the epoch.
     """
     order = record.request.warm_first
-    if order is None or not awaits(record, now):
+    if order is None or not has_to_wait(record, now):
         return None
-    first = next((one for one in pending(record) if one.source == own), None)
+    first = next((one for one in pending_moves(record) if one.source == own), None)
     if first is not None or not order.waits:
         return first
     old = [one for one in order.moves if one.source == own and _is_stale(record.warmed.get(one.domain), now)]
@@ -90,18 +91,18 @@ def _is_stale(found: GuestWarmth | None, now: float) -> bool:
     return found is not None and now >= found.at + REFRESH_S
 
 
-def unheard(record: PlanRecord, own: str) -> list[WarmMove]:
+def unheard_moves(record: PlanRecord, own: str) -> list[WarmMove]:
     """The guests that nobody warms up where a host keeps its plans for itself: those of other hosts.
 
     Args:
         record: of the plan.
         own: that host.
     """
-    return [one for one in pending(record) if one.source != own]
+    return [one for one in pending_moves(record) if one.source != own]
 
 
-def warmed(record: PlanRecord, outcomes: Mapping[str, GuestWarmth]) -> PlanRecord:
-    """Note what came of warm-ups.
+def with_outcomes(record: PlanRecord, outcomes: Mapping[str, GuestWarmth]) -> PlanRecord:
+    """Note outcomes of warm-ups.
 
     Args:
         record: of the plan; one that has ended stays as it is.

@@ -21,7 +21,7 @@ from dwcp_migrate.api.plans import (
     PlanState,
     PlanWish,
 )
-from dwcp_migrate.api.warm_plan import awaits
+from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.orchestration.failures import MigrationFailure
 from dwcp_migrate.placement.plan import Step, Unfinished
@@ -43,7 +43,7 @@ def wished(record: PlanRecord, wish: PlanWish, now: float) -> PlanRecord:
     """
     if not record.is_open:
         raise PlacementError(f"plan {record.id} has ended: {record.state}", hint="`dwcp-migrate plans` lists them")
-    if awaits(record, now) and wish != "run":  # nobody carries it out who would follow the wish
+    if has_to_wait(record, now) and wish != "run":  # nobody carries it out who would follow the wish
         return ended(replace(record, wish=wish), [], now, is_stopped=True)
     if wish != "pause" and record.state == "paused":
         return replace(record, wish=wish, state="waiting", note="")

@@ -22,11 +22,11 @@ from dwcp_migrate.api.warm_plan import (
     WARM_BYTES_MAX,
     WARM_MOVES_MAX,
     WARM_WORDS_MAX,
-    awaits,
+    has_to_wait,
     next_move,
-    unheard,
+    unheard_moves,
     warm_moves,
-    warmed,
+    with_outcomes,
 )
 from dwcp_migrate.placement.plan import Goal
 
@@ -46,29 +46,29 @@ def test_each_host_warms_up_its_own_guests_in_the_plans_order() -> None:
     assert next_move(record, "hv1", 0.0) == MOVES[0]
     assert next_move(record, "hv3", 0.0) == MOVES[1]
     assert next_move(record, "hv2", 0.0) is None
-    record = warmed(record, {"vm1": WARM})
+    record = with_outcomes(record, {"vm1": WARM})
     assert next_move(record, "hv1", 0.0) == MOVES[2]
 
 
 def test_moves_wait_until_every_guest_is_warm_or_refused_and_no_longer_than_their_time() -> None:
-    record = warmed(plan(), {"vm1": WARM, "vm2": REFUSED})
-    assert awaits(record, 999.9)
-    assert not awaits(record, 1000.0)
+    record = with_outcomes(plan(), {"vm1": WARM, "vm2": REFUSED})
+    assert has_to_wait(record, 999.9)
+    assert not has_to_wait(record, 1000.0)
     assert next_move(record, "hv1", 1000.0) is None
-    assert not awaits(warmed(record, {"vm3": REFUSED}), 0.0)
+    assert not has_to_wait(with_outcomes(record, {"vm3": REFUSED}), 0.0)
 
 
 def test_a_plan_with_a_time_waits_for_it_however_warm_its_guests_are_and_keeps_them_warm() -> None:
     late = GuestWarmth(at=500.0, is_warm=True)
-    record = warmed(plan(waits=True), {"vm1": late, "vm2": WARM, "vm3": replace(WARM, at=50.0)})
+    record = with_outcomes(plan(waits=True), {"vm1": late, "vm2": WARM, "vm3": replace(WARM, at=50.0)})
     record = replace(
         record, request=replace(record.request, warm_first=WarmFirst(begins_at=1e6, waits=True, moves=MOVES))
     )
-    assert awaits(record, 999_999.0)
-    assert not awaits(record, 1e6)
+    assert has_to_wait(record, 999_999.0)
+    assert not has_to_wait(record, 1e6)
     assert next_move(record, "hv1", 49.9 + REFRESH_S) is None
     assert next_move(record, "hv1", 50.0 + REFRESH_S) == MOVES[2]
-    assert next_move(warmed(record, {"vm3": replace(REFUSED, at=50.0)}), "hv1", 50.0 + REFRESH_S) == MOVES[2]
+    assert next_move(with_outcomes(record, {"vm3": replace(REFUSED, at=50.0)}), "hv1", 50.0 + REFRESH_S) == MOVES[2]
 
 
 @pytest.mark.parametrize(("state", "wish"), [
@@ -76,7 +76,7 @@ def test_a_plan_with_a_time_waits_for_it_however_warm_its_guests_are_and_keeps_t
 ])  # fmt: skip
 def test_what_was_begun_or_is_stopped_is_neither_held_back_nor_warmed_up(state: str, wish: str) -> None:
     record = plan(state=state, wish=wish)
-    assert not awaits(record, 0.0)
+    assert not has_to_wait(record, 0.0)
     assert next_move(record, "hv1", 0.0) is None
 
 
@@ -86,7 +86,7 @@ def test_a_record_of_before_warm_ups_reads_and_waits_for_nothing() -> None:
     assert "warmed" not in written
     read = decode_record(json.dumps(written).encode())
     assert (read.request.warm_first, read.warmed) == (None, {})
-    assert not awaits(read, 0.0)
+    assert not has_to_wait(read, 0.0)
     assert next_move(read, "hv1", 0.0) is None
     assert decode_record(encode_record(plan())) == plan()
 
@@ -97,7 +97,7 @@ def test_as_many_guests_are_warmed_up_as_a_record_has_room_for() -> None:
 
     assert warm_moves(moves(WARM_MOVES_MAX)) == moves(WARM_MOVES_MAX)
     assert warm_moves(moves(WARM_MOVES_MAX + 1)) == moves(WARM_MOVES_MAX)
-    assert warm_moves([*MOVES, WarmMove("vm1", "hv2", "hv3")]) == MOVES
+    assert warm_moves([*MOVES, WarmMove("vm1", "hv2", "hv3")]) == [WarmMove("vm1", "hv1", "hv3"), *MOVES[1:]]
     long = moves(100, "x" * 250)
     kept = warm_moves(long)
     size = sum(len(msgspec.json.encode(one)) for one in kept)
@@ -111,19 +111,19 @@ def test_the_largest_plan_and_its_outcomes_fit_into_a_record() -> None:
     order = WarmFirst(begins_at=1.0, moves=moves)
     record = replace(record, request=replace(record.request, warm_first=order))
     words = "x" * (WARM_WORDS_MAX + 1)
-    record = warmed(record, {one.domain: GuestWarmth(at=1790000000.5, words=words) for one in moves})
+    record = with_outcomes(record, {one.domain: GuestWarmth(at=1790000000.5, words=words) for one in moves})
     assert {len(one.words) for one in record.warmed.values()} == {WARM_WORDS_MAX}
     assert decode_record(encode_record(record)) == record
 
 
 def test_without_shared_state_only_the_hosts_own_guests_are_heard_of() -> None:
-    assert unheard(plan(), "hv1") == [MOVES[1]]
-    assert unheard(warmed(plan(), {"vm2": REFUSED}), "hv1") == []
+    assert unheard_moves(plan(), "hv1") == [MOVES[1]]
+    assert unheard_moves(with_outcomes(plan(), {"vm2": REFUSED}), "hv1") == []
 
 
 def test_a_plan_that_has_ended_takes_no_outcome() -> None:
     ended = plan(state="aborted", wish="abort")
-    assert warmed(ended, {"vm1": WARM}) == ended
+    assert with_outcomes(ended, {"vm1": WARM}) == ended
 
 
 def test_the_destinations_are_kept_by_domain() -> None:

@@ -16,7 +16,7 @@ from dwcp_migrate.api.plans import (
     WarmFirst,
     WarmMove,
 )
-from dwcp_migrate.api.warm_plan import warmed
+from dwcp_migrate.api.warm_plan import with_outcomes
 from dwcp_migrate.config import Config
 from dwcp_migrate.errors import HypervisorError, PlacementError, UnfinishedError
 from dwcp_migrate.hypervisor.inventory.hypervisors import GuestId
@@ -110,7 +110,7 @@ def test_guests_go_where_they_were_warmed_up_and_a_refused_warm_up_keeps_nothing
     others = {name: "hv2" if to == "hv3" else "hv3" for name, to in usual.items()}
     fleet.wish(warm_first(*(WarmMove(name, "hv1", others[name]) for name in moved if name != "vm1")))
     words = "hv2 refused: it has no page store"
-    fleet.wish(lambda one: warmed(one, {name: GuestWarmth(at=940.0, words=words) for name in moved}))
+    fleet.wish(lambda one: with_outcomes(one, {name: GuestWarmth(at=940.0, words=words) for name in moved}))
     assert {name: to for _, name, to in drained(fleet) if name != "vm1"} == {
         name: to for name, to in others.items() if name != "vm1"
     }

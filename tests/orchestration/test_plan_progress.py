@@ -13,7 +13,7 @@ from dwcp_migrate.api.plans import (
     decode_record,
     encode_record,
 )
-from dwcp_migrate.api.warm_plan import awaits
+from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.errors import PlacementError, UnfinishedError
 from dwcp_migrate.orchestration import plan_progress as progress
 from dwcp_migrate.placement.plan import Goal, Step, Unfinished
@@ -70,7 +70,7 @@ def test_a_wish_for_a_plan_that_waits_for_its_time_takes_effect_without_a_carrie
     assert (paused.state, paused.wish, paused.ended_at) == ("paused", "pause", 0.0)
     resumed = progress.wished(paused, "run", 1100.0)
     assert (resumed.state, resumed.note) == ("waiting", "")
-    assert awaits(resumed, 1100.0)
+    assert has_to_wait(resumed, 1100.0)
     aborted = progress.wished(resumed, "abort", 1200.0)
     assert (aborted.state, aborted.ended_at, aborted.exit_code) == ("aborted", 1200.0, UnfinishedError.exit_code)
     due = progress.wished(record, "abort", 2000.0)

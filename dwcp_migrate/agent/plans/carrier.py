@@ -17,7 +17,7 @@ from typing import Final
 from dwcp_migrate.agent.plans.book import PlanBook, PlanStanding
 from dwcp_migrate.agent.plans.look_loop import keep_looking
 from dwcp_migrate.api.plans import PlanRecord
-from dwcp_migrate.api.warm_plan import awaits
+from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.logs import get_logger
 
@@ -64,7 +64,7 @@ def due(standing: PlanStanding, own: str, now: float) -> PlanRecord | None:
 def _wants_carrier(record: PlanRecord, now: float) -> bool:
     """Whether something is to be done: a paused plan waits, unless it is to end, and one that has a time for that."""
     is_paused = record.state == "paused" and record.wish == "pause"
-    return record.is_open and not is_paused and not awaits(record, now)
+    return record.is_open and not is_paused and not has_to_wait(record, now)
 
 
 class PlanCarrier:

@@ -17,7 +17,7 @@ from dwcp_migrate.agent.plans.document import stale_record
 from dwcp_migrate.agent.plans.look_loop import keep_looking
 from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, WarmMove
 from dwcp_migrate.api.warm import WarmGrowth, WarmUp
-from dwcp_migrate.api.warm_plan import UNHEARD, awaits, next_move, unheard, warmed
+from dwcp_migrate.api.warm_plan import UNHEARD, has_to_wait, next_move, unheard_moves, with_outcomes
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import DwcpError, NotFoundError, StalePlanError
 from dwcp_migrate.logs import get_logger
@@ -83,11 +83,11 @@ class PlanWarmer:
         """Note which guests nobody warms up, as no other agent reads this book."""
         now = self._clock()
         for record in records:
-            if awaits(record, now) and (alone := unheard(record, self._book.name)):
+            if has_to_wait(record, now) and (alone := unheard_moves(record, self._book.name)):
                 await self._note(record.id, {one.domain: GuestWarmth(at=now, words=UNHEARD) for one in alone})
 
     async def _follow(self, under_way: _UnderWay, records: list[PlanRecord]) -> None:
-        """End the warm-up where its guest is warm or its plan waits no longer, and note what came of it."""
+        """End the warm-up where its guest is warm or its plan waits no longer, and note its outcome."""
         record = next((one for one in records if one.id == under_way.plan), None)
         try:
             one = self._warm_ups.book.find(under_way.warm_up)
@@ -95,14 +95,14 @@ class PlanWarmer:
             self._under_way = None
             return
         now = self._clock()
-        if record is None or not awaits(record, now):
+        if record is None or not has_to_wait(record, now):
             self._warm_ups.end(one.id)
             self._under_way = None
             return
         if one.is_over or under_way.growth.is_settled(one):
             self._warm_ups.end(one.id)
             domain = under_way.move.domain
-            await self._note(record.id, {domain: outcome_of(one, record.warmed.get(domain), now)})
+            await self._note(record.id, {domain: judge_outcome(one, record.warmed.get(domain), now)})
             self._under_way = None
 
     async def _begin_next(self, records: list[PlanRecord]) -> None:
@@ -137,7 +137,7 @@ class PlanWarmer:
         """Write outcomes into a plan's record, also where others change it at the same time."""
         for _ in range(NOTE_TRIES):
             stored = next((one for one in await self._book.all() if one.record.id == number), None)
-            if stored is None or (wanted := warmed(stored.record, outcomes)) == stored.record:
+            if stored is None or (wanted := with_outcomes(stored.record, outcomes)) == stored.record:
                 return
             with contextlib.suppress(StalePlanError):
                 await self._book.put(wanted, stored.revision)
@@ -145,11 +145,11 @@ class PlanWarmer:
         raise stale_record(f"plan {number}")
 
 
-def outcome_of(one: WarmUp, before: GuestWarmth | None, now: float) -> GuestWarmth:
-    """What came of a warm-up.
+def judge_outcome(one: WarmUp, before: GuestWarmth | None, now: float) -> GuestWarmth:
+    """Judge a warm-up that is settled or over.
 
     Args:
-        one: it, settled or over.
+        one: the warm-up.
         before: of an earlier warm-up of this guest for the same plan, which holds where this one failed.
         now: seconds since the epoch.
     """

@@ -17,4 +17,5 @@ Modules:
     events: `dwcp-migrate events`
     abort: `dwcp-migrate abort`
     warm: `dwcp-migrate warm`
+    warm_ahead: warm-ups of `migrate --warm`
 """

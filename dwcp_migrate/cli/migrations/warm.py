@@ -1,6 +1,7 @@
 """`dwcp-migrate warm`: brings a guest's pages to a peer's page store while it runs, ahead of its migration."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -55,16 +56,17 @@ def command(  # noqa: PLR0913 - one for each option
     click.echo(output.as_json(one) if as_json else result(one))
 
 
-def follow(client: ApiClient, one: WarmUp, *, quiet: bool) -> WarmUp:
+def follow(client: ApiClient, one: WarmUp, *, quiet: bool, is_enough: Callable[[WarmUp], bool] | None = None) -> WarmUp:
     """Show a warm-up until it is over, and return it.
 
     Args:
         client: of the agent.
         one: as it began.
         quiet: show nothing.
+        is_enough: judges it at each look, and it is followed no longer once it is; None follows it to its end.
     """
     told = ""
-    while not one.is_over:
+    while not one.is_over and not (is_enough is not None and is_enough(one)):
         before = one
         time.sleep(LOOK_S)
         one = find(client, one.id)

@@ -6,5 +6,6 @@ Modules:
     lookout: `dwcp-migrate lookout`, one look of the service that relieves the fleet
     plan: `dwcp-migrate plan`
     plans: `dwcp-migrate plans`
+    warm_first: options and words of plans whose guests are warmed up first
     watching: that service, set and reported on
 """

@@ -2,6 +2,7 @@
 
 The rule here: the agents own the plan. A terminal that goes away changes nothing; Ctrl-C pauses the plan and waits for
 running migrations, a second one ends the command at once and says which migrations run on and how to resume the plan.
+While a plan waits for the time that was agreed to, the first one ends the command and leaves the plan alone.
 """
 
 import signal
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPlan
+from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPlan, WarmFirst
+from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.cli.fleet import planning
+from dwcp_migrate.cli.plans.warm_first import awaiting_words, cold_lines
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import AgentUnreachableError, CoordinationError, DwcpError, NotFoundError, UnfinishedError
@@ -49,7 +52,15 @@ def open_plan(ours: "Workspace", goal: Goal) -> StoredPlan | None:
     return next((one for one in plans if one.record.is_open and one.record.request.goal == goal), None)
 
 
-def carry(ours: "Workspace", plan: Plan, options: MigrationOptions, *, here: bool, as_json: bool) -> int:
+def carry(
+    ours: "Workspace",
+    plan: Plan,
+    options: MigrationOptions,
+    *,
+    here: bool,
+    as_json: bool,
+    warm_first: WarmFirst | None = None,
+) -> int:
     """Have a plan carried out by the agents, or in this terminal where no agent keeps plans.
 
     Args:
@@ -58,17 +69,26 @@ def carry(ours: "Workspace", plan: Plan, options: MigrationOptions, *, here: boo
         options: of each migration.
         here: in this terminal in any case.
         as_json: print JSON lines.
+        warm_first: warm-ups ahead of the moves, which the agents do.
 
     Returns:
         The exit code, as of `planning.carry_out`.
+
+    Raises:
+        DwcpError: no agent keeps the plan, and its time is still to come.
     """
     if here or ours.client is None or not plan.steps:
         return planning.carry_out(ours, plan, options, as_json=as_json)
-    request = PlanRequest(goal=plan.goal, options=options, at_once=ours.at_once, reached=sorted(ours.known))
+    reached = sorted(ours.known)
+    request = PlanRequest(goal=plan.goal, options=options, at_once=ours.at_once, reached=reached, warm_first=warm_first)
     store = AgentPlans(ours.client)
     try:
         stored = store.put(PlanRecord(request=request, asked_at=wall_clock()), 0)
-    except (AgentUnreachableError, NotFoundError, CoordinationError):  # no agent, or older ones that keep no plans
+    except (AgentUnreachableError, NotFoundError, CoordinationError) as error:  # or older agents that keep no plans
+        if warm_first is not None and warm_first.waits:
+            raise
+        if warm_first is not None:
+            click.echo(f"no guest is warmed up: {error}", err=True)
         return planning.carry_out(ours, plan, options, as_json=as_json)
     if not as_json:
         count = output.counted(len(plan.steps), "migration", "migrations")
@@ -111,14 +131,16 @@ def follow(store: PlanStore, number: int, *, as_json: bool, pauses: bool = True)
     Raises:
         UnfinishedError: the command was told to end before the plan did.
     """
-    seen, is_silent, pressed = 0, False, Event()
+    seen, told, is_silent, pressed = 0, set[str](), False, Event()
     with _on_interrupt(pressed.set) as times:
         record = find_plan(store, number).record
         while True:
             seen = _say_new(record, seen, as_json=as_json)
+            if not as_json:
+                _say_awaited(record, told)
             if not record.is_open or (record.state == "paused" and record.wish == "pause"):
                 return record
-            if times() > (1 if pauses else 0):
+            if times() > (1 if pauses and not has_its_time(record, wall_clock()) else 0):
                 raise _left(record)
             if pressed.is_set():
                 pressed.clear()
@@ -137,6 +159,25 @@ def _say_new(record: PlanRecord, seen: int, *, as_json: bool) -> int:
         if event.serial > seen:
             click.echo(output.as_line(event) if as_json else event_words(event, record.to_go))
     return record.events[-1].serial if record.events else seen
+
+
+def _say_awaited(record: PlanRecord, told: set[str]) -> None:
+    """Say what the moves wait for, and which guests are not warmed up, each line once."""
+    for line in (awaiting_words(record, wall_clock()), *cold_lines(record)):
+        if line and line not in told:
+            told.add(line)
+            click.echo(line)
+
+
+def has_its_time(record: PlanRecord, now: float) -> bool:
+    """Whether a plan waits for a time that was agreed to: Ctrl-C leaves it alone.
+
+    Args:
+        record: of the plan.
+        now: seconds since the epoch.
+    """
+    order = record.request.warm_first
+    return order is not None and order.waits and has_to_wait(record, now)
 
 
 def event_words(event: PlanEvent, to_go: int) -> str:
@@ -172,9 +213,10 @@ def _pause(store: PlanStore, record: PlanRecord) -> None:
 
 def _left(record: PlanRecord) -> UnfinishedError:
     runs = "; ".join(record.running) or "no migration"
-    wish = (
-        "is paused, and nothing more begins" if record.wish == "pause" else f"goes on at {record.carrier or record.by}"
-    )
+    awaited = awaiting_words(record, wall_clock())
+    wish = f"goes on at {record.carrier or record.by}" + (f" ({awaited})" if awaited else "")
+    if record.wish == "pause":
+        wish = "is paused, and nothing more begins"
     return UnfinishedError(
         f"left plan {record.id}, which {wish}; running on: {runs}",
         hint=f"`dwcp-migrate plan show {record.id}`, `plan resume {record.id}`, `plan abort {record.id}`",

@@ -8,6 +8,7 @@ from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.plans import PlanRecord, PlanWish
 from dwcp_migrate.cli.fleet.planning import left_lines
 from dwcp_migrate.cli.plans.attached import event_words, follow, goal_of, last_word
+from dwcp_migrate.cli.plans.warm_first import awaiting_words, cold_lines
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
 from dwcp_migrate.clocks import wall_clock
@@ -41,7 +42,7 @@ def show(
     if is_followed:
         context.exit(last_word(follow(store, number, as_json=as_json, pauses=False)))
     record = find_plan(store, number).record
-    click.echo(output.as_json(record) if as_json else plan_words(record))
+    click.echo(output.as_json(record) if as_json else plan_words(record, wall_clock()))
 
 
 @command.command()
@@ -79,12 +80,19 @@ def _wish(number: int, wish: PlanWish, config_path: Path | None, socket_path: Pa
     click.echo(output.as_json(record) if as_json else f"plan {number} ({goal_of(record)}) {said}{runs}")
 
 
-def plan_words(record: PlanRecord) -> str:
-    """A plan for people."""
+def plan_words(record: PlanRecord, now: float) -> str:
+    """A plan for people.
+
+    Args:
+        record: of it.
+        now: seconds since the epoch.
+    """
     lines = [
         f"plan {record.id}: {goal_of(record)}, asked for at {record.by}",
         f"{record.state}, carried out by {record.carrier or 'nobody yet'}",
+        *filter(None, [awaiting_words(record, now)]),
         f"{len(record.moved)} moved, {record.to_go} to go",
+        *cold_lines(record),
         *(f"runs: {one}" for one in record.running),
         *(event_words(one, record.to_go) for one in record.events if one.event in {"failed", "planned-again"}),
         *left_lines(record.left),

@@ -7,8 +7,10 @@ import click
 from dwcp_migrate.api.client import ApiClient, control_socket
 from dwcp_migrate.api.plans import PlanRecord
 from dwcp_migrate.cli.plans.attached import age, goal_of
+from dwcp_migrate.cli.plans.warm_first import awaiting_words
 from dwcp_migrate.cli.support import output
 from dwcp_migrate.cli.support.options import agent_options, json_option
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.orchestration.plan_store import AgentPlans
 
 HEADER = ("Plan", "Goal", "State", "Carrier", "Moved", "To go", "Left", "Asked", "Note")
@@ -38,5 +40,5 @@ def _row(record: PlanRecord) -> tuple[str, ...]:
         str(record.to_go),
         str(len(record.left)),
         f"{age(record.asked_at)} ago",
-        record.note or output.UNKNOWN,
+        awaiting_words(record, wall_clock()) or record.note or output.UNKNOWN,
     )

@@ -51,6 +51,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dwcp-migrate drain hv1.example.net --dry-run",
         "dwcp-migrate drain hv1.example.net && reboot",
         "dwcp-migrate drain hv1.example.net --at-once 2 --postcopy",
+        "dwcp-migrate drain hv1.example.net --warm --warm-rate 200Mbit/s",
+        "dwcp-migrate drain hv1.example.net --at 22:00",
     ),
     "enable": ("dwcp-migrate enable",),
     "events": (
@@ -90,6 +92,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dwcp-migrate migrate web1 --dry-run",
         "dwcp-migrate migrate web1 hv2.example.net",
         "dwcp-migrate migrate web1 hv2.example.net --postcopy --timeout 300",
+        "dwcp-migrate migrate web1 hv2.example.net --warm --warm-for 10min",
     ),
     "place": (
         "dwcp-migrate place web1",

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.plans import warmer as warmers
 from dwcp_migrate.agent.plans.book import PlanBook
-from dwcp_migrate.agent.plans.warmer import GUEST_S_MAX, REFUSALS_MAX, PlanWarmer, outcome_of
+from dwcp_migrate.agent.plans.warmer import GUEST_S_MAX, REFUSALS_MAX, PlanWarmer, judge_outcome
 from dwcp_migrate.agent.tracking.warm_book import WarmBook
 from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, PlanRequest, WarmFirst, WarmMove
 from dwcp_migrate.api.warm import WarmUp
-from dwcp_migrate.api.warm_plan import UNHEARD, awaits
+from dwcp_migrate.api.warm_plan import UNHEARD, has_to_wait
 from dwcp_migrate.config import StoreConfig
 from dwcp_migrate.errors import SessionError, StalePlanError, StoreError
 from dwcp_migrate.orchestration import plan_progress
@@ -97,11 +97,11 @@ async def test_guests_are_warmed_up_one_after_the_other_until_each_is_warm(stand
     await standing.looks(2)
     assert [one.domain for one in warm_ups.book.running()] == ["vm2"]
     assert (await standing.record()).warmed == {"vm1": GuestWarmth(at=NOW, is_warm=True)}
-    assert awaits(await standing.record(), standing.now)
+    assert has_to_wait(await standing.record(), standing.now)
     warm_ups.grows(500, 500)
     await standing.looks(2)
     assert warm_ups.begun[1:] == [("vm2", "hv3", 5e6, GUEST_S_MAX)]
-    assert not awaits(await standing.record(), standing.now)
+    assert not has_to_wait(await standing.record(), standing.now)
 
 
 async def test_a_guest_has_no_more_time_than_the_plan_has(standing: Standing) -> None:
@@ -122,7 +122,7 @@ async def test_what_is_refused_is_noted_in_words_and_keeps_nothing_back(standing
     await standing.looks(1 + REFUSALS_MAX)
     record = await standing.record()
     assert record.warmed == {name: GuestWarmth(at=NOW, words="this host has no page store") for name in ("vm1", "vm2")}
-    assert not awaits(record, NOW)
+    assert not has_to_wait(record, NOW)
 
 
 async def test_a_warm_up_that_fails_on_the_way_keeps_nothing_back_either(standing: Standing) -> None:
@@ -132,7 +132,7 @@ async def test_a_warm_up_that_fails_on_the_way_keeps_nothing_back_either(standin
     await standing.looks()
     record = await standing.record()
     assert record.warmed == {"vm1": GuestWarmth(at=NOW, words="hv2 refused: it has no page store")}
-    assert not awaits(record, NOW)
+    assert not has_to_wait(record, NOW)
 
 
 async def test_an_operators_warm_up_goes_first(standing: Standing) -> None:
@@ -145,7 +145,7 @@ async def test_an_operators_warm_up_goes_first(standing: Standing) -> None:
     assert [one.domain for one in standing.warm_ups.book.running()] == ["vm1"]
 
 
-async def test_one_that_came_just_before_is_no_refusal(standing: Standing) -> None:
+async def test_one_that_came_just_before_is_no_refusal(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
     await standing.ask(VM1)
     warm_ups = standing.warm_ups
 
@@ -153,7 +153,7 @@ async def test_one_that_came_just_before_is_no_refusal(standing: Standing) -> No
         warm_ups.book.put(WarmUp(id="other", domain="vm9", uuid="u", peer="hv2", started_at=NOW))
         raise SessionError("a warm-up runs already")
 
-    warm_ups.begin = overtaken  # type: ignore[method-assign]
+    monkeypatch.setattr(warm_ups, "begin", overtaken)
     for _ in range(REFUSALS_MAX):
         await standing.looks()
         warm_ups.book.change("other", state="ended")
@@ -212,10 +212,10 @@ async def test_an_outcome_is_written_over_others_changes_and_kept_where_it_canno
 def test_a_guest_that_was_warm_stays_so_where_the_next_warm_up_fails() -> None:
     failed = WarmUp(id="a", domain="vm1", uuid="u", peer="hv2", started_at=NOW, state="failed", error="no answer")
     warm = GuestWarmth(at=NOW, is_warm=True)
-    assert outcome_of(failed, warm, 2000.0) == GuestWarmth(at=2000.0, is_warm=True, words="no answer")
-    assert outcome_of(failed, None, 2000.0) == GuestWarmth(at=2000.0, words="no answer")
+    assert judge_outcome(failed, warm, 2000.0) == GuestWarmth(at=2000.0, is_warm=True, words="no answer")
+    assert judge_outcome(failed, None, 2000.0) == GuestWarmth(at=2000.0, words="no answer")
     gone = replace(failed, state="ended", error="", detail="the guest does not run on this host any more")
-    assert not outcome_of(gone, None, 2000.0).is_warm
+    assert not judge_outcome(gone, None, 2000.0).is_warm
 
 
 async def plan_of_web_1(hosts: Hosts) -> PlanBook:
@@ -263,4 +263,4 @@ async def test_a_peer_without_a_store_lets_the_plan_go_on(tmp_path: Path) -> Non
         book = await plan_of_web_1(hosts)
         found = await outcome(book)
         assert (found.is_warm, "store" in found.words) == (False, True)
-        assert not awaits(book._file()[0].record, hosts.source._warmer._clock())
+        assert not has_to_wait(book._file()[0].record, hosts.source._warmer._clock())

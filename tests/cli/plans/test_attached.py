@@ -7,10 +7,12 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dwcp_migrate.api.plans import PlanRecord, PlanRequest, StoredPlan
+from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, PlanRequest, StoredPlan, WarmFirst, WarmMove
+from dwcp_migrate.api.warm_plan import with_outcomes
 from dwcp_migrate.cli.plans import attached
 from dwcp_migrate.cli.plans.attached import follow, last_word
 from dwcp_migrate.cli.plans.plan import plan_words
+from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import CoordinationError, UnfinishedError
 from dwcp_migrate.orchestration import plan_progress as progress
 from dwcp_migrate.orchestration.plan_store import change_plan
@@ -117,7 +119,52 @@ def test_who_only_looks_leaves_the_plan_alone(shelf: Watched) -> None:
 
 def test_a_plan_is_shown_with_what_failed_and_why(shelf: Watched) -> None:
     record = progress.finished(progress.begun(shelf.record(), STEP, 1.0), STEP, "no such bridge", 2, 2.0)
-    words = plan_words(msgspec.structs.replace(record, carrier="hv3", state="running"))
+    words = plan_words(msgspec.structs.replace(record, carrier="hv3", state="running"), 3.0)
     assert "plan 1: drain hv1, asked for at hv1" in words
     assert "running, carried out by hv3" in words
     assert "vm1: failed, no such bridge; 2 to go" in words
+
+
+def waiting(shelf: Watched, *, waits: bool) -> None:
+    """Have the plan wait for warm-ups, or for a time that is an hour away."""
+    order = WarmFirst(begins_at=wall_clock() + 3600.0, waits=waits, moves=[WarmMove("vm1", "hv1", "hv2")])
+    request = msgspec.structs.replace(shelf.record().request, warm_first=order)
+    change_plan(shelf, 1, lambda one: msgspec.structs.replace(one, request=request))
+
+
+def test_what_a_plan_waits_for_is_said_once_and_so_is_who_is_not_warmed_up(
+    shelf: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting(shelf, waits=False)
+    refused = GuestWarmth(at=1.0, words="hv2 refused: it has no page store")
+    shelf.happens = [
+        lambda: None,
+        lambda: None,
+        does(shelf, lambda one: with_outcomes(one, {"vm1": refused})),
+        does(shelf, lambda one: progress.taken(one, "hv1", 1.0)),
+        does(shelf, lambda one: progress.ended(one, [], 4.0, is_stopped=False)),
+    ]
+    assert last_word(follow(shelf, 1, as_json=False)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "warming 1 of 1",
+        "vm1 is not warmed up: hv2 refused: it has no page store; it migrates without",
+        "an agent carries it out",
+    ]
+
+
+def test_ctrl_c_leaves_a_plan_alone_that_waits_for_the_time_agreed_to(shelf: Watched) -> None:
+    waiting(shelf, waits=True)
+    shelf.happens = [press]
+    with pytest.raises(
+        UnfinishedError, match=r"left plan 1, which goes on at hv1 \(warming 1 of 1, waits until"
+    ) as caught:
+        follow(shelf, 1, as_json=False)
+    assert "plan abort 1" in caught.value.hint
+    assert (shelf.record().wish, shelf.record().state) == ("run", "waiting")
+
+
+def test_ctrl_c_pauses_a_plan_that_waits_for_warm_ups_alone(shelf: Watched) -> None:
+    waiting(shelf, waits=False)
+    shelf.happens = [press]
+    assert last_word(follow(shelf, 1, as_json=False)) == UnfinishedError.exit_code
+    assert (shelf.record().wish, shelf.record().state) == ("pause", "paused")
