@@ -1,7 +1,8 @@
 """One look of the service that relieves the fleet by itself: what it sees, what it does, what it notes.
 
-The rule here: it looks at use alone, does nothing while any plan has not ended, and hands what it does to the agents
-as a plan like any other. In `observe` it notes what it would have done, and lets the same domains rest.
+The rule here: it looks at use alone, does nothing while any plan has not ended (unless that waits for its time), and
+hands what it does to the agents as a plan like any other. In `observe` it notes what it would have done, and lets the
+same domains rest.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.api.client import ApiClient
 from dwcp_migrate.api.plans import PlanRecord, PlanRequest
+from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.api.watch import StoredWatch, WatchRecord, WatchRound, encode_watch
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.orchestration.plan_progress import moved_since, way
@@ -134,7 +136,7 @@ class FleetLook:
         if not due:
             return replace(found, words=f"not for {settings.hold_s:.0f} s yet")
         kept = [one.record for one in self.plans.all()]
-        if unended := [one.id for one in kept if one.is_open]:
+        if unended := [one.id for one in kept if one.is_open and not has_to_wait(one, now)]:
             return replace(found, words=f"plan {unended[0]} has not ended")
         resting = moved_since(kept, now - settings.cool_down_s) | {
             one for one, at in record.resting.items() if now - at < settings.cool_down_s

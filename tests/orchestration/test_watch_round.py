@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from dwcp_migrate.api import watch
+from dwcp_migrate.api.plans import PlanRecord, PlanRequest, WarmFirst
 from dwcp_migrate.api.watch import StoredWatch, WatchRecord, WatchRound, decode_watch, encode_watch
 from dwcp_migrate.cli.plans.watching import settings_with, watch_words
 from dwcp_migrate.config import Config
@@ -18,6 +19,7 @@ from dwcp_migrate.orchestration.measured_load import loaded
 from dwcp_migrate.orchestration.watch_round import FleetLook
 from dwcp_migrate.orchestration.workspace import Workspace
 from dwcp_migrate.placement.fleet import Fleet
+from dwcp_migrate.placement.plan import Goal
 from dwcp_migrate.placement.watch_settings import WatchMode, WatchSettings
 from dwcp_migrate.units import GIB
 from tests.orchestration.plan_shelf import PlanShelf
@@ -113,6 +115,15 @@ def test_on_hands_its_moves_to_the_agents_and_says_what_came_of_them(busy: Busy)
     assert record.rounds[3].outcome == "completed: 1 moved, 0 left"
     assert list(busy.shelf.plans) == [1]  # nothing more after that: no host is hot any more
     assert "completed: 1 moved, 0 left" in watch_words(record)
+
+
+def test_a_plan_that_waits_for_its_time_is_no_hindrance_until_then(busy: Busy) -> None:
+    order = WarmFirst(begins_at=busy.now + 4 * 300.0, waits=True)
+    busy.shelf.put(PlanRecord(request=PlanRequest(goal=Goal(purpose="drain", host="hv3"), warm_first=order)), 0)
+    watched = WatchShelf("on")
+    assert busy.look(watched, 4).rounds[-1].plan == 2
+    busy.shelf.plans.pop(2)
+    assert busy.look(watched).rounds[-1].words == "plan 1 has not ended"
 
 
 def test_a_fleet_whose_loads_are_not_known_is_not_judged_and_that_is_said(busy: Busy) -> None:

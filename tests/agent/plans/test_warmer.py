@@ -1,5 +1,6 @@
 """Guests of kept plans warmed up ahead of their moves: by the book of a host and the warm-ups of real agents."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,20 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.plans import warmer as warmers
 from dwcp_migrate.agent.plans.book import PlanBook
+from dwcp_migrate.agent.plans.carrier import due
 from dwcp_migrate.agent.plans.warmer import GUEST_S_MAX, REFUSALS_MAX, PlanWarmer, judge_outcome
 from dwcp_migrate.agent.tracking.warm_book import WarmBook
 from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, PlanRequest, WarmFirst, WarmMove
 from dwcp_migrate.api.warm import WarmUp
 from dwcp_migrate.api.warm_plan import UNHEARD, has_to_wait
-from dwcp_migrate.config import StoreConfig
+from dwcp_migrate.config import CoordinationConfig, StoreConfig
 from dwcp_migrate.errors import SessionError, StalePlanError, StoreError
 from dwcp_migrate.orchestration import plan_progress
 from dwcp_migrate.placement.plan import Goal
-from tests.agent.test_warm_ups import Hosts, started, until
+from dwcp_migrate.state.fleet.commands import PutHost
+from dwcp_migrate.state.fleet.model import VERSION
+from tests.agent.authorization.world import NAMES, world_of
+from tests.agent.test_warm_ups import WAIT_S, Hosts, started, until
 
 VM1, VM2, FAR = WarmMove("vm1", "hv1", "hv2"), WarmMove("vm2", "hv1", "hv3"), WarmMove("vm3", "hv2", "hv3")
 NOW = 1000.0
@@ -207,6 +212,30 @@ async def test_an_outcome_is_written_over_others_changes_and_kept_where_it_canno
         await standing.looks()
     await standing.looks()
     assert (await standing.record()).warmed["vm1"].is_warm
+
+
+async def test_hosts_of_a_fleet_warm_up_each_its_own_guests_of_one_plan(tmp_path: Path) -> None:
+    async with world_of(tmp_path, CoordinationConfig(voters=NAMES)) as world:
+        for name, host in world.hosts.items():
+            await host.coordination.submit(PutHost(name=name, reads=VERSION))
+        books = {name: PlanBook(world.hosts[name].coordination, lambda: True, tmp_path, name) for name in "abc"}
+        warm_ups = {name: WarmUps() for name in books}
+        warmers_of = {name: PlanWarmer(book, warm_ups[name], lambda: NOW) for name, book in books.items()}  # type: ignore[arg-type]
+        order = WarmFirst(begins_at=BEGINS_AT, moves=[WarmMove("vm1", "a", "c"), WarmMove("vm2", "b", "c")])
+        request = PlanRequest(goal=Goal(purpose="drain", host="a"), warm_first=order)
+        await books["c"].put(PlanRecord(request=request), 0)
+        async with asyncio.timeout(WAIT_S):
+            while (
+                len((await books["c"].all())[0].record.warmed) < 2
+            ):  # a host hears of what others wrote a moment later
+                await asyncio.gather(*(one.look() for one in warmers_of.values()))
+                for name in "ab":
+                    if warm_ups[name].book.running():
+                        warm_ups[name].grows(10, 10)
+        assert [[one[0] for one in warm_ups[name].begun] for name in "abc"] == [["vm1"], ["vm2"], []]
+        (stored,), *_ = [await book.all() for book in books.values()]
+        assert {name: one.is_warm for name, one in stored.record.warmed.items()} == {"vm1": True, "vm2": True}
+        assert [due(await books[name].standing(), name, NOW) is not None for name in "abc"] == [False, False, True]
 
 
 def test_a_guest_that_was_warm_stays_so_where_the_next_warm_up_fails() -> None:
