@@ -28,6 +28,9 @@ EVENTS_MAX: Final = 64
 WORDS_MAX: Final = 300
 """Characters of an error, or of a reason, that a record keeps."""
 
+BEGINS_AT_MAX: Final = 2.0**33
+"""Latest time of a plan, in the year 2242: every host can write it as a date."""
+
 PlanWish = Literal["run", "pause", "abort"]
 PlanState = Literal["waiting", "running", "paused", "completed", "partly", "failed", "refused", "aborted"]
 OPEN: Final = frozenset({"waiting", "running", "paused"})
@@ -52,7 +55,7 @@ class WarmFirst(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         moves: in the plan's order. The plan keeps to their destinations where it can.
     """
 
-    begins_at: float
+    begins_at: Annotated[float, Meta(ge=0, le=BEGINS_AT_MAX)]
     waits: bool = False
     bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
     moves: list[WarmMove] = []

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.api import warm_plan
 from dwcp_migrate.api.plans import (
+    BEGINS_AT_MAX,
     GuestWarmth,
     PlanRecord,
     PlanRequest,
@@ -28,6 +29,7 @@ from dwcp_migrate.api.warm_plan import (
     warm_moves,
     with_outcomes,
 )
+from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.placement.plan import Goal
 
 MOVES = [WarmMove("vm1", "hv1", "hv2"), WarmMove("vm2", "hv3", "hv2"), WarmMove("vm3", "hv1", "hv3")]
@@ -89,6 +91,16 @@ def test_a_record_of_before_warm_ups_reads_and_waits_for_nothing() -> None:
     assert not has_to_wait(read, 0.0)
     assert next_move(read, "hv1", 0.0) is None
     assert decode_record(encode_record(plan())) == plan()
+
+
+def test_a_time_that_no_host_can_write_as_a_date_is_refused() -> None:
+    def record(begins_at: float) -> bytes:
+        order = WarmFirst(begins_at=begins_at)
+        return encode_record(PlanRecord(request=PlanRequest(goal=Goal(purpose="rebalance"), warm_first=order)))
+
+    assert decode_record(record(BEGINS_AT_MAX)).request.warm_first == WarmFirst(begins_at=BEGINS_AT_MAX)
+    with pytest.raises(PlacementError, match="begins_at"):
+        decode_record(record(BEGINS_AT_MAX + 1))
 
 
 def test_as_many_guests_are_warmed_up_as_a_record_has_room_for() -> None:
