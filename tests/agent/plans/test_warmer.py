@@ -1,6 +1,7 @@
 """Guests of kept plans warmed up ahead of their moves: by the book of a host and the warm-ups of real agents."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.plans import warmer as warmers
 from dwcp_migrate.agent.plans.book import PlanBook
-from dwcp_migrate.agent.plans.carrier import due
+from dwcp_migrate.agent.plans.carrier import PlanCarrier, due
 from dwcp_migrate.agent.plans.warmer import GUEST_S_MAX, REFUSALS_MAX, PlanWarmer, judge_outcome
 from dwcp_migrate.agent.tracking.warm_book import WarmBook
 from dwcp_migrate.api.plans import GuestWarmth, PlanRecord, PlanRequest, WarmFirst, WarmMove
@@ -107,6 +108,20 @@ async def test_guests_are_warmed_up_one_after_the_other_until_each_is_warm(stand
     await standing.looks(2)
     assert warm_ups.begun[1:] == [("vm2", "hv3", 5e6, GUEST_S_MAX)]
     assert not has_to_wait(await standing.record(), standing.now)
+
+
+async def test_the_plans_helper_is_started_once_its_guests_are_warm(standing: Standing, tmp_path: Path) -> None:
+    out = tmp_path / "started"
+    helper = (sys.executable, "-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])", str(out))
+    carrier = PlanCarrier(standing.book, tmp_path / "agent.toml", lambda: "running", helper, lambda: standing.now)
+    await standing.ask(VM1)
+    await standing.looks()
+    await carrier._look()
+    assert not out.exists()
+    standing.warm_ups.grows(10, 10)
+    await standing.looks()
+    await carrier._look()
+    assert out.read_text() == "1"
 
 
 async def test_a_guest_has_no_more_time_than_the_plan_has(standing: Standing) -> None:
