@@ -22,6 +22,7 @@ from dwcp_migrate.cli.support.options import PATH, agent_options, exact_option, 
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
+from dwcp_migrate.orchestration.plan_store import AgentPlans
 from dwcp_migrate.placement.plan import Goal, Plan
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def _empty(ours: "Workspace", asked: Emptying) -> int:
     if kept is not None:
         _check_time(kept.record, asked.at)
         return _said(host, attached.go_on(ours, kept, as_json=as_json), as_json=as_json)
+    if asked.at is not None and ours.client is not None:
+        AgentPlans(ours.client).all()  # raises where no agent keeps plans: then nothing is to be changed
     plan = _plan(ours, host, asked.exact_s)
     if ours.hosts is not None:
         if ours.shared is not None:

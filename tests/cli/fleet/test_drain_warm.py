@@ -14,6 +14,7 @@ from dwcp_migrate.cli.plans.warm_first import WARM_FOR_S, WarmWords
 from dwcp_migrate.config import Config
 from dwcp_migrate.errors import DwcpError, PlacementError
 from dwcp_migrate.hypervisor.inventory.migration_options import MigrationOptions
+from dwcp_migrate.orchestration.fleet_source import SETTINGS_NAME
 from dwcp_migrate.orchestration.workspace import Workspace
 from dwcp_migrate.placement.plan import Goal
 from tests.orchestration.world import World
@@ -80,6 +81,7 @@ def test_without_such_an_agent_nothing_begins_before_its_time(world: World, agen
     with pytest.raises(DwcpError, match="no such path"):
         drain._empty(ours(world, agent, tmp_path), asked(at=5_000_000_000.0))
     assert world.names("hv1") == before
+    assert not (tmp_path / SETTINGS_NAME).exists(), "the host takes domains as before"
 
 
 def test_a_plan_that_is_kept_for_another_time_is_not_changed_in_silence(
