@@ -8,7 +8,7 @@ loop that has to run as long as its owner begins anew.
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeVar
 
 from dwcp_migrate.logs import get_logger
@@ -85,6 +85,23 @@ def _note_failure(task: "asyncio.Task[T]") -> None:
     if error is not None:
         faults[ONCE] += 1
         log.error("a task failed", task=str(task.get_coro()), exc_info=error)
+
+
+async def within(awaited: Awaitable[T], seconds: float) -> T:
+    """Wait for something, and cancel it where it takes too long.
+
+    Until Python 3.12 `asyncio.wait_for` loses a cancellation that comes together with the result, so that a loop which
+    was told to end goes on.
+
+    Args:
+        awaited: what is waited for.
+        seconds: at most.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    async with asyncio.timeout(seconds):
+        return await awaited
 
 
 async def run_again(part: str, work: Callable[[], Coroutine[object, object, object]]) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from dwcp_migrate.tasks import ONCE, Tasks, faults
+import dwcp_migrate
+from dwcp_migrate.tasks import ONCE, Tasks, faults, within
 
 
 async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
@@ -122,3 +124,30 @@ async def test_failure_of_a_task_that_runs_once_is_counted() -> None:
     await tasks.drained()
     await asyncio.sleep(0)
     assert faults[ONCE] == 1
+
+
+async def test_a_cancellation_that_comes_together_with_what_is_waited_for_is_not_lost() -> None:
+    happened = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await within(happened, 60.0)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    happened.set_result(None)
+    task.cancel()
+    await asyncio.wait([task], timeout=10.0)
+    assert task.cancelled()
+
+
+async def test_what_takes_too_long_is_cancelled_and_what_comes_in_time_is_returned() -> None:
+    never = asyncio.get_running_loop().create_future()
+    with pytest.raises(TimeoutError):
+        await within(never, 0.01)
+    assert never.cancelled()
+    assert await within(asyncio.sleep(0, "done"), 60.0) == "done"
+
+
+def test_no_module_waits_by_what_loses_cancellations() -> None:
+    sources = Path(dwcp_migrate.__file__).parent.rglob("*.py")
+    assert [str(path) for path in sources if "asyncio.wait_for(" in path.read_text()] == []

@@ -4,7 +4,6 @@ The rule: handlers translate, the agent acts. The socket is for root and the age
 is read: every verb is in the path and its query.
 """
 
-import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +33,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
 from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX
+from dwcp_migrate.tasks import within
 
 CONTROL_SOCKET_MODE: Final = 0o660
 
@@ -253,7 +253,7 @@ class Api:
     async def _stream(self, queue: Any, response: web.StreamResponse) -> None:
         while True:
             try:
-                update = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                update = await within(queue.get(), HEARTBEAT_S)
             except TimeoutError:
                 await response.write(b":\n\n")
                 continue

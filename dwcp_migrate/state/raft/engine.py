@@ -35,6 +35,7 @@ from dwcp_migrate.state.raft.log_file import DISK_FULL
 from dwcp_migrate.state.raft.peer_connections import READ, PeerIdentity
 from dwcp_migrate.state.raft.pysyncobj import refusal_words
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
+from dwcp_migrate.tasks import within
 
 ATTEMPT_S: Final = 1.0
 """An attempt that is not answered in this time is repeated: its answer may have gone with a leader."""
@@ -237,7 +238,7 @@ class RaftEngine:
         while not self._requests.may_begin:
             self._ended.clear()
             try:
-                await asyncio.wait_for(self._ended.wait(), deadline - self._loop.time())
+                await within(self._ended.wait(), deadline - self._loop.time())
             except TimeoutError as error:
                 raise self._no_quorum(timeout_s) from error
         number, request = self._requests.begin()
@@ -275,7 +276,7 @@ class RaftEngine:
         self._asked.append(asked)
         self._ring()
         try:
-            result: TicketOutcome | None = await asyncio.wait_for(asked.result, timeout_s)
+            result: TicketOutcome | None = await within(asked.result, timeout_s)
         except TimeoutError:
             return None
         return result
@@ -319,7 +320,7 @@ class RaftEngine:
         self._calls.append(run)
         self._ring()
         try:
-            return await asyncio.wait_for(future, CALL_S_MAX)
+            return await within(future, CALL_S_MAX)
         except TimeoutError as error:
             raise NoQuorumError(f"the replica did not answer within {CALL_S_MAX:g} s: its disk may hang") from error
 
@@ -389,7 +390,7 @@ class RaftEngine:
 
         await self._call(act)
         try:
-            error = await asyncio.wait_for(future, timeout_s)
+            error = await within(future, timeout_s)
         except TimeoutError as late:
             raise NoQuorumError(f"no majority confirmed it within {timeout_s:g} s") from late
         if error:
@@ -433,7 +434,7 @@ class RaftEngine:
 
         await self._call(act)
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            return await within(future, timeout_s)
         except TimeoutError as error:
             raise NoQuorumError("the leader did not answer in time") from error
 
