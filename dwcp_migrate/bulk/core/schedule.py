@@ -1,0 +1,241 @@
+"""Schedule of one fetch: which chunks are asked of whom (pure; time is an argument).
+
+An object is divided into groups of neighbouring chunks, the same for every host, and the groups among the hosts that
+fetch it: each host takes its own groups from a host that has the whole object, and everybody else's from them. So the
+origin sends each group about once, and no host has to say what it has got: one that is asked too early lets the
+question wait.
+
+A source that lies or breaks loses its groups to the others, hosts with the whole object first. Of one that
+is merely slow, a source with nothing else to do asks again after `STALL_S`; whichever answers first counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dwcp_migrate.bulk.core.chunking import CHUNK_BYTES_MAX
+from dwcp_migrate.errors import LocalProtocolError
+from dwcp_migrate.units import KIB, MIB
+
+GROUP_BYTES_MIN: Final = 64 * KIB
+"""Smaller requests cost more in turning around than in bytes."""
+GROUP_BYTES_MAX: Final = 1 * MIB
+"""Larger ones would keep the peers waiting for what is passed on. A single chunk may be larger."""
+GROUPS_AIMED_AT: Final = 64
+SOURCES_MAX: Final = 16
+"""Hosts that one fetch asks; each costs a thread and `CHUNK_BYTES_MAX` of memory, and every further one brings less."""
+STALL_S: Final = 1.0
+"""Seconds of silence after which others are asked for the same; a peer may be waiting for its own share."""
+
+REFUSALS_MAX: Final = 16
+"""Times that a host which fetches the object itself may lack what it is asked for, after it has waited for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSource:
+    """A host to ask.
+
+    Attributes:
+        name: of the host.
+        has_all: it has the whole object; otherwise it fetches the object too.
+    """
+
+    name: str
+    has_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRun:
+    """Neighbouring chunks of one group: the unit that is asked for.
+
+    Attributes:
+        first: number of the first chunk.
+        count: of chunks.
+        group: number of the group.
+    """
+
+    first: int
+    count: int
+    group: int
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is known of one source."""
+
+    source: ChunkSource
+    due: list[ChunkRun] = field(default_factory=list)
+    asked: list[ChunkRun] = field(default_factory=list)
+    heard_at: float = 0.0
+    refusals: int = 0
+    fault: str = ""
+
+
+def group_chunks(lengths: Sequence[int]) -> list[int]:
+    """Divide chunks into groups of neighbours; returns each chunk's group. The same on every host."""
+    size = min(GROUP_BYTES_MAX, max(GROUP_BYTES_MIN, sum(lengths) // GROUPS_AIMED_AT))
+    groups: list[int] = []
+    group, held = 0, 0
+    for length in lengths:
+        if held and held + length > size:
+            group, held = group + 1, 0
+        held += length
+        groups.append(group)
+    return groups
+
+
+def missing_runs(lengths: Sequence[int], missing: Sequence[int]) -> list[ChunkRun]:
+    """Gather what is missing into runs, none of which crosses a group.
+
+    Args:
+        lengths: of all chunks, in bytes.
+        missing: numbers of chunks, ascending.
+    """
+    groups = group_chunks(lengths)
+    runs: list[ChunkRun] = []
+    for chunk in missing:
+        last = runs[-1] if runs else None
+        if last is not None and last.group == groups[chunk] and last.first + last.count == chunk:
+            runs[-1] = ChunkRun(last.first, last.count + 1, last.group)
+        else:
+            runs.append(ChunkRun(chunk, 1, groups[chunk]))
+    return runs
+
+
+class FetchSchedule:
+    """Who is asked for what, and what is left.
+
+    Args:
+        lengths: of all chunks, in bytes.
+        missing: numbers of the chunks that are missing here, ascending.
+        own_name: this host's.
+        sources: hosts to ask, at most `SOURCES_MAX`.
+        now: monotonic seconds.
+
+    Raises:
+        LocalProtocolError: no source, too many, or a chunk that is too large.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], missing: Sequence[int], own_name: str, sources: Sequence[ChunkSource], now: float
+    ) -> None:
+        if not 0 < len(sources) <= SOURCES_MAX or max(lengths, default=0) > CHUNK_BYTES_MAX:
+            raise LocalProtocolError(f"{len(sources)} sources, at most {SOURCES_MAX}")
+        self._asked = {source.name: _Asked(source, heard_at=now) for source in sources}
+        self._left = dict.fromkeys(missing_runs(lengths, missing))
+        takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
+        whole = [source.name for source in sources if source.has_all]
+        for run in self._left:
+            taker = takers[run.group % len(takers)]
+            if taker == own_name and whole:
+                taker = whole[run.group // len(takers) % len(whole)]
+            self._give(run, taker if taker in self._asked else "")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything is here."""
+        return not self._left
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Sources that are not asked any more, and why."""
+        return {name: found.fault for name, found in self._asked.items() if found.fault}
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether something is missing and nobody is left to ask."""
+        return bool(self._left) and len(self.faults) == len(self._asked)
+
+    def next_run(self, name: str, now: float) -> ChunkRun | None:
+        """Choose what to ask a source for next, and count it as asked.
+
+        Args:
+            name: of the source.
+            now: monotonic seconds.
+
+        Returns:
+            None where there is nothing for it now.
+        """
+        mine = self._asked[name]
+        if mine.fault:
+            return None
+        mine.due = [run for run in mine.due if run in self._left]
+        run = mine.due.pop(0) if mine.due else self._stalled(mine, now)
+        if run is not None:
+            if not mine.asked:
+                mine.heard_at = now
+            mine.asked.append(run)
+        return run
+
+    def _stalled(self, mine: _Asked, now: float) -> ChunkRun | None:
+        """Something that another source is slow with; of a host that fetches itself only if none has the whole."""
+        if not mine.source.has_all and self._whole():
+            return None
+        for other in self._asked.values():
+            if other is mine or now - other.heard_at < STALL_S:
+                continue
+            for run in [*other.asked, *other.due]:
+                if run in self._left and run not in mine.asked:
+                    return run
+        return None
+
+    def is_left(self, run: ChunkRun) -> bool:
+        """Whether a run is still missing."""
+        return run in self._left
+
+    def took(self, name: str, run: ChunkRun, now: float) -> None:
+        """Note that a source delivered a run, verified.
+
+        Args:
+            name: of the source.
+            run: as `next_run` returned it.
+            now: monotonic seconds.
+        """
+        found = self._asked[name]
+        found.heard_at = now
+        if run in found.asked:
+            found.asked.remove(run)
+        self._left.pop(run, None)
+
+    def refused(self, name: str, run: ChunkRun) -> None:
+        """Note that a source does not have a run yet. It is asked again, `REFUSALS_MAX` times in all.
+
+        A host that was taken to have everything is not asked any more.
+
+        Args:
+            name: of the source.
+            run: as `next_run` returned it.
+        """
+        found = self._asked[name]
+        if run in found.asked:
+            found.asked.remove(run)
+        found.due.append(run)
+        found.refusals += 1
+        if found.source.has_all or found.refusals >= REFUSALS_MAX:
+            self.drop(name, "does not have it")
+
+    def drop(self, name: str, fault: str) -> None:
+        """Ask a source no more; what it was to bring is asked of others.
+
+        Args:
+            name: of the source.
+            fault: why, for people.
+        """
+        found = self._asked[name]
+        found.fault = found.fault or fault
+        runs, found.due, found.asked = [*found.asked, *found.due], [], []
+        for run in runs:
+            if run in self._left:
+                self._give(run, "")
+
+    def _whole(self) -> list[str]:
+        return [name for name, found in self._asked.items() if found.source.has_all and not found.fault]
+
+    def _give(self, run: ChunkRun, name: str) -> None:
+        """Have a run asked of a source; of any where none is named, hosts with the whole object first."""
+        if not name:
+            alive = self._whole() or [one for one, found in self._asked.items() if not found.fault]
+            if not alive:
+                return
+            name = alive[run.group % len(alive)]
+        self._asked[name].due.append(run)
