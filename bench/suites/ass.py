@@ -1,10 +1,11 @@
-"""ASS: commit latency, throughput, elections and broadcast of the Raft engine.
+"""ASS: commit latency, throughput, elections and broadcast of the Raft engine; large objects to several hosts.
 
 Replicas are processes of their own on this machine's loopback, TLS both ways between them. A commit is timed from the
 leader's asyncio side to the outcome back there: queue, entry, TLS, the followers' fsync, apply.
 
     python -m bench ass                  everything but `steady`
     python -m bench ass --only raft/3    one case, or all that begin so
+    python -m bench ass --only sync      large objects to several hosts (`sync`)
     python -m bench ass --only steady    ten minutes of full load, in which nobody may call an election
 """
 
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Final
 
 from bench.frame import Options, Row
+from bench.suites import sync
 from bench.suites.cluster import Cluster
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.state.raft.disk import Disk
@@ -66,6 +68,8 @@ def _cases(*, quick: bool) -> dict[str, Callable[[], Iterable[Row]]]:
     for count in ELECTION_NODES[:1] if quick else ELECTION_NODES:
         found[f"election/{count}"] = partial(_elections, count, max(3, ELECTIONS // share))
     found["fdatasync"] = partial(_bare_syncs, SYNCS // share)
+    for name in sync.case_names(quick=quick):
+        found[name] = partial(sync.measure, name, quick=quick)
     found[f"steady/{STEADY_NODES}"] = partial(_steady, STEADY_S / (share * share))
     return found
 

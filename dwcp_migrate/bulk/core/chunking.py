@@ -6,7 +6,7 @@ these keep their content, because a cut depends on the eight bytes before it and
 The rule of a cut:
 
     behind a byte whose lower six bits are 0x2c (a comma in text), if the last eight bytes, multiplied, begin with
-    enough zeros; never before half the mean size, always at twice the mean size
+    enough zeros; never before half the mean size, always at four times the mean size
 
 The byte is compared in one pass of numpy; only one place in 64 is looked at again. That is a gigabyte a second a core,
 where a rolling hash over every byte in numpy would be a sixth of it.
@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_migrate.errors import LocalProtocolError
-from dwcp_migrate.units import KIB, MIB
+from dwcp_migrate.units import KIB
 
-MEAN_BYTES_MIN: Final = 4 * KIB
+MEAN_BYTES_MIN: Final = 2 * KIB
 """Smaller chunks would make the list of chunks a noticeable part of the object."""
-MEAN_BYTES_MAX: Final = 1 * MIB
+MEAN_BYTES_MAX: Final = 512 * KIB
 """Larger ones would make one changed byte, and one request, dear."""
-CHUNK_BYTES_MAX: Final = 2 * MEAN_BYTES_MAX
+CHUNK_BYTES_MAX: Final = 4 * MEAN_BYTES_MAX
 """Largest chunk of all: what a peer makes this host hold for one answer."""
 CHUNKS_AIMED_AT: Final = 512
 """Most chunks, in the mean, of an object whose chunks can be larger: one that changes is some 0.3 % of the object."""
@@ -66,7 +66,7 @@ class ChunkCutter:
         if not MEAN_BYTES_MIN <= mean_bytes <= MEAN_BYTES_MAX or mean_bytes & (mean_bytes - 1):
             raise LocalProtocolError(f"chunks of {mean_bytes} bytes in the mean")
         self._least = mean_bytes // 2
-        self._most = mean_bytes * 2
+        self._most = mean_bytes * 4
         self._shift = np.uint64(64 - (self._least.bit_length() - 1 - _LOW_BITS))
         self._tail = np.empty(0, np.uint8)
         self._start = 0

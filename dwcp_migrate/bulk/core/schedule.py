@@ -1,12 +1,12 @@
 """Schedule of one fetch: which chunks are asked of whom (pure; time is an argument).
 
-An object is divided into groups of neighbouring chunks, the same for every host, and the groups among the hosts that
-fetch it: each host takes its own groups from a host that has the whole object, and everybody else's from them. So the
-origin sends each group about once, and no host has to say what it has got: one that is asked too early lets the
-question wait.
+The hosts that fetch an object form a chain, in the order of their names: the first asks the host that has the whole
+object, each other one the host before it. So the origin sends each byte once, a fetch costs one connection a host, and
+nobody has to say what it has got: who is asked too early lets the question wait. With several origins there are as many
+chains.
 
-A source that lies or breaks loses its groups to the others, hosts with the whole object first. Of one that
-is merely slow, a source with nothing else to do asks again after `STALL_S`; whichever answers first counts.
+A source that lies or breaks is passed over: the next one up the chain is asked. Of one that is merely silent, a source
+with nothing else to do is asked for the same after `STALL_S`; whichever answers first counts.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,11 @@ GROUP_BYTES_MAX: Final = 1 * MIB
 """Larger ones would keep the peers waiting for what is passed on. A single chunk may be larger."""
 GROUPS_AIMED_AT: Final = 64
 SOURCES_MAX: Final = 16
-"""Hosts that one fetch asks; each costs a thread and `CHUNK_BYTES_MAX` of memory, and every further one brings less."""
+"""Hosts that one fetch knows; each may cost a thread and `CHUNK_BYTES_MAX` of memory, and a chain is as long."""
 STALL_S: Final = 1.0
-"""Seconds of silence after which others are asked for the same; a peer may be waiting for its own share."""
-
-REFUSALS_MAX: Final = 16
-"""Times that a host which fetches the object itself may lack what it is asked for, after it has waited for it."""
+"""Seconds of silence after which others are asked for the same; one that waits for its own part says so earlier."""
+REFUSALS_MAX: Final = 64
+"""Times in a row that a host which fetches the object itself may lack what it is asked for, after it has waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +124,10 @@ class FetchSchedule:
         self._left = dict.fromkeys(missing_runs(lengths, missing))
         takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
         whole = [source.name for source in sources if source.has_all]
+        self._above = _upstream(takers, own_name, max(1, len(whole)))
+        self._origins = whole[takers.index(own_name) % max(1, len(whole)) :: len(takers)]
         for run in self._left:
-            taker = takers[run.group % len(takers)]
-            if taker == own_name and whole:
-                taker = whole[run.group // len(takers) % len(whole)]
-            self._give(run, taker if taker in self._asked else "")
+            self._give(run)
 
     @property
     def is_done(self) -> bool:
@@ -193,23 +191,26 @@ class FetchSchedule:
         """
         found = self._asked[name]
         found.heard_at = now
+        found.refusals = 0
         if run in found.asked:
             found.asked.remove(run)
         self._left.pop(run, None)
 
-    def refused(self, name: str, run: ChunkRun) -> None:
-        """Note that a source does not have a run yet. It is asked again, `REFUSALS_MAX` times in all.
+    def refused(self, name: str, run: ChunkRun, now: float) -> None:
+        """Note that a source does not have a run yet. It is asked again, `REFUSALS_MAX` times in a row.
 
         A host that was taken to have everything is not asked any more.
 
         Args:
             name: of the source.
             run: as `next_run` returned it.
+            now: monotonic seconds.
         """
         found = self._asked[name]
+        found.heard_at = now
         if run in found.asked:
             found.asked.remove(run)
-        found.due.append(run)
+        found.due.insert(0, run)
         found.refusals += 1
         if found.source.has_all or found.refusals >= REFUSALS_MAX:
             self.drop(name, "does not have it")
@@ -226,16 +227,42 @@ class FetchSchedule:
         runs, found.due, found.asked = [*found.asked, *found.due], [], []
         for run in runs:
             if run in self._left:
-                self._give(run, "")
+                self._give(run)
 
     def _whole(self) -> list[str]:
         return [name for name, found in self._asked.items() if found.source.has_all and not found.fault]
 
-    def _give(self, run: ChunkRun, name: str) -> None:
-        """Have a run asked of a source; of any where none is named, hosts with the whole object first."""
-        if not name:
-            alive = self._whole() or [one for one, found in self._asked.items() if not found.fault]
-            if not alive:
+    def _give(self, run: ChunkRun) -> None:
+        """Have a run asked of the next host up the chain that is not given up, of any other where there is none."""
+        for names in (self._above, self._origins, self._whole(), self._asked):
+            alive = [name for name in names if not self._asked[name].fault]
+            if alive:
+                name = alive[0] if names is self._above else alive[run.group % len(alive)]
+                self._asked[name].due.append(run)
                 return
-            name = alive[run.group % len(alive)]
-        self._asked[name].due.append(run)
+
+
+def _upstream(takers: list[str], own_name: str, chains: int) -> list[str]:
+    """Hosts above this one in its chain, the nearest first, without the origin.
+
+    Args:
+        takers: all hosts that fetch, in order.
+        own_name: this host's.
+        chains: number of them.
+    """
+    place = takers.index(own_name)
+    return [takers[above] for above in range(place - chains, -1, -chains)]
+
+
+def first_asked(own_name: str, sources: Sequence[ChunkSource]) -> list[str]:
+    """Names of the sources in the order in which a host asks them for what is small, the list of chunks.
+
+    Args:
+        own_name: this host's.
+        sources: of the fetch.
+    """
+    takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
+    whole = [source.name for source in sources if source.has_all]
+    above = _upstream(takers, own_name, max(1, len(whole)))
+    start = takers.index(own_name) % max(1, len(whole))
+    return list(dict.fromkeys([*above[:1], *whole[start:], *whole, *above, *(source.name for source in sources)]))

@@ -7,6 +7,7 @@ The rule: a peer costs its time-out and no more. Nothing for `SILENT_S_MAX`, or 
 import contextlib
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +32,14 @@ CONNECT_S_MAX: Final = 3.0
 """For TCP and TLS together, each."""
 SILENT_S_MAX: Final = 10.0
 """Longer than a peer holds a question back (`server.HOLD_S_MAX`)."""
+LIST_S_MAX: Final = 3.0
+"""Likewise for the list of chunks, which is small, and another host can be asked (longer than `server.START_S_MAX`)."""
 ANSWER_S_MAX: Final = 60.0
 """For one answer: 35 kB/s at least."""
+
+_TCP_INFO_BYTES: Final = 136
+_BYTES_RECEIVED: Final = struct.Struct("=128xQ")
+"""`tcpi_bytes_received` in `struct tcp_info` of linux/tcp.h (Linux 4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,9 @@ class BulkDialling:
 class BulkConnection:
     """A connection to one peer, TLS done.
 
+    Attributes:
+        received: bytes that came so far, TLS's own counted.
+
     Args:
         peer: who has to answer.
         dialling: the way to reach it.
@@ -85,6 +95,7 @@ class BulkConnection:
 
     def __init__(self, peer: BulkPeer, dialling: BulkDialling) -> None:
         self._where = f"{peer.name} ({peer.address}, port {peer.port})"
+        self._silent_s = dialling.silent_s
         self.received = 0
         sock = open_tcp_socket(peer.address, dialling.mark)
         try:
@@ -136,7 +147,7 @@ class BulkConnection:
         self._fill(memoryview(head), until)
         code, length = decode_answer_head(head, len(into))
         self._fill(into[:length], until)
-        self.received += len(head) + length
+        self.received = _bytes_received(self._sock)
         return code, length
 
     def _fill(self, into: memoryview, until: float) -> None:
@@ -177,7 +188,10 @@ class BulkConnection:
             PeerUnreachableError: as for `receive`.
             RemoteProtocolError: likewise.
         """
-        return self._whole(GetList(version), size)
+        self._sock.settimeout(min(LIST_S_MAX, self._silent_s))
+        found = self._whole(GetList(version), size)
+        self._sock.settimeout(self._silent_s)
+        return found
 
     def _whole(self, request: BulkRequest, bytes_max: int) -> bytes:
         self.send(request)
@@ -196,3 +210,9 @@ class BulkConnection:
     def end(self) -> None:
         """Close the socket; for the thread that uses the connection."""
         self._sock.close()
+
+
+def _bytes_received(sock: socket.socket) -> int:
+    data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    (count,) = _BYTES_RECEIVED.unpack(data)
+    return int(count)

@@ -15,7 +15,7 @@ from typing import Final
 from dwcp_migrate.bulk.core.chunking import CHUNK_BYTES_MAX
 from dwcp_migrate.bulk.core.manifest import ChunkList, ObjectManifest, decode_chunk_list
 from dwcp_migrate.bulk.core.messages import OK, UNKNOWN, GetChunks
-from dwcp_migrate.bulk.core.schedule import SOURCES_MAX, ChunkRun, ChunkSource, FetchSchedule
+from dwcp_migrate.bulk.core.schedule import SOURCES_MAX, ChunkRun, ChunkSource, FetchSchedule, first_asked
 from dwcp_migrate.bulk.io.connection import BulkConnection, BulkDialling, BulkPeer
 from dwcp_migrate.bulk.io.held import HeldObject, HeldObjects
 from dwcp_migrate.bulk.io.local import copy_chunks, finish_part, open_held, open_part, save_list
@@ -49,7 +49,7 @@ class FetchReport:
 
     Attributes:
         held: the object, whole and offered to others.
-        received: bytes of answers, by peer.
+        received: bytes that came, TLS's own counted, by peer.
         reused: bytes that were here already.
         faults: peers that were given up, and why.
     """
@@ -115,7 +115,7 @@ class BulkFetcher:
     ) -> FetchReport:
         crew = _Crew(manifest, peers, self._dialling, self._pace)
         try:
-            chunks = crew.fetch_list(until)
+            chunks = crew.fetch_list(self._own_name, until)
             with open_part(manifest, chunks, path) as held:
                 if old is not None:
                     copy_chunks(old, held)
@@ -152,13 +152,19 @@ class _Crew:
         self.faults: dict[str, str] = {}
         self.received: dict[str, int] = {}
 
-    def fetch_list(self, until: float) -> ChunkList:
-        """Ask one host after the other for the list of chunks, those with the whole object first.
+    def fetch_list(self, own_name: str, until: float) -> ChunkList:
+        """Ask one host after the other for the list of chunks, the one before this in the chain first.
+
+        Args:
+            own_name: this host's.
+            until: monotonic seconds.
 
         Raises:
             PeerUnreachableError: none has it.
         """
-        for peer in sorted(self._peers, key=lambda one: not one.has_all):
+        peers = {peer.name: peer for peer in self._peers}
+        sources = [ChunkSource(peer.name, peer.has_all) for peer in self._peers]
+        for peer in (peers[name] for name in first_asked(own_name, sources)):
             if time.monotonic() > until:
                 break
             try:
@@ -218,10 +224,8 @@ class _Crew:
             raise self._lost()
 
     def _work(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule) -> None:
-        connection = None
         try:
-            connection = self._connect(peer)
-            self._ask(peer, connection, held, schedule)
+            self._ask(peer, held, schedule)
         except (PeerError, ProtocolError, NotFoundError, ConfigError) as error:
             with self._changed:
                 if not self._is_over:
@@ -230,13 +234,14 @@ class _Crew:
         except Exception as error:  # noqa: BLE001 - this host's disk, or a fault here: raised where the fetch waits
             with self._changed:
                 self._error = error
+        with self._changed:
+            connection = self._connections.get(peer.name)
+            self._changed.notify_all()
         if connection is not None:
             connection.end()
-        with self._changed:
-            self._changed.notify_all()
 
-    def _ask(self, peer: BulkPeer, connection: BulkConnection, held: HeldObject, schedule: FetchSchedule) -> None:
-        """Ask a peer until everything is here, `WINDOW` questions ahead."""
+    def _ask(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule) -> None:
+        """Ask a peer until everything is here, `WINDOW` questions ahead; one that owes nothing is not even dialled."""
         memory = memoryview(bytearray(CHUNK_BYTES_MAX))
         asked: deque[ChunkRun] = deque()
         while True:
@@ -245,10 +250,11 @@ class _Crew:
             if run is not None:
                 _, size = held.chunks.span(run.first, run.count)
                 self._pace.spend(size)
+                connection = self._connect(peer)
                 connection.send(GetChunks(self._manifest.list_digest, run.first, run.count))
                 asked.append(run)
             elif asked:
-                self._take(peer, connection, held, schedule, asked.popleft(), memory)
+                self._take(peer, self._connect(peer), held, schedule, asked.popleft(), memory)
             else:
                 return
 
@@ -284,7 +290,7 @@ class _Crew:
             if code == OK:
                 schedule.took(peer.name, run, time.monotonic())
             else:
-                schedule.refused(peer.name, run)
+                schedule.refused(peer.name, run, time.monotonic())
             if schedule.is_done or schedule.is_lost:
                 self._changed.notify_all()
 

@@ -91,12 +91,13 @@ class HeldObject:
             self._changed.wait_for(lambda: self._is_closed or self.has(first, count), timeout_s)
             return not self._is_closed and self.has(first, count)
 
-    def read(self, first: int, count: int) -> bytes:
+    def read(self, first: int, count: int, into: bytearray) -> memoryview:
         """Read a run of chunks that is here.
 
         Args:
             first: number of the first chunk.
             count: of chunks.
+            into: memory that takes them; the caller uses it again, since fresh memory costs more than the reading.
 
         Raises:
             OSError: it cannot be read.
@@ -104,10 +105,10 @@ class HeldObject:
         """
         offset, size = self.chunks.span(first, count)
         with self.use() as descriptor:
-            data = os.pread(descriptor, size, offset)
-        if len(data) != size:
-            raise StoreError(f"{self.path} ends within the object {self.manifest.name}")
-        return data
+            data = memoryview(into)[:size]
+            if os.preadv(descriptor, [data], offset) == size:
+                return data
+        raise StoreError(f"{self.path} ends within the object {self.manifest.name}")
 
     def put(self, first: int, count: int, data: memoryview) -> None:
         """Keep a run of chunks if each is what the list says, else none of them.
@@ -123,10 +124,12 @@ class HeldObject:
             StoreError: the object was closed.
         """
         begin, _ = self.chunks.span(first, count)
+        at = 0
         for number in range(first, first + count):
-            offset, size = self.chunks.span(number, 1)
-            if digest_chunk(data[offset - begin : offset - begin + size]) != self.chunks.digests[number]:
+            end = at + self.chunks.lengths[number]
+            if digest_chunk(data[at:end]) != self.chunks.digests[number]:
                 raise RemoteProtocolError(f"chunk {number} of {self.manifest.name} is not what its name says")
+            at = end
         with self.use() as descriptor:
             written = 0
             while written < len(data):

@@ -13,10 +13,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dwcp_migrate.bulk.core.chunking import ChunkCutter, choose_mean_bytes
+from dwcp_migrate.bulk.core.chunking import CHUNK_BYTES_MAX, ChunkCutter, choose_mean_bytes
 from dwcp_migrate.bulk.core.manifest import (
     LIST_BYTES_MAX,
     MANIFEST_BYTES_MAX,
@@ -189,16 +190,44 @@ def copy_chunks(old: HeldObject, new: HeldObject) -> int:
     Raises:
         OSError: one of the files fails.
     """
-    places = {digest: number for number, digest in enumerate(old.chunks.digests)}
     copied = 0
-    for number in new.missing():
-        there = places.get(new.chunks.digests[number])
-        if there is None or old.chunks.lengths[there] != new.chunks.lengths[number]:
-            continue
+    memory = bytearray(CHUNK_BYTES_MAX)
+    for run in _shared_runs(old.chunks, new.chunks, new.missing()):
         with contextlib.suppress(RemoteProtocolError, StoreError):  # the file is not what its list says: it is fetched
-            new.put(number, 1, memoryview(old.read(there, 1)))
-            copied += new.chunks.lengths[number]
+            new.put(run.number, run.count, old.read(run.there, run.count, memory))
+            copied += new.chunks.span(run.number, run.count)[1]
     return copied
+
+
+@dataclass(slots=True)
+class _SharedRun:
+    """Neighbouring chunks that two versions share: `count` of them from `number` on, in the old one from `there` on."""
+
+    number: int
+    there: int
+    count: int
+    size: int
+
+
+def _shared_runs(old: ChunkList, new: ChunkList, wanted: list[int]) -> list[_SharedRun]:
+    """Find wanted chunks in another version, neighbours together up to `CHUNK_BYTES_MAX`."""
+    places = {digest: number for number, digest in enumerate(old.digests)}
+    runs: list[_SharedRun] = []
+    for number in wanted:
+        there, size = places.get(new.digests[number]), new.lengths[number]
+        if there is None or old.lengths[there] != size:
+            continue
+        last = runs[-1] if runs else None
+        if (
+            last is not None
+            and (last.number + last.count, last.there + last.count) == (number, there)
+            and last.size + size <= CHUNK_BYTES_MAX
+        ):
+            last.count += 1
+            last.size += size
+        else:
+            runs.append(_SharedRun(number, there, 1, size))
+    return runs
 
 
 def finish_part(held: HeldObject, path: Path, *, durable: bool) -> None:

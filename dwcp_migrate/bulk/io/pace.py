@@ -23,6 +23,11 @@ class BulkPace:
         self._limiter = RateLimiter()
         self._limiter.set(time.monotonic(), bytes_per_s)
 
+    @property
+    def rate(self) -> float:
+        """Bytes a second, 0 for no limit."""
+        return self._limiter.bytes_per_s
+
     def set_rate(self, bytes_per_s: float) -> None:
         """Keep another rate from now on; 0 lets everything through."""
         with self._changed:

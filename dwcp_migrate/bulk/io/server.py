@@ -40,8 +40,10 @@ CONNECTIONS_EACH_MAX: Final = 8
 HANDSHAKE_S_MAX: Final = 5.0
 IDLE_S_MAX: Final = 60.0
 """A connection without a question, or whose answer is not taken, is closed."""
-HOLD_S_MAX: Final = 2.0
-"""A question for what is about to come waits so long; then it is answered that it is not here."""
+HOLD_S_MAX: Final = 0.5
+"""A question for chunks that are about to come waits so long; then it is answered that they are not here yet."""
+START_S_MAX: Final = 2.0
+"""Likewise for an object: hosts begin to fetch it at about the same time."""
 READ_BYTES: Final = 4 * KIB
 
 log = get_logger(component="bulk")
@@ -136,16 +138,17 @@ class BulkServer:
 
     def _serve(self, sock: ssl.SSLSocket) -> None:
         frames = request_frames()
+        memory = bytearray(RUN_BYTES_MAX)
         while data := sock.recv(READ_BYTES):
             for request in frames.feed(data):
-                code, answer = self._answer(request)
+                code, answer = self._answer(request, memory)
                 self._send(sock, code, answer)
 
-    def _answer(self, request: BulkRequest) -> tuple[int, bytes]:
+    def _answer(self, request: BulkRequest, memory: bytearray) -> tuple[int, bytes | memoryview]:
         if isinstance(request, Describe):
             newest = self._objects.newest(request.name)
             return (UNKNOWN, b"") if newest is None else (OK, encode_manifest(newest.manifest))
-        held = self._objects.wait_for(request.version, HOLD_S_MAX)
+        held = self._objects.wait_for(request.version, START_S_MAX)
         if held is None:
             return UNKNOWN, b""
         if isinstance(request, GetList):
@@ -156,14 +159,14 @@ class BulkServer:
             raise LimitExceededError(f"{size} bytes asked for, at most {RUN_BYTES_MAX}")
         if not held.wait_for(request.first, request.count, HOLD_S_MAX):
             return LACKS, b""
-        return OK, held.read(request.first, request.count)
+        return OK, held.read(request.first, request.count, memory)
 
     @staticmethod
     def _check(request: GetChunks, chunks: int) -> None:
         if request.first < 0 or request.count < 1 or request.first + request.count > chunks:
             raise LimitExceededError(f"chunks {request.first} to {request.first + request.count} of {chunks} asked for")
 
-    def _send(self, sock: ssl.SSLSocket, code: int, answer: bytes) -> None:
+    def _send(self, sock: ssl.SSLSocket, code: int, answer: bytes | memoryview) -> None:
         sock.sendall(encode_answer_head(code, len(answer)))
         with memoryview(answer) as view:
             for at in range(0, len(view), SLICE_BYTES):
@@ -182,4 +185,4 @@ class BulkServer:
             with contextlib.suppress(OSError, ValueError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which goes on in clear meanwhile
         for thread in running:
-            thread.join(HOLD_S_MAX + HANDSHAKE_S_MAX)
+            thread.join(START_S_MAX + HANDSHAKE_S_MAX)

@@ -6,6 +6,7 @@ from dwcp_migrate.bulk.core.messages import (
     LACKS,
     OK,
     REQUEST_BYTES_MAX,
+    BulkRequest,
     Describe,
     GetChunks,
     GetList,
@@ -19,8 +20,8 @@ from dwcp_migrate.framing import frame_payload
 
 
 def test_requests_are_read_as_written_whatever_the_cuts() -> None:
-    requests = [Describe("n" * 64), GetList(bytes(32)), GetChunks(bytes(32), (1 << 15) - 1, 1 << 15)]
-    data = b"".join(map(encode_request, requests))
+    requests: list[BulkRequest] = [Describe("n" * 64), GetList(bytes(32)), GetChunks(bytes(32), (1 << 15) - 1, 1 << 15)]
+    data = b"".join(encode_request(request) for request in requests)
     frames = request_frames()
     assert [found for at in range(len(data)) for found in frames.feed(data[at : at + 1])] == requests
 

@@ -16,6 +16,7 @@ from dwcp_migrate.bulk.core.schedule import (
     ChunkRun,
     ChunkSource,
     FetchSchedule,
+    first_asked,
     group_chunks,
     missing_runs,
 )
@@ -25,6 +26,8 @@ LENGTHS = [GROUP_BYTES_MIN] * 60
 ORIGIN = ChunkSource("origin", has_all=True)
 HOSTS = ["a", "b", "c", "d", "e", "f"]
 
+SOURCES = {own: [ORIGIN, *(ChunkSource(name, has_all=False) for name in HOSTS if name != own)] for own in HOSTS}
+
 
 def schedule_of(own: str, hosts: list[str] = HOSTS, missing: list[int] | None = None) -> FetchSchedule:
     others = [ChunkSource(name, has_all=False) for name in hosts if name != own]
@@ -32,20 +35,31 @@ def schedule_of(own: str, hosts: list[str] = HOSTS, missing: list[int] | None = 
 
 
 def asked_of(schedule: FetchSchedule, name: str, now: float = 0.0) -> list[ChunkRun]:
-    return list(iter(lambda: schedule.next_run(name, now), None))
+    found = []
+    while (run := schedule.next_run(name, now)) is not None:
+        found.append(run)
+    return found
 
 
-def test_origin_is_asked_for_each_chunk_by_one_host_and_the_others_ask_that_host() -> None:
-    schedules = {own: schedule_of(own) for own in HOSTS}
-    own_share = {own: {run.first for run in asked_of(found, "origin")} for own, found in schedules.items()}
-    assert sorted(chunk for share in own_share.values() for chunk in share) == list(range(60))
-    for own, found in schedules.items():
-        for other in HOSTS:
-            if other != own:
-                assert {run.first for run in asked_of(found, other)} == own_share[other]
+def test_first_host_asks_the_origin_for_all_and_each_other_the_one_before_it() -> None:
+    for own, above in zip(HOSTS, ["origin", *HOSTS], strict=False):
+        schedule = schedule_of(own)
+        assert first_asked(own, SOURCES[own])[0] == above
+        assert [run.first for run in asked_of(schedule, above)] == list(range(60))
+        rest = {"origin", *HOSTS} - {own, above}
+        assert all(schedule.next_run(other, 0.0) is None for other in rest)
 
 
-def test_two_origins_share_what_one_host_asks_for() -> None:
+def test_two_origins_head_two_chains() -> None:
+    second = ChunkSource("second", has_all=True)
+    for own, above in {"a": "origin", "b": "second", "c": "a", "d": "b"}.items():
+        others = [ChunkSource(name, has_all=False) for name in "abcd" if name != own]
+        schedule = FetchSchedule(LENGTHS, range(60), own, [ORIGIN, second, *others], 0.0)
+        assert len(asked_of(schedule, above)) == 60
+        assert first_asked(own, [ORIGIN, second, *others])[0] == above
+
+
+def test_two_origins_share_what_a_single_host_asks_for() -> None:
     second = ChunkSource("second", has_all=True)
     schedule = FetchSchedule(LENGTHS, range(60), "a", [ORIGIN, second], 0.0)
     assert (len(asked_of(schedule, "origin")), len(asked_of(schedule, "second"))) == (30, 30)
@@ -82,19 +96,20 @@ def test_chunk_past_its_limit_and_sources_past_theirs_are_refused() -> None:
             FetchSchedule(lengths, [0], "a", sources, 0.0)
 
 
-def test_chunks_of_a_dropped_peer_are_asked_of_the_origin() -> None:
-    schedule = schedule_of("a", ["a", "b"])
-    mine = asked_of(schedule, "origin")
+def test_chain_is_closed_above_a_host_that_is_dropped() -> None:
+    schedule = schedule_of("c")
     under_way = schedule.next_run("b", 0.0)
     schedule.drop("b", "lied")
     assert schedule.next_run("b", 0.0) is None
-    rest = asked_of(schedule, "origin")
+    rest = asked_of(schedule, "a")
     assert under_way in rest
-    assert sorted(run.first for run in [*mine, *rest]) == list(range(60))
-    assert schedule.faults == {"b": "lied"}
+    assert len(rest) == 60
+    schedule.drop("a", "gone")
+    assert len(asked_of(schedule, "origin")) == 60
+    assert schedule.faults == {"a": "gone", "b": "lied"}
 
 
-def test_chunks_of_a_lost_origin_are_asked_of_the_peers() -> None:
+def test_chunks_of_a_lost_origin_are_asked_of_the_others_until_nobody_is_left() -> None:
     schedule = schedule_of("a", ["a", "b"])
     schedule.drop("origin", "gone")
     assert {run.first for run in asked_of(schedule, "b")} == set(range(60))
@@ -104,10 +119,8 @@ def test_chunks_of_a_lost_origin_are_asked_of_the_peers() -> None:
 
 
 def test_idle_origin_is_asked_for_what_a_silent_peer_owes_and_not_earlier() -> None:
-    schedule = schedule_of("a", ["a", "b"])
-    for run in asked_of(schedule, "origin"):
-        schedule.took("origin", run, 0.0)
-    owed = schedule.next_run("b", 0.0)
+    schedule = schedule_of("b", ["a", "b"])
+    owed = schedule.next_run("a", 0.0)
     assert owed is not None
     assert schedule.next_run("origin", STALL_S - 0.01) is None
     assert schedule.next_run("origin", STALL_S) == owed
@@ -115,31 +128,43 @@ def test_idle_origin_is_asked_for_what_a_silent_peer_owes_and_not_earlier() -> N
     assert not schedule.is_left(owed)
 
 
-def test_peer_that_answers_keeps_its_share() -> None:
-    schedule = schedule_of("a", ["a", "b"])
-    for run in asked_of(schedule, "origin"):
-        schedule.took("origin", run, 0.0)
-    run = schedule.next_run("b", 0.0)
+@pytest.mark.parametrize("word", ["took", "refused"])
+def test_peer_that_says_something_keeps_its_part(word: str) -> None:
+    schedule = schedule_of("b", ["a", "b"])
+    run = schedule.next_run("a", 0.0)
     assert run is not None
-    schedule.took("b", run, STALL_S)
+    getattr(schedule, word)("a", run, STALL_S)
     assert schedule.next_run("origin", STALL_S + 0.5) is None
 
 
-def test_peer_that_lacks_its_share_is_asked_again_up_to_the_limit() -> None:
-    schedule = schedule_of("a", ["a", "b"])
+def test_peer_that_lacks_a_run_is_asked_again_up_to_the_limit() -> None:
+    schedule = schedule_of("b", ["a", "b"])
     for number in range(REFUSALS_MAX):
         assert not schedule.faults, number
-        run = schedule.next_run("b", 0.0)
+        run = schedule.next_run("a", 0.0)
         assert run is not None
-        schedule.refused("b", run)
-    assert schedule.faults == {"b": "does not have it"}
+        assert run.first == 0
+        schedule.refused("a", run, 0.0)
+    assert schedule.faults == {"a": "does not have it"}
+
+
+def test_peer_that_brought_something_may_lack_things_again() -> None:
+    schedule = schedule_of("b", ["a", "b"])
+    for number in range(2 * REFUSALS_MAX):
+        run = schedule.next_run("a", 0.0)
+        assert run is not None
+        if number == REFUSALS_MAX - 1:
+            schedule.took("a", run, 0.0)
+        elif number < 2 * REFUSALS_MAX - 1:
+            schedule.refused("a", run, 0.0)
+    assert schedule.faults == {}
 
 
 def test_origin_that_lacks_a_chunk_is_asked_no_more() -> None:
     schedule = schedule_of("a", ["a", "b"])
     run = schedule.next_run("origin", 0.0)
     assert run is not None
-    schedule.refused("origin", run)
+    schedule.refused("origin", run, 0.0)
     assert schedule.faults == {"origin": "does not have it"}
     assert run in asked_of(schedule, "b")
 
@@ -169,16 +194,16 @@ def test_history_of_answers_refusals_and_losses_ends_done_or_lost(
             break
         now += 0.1
         name = draw.choice(sorted(asked))
-        run = schedule.next_run(name, now)
-        if run is not None:
-            asked[name].append(run)
+        fresh = schedule.next_run(name, now)
+        if fresh is not None:
+            asked[name].append(fresh)
         elif asked[name]:
             run = asked[name].pop(0)
             fate = draw.random()
             if fate < 0.02:
                 schedule.drop(name, "lost")
             elif fate < 0.1:
-                schedule.refused(name, run)
+                schedule.refused(name, run, now)
             else:
                 fetched.update(range(run.first, run.first + run.count))
                 schedule.took(name, run, now)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bulk.io.hosts import Fleet, Host
 
-NAMES = ["origin", *(f"h{number}" for number in range(1, 7))]
+NAMES = ["origin", "g2", *(f"h{number}" for number in range(1, 7))]
 
 
 @pytest.fixture(scope="session")
