@@ -181,6 +181,16 @@ class FetchSchedule:
         """Whether a run is still missing."""
         return run in self._left
 
+    def heard(self, name: str, at: float) -> None:
+        """Note when bytes of a source came last: one that is slow, or held to a rate, is not silent.
+
+        Args:
+            name: of the source.
+            at: monotonic seconds.
+        """
+        found = self._asked[name]
+        found.heard_at = max(found.heard_at, at)
+
     def took(self, name: str, run: ChunkRun, now: float) -> None:
         """Note that a source delivered a run, verified.
 

@@ -81,6 +81,7 @@ class BulkConnection:
 
     Attributes:
         received: bytes that came so far, TLS's own counted.
+        heard_at: monotonic seconds of the last byte.
 
     Args:
         peer: who has to answer.
@@ -97,6 +98,7 @@ class BulkConnection:
         self._where = f"{peer.name} ({peer.address}, port {peer.port})"
         self._silent_s = dialling.silent_s
         self.received = 0
+        self.heard_at = 0.0
         sock = open_tcp_socket(peer.address, dialling.mark)
         try:
             sock.settimeout(CONNECT_S_MAX)
@@ -160,7 +162,8 @@ class BulkConnection:
             if not count:
                 raise PeerUnreachableError(f"{self._where} closed the connection")
             at += count
-            if at < len(into) and time.monotonic() > until:
+            self.heard_at = time.monotonic()
+            if at < len(into) and self.heard_at > until:
                 raise PeerUnreachableError(f"{self._where} took longer than {ANSWER_S_MAX:g} s for an answer")
 
     def describe(self, name: str) -> ObjectManifest:

@@ -242,7 +242,7 @@ class _Crew:
 
     def _ask(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule) -> None:
         """Ask a peer until everything is here, `WINDOW` questions ahead; one that owes nothing is not even dialled."""
-        memory = memoryview(bytearray(CHUNK_BYTES_MAX))
+        memory = memoryview(bytearray(CHUNK_BYTES_MAX))  # the kernel gives the pages when they are first used
         asked: deque[ChunkRun] = deque()
         while True:
             with self._changed:
@@ -261,6 +261,9 @@ class _Crew:
     def _next(self, name: str, schedule: FetchSchedule, *, is_idle: bool) -> ChunkRun | None:
         """Choose what to ask next; one that is idle waits for it. None where there is nothing (more) to ask."""
         while not schedule.is_done and not self._is_over:
+            for other, connection in self._connections.items():
+                if other not in self.faults:
+                    schedule.heard(other, connection.heard_at)
             run = schedule.next_run(name, time.monotonic())
             if run is not None or not is_idle or name in schedule.faults:
                 return run

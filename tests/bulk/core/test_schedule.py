@@ -128,6 +128,14 @@ def test_idle_origin_is_asked_for_what_a_silent_peer_owes_and_not_earlier() -> N
     assert not schedule.is_left(owed)
 
 
+def test_source_whose_bytes_still_come_is_slow_and_not_silent() -> None:
+    schedule = schedule_of("b", ["a", "b"])
+    assert schedule.next_run("a", 0.0) is not None
+    schedule.heard("a", 1.5)
+    assert schedule.next_run("origin", 1.5 + STALL_S - 0.01) is None
+    assert schedule.next_run("origin", 1.5 + STALL_S) is not None
+
+
 @pytest.mark.parametrize("word", ["took", "refused"])
 def test_peer_that_says_something_keeps_its_part(word: str) -> None:
     schedule = schedule_of("b", ["a", "b"])

@@ -52,7 +52,7 @@ class Host:
         self.objects = HeldObjects()
         self.pace = BulkPace()
         self.rejected: list[str] = []
-        self.dialling = BulkDialling(lambda: fleet.context("client", name), silent_s=SILENT_S)
+        self.dialling = self.dialling_of(fleet, name)
         self.server = BulkServer(
             self.objects, lambda: fleet.context("server", name), fleet.identify, self.pace, self.rejected.append
         )
@@ -60,6 +60,10 @@ class Host:
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self.server.accept_from, args=(self._listener,))
         self._thread.start()
+
+    @staticmethod
+    def dialling_of(fleet: Fleet, name: str) -> BulkDialling:
+        return BulkDialling(lambda: fleet.context("client", name), silent_s=SILENT_S)
 
     def publish(self, data: bytes, mean_bytes: int = 0) -> ObjectManifest:
         fresh = self.path.with_name("fresh")
