@@ -139,21 +139,16 @@ class _Host:
         self._bulk = socket.create_server((ADDRESS, 0), backlog=64)
         self._plain = socket.create_server((ADDRESS, 0))
         self._published: HeldObject | None = None
-        self._spent = self._cpu_s()
+        self._spent = time.process_time()
         threading.Thread(target=self._server.accept_from, args=(self._bulk,), daemon=True).start()
 
     def ports(self) -> dict[str, int]:
         """Ports that the host listens on."""
         return {"port": self._bulk.getsockname()[1], "plain_port": self._plain.getsockname()[1]}
 
-    @staticmethod
-    def _cpu_s() -> float:
-        times = os.times()
-        return times.user + times.system
-
     def do_spent(self) -> dict[str, Any]:
         """CPU since this was asked last."""
-        before, self._spent = self._spent, self._cpu_s()
+        before, self._spent = self._spent, time.process_time()
         return {"cpu_s": self._spent - before}
 
     def do_clean(self) -> dict[str, Any]:

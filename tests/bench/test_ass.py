@@ -18,6 +18,8 @@ def test_all_cases_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("election/3", "vanish_p50_ms"),
         ("fdatasync", "sync_p50_ms"),
     }
+    sync = {key: rows.pop(key) for key in list(rows) if key[0].startswith("sync/")}
+    assert {case for case, _ in sync} == {"sync/1/3/cold", "sync/1/3/same", "sync/1/3/1%"}
     assert rows.keys() == expected
     assert all(rows[key] > 0 for key in expected)
     assert rows["election/3", "vanish_p50_ms"] >= 300

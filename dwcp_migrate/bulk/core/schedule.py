@@ -9,6 +9,7 @@ A source that lies or breaks is passed over: the next one up the chain is asked.
 with nothing else to do is asked for the same after `STALL_S`; whichever answers first counts.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +22,7 @@ GROUP_BYTES_MIN: Final = 64 * KIB
 """Smaller requests cost more in turning around than in bytes."""
 GROUP_BYTES_MAX: Final = 1 * MIB
 """Larger ones would keep the peers waiting for what is passed on. A single chunk may be larger."""
-GROUPS_AIMED_AT: Final = 64
+GROUPS_AIMED_AT: Final = 32
 SOURCES_MAX: Final = 16
 """Hosts that one fetch knows; each may cost a thread and `CHUNK_BYTES_MAX` of memory, and a chain is as long."""
 STALL_S: Final = 1.0
@@ -63,7 +64,7 @@ class _Asked:
     """What is known of one source."""
 
     source: ChunkSource
-    due: list[ChunkRun] = field(default_factory=list)
+    due: deque[ChunkRun] = field(default_factory=deque)
     asked: list[ChunkRun] = field(default_factory=list)
     heard_at: float = 0.0
     refusals: int = 0
@@ -157,8 +158,9 @@ class FetchSchedule:
         mine = self._asked[name]
         if mine.fault:
             return None
-        mine.due = [run for run in mine.due if run in self._left]
-        run = mine.due.pop(0) if mine.due else self._stalled(mine, now)
+        while mine.due and mine.due[0] not in self._left:
+            mine.due.popleft()
+        run = mine.due.popleft() if mine.due else self._stalled(mine, now)
         if run is not None:
             if not mine.asked:
                 mine.heard_at = now
@@ -220,7 +222,7 @@ class FetchSchedule:
         found.heard_at = now
         if run in found.asked:
             found.asked.remove(run)
-        found.due.insert(0, run)
+        found.due.appendleft(run)
         found.refusals += 1
         if found.source.has_all or found.refusals >= REFUSALS_MAX:
             self.drop(name, "does not have it")
@@ -234,7 +236,7 @@ class FetchSchedule:
         """
         found = self._asked[name]
         found.fault = found.fault or fault
-        runs, found.due, found.asked = [*found.asked, *found.due], [], []
+        runs, found.due, found.asked = [*found.asked, *found.due], deque(), []
         for run in runs:
             if run in self._left:
                 self._give(run)

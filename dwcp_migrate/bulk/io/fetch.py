@@ -1,4 +1,4 @@
-"""One object fetched from several hosts at once, a thread and a connection for each.
+"""One object fetched from several hosts at once, a thread and a connection for each that has something to bring.
 
 The rule: a host that lies, breaks or falls silent is given up, and what it was to bring is asked of others; the fetch
 fails when nobody is left, or at its deadline. What was fetched until then stays, verified again when it is begun anew.
@@ -33,10 +33,10 @@ from dwcp_migrate.errors import (
 )
 from dwcp_migrate.logs import get_logger
 
-WINDOW: Final = 2
-"""Questions under way on a connection: the next is there when an answer was sent."""
+WINDOW: Final = 4
+"""Questions under way on a connection: the peer finds the next one when it has sent an answer."""
 LOOK_EVERY_S: Final = 0.25
-"""A source with nothing to do looks so often whether another one stalls."""
+"""Between two looks whether a source stalls, and another one is to be asked."""
 END_S_MAX: Final = 1.0
 """Wait for a thread whose connection was ended."""
 
@@ -208,24 +208,36 @@ class _Crew:
         """
         peers = [peer for peer in self._peers if peer.name not in self.faults]
         sources = [ChunkSource(peer.name, peer.has_all) for peer in peers]
-        schedule = FetchSchedule(held.chunks.lengths, missing, own_name, sources, time.monotonic())
-        for peer in peers:
-            args = (peer, held, schedule)
-            thread = threading.Thread(target=self._work, args=args, name="bulk-fetch", daemon=True)
-            self._threads[peer.name] = thread
-            thread.start()
         with self._changed:
+            schedule = FetchSchedule(held.chunks.lengths, missing, own_name, sources, time.monotonic())
             while not schedule.is_done and not schedule.is_lost and self._error is None:
-                if not self._changed.wait(until - time.monotonic()):
+                self._begin(peers, held, schedule)
+                left_s = until - time.monotonic()
+                if left_s <= 0:
                     raise self._lost()
+                self._changed.wait(min(left_s, LOOK_EVERY_S))
         if self._error is not None:
             raise self._error
         if schedule.is_lost:
             raise self._lost()
 
-    def _work(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule) -> None:
+    def _begin(self, peers: Sequence[BulkPeer], held: HeldObject, schedule: FetchSchedule) -> None:
+        """Begin a thread for each source that has something to bring and has none."""
+        for name, connection in self._connections.items():
+            if name not in self.faults:
+                schedule.heard(name, connection.heard_at)
+        for peer in peers:
+            run = None if peer.name in self._threads else schedule.next_run(peer.name, time.monotonic())
+            if run is not None:
+                args = (peer, held, schedule, run)
+                self._threads[peer.name] = threading.Thread(
+                    target=self._work, args=args, name="bulk-fetch", daemon=True
+                )
+                self._threads[peer.name].start()
+
+    def _work(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule, run: ChunkRun) -> None:
         try:
-            self._ask(peer, held, schedule)
+            self._ask(peer, held, schedule, run)
         except (PeerError, ProtocolError, NotFoundError, ConfigError) as error:
             with self._changed:
                 if not self._is_over:
@@ -235,40 +247,28 @@ class _Crew:
             with self._changed:
                 self._error = error
         with self._changed:
-            connection = self._connections.get(peer.name)
+            del self._threads[peer.name]
             self._changed.notify_all()
-        if connection is not None:
-            connection.end()
 
-    def _ask(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule) -> None:
-        """Ask a peer until everything is here, `WINDOW` questions ahead; one that owes nothing is not even dialled."""
+    def _ask(self, peer: BulkPeer, held: HeldObject, schedule: FetchSchedule, first: ChunkRun) -> None:
+        """Ask a peer for what it owes, `WINDOW` questions ahead."""
+        connection = self._connect(peer)
         memory = memoryview(bytearray(CHUNK_BYTES_MAX))  # the kernel gives the pages when they are first used
         asked: deque[ChunkRun] = deque()
-        while True:
-            with self._changed:
-                run = self._next(peer.name, schedule, is_idle=not asked) if len(asked) < WINDOW else None
+        run: ChunkRun | None = first
+        while run is not None or asked:
             if run is not None:
                 _, size = held.chunks.span(run.first, run.count)
                 self._pace.spend(size)
-                connection = self._connect(peer)
                 connection.send(GetChunks(self._manifest.list_digest, run.first, run.count))
                 asked.append(run)
-            elif asked:
-                self._take(peer, self._connect(peer), held, schedule, asked.popleft(), memory)
             else:
-                return
-
-    def _next(self, name: str, schedule: FetchSchedule, *, is_idle: bool) -> ChunkRun | None:
-        """Choose what to ask next; one that is idle waits for it. None where there is nothing (more) to ask."""
-        while not schedule.is_done and not self._is_over:
-            for other, connection in self._connections.items():
-                if other not in self.faults:
-                    schedule.heard(other, connection.heard_at)
-            run = schedule.next_run(name, time.monotonic())
-            if run is not None or not is_idle or name in schedule.faults:
-                return run
-            self._changed.wait(LOOK_EVERY_S)
-        return None
+                self._take(peer, connection, held, schedule, asked.popleft(), memory)
+            with self._changed:
+                more = len(asked) < WINDOW and not schedule.is_done and not self._is_over
+                run = schedule.next_run(peer.name, time.monotonic()) if more else None
+                if schedule.is_done or self._is_over:
+                    return
 
     def _take(
         self,
@@ -303,12 +303,12 @@ class _Crew:
             self._is_over = True
             self._changed.notify_all()
             connections = list(self._connections.items())
+            threads = [self._threads[name] for name in self._threads.keys() & self._connections.keys()]
         for name, connection in connections:
             self.received[name] = connection.received
             connection.close()
-        for name, thread in self._threads.items():
-            if name in self._connections:
-                thread.join(END_S_MAX)
+        for thread in threads:
+            thread.join(END_S_MAX)
         for name, connection in connections:
             if name not in self._threads:
                 connection.end()

@@ -8,7 +8,12 @@ from dwcp_migrate.bulk.io.pace import BulkPace
 
 def test_threads_keep_one_rate_together() -> None:
     pace = BulkPace(1_000_000)
-    threads = [threading.Thread(target=lambda: [pace.spend(50_000) for _ in range(5)]) for _ in range(2)]
+
+    def send() -> None:
+        for _ in range(5):
+            pace.spend(50_000)
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
     began = time.monotonic()
     for thread in threads:
         thread.start()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -37,11 +38,9 @@ def connect(server: Host, name: str, fleet: Fleet) -> BulkConnection:
     return BulkConnection(server.as_peer(has_all=True), client)
 
 
-def ask(
-    connection: BulkConnection, version: bytes, first: int, count: int, room: int = RUN_BYTES_MAX
-) -> tuple[int, bytes]:
+def ask(connection: BulkConnection, version: bytes, first: int, count: int) -> tuple[int, bytes]:
     connection.send(GetChunks(version, first, count))
-    memory = bytearray(room)
+    memory = bytearray(RUN_BYTES_MAX)
     code, length = connection.receive(memoryview(memory))
     return code, bytes(memory[:length])
 
@@ -143,10 +142,9 @@ def test_host_of_the_authority_that_is_not_of_the_fleet_is_not_served(fleet: Fle
     assert server.rejected == ["unknown-peer"]
 
 
-def test_certificate_of_another_authority_is_refused(
-    fleet: Fleet, host: MakeHost, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    other = tmp_path_factory.mktemp("other")
+def test_certificate_of_another_authority_is_refused(fleet: Fleet, host: MakeHost, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
     create_authority(other)
     issue(other, "h1")
     context = make_context("client", fleet.directory / "ca.pem", other / "h1.pem", other / "h1.key")
