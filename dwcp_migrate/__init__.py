@@ -4,6 +4,7 @@ Modules:
     agent: the daemon on each host
     api: contract of the agent's control API
     bandwidth: PBA, predictive bandwidth allocation
+    bulk: large objects to several hosts at once
     cli: command line
     clocks: two clocks of the agent
     config: agent's configuration

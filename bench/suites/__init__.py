@@ -23,5 +23,6 @@ Modules:
     replica: one replica in a process of its own, told what to do by lines of JSON
     restarts: suite `restarts`
     soak: suite `soak`
+    sync: cases `sync` of the suite `ass`, large objects to several hosts
     watch: suite `watch`
 """

@@ -148,7 +148,7 @@ def decode_manifest(data: bytes) -> ObjectManifest:
 
 
 def _fault(manifest: ObjectManifest) -> str:
-    """What is wrong with a manifest, empty if nothing."""
+    """Find the fault of a manifest, empty if it has none."""
     if not NAME.fullmatch(manifest.name):
         return "no name of an object"
     if not 0 <= manifest.size <= OBJECT_BYTES_MAX:

@@ -61,7 +61,7 @@ class ChunkRun:
 
 @dataclass(slots=True)
 class _Asked:
-    """What is known of one source."""
+    """State of one source."""
 
     source: ChunkSource
     due: deque[ChunkRun] = field(default_factory=deque)
@@ -103,7 +103,7 @@ def missing_runs(lengths: Sequence[int], missing: Sequence[int]) -> list[ChunkRu
 
 
 class FetchSchedule:
-    """Who is asked for what, and what is left.
+    """State of a fetch: sources, what each is asked for, and what is left.
 
     Args:
         lengths: of all chunks, in bytes.

@@ -1,8 +1,8 @@
 """Bulk synchronisation between hosts: files, sockets and threads.
 
 Blocking TLS sockets, one thread a connection, because nearly all of the work is encryption, digests and writes, which
-release the interpreter's lock: a byte costs half as much of a core as through asyncio's streams, and the agent's event
-loop has nothing to do with it.
+release the interpreter's lock: a byte costs less of a core than through asyncio's streams, and an event loop has
+nothing to do with it.
 
 Modules:
     held: objects that this host has, or is fetching

@@ -18,7 +18,7 @@ from dwcp_migrate.bulk.core.messages import OK, UNKNOWN, GetChunks
 from dwcp_migrate.bulk.core.schedule import SOURCES_MAX, ChunkRun, ChunkSource, FetchSchedule, first_asked
 from dwcp_migrate.bulk.io.connection import BulkConnection, BulkDialling, BulkPeer
 from dwcp_migrate.bulk.io.held import HeldObject, HeldObjects
-from dwcp_migrate.bulk.io.local import copy_chunks, finish_part, open_held, open_part, save_list
+from dwcp_migrate.bulk.io.local import copy_chunks, finish_part, open_held, open_part, save_list, verify_part
 from dwcp_migrate.bulk.io.pace import BulkPace
 from dwcp_migrate.errors import (
     ConfigError,
@@ -45,7 +45,7 @@ log = get_logger(component="bulk")
 
 @dataclass(frozen=True, slots=True)
 class FetchReport:
-    """How a fetch went.
+    """Outcome of a fetch.
 
     Attributes:
         held: the object, whole and offered to others.
@@ -117,10 +117,11 @@ class BulkFetcher:
         try:
             chunks = crew.fetch_list(self._own_name, until)
             with open_part(manifest, chunks, path) as held:
-                if old is not None:
-                    copy_chunks(old, held)
-                self._objects.add(held)
+                self._objects.add(held)  # before the rest, which may take a while: others ask for it already
                 try:
+                    verify_part(held)
+                    if old is not None:
+                        copy_chunks(old, held)
                     missing = held.missing()
                     reused = manifest.size - sum(chunks.lengths[number] for number in missing)
                     if missing:
@@ -171,6 +172,9 @@ class _Crew:
                 connection = self._connect(peer)
                 data = connection.get_list(self._manifest.list_digest, self._manifest.list_bytes)
                 return decode_chunk_list(self._manifest, data)
+            except NotFoundError as error:
+                if peer.has_all:
+                    self._drop(peer.name, error)  # of others it may come yet: they may begin later
             except DwcpError as error:
                 self._drop(peer.name, error)
         raise self._lost()

@@ -147,7 +147,7 @@ def open_held(path: Path, name: str, mean_bytes: int) -> HeldObject | None:
 
 @contextmanager
 def open_part(manifest: ObjectManifest, chunks: ChunkList, path: Path) -> Iterator[HeldObject]:
-    """Open the part of an object; what is right in it counts. One fetch at a time has it.
+    """Open the part of an object, in which nothing counts as there yet. One fetch at a time has it.
 
     Args:
         manifest: of the version that is fetched.
@@ -165,19 +165,27 @@ def open_part(manifest: ObjectManifest, chunks: ChunkList, path: Path) -> Iterat
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise StoreError(f"{part_path(path)} is being fetched already") from error
-            known = os.fstat(descriptor).st_size
-            os.ftruncate(descriptor, manifest.size)
-            for number in range(manifest.chunks):
-                offset, size = chunks.span(number, 1)
-                if (
-                    offset + size <= known
-                    and digest_chunk(os.pread(descriptor, size, offset)) == chunks.digests[number]
-                ):
-                    held.mark((number,))
         yield held
     except BaseException:
         held.close()
         raise
+
+
+def verify_part(held: HeldObject) -> None:
+    """Look what of a part is there from a fetch that was broken off, and give the file its size.
+
+    Raises:
+        OSError: the file fails.
+    """
+    with held.use() as descriptor:
+        known = os.fstat(descriptor).st_size
+        for number in range(held.manifest.chunks):
+            offset, size = held.chunks.span(number, 1)
+            if offset + size > known:
+                break
+            if digest_chunk(os.pread(descriptor, size, offset)) == held.chunks.digests[number]:
+                held.mark((number,))
+        os.ftruncate(descriptor, held.manifest.size)
 
 
 def copy_chunks(old: HeldObject, new: HeldObject) -> int:

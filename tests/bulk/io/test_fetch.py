@@ -16,6 +16,7 @@ from dwcp_migrate.bulk.io.connection import BulkConnection, BulkPeer
 from dwcp_migrate.bulk.io.fetch import FetchReport
 from dwcp_migrate.bulk.io.held import HeldObject
 from dwcp_migrate.bulk.io.local import list_path, part_path
+from dwcp_migrate.bulk.io.server import START_S_MAX
 from dwcp_migrate.errors import LocalProtocolError, NotFoundError, PeerUnreachableError, StoreError
 from tests.bulk.io.hosts import NAME, SILENT_S, Fleet, Host, content, peer_that
 
@@ -211,6 +212,28 @@ def test_peer_that_cannot_be_reached_is_left_out(host: MakeHost) -> None:
     report = taker.fetch(manifest, [origin.as_peer(has_all=True), gone])
     assert taker.path.read_bytes() == content(SIZE)
     assert set(report.faults) == {"g2"}
+
+
+def test_host_that_begins_later_than_the_one_after_it_is_waited_for(host: MakeHost) -> None:
+    origin, first, second = host("origin"), host("h1"), host("h2")
+    manifest = origin.publish(content(SIZE))
+    with ThreadPoolExecutor(1) as threads:
+        later = threads.submit(second.fetch, manifest, [origin.as_peer(has_all=True), first.as_peer(has_all=False)])
+        first.fetch(manifest, [origin.as_peer(has_all=True), second.as_peer(has_all=False)])
+        report = later.result()
+    assert second.path.read_bytes() == content(SIZE)
+    assert report.received["h1"] > SIZE
+    assert origin.server.sent < 1.1 * SIZE + 2 * manifest.list_bytes
+
+
+def test_host_that_never_begins_costs_the_wait_for_it(host: MakeHost) -> None:
+    origin, first, second = host("origin"), host("h1"), host("h2")
+    manifest = origin.publish(content(SIZE))
+    began = time.monotonic()
+    report = second.fetch(manifest, [origin.as_peer(has_all=True), first.as_peer(has_all=False)])
+    assert second.path.read_bytes() == content(SIZE)
+    assert time.monotonic() - began < 3 * START_S_MAX
+    assert report.received["origin"] > SIZE
 
 
 def test_peer_with_another_name_than_its_certificate_is_not_believed(host: MakeHost) -> None:

@@ -1,6 +1,6 @@
 """One host of the suite sync: a process that offers and fetches objects, and sends or takes one as it is.
 
-    python -m bench.suites.sync_host SETUP     SETUP is a directory with the certificates, and the host's name
+    python -m bench.suites.sync.host SETUP     SETUP is a directory with the certificates, and the host's name
 
 Each line of standard input is an order, each line of output its answer, in order. The end of the input ends the
 process.
@@ -50,7 +50,7 @@ class HostProcess:
         self._files = directory / f"{name}.d"
         self._files.mkdir()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.suites.sync_host", str(directory), name],
+            [sys.executable, "-m", "bench.suites.sync.host", str(directory), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -251,19 +251,21 @@ def _fill(sock: ssl.SSLSocket, memory: memoryview) -> int:
 
 
 def _serve(directory: Path, name: str) -> None:
+    answers = os.dup(1)
+    os.dup2(2, 1)  # log lines are no answers
     host = _Host(directory, name)
-    _say(host.ports())
+    _say(answers, host.ports())
     for line in sys.stdin:
         order = json.loads(line)
         try:
             answer = getattr(host, f"do_{order.pop('do')}")(**order)
         except (DwcpError, OSError) as error:
             answer = {"error": str(error)}
-        _say(answer)
+        _say(answers, answer)
 
 
-def _say(answer: dict[str, Any]) -> None:
-    os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
+def _say(descriptor: int, answer: dict[str, Any]) -> None:
+    os.write(descriptor, json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """ASS, bulk: an object brought to several hosts at once, beside one TLS connection to each of them in turn.
 
-Each host is a process of its own (`sync_host`) on this machine's loopback, mutual TLS 1.3 between them. Both ways end
+Each host is a process of its own (`host`) on this machine's loopback, mutual TLS 1.3 between them. Both ways end
 with the object in a file at each peer, its SHA-256 compared there, not synced to the disk. What a case is:
 
     sync/MB/NODES/cold   nobody but the origin has the object
@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.frame import Row
-from bench.suites.sync_host import HostProcess
+from bench.suites.sync.host import HostProcess
 from dwcp_migrate.pki import create_authority, issue
 
 MEGABYTES: Final = (1, 10, 100)
