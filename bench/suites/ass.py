@@ -22,8 +22,8 @@ from statistics import median
 from typing import Final
 
 from bench.frame import Options, Row
-from bench.suites import sync
 from bench.suites.cluster import Cluster
+from bench.suites.sync import cases as sync
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.state.raft.disk import Disk
 from dwcp_migrate.state.raft.log_file import LogFile

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.suites import sync
+from bench.suites.sync import cases as sync
 
 OF_COLD = {"time_ms", "in_turn_ms", "time_over_in_turn", "origin_share", "cores_busy", "in_turn_cores_busy"}
 OF_COLD |= {"cpu_over_in_turn", "describe_ms", "gbit_time_ms", "gbit_time_over_in_turn"}

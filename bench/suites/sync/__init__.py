@@ -4,7 +4,3 @@ Modules:
     cases: the cases, and the hosts as they see them
     host: one host in a process of its own
 """
-
-from bench.suites.sync.cases import case_names, measure
-
-__all__ = ["case_names", "measure"]

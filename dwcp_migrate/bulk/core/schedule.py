@@ -23,6 +23,7 @@ GROUP_BYTES_MIN: Final = 64 * KIB
 GROUP_BYTES_MAX: Final = 1 * MIB
 """Larger ones would keep the peers waiting for what is passed on. A single chunk may be larger."""
 GROUPS_AIMED_AT: Final = 32
+"""More would be passed on earlier, and cost a request each."""
 SOURCES_MAX: Final = 16
 """Hosts that one fetch knows; each may cost a thread and `CHUNK_BYTES_MAX` of memory, and a chain is as long."""
 STALL_S: Final = 1.0

@@ -99,8 +99,12 @@ class BulkFetcher:
         until = time.monotonic() + timeout_s
         old = open_held(path, manifest.name, manifest.mean_bytes)
         if old is not None and old.manifest == manifest:
-            save_list(old)
-            self._objects.add(old)
+            try:
+                save_list(old)
+                self._objects.add(old)
+            except BaseException:
+                old.close()
+                raise
             return FetchReport(old, reused=manifest.size)
         try:
             return self._fetch(manifest, path, peers, old, until)
