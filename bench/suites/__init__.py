@@ -4,7 +4,6 @@ Modules:
     acp: suite `acp`
     amst: suite `amst`
     ass: ASS
-    cluster: several replicas, each in a process of its own on a loopback address, for measurements and tests
     contend: suite `contend`
     cuts: suite `cuts`
     hde: suite `hde`
@@ -20,7 +19,7 @@ Modules:
     pba_sharing: allocator in virtual time
     plane: suite `plane`
     predict: suite `predict`
-    replica: one replica in a process of its own, told what to do by lines of JSON
+    replicas: Raft replicas and members of an etcd, each in a process of its own, for measurements and tests
     restarts: suite `restarts`
     soak: suite `soak`
     sync: cases `sync` of the suite `ass`, large objects to several hosts

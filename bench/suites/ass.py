@@ -1,4 +1,4 @@
-"""ASS: commit latency, throughput, elections and broadcast of the Raft engine; large objects to several hosts.
+"""ASS: commits, elections and broadcast of the Raft engine, etcd's commits beside; large objects to several hosts.
 
 Replicas are processes of their own on this machine's loopback, TLS both ways between them. A commit is timed from the
 leader's asyncio side to the outcome back there: queue, entry, TLS, the followers' fsync, apply.
@@ -22,7 +22,8 @@ from statistics import median
 from typing import Final
 
 from bench.frame import Options, Row
-from bench.suites.cluster import Cluster
+from bench.suites.replicas import etcd
+from bench.suites.replicas.cluster import Cluster
 from bench.suites.sync import cases as sync
 from dwcp_migrate.errors import NotFoundError
 from dwcp_migrate.state.raft.disk import Disk
@@ -61,7 +62,9 @@ def _cases(*, quick: bool) -> dict[str, Callable[[], Iterable[Row]]]:
     """The cases by name, `steady` last."""
     share = QUICK if quick else 1
     found: dict[str, Callable[[], Iterable[Row]]] = {}
+    sizes = {size: max(20, total // share) for size, total in COMMITS.items()}
     for count in NODES[:1] if quick else NODES:
+        found[f"etcd/{count}"] = partial(etcd.commits, count, sizes, WINDOW)
         found[f"raft/{count}"] = partial(_commits, count, share, durable=True)
         found[f"raft/{count}/fsync-off"] = partial(_commits, count, share, durable=False)
         found[f"broadcast/{count}"] = partial(_broadcast, count, share)

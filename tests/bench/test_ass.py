@@ -11,6 +11,7 @@ def test_all_cases_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ass, "COMMITS", dict.fromkeys(ass.SIZES, 400))
     rows = {(row.case, row.metric): row.value for row in ass.rows(Options(quick=True))}
     cases = [f"raft/3/{size}{fsync}" for size in ass.SIZES for fsync in ("", "/fsync-off")]
+    cases += [f"etcd/3/{size}" for size in ass.SIZES]
     expected = {(case, metric) for case in cases for metric in ("commit_p50_ms", "commit_p99_ms", "commits_per_s")}
     expected |= {
         ("broadcast/3", "all_applied_p50_ms"),

@@ -12,8 +12,8 @@ from typing import Self
 
 import pytest
 
-from bench.suites.cluster import Cluster, Replica
-from bench.suites.replica import Answer
+from bench.suites.replicas.cluster import Cluster, Replica
+from bench.suites.replicas.replica import Answer
 from dwcp_migrate.errors import DwcpError
 from tests.state.histories import Act, Read, anomalies
 

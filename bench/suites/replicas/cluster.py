@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from bench.suites.replica import Answer, Order, Setup
+from bench.suites.replicas.replica import Answer, Order, Setup
 from dwcp_migrate.errors import DwcpError
 from dwcp_migrate.pki import create_authority, issue
 
@@ -46,7 +46,7 @@ class Replica:
         """Start it and wait until it listens."""
         ready: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.suites.replica", msgspec.json.encode(self.setup).decode()],
+            [sys.executable, "-m", "bench.suites.replicas.replica", msgspec.json.encode(self.setup).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

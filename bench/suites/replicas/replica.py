@@ -1,6 +1,6 @@
 """One replica in a process of its own, controlled by lines of JSON: for measurements and for tests that kill it.
 
-    python -m bench.suites.replica SETUP     SETUP is the JSON of `Setup`
+    python -m bench.suites.replicas.replica SETUP     SETUP is the JSON of `Setup`
 
 Each line of standard input is an `Order`, each line of output an `Answer`: to an order (same `id`), or, with id 0,
 the news that the leader changed. Orders run side by side. The end of the input ends the process.
