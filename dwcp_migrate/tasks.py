@@ -87,7 +87,7 @@ def _note_failure(task: "asyncio.Task[T]") -> None:
         log.error("a task failed", task=str(task.get_coro()), exc_info=error)
 
 
-async def within(awaited: Awaitable[T], seconds: float) -> T:
+async def wait_within(awaited: Awaitable[T], seconds: float) -> T:
     """Wait for something, and cancel it where it takes too long.
 
     Until Python 3.12 `asyncio.wait_for` loses a cancellation that comes together with the result, so that a loop which

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import dwcp_migrate
-from dwcp_migrate.tasks import ONCE, Tasks, faults, within
+from dwcp_migrate.tasks import ONCE, Tasks, faults, wait_within
 
 
 async def test_drained_waits_for_all_those_begun_meanwhile_included() -> None:
@@ -130,7 +130,7 @@ async def test_a_cancellation_that_comes_together_with_what_is_waited_for_is_not
     happened = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
-        await within(happened, 60.0)
+        await wait_within(happened, 60.0)
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
@@ -143,9 +143,9 @@ async def test_a_cancellation_that_comes_together_with_what_is_waited_for_is_not
 async def test_what_takes_too_long_is_cancelled_and_what_comes_in_time_is_returned() -> None:
     never = asyncio.get_running_loop().create_future()
     with pytest.raises(TimeoutError):
-        await within(never, 0.01)
+        await wait_within(never, 0.01)
     assert never.cancelled()
-    assert await within(asyncio.sleep(0, "done"), 60.0) == "done"
+    assert await wait_within(asyncio.sleep(0, "done"), 60.0) == "done"
 
 
 def test_no_module_waits_by_what_loses_cancellations() -> None:

@@ -79,7 +79,7 @@ from dwcp_migrate.hypervisor.hook import Announce
 from dwcp_migrate.logs import get_logger, set_level
 from dwcp_migrate.protocol.control import PBFT_SESSION, STATE_SESSION
 from dwcp_migrate.protocol.load import FleetLoad
-from dwcp_migrate.tasks import Tasks, within
+from dwcp_migrate.tasks import Tasks, wait_within
 from dwcp_migrate.transport.tls import ContextCache
 from dwcp_migrate.units import count_nouns
 
@@ -349,7 +349,7 @@ class Agent:
         deadline = steady_clock() + STOP_S_MAX
         while self._needed() and not self._hurried.is_set() and steady_clock() < deadline:
             with contextlib.suppress(TimeoutError):
-                await within(self._hurried.wait(), STOP_LOOK_S)
+                await wait_within(self._hurried.wait(), STOP_LOOK_S)
         log.info("migrations go on without an agent", migrations=migrations.count)
 
     def _needed(self) -> int:

@@ -19,7 +19,7 @@ from dwcp_migrate.protocol.control import DomainName, Open
 from dwcp_migrate.protocol.worker import StoreOptions
 from dwcp_migrate.store.digests import scope_of
 from dwcp_migrate.store.shelf import Shelf, StoredVolume
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 TIDY_S: Final = 60.0
 """Interval at which the store is looked at, and pages that were not used for `store.keep_s` are removed."""
@@ -108,7 +108,7 @@ class PageStore:
             Empty where the directory does not answer within `KEY_S_MAX`.
         """
         try:
-            return await within(asyncio.to_thread(self.key_for, options, asked), KEY_S_MAX)
+            return await wait_within(asyncio.to_thread(self.key_for, options, asked), KEY_S_MAX)
         except TimeoutError:
             log.warning("the page store does not answer", directory=str(self._config().store_directory))
             return b""

@@ -32,7 +32,7 @@ from dwcp_migrate.protocol.worker import (
     decode_from_worker,
     encode_worker_message,
 )
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 COMMAND: Final = (sys.executable, "-m", "dwcp_migrate.dataplane.worker")
 """Command line of a data process; the number of its socket is appended."""
@@ -386,7 +386,7 @@ class DataProcessPool:
         except OSError as error:
             raise SessionError(f"cannot start a data process: {error}") from error
         try:
-            await within(asyncio.shield(process.ready), READY_S_MAX)
+            await wait_within(asyncio.shield(process.ready), READY_S_MAX)
         except BaseException as error:
             process.kill()
             await process.wait(READY_S_MAX)

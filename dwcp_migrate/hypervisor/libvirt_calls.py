@@ -18,7 +18,7 @@ import libvirt
 
 from dwcp_migrate.errors import NoAnswerError
 from dwcp_migrate.hypervisor.inventory.connection import is_alive, keep_alive
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 OPEN_S_MAX: Final = 10.0
 """For a connection to open; a libvirtd that is stopped accepts and then says nothing."""
@@ -81,7 +81,7 @@ class LibvirtCalls:
         loop = asyncio.get_running_loop()
         future = self._submit(question)
         try:
-            return await within(asyncio.wrap_future(future), timeout_s)
+            return await wait_within(asyncio.wrap_future(future), timeout_s)
         except TimeoutError:
             raise NoAnswerError(f"libvirt gave no answer on {key} within {timeout_s:g} s") from None
         except libvirt.libvirtError as error:

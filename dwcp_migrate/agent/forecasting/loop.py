@@ -32,7 +32,7 @@ from dwcp_migrate.hypervisor import network
 from dwcp_migrate.hypervisor.network import Interface
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.worker import MigrationCounters
-from dwcp_migrate.tasks import Tasks, within
+from dwcp_migrate.tasks import Tasks, wait_within
 
 TICK_S: Final = 1.0
 """A step of the panel."""
@@ -138,7 +138,7 @@ class ForecastLoop:
         """Wait for the next tick; meanwhile share again whenever the migrations on a link change."""
         while (left := due - steady_clock()) > 0:
             try:
-                await within(self._turned.wait(), left)
+                await wait_within(self._turned.wait(), left)
             except TimeoutError:
                 return
             self._turned.clear()

@@ -33,7 +33,7 @@ from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.errors import ConfigError, DwcpError, HypervisorError, NotFoundError
 from dwcp_migrate.protocol.load import FleetLoad
 from dwcp_migrate.state.fleet.commands import COMMAND_BYTES_MAX
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 CONTROL_SOCKET_MODE: Final = 0o660
 
@@ -253,7 +253,7 @@ class Api:
     async def _stream(self, queue: Any, response: web.StreamResponse) -> None:
         while True:
             try:
-                update = await within(queue.get(), HEARTBEAT_S)
+                update = await wait_within(queue.get(), HEARTBEAT_S)
             except TimeoutError:
                 await response.write(b":\n\n")
                 continue

@@ -26,7 +26,7 @@ from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import VERSIONS, WITHDRAWN, Close, Closed, DomainName, Open, Ping, Pong
 from dwcp_migrate.protocol.session_memory import SessionMemory
 from dwcp_migrate.protocol.worker import AddChannel, Departure, StartDestination, StoreOptions
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 FIRST_CHANNEL_S_MAX: Final = 30.0
 """From `Opened` to the first channel; a source that died in between leaves no data process behind."""
@@ -215,7 +215,7 @@ class IncomingMigration(MigrationSide[DataProcessHandle]):
         """The result as the source reports it, if libvirt told it there."""
         if self._source_close is None:
             try:
-                await within(self._close_arrived.wait(), SOURCE_WORD_S_MAX)
+                await wait_within(self._close_arrived.wait(), SOURCE_WORD_S_MAX)
             except TimeoutError:
                 return ""
         message = self._source_close

@@ -44,7 +44,7 @@ from dwcp_migrate.protocol.worker import (
     StartSource,
     StoreOptions,
 )
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 from dwcp_migrate.units import PAGE_BYTES
 
 RETRY_S: Final = 5.0
@@ -221,7 +221,7 @@ class OutgoingWarmUps:
     async def _pause(self, one: WarmUp, seconds: float) -> None:
         """Wait. Raises _OverError where it is to end meanwhile, or its time is over."""
         with contextlib.suppress(TimeoutError):
-            await within(self._ordered_to_end.wait(), seconds)
+            await wait_within(self._ordered_to_end.wait(), seconds)
         self._check_end(one)
 
     def _check_end(self, one: WarmUp) -> None:

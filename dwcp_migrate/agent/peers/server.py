@@ -14,7 +14,7 @@ from dwcp_migrate.errors import ProtocolError
 from dwcp_migrate.net import dns_names
 from dwcp_migrate.protocol.control import Message, Refused, Request, control_frames, decode_control, encode_control
 from dwcp_migrate.refusals import BY_PEER
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 from dwcp_migrate.units import KIB
 
 IDLE_S_MAX: Final = 600.0
@@ -82,7 +82,7 @@ class ControlServer:
 
     async def _converse(self, names: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = control_frames()
-        while data := await within(reader.read(READ_BYTES), IDLE_S_MAX):
+        while data := await wait_within(reader.read(READ_BYTES), IDLE_S_MAX):
             for envelope in frames.feed(data):
                 message = decode_control(envelope)
                 peer = self._identify(names)
@@ -94,7 +94,7 @@ class ControlServer:
                 else:
                     answer = make_refusal("unknown-request")
                 writer.write(encode_control(envelope.id, answer))
-                await within(writer.drain(), IDLE_S_MAX)
+                await wait_within(writer.drain(), IDLE_S_MAX)
 
     def close(self) -> None:
         """End all connections."""

@@ -20,7 +20,7 @@ from dwcp_migrate.api.plans import PlanRecord
 from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.clocks import steady_clock, wall_clock
 from dwcp_migrate.logs import get_logger
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 LOOK_S: Final = 2.0
 """Between two looks at the plans; a new one is seen at once."""
@@ -137,7 +137,7 @@ class PlanCarrier:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
             try:
-                await within(process.wait(), FAREWELL_S)
+                await wait_within(process.wait(), FAREWELL_S)
             except TimeoutError:
                 process.kill()
                 await process.wait()

@@ -23,7 +23,7 @@ from dwcp_migrate.hypervisor.base import DomainEvent, DomainInfo, DomainWatcher,
 from dwcp_migrate.hypervisor.load_counters import HostCounters
 from dwcp_migrate.logs import get_logger
 from dwcp_migrate.protocol.control import DOMAINS_MAX, DomainName
-from dwcp_migrate.tasks import Tasks, within
+from dwcp_migrate.tasks import Tasks, wait_within
 
 LEAVING_S_MAX: Final = 0.3
 """For libvirt to say which domains leave, before the peer is asked: 1 ms for each four of them, 0.25 s for a thousand.
@@ -188,7 +188,7 @@ class DomainTracker:
         if self._watcher is None:
             return None
         try:
-            return await within(self._watcher.dirty_rate(uuid), QUERY_S_MAX)
+            return await wait_within(self._watcher.dirty_rate(uuid), QUERY_S_MAX)
         except TimeoutError:
             return None
 
@@ -471,7 +471,7 @@ def _is_outgoing(job: JobStatistics | None) -> bool:
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     try:
-        await within(event.wait(), timeout_s)
+        await wait_within(event.wait(), timeout_s)
     except TimeoutError:
         return
 

@@ -36,7 +36,7 @@ from dwcp_migrate.state.fleet import commands, readers
 from dwcp_migrate.state.fleet.fleet_clock import FleetClock
 from dwcp_migrate.state.fleet.model import FIRST_VERSION, FleetState, TicketOutcome
 from dwcp_migrate.state.fleet.replicated import FleetMachine
-from dwcp_migrate.tasks import Tasks, within
+from dwcp_migrate.tasks import Tasks, wait_within
 
 PREFIX: Final = "/dwcp-migrate"
 
@@ -148,7 +148,7 @@ class EtcdEngine:
                 continue
             if not self._asked and not self._barriers:
                 try:
-                    await within(self._work.wait(), REFRESH_S)
+                    await wait_within(self._work.wait(), REFRESH_S)
                 except TimeoutError:
                     continue
 
@@ -266,7 +266,7 @@ class EtcdEngine:
         while not self._requests.may_begin:
             self._ended.clear()
             try:
-                await within(self._ended.wait(), deadline - loop.time())
+                await wait_within(self._ended.wait(), deadline - loop.time())
             except TimeoutError as error:
                 raise self._no_quorum(timeout_s) from error
         number, request = self._requests.begin()
@@ -276,7 +276,7 @@ class EtcdEngine:
         try:
             self._asked.append(asked)
             self._work.set()
-            outcome: TicketOutcome = await within(asked.result, deadline - loop.time())
+            outcome: TicketOutcome = await wait_within(asked.result, deadline - loop.time())
         except TimeoutError as error:
             self._failed += 1
             raise self._no_quorum(timeout_s) from error
@@ -294,7 +294,7 @@ class EtcdEngine:
         self._barriers.append(barrier)
         self._work.set()
         try:
-            await within(barrier, timeout_s)
+            await wait_within(barrier, timeout_s)
         except TimeoutError as error:
             raise self._no_quorum(timeout_s) from error
 

@@ -35,7 +35,7 @@ from dwcp_migrate.state.raft.log_file import DISK_FULL
 from dwcp_migrate.state.raft.peer_connections import READ, PeerIdentity
 from dwcp_migrate.state.raft.pysyncobj import refusal_words
 from dwcp_migrate.state.raft.replica import RaftReplica, RaftSettings
-from dwcp_migrate.tasks import within
+from dwcp_migrate.tasks import wait_within
 
 ATTEMPT_S: Final = 1.0
 """An attempt that is not answered in this time is repeated: its answer may have gone with a leader."""
@@ -238,7 +238,7 @@ class RaftEngine:
         while not self._requests.may_begin:
             self._ended.clear()
             try:
-                await within(self._ended.wait(), deadline - self._loop.time())
+                await wait_within(self._ended.wait(), deadline - self._loop.time())
             except TimeoutError as error:
                 raise self._no_quorum(timeout_s) from error
         number, request = self._requests.begin()
@@ -276,7 +276,7 @@ class RaftEngine:
         self._asked.append(asked)
         self._ring()
         try:
-            result: TicketOutcome | None = await within(asked.result, timeout_s)
+            result: TicketOutcome | None = await wait_within(asked.result, timeout_s)
         except TimeoutError:
             return None
         return result
@@ -320,7 +320,7 @@ class RaftEngine:
         self._calls.append(run)
         self._ring()
         try:
-            return await within(future, CALL_S_MAX)
+            return await wait_within(future, CALL_S_MAX)
         except TimeoutError as error:
             raise NoQuorumError(f"the replica did not answer within {CALL_S_MAX:g} s: its disk may hang") from error
 
@@ -390,7 +390,7 @@ class RaftEngine:
 
         await self._call(act)
         try:
-            error = await within(future, timeout_s)
+            error = await wait_within(future, timeout_s)
         except TimeoutError as late:
             raise NoQuorumError(f"no majority confirmed it within {timeout_s:g} s") from late
         if error:
@@ -434,7 +434,7 @@ class RaftEngine:
 
         await self._call(act)
         try:
-            return await within(future, timeout_s)
+            return await wait_within(future, timeout_s)
         except TimeoutError as error:
             raise NoQuorumError("the leader did not answer in time") from error
 
