@@ -4,8 +4,10 @@ One thread a connection reads and cuts; classification is serial over the whole 
 compression is parallel. Raw bytes stay in their receive buffer, untouched, until the other QEMU has them.
 """
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +37,10 @@ SMALL_BYTES: Final = 16 * KIB
 not bulk."""
 INLINE_BYTES_MAX: Final = 64 * KIB
 """An urgent cut up to that is encoded by the thread that read it: a hand-over costs more on a busy host."""
+MISLED_SEGMENTS_MAX: Final = 64
+"""Behind one that names a page which is not there, that may refer to it: as many of the usual size are in flight."""
+UNEXPLAINED_MAX: Final = 16
+"""Rejections in a row that are put down to such a page without one having been found; then both caches are doubted."""
 ROOM_SHARE: Final = 8
 """A buffer with less room than that part of it is changed for a fresh one."""
 
@@ -97,6 +103,8 @@ class Stage:
         self._thread = threading.local()
         self._classifying_s = 0.0
         self._misled = range(0)
+        self._naming: deque[int] = deque(maxlen=MISLED_SEGMENTS_MAX)
+        self._unexplained = 0
         self._counted = threading.Lock()
         self._pages = PageCounts()
         self._opaque_bytes = self._unclassified_bytes = 0
@@ -141,6 +149,8 @@ class Stage:
                 job = self._encoder.pass_over(view, cut)
             if self._stated is not None and job.counts.known:
                 self._stated.named()
+                if job.state_sequence is not None:
+                    self._naming.append(job.state_sequence)
             self._classifying_s += time.monotonic() - began
         if not coding.classified and cut.layout is not None:
             with self._counted:
@@ -172,22 +182,38 @@ class Stage:
         """Agree with the destination again about the page caches after a segment was rejected.
 
         Where it named pages of the destination's store, one of them was not there: what the segment was to keep is
-        forgotten. So is what those were to keep that followed before that was known, since they may refer to it. Else
-        both start empty from the next cut on, unless they did since that segment; one that does not touch them harms
-        neither.
+        forgotten. So is what those were to keep that followed before that was known, since they may refer to it; word
+        of them may come first. Else both start empty from the next cut on, unless they did since that segment; one that
+        does not touch them harms neither.
         """
         state_sequence, misses, kept.names_known = kept.state_sequence, kept.names_known, False
         if state_sequence is None or kept.slots is None:
             return
         with self._classifying:
-            if misses and self._stated is not None:
-                self._stated.note_miss()
-            if misses or state_sequence in self._misled:
-                self._encoder.forget(kept.slots)
+            if misses:
+                self._note_miss(state_sequence)
+            is_explained = misses or state_sequence in self._misled
+            if is_explained:
                 first = min(self._misled.start, state_sequence) if self._misled else state_sequence
                 self._misled = range(first, self._encoder.next_sequence)
+            if is_explained or self._may_be_misled(state_sequence):
+                self._encoder.forget(kept.slots)
             elif state_sequence >= self._encoder.reset_sequence:
                 self._encoder.reset()
+
+    def _note_miss(self, state_sequence: int) -> None:
+        self._unexplained = 0
+        with contextlib.suppress(ValueError):  # of many that name pages only the last are kept
+            self._naming.remove(state_sequence)
+        if self._stated is not None:
+            self._stated.note_miss()
+
+    def _may_be_misled(self, state_sequence: int) -> bool:
+        """Whether a segment followed one that names known pages so soon that it may have been in flight with it."""
+        if not any(0 < state_sequence - named <= MISLED_SEGMENTS_MAX for named in self._naming):
+            return False
+        self._unexplained += 1
+        return self._unexplained <= UNEXPLAINED_MAX
 
     def count(self, counters: MigrationCounters) -> None:
         """Add the pages and opaque bytes so far."""

@@ -1,8 +1,16 @@
 """Priority at the source: what a running guest waits for, then the tail of a paused one, then bulk."""
 
-from dwcp_migrate.dataplane.connection import Retained
+from dwcp_migrate.dataplane.buffers import BufferPool
+from dwcp_migrate.dataplane.connection import Outlet, Retained
+from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
 from dwcp_migrate.dataplane.known.stated import StatedPages
-from dwcp_migrate.dataplane.source_reader import SMALL_BYTES, PostcopyProgress, Stage
+from dwcp_migrate.dataplane.source_reader import (
+    MISLED_SEGMENTS_MAX,
+    SMALL_BYTES,
+    UNEXPLAINED_MAX,
+    PostcopyProgress,
+    Stage,
+)
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Codec, Coding, PageEncoder
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser
@@ -74,21 +82,20 @@ class Rejections:
     def __init__(self, *known: bytes) -> None:
         self.encoder, self._blocks = PageEncoder(MIB, known=Shelf(*known)), RamBlocks()
         self.stated = StatedPages(b"key")
-        self.stage = Stage(
-            self.encoder,
-            WorkPool(1, "compress", lambda _: None),
-            lambda _: None,
-            lambda: Coding(Codec.NONE),
-            self.stated,
-        )
+        pool = WorkPool(1, "compress", lambda _: None)
+        self.stage = Stage(self.encoder, pool, lambda _: None, lambda: Coding(Codec.NONE), self.stated)
+        self._outlet = Outlet(0, lambda _: None, Gate(FixedWindow()))
+        self._sent = 0
 
     def send(self, *pages: tuple[int, bytes]) -> Retained:
-        """Classify a segment's pages as a reader does."""
+        """Send a segment of pages as a reader does."""
         data = memoryview(stream(*pages))
-        cuts = [cut for cut in StreamParser(self._blocks).feed(data, flush=True).cuts if cut.layout is not None]
-        (job,) = (self.encoder.classify(data, cut) for cut in cuts)
-        known = job.counts.known > 0
-        return Retained(0, data, None, job.state_sequence, slots=job.slots, names_known=known)
+        (cut,) = [cut for cut in StreamParser(self._blocks).feed(data, flush=True).cuts if cut.layout is not None]
+        self.stage.take(self._outlet, data, cut, BufferPool().lease(), urgent=False)
+        kept = self._outlet.find(self._sent)
+        self._sent += 1
+        assert kept is not None
+        return kept
 
 
 def test_segments_that_followed_a_missing_page_before_that_was_known_cost_their_own_pages_and_no_others() -> None:
@@ -121,4 +128,36 @@ def test_one_after_all_that_a_missing_page_misled_empties_both_caches() -> None:
     source.stage.before_repair(source.send(*enumerate(known)))
     later = source.send(*((number, noise(number)) for number in range(100, 110)))
     source.stage.before_repair(later)
+    assert source.encoder.reset_sequence == source.encoder.next_sequence
+
+
+def test_word_of_a_segment_that_was_misled_may_come_before_that_of_the_missing_page() -> None:
+    known = [noise(number) for number in range(8)]
+    source = Rejections(*known)
+    missing = source.send(*enumerate(known))
+    following = source.send(*((50 + number, page) for number, page in enumerate(known)), (70, noise(70)))
+    source.stage.before_repair(following)
+    source.stage.before_repair(missing)
+    assert (source.encoder.reset_sequence, source.stated.missed) == (0, 1)
+
+
+def test_rejections_that_no_missing_page_explains_empty_both_caches_after_so_many() -> None:
+    known = [noise(number) for number in range(8)]
+    source = Rejections(*known)
+    source.send(*enumerate(known))
+    segments = [source.send((100 + number, noise(100 + number))) for number in range(UNEXPLAINED_MAX + 1)]
+    for segment in segments[:-1]:
+        source.stage.before_repair(segment)
+    assert source.encoder.reset_sequence == 0
+    later = source.send((300, noise(300)))
+    source.stage.before_repair(later)
+    assert source.encoder.reset_sequence == source.encoder.next_sequence
+
+
+def test_what_came_too_long_after_a_segment_that_names_pages_was_not_misled_by_it() -> None:
+    known = [noise(number) for number in range(8)]
+    source = Rejections(*known)
+    source.send(*enumerate(known))
+    last = [source.send((100 + number, noise(100 + number))) for number in range(MISLED_SEGMENTS_MAX + 1)][-1]
+    source.stage.before_repair(last)
     assert source.encoder.reset_sequence == source.encoder.next_sequence

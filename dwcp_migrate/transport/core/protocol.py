@@ -399,7 +399,8 @@ class LinkState:
             self._say_again.pop(connection, None)
             return Frame(FrameKind.ACK, connection, sequence)
         if self._rejections:
-            (connection, sequence), attempt = self._rejections.popitem()
+            connection, sequence = first = next(iter(self._rejections))  # those that follow may have failed with it
+            attempt = self._rejections.pop(first)
             return Frame(FrameKind.REJECT, connection, sequence, attempt=attempt)
         if health.is_ping_due(now):
             return Frame(FrameKind.PING, sequence=health.ping(now, self.outbox.ledger_length(channel)))
