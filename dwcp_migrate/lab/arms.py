@@ -18,8 +18,11 @@ from dwcp_migrate.lab.guest import GuestOptions, LabGuest
 from dwcp_migrate.lab.hosts.agents import Changes, LabAgent
 from dwcp_migrate.lab.hosts.hypervisor import Hypervisor
 from dwcp_migrate.lab.lab import Lab
+from dwcp_migrate.units import MIB, PAGE_BYTES
 
 MIGRATION_S_MAX: Final = 1800.0
+CHECK_S_MIN: Final = 60.0
+"""For a guest's first report of its memory; two passes over all of it, at half of its pace, come on top."""
 WARM_UP_REPORTS: Final = 3
 """Seconds of changes between the fill and the migration, so that every arm meets the guest in the same state."""
 
@@ -168,8 +171,10 @@ def _check(guest: LabGuest, hosts: Sequence[Hypervisor], destination: Hypervisor
     running = guest.running_on(*hosts)
     if running != [destination.name]:
         return f"runs on {', '.join(running) or 'no host'}"
+    pages = guest.options.fill_mib * MIB / PAGE_BYTES
+    two_passes_s = 2 * pages / guest.options.check_pages_per_s
     try:
-        guest.wait_healthy(destination)
+        guest.wait_healthy(destination, timeout_s=CHECK_S_MIN + 2 * two_passes_s)
     except LabError as error:
         return str(error)
     return "clean"
