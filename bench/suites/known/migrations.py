@@ -40,6 +40,8 @@ CANCEL_SHARE: Final = 0.8
 """Of the first try's memory that had left when it is cancelled."""
 KEPT: Final = "pages kept of a migration"
 """What an agent's log says of a host that has put pages away."""
+CHECK_S_MAX: Final = 600.0
+"""For two passes over all of the guest's memory, by itself, in the end."""
 SETTLE_S_MAX: Final = 90.0
 """Seconds until the pages that were sent are stored."""
 
@@ -93,7 +95,7 @@ def _guest(guest: GuestOptions, seed: int) -> list[Row]:
         _wipe(lab)
         measured["cancelled"] = _cancelled(shuttle)
         measured["retry"] = _move(shuttle)
-        shuttle.check()
+        shuttle.guest.wait_healthy(shuttle.source, timeout_s=CHECK_S_MAX)
     return [row for case, passage in measured.items() for row in _rows(guest.name, case, passage, measured["cold"])]
 
 

@@ -37,7 +37,10 @@ def table(slices: Sequence["Slice"]) -> str:
         unclean = sorted(
             {f"{result.arm}: {result.guest_check}" for result in one.runs if result.guest_check != "clean"}
         )
-        lines += ["", f"Guests whose memory was not found clean: {'; '.join(unclean)}." if unclean else "Every guest was clean."]
+        lines += [
+            "",
+            f"Guests whose memory was not found clean: {'; '.join(unclean)}." if unclean else "Every guest was clean.",
+        ]
     return "\n".join(lines) + "\n"
 
 
