@@ -4,10 +4,8 @@ One thread a connection reads and cuts; classification is serial over the whole 
 compression is parallel. Raw bytes stay in their receive buffer, untouched, until the other QEMU has them.
 """
 
-import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +16,7 @@ from dwcp_migrate.dataplane.buffers import BufferLease, BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.direct.path import DirectPath
 from dwcp_migrate.dataplane.flow_control import Gate
+from dwcp_migrate.dataplane.known.misled import MisledSegments
 from dwcp_migrate.dataplane.known.stated import StatedPages
 from dwcp_migrate.dataplane.qemu_socket import Endpoint
 from dwcp_migrate.dataplane.worker_threads import IdleClock, WorkPool
@@ -37,10 +36,6 @@ SMALL_BYTES: Final = 16 * KIB
 not bulk."""
 INLINE_BYTES_MAX: Final = 64 * KIB
 """An urgent cut up to that is encoded by the thread that read it: a hand-over costs more on a busy host."""
-MISLED_SEGMENTS_MAX: Final = 64
-"""Behind one that names a page which is not there, that may refer to it: as many of the usual size are in flight."""
-UNEXPLAINED_MAX: Final = 16
-"""Rejections in a row that are put down to such a page without one having been found; then both caches are doubted."""
 ROOM_SHARE: Final = 8
 """A buffer with less room than that part of it is changed for a fresh one."""
 
@@ -102,9 +97,7 @@ class Stage:
         self._classifying = threading.Lock()
         self._thread = threading.local()
         self._classifying_s = 0.0
-        self._misled = range(0)
-        self._naming: deque[int] = deque(maxlen=MISLED_SEGMENTS_MAX)
-        self._unexplained = 0
+        self._misled = MisledSegments()
         self._counted = threading.Lock()
         self._pages = PageCounts()
         self._opaque_bytes = self._unclassified_bytes = 0
@@ -150,7 +143,7 @@ class Stage:
             if self._stated is not None and job.counts.known:
                 self._stated.named()
                 if job.state_sequence is not None:
-                    self._naming.append(job.state_sequence)
+                    self._misled.named(job.state_sequence)
             self._classifying_s += time.monotonic() - began
         if not coding.classified and cut.layout is not None:
             with self._counted:
@@ -186,34 +179,19 @@ class Stage:
         of them may come first. Else both start empty from the next cut on, unless they did since that segment; one that
         does not touch them harms neither.
         """
-        state_sequence, misses, kept.names_known = kept.state_sequence, kept.names_known, False
-        if state_sequence is None or kept.slots is None:
+        sequence, misses, kept.names_known = kept.state_sequence, kept.names_known, False
+        if sequence is None or kept.slots is None:
             return
         with self._classifying:
+            following = self._encoder.next_sequence
             if misses:
-                self._note_miss(state_sequence)
-            is_explained = misses or state_sequence in self._misled
-            if is_explained:
-                first = min(self._misled.start, state_sequence) if self._misled else state_sequence
-                self._misled = range(first, self._encoder.next_sequence)
-            if is_explained or self._may_be_misled(state_sequence):
+                self._misled.missed(sequence, following)
+                if self._stated is not None:
+                    self._stated.note_miss()
+            if misses or self._misled.explain(sequence, following):
                 self._encoder.forget(kept.slots)
-            elif state_sequence >= self._encoder.reset_sequence:
+            elif sequence >= self._encoder.reset_sequence:
                 self._encoder.reset()
-
-    def _note_miss(self, state_sequence: int) -> None:
-        self._unexplained = 0
-        with contextlib.suppress(ValueError):  # of many that name pages only the last are kept
-            self._naming.remove(state_sequence)
-        if self._stated is not None:
-            self._stated.note_miss()
-
-    def _may_be_misled(self, state_sequence: int) -> bool:
-        """Whether a segment followed one that names known pages so soon that it may have been in flight with it."""
-        if not any(0 < state_sequence - named <= MISLED_SEGMENTS_MAX for named in self._naming):
-            return False
-        self._unexplained += 1
-        return self._unexplained <= UNEXPLAINED_MAX
 
     def count(self, counters: MigrationCounters) -> None:
         """Add the pages and opaque bytes so far."""

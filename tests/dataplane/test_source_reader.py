@@ -3,14 +3,9 @@
 from dwcp_migrate.dataplane.buffers import BufferPool
 from dwcp_migrate.dataplane.connection import Outlet, Retained
 from dwcp_migrate.dataplane.flow_control import FixedWindow, Gate
+from dwcp_migrate.dataplane.known.misled import MISLED_SEGMENTS_MAX, UNEXPLAINED_MAX
 from dwcp_migrate.dataplane.known.stated import StatedPages
-from dwcp_migrate.dataplane.source_reader import (
-    MISLED_SEGMENTS_MAX,
-    SMALL_BYTES,
-    UNEXPLAINED_MAX,
-    PostcopyProgress,
-    Stage,
-)
+from dwcp_migrate.dataplane.source_reader import SMALL_BYTES, PostcopyProgress, Stage
 from dwcp_migrate.dataplane.worker_threads import WorkPool
 from dwcp_migrate.delta import Codec, Coding, PageEncoder
 from dwcp_migrate.qemu import Cut, RamBlocks, StreamParser

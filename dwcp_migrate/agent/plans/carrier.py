@@ -100,10 +100,7 @@ class PlanCarrier:
     async def _pause(self) -> None:
         self._book.changed.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(
-                LOOK_S
-            ):  # `wait_for` of Python 3.11 loses a cancellation that comes with the change
-                await self._book.changed.wait()
+            await wait_within(self._book.changed.wait(), LOOK_S)
 
     async def _look(self) -> None:
         if self._state() != "running" or steady_clock() < self._not_before:

@@ -218,7 +218,7 @@ class UncaughtMigrations:
         if job.result:
             if job.statistics is not None:
                 self._ledger.put(with_job(record, job.statistics, ended=True))
-            self._end(identity, job.result, job.reason, ended_at=now - (steady_clock() - job.ended))
+            self._end(identity, job.result, job.reason, now - (steady_clock() - job.ended))
             return
         self._domains.follow(identity, "source", (DomainName(job.uuid, job.name),))
         self._domains.tell(identity, job.uuid, job.name)
@@ -230,11 +230,10 @@ class UncaughtMigrations:
         while not verdict.result:
             await asyncio.sleep(LOOK_S)
             verdict = await self._domains.verdict(identity)
-        self._end(identity, verdict.result, verdict.reason)
+        self._end(identity, verdict.result, verdict.reason, wall_clock())
         self._domains.forget(identity)
 
-    def _end(self, identity: str, result: Result, reason: str, *, ended_at: float | None = None) -> None:
+    def _end(self, identity: str, result: Result, reason: str, at: float) -> None:
         record = self._ledger.get(identity)
         if record is not None:
-            at = wall_clock() if ended_at is None else ended_at
             self._ledger.put(close_record(record, at, libvirt=result, reason=reason))

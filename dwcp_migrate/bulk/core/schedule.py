@@ -12,7 +12,7 @@ with nothing else to do is asked for the same after `STALL_S`; whichever answers
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from dwcp_migrate.bulk.core.chunking import CHUNK_BYTES_MAX
 from dwcp_migrate.errors import LocalProtocolError
@@ -124,10 +124,8 @@ class FetchSchedule:
             raise LocalProtocolError(f"{len(sources)} sources, at most {SOURCES_MAX}")
         self._asked = {source.name: _Asked(source, heard_at=now) for source in sources}
         self._left = dict.fromkeys(missing_runs(lengths, missing))
-        takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
-        whole = [source.name for source in sources if source.has_all]
-        self._above = _upstream(takers, own_name, max(1, len(whole)))
-        self._origins = whole[takers.index(own_name) % max(1, len(whole)) :: len(takers)]
+        chain = _chain_of(own_name, sources)
+        self._above, self._origins = chain.above, chain.whole[chain.number :: chain.takers]
         for run in self._left:
             self._give(run)
 
@@ -202,11 +200,7 @@ class FetchSchedule:
             run: as `next_run` returned it.
             now: monotonic seconds.
         """
-        found = self._asked[name]
-        found.heard_at = now
-        found.refusals = 0
-        if run in found.asked:
-            found.asked.remove(run)
+        self._answered(name, run, now).refusals = 0
         self._left.pop(run, None)
 
     def refused(self, name: str, run: ChunkRun, now: float) -> None:
@@ -219,14 +213,18 @@ class FetchSchedule:
             run: as `next_run` returned it.
             now: monotonic seconds.
         """
-        found = self._asked[name]
-        found.heard_at = now
-        if run in found.asked:
-            found.asked.remove(run)
+        found = self._answered(name, run, now)
         found.due.appendleft(run)
         found.refusals += 1
         if found.source.has_all or found.refusals >= REFUSALS_MAX:
             self.drop(name, "does not have it")
+
+    def _answered(self, name: str, run: ChunkRun, now: float) -> _Asked:
+        found = self._asked[name]
+        found.heard_at = now
+        if run in found.asked:
+            found.asked.remove(run)
+        return found
 
     def drop(self, name: str, fault: str) -> None:
         """Ask a source no more; what it was to bring is asked of others.
@@ -255,16 +253,22 @@ class FetchSchedule:
                 return
 
 
-def _upstream(takers: list[str], own_name: str, chains: int) -> list[str]:
-    """Hosts above this one in its chain, the nearest first, without the origin.
+class _Chain(NamedTuple):
+    """A host's place among those that fetch: hosts above it, the nearest first, and those that have the whole."""
 
-    Args:
-        takers: all hosts that fetch, in order.
-        own_name: this host's.
-        chains: number of them.
-    """
-    place = takers.index(own_name)
-    return [takers[above] for above in range(place - chains, -1, -chains)]
+    above: list[str]
+    whole: list[str]
+    takers: int
+    number: int
+    """Of the chain; there are as many as hosts that have the whole."""
+
+
+def _chain_of(own_name: str, sources: Sequence[ChunkSource]) -> _Chain:
+    takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
+    whole = [source.name for source in sources if source.has_all]
+    place, chains = takers.index(own_name), max(1, len(whole))
+    above = [takers[other] for other in range(place - chains, -1, -chains)]
+    return _Chain(above, whole, len(takers), place % chains)
 
 
 def first_asked(own_name: str, sources: Sequence[ChunkSource]) -> list[str]:
@@ -274,8 +278,5 @@ def first_asked(own_name: str, sources: Sequence[ChunkSource]) -> list[str]:
         own_name: this host's.
         sources: of the fetch.
     """
-    takers = sorted({own_name, *(source.name for source in sources if not source.has_all)})
-    whole = [source.name for source in sources if source.has_all]
-    above = _upstream(takers, own_name, max(1, len(whole)))
-    start = takers.index(own_name) % max(1, len(whole))
-    return list(dict.fromkeys([*above[:1], *whole[start:], *whole, *above, *(source.name for source in sources)]))
+    above, whole, _, number = _chain_of(own_name, sources)
+    return list(dict.fromkeys([*above[:1], *whole[number:], *whole, *above, *(source.name for source in sources)]))

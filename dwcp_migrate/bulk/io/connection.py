@@ -7,7 +7,6 @@ The rule: a peer costs its time-out and no more. Nothing for `SILENT_S_MAX`, or 
 import contextlib
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dwcp_migrate.bulk.core.messages import (
 )
 from dwcp_migrate.errors import NotFoundError, PeerUnreachableError, RemoteProtocolError
 from dwcp_migrate.net import open_tcp_socket, wrap_in_tls
+from dwcp_migrate.transport.io import tcp_info
 from dwcp_migrate.transport.tls import as_typed
 
 CONNECT_S_MAX: Final = 3.0
@@ -36,10 +36,6 @@ LIST_S_MAX: Final = 3.0
 """Likewise for the list of chunks, which is small, and another host can be asked (longer than `server.START_S_MAX`)."""
 ANSWER_S_MAX: Final = 60.0
 """For one answer: 35 kB/s at least."""
-
-_TCP_INFO_BYTES: Final = 136
-_BYTES_RECEIVED: Final = struct.Struct("=128xQ")
-"""`tcpi_bytes_received` in `struct tcp_info` of linux/tcp.h (Linux 4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +145,7 @@ class BulkConnection:
         self._fill(memoryview(head), until)
         code, length = decode_answer_head(head, len(into))
         self._fill(into[:length], until)
-        self.received = _bytes_received(self._sock)
+        self.received = tcp_info.read(self._sock).received_bytes
         return code, length
 
     def _fill(self, into: memoryview, until: float) -> None:
@@ -213,9 +209,3 @@ class BulkConnection:
     def end(self) -> None:
         """Close the socket; for the thread that uses the connection."""
         self._sock.close()
-
-
-def _bytes_received(sock: socket.socket) -> int:
-    data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    (count,) = _BYTES_RECEIVED.unpack(data)
-    return int(count)

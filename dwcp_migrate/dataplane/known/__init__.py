@@ -8,6 +8,7 @@ The rule: nothing waits for the store. A migration begins without a statement, g
 anything is kept; whatever is missing costs bytes, never the guest.
 
 Modules:
+    misled: rejections that a missing page explains
     stating: the destination's half
     stated: the source's half
     keeping: pages into the store, at the end

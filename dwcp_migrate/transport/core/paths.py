@@ -158,6 +158,10 @@ class PathTable:
             left.setdefault(self._channels[channel].address, []).append(channel)
         return [max(left.values(), key=len).pop() for _ in range(len(in_use) - count)]
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether there are paths to compare, and the last comparison was long enough ago."""
+        return len(self._paths) > 1 and now - self._judged_at >= JUDGE_S
+
     def crawling(self, now: float, delivered: Mapping[int, int], rescued: Mapping[int, int]) -> list[int]:
         """Compare the paths; returns the channels of those that carry next to nothing beside the best.
 
@@ -166,7 +170,7 @@ class PathTable:
             delivered: bytes that the peer's kernel has acknowledged, of each channel that is up.
             rescued: bytes that went once more on another channel, by the channel that did not bring them.
         """
-        if len(self._paths) < 2 or now - self._judged_at < JUDGE_S:  # noqa: PLR2004 - nothing to compare with
+        if not self.is_due(now):
             return []
         self._judged_at = now
         spent: dict[str, list[int]] = {}

@@ -300,16 +300,21 @@ class LinkState:
             return Frame(FrameKind.RETIRE)
         frame = self.outbox.pull(channel, health.quantum(now), bulk=not self.pacer.wait_s(now), now=now)
         if frame is None and self._rtts and not self.outbox.waiting:
-            frame = self._hedge(now, channel)
+            frame = self._hedge(now, channel, health)
         if frame is not None:
             health.took(len(frame.payload))
             self.pacer.took(len(frame.payload))
         return frame
 
-    def _hedge(self, now: float, channel: int) -> Frame | None:
+    def _hedge(self, now: float, channel: int, health: ChannelHealth) -> Frame | None:
         late_s = HEDGE_ROUND_TRIPS * self.rtt_s + HEDGE_S
-        silent = {number for number, health in self._channels.items() if health.is_silent(now, late_s)}
-        return None if channel in silent else self.outbox.hedge(channel, now, late_s, silent)
+        if health.is_silent(now, late_s):
+            return None
+
+        def is_silent(other: int) -> bool:
+            return other in self._channels and self._channels[other].is_silent(now, late_s)
+
+        return self.outbox.hedge(channel, now, late_s, is_silent)
 
     def receive(self, now: float, channel: int, frame: Frame) -> Event | None:  # noqa: PLR0911 - one for each kind
         """Take a frame from a channel that is up.

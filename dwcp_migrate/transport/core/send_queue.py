@@ -14,7 +14,7 @@ and that a crawling channel does not bring goes once more on one that has nothin
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from dwcp_migrate.errors import LocalProtocolError, RemoteProtocolError
@@ -195,7 +195,7 @@ class Outbox:
                 return self._take(lane, piece, channel, quantum, now)
         return None
 
-    def hedge(self, channel: int, now: float, late_s: float, silent: Collection[int] = ()) -> Frame | None:
+    def hedge(self, channel: int, now: float, late_s: float, is_silent: Callable[[int], bool]) -> Frame | None:
         """Give a channel that has nothing else to do a piece that is late elsewhere; None when there is none.
 
         A piece that its connection waits for goes once more however its channel does: what it waits behind may be a
@@ -205,7 +205,7 @@ class Outbox:
             channel: which.
             now: the clock.
             late_s: so long after it was sent a piece is late.
-            silent: channels that have not answered for so long.
+            is_silent: tells whether a channel has not answered for so long.
         """
         if now < self._hedge_at:
             return None
@@ -213,7 +213,8 @@ class Outbox:
         for piece, is_next in self._under_way():
             if not piece.wanted or now - piece.sent_at <= late_s:
                 continue
-            if piece.copies >= (COPIES_MAX if piece.channel in silent else is_next):
+            copies_max = COPIES_MAX if is_silent(piece.channel) else 1 if is_next else 0
+            if piece.copies >= copies_max:
                 continue
             if piece.channel == channel:
                 has_it_itself = True

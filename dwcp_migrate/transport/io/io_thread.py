@@ -443,6 +443,8 @@ class LinkThread:
             self._finish(None)
 
     def _leave_crawling_paths(self, now: float) -> None:
+        if not self._paths.is_due(now):
+            return
         up = {number: one.delivered_bytes for number, one in self._table.all.items() if one.phase is ChannelPhase.UP}
         with self.lock:
             rescued = dict(self.state.outbox.rescued)

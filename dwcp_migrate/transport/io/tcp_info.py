@@ -16,6 +16,7 @@ _UNACKED_AT: Final = 24
 _RTT_AT: Final = 68
 _TOTAL_RETRANS_AT: Final = 100
 _BYTES_ACKED_AT: Final = 120
+_BYTES_RECEIVED_AT: Final = 128
 _NOTSENT_AT: Final = 144
 _BUSY_AT: Final = 168
 _RECEIVER_LIMITED_AT: Final = 176
@@ -32,6 +33,7 @@ class TcpInfo:
         under_way_bytes: in the socket, sent or not, and not acknowledged.
         busy_s: time in which it had something to send.
         receiver_limited_s: of that, time in which the peer's window was full: its reader is slow, not the path.
+        received_bytes: that came so far.
     """
 
     rtt_s: float = 0.0
@@ -40,6 +42,7 @@ class TcpInfo:
     under_way_bytes: int = 0
     busy_s: float = 0.0
     receiver_limited_s: float = 0.0
+    received_bytes: int = 0
 
 
 def parse(data: bytes) -> TcpInfo:
@@ -48,13 +51,14 @@ def parse(data: bytes) -> TcpInfo:
     (rtt_us,) = struct.unpack_from("=I", data, _RTT_AT)
     (retransmits,) = struct.unpack_from("=I", data, _TOTAL_RETRANS_AT)
     (acknowledged,) = struct.unpack_from("=Q", data, _BYTES_ACKED_AT)
+    (received,) = struct.unpack_from("=Q", data, _BYTES_RECEIVED_AT)
     (mss,) = struct.unpack_from("=I", data, _MSS_AT)
     (unacknowledged,) = struct.unpack_from("=I", data, _UNACKED_AT)
     (unsent,) = struct.unpack_from("=I", data, _NOTSENT_AT)
     (busy_us,) = struct.unpack_from("=Q", data, _BUSY_AT)
     (receiver_us,) = struct.unpack_from("=Q", data, _RECEIVER_LIMITED_AT)
     under_way = unacknowledged * mss + unsent
-    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged, under_way, busy_us / 1e6, receiver_us / 1e6)
+    return TcpInfo(rtt_us / 1e6, retransmits, acknowledged, under_way, busy_us / 1e6, receiver_us / 1e6, received)
 
 
 def read(sock: socket.socket) -> TcpInfo:
