@@ -44,7 +44,6 @@ from dwcp_migrate.agent.http.server import Api, HttpServer
 from dwcp_migrate.agent.http.status import StatusSources, StatusViews
 from dwcp_migrate.agent.intake.hook_server import HookServer
 from dwcp_migrate.agent.intake.hook_trial import HookTrial
-from dwcp_migrate.agent.intake.left_alone import PeersLeftAlone, uncaught_migrations
 from dwcp_migrate.agent.intake.link import LinkIntake
 from dwcp_migrate.agent.intake.listeners import RedirectIntake, explicit_intake
 from dwcp_migrate.agent.intake.loopback import LOOPBACK, LoopbackListeners
@@ -53,6 +52,7 @@ from dwcp_migrate.agent.migrations.about_host import AboutHost
 from dwcp_migrate.agent.migrations.admission import Incoming
 from dwcp_migrate.agent.migrations.adoption import Adoption
 from dwcp_migrate.agent.migrations.dispatcher import Outgoing
+from dwcp_migrate.agent.migrations.left_alone import PeersLeftAlone
 from dwcp_migrate.agent.pbft.group import PbftGroup
 from dwcp_migrate.agent.peers.addresses import PeerAddresses
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
@@ -64,7 +64,7 @@ from dwcp_migrate.agent.plans.carrier import PlanCarrier
 from dwcp_migrate.agent.plans.fleet_watcher import FleetWatcher
 from dwcp_migrate.agent.plans.warmer import PlanWarmer
 from dwcp_migrate.agent.plans.watch_book import WatchBook
-from dwcp_migrate.agent.shared_parts import make_runtime, tls_context
+from dwcp_migrate.agent.shared_parts import make_runtime, make_uncaught, tls_context
 from dwcp_migrate.agent.systemd import Notifier
 from dwcp_migrate.api.schema import AgentStatus, Done, Facts, Measured, Peers, Predicted, RunningConfig
 from dwcp_migrate.api.words import say_running
@@ -153,8 +153,8 @@ class Agent:
         self.incoming = Incoming(self.runtime, self.permits, ownership, self._recovery, self.outgoing, about)
         self._adoption = Adoption(self.runtime, self.permits, self.outgoing, self.incoming)
         self._loopback = self._redirect_listeners(config.intercept.port)
-        self._left_alone = PeersLeftAlone(self.runtime, self.permits.requires)
-        self._uncaught = uncaught_migrations(self.runtime, self._left_alone)
+        self._left_alone = PeersLeftAlone(self.runtime)
+        self._uncaught = make_uncaught(self.runtime, lambda: self._left_alone.reasons)
         self._peer_watch = PeerWatch(lambda: [peer.name for peer in self.runtime.directory.all()], self._answers)
         self._planner = ForecastLoop(self.runtime, self.outgoing.pace)
         self._predictions = PredictionHandlers(self.runtime, self._planner)

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from dwcp_migrate.agent.context import Runtime, is_own_address
@@ -18,6 +18,7 @@ from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
 from dwcp_migrate.agent.tracking.running_store import RunningStore
+from dwcp_migrate.agent.tracking.uncaught import UncaughtMigrations
 from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import Config
 from dwcp_migrate.dataplane.process_pool import DataProcessPool
@@ -79,3 +80,15 @@ def make_runtime(
     )
     ledger.observe(runtime.memory.observe)
     return runtime
+
+
+def make_uncaught(runtime: Runtime, left_alone: Callable[[], Mapping[str, str]]) -> UncaughtMigrations:
+    """Make the keeper of records of migrations that are not caught.
+
+    Args:
+        runtime: the shared parts; its configuration and its peers are those of the moment.
+        left_alone: why nothing is redirected towards peers now, by name.
+    """
+    return UncaughtMigrations(
+        lambda: runtime.config, lambda: runtime.directory, left_alone, runtime.ledger, runtime.domains
+    )

@@ -140,8 +140,8 @@ def test_rejections_that_no_missing_page_explains_empty_both_caches_after_so_man
     known = [noise(number) for number in range(8)]
     source = Rejections(*known)
     source.send(*enumerate(known))
-    segments = [source.send((100 + number, noise(100 + number))) for number in range(UNEXPLAINED_MAX + 1)]
-    for segment in segments[:-1]:
+    segments = [source.send((100 + number, noise(100 + number))) for number in range(UNEXPLAINED_MAX)]
+    for segment in segments:
         source.stage.before_repair(segment)
     assert source.encoder.reset_sequence == 0
     later = source.send((300, noise(300)))

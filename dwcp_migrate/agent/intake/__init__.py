@@ -4,7 +4,6 @@ Modules:
     hook_server: hook socket
     hook_trial: trial of the libvirt hook
     admission: room for connections that have not shown yet who they are
-    left_alone: peers towards which nothing is redirected for now
     link: link port, which peers dial
     listeners: ways by which QEMU's connections come in
     loopback: loopback listeners of redirected connections

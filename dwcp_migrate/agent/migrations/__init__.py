@@ -7,6 +7,7 @@ Modules:
     data_process: handle of a data process at work on one migration
     dispatcher: all outgoing migrations, by the address and port that their connections dial
     incoming: the destination side: from what it was granted to the end
+    left_alone: peers towards which nothing is redirected, because QEMU alone is faster
     life_cycle: stages of a migration's life, and the course that both sides share
     local_relay: relay on threads of the agent, where no data process is to be had
     outgoing: the source side: from the first caught connection to the end

@@ -21,6 +21,7 @@ from dwcp_migrate import __version__
 from dwcp_migrate.agent.authorization.permits import MigrationAuthorizer
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.migrations.data_process import DataProcessHandle
+from dwcp_migrate.agent.migrations.left_alone import reason_to_leave_alone
 from dwcp_migrate.agent.migrations.life_cycle import MigrationSide, Stoppable
 from dwcp_migrate.agent.migrations.local_relay import LocalRelay
 from dwcp_migrate.agent.migrations.stand_in import CaughtConnection, stand_in_for
@@ -262,11 +263,7 @@ class OutgoingMigration(MigrationSide[DataProcessHandle | LocalRelay]):
         accelerated = [found for found in runtime.ledger.running() if not found.passthrough_reason]
         if len(accelerated) > runtime.config.policy.sessions_max:
             return "sessions", "this agent carries policy.sessions_max migrations"
-        if not runtime.departure(self.peer).in_clear or self._permits.requires(
-            self.peer
-        ):  # that is carried, with its ticket
-            return "", ""
-        why = reason_to_step_aside(runtime.ledger.recent(), self.peer.name, wall_clock(), in_clear=True)
+        why = reason_to_leave_alone(runtime, self.peer, runtime.ledger.recent())
         return (STEP_ASIDE, why) if why else ("", "")
 
     async def _open(self, peer: PeerConfig) -> Opened | None:

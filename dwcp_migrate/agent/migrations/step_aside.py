@@ -1,7 +1,7 @@
 """The decision that a migration goes past the pipeline from its start, because the link outruns that (pure).
 
 Where both hosts allow it in clear, it is left to QEMU alone, whose connections then are not even caught (see
-`intake.left_alone`); else each of its connections keeps the TLS of a channel.
+`left_alone`); else each of its connections keeps the TLS of a channel.
 Evidence is what earlier migrations to the same peer showed, newest first: one that was accelerated, went mostly as it
 is and left the link idle was slower than QEMU alone would have been. Migrations that went past it afterwards confirm
 it as long as they are about as fast; evidence older than `EVIDENCE_S_MAX` is gathered anew, since links change.

@@ -16,7 +16,7 @@ from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.http.answers import answer_json
 from dwcp_migrate.agent.http.host_facts import list_certificates
 from dwcp_migrate.agent.http.status import StatusViews
-from dwcp_migrate.agent.migrations.step_aside import reason_to_step_aside
+from dwcp_migrate.agent.migrations.left_alone import reason_to_leave_alone
 from dwcp_migrate.agent.peers.addresses import in_background, look_up_name
 from dwcp_migrate.agent.peers.throughput import (
     BYTES_MAX,
@@ -29,7 +29,6 @@ from dwcp_migrate.agent.peers.throughput import (
 from dwcp_migrate.agent.tracking.uncaught import STEP_ASIDE
 from dwcp_migrate.api.peer_check import LinkMeasured, PastMigrations, PeerCheck
 from dwcp_migrate.api.schema import LinkForecast, PeerView
-from dwcp_migrate.clocks import wall_clock
 from dwcp_migrate.config import PeerConfig
 from dwcp_migrate.errors import DwcpError, NotFoundError, PeerRefusedError
 from dwcp_migrate.protocol.control import ADDRESSES_MAX, Examine, Examined
@@ -169,8 +168,7 @@ class CheckHandlers:
         for code, applies, why in checks:
             if applies:
                 return code, why
-        aside = runtime.departure(peer).in_clear
-        why = reason_to_step_aside(runtime.ledger.recent(), peer.name, wall_clock(), in_clear=True) if aside else ""
+        why = reason_to_leave_alone(runtime, peer, runtime.ledger.recent())
         return (STEP_ASIDE, why) if why else ("", "")
 
     def _past(self, peer: PeerConfig) -> PastMigrations:

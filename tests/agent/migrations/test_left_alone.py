@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from dwcp_migrate.agent.context import Runtime
 from dwcp_migrate.agent.disk_thread import DiskThread
-from dwcp_migrate.agent.intake.left_alone import PeersLeftAlone
+from dwcp_migrate.agent.migrations.left_alone import PeersLeftAlone, reason_to_leave_alone
 from dwcp_migrate.agent.peers.directory import PeerDirectory, SilentPeers
 from dwcp_migrate.agent.tracking.domain_tracker import DomainTracker
 from dwcp_migrate.agent.tracking.history import MigrationHistory
 from dwcp_migrate.agent.tracking.memory_budget import MemoryBudget
 from dwcp_migrate.agent.tracking.registry import MigrationRegistry
-from dwcp_migrate.config import Config, MigrationPolicy, PeerConfig
+from dwcp_migrate.config import Config, CoordinationConfig, MigrationPolicy, PeerConfig
 from dwcp_migrate.hypervisor.announcements import Announcements
 from dwcp_migrate.hypervisor.base import DomainEvent
 from dwcp_migrate.hypervisor.fake import FakeWatcher
@@ -50,8 +50,11 @@ class Source:
             disk=DiskThread(),
             keep_translation=list,
         )
-        self.required = {"nobody"}
-        self.left_alone = PeersLeftAlone(self.runtime, lambda peer: peer.name in self.required)
+        self.left_alone = PeersLeftAlone(self.runtime)
+
+    def require(self) -> None:
+        """Have migrations agreed to from now on."""
+        self.runtime.config = replace(self.runtime.config, coordination=CoordinationConfig(require=True))
 
     def carries(self) -> None:
         running = replace(accelerated(), id="1" * 32, state="precopy 1", result="", ended_at=0.0, peer="c")
@@ -60,7 +63,7 @@ class Source:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    monkeypatch.setattr("dwcp_migrate.agent.intake.left_alone.wall_clock", lambda: NOW)
+    monkeypatch.setattr("dwcp_migrate.agent.migrations.left_alone.wall_clock", lambda: NOW)
     made = Source(tmp_path)
     made.runtime.ledger.put(accelerated())
     return made
@@ -90,10 +93,19 @@ async def test_none_is_left_alone_where_bytes_may_not_go_in_clear(source: Source
 
 
 async def test_none_is_left_alone_whose_migrations_have_to_be_agreed_to(source: Source) -> None:
-    source.required = {"b"}
+    source.require()
     await source.runtime.domains.start()
     assert source.left_alone.addresses() == frozenset()
     await source.runtime.domains.close()
+
+
+def test_a_check_says_of_such_a_peer_no_more_than_a_migration_would(source: Source) -> None:
+    peer = source.runtime.directory.by_name("b")
+    assert peer is not None
+    ended = source.runtime.ledger.recent()
+    assert "left the link idle" in reason_to_leave_alone(source.runtime, peer, ended)
+    source.require()
+    assert not reason_to_leave_alone(source.runtime, peer, ended)
 
 
 async def test_nothing_changes_while_a_migration_that_was_caught_leaves_this_host(source: Source) -> None:
@@ -103,7 +115,7 @@ async def test_nothing_changes_while_a_migration_that_was_caught_leaves_this_hos
     source.runtime.ledger.put(replace(source.runtime.ledger.running()[0], state="ended", result="failed"))
     assert source.left_alone.addresses() == ADDRESSES
     source.carries()
-    source.required = {"b"}
+    source.require()
     assert source.left_alone.addresses() == ADDRESSES
     await source.runtime.domains.close()
 
@@ -112,7 +124,7 @@ async def test_nothing_changes_while_libvirt_speaks_of_a_migration_that_was_not_
     await source.runtime.domains.start()
     assert source.left_alone.addresses() == ADDRESSES
     source.watcher.say(DomainEvent("iteration", UUID, "db1", number=1))
-    source.required = {"b"}
+    source.require()
     assert source.left_alone.addresses() == ADDRESSES
     source.watcher.say(DomainEvent("left", UUID, "db1"))
     assert source.left_alone.addresses() == frozenset()
