@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, StoredPlan, WarmFirst
+from dwcp_migrate.api.plans import PlanEvent, PlanRecord, PlanRequest, PlanWish, StoredPlan, WarmFirst
 from dwcp_migrate.api.warm_plan import has_to_wait
 from dwcp_migrate.cli.fleet import planning
 from dwcp_migrate.cli.plans.warm_first import awaiting_words, cold_lines
@@ -115,8 +115,13 @@ def go_on(ours: "Workspace", stored: StoredPlan, *, as_json: bool) -> int:
     store, number = AgentPlans(ours.client), stored.record.id
     if not as_json:
         click.echo(f"plan {number} has not ended: going on with it")
-    change_plan(store, number, lambda one: plan_progress.wished(one, "run", wall_clock()) if one.is_open else one)
+    _wish(store, number, "run")
     return last_word(follow(store, number, as_json=as_json))
+
+
+def _wish(store: PlanStore, number: int, wish: PlanWish) -> None:
+    """Wish something of a plan; one that has ended meanwhile stays as it is."""
+    change_plan(store, number, lambda one: plan_progress.wished(one, wish, wall_clock()) if one.is_open else one)
 
 
 def follow(store: PlanStore, number: int, *, as_json: bool, pauses: bool = True) -> PlanRecord:
@@ -204,9 +209,7 @@ def _pause(store: PlanStore, record: PlanRecord) -> None:
         "stopping: migrations that run go on to their end, nothing more begins; once more ends this command", err=True
     )
     try:
-        change_plan(
-            store, record.id, lambda one: plan_progress.wished(one, "pause", wall_clock()) if one.is_open else one
-        )
+        _wish(store, record.id, "pause")
     except DwcpError as error:
         click.echo(f"it could not be paused: {error}", err=True)
 
