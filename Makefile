@@ -30,8 +30,7 @@ BIN := $(VENV)/bin
 STAMPS := build/stamps
 TOOLS := $(STAMPS)/venv $(STAMPS)/packaging $(BIN)/prometheus $(BIN)/etcd
 PYTEST := $(BIN)/pytest -q --reruns $(RERUNS) --rerun-show-tracebacks
-# Two at a time: half of the unit tests' time is waiting for processes, sockets and clocks.
-UNIT := -n 2 --dist loadfile -m "not lab and not long"
+UNIT := -m "not lab and not long"
 LONG := -m "long and not lab" -k "not 100000_entries and not 64_sessions and not test_release and not fifty_thousand_guests"
 LAB := -m "lab and not long"
 
